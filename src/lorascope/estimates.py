@@ -1,0 +1,95 @@
+"""A number beside its chance level and its interval: the result type of every measure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+Verdict = Literal["above chance", "below chance", "at chance", "no chance level"]
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What a number comes to where there is nothing to find, under one null.
+
+    Attributes:
+        null: the null's name, "covariance-matched" for instance.
+        level: mean of the number under the null.
+        low, high: where 95 % of the number's values fall under the null; equal to `level` for a
+            null without randomness (the zero predictor).
+    """
+
+    null: str
+    level: float
+    low: float
+    high: float
+
+    @classmethod
+    def exact(cls, null: str, level: float) -> Chance:
+        """A null without randomness."""
+        return cls(null, level, level, level)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which adapter, site, seed and dictionary a number belongs to; empty where it has none."""
+
+    adapter: str = ""
+    rank: int | None = None
+    site: str = ""
+    seed: int | None = None
+    dictionary: str = ""
+    setting: str = ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One measured number.
+
+    Attributes:
+        measure: key into `measures.definitions`.
+        value: the number.
+        interval: 95 % interval of `value`, (nan, nan) where one draw decides the number.
+        n: how many units (tokens, latents, angles) the value averages over.
+        unit: unit of value, interval and chance.
+        chances: the nulls; the first is the headline null, the strictest that applies.
+        place: adapter, rank, site, seed, dictionary, setting.
+    """
+
+    measure: str
+    value: float
+    interval: tuple[float, float]
+    n: int
+    unit: str
+    chances: tuple[Chance, ...] = ()
+    place: Place = field(default_factory=Place)
+
+    @property
+    def chance(self) -> float:
+        """Level of the headline null; nan without one."""
+        return self.chances[0].level if self.chances else math.nan
+
+    @property
+    def verdict(self) -> Verdict:
+        """The value's interval against the headline null's interval."""
+        return self.against(self.chances[0]) if self.chances else "no chance level"
+
+    def against(self, chance: Chance) -> Verdict:
+        """The verdict against one null: apart only where the two 95 % intervals do not touch."""
+        low, high = (self.value if math.isnan(bound) else bound for bound in self.interval)
+        if low > chance.high:
+            return "above chance"
+        if high < chance.low:
+            return "below chance"
+        return "at chance"
+
+    def at(self, place: Place) -> Estimate:
+        """The same number, said of `place`."""
+        return replace(self, place=place)
+
+    def __str__(self) -> str:
+        text = f"{self.measure} {self.value:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
+        if self.chances:
+            text += f", chance {self.chance:.4g} ({self.chances[0].null}): {self.verdict}"
+        return text

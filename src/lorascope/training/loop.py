@@ -1,0 +1,134 @@
+"""The one training loop: dictionaries, adapters and models are all fitted here.
+
+What differs between them is the step function and the parameters:
+
+1. the schedule sets the learning rate,
+2. `step(batch)` leaves gradients on the parameters and returns named scalars,
+3. gradients are clipped and the optimiser moves the parameters,
+4. `after(i)` may act on the parameters (resampling dead latents, say),
+5. observers look; they cannot change the run (`observing` restores mode and random state).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lorascope.training.schedules import Schedule, constant
+
+Batch = TypeVar("Batch")
+Scalars = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an observer sees after a step. `scalars` stay on the device until someone reads them."""
+
+    step: int
+    total: int
+    scalars: Scalars
+
+    @property
+    def last(self) -> bool:
+        """Whether this was the run's final step."""
+        return self.step + 1 == self.total
+
+
+Observer = Callable[[Progress], None]
+
+
+@dataclass
+class History:
+    """Every scalar of every step, kept on the device during the run."""
+
+    records: list[Scalars] = field(default_factory=list)
+
+    def series(self, name: str) -> list[float]:
+        """The values of one scalar over the run."""
+        return torch.stack([r[name].detach().float().cpu() for r in self.records]).tolist()
+
+    def tail_mean(self, name: str, share: float = 0.1) -> float:
+        """Mean of one scalar over the last `share` of the steps (at least one)."""
+        values = self.series(name)
+        kept = values[-max(1, round(share * len(values))) :]
+        return sum(kept) / len(kept)
+
+
+@contextmanager
+def observing(module: nn.Module | None) -> Iterator[None]:
+    """Let something look at a run in progress and put back everything it may have touched.
+
+    Training mode of every submodule and the global random states (CPU and current GPU) are restored.
+    """
+    modes = [(m, m.training) for m in module.modules()] if module is not None else []
+    cpu_state = torch.get_rng_state()
+    gpu_state = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu_state)
+        if gpu_state is not None:
+            torch.cuda.set_rng_state(gpu_state)
+        for submodule, mode in modes:
+            submodule.training = mode
+
+
+def train(
+    step: Callable[[Batch], Scalars],
+    batches: Iterable[Batch],
+    optimizer: Optimizer,
+    *,
+    steps: int,
+    schedule: Schedule = constant,
+    clip_norm: float | None = None,
+    after: Callable[[int], None] | None = None,
+    observers: Sequence[Observer] = (),
+    module: nn.Module | None = None,
+) -> History:
+    """Run `steps` optimiser steps over `batches` and return the history of scalars.
+
+    Args:
+        step: takes a batch, leaves `.grad` on the parameters, returns scalar tensors.
+        batches: yields at least `steps` batches.
+        optimizer: its current learning rates are the peak rates the schedule multiplies.
+        clip_norm: global gradient norm limit; None leaves gradients alone.
+        after: called with the step index once the parameters have moved; part of the run.
+        observers: called last with a `Progress`; whatever they do to mode or random state is undone.
+        module: the module whose train/eval mode observers must not disturb.
+
+    Raises:
+        ValueError: `batches` ran out before `steps` steps.
+    """
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    history = History()
+    stream = iter(batches)
+    for index in range(steps):
+        try:
+            batch = next(stream)
+        except StopIteration:
+            raise ValueError(f"data ran out after {index} of {steps} steps") from None
+        multiplier = schedule(index, steps)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * multiplier
+        optimizer.zero_grad(set_to_none=True)
+        scalars = {name: value.detach() for name, value in step(batch).items()}
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+        optimizer.step()
+        if after is not None:
+            after(index)
+        history.records.append(scalars)
+        if observers:
+            with observing(module):
+                for observe in observers:
+                    observe(Progress(index, steps, scalars))
+    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+        group["lr"] = peak
+    return history
