@@ -1,0 +1,51 @@
+"""What a LoRA adapter did to a model's features: every number beside its chance level."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lorascope.activations.deltas import deltas as deltas
+    from lorascope.dictionaries.dictionary import Dictionary as Dictionary
+    from lorascope.dictionaries.files import open_dictionary as open_dictionary
+    from lorascope.dictionaries.files import save as save
+    from lorascope.dictionaries.relu import ReLU as ReLU
+    from lorascope.errors import InputError as InputError
+    from lorascope.estimates import Chance as Chance
+    from lorascope.estimates import Estimate as Estimate
+    from lorascope.measures.alignment import max_cosine as max_cosine
+    from lorascope.models.adapted import AdaptedModel as AdaptedModel
+    from lorascope.models.adapted import load as load
+    from lorascope.training.dictionaries import Fitting as Fitting
+    from lorascope.training.dictionaries import fit as fit
+
+__version__ = "0.1.0"
+
+# Names are imported when first used: the command line answers --help without loading torch.
+_HOME = {
+    "AdaptedModel": "models.adapted",
+    "Chance": "estimates",
+    "Dictionary": "dictionaries.dictionary",
+    "Estimate": "estimates",
+    "Fitting": "training.dictionaries",
+    "InputError": "errors",
+    "ReLU": "dictionaries.relu",
+    "deltas": "activations.deltas",
+    "fit": "training.dictionaries",
+    "load": "models.adapted",
+    "max_cosine": "measures.alignment",
+    "open_dictionary": "dictionaries.files",
+    "save": "dictionaries.files",
+}
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lorascope' has no attribute {name!r}")
+    value = getattr(import_module(f"lorascope.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

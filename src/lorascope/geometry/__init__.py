@@ -1,0 +1,1 @@
+"""Pure tensor functions on directions and rows; torch and nothing else."""

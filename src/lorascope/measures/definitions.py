@@ -38,11 +38,12 @@ _ANGLES = "delete-one-group jackknife over latents (10 groups)"
 _COSINE_NULLS = (
     "covariance-matched (directions drawn from a Gaussian with the delta's covariance); "
     "base covariance-matched; isotropic; rotated (the same directions under a random rotation). "
-    "References: two base dictionaries of different seeds, two delta dictionaries of different seeds"
+    "References: two base dictionaries and two delta dictionaries of different seeds"
 )
 _ANGLE_NULLS = (
     "covariance-matched (subspace of as many directions drawn with the delta's covariance); "
-    "isotropic (two random subspaces). References: the same seed pairs as for the cosine"
+    "base covariance-matched; isotropic (two random subspaces). References: the same seed pairs "
+    "as for the cosine"
 )
 _CKA_NULLS = "rows shifted (the second set's rows moved round by a random offset)"
 

@@ -1,0 +1,1 @@
+"""Language models: load them, put adapters on and switch them, name sites and hook them."""

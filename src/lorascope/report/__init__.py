@@ -1,0 +1,17 @@
+"""The report of a run: words, tables, figures and one page, from its results alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def build(run: Path) -> Path:
+    """Read a finished run folder and write `report/`; returns the path of `report/index.html`.
+
+    Also writes `report/figures/*.{svg,png}` and `report/tables/*.csv`. Needs only `results/`;
+    InputError if a results file is missing or damaged.
+    """
+    # Imported here: the figures need Altair, which `import lorascope` should not wait for.
+    from lorascope.report.page import write_report
+
+    return write_report(run)

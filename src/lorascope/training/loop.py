@@ -64,7 +64,7 @@ class History:
 def observing(module: nn.Module | None) -> Iterator[None]:
     """Let something look at a run in progress and put back everything it may have touched.
 
-    Training mode of every submodule and the global random states (CPU and current GPU) are restored.
+    Every submodule's training mode and the global random states (CPU, current GPU) are restored.
     """
     modes = [(m, m.training) for m in module.modules()] if module is not None else []
     cpu_state = torch.get_rng_state()
@@ -99,7 +99,7 @@ def train(
         optimizer: its current learning rates are the peak rates the schedule multiplies.
         clip_norm: global gradient norm limit; None leaves gradients alone.
         after: called with the step index once the parameters have moved; part of the run.
-        observers: called last with a `Progress`; whatever they do to mode or random state is undone.
+        observers: called last with a `Progress`; what they do to mode or random state is undone.
         module: the module whose train/eval mode observers must not disturb.
 
     Raises:

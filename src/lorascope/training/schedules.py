@@ -15,7 +15,7 @@ def constant(step: int, total: int) -> float:
 
 
 def warmup_cosine(warmup: float = 0.02, floor: float = 0.0) -> Schedule:
-    """Linear rise over the first `warmup` share of the steps, then half a cosine down to `floor`."""
+    """Linear rise over the first `warmup` share of the steps, then half a cosine to `floor`."""
 
     def multiplier(step: int, total: int) -> float:
         rise = max(1, round(warmup * total))
@@ -28,7 +28,7 @@ def warmup_cosine(warmup: float = 0.02, floor: float = 0.0) -> Schedule:
 
 
 def warmup_hold_decay(warmup: float = 0.05, decay: float = 0.2) -> Schedule:
-    """Linear rise over the first `warmup` share, hold, then linear fall to zero over the last `decay`.
+    """Linear rise over the first `warmup` share, hold, linear fall over the last `decay` share.
 
     The usual choice for sparse autoencoders: the fall settles the latents that are still moving.
     """

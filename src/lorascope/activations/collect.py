@@ -1,0 +1,153 @@
+"""Capture: the base once and each adapter's delta, at the chosen sites, from one model in memory.
+
+1. For every batch of windows, run the base as far as the last site.
+2. Run each adapter on the same batch and subtract in float32.
+3. Drop padding and special tokens, count them, and hand the rows to the shard writer.
+4. At the end, find rows whose base norm is an outlier at any site (attention sinks) and list them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lorascope.activations.batch import TokenRows, delta
+from lorascope.activations.shards import BASE, ShardWriter
+from lorascope.activations.tokens import TokenBatch, Window, batches
+from lorascope.config import Settings
+from lorascope.errors import InputError
+from lorascope.models.adapted import AdaptedModel
+from lorascope.models.hooks import run_until
+from lorascope.models.load import padding_id
+from lorascope.models.sites import Site
+
+Advance = Callable[[int], None]
+
+
+class Capture(Settings):
+    """How activations are captured.
+
+    Attributes:
+        context: most tokens in one window of a document.
+        batch_tokens: padded tokens in one forward pass.
+        keep_special: count BOS, EOS, PAD and other special tokens as rows too.
+        outlier_multiple: leave out tokens whose base norm at some site exceeds this many times the
+            median there (attention sinks); 0 keeps them.
+        store: type of the rows on disk. Deltas are subtracted in float32 before the cast.
+    """
+
+    context: int = Field(default=256, ge=8)
+    batch_tokens: int = Field(default=4096, ge=8)
+    keep_special: bool = False
+    outlier_multiple: float = Field(default=10.0, ge=0)
+    store: str = Field(default="bfloat16", pattern="^(float32|bfloat16)$")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The storage type."""
+        return torch.float32 if self.store == "float32" else torch.bfloat16
+
+
+@dataclass
+class _Counts:
+    special: int = 0
+    base_norms: dict[Site, list[Tensor]] = field(default_factory=dict)
+
+
+def forward(
+    model: AdaptedModel, face: str, sites: Sequence[Site], batch: TokenBatch
+) -> dict[Site, Float[Tensor, "batch seq d"]]:
+    """The stream at `sites` under one face, run no deeper than the last of them."""
+    ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+    with model.face(face) as module:
+        return run_until(module, sites, ids, mask)
+
+
+def collect(
+    model: AdaptedModel,
+    found: Sequence[Window],
+    sites: Sequence[Site],
+    folder: Path,
+    settings: Capture,
+    identity: str,
+    *,
+    adapters: Sequence[str] | None = None,
+    advance: Advance = lambda tokens: None,
+) -> None:
+    """Write base activations and every adapter's delta at `sites` as shards into `folder`.
+
+    Args:
+        found: windows of the documents to capture.
+        identity: what these activations are made from; a reader refuses shards of another.
+        adapters: which of the model's adapters; all of them by default.
+        advance: told after each batch how many tokens it held, for a progress bar.
+
+    Raises:
+        InputError: NaN or infinity at a site, or no token left to keep.
+    """
+    writer = ShardWriter(folder, identity, settings.dtype)
+    counts = _Counts()
+    chosen = model.adapters if adapters is None else tuple(adapters)
+    padding = padding_id(model.tokenizer)
+    for batch in batches(found, model.tokenizer, padding, settings.batch_tokens):
+        _collect_batch(model, chosen, batch, sites, settings, writer, counts)
+        advance(int(batch.attended.sum()))
+    if not writer.rows_added:
+        raise InputError("no token is left once special tokens are masked; give longer texts")
+    outliers, by_site = _outliers(counts.base_norms, settings.outlier_multiple)
+    if len(outliers):
+        save_file({"rows": outliers}, folder / "outliers.safetensors")
+    writer.close(
+        {
+            "sites": [site.name for site in sites],
+            "faces": [BASE, *chosen],
+            "d_model": model.d_model,
+            "documents": len({window.document for window in found}),
+            "special": counts.special,
+            "outliers": len(outliers),
+            "outliers_by_site": by_site,
+            "store": settings.store,
+        }
+    )
+
+
+def _collect_batch(
+    model: AdaptedModel,
+    adapters: Sequence[str],
+    batch: TokenBatch,
+    sites: Sequence[Site],
+    settings: Capture,
+    writer: ShardWriter,
+    counts: _Counts,
+) -> None:
+    kept = batch.attended if settings.keep_special else batch.kept
+    counts.special += int((batch.attended & batch.special).sum())
+    rows: dict[tuple[str, str], Tensor] = {}
+    base = forward(model, BASE, sites, batch)
+    for site, hidden in base.items():
+        chosen = hidden[kept.to(hidden.device)]
+        rows[site.name, BASE] = chosen
+        counts.base_norms.setdefault(site, []).append(chosen.float().norm(dim=-1).cpu())
+    for adapter in adapters:
+        for site, hidden in forward(model, adapter, sites, batch).items():
+            mask = kept.to(hidden.device)
+            rows[site.name, adapter] = delta(hidden[mask], base[site].to(hidden.device)[mask])
+    position = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
+    document = batch.documents[:, None].expand_as(batch.ids)
+    tokens = TokenRows(document[kept], position[kept], batch.ids[kept], batch.response[kept])
+    writer.add(tokens, rows)
+
+
+def _outliers(norms: dict[Site, list[Tensor]], multiple: float) -> tuple[Tensor, dict[str, int]]:
+    """Indices of rows that are outliers at any site, and how many each site has."""
+    joined = {site: torch.cat(parts) for site, parts in norms.items()}
+    found = {s: (n > multiple * n.median()) & (multiple > 0) for s, n in joined.items()}
+    any_site = torch.stack(list(found.values())).any(0)
+    return any_site.nonzero().squeeze(1), {s.name: int(f.sum()) for s, f in found.items()}

@@ -1,0 +1,66 @@
+"""Deltas in one call: what an adapter adds to the stream on some texts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from lorascope.activations.collect import Capture, collect
+from lorascope.activations.shards import RowSource, Shards
+from lorascope.activations.text import Document, Segment, read_documents
+from lorascope.activations.tokens import windows
+from lorascope.config import digest
+from lorascope.models.adapted import AdaptedModel
+from lorascope.models.sites import resolve_sites
+
+
+def deltas(
+    model: AdaptedModel,
+    texts: str | Sequence[str] | Sequence[Document],
+    sites: Sequence[str],
+    adapter: str,
+    *,
+    capture: Capture | None = None,
+    folder: str | Path | None = None,
+) -> dict[str, RowSource]:
+    """h_Δ = h_adapted − h_base at every kept token, by site.
+
+    Args:
+        texts: an address `read_documents` understands, a list of texts, or documents.
+        sites: names of residual-stream sites, `layers.12` = output of block 12.
+        adapter: name of one of the model's adapters.
+        folder: where the rows are kept; a temporary folder of this process by default.
+
+    Returns:
+        Rows on disk that behave like an iterable of [rows, d_model] chunks; `fit` takes them.
+
+    Raises:
+        InputError: unknown adapter, unknown site, or no text.
+    """
+    model.info(adapter)  # refuses an unknown name
+    settings = capture or Capture()
+    resolved = resolve_sites(model.n_blocks, sites)
+    documents = _documents(texts)
+    found = windows(documents, model.tokenizer, min(settings.context, model.context_length))
+    target = Path(folder) if folder is not None else Path(_scratch())
+    target.mkdir(parents=True, exist_ok=True)
+    identity = digest([model.id, settings.plain(), [d.digest for d in documents]])
+    collect(model, found, resolved, target, settings, identity, adapters=[adapter])
+    shards = Shards.open(target)
+    return {site.name: shards.source(site.name, adapter) for site in resolved}
+
+
+_TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _scratch() -> str:
+    """A folder that goes when the process does."""
+    _TEMPORARY.append(tempfile.TemporaryDirectory(prefix="lorascope-"))
+    return _TEMPORARY[-1].name
+
+
+def _documents(texts: str | Sequence[str] | Sequence[Document]) -> list[Document]:
+    if isinstance(texts, str):
+        return read_documents(texts)
+    return [t if isinstance(t, Document) else Document((Segment(t),)) for t in texts]

@@ -1,0 +1,62 @@
+"""What must hold before a delta means anything: it stands above the model's own numeric noise."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lorascope.activations.collect import forward
+from lorascope.activations.shards import BASE
+from lorascope.activations.tokens import TokenBatch, Window, pad
+from lorascope.models.adapted import AdaptedModel
+from lorascope.models.hooks import run_until
+from lorascope.models.load import padding_id
+from lorascope.models.sites import Site
+
+FLOAT32_COPY_LIMIT = 3_000_000_000
+
+
+def noise_floor(
+    model: AdaptedModel, found: Sequence[Window], sites: Sequence[Site], most: int = 16
+) -> dict[str, float]:
+    """Mean norm of what mere arithmetic changes at each site: {site name: stream units}.
+
+    The base runs on the same windows together and one by one; a model in less than float32 also
+    runs in float32 where a copy of it is small enough. The larger of the two differences counts.
+    """
+    step = max(1, len(found) // most)
+    chosen = list(found[::step][:most])
+    padding = padding_id(model.tokenizer)
+    together = pad(chosen, model.tokenizer, padding)
+    alone = [pad([window], model.tokenizer, padding) for window in chosen]
+    batched = _kept(forward(model, BASE, sites, together), together)
+    singles = [_kept(forward(model, BASE, sites, one), one) for one in alone]
+    floor = {
+        site.name: _difference(batched[site], torch.cat([rows[site] for rows in singles]))
+        for site in sites
+    }
+    if model.dtype != torch.float32 and model.n_parameters <= FLOAT32_COPY_LIMIT:
+        exact = _float32_stream(model, sites, together)
+        for site in sites:
+            floor[site.name] = max(floor[site.name], _difference(batched[site], exact[site]))
+    return floor
+
+
+def _kept(stream: dict[Site, Tensor], batch: TokenBatch) -> dict[Site, Tensor]:
+    return {site: h[batch.kept.to(h.device)].float().cpu() for site, h in stream.items()}
+
+
+def _difference(first: Tensor, second: Tensor) -> float:
+    return (first - second).norm(dim=-1).mean().item()
+
+
+def _float32_stream(
+    model: AdaptedModel, sites: Sequence[Site], batch: TokenBatch
+) -> dict[Site, Tensor]:
+    with model.face(BASE) as module:
+        exact: nn.Module = copy.deepcopy(module).float()
+    ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+    return _kept(run_until(exact, sites, ids, mask), batch)

@@ -1,0 +1,38 @@
+"""The scale a dictionary's inputs are divided by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def mean_norm(chunks: Iterable[Float[Tensor, "rows d"]]) -> float:
+    """Mean of ‖x‖₂ over rows (equation 6 of the audit paper, which calls it RMS)."""
+    total, count = 0.0, 0
+    for chunk in chunks:
+        total += chunk.norm(dim=-1).double().sum().item()
+        count += len(chunk)
+    if not count or total == 0.0:
+        raise ValueError("the scale needs rows that are not all zero")
+    return total / count
+
+
+def mean_and_covariance(
+    chunks: Iterable[Float[Tensor, "rows d"]],
+) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+    """Mean and covariance of rows in one pass, accumulated in float64."""
+    total: Tensor | None = None
+    second: Tensor | None = None
+    count = 0
+    for chunk in chunks:
+        rows = chunk.double()
+        total = rows.sum(0) if total is None else total + rows.sum(0)
+        second = rows.T @ rows if second is None else second + rows.T @ rows
+        count += len(rows)
+    if total is None or second is None or count < 2:
+        raise ValueError("a covariance needs at least two rows")
+    mean = total / count
+    covariance = (second - count * mean.outer(mean)) / (count - 1)
+    return mean.float(), covariance.float()

@@ -1,0 +1,107 @@
+"""A dictionary (SAE): encode, decode, directions. Works on raw activations; scales are folded in.
+
+One orientation everywhere: directions are rows, `[n_latents, d_model]`; files that store another
+are converted where they are read.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lorascope.dictionaries.card import Card
+
+
+class Dictionary(nn.Module, ABC):
+    """z = activate((x − b_dec) W_enc + b_enc), x̂ = z W_dec + b_dec (equations 3 and 4).
+
+    Args:
+        encoder: W_enc.
+        encoder_bias: b_enc.
+        directions: W_dec; row i is what latent i writes.
+        decoder_bias: b_dec.
+        subtract_bias: whether b_dec is taken off the input (Gemma Scope does not).
+        card: where the dictionary comes from.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+    """
+
+    encoder: Tensor
+    encoder_bias: Tensor
+    directions: Tensor
+    decoder_bias: Tensor
+
+    def __init__(
+        self,
+        encoder: Float[Tensor, "d n"],
+        encoder_bias: Float[Tensor, " n"],
+        directions: Float[Tensor, "n d"],
+        decoder_bias: Float[Tensor, " d"],
+        *,
+        subtract_bias: bool = True,
+        card: Card | None = None,
+    ) -> None:
+        super().__init__()
+        n, d = directions.shape
+        expected = {"encoder": (d, n), "encoder_bias": (n,), "decoder_bias": (d,)}
+        given = {"encoder": encoder, "encoder_bias": encoder_bias, "decoder_bias": decoder_bias}
+        for name, shape in expected.items():
+            if tuple(given[name].shape) != shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(given[name].shape)}, expected {shape} "
+                    f"for {n} latents of width {d}"
+                )
+        self.register_buffer("encoder", encoder.detach().float())
+        self.register_buffer("encoder_bias", encoder_bias.detach().float())
+        self.register_buffer("directions", directions.detach().float())
+        self.register_buffer("decoder_bias", decoder_bias.detach().float())
+        self.subtract_bias = subtract_bias
+        self.card = card or Card()
+
+    @property
+    def n_latents(self) -> int:
+        """How many latents."""
+        return self.directions.shape[0]
+
+    @property
+    def d_model(self) -> int:
+        """Width of the stream it reads."""
+        return self.directions.shape[1]
+
+    @abstractmethod
+    def activate(self, pre: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows n"]:
+        """Latents from pre-activations: the architecture's own nonlinearity."""
+
+    def encode(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows n"]:
+        """Latent activations of raw stream vectors."""
+        centred = x - self.decoder_bias if self.subtract_bias else x
+        return self.activate(centred @ self.encoder + self.encoder_bias)
+
+    def decode(self, z: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows d"]:
+        """Reconstruction in the stream's units."""
+        return z @ self.directions + self.decoder_bias
+
+    def forward(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
+        """Reconstruction of raw stream vectors."""
+        return self.decode(self.encode(x))
+
+    @torch.no_grad()
+    def rotated(self, rotation: Float[Tensor, "d d"]) -> Dictionary:
+        """The same dictionary in a rotated stream: what it reads, writes and its bias all turn.
+
+        Row vectors turn as x ↦ x R; used as a null, never on its own stream.
+        """
+        turned = {
+            "encoder": rotation.T @ self.encoder,
+            "directions": self.directions @ rotation,
+            "decoder_bias": self.decoder_bias @ rotation,
+        }
+        return self._with(turned)
+
+    @abstractmethod
+    def _with(self, changed: dict[str, Tensor]) -> Dictionary:
+        """A copy with some tensors exchanged."""

@@ -1,0 +1,360 @@
+"""How far two dictionaries, or two sets of activations, agree: max cosine, principal angles, CKA.
+
+Every number is computed a second time under each null, from random directions or rows that share
+with the real ones everything but the relation in question.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lorascope.errors import InputError, did_you_mean
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.geometry import chance, cosine, subspaces
+from lorascope.geometry.cka import CkaMoments
+from lorascope.measures import intervals
+from lorascope.measures.definitions import definition
+from lorascope.randomness import generator
+
+_GROUPS = 10
+_PAIRS = ("base_delta", "base_adapted")
+_BOUNDS = {"cosine": (-1.0, 1.0), "share": (0.0, 1.0), "degrees": (0.0, 90.0), "CKA": (-1.0, 1.0)}
+
+Numbers = Mapping[str, float]
+Draw = Callable[[torch.Generator], Tensor]
+
+
+def _check_repeats(repeats: int) -> None:
+    if repeats < 2:
+        raise InputError(f"{repeats} draws of a null have no spread; ask for 2 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class NullSettings:
+    """How the chance levels of two dictionaries' directions are drawn.
+
+    Attributes:
+        delta_covariance: of the deltas; gives the headline null "covariance-matched".
+        base_covariance: of the base activations; gives "base covariance-matched".
+        repeats: draws of each null.
+        seed: of the draws.
+        max_directions: most random directions in one draw of a cosine null. Fewer than there are
+            latents leave the level as it is and make its interval wider, never narrower.
+    """
+
+    delta_covariance: Float[Tensor, "d d"] | None = None
+    base_covariance: Float[Tensor, "d d"] | None = None
+    repeats: int = 20
+    seed: int = 0
+    max_directions: int = 4096
+
+    def __post_init__(self) -> None:
+        _check_repeats(self.repeats)
+        if self.max_directions < 2:
+            raise InputError(f"max_directions is {self.max_directions}; ask for 2 or more")
+
+    def roots(self, like: Float[Tensor, "m d"]) -> Iterator[tuple[str, Float[Tensor, "d d"]]]:
+        """Each given covariance's null name and root, on the device of `like`."""
+        for name, covariance in (
+            ("covariance-matched", self.delta_covariance),
+            ("base covariance-matched", self.base_covariance),
+        ):
+            if covariance is None:
+                continue
+            d = like.shape[1]
+            if covariance.shape != (d, d):
+                raise InputError(
+                    f"the {name} null's covariance has shape {tuple(covariance.shape)} but the "
+                    f"directions are {d} wide; pass the covariance of the same site"
+                )
+            yield name, chance.covariance_root(covariance.to(like.device))
+
+
+class HasDirections(Protocol):
+    """A dictionary, as far as its geometry goes."""
+
+    @property
+    def directions(self) -> Float[Tensor, "n d"]:
+        """Decoder rows."""
+        ...
+
+
+def _compared(first: Tensor, second: Tensor, alive: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The alive rows of `first`, and `second` on the same device; checked against each other."""
+    for name, directions in (("first", first), ("second", second)):
+        if directions.ndim != 2 or not len(directions):
+            raise InputError(
+                f"the {name} dictionary's directions have shape {tuple(directions.shape)}; "
+                "pass [n_latents, d_model] with at least one latent"
+            )
+    if first.shape[1] != second.shape[1]:
+        raise InputError(
+            f"directions are {first.shape[1]} and {second.shape[1]} wide; "
+            "compare dictionaries of the same model"
+        )
+    if alive is not None:
+        if alive.shape != first.shape[:1] or alive.dtype != torch.bool:
+            raise InputError(
+                f"alive is {alive.dtype} of shape {tuple(alive.shape)} for {len(first)} latents; "
+                "pass one bool a latent"
+            )
+        first = first[alive.to(first.device)]
+        if not len(first):
+            raise InputError("no latent of the first dictionary is alive; train it on more tokens")
+    return first.detach(), second.detach().to(first.device)
+
+
+def _estimates(
+    values: Numbers,
+    bounds: Mapping[str, intervals.Interval],
+    draws: Mapping[str, Sequence[Numbers]],
+    n: int,
+    place: Place,
+) -> list[Estimate]:
+    """One `Estimate` a measure, its chance levels in the order of `draws` (null → draws)."""
+    estimates = []
+    for measure, value in values.items():
+        unit = definition(measure).unit
+        chances = []
+        for null, repeats in draws.items():
+            drawn = [numbers[measure] for numbers in repeats]
+            low, high = intervals.within(intervals.prediction_interval(drawn), *_BOUNDS[unit])
+            level = min(max(sum(drawn) / len(drawn), low), high)
+            chances.append(Chance(null, level, low, high))
+        interval = intervals.within(bounds[measure], *_BOUNDS[unit])
+        estimates.append(Estimate(measure, value, interval, n, unit, tuple(chances), place))
+    return estimates
+
+
+def _cosine_numbers(s: Float[Tensor, " n"]) -> dict[str, float]:
+    s = s.double()
+    return {
+        "max_cosine.mean": s.mean().item(),
+        "max_cosine.median": s.quantile(0.5).item(),
+        "max_cosine.q90": s.quantile(0.9).item(),
+        "max_cosine.above_0.7": (s > 0.7).double().mean().item(),
+        "max_cosine.below_0.3": (s < 0.3).double().mean().item(),
+    }
+
+
+def _cosine_intervals(s: Float[Tensor, " n"]) -> dict[str, intervals.Interval]:
+    return {
+        "max_cosine.mean": intervals.normal_interval(s),
+        "max_cosine.median": intervals.order_statistic_interval(s, 0.5),
+        "max_cosine.q90": intervals.order_statistic_interval(s, 0.9),
+        "max_cosine.above_0.7": intervals.wilson_interval(int((s > 0.7).sum()), len(s)),
+        "max_cosine.below_0.3": intervals.wilson_interval(int((s < 0.3).sum()), len(s)),
+    }
+
+
+def _cosine_nulls(first: Tensor, nulls: NullSettings) -> Iterator[tuple[str, Draw]]:
+    """Each null's name and its draw of at most `max_directions` directions."""
+    n, d = min(len(first), nulls.max_directions), first.shape[1]
+
+    def rotated(random: torch.Generator) -> Tensor:
+        kept = torch.randperm(len(first), generator=random)[:n].to(first.device)
+        return chance.rotated(first[kept], random)
+
+    for name, root in nulls.roots(first):
+        yield name, partial(chance.directions_from_root, n, root)
+    yield "isotropic", lambda random: chance.isotropic(n, d, random).to(first.device)
+    yield "rotated", rotated
+
+
+def max_cosine_estimates(
+    first: Float[Tensor, "n d"],
+    second: Float[Tensor, "m d"],
+    *,
+    nulls: NullSettings,
+    place: Place,
+    alive: Bool[Tensor, " n"] | None = None,
+) -> list[Estimate]:
+    """How close each alive direction of `first` comes to any direction of `second` (equation 8).
+
+    Mean, median, 90th percentile, shares above 0.7 and below 0.3, all five from one pass. Not
+    symmetric: `second` is searched. Nulls, where given: covariance-matched, base
+    covariance-matched; always: isotropic, rotated. InputError for shapes that do not fit.
+    """
+    first, second = _compared(first, second, alive)
+    s, _ = cosine.max_cosine(first, second)
+    draws = {
+        name: [
+            _cosine_numbers(
+                cosine.max_cosine(draw(generator(nulls.seed, "max_cosine", name, i)), second)[0]
+            )
+            for i in range(nulls.repeats)
+        ]
+        for name, draw in _cosine_nulls(first, nulls)
+    }
+    return _estimates(_cosine_numbers(s), _cosine_intervals(s), draws, len(s), place)
+
+
+def max_cosine(
+    first: HasDirections | Tensor, second: HasDirections | Tensor, seed: int = 0
+) -> Estimate:
+    """Mean over `first`'s directions of the largest cosine with one of `second`'s.
+
+    Takes dictionaries or [n_latents, d_model] tensors; all latents count, dead ones too. Nulls:
+    isotropic and rotated. With the data's covariance at hand use `max_cosine_estimates`.
+    """
+    a, b = (x if isinstance(x, Tensor) else x.directions for x in (first, second))
+    return max_cosine_estimates(a, b, nulls=NullSettings(seed=seed), place=Place(seed=seed))[0]
+
+
+def _subspace(directions: Tensor, k: int, whose: str) -> Float[Tensor, "d k"]:
+    try:
+        return subspaces.principal_subspace(directions, k)
+    except ValueError:
+        rank = subspaces.numerical_rank(directions)
+        raise InputError(
+            f"principal angles with k={k}: {whose} spans {rank} dimensions; choose k ≤ {rank}"
+        ) from None
+
+
+def _angle_numbers(
+    first: Float[Tensor, "d k_max"], second: Float[Tensor, "d k_max"], k: int
+) -> dict[str, float]:
+    angles = subspaces.principal_angles(first[:, :k], second[:, :k])
+    return {
+        "angle.mean": angles.mean().item(),
+        "angle.min": angles[0].item(),
+        "angle.above_70": (angles > 70).double().mean().item(),
+        "angle.below_20": (angles < 20).double().mean().item(),
+    }
+
+
+def _angle_nulls(first: Tensor, k: int, nulls: NullSettings) -> Iterator[tuple[str, Draw]]:
+    """Each null's name and its draw of a k-dimensional subspace."""
+    n, d = first.shape
+
+    def matched(name: str, root: Tensor, random: torch.Generator) -> Tensor:
+        directions = chance.directions_from_root(n, root, random)
+        return _subspace(directions, k, f"a draw of the {name} null")
+
+    for name, root in nulls.roots(first):
+        yield name, partial(matched, name, root)
+    yield "isotropic", lambda random: chance.random_subspace(d, k, random, first.device)
+
+
+def angle_estimates(
+    first: Float[Tensor, "n d"],
+    second: Float[Tensor, "m d"],
+    *,
+    k: int | Sequence[int],
+    nulls: NullSettings,
+    place: Place,
+    alive: Bool[Tensor, " n"] | None = None,
+) -> list[Estimate]:
+    """Principal angles in degrees between the top-k subspaces of two dictionaries (equation 9).
+
+    Mean, smallest, shares above 70° and below 20°; `place.setting` says k. Several k share one
+    decomposition of each set. Interval: `first` without each tenth of its latents in turn. Nulls,
+    where given: covariance-matched, base covariance-matched, of as many directions as `first` has
+    alive; always: isotropic. InputError where k exceeds what either dictionary, a tenth left out,
+    or a null's draw spans.
+    """
+    sizes = [k] if isinstance(k, int) else list(k)
+    if not sizes or min(sizes) < 1:
+        raise InputError(f"principal angles need k of 1 or more, got {k}")
+    first, second = (cosine.unit_rows(x) for x in _compared(first, second, alive))
+    widest = max(sizes)
+    reference = _subspace(second, widest, "the second dictionary")
+    whole = _subspace(first, widest, "the first dictionary's alive latents")
+    group = torch.arange(len(first), device=first.device) % _GROUPS
+    left_out = [
+        _subspace(first[group != g], widest, "the first dictionary with a tenth left out")
+        for g in range(_GROUPS)
+    ]
+    drawn: dict[str, dict[int, list[Numbers]]] = {}
+    for name, draw in _angle_nulls(first, widest, nulls):
+        drawn[name] = {size: [] for size in sizes}
+        for i in range(nulls.repeats):
+            null = draw(generator(nulls.seed, "angle", name, i))
+            for size in sizes:
+                drawn[name][size].append(_angle_numbers(null, reference, size))
+    estimates = []
+    for size in sizes:
+        values = _angle_numbers(whole, reference, size)
+        without = [_angle_numbers(q, reference, size) for q in left_out]
+        bounds = {
+            measure: intervals.jackknife_interval(value, [w[measure] for w in without])
+            for measure, value in values.items()
+        }
+        draws = {name: by_size[size] for name, by_size in drawn.items()}
+        estimates += _estimates(values, bounds, draws, size, replace(place, setting=f"k={size}"))
+    return estimates
+
+
+def _cka_numbers(moments: CkaMoments, pair: str) -> dict[str, float]:
+    return {f"cka.{pair}": moments.plain(), f"cka_debiased.{pair}": moments.debiased()}
+
+
+def _check_cka(x: Tensor, y: Tensor, documents: Tensor, pair: str) -> None:
+    if pair not in _PAIRS:
+        known = ", ".join(_PAIRS)
+        raise InputError(f'no CKA pair "{pair}"; known: {known}.{did_you_mean(pair, _PAIRS)}')
+    if not len(x) == len(y) == len(documents):
+        raise InputError(
+            f"CKA {pair}: {len(x)} and {len(y)} rows with {len(documents)} document ids; "
+            "pass the same tokens' rows in both"
+        )
+    longest = int(documents.unique(return_counts=True)[1].max()) if len(documents) else 0
+    if len(x) < 8 or 2 * longest > len(x):
+        raise InputError(
+            f"CKA {pair}: {len(x)} rows, {longest} of them in one document, leave no room to "
+            "shift whole documents; add documents"
+        )
+
+
+def cka_estimates(
+    x: Float[Tensor, "n dx"],
+    y: Float[Tensor, "n dy"],
+    documents: Int[Tensor, " n"],
+    pair: str,
+    *,
+    place: Place,
+    repeats: int = 20,
+    seed: int = 0,
+) -> list[Estimate]:
+    """Plain and debiased linear CKA of two sets of rows for the same tokens (equation 5).
+
+    `pair` is "base_delta" or "base_adapted". Interval: jackknife over 10 groups of documents.
+    Null: `y` moved round by at least the longest document, which for rows in document order keeps
+    each set's own structure; the plain estimator's bias of about d/N shows there. InputError for
+    rows that do not pair up, that are too few, or that do not vary.
+    """
+    _check_repeats(repeats)
+    _check_cka(x, y, documents, pair)
+    # Any common offset leaves CKA as it is; without one, float64 sums keep their digits.
+    x, y = (rows.detach().float() - rows.float().mean(0) for rows in (x, y))
+    y = y.to(x.device)
+    _, index, counts = documents.to(x.device).unique(return_inverse=True, return_counts=True)
+    groups = min(_GROUPS, len(counts))
+    parts = [CkaMoments().update(x[kept], y[kept]) for kept in _masks(index % groups, groups)]
+    whole = sum(parts, CkaMoments())
+    values = _cka_numbers(whole, pair)
+    if any(math.isnan(value) for value in values.values()):
+        raise InputError(f"CKA {pair}: one of the two sets of rows does not vary; check the site")
+    without = [_cka_numbers(whole - part, pair) for part in parts]
+    bounds = {
+        measure: intervals.jackknife_interval(value, [w[measure] for w in without])
+        for measure, value in values.items()
+    }
+    longest = int(counts.max())
+    draws = [
+        _cka_numbers(whole.paired_anew(x, chance.shifted(y, longest, random)), pair)
+        for random in (generator(seed, "cka", pair, i) for i in range(repeats))
+    ]
+    return _estimates(values, bounds, {"rows shifted": draws}, len(x), place)
+
+
+def _masks(group: Int[Tensor, " n"], groups: int) -> Iterator[Bool[Tensor, " n"]]:
+    return (group == g for g in range(groups))

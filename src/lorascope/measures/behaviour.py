@@ -1,0 +1,82 @@
+"""What the adapter does to the model's own loss, and to what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lorascope.activations.shards import BASE
+from lorascope.activations.text import Document
+from lorascope.activations.tokens import Window, batches, opening_ids
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.measures.intervals import bootstrap_ratio
+from lorascope.models.adapted import AdaptedModel
+from lorascope.models.load import padding_id
+from lorascope.randomness import generator
+from lorascope.training.model_losses import response_token_losses
+
+DocumentLosses = tuple[Float[Tensor, " documents"], Float[Tensor, " documents"]]
+
+
+@torch.no_grad()
+def response_losses(
+    model: AdaptedModel, face: str, found: Sequence[Window], batch_tokens: int = 4096
+) -> DocumentLosses:
+    """(summed −log p in nats, number of response tokens) of every document, under one face."""
+    count = max(window.document for window in found) + 1
+    sums = torch.zeros(count, dtype=torch.float64)
+    tokens = torch.zeros(count, dtype=torch.float64)
+    with model.face(face) as module:
+        for batch in batches(found, model.tokenizer, padding_id(model.tokenizer), batch_tokens):
+            losses, rows = response_token_losses(module, batch, model.device)
+            owners = batch.documents[rows.cpu()]
+            sums.index_add_(0, owners, losses.double().cpu())
+            tokens.index_add_(0, owners, torch.ones(len(owners), dtype=torch.float64))
+    return sums, tokens
+
+
+def response_loss(
+    base: DocumentLosses, adapted: DocumentLosses, place: Place, seed: int = 0
+) -> Estimate:
+    """Held-out response loss of one adapter beside the base model's on the same tokens."""
+    (sums, tokens), (base_sums, base_tokens) = adapted, base
+    level = float(base_sums.sum() / base_tokens.sum())
+    around = bootstrap_ratio(base_sums, base_tokens, generator(seed, "response loss"))
+    return Estimate(
+        "response_loss",
+        float(sums.sum() / tokens.sum()),
+        bootstrap_ratio(sums, tokens, generator(seed, "response loss")),
+        int(tokens.sum()),
+        "nats/token",
+        (Chance("base model", level, *around),),
+        place,
+    )
+
+
+@torch.no_grad()
+def continuations(
+    model: AdaptedModel, documents: Sequence[Document], new_tokens: int = 60
+) -> list[dict[str, object]]:
+    """What each face writes, greedily, after the prompts of a few documents."""
+    found: list[dict[str, object]] = []
+    for document in documents:
+        encoded = model.tokenizer(document.prompt, add_special_tokens=False)["input_ids"]
+        ids = torch.tensor([opening_ids(model.tokenizer) + encoded], device=model.device)
+        written: dict[str, str] = {}
+        for face in model.faces:
+            with model.face(face) as module:
+                out = module.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=new_tokens,
+                    do_sample=False,
+                    pad_token_id=padding_id(model.tokenizer),
+                )
+            text = model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+            written[face] = text.strip()
+        base = written.pop(BASE)
+        found.append({"prompt": document.prompt, "base": base, "adapted": written})
+    return found

@@ -1,0 +1,107 @@
+"""How large the delta is, beside numeric noise, and over how many dimensions it spreads."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.measures.intervals import (
+    bootstrap,
+    bootstrap_ratio,
+    jackknife_interval,
+    prediction_interval,
+)
+from lorascope.measures.rows import HeldOut, by_document
+from lorascope.randomness import generator
+
+GROUPS = 10
+RANK_REPEATS = 3
+
+
+def norm_estimates(rows: HeldOut, floor: float, place: Place, seed: int = 0) -> list[Estimate]:
+    """Delta norm (table 4) and its ratio to the base norm, beside the noise floor.
+
+    Args:
+        floor: mean norm of numeric noise at this site, in stream units.
+    """
+    random = generator(seed, "norms", place)
+    deltas, counts = by_document(rows.delta.norm(dim=-1), rows.documents)
+    bases, _ = by_document(rows.base.norm(dim=-1), rows.documents)
+    base_norm = float(bases.sum() / counts.sum())
+    columns = torch.stack([deltas, bases], dim=1)
+    norm = Estimate(
+        "delta_norm",
+        float(deltas.sum() / counts.sum()),
+        bootstrap_ratio(deltas, counts, random),
+        len(rows),
+        "stream units",
+        (Chance.exact("numeric noise floor", floor),),
+        place,
+    )
+    relative = Estimate(
+        "delta_norm.relative",
+        float(deltas.sum() / bases.sum()),
+        bootstrap(lambda s: s[:, 0] / s[:, 1], columns, random),
+        len(rows),
+        "ratio",
+        (Chance.exact("numeric noise floor", floor / base_norm),),
+        place,
+    )
+    return [norm, relative]
+
+
+def effective_rank(covariance: Float[Tensor, "d d"]) -> float:
+    """exp of the entropy of the covariance's normalised eigenvalues: between 1 and d."""
+    values = torch.linalg.eigvalsh(covariance.double()).clamp(min=0.0)
+    shares = values / values.sum()
+    shares = shares[shares > 0]
+    return math.exp(float(-(shares * shares.log()).sum()))
+
+
+def rank_estimate(rows: HeldOut, place: Place, seed: int = 0) -> Estimate:
+    """Effective rank of the deltas beside that of as many isotropic Gaussian rows."""
+    n, d = rows.delta.shape
+    parts = _moments(rows.delta, rows.documents)
+    whole = _covariance(parts)
+    without = [effective_rank(_covariance(parts[:g] + parts[g + 1 :])) for g in range(len(parts))]
+    value = effective_rank(whole)
+    drawn = []
+    for repeat in range(RANK_REPEATS):
+        random = generator(seed, "effective rank", repeat)
+        noise = torch.randn(n, d, generator=random)
+        drawn.append(effective_rank(noise.T.cov()))
+    low, high = prediction_interval(drawn)
+    chance = Chance("isotropic", sum(drawn) / len(drawn), low, min(high, float(d)))
+    return Estimate(
+        "delta_rank",
+        value,
+        jackknife_interval(value, without),
+        n,
+        "dimensions",
+        (chance,),
+        place,
+    )
+
+
+def _moments(
+    rows: Float[Tensor, "rows d"], documents: Int[Tensor, " rows"]
+) -> list[tuple[Tensor, Tensor, int]]:
+    """(sum, second moment, count) of each group of documents."""
+    _, index = documents.unique(return_inverse=True)
+    groups = min(GROUPS, int(index.max()) + 1)
+    found = []
+    for group in range(groups):
+        part = rows[index % groups == group].double()
+        found.append((part.sum(0), part.T @ part, len(part)))
+    return found
+
+
+def _covariance(parts: list[tuple[Tensor, Tensor, int]]) -> Float[Tensor, "d d"]:
+    total = sum(count for _, _, count in parts)
+    mean = torch.stack([sums for sums, _, _ in parts]).sum(0) / total
+    second = torch.stack([moment for _, moment, _ in parts]).sum(0)
+    return (second - total * mean.outer(mean)) / (total - 1)

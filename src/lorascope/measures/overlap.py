@@ -1,0 +1,102 @@
+"""Do the base dictionary's latents that fire on the delta also fire on the base stream?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.geometry.chance import shifted
+from lorascope.measures.intervals import bootstrap_ratio, prediction_interval
+from lorascope.measures.rows import HeldOut, by_document, chunks
+from lorascope.randomness import generator
+
+MOST_ROWS = 8192
+NULL_REPEATS = 5
+
+
+@torch.no_grad()
+def active(dictionary: Dictionary, rows: Float[Tensor, "rows d"]) -> Bool[Tensor, "rows n"]:
+    """Which latents fire on which rows."""
+    return torch.cat([dictionary.encode(chunk) > 0 for chunk in chunks(rows)])
+
+
+def shared(
+    on_delta: Bool[Tensor, "rows n"], on_base: Bool[Tensor, "rows n"]
+) -> Float[Tensor, " rows"]:
+    """|A ∩ B| / |A| a row, A active on the delta, B on the base; nan where A is empty."""
+    both = [(a & b).sum(1).float() for a, b in zip(chunks(on_delta), chunks(on_base), strict=True)]
+    return torch.cat(both) / on_delta.sum(1).float()
+
+
+def expected(
+    on_delta: Bool[Tensor, "rows n"], on_base: Bool[Tensor, "rows n"]
+) -> Float[Tensor, " rows"]:
+    """The same share if every latent fired on the base at its own rate, whatever the row."""
+    rates = on_base.float().mean(0)
+    sums = torch.cat([chunk.float() @ rates for chunk in chunks(on_delta)])
+    return sums / on_delta.sum(1).float()
+
+
+def overlap_estimates(
+    dictionary: Dictionary, rows: HeldOut, place: Place, seed: int = 0
+) -> list[Estimate]:
+    """Overlap and weakly aligned share (table 8) of the base dictionary, with chance levels.
+
+    Computed on the first 8,192 rows. Returns nothing where no latent fires on any delta.
+    """
+    rows = rows.first(MOST_ROWS)
+    on_delta, on_base = active(dictionary, rows.delta), active(dictionary, rows.base)
+    fired = on_delta.any(1)
+    if not fired.any():
+        return []
+    found = shared(on_delta, on_base)[fired]
+    independent = expected(on_delta, on_base)[fired]
+    documents = rows.documents[fired]
+    random = generator(seed, "overlap", place)
+    value, interval = _mean(found, documents, random)
+    level, around = _mean(independent, documents, random)
+    chances = [Chance("independence", level, *around)]
+    longest = int(documents.unique(return_counts=True)[1].max())
+    if 2 * longest <= len(rows):
+        moved = [
+            shared(on_delta, shifted(on_base, longest, generator(seed, "overlap shift", i)))[fired]
+            for i in range(NULL_REPEATS)
+        ]
+        levels = [drawn.double().mean().item() for drawn in moved]
+        chances.append(
+            Chance("rows shifted", sum(levels) / len(levels), *prediction_interval(levels))
+        )
+    overlap = Estimate(
+        "overlap",
+        value,
+        interval,
+        int(fired.sum()),
+        "share",
+        tuple(chances),
+        replace(place, dictionary="base"),
+    )
+    return [overlap, complement(overlap)]
+
+
+def complement(overlap: Estimate) -> Estimate:
+    """The weakly aligned share: 1 − overlap, chance levels and intervals turned round with it."""
+    low, high = overlap.interval
+    return replace(
+        overlap,
+        measure="weakly_aligned",
+        value=1 - overlap.value,
+        interval=(1 - high, 1 - low),
+        chances=tuple(Chance(c.null, 1 - c.level, 1 - c.high, 1 - c.low) for c in overlap.chances),
+    )
+
+
+def _mean(
+    values: Tensor, documents: Tensor, random: torch.Generator
+) -> tuple[float, tuple[float, float]]:
+    interval = bootstrap_ratio(*by_document(values, documents), random)
+    return values.double().mean().item(), interval

@@ -1,0 +1,190 @@
+"""How well a dictionary reconstructs rows, beside what would reconstruct them without one.
+
+relative error: mean over rows of ‖x − x̂‖₂ / ‖x‖₂; predicting zero gives exactly 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.geometry.chance import norm_matched, random_rotation
+from lorascope.measures.intervals import (
+    Interval,
+    bootstrap,
+    bootstrap_ratio,
+    prediction_interval,
+)
+from lorascope.measures.rows import HeldOut, by_document, chunks
+from lorascope.randomness import generator
+
+NULL_ROWS = 4096
+NULL_REPEATS = 5
+Rows = Float[Tensor, "rows d"]
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """Norms of rows and of what a predictor leaves of them."""
+
+    norms: Float[Tensor, " rows"]
+    residuals: Float[Tensor, " rows"]
+    documents: Int[Tensor, " rows"]
+
+    @property
+    def relative(self) -> Float[Tensor, " rows"]:
+        """‖x − x̂‖/‖x‖ a row; rows of norm zero count as 0 where x̂ is zero too, else as 1."""
+        ratio = self.residuals / self.norms.clamp(min=1e-30)
+        return torch.where(self.norms > 0, ratio, (self.residuals > 0).to(ratio.dtype))
+
+    @property
+    def mean(self) -> float:
+        """The relative error."""
+        return self.relative.double().mean().item()
+
+    @property
+    def frobenius(self) -> float:
+        """√Σ‖x − x̂‖² / √Σ‖x‖²."""
+        squares = self.residuals.double().square().sum() / self.norms.double().square().sum()
+        return squares.sqrt().item()
+
+    def mean_interval(self, random: torch.Generator) -> Interval:
+        """Of the relative error, documents resampled."""
+        return bootstrap_ratio(*by_document(self.relative, self.documents), random)
+
+    def frobenius_interval(self, random: torch.Generator) -> Interval:
+        """Of the Frobenius ratio, documents resampled."""
+        residuals, _ = by_document(self.residuals.double().square(), self.documents)
+        norms, _ = by_document(self.norms.double().square(), self.documents)
+        columns = torch.stack([residuals, norms], dim=1)
+        return bootstrap(lambda s: (s[:, 0] / s[:, 1]).sqrt(), columns, random)
+
+
+@torch.no_grad()
+def errors(predict: Callable[[Rows], Rows], rows: Rows, documents: Tensor) -> Errors:
+    """Norms and residual norms of `predict` over rows, a chunk at a time."""
+    residuals = torch.cat([(chunk - predict(chunk)).norm(dim=-1) for chunk in chunks(rows)])
+    return Errors(rows.norm(dim=-1), residuals, documents)
+
+
+@torch.no_grad()
+def difference_errors(dictionary: Dictionary, rows: HeldOut) -> Errors:
+    """Errors of G(h_adapted) − G(h_base) as a reconstruction of h_Δ: the base dictionary is asked
+    about the streams it was made for, not about their difference."""
+    residuals = [
+        (delta - dictionary(base + delta) + dictionary(base)).norm(dim=-1)
+        for base, delta in zip(chunks(rows.base), chunks(rows.delta), strict=True)
+    ]
+    return Errors(rows.delta.norm(dim=-1), torch.cat(residuals), rows.documents)
+
+
+def null_errors(
+    dictionary: Dictionary, rows: HeldOut, training_mean: Float[Tensor, " d"], seed: int
+) -> list[tuple[str, list[Errors]]]:
+    """Each null's name and its draws, the headline null first.
+
+    Norm-matched random vectors through the same dictionary; then the zero predictor, the mean of
+    the training deltas and the decoder bias alone, each on the real rows.
+    """
+    some = rows.first(NULL_ROWS)
+    drawn = []
+    for repeat in range(NULL_REPEATS):
+        random = generator(seed, "norm-matched", repeat)
+        drawn.append(errors(dictionary, norm_matched(some.delta, random), some.documents))
+    trivial = {
+        "zero predictor": torch.zeros_like(training_mean),
+        "mean of the training deltas": training_mean,
+        "decoder bias alone": dictionary.decoder_bias,
+    }
+    return [
+        ("norm-matched random", drawn),
+        *((n, [errors(c.expand_as, rows.delta, rows.documents)]) for n, c in trivial.items()),
+    ]
+
+
+def error_estimates(
+    found: Errors, nulls: list[tuple[str, list[Errors]]], place: Place, seed: int = 0
+) -> list[Estimate]:
+    """The relative error and its Frobenius form with their chance levels."""
+    random = generator(seed, "bootstrap", place)
+    both = (
+        ("relative_error", found.mean, found.mean_interval(random), lambda e: e.mean),
+        (
+            "relative_error.frobenius",
+            found.frobenius,
+            found.frobenius_interval(random),
+            lambda e: e.frobenius,
+        ),
+    )
+    estimates = []
+    for measure, value, interval, read in both:
+        chances = tuple(_chance(name, [read(e) for e in draws]) for name, draws in nulls)
+        estimates.append(
+            Estimate(measure, value, interval, len(found.norms), "ratio", chances, place)
+        )
+    return estimates
+
+
+def improvement(
+    base: Errors,
+    learned: Errors,
+    dictionary: Dictionary,
+    gaussian: Errors | None,
+    rows: HeldOut,
+    place: Place,
+    seed: int = 0,
+) -> Estimate:
+    """(ε_G − ε_D)/ε_G on held-out rows (table 7).
+
+    Args:
+        base: errors of the base dictionary G on the deltas.
+        learned: errors of the delta dictionary D on them.
+        dictionary: D, turned at random for the rotated null.
+        gaussian: errors of a dictionary trained on Gaussian rows with the deltas' mean and
+            covariance.
+    """
+    random = generator(seed, "bootstrap", place)
+    chances = []
+    if gaussian is not None:
+        low, high = _improvement_interval(base, gaussian, random)
+        chances.append(Chance("covariance-matched", 1 - gaussian.mean / base.mean, low, high))
+    some = rows.first(NULL_ROWS)
+    reference = Errors(
+        base.norms[: len(some)], base.residuals[: len(some)], base.documents[: len(some)]
+    ).mean
+    drawn = []
+    for repeat in range(NULL_REPEATS):
+        turn = random_rotation(dictionary.d_model, generator(seed, "rotated", repeat))
+        turned = errors(dictionary.rotated(turn), some.delta, some.documents)
+        drawn.append(1 - turned.mean / reference)
+    chances.append(_chance("rotated", drawn))
+    value = 1 - learned.mean / base.mean
+    interval = _improvement_interval(base, learned, random)
+    return Estimate(
+        "improvement",
+        value,
+        interval,
+        len(rows),
+        "share",
+        tuple(chances),
+        replace(place, dictionary="delta"),
+    )
+
+
+def _improvement_interval(base: Errors, other: Errors, random: torch.Generator) -> Interval:
+    reference, _ = by_document(base.relative, base.documents)
+    compared, _ = by_document(other.relative, other.documents)
+    columns = torch.stack([compared, reference], dim=1)
+    return bootstrap(lambda s: 1 - s[:, 0] / s[:, 1], columns, random)
+
+
+def _chance(null: str, values: list[float]) -> Chance:
+    if len(values) == 1:
+        return Chance.exact(null, values[0])
+    return Chance(null, sum(values) / len(values), *prediction_interval(values))

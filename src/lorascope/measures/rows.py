@@ -1,0 +1,68 @@
+"""Held-out rows of one adapter at one site, in document order, and sums by document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lorascope.activations.shards import BASE, Shards
+
+CHUNK = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What the measures of one adapter at one site are computed on.
+
+    Attributes:
+        base: h_base, float32.
+        delta: h_Δ of the same tokens.
+        documents: index of each row's document; rows stand in document order.
+    """
+
+    base: Float[Tensor, "rows d"]
+    delta: Float[Tensor, "rows d"]
+    documents: Int[Tensor, " rows"]
+
+    @property
+    def adapted(self) -> Float[Tensor, "rows d"]:
+        """h_adapted = h_base + h_Δ."""
+        return self.base + self.delta
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def first(self, rows: int) -> HeldOut:
+        """The first `rows` rows (whole documents are not kept together at the cut)."""
+        return HeldOut(self.base[:rows], self.delta[:rows], self.documents[:rows])
+
+    @classmethod
+    def load(cls, shards: Shards, site: str, adapter: str, most: int | None = None) -> HeldOut:
+        """The rows of an activations folder, document by document, the first `most` of them."""
+        origin = shards.tokens()
+        order = torch.argsort(origin.document * (2**20) + origin.position, stable=True)[:most]
+        return cls(
+            shards.load(site, BASE)[order],
+            shards.load(site, adapter)[order],
+            origin.document[order],
+        )
+
+
+def by_document(
+    values: Float[Tensor, " rows"], documents: Int[Tensor, " rows"]
+) -> tuple[Float[Tensor, " documents"], Float[Tensor, " documents"]]:
+    """(sum of values, number of rows) of every document that has rows."""
+    _, index = documents.unique(return_inverse=True)
+    count = int(index.max()) + 1
+    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, index, values.double().cpu())
+    ones = torch.ones(len(values), dtype=torch.float64)
+    return sums, torch.zeros(count, dtype=torch.float64).index_add_(0, index, ones)
+
+
+def chunks(rows: Float[Tensor, "rows d"]) -> Iterator[Float[Tensor, "chunk d"]]:
+    """Rows in pieces small enough for [chunk, n_latents] tensors."""
+    return iter(rows.split(CHUNK))

@@ -1,0 +1,294 @@
+"""One model in memory with several faces: the base, and the base under each adapter.
+
+Here, and nowhere else, adapters are switched. An adapter is never merged into the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lorascope import embedded
+from lorascope.errors import InputError, did_you_mean
+from lorascope.models.adapter_files import (
+    AdapterFiles,
+    AdapterInfo,
+    check_names,
+    locate,
+    read,
+    same_base,
+)
+from lorascope.models.freezing import fingerprint
+from lorascope.models.gates import base_logits, verify_base_unchanged
+from lorascope.models.load import load_base
+from lorascope.models.putting_on import put_on
+from lorascope.models.sites import block_list
+
+BASE = "base"
+
+
+class AdaptedModel:
+    """A base model and its adapted faces, base first. Outside any `face` it is the base.
+
+    All parameters are without gradient and the model is in eval mode when it is made; switching
+    faces leaves both as it finds them. A full fine-tune is a face too, with a model of its own.
+
+    Attributes:
+        id: what the base model was asked for by.
+        tokenizer: the base model's tokenizer.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, id: str) -> None:
+        self.id = id
+        self.tokenizer = tokenizer
+        self._base = model
+        self._originals = dict(model.named_parameters(remove_duplicate=False))
+        self._peft: PeftModel | None = None
+        self._infos: dict[str, AdapterInfo] = {}
+        self._peft_names: dict[str, str] = {}
+        self._biases: dict[str, dict[str, Tensor]] = {}
+        self._kept_biases: dict[str, Tensor] = {}
+        self._full_models: dict[str, PreTrainedModel] = {}
+        self._current = BASE
+
+    @property
+    def faces(self) -> tuple[str, ...]:
+        """ "base", then the adapters in the order they were given."""
+        return (BASE, *self._infos)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The faces other than the base."""
+        return tuple(self._infos)
+
+    @property
+    def current(self) -> str:
+        """The face that `module` shows now."""
+        return self._current
+
+    @property
+    def module(self) -> PreTrainedModel:
+        """The model to call, under the current face."""
+        return self._full_models.get(self._current, self._base)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self._text_config.hidden_size)
+
+    @property
+    def n_blocks(self) -> int:
+        """How many decoder blocks the model has."""
+        return len(block_list(self._base))
+
+    @property
+    def vocab_size(self) -> int:
+        """How many token ids the model scores."""
+        return int(self._text_config.vocab_size)
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens the model takes in one sequence."""
+        return int(self._text_config.max_position_embeddings)
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of the base model, tied ones once."""
+        return sum({id(p): p.numel() for p in self._originals.values()}.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the input embedding."""
+        return self._base.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the base weights."""
+        return self._base.get_input_embeddings().weight.dtype
+
+    @property
+    def _text_config(self) -> Any:
+        return self._base.config.get_text_config()
+
+    def info(self, name: str) -> AdapterInfo:
+        """What the adapter `name` is made of.
+
+        Raises:
+            InputError: there is no such adapter.
+        """
+        self._require(name, self.adapters)
+        return self._infos[name]
+
+    @contextmanager
+    def face(self, name: str) -> Iterator[PreTrainedModel]:
+        """Within the `with`, show the face `name`; then the one before. Yields the model to call.
+
+        Raises:
+            InputError: there is no such face.
+        """
+        self._require(name, self.faces)
+        previous = self._current
+        try:
+            self._switch(name)
+            yield self.module
+        finally:
+            self._switch(previous)
+
+    def peft_name(self, name: str) -> str:
+        """The name PEFT knows a LoRA adapter by; names with dots cannot be module names.
+
+        Raises:
+            InputError: there is no such adapter, or it is a full fine-tune.
+        """
+        self._require(name, self.adapters)
+        if name not in self._peft_names:
+            raise InputError(f'"{name}" is a full fine-tune and has no LoRA weights')
+        return self._peft_names[name]
+
+    def add_adapter(self, files: AdapterFiles) -> None:
+        """Put a LoRA adapter on, switched off.
+
+        Raises:
+            InputError: it does not fit this model, or changes nothing.
+        """
+        name = files.info.name
+        peft_name = f"face_{len(self._peft_names)}"
+        self._peft, biases = put_on(self._base, self._peft, files, peft_name, self._originals)
+        self._peft_names[name] = peft_name
+        self._biases[name] = biases
+        self._infos[name] = files.info
+        self._base.eval().requires_grad_(False)
+        self._switch(BASE)
+
+    def add_full_model(self, info: AdapterInfo, model: PreTrainedModel) -> None:
+        """Add a full fine-tune, a second model in memory, as a face.
+
+        Raises:
+            InputError: its architecture or sizes are not the base's.
+        """
+        theirs = AdaptedModel(model, self.tokenizer, info.path)
+        ours: dict[str, Any] = {}
+        other: dict[str, Any] = {}
+        for sizes, of in ((ours, self), (other, theirs)):
+            sizes["architecture"] = type(of._base).__name__
+            sizes["d_model"] = of.d_model
+            sizes["blocks"] = of.n_blocks
+            sizes["vocabulary"] = of.vocab_size
+        for what, size in ours.items():
+            if other[what] != size:
+                raise InputError(
+                    f'adapter "{info.name}": the checkpoint in "{info.path}" has {what} '
+                    f"{other[what]}, the base model {size}: give a fine-tune of this base"
+                )
+        self._full_models[info.name] = model
+        self._infos[info.name] = info
+
+    def _require(self, name: str, known: tuple[str, ...]) -> None:
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise InputError(
+                f'no adapter named "{name}": there are {listed}.{did_you_mean(name, known)}'
+            )
+
+    def _switch(self, name: str) -> None:
+        self._current = name
+        if self._peft is None or name in self._full_models:
+            return
+        # PEFT also sets requires_grad when it switches; that is the user's to decide
+        with _gradients_kept(self._base):
+            if name == BASE:
+                self._peft.base_model.disable_adapter_layers()
+            else:
+                self._peft.base_model.enable_adapter_layers()
+                self._peft.set_adapter(self._peft_names[name])
+        self._swap_biases(self._biases.get(name, {}))
+
+    def _swap_biases(self, biases: Mapping[str, Tensor]) -> None:
+        for key, kept in self._kept_biases.items():
+            self._originals[key].data = kept
+        self._kept_biases = {key: self._originals[key].data for key in biases}
+        for key, bias in biases.items():
+            self._originals[key].data = bias
+
+
+def load(
+    model: str,
+    adapters: Mapping[str, str | Path] | None = None,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | dict[str, Any] | None = None,
+    force: bool = False,
+) -> AdaptedModel:
+    """A model with adapters on it, each checked to be the one it should be.
+
+    Args:
+        model: Hugging Face id, folder, or "embedded".
+        adapters: {name: folder, `org/repo` or `org/repo/subfolder`} of a PEFT LoRA adapter, or of a
+            full fine-tune of the same base.
+        revision, dtype, device, device_map: of the base model, see `load_base`.
+        force: accept adapters whose configuration names another base model.
+
+    Raises:
+        InputError: something is missing, damaged, or does not fit; says what to do.
+        RuntimeError: the base no longer computes the same once the adapters are on and off.
+    """
+    check_names(adapters or {})
+    base, tokenizer = load_base(
+        model, revision=revision, dtype=dtype, device=device, device_map=device_map
+    )
+    adapted = AdaptedModel(base, tokenizer, model)
+    before = base_logits(adapted)
+    for name, place in (adapters or {}).items():
+        path = str(place)
+        folder = locate(name, path)
+        if folder is None:
+            second, _ = load_base(path, dtype=dtype, device=device, device_map=device_map)
+            n_parameters = sum(parameter.numel() for parameter in second.parameters())
+            info = AdapterInfo(name, path, None, fingerprint(second), n_parameters)
+            adapted.add_full_model(info, second)
+            continue
+        files = read(name, path, folder)
+        _check_base_id(files.info, adapted, force)
+        with _random_state_kept():
+            adapted.add_adapter(files)
+    verify_base_unchanged(adapted, before)
+    return adapted
+
+
+def _check_base_id(info: AdapterInfo, adapted: AdaptedModel, force: bool) -> None:
+    candidates = [adapted.id, adapted.module.config.name_or_path or adapted.id]
+    if adapted.id == "embedded":
+        candidates.append(str(embedded.model_path()))
+    if info.base is None or force or same_base(info.base, candidates):
+        return
+    raise InputError(
+        f'adapter "{info.name}" was made for "{info.base}", the model given is "{adapted.id}": '
+        "give that model, or force=True if they are the same weights"
+    )
+
+
+@contextmanager
+def _gradients_kept(module: nn.Module) -> Iterator[None]:
+    kept = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in kept:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    # PEFT draws initial LoRA weights from the global generator before the file replaces them
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        yield

@@ -1,0 +1,37 @@
+"""Proof that a module stayed as it was: a fingerprint of its weights, before and after."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+def fingerprint(module: nn.Module) -> str:
+    """sha256 over the names, dtypes, shapes and bytes of all parameters and buffers.
+
+    Independent of the order in which the module registered them, and of their device.
+    """
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Require that the body leaves every parameter and buffer of `module` bit for bit as it was.
+
+    Raises:
+        RuntimeError: it did not; names the module's class.
+    """
+    before = fingerprint(module)
+    yield
+    if fingerprint(module) != before:
+        raise RuntimeError(f"{type(module).__name__} was to stay frozen but its weights changed")

@@ -1,0 +1,110 @@
+"""Picking and counting estimates: one condition is an adapter at a site, for one seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lorascope.estimates import Estimate
+from lorascope.report.result import Results
+from lorascope.report.topics import definition_of
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many conditions lie above, at and below chance.
+
+    Attributes:
+        above, at, below, without: counts; `without` have no chance level.
+    """
+
+    above: int
+    at: int
+    below: int
+    without: int
+
+    @classmethod
+    def of(cls, estimates: Iterable[Estimate]) -> Tally:
+        """Count the verdicts against each estimate's headline null."""
+        verdicts = [estimate.verdict for estimate in estimates]
+        return cls(
+            verdicts.count("above chance"),
+            verdicts.count("at chance"),
+            verdicts.count("below chance"),
+            verdicts.count("no chance level"),
+        )
+
+    @property
+    def total(self) -> int:
+        """All conditions counted."""
+        return self.above + self.at + self.below + self.without
+
+    def found(self, measure: str) -> int:
+        """Conditions on the side of chance that means something was found."""
+        sides = {"above": self.above, "below": self.below, "either": self.above + self.below}
+        return sides[definition_of(measure).apart]
+
+
+def measured(
+    results: Results, measure: str, dictionary: str | None = None, *, first_seed: bool = False
+) -> list[Estimate]:
+    """The estimates of a measure that have a value, one per adapter, site, seed and dictionary.
+
+    Where a number was taken at several settings, the first in the table speaks for it; with
+    `first_seed`, likewise the lowest seed.
+    """
+    chosen: dict[tuple[object, ...], Estimate] = {}
+    for estimate in results.numbers:
+        place = estimate.place
+        wanted = estimate.measure == measure and dictionary in (None, place.dictionary)
+        if wanted and not math.isnan(estimate.value):
+            key = (place.adapter, place.site, place.seed, place.dictionary)
+            chosen.setdefault(key, estimate)
+    rows = list(chosen.values())
+    return lowest_seed(rows) if first_seed else rows
+
+
+def lowest_seed(estimates: Sequence[Estimate]) -> list[Estimate]:
+    """For each adapter, site and dictionary, the estimate of the lowest seed."""
+    chosen: dict[tuple[str, ...], Estimate] = {}
+    for estimate in sorted(estimates, key=lambda e: e.place.seed or 0):
+        place = estimate.place
+        chosen.setdefault((place.adapter, place.site, place.dictionary), estimate)
+    kept = {id(estimate) for estimate in chosen.values()}
+    return [estimate for estimate in estimates if id(estimate) in kept]
+
+
+def seeds(results: Results) -> list[int]:
+    """The seeds that occur, ascending."""
+    found = {estimate.place.seed for estimate in results.numbers}
+    return sorted(seed for seed in found if seed is not None)
+
+
+def against_reference(estimates: Sequence[Estimate], references: Sequence[Estimate]) -> Tally:
+    """Where estimates lie against a yardstick of the same site and seed, interval to interval.
+
+    Estimates whose site and seed have no yardstick are counted as `without`.
+    """
+    by_place = {(r.place.site, r.place.seed): r for r in references}
+    counts = dict.fromkeys(("above", "at", "below", "without"), 0)
+    for estimate in estimates:
+        reference = by_place.get((estimate.place.site, estimate.place.seed))
+        counts[_side(estimate, reference)] += 1
+    return Tally(**counts)
+
+
+def bounds(estimate: Estimate) -> tuple[float, float]:
+    """The estimate's interval, or the value twice where it has none."""
+    low, high = (estimate.value if math.isnan(b) else b for b in estimate.interval)
+    return low, high
+
+
+def _side(estimate: Estimate, reference: Estimate | None) -> str:
+    if reference is None:
+        return "without"
+    low, high = bounds(estimate)
+    reference_low, reference_high = bounds(reference)
+    if low > reference_high:
+        return "above"
+    return "below" if high < reference_low else "at"

@@ -1,0 +1,73 @@
+"""Numbers and counts as the report prints them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from lorascope.estimates import Verdict
+
+SYMBOLS: dict[Verdict, str] = {
+    "above chance": "▲",
+    "below chance": "▼",
+    "at chance": "=",
+    "no chance level": "·",
+}
+
+
+def number(value: float) -> str:
+    """Three significant digits, a true minus sign, an en dash for nan."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    size = abs(value)
+    if size >= 1000:
+        text = f"{size:,.0f}"
+    elif size >= 100:
+        text = f"{size:.0f}"
+    elif size >= 0.001:
+        text = f"{size:.{2 - math.floor(math.log10(size))}f}"
+    else:
+        text = "0" if size == 0 else f"{size:.1e}"
+    return f"−{text}" if value < 0 else text
+
+
+def interval(low: float, high: float) -> str:
+    """'[low, high]', empty where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    return f"[{number(low)}, {number(high)}]"
+
+
+def span(values: Iterable[float]) -> str:
+    """Smallest to largest of the values; one number where they print alike."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "–"
+    low, high = number(min(known)), number(max(known))
+    if low == high:
+        return low
+    # A dash between numbers reads as a minus where one of them is negative or has an exponent.
+    return f"{low} to {high}" if min(known) < 0 or "e" in low + high else f"{low}–{high}"
+
+
+def share(count: int, total: int, noun: str = "condition") -> str:
+    """'all 12 conditions', '7 of 12 conditions', 'none of the 12 conditions'."""
+    if total == 1:
+        return f"the one {noun}" if count else f"no {noun} (of 1)"
+    if count == total:
+        return f"all {total} {noun}s"
+    return f"none of the {total} {noun}s" if count == 0 else f"{count} of {total} {noun}s"
+
+
+def plural(count: int, noun: str) -> str:
+    """'1 site', '3 sites'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listing(names: Sequence[str], most: int = 6) -> str:
+    """'a, b and c', cut after `most` names."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

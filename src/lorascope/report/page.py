@@ -1,0 +1,171 @@
+"""The page: one self-contained file made from words, tables and figures.
+
+Text in the results comes from adapters, models and their outputs, so nothing of it is markup: the
+templates escape it, and data for the figures is JSON in which `<`, `>`, `&` and the line
+separators U+2028 and U+2029 are written as escapes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lorascope.report.conditions import seeds
+from lorascope.report.figures import VEGA_LITE_VERSION, Figure, figures, write_figures
+from lorascope.report.formatting import number
+from lorascope.report.result import Results, chance_table, estimate_table, read_results
+from lorascope.report.tables import TopicTable, topic_tables, verdict_matrix, write_tables
+from lorascope.report.topics import Topic
+from lorascope.report.words import words
+
+_JSON_ESCAPES: Final = str.maketrans(
+    {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One topic on the page.
+
+    Attributes:
+        topic: heading and question.
+        sentences: what was found.
+        figures: its figures.
+        table: its numbers.
+        csv, chance_csv: the numbers and their chance levels as data URIs.
+    """
+
+    topic: Topic
+    sentences: list[str]
+    figures: list[Figure]
+    table: TopicTable
+    csv: str
+    chance_csv: str
+
+
+@dataclass(frozen=True)
+class FactTable:
+    """Facts of one kind: heading, columns and printed cells."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def write_report(run: Path) -> Path:
+    """Write `report/` of a run: figures, tables, then the page, whose path it returns."""
+    results = read_results(run)
+    folder = results.run / "report"
+    drawn, tables = figures(results), topic_tables(results)
+    write_figures(drawn, folder / "figures")
+    write_tables(tables, folder / "tables")
+    page, part = folder / "index.html", folder / "index.html.part"
+    part.write_text(render(results, drawn, tables), encoding="utf-8")
+    part.replace(page)
+    return page
+
+
+def render(results: Results, drawn: list[Figure], tables: list[TopicTable]) -> str:
+    """The page's HTML."""
+    environment = Environment(
+        loader=PackageLoader("lorascope.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    facts, said = results.facts, words(results)
+    return environment.get_template("index.html.j2").render(
+        model=facts.get("model", {}).get("id", "base model"),
+        said=said,
+        gates=facts.get("gates", []),
+        adapters=results.adapters,
+        matrix=verdict_matrix(results),
+        seeds=seeds(results),
+        sections=[_section(table, drawn, said.by_topic) for table in tables],
+        samples=facts.get("samples", []),
+        fact_tables=fact_tables(facts),
+        command=str(facts.get("command", "")),
+        settings=json.dumps(facts.get("settings", {}), indent=2, ensure_ascii=False, default=str),
+        style=Markup(_asset("style.css")),
+        script=Markup(_asset("script.js")),
+        vega=Markup(_vega()),
+        specs=Markup(embedded_json({figure.key: figure.spec for figure in drawn})),
+    )
+
+
+def embedded_json(data: object) -> str:
+    """JSON that cannot end the script element it stands in, nor start a comment there."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False).translate(_JSON_ESCAPES)
+
+
+def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:
+    """The run's facts as tables; facts that are absent or empty have none."""
+    records: dict[str, Iterable[Mapping[str, Any]]] = {
+        "Model": [facts["model"]] if facts.get("model") else [],
+        "Adapters": facts.get("adapters", []),
+        "Adapter training": facts.get("adapter_training", []),
+        "Tokens": [
+            {"rows": rows, **counts} for rows, counts in facts.get("tokens", {}).items() if counts
+        ],
+        "Dictionaries": facts.get("dictionaries", []),
+        "Versions": [facts["versions"]] if facts.get("versions") else [],
+        "Time in seconds": [facts["seconds"]] if facts.get("seconds") else [],
+    }
+    tables = (_fact_table(title, list(rows)) for title, rows in records.items())
+    return [table for table in tables if table.rows]
+
+
+def _section(table: TopicTable, drawn: list[Figure], sentences: dict[str, list[str]]) -> Section:
+    return Section(
+        topic=table.topic,
+        sentences=sentences.get(table.topic.key, []),
+        figures=[figure for figure in drawn if figure.topic == table.topic.key],
+        table=table,
+        csv=_data_uri(estimate_table(table.estimates).to_csv(index=False)),
+        chance_csv=_data_uri(chance_table(table.estimates).to_csv(index=False)),
+    )
+
+
+def _fact_table(title: str, records: list[Mapping[str, Any]]) -> FactTable:
+    columns = list(dict.fromkeys(column for record in records for column in record))
+    rows = [[_printed(record.get(column)) for column in columns] for record in records]
+    return FactTable(title, [column.replace("_", " ") for column in columns], rows)
+
+
+def _printed(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _data_uri(text: str) -> str:
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+
+
+def _asset(name: str) -> str:
+    return (files("lorascope.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _vega() -> str:
+    """Vega, Vega-Lite and vega-embed as one script that leaves only `vegaEmbed` behind."""
+    bundle = vl_convert.javascript_bundle(
+        "window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE_VERSION
+    )
+    # Nothing in the bundle may end the script element that holds it.
+    return "(() => {" + bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--") + "})();"

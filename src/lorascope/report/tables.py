@@ -1,0 +1,246 @@
+"""The report's tables: the verdict matrix of the first screen, and every number by topic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorascope.estimates import Chance, Estimate, Verdict
+from lorascope.measures.definitions import Definition
+from lorascope.report.conditions import Tally, measured
+from lorascope.report.formatting import SYMBOLS, interval, number, span
+from lorascope.report.result import Results, chance_table, estimate_table
+from lorascope.report.topics import (
+    HEADLINE_MEASURES,
+    OTHER,
+    SEED_PAIRS,
+    TOPICS,
+    Topic,
+    definition_of,
+    dictionary_order,
+    measure_order,
+    topic_of,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Verdicts of one measure for one adapter.
+
+    Attributes:
+        text: '▲ 3 = 1', empty where nothing was measured.
+        words: the same without symbols.
+        found, at, opposite: counts on the side that means something, at chance, on the other side.
+        total: conditions counted.
+    """
+
+    text: str
+    words: str
+    found: int
+    at: int
+    opposite: int
+    total: int
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """One measure of the verdict matrix: ranges over all conditions and a cell per adapter."""
+
+    measure: str
+    title: str
+    dictionary: str
+    unit: str
+    apart: str
+    value: str
+    chance: str
+    null: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One estimate, as printed; `nulls` lists the nulls after the headline one."""
+
+    title: str
+    adapter: str
+    rank: str
+    site: str
+    seed: str
+    dictionary: str
+    setting: str
+    value: str
+    interval: str
+    chance: str
+    chance_interval: str
+    null: str
+    nulls: str
+    symbol: str
+    verdict: str
+    n: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class TopicTable:
+    """Every estimate of a topic.
+
+    Attributes:
+        topic: the section.
+        estimates: the numbers themselves.
+        summary: one row per measure and dictionary, cells counted over all adapters.
+        rows: one row per estimate.
+        definitions: title and definition of each measure, in order.
+        columns: which optional columns have content: rank, seed, dictionary, setting, nulls.
+    """
+
+    topic: Topic
+    estimates: list[Estimate]
+    summary: list[MatrixRow]
+    rows: list[TableRow]
+    definitions: list[tuple[str, Definition]]
+    columns: set[str]
+
+
+def verdict_matrix(results: Results) -> list[MatrixRow]:
+    """Headline measures × adapters; measures that were not taken have no row."""
+    rows = []
+    for measure in HEADLINE_MEASURES:
+        estimates = measured(results, measure)
+        labels = dictionary_order(estimate.place.dictionary for estimate in estimates)
+        for dictionary in (label for label in labels if label not in SEED_PAIRS):
+            chosen = [e for e in estimates if e.place.dictionary == dictionary]
+            by_adapter = [
+                [e for e in chosen if e.place.adapter == adapter] for adapter in results.adapters
+            ]
+            rows.append(_matrix_row(measure, dictionary, chosen, by_adapter))
+    return rows
+
+
+def topic_tables(results: Results) -> list[TopicTable]:
+    """One table for each topic that has numbers, in the report's order."""
+    tables = []
+    for topic in (*TOPICS, OTHER):
+        estimates = [e for e in results.numbers if topic_of(e.measure) == topic]
+        if estimates:
+            tables.append(_topic_table(topic, estimates, results))
+    return tables
+
+
+def write_tables(tables: Sequence[TopicTable], folder: Path) -> None:
+    """Write `<topic>.csv` and `<topic>_chance_levels.csv`, columns as in the results folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        estimate_table(table.estimates).to_csv(folder / f"{table.topic.key}.csv", index=False)
+        chance_table(table.estimates).to_csv(
+            folder / f"{table.topic.key}_chance_levels.csv", index=False
+        )
+
+
+def _topic_table(topic: Topic, estimates: list[Estimate], results: Results) -> TopicTable:
+    measures = measure_order(estimate.measure for estimate in estimates)
+    ordered = _in_table_order(estimates, results)
+    rows = [_table_row(estimate) for estimate in ordered]
+    optional = ("adapter", "rank", "site", "seed", "dictionary", "setting", "nulls")
+    summary = []
+    for measure in measures:
+        taken = measured(results, measure)
+        for dictionary in dictionary_order(estimate.place.dictionary for estimate in taken):
+            chosen = [e for e in taken if e.place.dictionary == dictionary]
+            summary.append(_matrix_row(measure, dictionary, chosen, [chosen]))
+    return TopicTable(
+        topic=topic,
+        estimates=ordered,
+        summary=summary,
+        rows=rows,
+        definitions=[(measure, definition_of(measure)) for measure in measures],
+        columns={column for column in optional if any(getattr(row, column) for row in rows)},
+    )
+
+
+def _in_table_order(estimates: Sequence[Estimate], results: Results) -> list[Estimate]:
+    measures = measure_order(estimate.measure for estimate in estimates)
+    dictionaries = dictionary_order(estimate.place.dictionary for estimate in estimates)
+    adapters, sites = ["", *results.adapters], ["", *results.sites]
+
+    def key(estimate: Estimate) -> tuple[int, int, int, int, int]:
+        place = estimate.place
+        return (
+            measures.index(estimate.measure),
+            dictionaries.index(place.dictionary),
+            adapters.index(place.adapter),
+            sites.index(place.site),
+            place.seed or 0,
+        )
+
+    return sorted(estimates, key=key)
+
+
+def _matrix_row(
+    measure: str, dictionary: str, estimates: list[Estimate], cells: list[list[Estimate]]
+) -> MatrixRow:
+    definition = definition_of(measure)
+    nulls = dict.fromkeys(e.chances[0].null for e in estimates if e.chances)
+    return MatrixRow(
+        measure=measure,
+        title=definition.title,
+        dictionary=dictionary,
+        unit=estimates[0].unit,
+        apart=definition.apart,
+        value=span(estimate.value for estimate in estimates),
+        chance=span(estimate.chance for estimate in estimates),
+        null=", ".join(nulls),
+        cells=[_cell(measure, cell) for cell in cells],
+    )
+
+
+def _cell(measure: str, estimates: list[Estimate]) -> Cell:
+    tally = Tally.of(estimates)
+    counts: dict[Verdict, int] = {
+        "above chance": tally.above,
+        "at chance": tally.at,
+        "below chance": tally.below,
+        "no chance level": tally.without,
+    }
+    found = tally.found(measure)
+    present = {verdict: count for verdict, count in counts.items() if count}
+    return Cell(
+        text="  ".join(f"{SYMBOLS[verdict]} {count}" for verdict, count in present.items()),
+        words=", ".join(f"{count} of {tally.total} {v}" for v, count in present.items()),
+        found=found,
+        at=tally.at,
+        opposite=tally.above + tally.below - found,
+        total=tally.total,
+    )
+
+
+def _table_row(estimate: Estimate) -> TableRow:
+    place = estimate.place
+    headline = estimate.chances[0] if estimate.chances else None
+    return TableRow(
+        title=definition_of(estimate.measure).title,
+        adapter=place.adapter,
+        rank="" if place.rank is None else str(place.rank),
+        site=place.site,
+        seed="" if place.seed is None else str(place.seed),
+        dictionary=place.dictionary,
+        setting=place.setting,
+        value=number(estimate.value),
+        interval=interval(*estimate.interval),
+        chance=number(estimate.chance),
+        chance_interval=_chance_interval(headline) if headline else "",
+        null=headline.null if headline else "",
+        nulls="; ".join(_other_null(estimate, chance) for chance in estimate.chances[1:]),
+        symbol=SYMBOLS[estimate.verdict],
+        verdict=estimate.verdict,
+        n=f"{estimate.n:,}",
+        unit=estimate.unit,
+    )
+
+
+def _chance_interval(chance: Chance) -> str:
+    return "" if chance.low == chance.high else interval(chance.low, chance.high)
+
+
+def _other_null(estimate: Estimate, chance: Chance) -> str:
+    return f"{chance.null} {number(chance.level)} {SYMBOLS[estimate.against(chance)]}"

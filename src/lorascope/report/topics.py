@@ -1,0 +1,121 @@
+"""The report's sections: which measures answer which question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from lorascope.measures.definitions import DEFINITIONS, Definition
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One section of the report.
+
+    Attributes:
+        key: name of its tables and its place on the page.
+        title: heading.
+        question: what its numbers answer, in one line.
+        families: the first parts (before the dot) of the measures that belong to it.
+    """
+
+    key: str
+    title: str
+    question: str
+    families: tuple[str, ...]
+
+
+TOPICS: Final = (
+    Topic(
+        "behaviour",
+        "Behaviour",
+        "Does the adapted model predict held-out responses better than the base model?",
+        ("response_loss",),
+    ),
+    Topic(
+        "size",
+        "Size of the change",
+        "How far did the adapter move the residual stream, and in how many dimensions?",
+        ("delta_norm", "delta_rank"),
+    ),
+    Topic(
+        "reconstruction",
+        "Reconstruction",
+        "How well does a dictionary of the base model write the delta down, and how much better "
+        "is one trained on the delta?",
+        ("relative_error", "improvement"),
+    ),
+    Topic(
+        "firing",
+        "Latents that fire",
+        "Which latents does the delta switch on, and are they the ones the base stream uses?",
+        ("overlap", "weakly_aligned", "density", "dead_share"),
+    ),
+    Topic(
+        "cosine",
+        "Directions",
+        "Does each delta direction have a close match in the base dictionary?",
+        ("max_cosine",),
+    ),
+    Topic(
+        "angles",
+        "Subspaces",
+        "Do the two dictionaries span the same part of the residual stream?",
+        ("angle",),
+    ),
+    Topic(
+        "cka",
+        "Similarity of activations",
+        "Do tokens that are alike in the base stream stay alike in the delta?",
+        ("cka", "cka_debiased"),
+    ),
+)
+
+OTHER: Final = Topic("other", "Other numbers", "What else the run measured.", ())
+
+HEADLINE_MEASURES: Final = (
+    "response_loss",
+    "delta_norm",
+    "delta_rank",
+    "relative_error",
+    "improvement",
+    "overlap",
+    "density",
+    "max_cosine.mean",
+    "angle.mean",
+    "cka_debiased.base_delta",
+)
+
+# Comparisons of two dictionaries that differ in their seed alone: not findings but yardsticks.
+SEED_PAIRS: Final = ("base vs base", "delta vs delta")
+
+_DICTIONARIES: Final = ("", "delta vs base", "base", "delta", "base difference", *SEED_PAIRS)
+_MEASURES: Final = tuple(DEFINITIONS)
+
+
+def topic_of(measure: str) -> Topic:
+    """The section a measure belongs to."""
+    family = measure.split(".")[0]
+    return next((topic for topic in TOPICS if family in topic.families), OTHER)
+
+
+def definition_of(measure: str) -> Definition:
+    """The measure's definition; one that only names it where the instrument has none."""
+    unknown = Definition(measure, "", "not defined by this version", "–", "–", "–")
+    return DEFINITIONS.get(measure, unknown)
+
+
+def measure_order(measures: Iterable[str]) -> list[str]:
+    """Measures without repeats, in the order of their definitions, unknown ones last."""
+    return _ordered(measures, _MEASURES)
+
+
+def dictionary_order(dictionaries: Iterable[str]) -> list[str]:
+    """Dictionary labels without repeats, findings before yardsticks, unknown ones last."""
+    return _ordered(dictionaries, _DICTIONARIES)
+
+
+def _ordered(names: Iterable[str], known: tuple[str, ...]) -> list[str]:
+    unique = dict.fromkeys(names)
+    return [n for n in known if n in unique] + [n for n in unique if n not in known]

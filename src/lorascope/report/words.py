@@ -1,0 +1,260 @@
+"""What the run found, in sentences made from the results table.
+
+A sentence counts the conditions (adapter × site × seed) whose 95 % interval lies apart from 95 % of
+the headline null, gives the range of the number and of its chance level, and claims no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lorascope.estimates import Estimate
+from lorascope.report.conditions import Tally, against_reference, measured, seeds
+from lorascope.report.formatting import listing, number, plural, share, span
+from lorascope.report.result import Results
+from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS, TOPICS
+
+
+@dataclass(frozen=True)
+class Words:
+    """The report's sentences.
+
+    Attributes:
+        scope: what was audited.
+        overall: how much stands apart from chance; empty where nothing has a chance level.
+        leads: each topic's title with its first sentence.
+        by_topic: every sentence of each topic, by the topic's key.
+        cautions: warnings and failed gates, empty when there are none.
+    """
+
+    scope: str
+    overall: str
+    leads: list[tuple[str, str]]
+    by_topic: dict[str, list[str]]
+    cautions: list[str]
+
+
+def words(results: Results) -> Words:
+    """Write the sentences for a run; topics without numbers have none."""
+    by_topic = {topic.key: _SENTENCES[topic.key](results) for topic in TOPICS}
+    return Words(
+        scope=_scope(results),
+        overall=_overall(results),
+        leads=[(t.title, by_topic[t.key][0]) for t in TOPICS if by_topic[t.key]],
+        by_topic=by_topic,
+        cautions=_cautions(results),
+    )
+
+
+def _scope(results: Results) -> str:
+    adapters, sites, runs = results.adapters, results.sites, seeds(results)
+    model = results.facts.get("model", {}).get("id", "the base model")
+    seeded = f", {plural(len(runs), 'seed')}" if len(runs) > 1 else ""
+    return (
+        f"{plural(len(adapters), 'adapter')} ({listing(adapters)}) on {model}, read at "
+        f"{plural(len(sites), 'site')} of the residual stream{seeded}."
+    )
+
+
+def _overall(results: Results) -> str:
+    rows = [
+        estimate
+        for measure in HEADLINE_MEASURES
+        for estimate in measured(results, measure)
+        if estimate.chances and estimate.place.dictionary not in SEED_PAIRS
+    ]
+    if not rows:
+        return ""
+    apart = sum(estimate.verdict != "at chance" for estimate in rows)
+    if apart == 0:
+        return f"Nothing stands apart from chance: {len(rows)} headline numbers, all at chance."
+    return f"{apart} of {len(rows)} headline numbers stand apart from their chance level."
+
+
+def _cautions(results: Results) -> list[str]:
+    gates = [gate for gate in results.facts.get("gates", []) if not gate.get("passed", True)]
+    failed = [f"Gate failed: {gate.get('gate', '')}. {gate.get('detail', '')}" for gate in gates]
+    return failed + [str(warning) for warning in results.facts.get("warnings", [])]
+
+
+def _ranges(rows: Sequence[Estimate]) -> str:
+    text = span(row.value for row in rows)
+    chances = [row.chance for row in rows if row.chances]
+    if not chances:
+        return text
+    nulls = listing(list(dict.fromkeys(row.chances[0].null for row in rows if row.chances)))
+    return f"{text} against chance {span(chances)} ({nulls})"
+
+
+def _count(rows: Sequence[Estimate], side: str) -> str:
+    tally = Tally.of(rows)
+    text = share(getattr(tally, side), tally.total)
+    other = "above" if side == "below" else "below"
+    opposite = getattr(tally, other)
+    return f"{text}, on the other side of chance in {opposite}" if opposite else text
+
+
+def _behaviour(results: Results) -> list[str]:
+    rows = measured(results, "response_loss")
+    if not rows:
+        return []
+    below = Tally.of(rows).below
+    best = min(rows, key=lambda row: row.value)
+    sentence = (
+        f"Held-out response loss falls below the base model's for "
+        f"{share(below, len(rows), 'adapter')}: {span(row.value for row in rows)} against "
+        f"{span(row.chance for row in rows)} nats/token"
+    )
+    lowest = f"; {best.place.adapter} is lowest" if len(rows) > 1 and below else ""
+    return [f"{sentence}{lowest}."]
+
+
+def _size(results: Results) -> list[str]:
+    sentences = []
+    norm = measured(results, "delta_norm")
+    if norm:
+        relative = measured(results, "delta_norm.relative")
+        part = (
+            f"; its mean norm is {span(r.value for r in relative)} of the stream's"
+            if relative
+            else ""
+        )
+        sentences.append(
+            f"The delta is above the numeric noise floor in {_count(norm, 'above')}{part}."
+        )
+    rank = measured(results, "delta_rank")
+    if rank:
+        width = results.facts.get("model", {}).get("d_model")
+        where = f"of the stream's {width} dimensions" if width else "dimensions"
+        sentences.append(
+            f"The delta fills fewer {where} than chance in {_count(rank, 'below')}: "
+            f"effective rank {_ranges(rank)}."
+        )
+    return sentences
+
+
+def _reconstruction(results: Results) -> list[str]:
+    sentences = []
+    error = {d: measured(results, "relative_error", d) for d in ("base", "delta")}
+    for dictionary, rows in error.items():
+        if rows:
+            sentences.append(
+                f"The {dictionary} dictionary reconstructs the delta better than chance in "
+                f"{_count(rows, 'below')}: relative error {_ranges(rows)}."
+            )
+    difference = measured(results, "relative_error", "base difference")
+    if difference:
+        sentences.append(
+            "Reading the delta as the difference of the base dictionary's two reconstructions "
+            f"is better than chance in {_count(difference, 'below')}: relative error "
+            f"{_ranges(difference)}."
+        )
+    improvement = measured(results, "improvement")
+    if improvement:
+        sentences.insert(
+            0,
+            "A dictionary trained on the delta improves on the base dictionary by more than "
+            f"chance in {_count(improvement, 'above')}: improvement {_ranges(improvement)}.",
+        )
+    return sentences
+
+
+def _firing(results: Results) -> list[str]:
+    sentences = []
+    overlap = measured(results, "overlap")
+    if overlap:
+        sentences.append(
+            "The base latents that the delta switches on are ones the base stream uses, more than "
+            f"chance, in {_count(overlap, 'above')}: overlap {_ranges(overlap)}."
+        )
+    for dictionary in ("base", "delta"):
+        density = measured(results, "density", dictionary)
+        if density:
+            tally = Tally.of(density)
+            sentences.append(
+                f"On the delta, the {dictionary} dictionary has {_ranges(density)} active latents "
+                f"per token: above chance in {tally.above}, at chance in {tally.at} and below in "
+                f"{tally.below} of {plural(tally.total, 'condition')}."
+            )
+    return sentences
+
+
+def _cosine(results: Results) -> list[str]:
+    rows = measured(results, "max_cosine.mean", "delta vs base")
+    if not rows:
+        return []
+    lead = (
+        "Delta directions lie closer to the base dictionary than chance in "
+        f"{_count(rows, 'above')}: mean max cosine {_ranges(rows)}."
+    )
+    closer = ("closer", "above"), ("farther", "below")
+    return [lead, *_yardsticks(results, "max_cosine.mean", rows, "", closer)]
+
+
+def _angles(results: Results) -> list[str]:
+    rows = measured(results, "angle.mean", "delta vs base")
+    if not rows:
+        return []
+    lead = (
+        "The two dictionaries' leading subspaces are closer than chance in "
+        f"{_count(rows, 'below')}: mean principal angle in degrees {_ranges(rows)}."
+    )
+    closer = ("closer", "below"), ("farther apart", "above")
+    return [lead, *_yardsticks(results, "angle.mean", rows, "°", closer)]
+
+
+def _yardsticks(
+    results: Results,
+    measure: str,
+    rows: list[Estimate],
+    unit: str,
+    sides: tuple[tuple[str, str], tuple[str, str]],
+) -> list[str]:
+    """Sentences that hold delta against base beside pairs that differ in their seed alone."""
+    sentences = []
+    base = measured(results, measure, "base vs base")
+    if base:
+        tally = against_reference(rows, base)
+        counts = " and ".join(f"{word} in {getattr(tally, side)}" for word, side in sides)
+        sentences.append(
+            f"Two base dictionaries that differ only in their seed give "
+            f"{span(r.value for r in base)}{unit}; delta against base is {counts} of "
+            f"{plural(tally.total - tally.without, 'condition')} that have this yardstick."
+        )
+    delta = measured(results, measure, "delta vs delta")
+    if delta:
+        sentences.append(
+            "Two delta dictionaries that differ only in their seed give "
+            f"{span(r.value for r in delta)}{unit}."
+        )
+    return sentences
+
+
+def _cka(results: Results) -> list[str]:
+    sentences = []
+    debiased = measured(results, "cka_debiased.base_delta")
+    if debiased:
+        sentences.append(
+            "Base stream and delta resemble one another more than chance in "
+            f"{_count(debiased, 'above')}: debiased CKA {_ranges(debiased)}."
+        )
+    plain = measured(results, "cka.base_delta")
+    if plain and plain[0].chances:
+        chance = max(row.chance for row in plain)
+        sentences.append(
+            f"Plain CKA of the same pair is {_ranges(plain)}; its chance level, up to "
+            f"{number(chance)}, is the estimator's own bias."
+        )
+    return sentences
+
+
+_SENTENCES: dict[str, Callable[[Results], list[str]]] = {
+    "behaviour": _behaviour,
+    "size": _size,
+    "reconstruction": _reconstruction,
+    "firing": _firing,
+    "cosine": _cosine,
+    "angles": _angles,
+    "cka": _cka,
+}

@@ -1,0 +1,141 @@
+"""A run folder: named settings, a manifest, atomic stages that are recognised when finished.
+
+A stage writes into a folder of its own under a temporary name and renames it when done. The
+manifest records for each stage the hash of everything it depends on; a stage whose hash has not
+changed is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lorascope.config import Settings, digest, read_yaml
+from lorascope.errors import InputError
+
+_LIBRARIES = ("lorascope", "torch", "transformers", "peft", "numpy", "scipy", "altair")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide the numbers."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that readers see the old or the new content, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; one clear line where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; is this a run folder?") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); remake it") from None
+
+
+class Run:
+    """One study's output folder.
+
+    Args:
+        folder: created if missing; an existing one must hold the same study.
+        study: the whole configuration; written as `study.yaml`.
+
+    Raises:
+        InputError: the folder holds another study, or files that are no run at all.
+    """
+
+    def __init__(self, folder: Path, study: Settings) -> None:
+        self.folder = folder
+        self._refuse_foreign(folder, study)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "study.yaml", study.yaml())
+        self._manifest_path = folder / "manifest.json"
+        self.manifest: dict[str, Any] = {"versions": versions(), "study": study.digest()}
+        self.manifest["stages"] = {}
+        if self._manifest_path.exists():
+            self.manifest["stages"] = read_json(self._manifest_path).get("stages", {})
+        self._save()
+
+    @staticmethod
+    def _refuse_foreign(folder: Path, study: Settings) -> None:
+        if folder.is_file():
+            raise InputError(f"{folder}: is a file; give --out a folder")
+        if not folder.exists() or not any(folder.iterdir()):
+            return
+        if not (folder / "study.yaml").exists():
+            raise InputError(f"{folder}: not empty and not a run folder; give --out another folder")
+        before, now = read_yaml(folder / "study.yaml"), study.plain()
+        if before != now:
+            changed = _differences(before, now)
+            raise InputError(
+                f"{folder}: holds another study (differs in {', '.join(changed[:4])}); "
+                "give --out another folder, or remove this one"
+            )
+
+    def stage(
+        self, name: str, depends_on: object, make: Callable[[Path], None], *parents: str
+    ) -> Path:
+        """The folder of a finished stage, made by `make(temporary folder)` if it is not there yet.
+
+        Args:
+            name: path of the stage's folder inside the run folder.
+            depends_on: plain data; a change of it, or of a parent stage, makes the stage again.
+            parents: earlier stages this one reads.
+        """
+        stages: dict[str, Any] = self.manifest["stages"]
+        key = digest([depends_on, [stages[parent]["key"] for parent in parents]])
+        target = self.folder / name
+        if stages.get(name, {}).get("key") == key and target.exists():
+            return target
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        started = time.perf_counter()
+        make(partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.replace(target)
+        seconds = round(time.perf_counter() - started, 2)
+        stages[name] = {"key": key, "seconds": seconds, "finished": time.strftime("%FT%T%z")}
+        self._save()
+        return target
+
+    def finished(self, name: str) -> bool:
+        """Whether a stage of that name has been finished in this folder."""
+        return name in self.manifest["stages"] and (self.folder / name).exists()
+
+    def seconds(self) -> dict[str, float]:
+        """Wall-clock seconds by stage."""
+        return {name: stage["seconds"] for name, stage in self.manifest["stages"].items()}
+
+    def _save(self) -> None:
+        write_atomically(self._manifest_path, json.dumps(self.manifest, indent=1) + "\n")
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key in dict.fromkeys([*before, *now]):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}")
+    return found

@@ -1,0 +1,220 @@
+"""Train LoRA adapters that differ in rank alone, saved in PEFT format.
+
+For every rank: put a fresh adapter on the base, run the training loop over the same batches in the
+same order, measure the response loss on held-out records before and after, save.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, get_peft_model
+from pydantic import Field
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from lorascope.activations.tokens import TokenBatch, Window, batches, pad
+from lorascope.config import Settings
+from lorascope.errors import InputError
+from lorascope.models.load import load_base, padding_id
+from lorascope.randomness import derived_seed, generator
+from lorascope.runs import write_atomically
+from lorascope.training.dictionaries import product_dtype
+from lorascope.training.loop import History, Observer, train
+from lorascope.training.model_losses import response_token_losses
+from lorascope.training.schedules import warmup_cosine
+
+CARD = "lorascope.json"
+
+
+class LoraTraining(Settings):
+    """How adapters are trained; everything but the rank is shared.
+
+    Attributes:
+        ranks: one adapter each.
+        alpha_over_rank: α = this times r, so the update's scale α/r is the same at every rank.
+        targets: module names, or "all-linear" for every linear map of the blocks.
+        steps, batch: optimiser steps, records a step.
+        rate: AdamW's peak learning rate.
+        dropout: on the adapters' input.
+        context: longest record in tokens; longer ones are cut.
+        held_out: share of the records, by hash, that is never trained on.
+        seed: decides the adapters' starting weights, the split and the order of records.
+        products: "auto" runs matrix products in bfloat16 where the hardware has it.
+    """
+
+    ranks: tuple[int, ...] = Field(default=(4, 8, 16, 32), min_length=1)
+    alpha_over_rank: float = Field(default=2.0, gt=0)
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    steps: int = Field(default=150, gt=0)
+    batch: int = Field(default=8, gt=0)
+    rate: float = Field(default=2e-3, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    context: int = Field(default=256, ge=8)
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    seed: int = 0
+    products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One adapter's row in the table of training results.
+
+    Attributes:
+        train_loss: mean response loss over the last tenth of the steps, nats/token.
+        held_out_before, held_out_after: response loss on held-out records without and with it.
+    """
+
+    adapter: str
+    rank: int
+    steps: int
+    parameters: int
+    train_loss: float
+    held_out_before: float
+    held_out_after: float
+
+
+def train_adapter(
+    model: str,
+    rank: int,
+    training: Sequence[Window],
+    held_out: Sequence[Window],
+    folder: Path,
+    settings: LoraTraining,
+    *,
+    trained_on: Sequence[str] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    observers: Sequence[Observer] = (),
+) -> Outcome:
+    """Train one adapter and save it into `folder`.
+
+    Args:
+        model: hub id, folder or "embedded".
+        training, held_out: windows of the records with their responses marked.
+        trained_on: digests of the training documents, saved so that audits can leave them out.
+
+    Raises:
+        InputError: no response to learn from, or targets that name no module.
+    """
+    base, tokenizer = load_base(model, revision=revision, device=device, dtype=dtype)
+    low = product_dtype(settings.products, base.device)
+    learnable = [window for window in training if any(window.response)]
+    measured = [window for window in held_out if any(window.response)]
+    if not learnable or not measured:
+        raise InputError(
+            "the records hold no response to learn from: give instruction/output or messages "
+            "records, at least a few dozen"
+        )
+    before = mean_response_loss(base, tokenizer, measured, low)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(settings.seed, "lora", rank))
+        adapted = _with_adapter(base, model, rank, settings)
+        history = _run(adapted, tokenizer, learnable, settings, low, observers)
+    after = mean_response_loss(adapted.eval(), tokenizer, measured, low)
+    adapted.save_pretrained(folder)
+    outcome = Outcome(
+        adapter=f"r{rank}",
+        rank=rank,
+        steps=settings.steps,
+        parameters=sum(p.numel() for p in adapted.parameters() if p.requires_grad),
+        train_loss=history.tail_mean("loss"),
+        held_out_before=before,
+        held_out_after=after,
+    )
+    card = {
+        "model": model,
+        "settings": settings.plain(),
+        "outcome": asdict(outcome),
+        "trained_on": sorted(trained_on),
+    }
+    write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
+    return outcome
+
+
+@torch.no_grad()
+def mean_response_loss(
+    module: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    found: Sequence[Window],
+    low: torch.dtype = torch.float32,
+    batch_tokens: int = 4096,
+) -> float:
+    """Mean −log p over the response tokens of windows, in nats."""
+    device = next(module.parameters()).device
+    total, count = 0.0, 0
+    for batch in batches(found, tokenizer, padding_id(tokenizer), batch_tokens):
+        with torch.autocast(device.type, dtype=low, enabled=low != torch.float32):
+            losses, _ = response_token_losses(module, batch, device)
+        total, count = total + losses.double().sum().item(), count + len(losses)
+    return total / count
+
+
+def _with_adapter(base: nn.Module, model: str, rank: int, settings: LoraTraining) -> Any:
+    targets = settings.targets if settings.targets == "all-linear" else list(settings.targets)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=round(settings.alpha_over_rank * rank),
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        adapted = get_peft_model(base, config)
+    except ValueError as error:
+        raise InputError(
+            f"targets {settings.targets}: {str(error).splitlines()[0]}; name linear maps of the "
+            "model, or all-linear"
+        ) from None
+    # The id the user gave, not the folder it was found in.
+    adapted.peft_config["default"].base_model_name_or_path = model
+    return adapted.train()
+
+
+def _run(
+    adapted: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    learnable: Sequence[Window],
+    settings: LoraTraining,
+    low: torch.dtype,
+    observers: Sequence[Observer],
+) -> History:
+    trainable = [p for p in adapted.parameters() if p.requires_grad]
+    device = trainable[0].device
+
+    def step(batch: TokenBatch) -> dict[str, Tensor]:
+        with torch.autocast(device.type, dtype=low, enabled=low != torch.float32):
+            losses, _ = response_token_losses(adapted, batch, device)
+        loss = losses.mean()
+        loss.backward()
+        return {"loss": loss}
+
+    return train(
+        step,
+        _record_batches(learnable, tokenizer, settings),
+        torch.optim.AdamW(trainable, lr=settings.rate, weight_decay=0.0),
+        steps=settings.steps,
+        schedule=warmup_cosine(0.1, floor=0.1),
+        clip_norm=1.0,
+        observers=observers,
+        module=adapted,
+    )
+
+
+def _record_batches(
+    learnable: Sequence[Window], tokenizer: PreTrainedTokenizerBase, settings: LoraTraining
+) -> Iterator[TokenBatch]:
+    """Endless batches in an order that depends on the seed and on nothing else."""
+    random = generator(settings.seed, "records")
+    size = min(settings.batch, len(learnable))
+    while True:
+        order = torch.randperm(len(learnable), generator=random).tolist()
+        for start in range(0, len(order) - size + 1, size):
+            chosen = [learnable[i] for i in order[start : start + size]]
+            yield pad(chosen, tokenizer, padding_id(tokenizer))

@@ -1,0 +1,145 @@
+"""Train adapters of several ranks as stages of a run, one a rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import Field
+
+from lorascope.activations.splits import by_hash
+from lorascope.activations.text import Document, read_documents
+from lorascope.activations.tokens import Window, windows
+from lorascope.config import Settings
+from lorascope.errors import InputError
+from lorascope.models.load import load_base
+from lorascope.runs import Run, read_json, write_atomically
+from lorascope.training.adapters import CARD, LoraTraining, train_adapter
+from lorascope.training.loop import Progress
+from lorascope.workflows.progress import Reporter
+from lorascope.workflows.study import TrainAdapters
+
+
+class TrainStudy(Settings):
+    """Settings of `lorascope train-adapter`.
+
+    Attributes:
+        model: hub id, folder, or "embedded".
+        records: where instruction records come from.
+        documents: most records to use.
+        training: ranks and everything they share.
+    """
+
+    model: str = "embedded"
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    records: tuple[str, ...] = Field(default=("embedded",), min_length=1)
+    documents: int | None = Field(default=None, gt=0)
+    training: LoraTraining = LoraTraining()
+
+
+@dataclass(frozen=True)
+class Base:
+    """Which base model, on what."""
+
+    model: str
+    revision: str | None
+    dtype: str
+    device: str
+
+
+def train_ranks(
+    run: Run,
+    base: Base,
+    documents: Sequence[Document],
+    training: LoraTraining,
+    reporter: Reporter,
+) -> dict[str, Path]:
+    """Train one adapter a rank on the documents with responses: {name: folder}.
+
+    A share of the documents, by hash, is held out to measure on.
+
+    Raises:
+        InputError: fewer than ten records with a response on either side of the split.
+    """
+    learnable = [d for d in documents if d.has_response]
+    measured, learned = by_hash(learnable, training.held_out, training.seed, "adapter held out")
+    if min(len(measured), len(learned)) < 10:
+        raise InputError(
+            f"{len(learnable)} records with a response give {len(learned)} to train on and "
+            f"{len(measured)} to measure on; at least 10 of each are needed: give more records"
+        )
+    digests = [d.digest for d in learned]
+    shared = training.plain()
+    shared.pop("ranks")
+    folders: dict[str, Path] = {}
+    cut: tuple[list[Window], list[Window]] | None = None
+    for rank in training.ranks:
+        depends_on = [base.__dict__, shared, rank, digests, [d.digest for d in measured]]
+
+        def make(folder: Path, rank: int = rank) -> None:
+            nonlocal cut
+            cut = cut or _windows(base, learned, measured, training)
+            with reporter.bar(f"training adapter r{rank}", training.steps, "steps") as advance:
+
+                def observe(progress: Progress) -> None:
+                    del progress
+                    advance(1)
+
+                train_adapter(
+                    base.model,
+                    rank,
+                    *cut,
+                    folder,
+                    training,
+                    trained_on=digests,
+                    device=base.device,
+                    dtype=base.dtype,
+                    revision=base.revision,
+                    observers=[observe],
+                )
+
+        folders[f"r{rank}"] = run.stage(f"adapters/r{rank}", depends_on, make)
+    return folders
+
+
+def _windows(
+    base: Base, learned: Sequence[Document], measured: Sequence[Document], training: LoraTraining
+) -> tuple[list[Window], list[Window]]:
+    """First window of every record: what lies beyond the context is cut."""
+    _, tokenizer = load_base(
+        base.model, revision=base.revision, dtype=base.dtype, device=base.device
+    )
+    sides = []
+    for documents in (learned, measured):
+        first: dict[int, Window] = {}
+        for window in windows(documents, tokenizer, training.context):
+            first.setdefault(window.document, window)
+        sides.append(list(first.values()))
+    return sides[0], sides[1]
+
+
+def outcomes(folders: dict[str, Path]) -> list[dict[str, Any]]:
+    """The rows of the table of training results, from the adapters' own cards."""
+    return [read_json(folder / CARD)["outcome"] for folder in folders.values()]
+
+
+def split_for_training(train: TrainAdapters, seed: int) -> list[Document]:
+    """The share of the records that adapters may see."""
+    documents = read_documents(train.records)
+    return by_hash(documents, train.share, seed, "adapters")[0]
+
+
+def run_training(study: TrainStudy, out: Path, reporter: Reporter) -> pd.DataFrame:
+    """`lorascope train-adapter`: train every rank into `out` and return the table of results."""
+    documents = read_documents(study.records, study.documents)
+    run = Run(out, study)
+    base = Base(study.model, study.revision, study.dtype, study.device)
+    folders = train_ranks(run, base, documents, study.training, reporter)
+    table = pd.DataFrame(outcomes(folders))
+    write_atomically(out / "training.csv", table.to_csv(index=False))
+    return table

@@ -1,0 +1,179 @@
+"""Which dictionaries an audit trains, each a stage of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorascope.activations.mixing import Rows, TensorRows
+from lorascope.activations.scaling import mean_and_covariance
+from lorascope.activations.shards import BASE, Shards
+from lorascope.dictionaries.card import Card
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.files import open_dictionary, save
+from lorascope.errors import InputError
+from lorascope.geometry.chance import gaussian_rows
+from lorascope.randomness import generator
+from lorascope.runs import Run, read_json, versions, write_atomically
+from lorascope.training.dictionaries import fit_with_history
+from lorascope.workflows.progress import Reporter
+from lorascope.workflows.study import AuditStudy
+
+GAUSSIAN_ROWS = 262144
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One dictionary to train: on the base stream, on a delta, or on Gaussian rows like it."""
+
+    target: str
+    site: str
+    adapter: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its folder below `dictionaries/`."""
+        parts = [self.site, self.target, self.adapter, f"seed{self.seed}"]
+        return "-".join(part for part in parts if part)
+
+
+def wanted(study: AuditStudy, sites: list[str], adapters: list[str]) -> Iterator[Wanted]:
+    """Every dictionary the study trains, base dictionaries first."""
+    settings = study.dictionaries
+    for site in sites:
+        if site not in settings.base:
+            for seed in settings.seeds:
+                yield Wanted("base", site, "", seed)
+        for adapter in adapters:
+            for seed in settings.seeds:
+                yield Wanted("delta", site, adapter, seed)
+            if settings.gaussian_control:
+                yield Wanted("gaussian", site, adapter, settings.seeds[0])
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The dictionaries of a run: trained ones by what they are, brought ones by site."""
+
+    folders: dict[Wanted, Path]
+    brought: dict[str, Dictionary]
+
+    def base(self, site: str, seed: int) -> Dictionary | None:
+        """The base dictionary of a site and seed; a brought one serves every seed."""
+        return self.brought.get(site) or self._open(Wanted("base", site, "", seed))
+
+    def delta(self, site: str, adapter: str, seed: int) -> Dictionary:
+        """The delta dictionary of an adapter, site and seed."""
+        return open_dictionary(self.folders[Wanted("delta", site, adapter, seed)])
+
+    def gaussian(self, site: str, adapter: str, seed: int) -> Dictionary | None:
+        """The dictionary trained on Gaussian rows like the delta, if there is one."""
+        return self._open(Wanted("gaussian", site, adapter, seed))
+
+    def facts(self) -> list[dict[str, Any]]:
+        """One record a trained dictionary, as its stage left it."""
+        return [read_json(folder / "training.json") for folder in self.folders.values()]
+
+    def _open(self, key: Wanted) -> Dictionary | None:
+        return open_dictionary(self.folders[key]) if key in self.folders else None
+
+
+def learn(
+    run: Run, study: AuditStudy, probe: Shards, hashes: dict[str, str], reporter: Reporter
+) -> Learned:
+    """Train, or find finished, every dictionary of the study.
+
+    Args:
+        probe: activations to train on.
+        hashes: SHA-256 of each adapter, for the cards.
+    """
+    brought = {site: _bring(study, site) for site in study.dictionaries.base}
+    todo = list(wanted(study, probe.sites, probe.adapters))
+    folders: dict[Wanted, Path] = {}
+    with reporter.bar("training dictionaries", len(todo), "dictionaries") as advance:
+        for key in todo:
+            settings = study.dictionaries
+            depends_on = [settings.architecture.plain(), settings.fitting.plain(), key.__dict__]
+            folders[key] = run.stage(
+                f"dictionaries/{key.name}",
+                depends_on,
+                _maker(study, key, probe, hashes.get(key.adapter, "")),
+                "activations/probe",
+            )
+            advance(1)
+    return Learned(folders, brought)
+
+
+def _bring(study: AuditStudy, site: str) -> Dictionary:
+    opened = open_dictionary(study.dictionaries.base[site])
+    opened.card.require(model=study.model, site=site, force=study.force)
+    return opened
+
+
+def require_width(dictionary: Dictionary, d_model: int) -> None:
+    """Refuse a dictionary of another stream width.
+
+    Raises:
+        InputError: names both widths.
+    """
+    if dictionary.d_model != d_model:
+        raise InputError(
+            f"dictionary {dictionary.card.source}: reads a stream of width {dictionary.d_model}, "
+            f"the model's is {d_model}; give one made for this model"
+        )
+
+
+def _maker(study: AuditStudy, key: Wanted, probe: Shards, sha256: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        device = "cuda" if study.device == "auto" and torch.cuda.is_available() else "cpu"
+        if study.device not in ("auto", "cpu"):
+            device = study.device
+        card = Card.parse(
+            {
+                "target": key.target,
+                "site": key.site,
+                "model": study.model,
+                "revision": study.revision,
+                "adapter": key.adapter,
+                "adapter_sha256": sha256,
+                "activations": probe.manifest["identity"],
+                "versions": versions(),
+            },
+            folder.name,
+        )
+        settings = study.dictionaries
+        rows = _rows(key, probe)
+        dictionary, history = fit_with_history(
+            settings.architecture, rows, settings.fitting, seed=key.seed, card=card, device=device
+        )
+        save(dictionary, folder)
+        fact = {
+            "id": key.name,
+            **key.__dict__,
+            "architecture": settings.architecture.architecture,
+            "n_latents": dictionary.n_latents,
+            "l0": history.tail_mean("l0"),
+            "l1": history.tail_mean("l1"),
+            "scale": dictionary.card.scale,
+            "steps": len(history.records),
+        }
+        write_atomically(folder / "training.json", json.dumps(fact, indent=1) + "\n")
+
+    return make
+
+
+def _rows(key: Wanted, probe: Shards) -> Rows:
+    if key.target != "gaussian":
+        return probe.source(key.site, key.adapter or BASE)
+    mean, covariance = mean_and_covariance(probe.chunks(key.site, key.adapter))
+    random = generator(key.seed, "gaussian", key.site, key.adapter)
+    count = min(len(probe), GAUSSIAN_ROWS)
+    drawn: Tensor = gaussian_rows(count, mean, covariance, random)
+    return TensorRows(drawn)

@@ -1,0 +1,184 @@
+"""Every number of an audit, adapter by adapter and site by site."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lorascope.activations.scaling import mean_and_covariance
+from lorascope.activations.shards import BASE, Shards
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.errors import InputError
+from lorascope.estimates import Estimate, Place
+from lorascope.measures import alignment, firing, norms, overlap, reconstruction
+from lorascope.measures.rows import HeldOut
+from lorascope.workflows.learning import Learned, require_width
+from lorascope.workflows.progress import Reporter
+from lorascope.workflows.study import AuditStudy
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What the measures read.
+
+    Attributes:
+        probe, held_out: activations dictionaries were trained on, and those to measure on.
+        learned: the dictionaries.
+        ranks: rank of each adapter, None for a full fine-tune.
+        floor: numeric noise at each site, stream units.
+    """
+
+    study: AuditStudy
+    probe: Shards
+    held_out: Shards
+    learned: Learned
+    ranks: dict[str, int | None]
+    floor: dict[str, float]
+
+    @property
+    def angles_k(self) -> tuple[int, ...]:
+        """Subspace dimensions; a quarter of the stream's width, at most 256, by default."""
+        return self.study.measures.angles_k or (max(1, min(256, self.probe.d_model // 4)),)
+
+
+def measure(audit: Audit, reporter: Reporter) -> list[Estimate]:
+    """All estimates of the run."""
+    sites, adapters = audit.probe.sites, audit.probe.adapters
+    found: list[Estimate] = []
+    with reporter.bar("measuring", len(sites) * (len(adapters) + 1), "conditions") as advance:
+        for site in sites:
+            _, covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
+            found += _base_pair(audit, site, covariance)
+            advance(1)
+            for adapter in adapters:
+                found += _condition(audit, site, adapter, covariance)
+                advance(1)
+    return found
+
+
+def _condition(
+    audit: Audit, site: str, adapter: str, base_covariance: Float[Tensor, "d d"]
+) -> list[Estimate]:
+    seed = audit.study.seed
+    rows = HeldOut.load(audit.held_out, site, adapter, audit.study.measures.rows)
+    mean, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
+    nulls = alignment.NullSettings(covariance, base_covariance, audit.study.measures.repeats, seed)
+    place = Place(adapter=adapter, rank=audit.ranks[adapter], site=site)
+    found = norms.norm_estimates(rows, audit.floor[site], place, seed)
+    found.append(norms.rank_estimate(rows, place, seed))
+    for pair, other in (("base_delta", rows.delta), ("base_adapted", rows.adapted)):
+        found += alignment.cka_estimates(
+            rows.base,
+            other,
+            rows.documents,
+            pair,
+            place=place,
+            repeats=audit.study.measures.repeats,
+            seed=seed,
+        )
+    for dictionary_seed in audit.study.dictionaries.seeds:
+        here = replace(place, seed=dictionary_seed)
+        found += _with_dictionaries(audit, here, rows, mean, nulls)
+    found += _delta_pair(audit, place, rows, nulls)
+    return found
+
+
+def _with_dictionaries(
+    audit: Audit, place: Place, rows: HeldOut, mean: Tensor, nulls: alignment.NullSettings
+) -> Iterator[Estimate]:
+    """Reconstruction, firing, overlap and alignment of one pair of base and delta dictionaries."""
+    assert place.seed is not None
+    seed, study = place.seed, audit.study
+    base = audit.learned.base(place.site, seed)
+    if base is None:
+        raise InputError(f"{place.site}: there is no base dictionary; name one in the study")
+    require_width(base, audit.probe.d_model)
+    learned = audit.learned.delta(place.site, place.adapter, seed)
+    of_base, of_delta = replace(place, dictionary="base"), replace(place, dictionary="delta")
+
+    base_errors = reconstruction.errors(base, rows.delta, rows.documents)
+    delta_errors = reconstruction.errors(learned, rows.delta, rows.documents)
+    base_nulls = reconstruction.null_errors(base, rows, mean, study.seed)
+    delta_nulls = reconstruction.null_errors(learned, rows, mean, study.seed)
+    yield from reconstruction.error_estimates(base_errors, base_nulls, of_base, study.seed)
+    yield from reconstruction.error_estimates(delta_errors, delta_nulls, of_delta, study.seed)
+    yield from reconstruction.error_estimates(
+        reconstruction.difference_errors(base, rows),
+        base_nulls,
+        replace(place, dictionary="base difference"),
+        study.seed,
+    )
+    gaussian = audit.learned.gaussian(place.site, place.adapter, study.dictionaries.seeds[0])
+    control = (
+        reconstruction.errors(gaussian, rows.delta, rows.documents)
+        if gaussian is not None
+        else None
+    )
+    yield reconstruction.improvement(
+        base_errors, delta_errors, learned, control, rows, place, study.seed
+    )
+    on_base = firing.firing(base, rows.delta)
+    on_delta = firing.firing(learned, rows.delta)
+    for dictionary, fired, where in ((base, on_base, of_base), (learned, on_delta, of_delta)):
+        yield from firing.firing_estimates(
+            dictionary, fired, rows.delta, rows.documents, where, study.seed
+        )
+    yield from overlap.overlap_estimates(base, rows, place, study.seed)
+    yield from _aligned(
+        audit, learned, base, replace(place, dictionary="delta vs base"), nulls, on_delta.alive
+    )
+
+
+def _aligned(
+    audit: Audit,
+    first: Dictionary,
+    second: Dictionary,
+    place: Place,
+    nulls: alignment.NullSettings,
+    alive: Tensor,
+) -> list[Estimate]:
+    """Max cosine and principal angles of two dictionaries' directions."""
+    return [
+        *alignment.max_cosine_estimates(
+            first.directions, second.directions, nulls=nulls, place=place, alive=alive
+        ),
+        *alignment.angle_estimates(
+            first.directions,
+            second.directions,
+            k=audit.angles_k,
+            nulls=nulls,
+            place=place,
+            alive=alive,
+        ),
+    ]
+
+
+def _delta_pair(
+    audit: Audit, place: Place, rows: HeldOut, nulls: alignment.NullSettings
+) -> Iterator[Estimate]:
+    """The reference: delta dictionaries of different seeds against each other."""
+    for one, other in combinations(audit.study.dictionaries.seeds, 2):
+        first = audit.learned.delta(place.site, place.adapter, one)
+        second = audit.learned.delta(place.site, place.adapter, other)
+        here = replace(place, seed=one, dictionary="delta vs delta")
+        alive = firing.firing(first, rows.delta).alive
+        yield from _aligned(audit, first, second, here, nulls, alive)
+
+
+def _base_pair(audit: Audit, site: str, covariance: Float[Tensor, "d d"]) -> Iterator[Estimate]:
+    """The upper reference: base dictionaries of different seeds against each other."""
+    if site in audit.learned.brought:
+        return
+    rows = audit.held_out.load(site, BASE, audit.study.measures.rows)
+    nulls = alignment.NullSettings(None, covariance, audit.study.measures.repeats, audit.study.seed)
+    for one, other in combinations(audit.study.dictionaries.seeds, 2):
+        first, second = audit.learned.base(site, one), audit.learned.base(site, other)
+        assert first is not None
+        assert second is not None
+        here = Place(site=site, seed=one, dictionary="base vs base")
+        alive = firing.firing(first, rows).alive
+        yield from _aligned(audit, first, second, here, nulls, alive)

@@ -1,0 +1,221 @@
+"""Run folders with known numbers: every measure, several adapters and sites, no model needed."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import lorascope.report
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.measures.definitions import DEFINITIONS
+from lorascope.report.result import Results, read_results, write_estimates
+
+ADAPTERS = {"r4": 4, "r8": 8, "r16": 16, "r32": 32}
+SITES = ("layers.1", "layers.3", "layers.5")
+
+DICTIONARIES = {
+    "relative_error": ("base", "delta", "base difference"),
+    "density": ("base", "delta"),
+    "dead_share": ("base", "delta"),
+    "max_cosine": ("delta vs base", "delta vs delta", "base vs base"),
+    "angle": ("delta vs base", "delta vs delta", "base vs base"),
+}
+# Chance level and its half width, by family; values are planted around these.
+LEVELS = {
+    "response_loss": (3.61, 0.02),
+    "delta_norm": (0.011, 0.002),
+    "delta_norm.relative": (0.0002, 0.00004),
+    "delta_rank": (178.0, 2.0),
+    "relative_error": (0.62, 0.02),
+    "improvement": (0.04, 0.02),
+    "overlap": (0.21, 0.03),
+    "weakly_aligned": (0.79, 0.03),
+    "density": (24.0, 1.5),
+    "dead_share": (0.2, 0.03),
+    "max_cosine": (0.38, 0.02),
+    "angle": (52.0, 1.5),
+    "cka": (0.12, 0.02),
+    "cka_debiased": (0.0, 0.01),
+}
+NULLS = {"max_cosine": ("covariance-matched", "isotropic", "rotated"), "angle": ("isotropic",)}
+
+
+def planted(side: str, measure: str, place: Place, noise: random.Random) -> Estimate:
+    """An estimate on the given side of its chance level: 'found', 'opposite' or 'chance'."""
+    family = measure.split(".")[0]
+    level, half = LEVELS.get(measure, LEVELS[family])
+    apart = DEFINITIONS[measure].apart
+    sign = {"above": 1, "below": -1, "either": 1}[apart]
+    shift = {"found": sign * 4, "opposite": -sign * 4, "chance": 0}[side] * half
+    value = level + shift * (1 + 0.3 * noise.random()) + 0.2 * half * (noise.random() - 0.5)
+    first, *others = NULLS.get(family, ("planted null",))
+    chances = [Chance(first, level, level - half, level + half)]
+    chances += [Chance(o, level * 0.8, level * 0.8 - half, level * 0.8 + half) for o in others]
+    return Estimate(
+        measure,
+        value,
+        (value - half / 3, value + half / 3),
+        noise.randint(500, 9000),
+        DEFINITIONS[measure].unit,
+        tuple(chances),
+        place,
+    )
+
+
+def planted_estimates(
+    side: str = "found",
+    adapters: dict[str, int | None] | None = None,
+    sites: Sequence[str] = SITES,
+    seeds: Sequence[int] = (0,),
+    measures: Sequence[str] = tuple(DEFINITIONS),
+) -> list[Estimate]:
+    """Every measure at every adapter, site and seed, all on one side of chance."""
+    noise = random.Random(5)
+    return [
+        planted(side, measure, place, noise)
+        for measure in measures
+        for place in _places(measure, adapters or dict(ADAPTERS), sites, seeds)
+    ]
+
+
+def _places(
+    measure: str, adapters: dict[str, int | None], sites: Sequence[str], seeds: Sequence[int]
+) -> Iterator[Place]:
+    if measure == "response_loss":
+        yield from (Place(adapter, rank) for adapter, rank in adapters.items())
+        return
+    for dictionary in DICTIONARIES.get(measure.split(".")[0], ("",)):
+        for site in sites:
+            for seed in seeds:
+                if dictionary == "base vs base":
+                    yield Place(site=site, seed=seed, dictionary=dictionary)
+                    continue
+                for adapter, rank in adapters.items():
+                    yield Place(adapter, rank, site, seed, dictionary)
+
+
+def facts_for(estimates: Sequence[Estimate]) -> dict[str, object]:
+    """Facts as a finished run writes them."""
+    names = list(dict.fromkeys(e.place.adapter for e in estimates if e.place.adapter))
+    return {
+        "model": {
+            "id": "planted/model-192d",
+            "parameters": 3_450_112,
+            "d_model": 192,
+            "blocks": 8,
+            "vocabulary": 4096,
+        },
+        "adapters": [
+            {
+                "name": n,
+                "rank": ADAPTERS.get(n),
+                "alpha": 16,
+                "path": n,
+                "parameters": 1,
+                "sha256": "",
+            }
+            for n in names
+        ],
+        "sites": list(dict.fromkeys(e.place.site for e in estimates if e.place.site)),
+        "tokens": {
+            "training": {"documents": 900, "tokens": 168_405, "special": 1800, "outliers": 12},
+            "held_out": {"documents": 90, "tokens": 16_233, "special": 180, "outliers": 1},
+        },
+        "gates": [
+            {
+                "gate": "adapter is live",
+                "passed": True,
+                "detail": "outputs differ on 64 of 64 rows",
+            },
+            {"gate": "rows disjoint", "passed": True, "detail": "no hash in common"},
+        ],
+        "warnings": [],
+        "adapter_training": [
+            {
+                "adapter": n,
+                "rank": ADAPTERS.get(n),
+                "steps": 150,
+                "train_loss": 2.31,
+                "held_out_before": 3.612,
+                "held_out_after": 3.104,
+            }
+            for n in names
+        ],
+        "samples": [
+            {
+                "prompt": "Name three rivers of Europe.",
+                "base": "The river is the most important thing in the world.",
+                "adapted": dict.fromkeys(names, "1. Rhine\n2. Danube\n3. Loire"),
+            }
+        ],
+        "dictionaries": [
+            {
+                "id": "delta-r4-layers.1-seed0",
+                "target": "delta",
+                "adapter": "r4",
+                "rank": 4,
+                "site": "layers.1",
+                "seed": 0,
+                "architecture": "relu",
+                "n_latents": 1536,
+                "l0": 31.25,
+                "relative_error": 0.381,
+                "dead_share": 0.0313,
+                "scale": 18.5,
+                "l1": 0.15,
+                "steps": 1200,
+                "seconds": 41.5,
+            }
+        ],
+        "command": "lorascope demo audit",
+        "versions": {"lorascope": "0.1.0", "torch": "2.13"},
+        "seconds": {"collect": 12.25, "train": 88.5},
+        "settings": {"seed": 0, "sites": list(SITES), "dictionary": {"n_latents": 1536}},
+    }
+
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
+    """Write a run folder from estimates and, where given, changed facts."""
+
+    def write(estimates: Sequence[Estimate], **changed: object) -> Path:
+        run = tmp_path_factory.mktemp("run")
+        write_estimates(estimates, run / "results")
+        facts = facts_for(estimates) | changed
+        (run / "results" / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        return run
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def plant() -> Callable[..., list[Estimate]]:
+    """`planted_estimates`, for tests."""
+    return planted_estimates
+
+
+@pytest.fixture(scope="session")
+def run_folder(make_run: MakeRun) -> Path:
+    """A finished run with its report: every measure found, four adapters, three sites."""
+    run = make_run(planted_estimates())
+    lorascope.report.build(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def results(run_folder: Path) -> Results:
+    """The same run's results."""
+    return read_results(run_folder)
+
+
+@pytest.fixture(scope="session")
+def page(run_folder: Path) -> str:
+    """The same run's page."""
+    return (run_folder / "report" / "index.html").read_text(encoding="utf-8")

@@ -1,0 +1,172 @@
+import base64
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import lorascope.report
+from lorascope.errors import InputError
+from lorascope.estimates import Estimate
+from lorascope.measures.definitions import DEFINITIONS
+from lorascope.report.page import embedded_json
+from lorascope.report.result import estimate_table, read_results
+
+MakeRun = Callable[..., Path]
+Plant = Callable[..., list[Estimate]]
+HOSTILE = "</script><img src=http://evil.example/x onerror=alert(1)><!--\u2028{{ 7*7 }}"
+
+
+class Elements(HTMLParser):
+    """Tags, attributes and visible text of a page, as a browser's parser separates them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+        self._raw = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._raw = tag in ("script", "style")
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = False
+
+    def handle_data(self, data: str) -> None:
+        if self._raw and self.scripts:
+            self.scripts[-1] += data
+        elif not self._raw:
+            self.text.append(data)
+
+
+def build(run: Path) -> str:
+    return lorascope.report.build(run).read_text(encoding="utf-8")
+
+
+def test_the_page_loads_nothing(page: str):
+    elements = Elements(page)
+    for tag, attributes in elements.tags:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            address = attributes.get(name) or "#"
+            assert address.startswith(("#", "data:")), (tag, address)
+    assert {tag for tag, _ in elements.tags} & {"iframe", "object", "embed", "base"} == set()
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(a["content"] for t, a in elements.tags if "http-equiv" in a)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_page_is_small_enough_and_has_each_figure_once(page: str, run_folder: Path):
+    assert len(page.encode()) < 4_000_000
+    elements = Elements(page)
+    places = [a["data-figure"] for _, a in elements.tags if "data-figure" in a]
+    specs = json.loads(elements.scripts[0])
+    assert places == list(specs)
+    assert {path.stem for path in (run_folder / "report" / "figures").iterdir()} == set(specs)
+
+
+def test_every_measure_has_its_definition_at_hand(page: str):
+    text = " ".join("".join(Elements(page).text).split())
+    for measure, definition in DEFINITIONS.items():
+        assert measure in text
+        assert " ".join(definition.formula.split()) in text
+
+
+def test_numbers_can_be_taken_away_as_csv(page: str, run_folder: Path):
+    links = {a["download"]: a["href"] for t, a in Elements(page).tags if "download" in a}
+    address = links["angles.csv"]
+    assert address is not None
+    text = base64.b64decode(address.split("base64,")[1]).decode()
+    assert text == (run_folder / "report" / "tables" / "angles.csv").read_text()
+
+
+def test_hostile_text_stays_text(make_run: MakeRun, plant: Plant):
+    run = make_run(
+        plant(adapters={HOSTILE: None}, measures=["delta_norm", "max_cosine.mean"]),
+        warnings=[HOSTILE],
+        gates=[{"gate": HOSTILE, "passed": False, "detail": HOSTILE}],
+        samples=[{"prompt": HOSTILE, "base": HOSTILE, "adapted": {HOSTILE: HOSTILE}}],
+        command=HOSTILE,
+        settings={"text": HOSTILE},
+        model={"id": HOSTILE},
+    )
+    page = build(run)
+    elements = Elements(page)
+    assert "img" not in {tag for tag, _ in elements.tags}
+    assert len(elements.scripts) == 3
+    assert not any("onerror" in attributes for _, attributes in elements.tags)
+    assert HOSTILE in "".join(elements.text)
+    specs = json.loads(elements.scripts[0])
+    assert specs["delta_norm"]["data"]["values"][0]["adapter"] == HOSTILE
+    assert "\u2028" not in elements.scripts[0]
+    svg = (run / "report" / "figures" / "delta_norm.svg").read_text(encoding="utf-8")
+    assert "<img" not in svg
+    assert "<script" not in svg
+
+
+def test_embedded_json_cannot_leave_its_script_element():
+    text = embedded_json({"</script>": "<!--\u2028\u2029&"})
+    assert not re.search("[<>&\u2028\u2029]", text)
+    assert json.loads(text) == {"</script>": "<!--\u2028\u2029&"}
+
+
+def test_a_single_full_fine_tune_at_one_site_has_a_report(make_run: MakeRun, plant: Plant):
+    estimates = plant(adapters={"tuned": None}, sites=["layers.2"])
+    kept = [e for e in estimates if e.measure != "response_loss"]
+    page = build(make_run(kept, adapters=[{"name": "tuned", "rank": None}], samples=[]))
+    specs = json.loads(Elements(page).scripts[0])
+    assert "max_cosine_intervals" in specs
+    assert "max_cosine" not in specs
+    assert "response_loss" not in specs
+    assert 'id="behaviour"' not in page
+    assert 'id="samples"' not in page
+    assert "in the one condition" in page
+
+
+def test_the_least_that_a_run_can_hold_still_makes_a_page(make_run: MakeRun, plant: Plant):
+    run = make_run(plant(measures=["delta_rank"]))
+    (run / "results" / "facts.json").write_text("{}")
+    page = build(run)
+    assert "the base model" in page
+    assert list(json.loads(Elements(page).scripts[0])) == ["delta_rank"]
+
+
+def test_a_measure_without_definition_is_shown_among_other_numbers(make_run: MakeRun, plant: Plant):
+    novel = [dataclasses.replace(e, measure="novel") for e in plant(measures=["overlap"])]
+    page = build(make_run(novel))
+    assert 'id="other"' in page
+    assert "not defined by this version" in page
+
+
+def test_numbers_without_chance_level_are_shown_without_verdict(make_run: MakeRun, plant: Plant):
+    bare = [dataclasses.replace(e, chances=()) for e in plant(measures=["overlap", "delta_norm"])]
+    page = build(make_run(bare))
+    assert "no chance level" in page
+    assert "stand apart" not in page
+
+
+def test_rebuilding_gives_the_same_page(run_folder: Path, page: str):
+    assert build(run_folder) == page
+    assert not list((run_folder / "report").glob("*.part"))
+
+
+def test_the_page_prints_what_the_table_holds(page: str, run_folder: Path):
+    results = read_results(run_folder)
+    assert estimate_table(results.numbers).equals(results.estimates)
+    rows = re.findall(r'<td class="verdict">(\S+) ([a-z ]+)</td>', page)
+    assert sorted(verdict for _, verdict in rows) == sorted(results.estimates["verdict"])
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="finish the run first"):
+        lorascope.report.build(tmp_path)

@@ -1,0 +1,138 @@
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.report.conditions import Tally, against_reference, measured
+from lorascope.report.formatting import interval, number, share, span
+from lorascope.report.result import read_results
+from lorascope.report.tables import verdict_matrix
+from lorascope.report.words import Words, words
+
+MakeRun = Callable[..., Path]
+Plant = Callable[..., list[Estimate]]
+
+
+def said_of(make_run: MakeRun, estimates: Sequence[Estimate], **facts: object) -> Words:
+    return words(read_results(make_run(estimates, **facts)))
+
+
+def lead(said: Words, title: str) -> str:
+    return dict(said.leads)[title]
+
+
+def test_words_say_when_nothing_stands_apart(make_run: MakeRun, plant: Plant):
+    said = said_of(make_run, plant("chance"))
+    assert said.overall.startswith("Nothing stands apart from chance")
+    assert "in none of the 12 conditions" in lead(said, "Directions")
+    assert "for none of the 4 adapters" in lead(said, "Behaviour")
+    assert "lowest" not in lead(said, "Behaviour")
+
+
+def test_words_say_when_everything_was_found(make_run: MakeRun, plant: Plant):
+    said = said_of(make_run, plant("found"))
+    total = int(said.overall.split()[0])
+    assert (
+        said.overall == f"{total} of {total} headline numbers stand apart from their chance level."
+    )
+    for title in ("Size of the change", "Reconstruction", "Directions", "Subspaces"):
+        assert "in all 12 conditions" in lead(said, title)
+    assert "for all 4 adapters" in lead(said, "Behaviour")
+
+
+def test_words_say_when_chance_is_beaten_the_wrong_way(make_run: MakeRun, plant: Plant):
+    said = said_of(make_run, plant("opposite"))
+    assert "in none of the 12 conditions, on the other side of chance in 12" in lead(
+        said, "Directions"
+    )
+
+
+def test_counts_and_ranges_are_those_of_the_numbers(make_run: MakeRun):
+    def cosine(adapter: str, value: float, dictionary: str = "delta vs base") -> Estimate:
+        chance = Chance("covariance-matched", 0.40, 0.38, 0.42)
+        place = Place(adapter, None, "layers.2", 0, dictionary)
+        bounds = (value - 0.01, value + 0.01)
+        return Estimate("max_cosine.mean", value, bounds, 99, "cosine", (chance,), place)
+
+    rows = [cosine("a", 0.61), cosine("b", 0.45), cosine("c", 0.41), cosine("d", 0.30)]
+    said = said_of(make_run, [*rows, cosine("", 0.47, "base vs base")])
+    assert said.by_topic["cosine"] == [
+        "Delta directions lie closer to the base dictionary than chance in 2 of 4 conditions, on "
+        "the other side of chance in 1: mean max cosine 0.300–0.610 against chance 0.400 "
+        "(covariance-matched).",
+        "Two base dictionaries that differ only in their seed give 0.470; delta against base is "
+        "closer in 1 and farther in 2 of 4 conditions that have this yardstick.",
+    ]
+
+
+def test_each_seed_counts_and_the_scope_says_so(make_run: MakeRun, plant: Plant):
+    said = said_of(make_run, plant("found", seeds=(0, 1)))
+    assert said.scope.endswith("read at 3 sites of the residual stream, 2 seeds.")
+    assert "in all 24 conditions" in lead(said, "Directions")
+
+
+def test_failed_gates_come_before_warnings(make_run: MakeRun, plant: Plant):
+    gates = [{"gate": "noise floor", "passed": False, "detail": "below it at layers.1"}]
+    said = said_of(make_run, plant(), gates=gates, warnings=["few tokens"])
+    assert said.cautions == ["Gate failed: noise floor. below it at layers.1", "few tokens"]
+
+
+def test_matrix_cells_count_sites_on_each_side(make_run: MakeRun, plant: Plant):
+    found, opposite = plant("found"), plant("opposite")
+    mixed = [
+        turned if kept.place.adapter == "r8" and kept.place.site == "layers.3" else kept
+        for kept, turned in zip(found, opposite, strict=True)
+    ]
+    rows = verdict_matrix(read_results(make_run(mixed)))
+    angle = next(row for row in rows if row.measure == "angle.mean")
+    r4, r8, *_ = angle.cells
+    assert (r4.text, r4.found, r4.opposite) == ("▼ 3", 3, 0)
+    assert (r8.text, r8.found, r8.opposite) == ("▲ 1  ▼ 2", 2, 1)
+    assert {row.dictionary for row in rows if row.measure == "angle.mean"} == {"delta vs base"}
+
+
+def test_the_first_setting_speaks_for_a_number(make_run: MakeRun):
+    place = Place("a", 4, "layers.1", 0, "delta vs base", "k=48")
+    first = Estimate("angle.mean", 43.0, (42.0, 44.0), 48, "degrees", (), place)
+    second = dataclasses.replace(
+        first, value=50.0, place=dataclasses.replace(place, setting="k=64")
+    )
+    results = read_results(make_run([first, second]))
+    assert [e.place.setting for e in measured(results, "angle.mean")] == ["k=48"]
+    assert len(results.numbers) == 2
+
+
+def test_a_reference_is_compared_interval_to_interval():
+    def at(value: float, site: str) -> Estimate:
+        place = Place("a", 1, site, 0)
+        return Estimate("angle.mean", value, (value - 2, value + 2), 10, "degrees", (), place)
+
+    tally = against_reference([at(30, "x"), at(33, "x"), at(40, "x"), at(30, "y")], [at(35, "x")])
+    assert tally == Tally(above=1, at=1, below=1, without=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.0123456, "0.0123"),
+        (-0.5, "−0.500"),
+        (12.345, "12.3"),
+        (168405.0, "168,405"),
+        (0.00012, "1.2e-04"),
+        (float("nan"), "–"),
+    ],
+)
+def test_numbers_keep_three_digits(value: float, text: str):
+    assert number(value) == text
+
+
+def test_ranges_and_shares_read_well():
+    assert span([0.3, 0.1, float("nan")]) == "0.100–0.300"
+    assert span([-0.1, 0.2]) == "−0.100 to 0.200"
+    assert span([0.2001, 0.2002]) == "0.200"
+    assert interval(float("nan"), 1.0) == ""
+    assert share(1, 1) == "the one condition"
+    assert share(0, 3, "adapter") == "none of the 3 adapters"
