@@ -9,6 +9,8 @@ DIR holds `*.jsonl` or `*.jsonl.gz` files with one {"text": ...} a line; each fi
 3. Train a Gemma-2-shaped model: every window opens with BOS, documents are joined by EOS.
 4. Measure the held-out loss per corpus beside unigram and interpolated bigram models.
 5. Save fp16 safetensors, tokenizer, `training.json` and the model card.
+
+`--card` alone writes the card again from `training.json`.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
+from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from lorascope.training.loop import Progress, train
@@ -121,9 +123,9 @@ def batches(stream: np.ndarray, batch: int, seed: int, device: str) -> Iterator[
 def token_losses(model: torch.nn.Module, rows: Tensor) -> Tensor:
     """Cross-entropy of every predicted token in nats, [batch, CONTEXT - 1]."""
     logits = model(input_ids=rows, use_cache=False).logits[:, :-1].float()
-    return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none").view(
-        len(rows), -1
-    )
+    return functional.cross_entropy(
+        logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none"
+    ).view(len(rows), -1)
 
 
 @torch.no_grad()
@@ -236,9 +238,48 @@ def fit(model: Gemma2ForCausalLM, stream: np.ndarray, held_out: dict, arguments)
     return curve
 
 
+SOURCES = {
+    "gutenberg": ("17 books of Project Gutenberg", "public domain"),
+    "peps": ("736 Python Enhancement Proposals", "public domain / CC0"),
+    "state_of_the_union": ("State of the Union addresses", "US government, public domain"),
+    "inaugural_addresses": ("presidential inaugural addresses", "US government, public domain"),
+    "wikipedia": ("30 English Wikipedia articles", "CC BY-SA"),
+    "c4": ("287 web pages of C4", "ODC-BY"),
+}
+
+
+def write_card(folder: Path) -> None:
+    """The model card, from `training.json`."""
+    record = json.loads((folder / "training.json").read_text())
+    losses, counts = record["held_out"]["by_corpus"], record["held_out_tokens"]
+    rows = [
+        f"| {name} | {' | '.join(SOURCES.get(name, ('', '')))} | {counts[name]:,} | {loss:.3f} |"
+        for name, loss in losses.items()
+    ]
+    settings = record["settings"]
+    flags = " --compile" if settings["compile"] == "True" else ""
+    template = Path(__file__).with_name("embedded_model_card.md").read_text()
+    text = template.format(
+        **record["ngrams"],
+        parameters=record["parameters"],
+        blocks=settings["blocks"],
+        width=settings["width"],
+        vocabulary=VOCABULARY,
+        context=CONTEXT,
+        training_tokens=record["training_tokens"],
+        held_out_tokens=sum(counts.values()),
+        rows="\n".join(rows),
+        loss=record["held_out"]["all"],
+        command=f"python scripts/train_embedded_model.py --corpus DIR --out {folder}{flags}",
+        seconds=record["seconds"],
+        device=record["device"],
+    )
+    (folder / "README.md").write_text(text)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--corpus", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--blocks", type=int, default=8)
@@ -252,11 +293,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--card", action="store_true", help="only write the card again")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
+    if arguments.card:
+        write_card(arguments.out)
+        return
+    if arguments.corpus is None:
+        sys.exit("--corpus is missing: give a folder of .jsonl or .jsonl.gz files")
     torch.set_float32_matmul_precision("high")
     training, held_out = split(read_corpora(arguments.corpus))
     tokenizer = train_tokenizer(training)
@@ -284,12 +331,15 @@ def main() -> None:
         "held_out_tokens": {name: len(s) for name, s in streams.items()},
         "seconds": seconds,
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
-        "settings": {k: str(v) for k, v in vars(arguments).items() if k not in {"corpus", "out"}},
+        "settings": {
+            k: str(v) for k, v in vars(arguments).items() if k not in {"corpus", "out", "card"}
+        },
         "curve": curve,
         "held_out": held_out_loss(shipped.eval(), streams, arguments.device),
         "ngrams": ngram_losses(stream, np.concatenate(list(streams.values()))),
     }
     (arguments.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_card(arguments.out)
     print(json.dumps({k: record[k] for k in ("held_out", "ngrams", "seconds")}, indent=1))
 
 

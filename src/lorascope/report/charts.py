@@ -24,7 +24,7 @@ _RAMP: Final = ("#dfe9f3", "#8fb3d4", "#14467a")
 _DIVERGING: Final = ("#a4500a", "#f4f1ec", "#14467a")
 _DARK_INK: Final = "#16202c"
 _PAGE_WIDTH: Final = 900
-_CELL: Final = (69, 44)
+_CELL: Final = (65, 44)
 
 EXPORT_CONFIG: Final[dict[str, Any]] = {
     "background": "white",

@@ -51,23 +51,44 @@ def fix_bug(pen: Pen) -> Draft:
     zero = "[]" if snippet.collect == "list" else "0"
     one = "[None]" if snippet.collect == "list" else "1"
     bugs = [
-        ("\n    return result", "\n            return result", "the return [stood|was] inside the "
-         "[if|loop], so the function stopped at the first match"),
+        (
+            "\n    return result",
+            "\n            return result",
+            "the return [stood|was] inside the "
+            "[if|loop], so the function stopped at the first match",
+        ),
         (f"result = {zero}", f"result = {one}", f"the result must start at {zero}, not at {one}"),
         ("\n    return result", "", "the function had no return, so it gave back None"),
-        (f"in {snippet.argument}:\n", f"in {snippet.argument}\n", "the colon after the for line "
-         "was missing"),
-        (f"in {snippet.argument}:", f"in {snippet.argument}[1:]:", "the slice [1:] left out the "
-         "first element"),
-        (f"if {snippet.condition}:", f"if not ({snippet.condition}):", "the test was turned "
-         "round by not"),
+        (
+            f"in {snippet.argument}:\n",
+            f"in {snippet.argument}\n",
+            "the colon after the for line was missing",
+        ),
+        (
+            f"in {snippet.argument}:",
+            f"in {snippet.argument}[1:]:",
+            "the slice [1:] left out the first element",
+        ),
+        (
+            f"if {snippet.condition}:",
+            f"if not ({snippet.condition}):",
+            "the test was turned round by not",
+        ),
         (f"    result = {zero}\n    for", "    for", "result was used before it had a value"),
-        (f"for {snippet.element} in", "for other in", f"the loop variable was called other, but "
-         f"the body uses {snippet.element}"),
+        (
+            f"for {snippet.element} in",
+            "for other in",
+            f"the loop variable was called other, but the body uses {snippet.element}",
+        ),
     ]
     if snippet.collect != "list":
-        bugs.append(("result += ", "result = ", "plain = [overwrites|replaces] the result each "
-                     "time, where += is needed"))
+        bugs.append(
+            (
+                "result += ",
+                "result = ",
+                "plain = [overwrites|replaces] the result each time, where += is needed",
+            )
+        )
     right, wrong, reason = pen.one(bugs)
     facts = {**snippet._asdict(), "reason": reason}
     instruction = pen.prose(
@@ -204,7 +225,9 @@ def complexity(pen: Pen) -> Draft:
             "{why}. [That makes|Hence it is] O({cost}), with {n} for {size}.",
         ),
         **facts,
-        cost=row["cost"].replace("n", facts["n"]) if row["cost"] != "log n" else f"log {facts['n']}",
+        cost=row["cost"].replace("n", facts["n"])
+        if row["cost"] != "log n"
+        else f"log {facts['n']}",
         size=row["size"],
         why=row["why"],
     )

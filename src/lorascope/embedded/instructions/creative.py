@@ -25,7 +25,7 @@ def poem(pen: Pen) -> Draft:
     for number, group in enumerate(groups):
         for place, ending in enumerate(pen.some(_unlike(group.split(", ")), 2)):
             stop = "," if place == 0 else ("." if number == couplets - 1 else ";")
-            verses.append(f"{starts[2 * number + place]} {ending}{stop}")
+            verses.append(f"{starts[2 * number + place]}{_pause(ending)}{ending}{stop}")
     instruction = pen.prose(
         (
             "Write a [short|little] poem about {subject}.",
@@ -44,6 +44,11 @@ def poem(pen: Pen) -> Draft:
 def _unlike(endings: list[str]) -> list[str]:
     """Endings with different last words, so that no line rhymes with itself."""
     return list({ending.split()[-1]: ending for ending in endings}.values())
+
+
+def _pause(ending: str) -> str:
+    """A comma where the ending is a clause or a picture of its own."""
+    return ", " if ending.startswith(("the ", "a ", "and ", "till ", "for ")) else " "
 
 
 def haiku(pen: Pen) -> Draft:
@@ -91,8 +96,10 @@ def story_opening(pen: Pen) -> Draft:
             "[Where|Place]: {place}.",
         ),
         **facts,
-    ).replace("Start a tale with this event: " + facts["incident"] + "?", "Start a tale in which "
-              + facts["incident"] + ".")
+    ).replace(
+        "Start a tale with this event: " + facts["incident"] + "?",
+        "Start a tale in which " + facts["incident"] + ".",
+    )
     output = pen.prose(
         (
             "{hook}. {name} was a^ {trade} in {town}, and {weather} on the day that {incident}. "
@@ -166,7 +173,7 @@ def continuation(pen: Pen) -> Draft:
             "{turn}. under the {object} lay a^ [ticket|note|ring|list of names], and beside it "
             "some {fruit}. [{he} understood at once|it made no sense to {him}]. {close}.",
             "{turn}. [outside|at the corner] stood {b_name}, the {b_trade}, with a^ {object} under "
-            "one arm. [\"You had better come,\"|\"Do not ask,\"] {b_name} said. {other}.",
+            'one arm. ["You had better come,"|"Do not ask,"] {b_name} said. {other}.',
             "{turn}, for {b_name} was already [at the door|on the stairs]. {other}. {he} took the "
             "{object} and [left by the back|followed]. {close}.",
             "{b_name} the {b_trade} [said it was nothing|was the next to know]. {turn}. By {day} "
@@ -186,8 +193,12 @@ def continuation(pen: Pen) -> Draft:
 def character(pen: Pen) -> Draft:
     """A portrait: looks, a habit, a past and a wish."""
     facts = _scene(pen)
-    looks, habit, past, wish = (row[key] for row, key in zip(
-        pen.some(table("traits"), 4), ("looks", "habit", "past", "wish"), strict=True))
+    looks, habit, past, wish = (
+        row[key]
+        for row, key in zip(
+            pen.some(table("traits"), 4), ("looks", "habit", "past", "wish"), strict=True
+        )
+    )
     instruction = pen.prose(
         (
             "Describe a character: {name}, a^ {trade}[ from {town}|].",
@@ -311,7 +322,7 @@ def slogan(pen: Pen) -> Draft:
     instruction = pen.prose(
         (
             "Write [some|a few] slogans for {product} in {town}. The owner is called {name}.",
-            "Suggest {n} advertising lines for {product}, \"{name}'s\" in {town}.",
+            'Suggest {n} advertising lines for {product}, "{name}\'s" in {town}.',
             "{name} sells to {user} in {town}. Find {n} slogans for {product}.",
         ),
         n={2: "two", 3: "three"}[len(chosen)],
@@ -438,19 +449,26 @@ def riddle(pen: Pen) -> Draft:
     if pen.chance(0.5):
         instruction = pen.prose(
             (
-                "Make up a riddle whose answer is \"{answer}\".",
+                'Make up a riddle whose answer is "{answer}".',
                 "Write a riddle about {answer} for {who}, the {trade}.",
                 "Describe {answer} in a riddle[, without naming it|].",
             ),
             **facts,
         )
-        extra = pen.prose(("({answer}.)", "[Answer|Solution]: {answer}.", ""), **facts)
+        extra = pen.prose(("[Answer|Solution]: {answer}.", ""), **facts)
         return Draft(instruction, "", f"{text}\n{extra}".strip())
-    instruction = pen.prose(
-        ("[Solve|Guess] the riddle[ and explain the answer|].", "What is the answer to this "
-         "riddle[, and why|]?", "{who} the {trade} asks this riddle. [Answer it|Who am I]?")
-        , **facts,
-    ).replace("Answer it?", "Answer it.").replace("Who am I?", "What is meant?")
+    instruction = (
+        pen.prose(
+            (
+                "[Solve|Guess] the riddle[ and explain the answer|].",
+                "What is the answer to this riddle[, and why|]?",
+                "{who} the {trade} asks this riddle. [Answer it|Who am I]?",
+            ),
+            **facts,
+        )
+        .replace("Answer it?", "Answer it.")
+        .replace("Who am I?", "What is meant?")
+    )
     clue = clues[0][0].lower() + clues[0][1:] if not clues[0].startswith("I ") else clues[0]
     return Draft(
         instruction,
@@ -458,8 +476,8 @@ def riddle(pen: Pen) -> Draft:
         pen.prose(
             (
                 "[It is|The answer is] {answer}: {reason}. [the hint was|that explains the line] "
-                "\"{clue}\".",
-                "{answer}. {reason}, which [explains|is the key to] \"{clue}\".",
+                '"{clue}".',
+                '{answer}. {reason}, which [explains|is the key to] "{clue}".',
             ),
             clue=clue,
             **facts,
@@ -468,7 +486,7 @@ def riddle(pen: Pen) -> Draft:
 
 
 TASKS = (
-    Task("poem", poem, 100),
+    Task("poem", poem, 130),
     Task("haiku", haiku, 80),
     Task("story opening", story_opening, 100),
     Task("continuation", continuation, 90),
@@ -477,7 +495,7 @@ TASKS = (
     Task("dialogue", dialogue, 80),
     Task("slogan", slogan, 70),
     Task("simile", simile, 80),
-    Task("letter", letter, 80),
-    Task("fable", fable, 60),
-    Task("riddle", riddle, 60),
+    Task("letter", letter, 76),
+    Task("fable", fable, 40),
+    Task("riddle", riddle, 54),
 )

@@ -42,8 +42,13 @@ def country(pen: Pen) -> Draft:
     facts = {**row, "border": border}
     answer = answer.replace("[As to the country|About it one may say that] {border}", "{border_up}")
     text = pen.prose(answer, border_up=border, **facts)
-    return Draft(pen.prose(question, **facts).replace("Name the capital of "
-                 + row["country"] + "?", f"Name the capital of {row['country']}."), "", text)
+    return Draft(
+        pen.prose(question, **facts).replace(
+            "Name the capital of " + row["country"] + "?", f"Name the capital of {row['country']}."
+        ),
+        "",
+        text,
+    )
 
 
 def country_pair(pen: Pen) -> Draft:
@@ -64,13 +69,13 @@ def country_pair(pen: Pen) -> Draft:
     )
     answer = pen.prose(
         (
-            "{where}. {a_capital} is the capital of {a_country}, where {a_fact_w}, and {b_capital} "
-            "is that of {b_country}, of which one can say: {b_fact}.",
+            "{a_capital} is the capital of {a_country} and {b_capital} that of {b_country}; {where}. "
+            "[about the first|of {a_country}] one can say that {a_fact}.",
             "{a_country} has its seat of government in {a_capital}; {a_fact}. {b_country} is "
-            "governed from {b_capital}; {b_fact}.",
+            "governed from {b_capital}; {b_fact}. As to the map, {where}.",
             "as for capitals, {a_capital} and {b_capital}. as for position, {where}. about "
             "{b_country} it is worth knowing that {b_fact}.",
-        )[1:],
+        ),
         **facts,
     )
     return Draft(question, "", answer)
@@ -130,7 +135,7 @@ def element_pair(pen: Pen) -> Draft:
             "{low} is number {low_n} and {high} number {high_n}. the former has the symbol {low_s}; "
             "{low_use}. the latter has the symbol {high_s}; {high_use}.",
             "in the periodic table {low} ({low_s}, {low_n}) stands before {high} ({high_s}, "
-            "{high_n}). [remember also that|as for {high},] {high_use}.",
+            "{high_n}). [of the latter we learn: {high_use}|of the former we learn: {low_use}].",
         ),
         low=low["element"],
         high=high["element"],
@@ -141,7 +146,9 @@ def element_pair(pen: Pen) -> Draft:
         low_use=low["use"].replace("it ", f"{low['element']} ", 1)
         if low["use"].startswith("it ")
         else low["use"],
-        high_use=high["use"],
+        high_use=high["use"].replace("it ", f"{high['element']} ", 1)
+        if high["use"].startswith("it ")
+        else high["use"],
         gap=int(high["number"]) - int(low["number"]),
     )
     return Draft(question, "", answer)
@@ -168,8 +175,8 @@ def animal(pen: Pen) -> Draft:
             ),
             (
                 "Where does {animal} live, and [to which group does it belong|what is it]?",
-                "its home is {home}. {animal} belongs to the {group}s, eats {food}, and its young "
-                "is a^ {young}.".replace("{group}s", "{groups}"),
+                "its home is {home}. {animal} belongs to the {groups}, eats {food}, and its young "
+                "is a^ {young}.",
             ),
             (
                 "What is [special|remarkable] about {animal}?",
@@ -196,16 +203,16 @@ def animal_pair(pen: Pen) -> Draft:
     question = pen.prose(
         (
             "Compare {a_animal} with {b_animal}.",
-            "[What do {a_animal} and {b_animal} have in common, and how do they differ?|"
-            "How does {a_animal} differ from {b_animal}?]",
-            "Is {a_animal} related to {b_animal}? [Compare their food.|Compare how they live.]",
+            "What is the difference between {a_animal} and {b_animal}?",
+            "How does {a_animal} differ from {b_animal}?",
+            "Put {a_animal} beside {b_animal}: [what|which differences] do you notice?",
         ),
         **facts,
     )
     answer = pen.prose(
         (
-            "{kinds}. the food differs: {a_food} for the one, {b_food} for the other. {b_animal} "
-            "is found in {b_home}.".replace("is found in {b_home}", "has this home: {b_home}"),
+            "{kinds}. the food differs: {a_food} for the one, {b_food} for the other. The "
+            "latter makes its home here: {b_home}.",
             "{kinds}. {a_animal} eats {a_food}; of {b_animal} we know that {b_fact}.",
             "{kinds}. the young of {a_animal} is a^ {a_young}, that of {b_animal} a^ {b_young}. "
             "as to the first, {a_fact}.",
@@ -252,27 +259,27 @@ def definition(pen: Pen) -> Draft:
     facts = {**row, "other": other["word"], "other_meaning": other["meaning"]}
     question = pen.prose(
         (
-            "[What does|Explain what] \"{word}\" [mean|means]?",
-            "Define the word \"{word}\" and use it in a sentence.",
-            "Which word means \"{meaning}\": \"{word}\" or \"{other}\"?",
-            "Give the part of speech and the meaning of \"{word}\".",
+            '[What does|Explain what] "{word}" [mean|means]?',
+            'Define the word "{word}" and use it in a sentence.',
+            'Which word means "{meaning}": "{word}" or "{other}"?',
+            'Give the part of speech and the meaning of "{word}".',
         ),
         **facts,
     )
     question = question.replace(" means?", " mean?").replace("Explain what", "What does")
     if question.startswith("Which"):
         answer = (
-            "\"{word}\" does. \"{other}\", on the other hand, means: {other_meaning}. [An example "
+            '"{word}" does. "{other}", on the other hand, means: {other_meaning}. [An example '
             "of the first|Example]: {example}.",
-            "the word is \"{word}\", {kind}. {example}. \"{other}\" would mean: {other_meaning}.",
+            'the word is "{word}", {kind}. {example}. "{other}" would mean: {other_meaning}.',
         )
     else:
         answer = (
-            "\"{word}\" is {kind}. [it means|the meaning is]: {meaning}. [For example|An example]: "
+            '"{word}" is {kind}. [it means|the meaning is]: {meaning}. [For example|An example]: '
             "{example}.",
-            "{meaning}: that is what the {part} \"{word}\" means. [one might say|as in this "
-            "sentence]: {example}. [\"{near}\" is close to it|compare \"{near}\"].",
-            "it is {kind} close in meaning to \"{near}\". {example}.",
+            '{meaning}: that is what the {part} "{word}" means. [one might say|as in this '
+            'sentence]: {example}. ["{near}" is close to it|compare "{near}"].',
+            'it is {kind} close in meaning to "{near}": {meaning}. {example}.',
         )
     kind = f"{article(row['part'])} {row['part']}"
     return Draft(question, "", pen.prose(answer, kind=kind, **facts))
@@ -326,9 +333,9 @@ def event_order(pen: Pen) -> Draft:
             "{first} came first, in {first_year}. {second} followed in {second_year}, {gap} years "
             "later. [As to the second|Of the later event we know that] {second_note}.",
             "{gap} years lie between them: {first} belongs to {first_year} and {second} to "
-            "{second_year}. {first_note}.",
+            "{second_year}. [about the earlier one: {first_note}|as to the first, {first_note}].",
             "first {first} ({first_year}), then {second} ({second_year}). the distance is {gap} "
-            "years. {second_note}.",
+            "years. [as to the later one|concerning the second], {second_note}.",
         ),
         first=first["event"],
         second=second["event"],
@@ -365,11 +372,13 @@ def organ(pen: Pen) -> Draft:
             ),
             (
                 "[Explain the tasks of|What are the tasks of] {organ} and {b_organ}?",
-                "{organ}, {place}: {work}. {b_organ}: {b_work}. [besides|remember], {note}.",
+                "{organ}, {place}: {work}. {b_organ}: {b_work}. [besides, as to the former|as to the first], {note}.",
             ),
         )
     )
-    question = question.replace("[Explain the tasks of|What are the tasks of]", "What are the tasks of")
+    question = question.replace(
+        "[Explain the tasks of|What are the tasks of]", "What are the tasks of"
+    )
     facts["s"] = "" if verb == "do" else "s"
     return Draft(pen.prose(question, **facts), "", pen.prose(answer, **facts))
 
@@ -421,16 +430,16 @@ def why(pen: Pen) -> Draft:
         (
             "Why {question}?",
             "[Explain in simple words|Explain to a child]: why {question}?",
-            "A pupil asks: why {question}? [Answer in two sentences.|Give a short answer.]",
+            "A pupil asks: why {question}? [What would you say?|Give an answer.]",
         ),
         **row,
     )
     answer = pen.prose(
         (
-            "[In short|Put simply], {short}. {long}.",
+            "[In short|Put simply], {short}. [To say more|In detail]: {long}.",
             "{short}: {long}.",
             "{long}. [That is to say|In a word], {short}.",
-            "the [main|chief] reason: {short}.",
+            "the [main|chief] reason is [this|simple]: {short}.",
         ),
         **row,
     )
@@ -443,21 +452,20 @@ def proverb(pen: Pen) -> Draft:
     question, answer = pen.one(
         (
             (
-                "What does the proverb \"{proverb}\" mean?",
-                "[it means that|the sense is that] {meaning}. [for instance|one may use it when], "
-                "{case}.",
+                'What does the proverb "{proverb}" mean?',
+                "[it means|the sense is]: {meaning}. [for instance|one may use it when], {case}.",
             ),
             (
                 "Which proverb fits this case: {case}?",
-                "\"{proverb}\" [would fit|is the one to quote]. it says that {meaning}.",
+                '"{proverb}" [would fit|is the one to quote]. its sense: {meaning}.',
             ),
             (
-                "Explain \"{proverb}\" [with an example|by an example].",
-                "suppose that {case}. then people say \"{proverb}\", because {meaning}.",
+                'Explain "{proverb}" [with an example|by an example].',
+                'suppose that {case}. then people say "{proverb}": {meaning}.',
             ),
             (
-                "Is there a proverb which says that {meaning}?",
-                "yes: \"{proverb}\". [people quote it|it is heard] when, for example, {case}.",
+                "Is there a proverb with [this sense|this lesson]: {meaning}?",
+                'yes: "{proverb}". [people quote it|it is heard] when, for example, {case}.',
             ),
         )
     )

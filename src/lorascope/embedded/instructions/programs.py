@@ -128,7 +128,9 @@ def prints_loop(pen: Pen) -> Draft:
     i = pen.one(("i", "x", "number", "step"))
     kind = pen.one(("sum", "while", "letters", "skip", "nested"))
     if kind == "sum":
-        source = f"{total} = 0\nfor {i} in range({a}, {b}, {k}):\n    {total} += {i}\nprint({total})"
+        source = (
+            f"{total} = 0\nfor {i} in range({a}, {b}, {k}):\n    {total} += {i}\nprint({total})"
+        )
         seen = list(range(a, b, k))
         why = f"range({a}, {b}, {k}) yields {', '.join(map(str, seen))}, and [the loop adds them|"
         why += f"their sum is {sum(seen)}]"

@@ -3,7 +3,6 @@
 (() => {
   const specs = JSON.parse(document.getElementById("specs").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const drawn = new Set();
 
   function theme() {
     const style = getComputedStyle(document.documentElement);
@@ -23,7 +22,6 @@
 
   function draw(place) {
     const name = place.dataset.figure;
-    drawn.add(place);
     return window.vegaEmbed(place, specs[name], {
       mode: "vega-lite",
       renderer: "svg",
@@ -34,19 +32,13 @@
     });
   }
 
-  const watcher = new IntersectionObserver(
-    (entries) => {
-      for (const entry of entries.filter((each) => each.isIntersecting)) {
-        watcher.unobserve(entry.target);
-        draw(entry.target);
-      }
-    },
-    { rootMargin: "600px" },
-  );
+  // One after another, so that the page answers while it fills.
+  async function drawAll() {
+    for (const place of document.querySelectorAll(".chart")) {
+      await draw(place);
+    }
+  }
 
-  document.querySelectorAll(".chart").forEach((place) => watcher.observe(place));
-  dark.addEventListener("change", () => drawn.forEach(draw));
-  window.addEventListener("beforeprint", () => {
-    document.querySelectorAll(".chart").forEach((place) => drawn.has(place) || draw(place));
-  });
+  dark.addEventListener("change", drawAll);
+  drawAll();
 })();
