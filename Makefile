@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install install-dev demo test test-slow check docs clean
+.PHONY: install install-dev demo test test-slow check bench docs clean
 
 install: $(VENV)/installed
 
@@ -34,6 +34,9 @@ check: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: install-dev
+	$(BIN)/python bench/explicit_gradients.py
 
 docs: install-dev
 	$(BIN)/python scripts/write_measures_doc.py

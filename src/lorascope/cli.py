@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -16,13 +16,16 @@ from lorascope.errors import InputError
 app = typer.Typer(
     name="lorascope",
     help="What a LoRA adapter did to a model's features: every number beside its chance level.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; the same one resumes.")]
+# typer carries click within it or depends on it; either way this is the base of usage errors.
+_UsageError: Any = typer.BadParameter.__base__
+_INTERRUPTED = 130
+
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
 Set = Annotated[
     list[str] | None,
@@ -264,15 +267,23 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except InputError as error:
-        typer.echo(f"lorascope: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
-    except typer.Exit as finished:
-        sys.exit(finished.exit_code)
-    except typer.Abort:
+        _refuse(str(error))
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx else "lorascope"
+        _refuse(f"{error.format_message().rstrip('.')}; see {command} --help")
+    except (typer.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
         typer.echo("lorascope: stopped; run the same command to go on", err=True)
-        sys.exit(130)
+    if code:
+        sys.exit(code)
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(f"lorascope: {' '.join(message.split())}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

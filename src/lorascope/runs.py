@@ -110,7 +110,14 @@ class Run:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         started = time.perf_counter()
-        make(partial)
+        try:
+            make(partial)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        # Forgotten first: no moment at which the old key stands for the new content.
+        stages.pop(name, None)
+        self._save()
         shutil.rmtree(target, ignore_errors=True)
         partial.replace(target)
         seconds = round(time.perf_counter() - started, 2)

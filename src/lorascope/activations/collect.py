@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lorascope.activations.batch import TokenRows, delta
@@ -102,19 +101,17 @@ def collect(
     if not writer.rows_added:
         raise InputError("no token is left once special tokens are masked; give longer texts")
     outliers, by_site = _outliers(counts.base_norms, settings.outlier_multiple)
-    if len(outliers):
-        save_file({"rows": outliers}, folder / "outliers.safetensors")
     writer.close(
+        outliers,
         {
             "sites": [site.name for site in sites],
             "faces": [BASE, *chosen],
             "d_model": model.d_model,
             "documents": len({window.document for window in found}),
             "special": counts.special,
-            "outliers": len(outliers),
             "outliers_by_site": by_site,
             "store": settings.store,
-        }
+        },
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from jaxtyping import Float
@@ -9,13 +10,19 @@ from torch import Tensor
 
 
 def mean_norm(chunks: Iterable[Float[Tensor, "rows d"]]) -> float:
-    """Mean of ‖x‖₂ over rows (equation 6 of the audit paper, which calls it RMS)."""
+    """Mean of ‖x‖₂ over rows (equation 6 of the audit paper, which calls it RMS).
+
+    Raises:
+        ValueError: the rows are all zero, or not finite.
+    """
     total, count = 0.0, 0
     for chunk in chunks:
-        total += chunk.norm(dim=-1).double().sum().item()
+        total += chunk.float().norm(dim=-1).double().sum().item()
         count += len(chunk)
     if not count or total == 0.0:
-        raise ValueError("the scale needs rows that are not all zero")
+        raise ValueError("the rows are all zero")
+    if not math.isfinite(total):
+        raise ValueError("some rows hold NaN or infinity")
     return total / count
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -63,11 +63,19 @@ class ShardWriter:
         if self._waiting >= self.shard_rows:
             self._flush()
 
-    def close(self, facts: Mapping[str, Any]) -> None:
-        """Write what is left and the manifest; `facts` is added to it."""
+    def close(self, outliers: Int[Tensor, " outliers"], facts: Mapping[str, Any]) -> None:
+        """Write what is left, the indices of rows to leave out, and the manifest with `facts`."""
         if self._waiting:
             self._flush()
-        manifest = {"identity": self.identity, "rows": self.rows, "shards": self.shards, **facts}
+        if len(outliers):
+            self._write("outliers", {"rows": outliers})
+        manifest = {
+            "identity": self.identity,
+            "rows": self.rows,
+            "shards": self.shards,
+            "outliers": len(outliers),
+            **facts,
+        }
         write_atomically(self.folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
     def _flush(self) -> None:
@@ -109,11 +117,13 @@ class Shards:
             for key in keys:
                 for number, expected in enumerate(manifest["shards"]):
                     _check(folder / f"{key}-{number:05d}.safetensors", manifest, expected)
+            outliers = folder / "outliers.safetensors"
+            if manifest["outliers"]:
+                _check(outliers, manifest, manifest["outliers"])
         except KeyError as error:
             raise InputError(f"{folder}/manifest.json: lacks {error}; remake this folder") from None
         kept = torch.ones(rows, dtype=torch.bool)
-        outliers = folder / "outliers.safetensors"
-        if outliers.exists():
+        if manifest["outliers"]:
             kept[load_file(outliers)["rows"]] = False
         return cls(folder, manifest, kept)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +71,11 @@ def alpaca(record: Mapping[str, Any]) -> Document:
     opening = ALPACA_OPENING.format(
         extra=", paired with an input that provides further context" if given else ""
     )
-    prompt = f"{opening}\n\n### Instruction:\n{str(record['instruction']).strip()}\n\n"
+    prompt = f"{opening}\n\n### Instruction:\n{_words(record, 'instruction').strip()}\n\n"
     if given:
         prompt += f"### Input:\n{given}\n\n"
     prompt += "### Response:\n"
-    segments = (Segment(prompt), Segment(str(record["output"]).strip(), response=True))
+    segments = (Segment(prompt), Segment(_words(record, "output").strip(), response=True))
     return Document(segments, str(record.get("category") or ""))
 
 
@@ -82,11 +83,22 @@ def chat(record: Mapping[str, Any]) -> Document:
     """A `messages` record as plain turns; the assistant's turns are responses."""
     segments: list[Segment] = []
     for message in record["messages"]:
-        role, content = str(message["role"]), str(message["content"])
+        role, content = _words(message, "role"), _words(message, "content")
         segments.append(Segment(f"### {role.capitalize()}:\n"))
         segments.append(Segment(content, response=role == "assistant"))
         segments.append(Segment("\n\n"))
     return Document(tuple(segments[:-1]), str(record.get("category") or ""))
+
+
+def _reason(error: KeyError | TypeError) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _words(record: Mapping[str, Any], key: str) -> str:
+    value = record[key]
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"{key} is {type(value).__name__}, not text")
+    return str(value)
 
 
 def document(record: Mapping[str, Any], where: str) -> Document:
@@ -97,7 +109,9 @@ def document(record: Mapping[str, Any], where: str) -> Document:
         if record.get("messages"):
             return chat(record)
     except (KeyError, TypeError) as error:
-        raise InputError(f"{where}: malformed record ({error!r}); mend or remove it") from None
+        raise InputError(
+            f"{where}: malformed record ({_reason(error)}); mend or remove it"
+        ) from None
     if isinstance(record.get("text"), str):
         return Document((Segment(record["text"]),), str(record.get("category") or ""))
     raise InputError(
@@ -161,47 +175,57 @@ def _read_file(path: Path) -> Iterator[Document]:
         if name.endswith(".parquet"):
             import pyarrow.parquet as parquet
 
-            yield from _documents(parquet.read_table(path).to_pylist(), path)
+            yield from _documents(_numbered(parquet.read_table(path).to_pylist(), path))
             return
         opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8") as file:
+        with opener(path, "rt", encoding="utf-8-sig") as file:
             if name.endswith(".txt"):
                 yield Document((Segment(file.read()),))
             elif name.endswith(".jsonl"):
-                yield from _documents(_json_lines(file, path), path)
+                yield from _documents(_json_lines(file, path))
             elif name.endswith(".json"):
-                yield from _documents(_json_records(json.load(file), path), path)
+                yield from _documents(_numbered(_json_records(json.load(file), path), path))
             else:
                 raise InputError(f"{path}: unknown kind of file; readable: {', '.join(READABLE)}")
     except InputError:
         raise
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read ({first}); mend or replace the file") from None
 
 
-def _json_lines(lines: Iterable[str], path: Path) -> Iterator[Any]:
+def _json_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        where = f"{path}, line {number}"
         try:
-            yield json.loads(line)
+            record = json.loads(line)
         except ValueError:
-            raise InputError(f"{path}, line {number}: not valid JSON; mend the line") from None
+            raise InputError(f"{where}: not valid JSON; mend the line") from None
+        yield where, record
 
 
 def _json_records(data: Any, path: Path) -> list[Any]:
     if isinstance(data, dict):
         lists = [value for value in data.values() if isinstance(value, list)]
-        data = lists[0] if len(lists) == 1 else [data]
+        data = lists[0] if len(lists) == 1 and not _is_record(data) else [data]
     if not isinstance(data, list):
         raise InputError(f"{path}: expected a list of records")
     return [{"text": item} if isinstance(item, str) else item for item in data]
 
 
-def _documents(records: Iterable[Any], path: Path) -> Iterator[Document]:
+def _is_record(data: Mapping[str, Any]) -> bool:
+    return "messages" in data or "instruction" in data or isinstance(data.get("text"), str)
+
+
+def _numbered(records: Iterable[Any], path: Path) -> Iterator[tuple[str, Any]]:
     for number, record in enumerate(records, start=1):
-        where = f"{path}, record {number}"
+        yield f"{path}, record {number}", record
+
+
+def _documents(records: Iterable[tuple[str, Any]]) -> Iterator[Document]:
+    for where, record in records:
         if not isinstance(record, Mapping):
             raise InputError(f"{where}: expected keys and values")
         yield document(record, where)

@@ -48,13 +48,10 @@ class TokenBatch:
 
 def opening_ids(tokenizer: Any) -> list[int]:
     """The special tokens this tokenizer puts before a text of its own accord (BOS, or none)."""
-    special = set(tokenizer.all_special_ids)
-    opening: list[int] = []
-    for token in tokenizer("a")["input_ids"]:
-        if token not in special:
-            break
-        opening.append(token)
-    return opening
+    whole: list[int] = list(tokenizer("a")["input_ids"])
+    plain: list[int] = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    starts = range(len(whole) - len(plain) + 1)
+    return whole[: next(s for s in starts if whole[s : s + len(plain)] == plain)]
 
 
 def windows(documents: Sequence[Document], tokenizer: Any, context: int) -> list[Window]:

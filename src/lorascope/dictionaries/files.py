@@ -59,8 +59,11 @@ def _fetch(address: str) -> Path:
         raise InputError(f"{address}: expected hf://owner/repo/folder[@revision]")
     repo, inside = "/".join(parts[:2]), "/".join(parts[2:])
     try:
-        pattern = f"{inside}/*" if inside else "*"
-        root = snapshot_download(repo, revision=revision or None, allow_patterns=[pattern])
+        # File by file: a wildcard would bring every dictionary below the folder along.
+        wanted = [
+            str(PurePosixPath(inside, n)) for reader in FORMATS.values() for n in reader.FILES
+        ]
+        root = snapshot_download(repo, revision=revision or None, allow_patterns=wanted)
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(

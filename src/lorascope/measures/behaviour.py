@@ -60,18 +60,24 @@ def response_loss(
 def continuations(
     model: AdaptedModel, documents: Sequence[Document], new_tokens: int = 60
 ) -> list[dict[str, object]]:
-    """What each face writes, greedily, after the prompts of a few documents."""
+    """What each face writes, greedily, after the prompts of a few documents.
+
+    Prompts that leave no room in the model's context are passed over.
+    """
     found: list[dict[str, object]] = []
     for document in documents:
         encoded = model.tokenizer(document.prompt, add_special_tokens=False)["input_ids"]
         ids = torch.tensor([opening_ids(model.tokenizer) + encoded], device=model.device)
+        room = min(new_tokens, model.context_length - ids.shape[1])
+        if room < 1:
+            continue
         written: dict[str, str] = {}
         for face in model.faces:
             with model.face(face) as module:
                 out = module.generate(
                     ids,
                     attention_mask=torch.ones_like(ids),
-                    max_new_tokens=new_tokens,
+                    max_new_tokens=room,
                     do_sample=False,
                     pad_token_id=padding_id(model.tokenizer),
                 )

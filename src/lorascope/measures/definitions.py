@@ -126,10 +126,11 @@ DEFINITIONS: dict[str, Definition] = {
     "overlap": Definition(
         "Overlap",
         "share",
-        "mean over tokens of |active(G, h_Δ) ∩ active(G, h_base)| / |active(G, h_Δ)|, tokens with "
-        "no active latent left out",
+        "mean over the first 8,192 held-out tokens of |active(G, h_Δ) ∩ active(G, h_base)| / "
+        "|active(G, h_Δ)|, tokens with no active latent left out",
         "independence: the mean over tokens of the share expected if each latent fired on h_base "
-        "independently of h_Δ; rows shifted",
+        "independently of h_Δ; rows shifted (h_base of another document, moved round by a random "
+        "offset)",
         _DOCUMENTS,
         "measures/overlap.py",
         "table 8",
@@ -157,8 +158,8 @@ DEFINITIONS: dict[str, Definition] = {
     "dead_share": Definition(
         "Dead latents",
         "share",
-        "share of latents active on no held-out token",
-        "norm-matched random vectors through the same dictionary",
+        "share of latents active on none of the first 4,096 held-out tokens",
+        "as many norm-matched random vectors through the same dictionary",
         _SHARE,
         "measures/firing.py",
         "",

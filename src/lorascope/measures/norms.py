@@ -66,9 +66,9 @@ def rank_estimate(rows: HeldOut, place: Place, seed: int = 0) -> Estimate:
     """Effective rank of the deltas beside that of as many isotropic Gaussian rows."""
     n, d = rows.delta.shape
     parts = _moments(rows.delta, rows.documents)
-    whole = _covariance(parts)
-    without = [effective_rank(_covariance(parts[:g] + parts[g + 1 :])) for g in range(len(parts))]
-    value = effective_rank(whole)
+    value = effective_rank(_covariance(parts))
+    others = [parts[:g] + parts[g + 1 :] for g in range(len(parts))] if len(parts) > 1 else []
+    without = [effective_rank(_covariance(kept)) for kept in others]
     drawn = []
     for repeat in range(RANK_REPEATS):
         random = generator(seed, "effective rank", repeat)

@@ -61,7 +61,7 @@ def overlap_estimates(
     value, interval = _mean(found, documents, random)
     level, around = _mean(independent, documents, random)
     chances = [Chance("independence", level, *around)]
-    longest = int(documents.unique(return_counts=True)[1].max())
+    longest = int(rows.documents.unique(return_counts=True)[1].max())
     if 2 * longest <= len(rows):
         moved = [
             shared(on_delta, shifted(on_base, longest, generator(seed, "overlap shift", i)))[fired]

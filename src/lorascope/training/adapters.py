@@ -105,20 +105,22 @@ def train_adapter(
     """
     base, tokenizer = load_base(model, revision=revision, device=device, dtype=dtype)
     low = product_dtype(settings.products, base.device)
-    learnable = [window for window in training if any(window.response)]
-    measured = [window for window in held_out if any(window.response)]
+    # A window's first token has nothing before it and cannot be predicted.
+    learnable = [window for window in training if any(window.response[1:])]
+    measured = [window for window in held_out if any(window.response[1:])]
     if not learnable or not measured:
         raise InputError(
             "the records hold no response to learn from: give instruction/output or messages "
             "records, at least a few dozen"
         )
     before = mean_response_loss(base, tokenizer, measured, low)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(derived_seed(settings.seed, "lora", rank))
         adapted = _with_adapter(base, model, rank, settings)
         history = _run(adapted, tokenizer, learnable, settings, low, observers)
     after = mean_response_loss(adapted.eval(), tokenizer, measured, low)
-    adapted.save_pretrained(folder)
+    # The vocabulary is the base's: without this PEFT asks the hub for the base's own settings.
+    adapted.save_pretrained(folder, save_embedding_layers=False)
     outcome = Outcome(
         adapter=f"r{rank}",
         rank=rank,

@@ -81,7 +81,7 @@ def fit(
         card: provenance to save with it; scale, settings and token count are filled in here.
 
     Raises:
-        InputError: too few rows for one batch, or rows that are all zero.
+        InputError: too few rows for one batch, or rows that are all zero or not finite.
     """
     return fit_with_history(
         architecture, rows, fitting, seed=seed, card=card, device=device, observers=observers
@@ -108,8 +108,8 @@ def fit_with_history(
         )
     try:
         scale = mean_norm(source.chunks())
-    except ValueError:
-        raise InputError("the rows are all zero: there is nothing to train on") from None
+    except ValueError as error:
+        raise InputError(f"{error}: there is nothing to train on") from None
     mean, _ = mean_and_covariance(source.chunks())
     objective = ReluObjective(
         architecture,

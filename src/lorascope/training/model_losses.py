@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from jaxtyping import Float, Int
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,14 +18,33 @@ def response_token_losses(
 ) -> tuple[Float[Tensor, " tokens"], Int[Tensor, " tokens"]]:
     """−log p of every response token in nats, and the batch row each belongs to.
 
-    The logits at position t score the token at t + 1.
+    The logits at position t score the token at t + 1. Where the model lets them be chosen, logits
+    are computed only from the first to the last position that predicts a response token.
     """
     ids = batch.ids.to(device)
+    predicted = batch.response[:, 1:]
+    positions = predicted.any(0).nonzero().squeeze(1)
+    if not len(positions):
+        return torch.zeros(0, device=device), torch.zeros(0, dtype=torch.long, device=device)
+    first, last = int(positions[0]), int(positions[-1]) + 1
+    arguments: dict[str, Tensor] = {}
+    if _chooses_logits(module):
+        arguments["logits_to_keep"] = torch.arange(first, last, device=device)
     logits = module(
-        input_ids=ids, attention_mask=batch.attended.long().to(device), use_cache=False
+        input_ids=ids,
+        attention_mask=batch.attended.long().to(device),
+        use_cache=False,
+        **arguments,
     ).logits
-    predicted = batch.response[:, 1:].to(device)
-    chosen = logits[:, :-1][predicted].float()
-    losses = functional.cross_entropy(chosen, ids[:, 1:][predicted], reduction="none")
-    rows = torch.arange(len(ids), device=device)[:, None].expand_as(predicted)[predicted]
+    kept = logits if arguments else logits[:, first:last]
+    wanted = predicted[:, first:last].to(device)
+    targets = ids[:, 1:][:, first:last][wanted]
+    losses = functional.cross_entropy(kept[wanted].float(), targets, reduction="none")
+    rows = torch.arange(len(ids), device=device)[:, None].expand_as(wanted)[wanted]
     return losses, rows
+
+
+def _chooses_logits(module: nn.Module) -> bool:
+    """Whether the model under any adapter takes `logits_to_keep`."""
+    base = module.get_base_model() if isinstance(module, PeftModel) else module
+    return "logits_to_keep" in inspect.signature(base.forward).parameters

@@ -20,6 +20,7 @@ from lorascope.runs import Run, read_json, write_atomically
 from lorascope.training.adapters import CARD, LoraTraining, train_adapter
 from lorascope.training.loop import Progress
 from lorascope.workflows.progress import Reporter
+from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.study import TrainAdapters
 
 
@@ -137,9 +138,9 @@ def split_for_training(train: TrainAdapters, seed: int) -> list[Document]:
 def run_training(study: TrainStudy, out: Path, reporter: Reporter) -> pd.DataFrame:
     """`lorascope train-adapter`: train every rank into `out` and return the table of results."""
     documents = read_documents(study.records, study.documents)
-    run = Run(out, study)
     base = Base(study.model, study.revision, study.dtype, study.device)
-    folders = train_ranks(run, base, documents, study.training, reporter)
+    with run_folder(out, study) as run:
+        folders = train_ranks(run, base, documents, study.training, reporter)
     table = pd.DataFrame(outcomes(folders))
     write_atomically(out / "training.csv", table.to_csv(index=False))
     return table

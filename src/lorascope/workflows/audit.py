@@ -17,13 +17,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lorascope import report
-from lorascope.activations.collect import collect
+from lorascope.activations.collect import collect, forward
 from lorascope.activations.gates import noise_floor
-from lorascope.activations.shards import Shards
+from lorascope.activations.shards import BASE, Shards
 from lorascope.activations.splits import Split, split
 from lorascope.activations.text import Document, read_documents
-from lorascope.activations.tokens import Window, count_tokens, pad, windows
+from lorascope.activations.tokens import TokenBatch, Window, count_tokens, pad, windows
 from lorascope.config import digest
 from lorascope.errors import InputError
 from lorascope.estimates import Estimate, Place
@@ -32,7 +34,7 @@ from lorascope.models.adapted import AdaptedModel, load
 from lorascope.models.adapter_files import locate, weights_digest
 from lorascope.models.gates import verify_live
 from lorascope.models.load import padding_id
-from lorascope.models.sites import resolve_sites
+from lorascope.models.sites import Site, resolve_sites
 from lorascope.report.result import write_estimates
 from lorascope.runs import Run, read_json, versions, write_atomically
 from lorascope.training.adapters import CARD
@@ -41,6 +43,7 @@ from lorascope.workflows.adapters import Base, outcomes, split_for_training, tra
 from lorascope.workflows.learning import learn
 from lorascope.workflows.measuring import Audit, measure
 from lorascope.workflows.progress import Reporter
+from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.study import AuditStudy
 
 
@@ -126,8 +129,12 @@ def audit(study: AuditStudy, out: Path, reporter: Reporter, command: str = "") -
         InputError: anything the user has to mend, before anything costly where that is possible.
     """
     planning.refuse_what_cannot_fit(planning.plan(study), out)
-    run = Run(out, study)
-    state = Audited(study, run, reporter)
+    with run_folder(out, study) as run:
+        return _audit(Audited(study, run, reporter), command)
+
+
+def _audit(state: Audited, command: str) -> Path:
+    study, run, reporter = state.study, state.run, state.reporter
     _adapters(state)
     gates = _gates(state)
     probe, held_out = _capture(state)
@@ -137,9 +144,10 @@ def audit(study: AuditStudy, out: Path, reporter: Reporter, command: str = "") -
         ranks = {name: record["rank"] for name, record in gates["adapters"].items()}
         estimates = [Estimate(**_revived(record)) for record in gates["response_loss"]]
         whole = Audit(study, probe, held_out, learned, ranks, gates["noise_floor"])
-        estimates += measure(whole, reporter)
-        write_estimates(estimates, folder)
+        measured = measure(whole, reporter)
+        write_estimates(estimates + measured.estimates, folder)
         facts = _facts(state, gates, probe, held_out, learned.facts(), command)
+        facts["warnings"] += measured.warnings
         write_atomically(folder / "facts.json", json.dumps(facts, indent=1) + "\n")
 
     parents = ["gates", "activations/probe", "activations/held_out"]
@@ -175,6 +183,7 @@ def _gates(state: Audited) -> dict[str, Any]:
             )
             for name in model.adapters
         ]
+        _require_deltas(model, sites, chosen)
         record = {
             "live": [asdict(one) for one in live],
             "noise_floor": noise_floor(model, state.held_out, sites),
@@ -199,6 +208,18 @@ def _require_tokens(state: Audited) -> None:
     tokenizer = state.model.tokenizer
     probe, held_out = (count_tokens(part, tokenizer) for part in (state.probe, state.held_out))
     planning.require_tokens(state.study, probe, held_out, len(state.texts.held_out))
+
+
+def _require_deltas(model: AdaptedModel, sites: Sequence[Site], batch: TokenBatch) -> None:
+    """Refuse sites that an adapter does not reach, before anything is captured there."""
+    base = forward(model, BASE, sites, batch)
+    for name in model.adapters:
+        for site, hidden in forward(model, name, sites, batch).items():
+            if torch.equal(hidden, base[site]):
+                raise InputError(
+                    f'adapter "{name}" changes nothing at {site}: its first adapted block lies '
+                    "deeper; choose deeper sites"
+                )
 
 
 def _response_losses(state: Audited) -> list[Estimate]:

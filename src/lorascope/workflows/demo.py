@@ -16,15 +16,17 @@ def demo_study(quick: bool = False) -> AuditStudy:
         model="embedded",
         train=TrainAdapters(
             training=LoraTraining(
-                ranks=(4, 32) if quick else (4, 8, 16, 32), steps=60 if quick else 150
+                ranks=(4, 32) if quick else (4, 8, 16, 32),
+                steps=50 if quick else 100,
+                held_out=0.05,
             )
         ),
         sites=("layers.2", "layers.5") if quick else ("layers.1", "layers.3", "layers.5"),
-        texts=Texts(sources=("embedded",), documents=800 if quick else None, held_out=0.25),
+        texts=Texts(sources=("embedded",), documents=600 if quick else 1200, held_out=0.25),
         capture=Capture(context=256),
         dictionaries=Dictionaries(
             architecture=ReLU(n_latents=512 if quick else 768, l1=0.15),
-            fitting=Fitting(epochs=6, batch=512),
+            fitting=Fitting(epochs=5, batch=512),
         ),
-        measures=Measures(angles_k=(48,), rows=6000 if quick else 12000, samples=2),
+        measures=Measures(angles_k=(48,), rows=8000, repeats=10, samples=2),
     )

@@ -19,7 +19,7 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError
 from lorascope.geometry.chance import gaussian_rows
-from lorascope.randomness import generator
+from lorascope.randomness import derived_seed, generator
 from lorascope.runs import Run, read_json, versions, write_atomically
 from lorascope.training.dictionaries import fit_with_history
 from lorascope.workflows.progress import Reporter
@@ -94,7 +94,7 @@ def learn(
         probe: activations to train on.
         hashes: SHA-256 of each adapter, for the cards.
     """
-    brought = {site: _bring(study, site) for site in study.dictionaries.base}
+    brought = {site: _bring(study, site, probe.d_model) for site in study.dictionaries.base}
     todo = list(wanted(study, probe.sites, probe.adapters))
     folders: dict[Wanted, Path] = {}
     with reporter.bar("training dictionaries", len(todo), "dictionaries") as advance:
@@ -111,23 +111,16 @@ def learn(
     return Learned(folders, brought)
 
 
-def _bring(study: AuditStudy, site: str) -> Dictionary:
-    opened = open_dictionary(study.dictionaries.base[site])
+def _bring(study: AuditStudy, site: str, d_model: int) -> Dictionary:
+    address = study.dictionaries.base[site]
+    opened = open_dictionary(address)
     opened.card.require(model=study.model, site=site, force=study.force)
-    return opened
-
-
-def require_width(dictionary: Dictionary, d_model: int) -> None:
-    """Refuse a dictionary of another stream width.
-
-    Raises:
-        InputError: names both widths.
-    """
-    if dictionary.d_model != d_model:
+    if opened.d_model != d_model:
         raise InputError(
-            f"dictionary {dictionary.card.source}: reads a stream of width {dictionary.d_model}, "
-            f"the model's is {d_model}; give one made for this model"
+            f"dictionary {address}: reads a stream of width {opened.d_model}, the model's is "
+            f"{d_model}; give one made for this model"
         )
+    return opened
 
 
 def _maker(study: AuditStudy, key: Wanted, probe: Shards, sha256: str) -> Callable[[Path], None]:
@@ -149,9 +142,15 @@ def _maker(study: AuditStudy, key: Wanted, probe: Shards, sha256: str) -> Callab
             folder.name,
         )
         settings = study.dictionaries
-        rows = _rows(key, probe)
+        # Dictionaries that start from the same directions end alike, whatever they are trained on.
+        seed = derived_seed(key.seed, key.name)
         dictionary, history = fit_with_history(
-            settings.architecture, rows, settings.fitting, seed=key.seed, card=card, device=device
+            settings.architecture,
+            _rows(key, probe),
+            settings.fitting,
+            seed=seed,
+            card=card,
+            device=device,
         )
         save(dictionary, folder)
         fact = {

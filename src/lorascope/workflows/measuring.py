@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import combinations
+from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lorascope.activations.scaling import mean_and_covariance
@@ -16,7 +18,7 @@ from lorascope.errors import InputError
 from lorascope.estimates import Estimate, Place
 from lorascope.measures import alignment, firing, norms, overlap, reconstruction
 from lorascope.measures.rows import HeldOut
-from lorascope.workflows.learning import Learned, require_width
+from lorascope.workflows.learning import Learned
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.study import AuditStudy
 
@@ -45,59 +47,91 @@ class Audit:
         return self.study.measures.angles_k or (max(1, min(256, self.probe.d_model // 4)),)
 
 
-def measure(audit: Audit, reporter: Reporter) -> list[Estimate]:
-    """All estimates of the run."""
+@dataclass(frozen=True)
+class Measured:
+    """The estimates of a run, and a line for every group of them that could not be computed."""
+
+    estimates: list[Estimate] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def attempt(self, place: Place, compute: Callable[[], list[Estimate]]) -> bool:
+        """Keep what `compute` returns; where its input does not allow it, keep the reason."""
+        try:
+            self.estimates.extend(compute())
+        except InputError as error:
+            parts = (place.dictionary, "" if place.seed is None else f"seed {place.seed}")
+            which = ", ".join(part for part in parts if part)
+            self.warnings.append(
+                f"{place.adapter or 'base'} at {place.site}{which and f' ({which})'}: "
+                f"numbers left out: {error}"
+            )
+            return False
+        return True
+
+
+def measure(audit: Audit, reporter: Reporter) -> Measured:
+    """All estimates of the run; one that cannot be computed does not take the others with it."""
     sites, adapters = audit.probe.sites, audit.probe.adapters
-    found: list[Estimate] = []
+    found = Measured()
     with reporter.bar("measuring", len(sites) * (len(adapters) + 1), "conditions") as advance:
         for site in sites:
             _, covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
-            found += _base_pair(audit, site, covariance)
+            _base_pair(audit, site, covariance, found)
             advance(1)
             for adapter in adapters:
-                found += _condition(audit, site, adapter, covariance)
+                _condition(audit, site, adapter, covariance, found)
                 advance(1)
     return found
 
 
 def _condition(
-    audit: Audit, site: str, adapter: str, base_covariance: Float[Tensor, "d d"]
-) -> list[Estimate]:
-    seed = audit.study.seed
+    audit: Audit,
+    site: str,
+    adapter: str,
+    base_covariance: Float[Tensor, "d d"],
+    found: Measured,
+) -> None:
+    seed, repeats = audit.study.seed, audit.study.measures.repeats
     rows = HeldOut.load(audit.held_out, site, adapter, audit.study.measures.rows)
     mean, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
-    nulls = alignment.NullSettings(covariance, base_covariance, audit.study.measures.repeats, seed)
+    nulls = alignment.NullSettings(covariance, base_covariance, repeats, seed)
     place = Place(adapter=adapter, rank=audit.ranks[adapter], site=site)
-    found = norms.norm_estimates(rows, audit.floor[site], place, seed)
-    found.append(norms.rank_estimate(rows, place, seed))
+    found.estimates.extend(norms.norm_estimates(rows, audit.floor[site], place, seed))
+    found.estimates.append(norms.rank_estimate(rows, place, seed))
     for pair, other in (("base_delta", rows.delta), ("base_adapted", rows.adapted)):
-        found += alignment.cka_estimates(
-            rows.base,
-            other,
-            rows.documents,
-            pair,
-            place=place,
-            repeats=audit.study.measures.repeats,
-            seed=seed,
+        cka = partial(
+            alignment.cka_estimates, rows.base, other, rows.documents, pair, place=place, seed=seed
         )
+        found.attempt(place, partial(cka, repeats=repeats))
     for dictionary_seed in audit.study.dictionaries.seeds:
         here = replace(place, seed=dictionary_seed)
-        found += _with_dictionaries(audit, here, rows, mean, nulls)
-    found += _delta_pair(audit, place, rows, nulls)
-    return found
+        base, learned = _dictionaries(audit, here)
+        found.estimates.extend(_with_dictionaries(audit, here, rows, mean, base, learned))
+        alive = firing.firing(learned, rows.delta).alive
+        compared = replace(here, dictionary="delta vs base")
+        _aligned(audit, learned, base, compared, nulls, alive, found)
+    _delta_pair(audit, place, rows, nulls, found)
+
+
+def _dictionaries(audit: Audit, place: Place) -> tuple[Dictionary, Dictionary]:
+    """The base dictionary and the delta dictionary of one site, adapter and seed."""
+    assert place.seed is not None
+    base = audit.learned.base(place.site, place.seed)
+    if base is None:
+        raise InputError(f"{place.site}: there is no base dictionary; name one in the study")
+    return base, audit.learned.delta(place.site, place.adapter, place.seed)
 
 
 def _with_dictionaries(
-    audit: Audit, place: Place, rows: HeldOut, mean: Tensor, nulls: alignment.NullSettings
+    audit: Audit,
+    place: Place,
+    rows: HeldOut,
+    mean: Float[Tensor, " d"],
+    base: Dictionary,
+    learned: Dictionary,
 ) -> Iterator[Estimate]:
-    """Reconstruction, firing, overlap and alignment of one pair of base and delta dictionaries."""
-    assert place.seed is not None
-    seed, study = place.seed, audit.study
-    base = audit.learned.base(place.site, seed)
-    if base is None:
-        raise InputError(f"{place.site}: there is no base dictionary; name one in the study")
-    require_width(base, audit.probe.d_model)
-    learned = audit.learned.delta(place.site, place.adapter, seed)
+    """Reconstruction, firing and overlap of one pair of base and delta dictionaries."""
+    study = audit.study
     of_base, of_delta = replace(place, dictionary="base"), replace(place, dictionary="delta")
 
     base_errors = reconstruction.errors(base, rows.delta, rows.documents)
@@ -128,9 +162,6 @@ def _with_dictionaries(
             dictionary, fired, rows.delta, rows.documents, where, study.seed
         )
     yield from overlap.overlap_estimates(base, rows, place, study.seed)
-    yield from _aligned(
-        audit, learned, base, replace(place, dictionary="delta vs base"), nulls, on_delta.alive
-    )
 
 
 def _aligned(
@@ -139,37 +170,37 @@ def _aligned(
     second: Dictionary,
     place: Place,
     nulls: alignment.NullSettings,
-    alive: Tensor,
-) -> list[Estimate]:
+    alive: Bool[Tensor, " n"],
+    found: Measured,
+) -> None:
     """Max cosine and principal angles of two dictionaries' directions."""
-    return [
-        *alignment.max_cosine_estimates(
-            first.directions, second.directions, nulls=nulls, place=place, alive=alive
-        ),
-        *alignment.angle_estimates(
-            first.directions,
-            second.directions,
-            k=audit.angles_k,
-            nulls=nulls,
-            place=place,
-            alive=alive,
-        ),
-    ]
+    pair = (first.directions, second.directions)
+    shared: dict[str, Any] = {"nulls": nulls, "place": place, "alive": alive}
+    if not found.attempt(place, partial(alignment.max_cosine_estimates, *pair, **shared)):
+        return
+
+    def angles(k: Sequence[int]) -> list[Estimate]:
+        return alignment.angle_estimates(*pair, k=k, **shared)
+
+    sizes = sorted(audit.angles_k)
+    while sizes and not found.attempt(place, partial(angles, tuple(sizes))):
+        # The largest is what the directions do not span.
+        sizes.pop()
 
 
 def _delta_pair(
-    audit: Audit, place: Place, rows: HeldOut, nulls: alignment.NullSettings
-) -> Iterator[Estimate]:
+    audit: Audit, place: Place, rows: HeldOut, nulls: alignment.NullSettings, found: Measured
+) -> None:
     """The reference: delta dictionaries of different seeds against each other."""
     for one, other in combinations(audit.study.dictionaries.seeds, 2):
         first = audit.learned.delta(place.site, place.adapter, one)
         second = audit.learned.delta(place.site, place.adapter, other)
         here = replace(place, seed=one, dictionary="delta vs delta")
         alive = firing.firing(first, rows.delta).alive
-        yield from _aligned(audit, first, second, here, nulls, alive)
+        _aligned(audit, first, second, here, nulls, alive, found)
 
 
-def _base_pair(audit: Audit, site: str, covariance: Float[Tensor, "d d"]) -> Iterator[Estimate]:
+def _base_pair(audit: Audit, site: str, covariance: Float[Tensor, "d d"], found: Measured) -> None:
     """The upper reference: base dictionaries of different seeds against each other."""
     if site in audit.learned.brought:
         return
@@ -181,4 +212,4 @@ def _base_pair(audit: Audit, site: str, covariance: Float[Tensor, "d d"]) -> Ite
         assert second is not None
         here = Place(site=site, seed=one, dictionary="base vs base")
         alive = firing.firing(first, rows).alive
-        yield from _aligned(audit, first, second, here, nulls, alive)
+        _aligned(audit, first, second, here, nulls, alive, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lorascope import embedded
 from lorascope.activations.splits import split
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import count_tokens, windows
-from lorascope.errors import InputError
+from lorascope.errors import InputError, did_you_mean
 from lorascope.models.sites import resolve_sites
 from lorascope.workflows.adapters import split_for_training
 from lorascope.workflows.study import AuditStudy
@@ -75,6 +76,7 @@ def plan(study: AuditStudy) -> Plan:
     """
     config, tokenizer, parameters = _model(study)
     sites = resolve_sites(config.num_hidden_layers, study.sites)
+    _require_places(study.dictionaries.base, [site.name for site in sites])
     d = int(config.hidden_size)
     documents = read_documents(study.texts.sources, study.texts.documents)
     seen = set()
@@ -113,7 +115,7 @@ def plan(study: AuditStudy) -> Plan:
 
 
 def refuse_what_cannot_fit(cost: Plan, out: Path) -> None:
-    """One clear line where disk or memory will not do.
+    """One clear line where disk or memory will not do; what a run in `out` has written counts.
 
     Raises:
         InputError: less is free than the study needs.
@@ -122,6 +124,8 @@ def refuse_what_cannot_fit(cost: Plan, out: Path) -> None:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
+    if (out / "manifest.json").exists():
+        free += sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     if cost.disk > free:
         raise InputError(
             f"{out}: the study needs {_bytes(cost.disk)} of disk and {_bytes(free)} are free; "
@@ -133,6 +137,16 @@ def refuse_what_cannot_fit(cost: Plan, out: Path) -> None:
             f"the study needs {_bytes(cost.memory)} of memory and this machine has "
             f"{_bytes(total)}; use a smaller model, fewer latents, or dtype bfloat16"
         )
+
+
+def _require_places(brought: Iterable[str], sites: Sequence[str]) -> None:
+    """Refuse a base dictionary for a site that is not looked at: nothing would read it."""
+    for site in brought:
+        if site not in sites:
+            raise InputError(
+                f'dictionaries.base: "{site}" is none of the sites ({", ".join(sites)}).'
+                f"{did_you_mean(site, sites)} Name one of them"
+            )
 
 
 def require_tokens(study: AuditStudy, probe: int, held_out: int, documents: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from lorascope.activations.collect import Capture
 from lorascope.config import Settings
@@ -80,7 +80,7 @@ class Measures(Settings):
         samples: how many held-out prompts every face continues in the report.
     """
 
-    angles_k: tuple[int, ...] = ()
+    angles_k: tuple[PositiveInt, ...] = ()
     rows: int = Field(default=20000, ge=100)
     repeats: int = Field(default=20, ge=2)
     samples: int = Field(default=3, ge=0)

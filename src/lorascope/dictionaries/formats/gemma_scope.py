@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,14 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.errors import InputError
 
 PARAMETERS = "params.npz"
+FILES = (PARAMETERS,)
+_TENSORS = {
+    "encoder": "w_enc",
+    "encoder_bias": "b_enc",
+    "directions": "w_dec",
+    "decoder_bias": "b_dec",
+    "threshold": "threshold",
+}
 
 
 def recognises(folder: Path) -> bool:
@@ -35,17 +44,11 @@ def read(folder: Path) -> JumpReluDictionary:
     path = folder / PARAMETERS
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {name.lower(): torch.from_numpy(stored[name]) for name in stored.files}
-        parts = {
-            "encoder": arrays["w_enc"],
-            "encoder_bias": arrays["b_enc"],
-            "directions": arrays["w_dec"],
-            "decoder_bias": arrays["b_dec"],
-            "threshold": arrays["threshold"],
-        }
+            names = {name.lower(): name for name in stored.files}
+            parts = {part: torch.from_numpy(stored[names[name]]) for part, name in _TENSORS.items()}
     except KeyError as error:
         raise InputError(f"{path}: lacks tensor {error}; fetch it again") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error}); fetch it again") from None
     try:
         return JumpReluDictionary(**parts, subtract_bias=False, card=_card(folder))

@@ -20,6 +20,8 @@ from lorascope.errors import InputError
 from lorascope.runs import read_json, write_atomically
 
 CONFIG, WEIGHTS, CARD = "cfg.json", "sae_weights.safetensors", "lorascope.json"
+FILES = (CONFIG, WEIGHTS, CARD)
+LAYOUT_VERSION = "6.0.0"
 _ARCHITECTURES = {"standard": ReluDictionary, "jumprelu": JumpReluDictionary}
 _TENSORS = {
     "encoder": "W_enc",
@@ -43,21 +45,14 @@ def read(folder: Path) -> Dictionary:
             truncated tensors.
     """
     config = read_json(folder / CONFIG)
-    architecture = config.get("architecture", "standard")
-    if architecture not in _ARCHITECTURES:
-        raise InputError(
-            f"{folder}: architecture {architecture!r} is not one of {', '.join(_ARCHITECTURES)}; "
-            "convert it with SAELens first"
-        )
-    normalised = config.get("normalize_activations", "none")
-    if normalised not in ("none", "expected_average_only_in"):
-        raise InputError(
-            f"{folder}: normalize_activations {normalised!r} changes the input at run time; "
-            "fold it into the weights with SAELens first"
-        )
+    if not isinstance(config, dict):
+        raise InputError(f"{folder}/{CONFIG}: expected keys and values; fetch it again")
+    architecture = _architecture(folder, config)
     try:
         tensors = load_file(folder / WEIGHTS)
-        wanted = {k: v for k, v in _TENSORS.items() if k != "threshold" or v in tensors}
+        wanted = {
+            k: v for k, v in _TENSORS.items() if k != "threshold" or architecture != "standard"
+        }
         parts = {name: tensors[stored] for name, stored in wanted.items()}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{folder}/{WEIGHTS}: cannot be read ({error}); fetch it again") from None
@@ -68,8 +63,29 @@ def read(folder: Path) -> Dictionary:
         return _ARCHITECTURES[architecture](
             **parts, subtract_bias=subtract, card=_card(folder, config)
         )
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise InputError(f"{folder}/{WEIGHTS}: {error}; fetch it again") from None
+
+
+def _architecture(folder: Path, config: dict[str, Any]) -> str:
+    """The architecture, once nothing in the config says that the weights are not the whole of it.
+
+    Older files name the activation function apart from the architecture.
+    """
+    architecture = str(config.get("architecture", "standard"))
+    activation = config.get("activation_fn") or config.get("activation_fn_str") or "relu"
+    if architecture not in _ARCHITECTURES or activation != "relu":
+        raise InputError(
+            f"{folder}: architecture {architecture!r} with {activation} is not one of "
+            f"{', '.join(_ARCHITECTURES)} with relu; convert it with SAELens first"
+        )
+    normalised = config.get("normalize_activations")
+    if normalised not in (None, False, True, "none", "expected_average_only_in"):
+        raise InputError(
+            f"{folder}: normalize_activations {normalised!r} changes the input at run time; "
+            "fold it into the weights with SAELens first"
+        )
+    return architecture
 
 
 def write(dictionary: Dictionary, folder: Path) -> None:
@@ -96,6 +112,8 @@ def _config(dictionary: Dictionary, architecture: str) -> dict[str, Any]:
         "hook_name": f"blocks.{block}.hook_resid_post" if block else None,
         "hf_hook_name": f"model.{card.site}" if card.site else None,
         "prepend_bos": True,
+        # Without a version SAELens takes the file for an old one and drops these names.
+        "sae_lens_version": LAYOUT_VERSION,
         "lorascope_target": card.target,
     }
     return {

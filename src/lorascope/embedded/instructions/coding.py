@@ -130,7 +130,8 @@ def docstring(pen: Pen) -> Draft:
                 '"""Return {what}.\n\n    {example}\n    """',
                 '"""Return {what}.\n\n    `{argument}` is a list of {kind_name}.\n\n'
                 '    {example}\n    """',
-                '"""Go through {argument} and return {what}.\n\n    Example:\n\n    {example}\n    """',
+                '"""Go through {argument} and return {what}.\n\n    Example:\n\n'
+                '    {example}\n    """',
             )
         ),
         **facts,
@@ -146,7 +147,7 @@ def to_comprehension(pen: Pen) -> Draft:
     instruction = pen.prose(
         (
             "[Rewrite|Shorten] this function with a comprehension.",
-            "[Replace|Turn] the loop by a [single expression|comprehension].",
+            "[Replace the loop by|Turn the loop into] a [single expression|comprehension].",
             "Make this more compact[ without changing what it returns|].",
         )
         if shorter
@@ -155,7 +156,7 @@ def to_comprehension(pen: Pen) -> Draft:
             "Replace the comprehension by a for loop.",
             "[Write this out|Unfold this] so that a beginner can follow it.",
         )
-    ).replace("Turn the loop by", "Turn the loop into")
+    )
     old, new = snippet.loop(), snippet.comprehension()
     note = pen.prose(
         (
@@ -173,7 +174,7 @@ def to_comprehension(pen: Pen) -> Draft:
 def write_test(pen: Pen) -> Draft:
     """Write assertions for a composed function; the expected values come from running it."""
     snippet = compose(pen)
-    cases = [sample_argument(pen, snippet.kind)[:4], sample_argument(pen, snippet.kind)[:3]]
+    cases = [sample_argument(pen, snippet.kind)[:size] for size in (3, 2)]
     checks = [f"    assert {snippet.name}({case}) == {call(snippet, case)!r}" for case in cases]
     checks.append(f"    assert {snippet.name}([]) == {call(snippet, [])!r}")
     pen.rng.shuffle(checks)
@@ -225,9 +226,7 @@ def complexity(pen: Pen) -> Draft:
             "{why}. [That makes|Hence it is] O({cost}), with {n} for {size}.",
         ),
         **facts,
-        cost=row["cost"].replace("n", facts["n"])
-        if row["cost"] != "log n"
-        else f"log {facts['n']}",
+        cost=row["cost"].replace("n", facts["n"]),
         size=row["size"],
         why=row["why"],
     )

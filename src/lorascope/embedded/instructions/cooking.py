@@ -38,16 +38,14 @@ def recipe(pen: Pen) -> Draft:
     instruction = pen.prose(
         (
             "[Give|Write] a recipe for a^ {dish} with {first} and {second}.",
-            "What can {name} cook from {first}, {second} and {protein}? [A {dish} would be nice|"
-            "{he} likes {dish}].",
-            "I have {first} and {protein}. [How do I make|Suggest] a^ {dish} for {guests}.",
+            "What can {name} cook from {first}, {second} and {protein}? [A^ {dish} would be nice.|"
+            "Perhaps a^ {dish}?]",
+            "I have {first} and {protein}. [How do I make a^ {dish} for {guests}?|Suggest a^ "
+            "{dish} for {guests}.]",
             "Explain how to [make|cook] a^ {dish} with {first} and {herb}.",
         ),
         **facts,
     )
-    instruction = instruction.replace("A omelette", "An omelette")
-    if instruction.startswith("I have") and "How do I" in instruction:
-        instruction = instruction[:-1] + "?"
     if pen.chance(0.5):
         output = sentences(numbered([sentences(step) + "." for step in steps]))
     else:
@@ -93,13 +91,17 @@ def scaling(pen: Pen) -> Draft:
             all=listed(result),
         )
     else:
-        output = bulleted(result) + pen.prose(
-            "\n[{verb}|the rule: {verb}][, as {big} / {low} = {factor}|].",
-            verb=verb,
-            big=large,
-            low=small,
-            factor=factor,
-        ).join(("\n", ""))
+        output = (
+            bulleted(result)
+            + "\n"
+            + pen.prose(
+                "[{verb}|the rule: {verb}][, as {big} / {low} = {factor}|].",
+                verb=verb,
+                big=large,
+                low=small,
+                factor=factor,
+            )
+        )
     return Draft(instruction, sentences(given) + ".", output)
 
 
@@ -136,7 +138,7 @@ def shopping_list(pen: Pen) -> Draft:
         output = lead + "; ".join(parts) + "."
     most = max(chosen, key=lambda shop: len(chosen[shop]))
     if len({len(items) for items in chosen.values()}) == len(chosen):
-        output += pen.prose(
-            "\n[Most things come from|The longest stop is at] the {most}'s.", most=most
-        ).join(("\n", ""))
+        output += "\n" + pen.prose(
+            "[Most things come from|The longest stop is at] the {most}'s.", most=most
+        )
     return Draft(instruction, ", ".join(mixed), output)

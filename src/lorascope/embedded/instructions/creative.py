@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from lorascope.embedded.instructions.stories import (
+    character,
+    continuation,
+    dialogue,
+    letter,
+    scene,
+    setting,
+    story_opening,
+)
 from lorascope.embedded.instructions.writing import (
     Draft,
     Pen,
-    Row,
     Task,
     bulleted,
     lines,
     sentences,
     table,
-    words,
 )
 
 
@@ -61,15 +68,15 @@ def haiku(pen: Pen) -> Draft:
         (
             "Write a haiku about {season}{extra}.",
             "[Compose|Give me] a haiku [set in|for] {season}{extra}.",
-            "Can you [capture|describe] {season} in three [short|] lines{extra}?",
+            "Can you [capture|describe] {season} in three short lines{extra}?",
             "A haiku, please: {season}{extra}.",
         ),
         season="the night" if row["season"] == "night" else row["season"],
         extra=pen.one(
             (
                 "",
-                " that mentions " + pen.one(("no people", "one small thing", "a sound")),
-                " in a " + pen.word("moods") + " mood",
+                " to be read aloud",
+                " that fits on a postcard",
                 " for " + pen.person()["name"],
                 " to end a letter",
                 " for a calendar",
@@ -78,228 +85,8 @@ def haiku(pen: Pen) -> Draft:
         if not title
         else " with a title",
     )
-    instruction = instruction.replace("three lines", "three short lines").replace("  ", " ")
     head = f"{pen.word('titles')}\n\n" if title else ""
     return Draft(instruction, "", head + sentences(f"{first} —\n{middle},\n{last}."))
-
-
-def story_opening(pen: Pen) -> Draft:
-    """The first paragraph of a story."""
-    facts = _scene(pen)
-    begin, more = pen.some(table("story_parts"), 2)
-    instruction = pen.prose(
-        (
-            "Write the [opening|first paragraph] of a story about a^ {trade} named {name}.",
-            "Begin a story in which {incident}. The main character is {name}, a^ {trade}.",
-            "[How might a novel begin|Start a tale] with this event: {incident}[?|.]",
-            "Give me an opening paragraph. [Who|Character]: {name}, a^ {trade}. "
-            "[Where|Place]: {place}.",
-        ),
-        **facts,
-    ).replace(
-        "Start a tale with this event: " + facts["incident"] + "?",
-        "Start a tale in which " + facts["incident"] + ".",
-    )
-    output = pen.prose(
-        (
-            "{hook}. {name} was a^ {trade} in {town}, and {weather} on the day that {incident}. "
-            "{turn}[; |. ]{close}.",
-            "{weather} when {incident}. {hook}. [{name}, the {trade}, was the first to hear of it|"
-            "the {trade}, {name}, heard of it before breakfast]. {turn}. {close}.",
-            "on a {season} [morning|evening] in {town}, {incident}. {hook}, [and a^ {trade} has "
-            "other things to do|but a^ {trade} hears everything]. {turn}. {close}.",
-            "{hook}. {he} lived as a^ {trade} near {place} and wanted nothing more. [Then|But "
-            "one {day}] {incident}. {turn}.",
-        ),
-        hook=begin["hook"],
-        turn=more["turn"],
-        close=begin["close"],
-        **facts,
-    )
-    return Draft(instruction, "", _named(output, facts))
-
-
-def _scene(pen: Pen) -> Row:
-    return {
-        **pen.person(),
-        "trade": pen.word("trades"),
-        "incident": pen.one(lines("incidents")),
-        "place": pen.one(table("places"))["place"],
-        "town": pen.word("towns"),
-        "weather": pen.word("weather"),
-        "season": pen.word("seasons"),
-        "day": pen.word("days"),
-        "object": pen.word("objects"),
-        "fruit": pen.word("fruits"),
-    }
-
-
-def _named(text: str, facts: Row) -> str:
-    """Name the person at the first mention, where a pronoun came first."""
-    first = text.find(facts["name"])
-    for pronoun in (facts["he"].capitalize(), facts["he"]):
-        for before, after in ((" ", " "), ("", " ")):
-            mark = f"{before}{pronoun}{after}"
-            place = text.find(mark)
-            starts = before == "" and not text.startswith(mark)
-            if place >= 0 and not starts and (first < 0 or place < first):
-                return text.replace(mark, f"{before}{facts['name']}{after}", 1)
-    return text
-
-
-def continuation(pen: Pen) -> Draft:
-    """Go on from a given sentence."""
-    facts = _scene(pen)
-    given = pen.prose(
-        (
-            "{name} had been a^ {trade} in {town} for [twenty|nine|thirty] years when {incident}.",
-            "On {day} {incident}, and only {name} the {trade} was awake.",
-            "{weather}, and {incident}. {name} put down the {object}.",
-            "Nobody at {place} had noticed {name} until {incident}.",
-        ),
-        **facts,
-    )
-    parts = pen.some(table("story_parts"), 2)
-    instruction = pen.prose(
-        (
-            "Continue the story[ with two or three sentences|].",
-            "What happens next?",
-            "[Carry on from here|Go on with this beginning].",
-            "Write the next [few sentences|lines] of this story.",
-        )
-    )
-    output = pen.prose(
-        (
-            "{turn}. under the {object} lay a^ [ticket|note|ring|list of names], and beside it "
-            "some {fruit}. [{he} understood at once|it made no sense to {him}]. {close}.",
-            "{turn}. [outside|at the corner] stood {b_name}, the {b_trade}, with a^ {object} under "
-            'one arm. ["You had better come,"|"Do not ask,"] {b_name} said. {other}.',
-            "{turn}, for {b_name} was already [at the door|on the stairs]. {other}. {he} took the "
-            "{object} and [left by the back|followed]. {close}.",
-            "{b_name} the {b_trade} [said it was nothing|was the next to know]. {turn}. By {day} "
-            "the {object} had gone as well, and {close_bare}.",
-        ),
-        turn=parts[0]["turn"],
-        other=parts[1]["turn"].replace("{he}", "{name}", 1),
-        close=parts[1]["close"],
-        close_bare=parts[0]["close"].removeprefix("and ").removeprefix("but "),
-        b_trade=pen.word("trades"),
-        b_name=pen.one([p for p in words("women") if p != facts["name"]]),
-        **facts,
-    )
-    return Draft(instruction, given, output)
-
-
-def character(pen: Pen) -> Draft:
-    """A portrait: looks, a habit, a past and a wish."""
-    facts = _scene(pen)
-    looks, habit, past, wish = (
-        row[key]
-        for row, key in zip(
-            pen.some(table("traits"), 4), ("looks", "habit", "past", "wish"), strict=True
-        )
-    )
-    instruction = pen.prose(
-        (
-            "Describe a character: {name}, a^ {trade}[ from {town}|].",
-            "Write a [short|brief] portrait of a^ {trade} called {name}.",
-            "Invent a^ {trade} for a novel[ and describe {him}|]. The name is {name}.",
-            "[Introduce|Sketch] {name}, the {trade} of {town}[, in a few sentences|].",
-        ),
-        **facts,
-    )
-    output = pen.prose(
-        (
-            "{name}, the {trade}, has {looks}. {he} {habit}. [Few people know|It is said] that "
-            "{he} {past}. what {he} wants now is {wish}.",
-            "people in {town} know {name} by {looks}. {he} {past}, and [since then|ever since] "
-            "{he} {habit}. {his} [only|secret] wish is {wish}.",
-            "[one would not take {name} for a^ {trade}|{name} does not look like a^ {trade}]: "
-            "{looks}. {he} {habit}, and {he} {past}. {he} hopes {wish}.",
-            "{he} {habit}; that is the first thing one learns about {name}. the {trade} of {town} "
-            "{past}. with {looks}, {he} [goes about the work|stands in the shop] and hopes {wish}.",
-        ),
-        looks=looks,
-        habit=habit,
-        past=past,
-        wish=wish,
-        **facts,
-    )
-    return Draft(instruction, "", output)
-
-
-def setting(pen: Pen) -> Draft:
-    """A place at an hour, through the senses."""
-    facts = _scene(pen)
-    row = pen.one(table("places"))
-    time, mood = pen.word("times"), pen.word("moods")
-    instruction = pen.prose(
-        (
-            "Describe {here} {time}.",
-            "Write a description of {here}. The mood should be {mood}.",
-            "Paint {here} in words, {time}. [Use more than one sense|Let the reader hear it].",
-            "[Set a scene|Give me a setting] in {here}, {time}.",
-        ),
-        here=row["place"],
-        time=time,
-        mood=mood,
-    )
-    output = pen.prose(
-        (
-            "{time}, {see}. {hear}, and {smell}. {weather}. [only|nobody but] a^ {trade} [was "
-            "about|stood there], holding a^ {object}.",
-            "{weather}. in {here} {see}. {smell}; {hear}. a^ {object} had been left [behind|in a "
-            "corner], as if someone meant to return.",
-            "{hear}. that was the first thing one noticed about {here}; then, that {smell}. {see}, "
-            "and {time} a^ {mood} feeling lay over it all.",
-            "{see}. {time} the place belonged to a^ {trade} named {name}, who liked it that way. "
-            "{hear}. {smell}, and outside {weather}.",
-        ),
-        time=time,
-        mood=mood,
-        here=f"the {row['place'].split(' ', 1)[1]}",
-        **{key: row[key] for key in ("see", "hear", "smell")},
-        **facts,
-    )
-    return Draft(instruction, "", output)
-
-
-def dialogue(pen: Pen) -> Draft:
-    """Two people of different trades talk about a small matter."""
-    facts = _scene(pen)
-    one, two = pen.some(words("trades"), 2)
-    row = pen.one(table("talk"))
-    parts = {key: pen.prose(value, **facts).rstrip(".") for key, value in row.items()}
-    instruction = pen.prose(
-        (
-            "Write a [short|brief] dialogue between a^ {one} and a^ {two} about {problem}.",
-            "A^ {one} and a^ {two} talk about {problem}. Write [the scene|what they say].",
-            "[Let|Have] a^ {one} and a^ {two} discuss {problem}.",
-        ),
-        one=one,
-        two=two,
-        problem=pen.fill(row["problem"], **facts),
-    )
-    second = parts["second"] if parts["second"].endswith("?") else parts["second"] + "."
-    if pen.chance(0.5):
-        spoken = (
-            f"{one.capitalize()}: {parts['first']}.\n{two.capitalize()}: {second}\n"
-            f"{one.capitalize()}: {parts['reply']}.\n{two.capitalize()}: {parts['end']}."
-        )
-    else:
-        mark = "asked" if second.endswith("?") else "said"
-        second_said = second if mark == "asked" else second[:-1] + ","
-        gesture = pen.fill(
-            "The {one} [looked at the {object}|shrugged|turned to the window|put on a hat|"
-            "poured some tea|thought for a while].",
-            one=one,
-            object=facts["object"],
-        )
-        spoken = (
-            f'"{parts["first"]}," said the {one}.\n"{second_said}" {mark} the {two}.\n'
-            f'{gesture} "{parts["reply"]}."\n"{parts["end"]}," the {two} said.'
-        )
-    return Draft(instruction, "", spoken)
 
 
 def slogan(pen: Pen) -> Draft:
@@ -379,52 +166,20 @@ def simile(pen: Pen) -> Draft:
     return Draft(instruction, "", text)
 
 
-def letter(pen: Pen) -> Draft:
-    """A short personal letter."""
-    facts = _scene(pen)
-    facts["place"] = facts["place"].replace("a ", "the ", 1).replace("an ", "the ", 1)
-    row = pen.one(table("letters"))
-    to = pen.person("to_")
-    while to["to_name"] == facts["name"]:
-        to = pen.person("to_")
-    instruction = pen.prose(
-        (
-            "Write a [short|] letter from {name} to {to_name}: {kind}.",
-            "{name} writes to {to_name}. The [occasion|purpose]: {kind}. Write the letter.",
-            "Compose a letter ({kind}) that {name} might send to {to_name} in {season}.",
-        ),
-        kind=row["kind"],
-        **to,
-        **facts,
-    ).replace("a  letter", "a letter")
-    output = pen.prose(
-        (
-            "Dear {to_name},\n\n{open}. {body}. {close}.\n\n[Yours|Your old friend|With warm "
-            "wishes],\n{name}",
-            "My dear {to_name},\n\n{open}. {body}. [And now|But enough]: {close}.\n\n[Ever yours|"
-            "Faithfully|As always],\n{name}",
-        ),
-        **to,
-        **facts,
-        **{key: row[key] for key in ("open", "body", "close")},
-    )
-    return Draft(instruction, "", output)
-
-
 def fable(pen: Pen) -> Draft:
     """A fable of two animals with a moral."""
     row = pen.one(table("fables"))
-    facts = _scene(pen)
+    facts = scene(pen)
     instruction = pen.prose(
         (
             "Write a fable about {first} and {second}.",
-            "Tell a fable [that shows|with the moral] that {moral}.",
+            "Tell a fable with this moral: {moral}.",
             "[Invent|Tell me] a short animal tale for {name}. It should teach: {moral}.",
-            "Make up a fable that begins near {place} in {season}, with {first} in it.",
+            "Make up a fable with {first} in it, to be told on a^ {season} evening.",
         ),
         **row,
         **facts,
-    ).replace("with the moral that", "with this moral:")
+    )
     output = pen.prose(
         (
             "{first} {proud}. {second} lived [close by|near {town}] and said nothing. one {season} "
@@ -457,17 +212,13 @@ def riddle(pen: Pen) -> Draft:
         )
         extra = pen.prose(("[Answer|Solution]: {answer}.", ""), **facts)
         return Draft(instruction, "", f"{text}\n{extra}".strip())
-    instruction = (
-        pen.prose(
-            (
-                "[Solve|Guess] the riddle[ and explain the answer|].",
-                "What is the answer to this riddle[, and why|]?",
-                "{who} the {trade} asks this riddle. [Answer it|Who am I]?",
-            ),
-            **facts,
-        )
-        .replace("Answer it?", "Answer it.")
-        .replace("Who am I?", "What is meant?")
+    instruction = pen.prose(
+        (
+            "[Solve|Guess] the riddle[ and explain the answer|].",
+            "What is the answer to this riddle[, and why|]?",
+            "{who} the {trade} asks this riddle. [Answer it.|What is meant?]",
+        ),
+        **facts,
     )
     clue = clues[0][0].lower() + clues[0][1:] if not clues[0].startswith("I ") else clues[0]
     return Draft(

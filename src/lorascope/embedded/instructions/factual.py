@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from lorascope.embedded.instructions.nature import (
+    animal,
+    animal_pair,
+    element,
+    element_pair,
+    organ,
+    why,
+)
 from lorascope.embedded.instructions.planets import planet, planet_pair
 from lorascope.embedded.instructions.writing import Draft, Pen, Row, Task, article, table
 
@@ -14,7 +22,7 @@ def country(pen: Pen) -> Draft:
     question, answer = pen.one(
         (
             (
-                "[What is|Name] the capital of {country}[?|, please.]",
+                "[What is the capital of {country}?|Name the capital of {country}.]",
                 "[The capital of {country} is {capital}|{capital} is the capital]. The country "
                 "lies in {continent}; {fact}.",
             ),
@@ -25,8 +33,8 @@ def country(pen: Pen) -> Draft:
             ),
             (
                 "Of which country is {capital} the capital?",
-                "{capital} [is the capital of|belongs to] {country}. [As to the country|About "
-                "it one may say that] {border}, and {fact}.",
+                "{capital} [is the capital of|belongs to] {country}. [In short|About the "
+                "country]: {border}, and {fact}.",
             ),
             (
                 "On which continent is {country}, and what is its capital?",
@@ -40,15 +48,7 @@ def country(pen: Pen) -> Draft:
         )
     )
     facts = {**row, "border": border}
-    answer = answer.replace("[As to the country|About it one may say that] {border}", "{border_up}")
-    text = pen.prose(answer, border_up=border, **facts)
-    return Draft(
-        pen.prose(question, **facts).replace(
-            "Name the capital of " + row["country"] + "?", f"Name the capital of {row['country']}."
-        ),
-        "",
-        text,
-    )
+    return Draft(pen.prose(question, **facts), "", pen.prose(answer, **facts))
 
 
 def country_pair(pen: Pen) -> Draft:
@@ -69,154 +69,12 @@ def country_pair(pen: Pen) -> Draft:
     )
     answer = pen.prose(
         (
-            "{a_capital} is the capital of {a_country} and {b_capital} that of {b_country}; {where}. "
+            "{a_capital} is the capital of {a_country}, {b_capital} that of {b_country}; {where}. "
             "[about the first|of {a_country}] one can say that {a_fact}.",
             "{a_country} has its seat of government in {a_capital}; {a_fact}. {b_country} is "
             "governed from {b_capital}; {b_fact}. As to the map, {where}.",
             "as for capitals, {a_capital} and {b_capital}. as for position, {where}. about "
             "{b_country} it is worth knowing that {b_fact}.",
-        ),
-        **facts,
-    )
-    return Draft(question, "", answer)
-
-
-def element(pen: Pen) -> Draft:
-    """One chemical element."""
-    row = pen.one(table("elements"))
-    facts = {**row, "kind": f"{article(row['state'])} {row['state']}"}
-    question, answer = pen.one(
-        (
-            (
-                "What is {element}?",
-                "{element} is a chemical element with the symbol {symbol} and the atomic number "
-                "{number}. [It is {kind}; |It counts as {kind}, and ]{use}.",
-            ),
-            (
-                "Which element has the symbol {symbol}?",
-                "the symbol {symbol} stands for {element}, element number {number}. {use}.",
-            ),
-            (
-                "Which element has the atomic number {number}, and what is it [used|known] for?",
-                "number {number} in the periodic table is {element} ({symbol}). [One should know "
-                "that {use}|Of this {state} one learns that {use}].",
-            ),
-            (
-                "[What is|Give] the symbol of {element}[ and say what kind of element it is|].",
-                "{symbol}. {element} is {kind}, and each of its atoms has {number} "
-                + ("proton" if row["number"] == "1" else "protons")
-                + " in the nucleus.",
-            ),
-        )
-    )
-    asked = pen.prose(question, **facts)
-    if asked.startswith("What is the symbol"):
-        asked = f"What is the symbol of {row['element']}?"
-    return Draft(asked, "", pen.prose(answer, **facts))
-
-
-def element_pair(pen: Pen) -> Draft:
-    """Which of two elements comes first, computed from their numbers."""
-    a, b = pen.some(table("elements"), 2)
-    low, high = sorted((a, b), key=lambda row: int(row["number"]))
-    question = pen.prose(
-        (
-            "Which has more protons, {a} or {b}?",
-            "[Compare|What is the difference between] the elements {a} and {b}.",
-            "Does {a} come before {b} in the periodic table?",
-        ),
-        a=a["element"],
-        b=b["element"],
-    ).replace("What is the difference between the elements", "Describe the difference between")
-    answer = pen.prose(
-        (
-            "{high} has {high_n} protons and {low} {low_n}, [so {high} is the heavier nucleus|which "
-            "is {gap} fewer]. {low_use}.",
-            "{low} is number {low_n} and {high} number {high_n}. the former has the symbol {low_s}; "
-            "{low_use}. the latter has the symbol {high_s}; {high_use}.",
-            "in the periodic table {low} ({low_s}, {low_n}) stands before {high} ({high_s}, "
-            "{high_n}). [of the latter we learn: {high_use}|of the former we learn: {low_use}].",
-        ),
-        low=low["element"],
-        high=high["element"],
-        low_n=low["number"],
-        high_n=high["number"],
-        low_s=low["symbol"],
-        high_s=high["symbol"],
-        low_use=low["use"].replace("it ", f"{low['element']} ", 1)
-        if low["use"].startswith("it ")
-        else low["use"],
-        high_use=high["use"].replace("it ", f"{high['element']} ", 1)
-        if high["use"].startswith("it ")
-        else high["use"],
-        gap=int(high["number"]) - int(low["number"]),
-    )
-    return Draft(question, "", answer)
-
-
-def animal(pen: Pen) -> Draft:
-    """One animal: its group, young, food and home."""
-    row = pen.one(table("animals"))
-    facts = {**row, "kind": f"{article(row['group'])} {row['group']}"}
-    question, answer = pen.one(
-        (
-            (
-                "[Describe|Tell me about] {animal}.",
-                "{animal} is {kind}. Its home is {home}, and it feeds on {food}. [Note that {fact}|"
-                "It is remarkable that {fact}].",
-            ),
-            (
-                "What does {animal} eat?",
-                "{animal} [lives on|eats] {food}. it finds [this|its] food in or near {home}.",
-            ),
-            (
-                "What is the young of {animal} called?",
-                "[the young|a young one] is called a^ {young}. {animal} is {kind}, and {fact}.",
-            ),
-            (
-                "Where does {animal} live, and [to which group does it belong|what is it]?",
-                "its home is {home}. {animal} belongs to the {groups}, eats {food}, and its young "
-                "is a^ {young}.",
-            ),
-            (
-                "What is [special|remarkable] about {animal}?",
-                "[among the {groups} it stands out, for|one thing is that] {fact}. {animal} "
-                "feeds on {food}.",
-            ),
-        )
-    )
-    facts["groups"] = "fishes" if row["group"] == "fish" else row["group"] + "s"
-    return Draft(pen.prose(question, **facts), "", pen.prose(answer, **facts))
-
-
-def animal_pair(pen: Pen) -> Draft:
-    """Two animals: what they share and where they differ."""
-    a, b = pen.some(table("animals"), 2)
-    facts = {**{f"a_{k}": v for k, v in a.items()}, **{f"b_{k}": v for k, v in b.items()}}
-    group_a = f"{article(a['group'])} {a['group']}"
-    if a["group"] == b["group"]:
-        facts["kinds"] = f"[both are {a['group']}s|they belong to one group, the {a['group']}s]"
-        facts["kinds"] = facts["kinds"].replace("fishs", "fishes")
-    else:
-        facts["kinds"] = f"{{a_animal}} is {group_a}, {{b_animal}} {article(b['group'])} "
-        facts["kinds"] += b["group"]
-    question = pen.prose(
-        (
-            "Compare {a_animal} with {b_animal}.",
-            "What is the difference between {a_animal} and {b_animal}?",
-            "How does {a_animal} differ from {b_animal}?",
-            "Put {a_animal} beside {b_animal}: [what|which differences] do you notice?",
-        ),
-        **facts,
-    )
-    answer = pen.prose(
-        (
-            "{kinds}. the food differs: {a_food} for the one, {b_food} for the other. The "
-            "latter makes its home here: {b_home}.",
-            "{kinds}. {a_animal} eats {a_food}; of {b_animal} we know that {b_fact}.",
-            "{kinds}. the young of {a_animal} is a^ {a_young}, that of {b_animal} a^ {b_young}. "
-            "as to the first, {a_fact}.",
-            "the home of {a_animal} is {a_home}, that of {b_animal} {b_home}. {kinds}.",
         ),
         **facts,
     )
@@ -259,16 +117,15 @@ def definition(pen: Pen) -> Draft:
     facts = {**row, "other": other["word"], "other_meaning": other["meaning"]}
     question = pen.prose(
         (
-            '[What does|Explain what] "{word}" [mean|means]?',
+            '[What does "{word}" mean?|Explain what "{word}" means.]',
             'Define the word "{word}" and use it in a sentence.',
             'Which word means "{meaning}": "{word}" or "{other}"?',
             'Give the part of speech and the meaning of "{word}".',
         ),
         **facts,
     )
-    question = question.replace(" means?", " mean?").replace("Explain what", "What does")
     if question.startswith("Which"):
-        answer = (
+        answer: tuple[str, ...] = (
             '"{word}" does. "{other}", on the other hand, means: {other_meaning}. [An example '
             "of the first|Example]: {example}.",
             'the word is "{word}", {kind}. {example}. "{other}" would mean: {other_meaning}.',
@@ -331,7 +188,7 @@ def event_order(pen: Pen) -> Draft:
     answer = pen.prose(
         (
             "{first} came first, in {first_year}. {second} followed in {second_year}, {gap} years "
-            "later. [As to the second|Of the later event we know that] {second_note}.",
+            "later. [As to the second,|Of the later event we know that] {second_note}.",
             "{gap} years lie between them: {first} belongs to {first_year} and {second} to "
             "{second_year}. [about the earlier one: {first_note}|as to the first, {first_note}].",
             "first {first} ({first_year}), then {second} ({second_year}). the distance is {gap} "
@@ -345,42 +202,7 @@ def event_order(pen: Pen) -> Draft:
         first_note=first["note"],
         second_note=second["note"],
     )
-    answer = answer.replace("As to the second ", "As to the second, ")
     return Draft(question, "", answer)
-
-
-def organ(pen: Pen) -> Draft:
-    """One organ of the body, or two together."""
-    a, b = pen.some(table("organs"), 2)
-    verb = "do" if a["organ"].endswith(("lungs", "kidneys")) else "does"
-    be = "are" if verb == "do" else "is"
-    facts = {**a, "verb": verb, "be": be, "b_organ": b["organ"], "b_work": b["work"]}
-    facts["b_be"] = "are" if b["organ"].endswith(("lungs", "kidneys")) else "is"
-    facts["b_place"] = b["place"]
-    question, answer = pen.one(
-        (
-            (
-                "What {verb} {organ} do?",
-                "{organ} {be} [found|situated] {place}. [as for the task, {work}|{work}], and "
-                "{note}.",
-            ),
-            ("Where {be} {organ}?", "{organ} lie{s} {place}. {note}."),
-            (
-                "Compare the work of {organ} and of {b_organ}.",
-                "of {organ}: {work}. of {b_organ}: {b_work}. the former {be} {place}, the latter "
-                "{b_be} {b_place}.",
-            ),
-            (
-                "[Explain the tasks of|What are the tasks of] {organ} and {b_organ}?",
-                "{organ}, {place}: {work}. {b_organ}: {b_work}. [besides, as to the former|as to the first], {note}.",
-            ),
-        )
-    )
-    question = question.replace(
-        "[Explain the tasks of|What are the tasks of]", "What are the tasks of"
-    )
-    facts["s"] = "" if verb == "do" else "s"
-    return Draft(pen.prose(question, **facts), "", pen.prose(answer, **facts))
 
 
 def book(pen: Pen) -> Draft:
@@ -393,11 +215,12 @@ def book(pen: Pen) -> Draft:
     kinds = [
         (
             "Who wrote {book}[, and what is it about|]?",
-            "{book} was written by {author} and [published|came out] in {year}. It [tells of|is "
+            "{book} was written by {author} and [was published|came out] in {year}. It [tells "
+            "of|is "
             "about] {about}.",
         ),
         (
-            "[Name|Which is] a book by {author}[|, and say what it is about].",
+            "Name a book by {author}[|, and say what it is about].",
             "one of the books by {author} is {book} ({year}), [about|the story of] {about}.",
         ),
         (
@@ -414,36 +237,12 @@ def book(pen: Pen) -> Draft:
             ),
             (
                 "Compare the subjects of {first} and {second}.",
-                "{o_book} ({o_author}) is about {o_about}. {n_book} ({n_author}) is about {n_about}.",
+                "{o_book} ({o_author}) is about {o_about}. {n_book} ({n_author}) is about "
+                "{n_about}.",
             ),
         ] * 2
     question, answer = pen.one(kinds)
-    question = question.replace("[Name|Which is]", "Name")
-    answer = answer.replace("and [published|came out] in", "and [was published|came out] in")
     return Draft(pen.prose(question, **facts), "", pen.prose(answer, **facts))
-
-
-def why(pen: Pen) -> Draft:
-    """A why question about nature."""
-    row = pen.one(table("why"))
-    question = pen.prose(
-        (
-            "Why {question}?",
-            "[Explain in simple words|Explain to a child]: why {question}?",
-            "A pupil asks: why {question}? [What would you say?|Give an answer.]",
-        ),
-        **row,
-    )
-    answer = pen.prose(
-        (
-            "[In short|Put simply], {short}. [To say more|In detail]: {long}.",
-            "{short}: {long}.",
-            "{long}. [That is to say|In a word], {short}.",
-            "the [main|chief] reason is [this|simple]: {short}.",
-        ),
-        **row,
-    )
-    return Draft(question, "", answer)
 
 
 def proverb(pen: Pen) -> Draft:
@@ -453,7 +252,7 @@ def proverb(pen: Pen) -> Draft:
         (
             (
                 'What does the proverb "{proverb}" mean?',
-                "[it means|the sense is]: {meaning}. [for instance|one may use it when], {case}.",
+                "[it means|the sense is]: {meaning}. [for instance,|one may use it when] {case}.",
             ),
             (
                 "Which proverb fits this case: {case}?",
@@ -469,8 +268,7 @@ def proverb(pen: Pen) -> Draft:
             ),
         )
     )
-    text = pen.prose(answer, **row).replace("use it when,", "use it when")
-    return Draft(pen.prose(question, **row), "", text)
+    return Draft(pen.prose(question, **row), "", pen.prose(answer, **row))
 
 
 TASKS = (

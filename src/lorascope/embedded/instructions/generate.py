@@ -2,8 +2,8 @@
 
 1. Every task draws drafts from its own random source, derived from the seed and its name.
 2. A draft is refused when its question or its answer has been given already, or when its answer
-   shares too many word 4-grams with an earlier answer of the same task. The second rule is what
-   makes a held-out split by record mean something.
+   shares too many word 4-grams with an earlier answer of the same task, or when it is too long.
+   The rule on shared 4-grams is what makes a held-out split by record mean something.
 3. The accepted records are shuffled and written as one JSON object per line, gzipped with no
    time stamp, so that the same seed gives the same bytes.
 """
@@ -30,6 +30,7 @@ CATEGORIES: dict[str, tuple[Task, ...]] = {
     "practical": practical.TASKS,
 }
 MAX_OVERLAP = 0.5
+MAX_CHARACTERS = 580
 ATTEMPTS_PER_RECORD = 60
 
 Record = dict[str, str]
@@ -49,26 +50,28 @@ def overlap(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> flo
 
 
 def task_drafts(task: Task, seed: int, limit: float = MAX_OVERLAP) -> Iterator[Draft]:
-    """The accepted drafts of one task, `task.count` of them.
+    """The accepted drafts of one task, `task.size` of them.
 
     Raises RuntimeError when the task's banks cannot supply that many different records.
     """
     pen = Pen(random.Random(f"{seed}/{task.name}"))
     questions: set[tuple[str, str]] = set()
     answers: list[frozenset[tuple[str, ...]]] = []
-    for _ in range(task.count * ATTEMPTS_PER_RECORD):
-        if len(answers) == task.count:
+    for _ in range(task.size * ATTEMPTS_PER_RECORD):
+        if len(answers) == task.size:
             return
         draft = task.write(pen)
         grams = word_grams(draft.output)
+        if sum(map(len, draft)) > MAX_CHARACTERS:
+            continue
         seen = (draft.instruction, draft.input) in questions
         if seen or any(overlap(grams, earlier) > limit for earlier in answers):
             continue
         questions.add((draft.instruction, draft.input))
         answers.append(grams)
         yield draft
-    if len(answers) < task.count:
-        raise RuntimeError(f"task {task.name}: {len(answers)} of {task.count} records")
+    if len(answers) < task.size:
+        raise RuntimeError(f"task {task.name}: {len(answers)} of {task.size} records")
 
 
 def generate(seed: int = SEED) -> list[Record]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from lorascope.embedded.instructions.writing import Draft, Pen, listed, table, words
 
 
@@ -55,7 +57,7 @@ def syllogism(pen: Pen) -> Draft:
             "all {inner} are {middle}.",
             (
                 "no. two groups may both lie inside {outer} and still be [apart|different]. "
-                "the premises alone do not place {inner} among the {middle}[, even if it is true|].",
+                "the premises alone do not place {inner} among the {middle}[, true or not|].",
                 "it does not follow. [sharing the label|both being] {outer} does not tie {inner} "
                 "to {middle}. the conclusion may be true, yet these premises do not prove it.",
             ),
@@ -84,7 +86,7 @@ def ordering(pen: Pen) -> Draft:
     opposite = {"taller": "shorter", "older": "younger", "faster": "slower", "richer": "poorer"}
     names = pen.some((*words("women"), *words("men")), 4)
     hints = []
-    for upper, lower in zip(names, names[1:], strict=False):
+    for upper, lower in pairwise(names):
         if more in opposite and pen.chance(0.4):
             hints.append(f"{lower} is {opposite[more]} than {upper}")
         else:
@@ -143,6 +145,7 @@ def odd_one_out(pen: Pen) -> Draft:
         "kind": home["kind"],
         "kinds": home["kinds"],
         "other": away["kind"],
+        "other_kinds": away["kinds"],
         "why": home["why"],
         "else_why": away["why"],
     }
@@ -158,8 +161,8 @@ def odd_one_out(pen: Pen) -> Draft:
             "{stranger} is the odd one out. {members} are all {kinds}: {why}. {stranger}, on the "
             "other hand, is a^ {other}.",
             "the answer is {stranger}. it is a^ {other}, [while|whereas] {members} are {kinds}.",
-            "{stranger} does not belong. it is a^ {other}; {else_why}. the rest, {members}, are "
-            "{kinds}.",
+            "{stranger} does not belong. it is a^ {other}, and of {other_kinds} one says that "
+            "{else_why}. the rest, {members}, are {kinds}.",
             "{members} have something in common: {why}. {stranger} is [no such thing|different], "
             "since it is a^ {other}.",
         ),
@@ -176,8 +179,9 @@ def conditional(pen: Pen) -> Draft:
         "ponens": (
             "{if_true}",
             "{then_question}",
-            "yes. the rule says that {if_true} is enough for {then_true}, and [the first is "
-            "given|we are told the first]. so {then_true}.",
+            "yes. [we are told that|it is given that] {if_true}, and the rule takes us from there "
+            "to "
+            "its second half: {then_true}.",
         ),
         "tollens": (
             "{then_false}",
@@ -204,7 +208,7 @@ def conditional(pen: Pen) -> Draft:
     instruction = pen.prose(
         (
             "[What follows from the rule|What can we conclude]? [Explain|Give your reason].",
-            "[Answer with yes, no or cannot tell|Say yes, no or not certain], and [say|explain] why.",
+            "[Answer with yes, no or cannot tell|Say yes, no or not certain], and say why.",
             "[Apply the rule with care|Reason carefully] and answer.",
         )
     )

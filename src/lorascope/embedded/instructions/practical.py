@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from lorascope.embedded.instructions.cooking import recipe, scaling, shopping_list
+from lorascope.embedded.instructions.household import cleaning, gardening, how_to, safety
 from lorascope.embedded.instructions.writing import (
     Draft,
     Pen,
     Task,
     bulleted,
     listed,
-    numbered,
     plural,
     sentences,
     table,
@@ -29,10 +29,9 @@ def packing(pen: Pen) -> Draft:
         "frost": "a second pair of gloves",
         "strong wind": "a cap that fits tightly",
         "changeable weather": "clothes in several thin layers",
-        "fog": "a whistle and a bright scarf",
+        "fog": "a bright scarf",
     }[weather]
     clothes = f"{plural(days, 'shirt')} and {plural(days, 'pair')} of socks"
-    clothes = clothes.replace("pairs of socks", "pairs of socks")
     facts = {**row, **pen.person(), "days": days, "weather": weather, "clothes": clothes}
     facts |= {"extra": extra, "town": pen.word("towns")}
     instruction = pen.prose(
@@ -80,7 +79,7 @@ def email(pen: Pen) -> Draft:
     parts["end"] = "." if parts["ask"].startswith(("please", "do ", "if ")) else "?"
     instruction = pen.prose(
         (
-            "Write [an e-mail|a short message] from {sender} to {to}. [Purpose|Subject]: {purpose}.",
+            "Write [an e-mail|a short message] from {sender} to {to}. [Purpose|Topic]: {purpose}.",
             "{sender} must write to {to}: {purpose}. [Draft|Write] the message.",
             "Draft a polite e-mail ({purpose}) to {to}, signed {sender}.",
         ),
@@ -147,60 +146,6 @@ def _clock(minutes: int) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
 
 
-def how_to(pen: Pen) -> Draft:
-    """Instructions for a household task, complete or for one step."""
-    row = pen.one(table("howto"))
-    steps = row["steps"].split(";")
-    kind = pen.one(("all", "all", "after", "order"))
-    if kind == "after":
-        at = pen.number(0, len(steps) - 2)
-        instruction = pen.prose(
-            (
-                "I want to {goal}. I have come to this step: {step}. What comes next?",
-                "To {goal}, what does one do after this: {step}?",
-            ),
-            goal=row["goal"],
-            step=steps[at],
-        )
-        more = steps[at + 2] if at + 2 < len(steps) else ""
-        output = pen.prose(
-            ("{next}. " + ("after that, {more}. " if more else "") + "[{hint}|Remember: {hint}].",),
-            next=steps[at + 1],
-            more=more,
-            hint=row["hint"],
-        )
-        return Draft(instruction, "", output)
-    if kind == "order":
-        mixed = pen.some(steps, len(steps))
-        instruction = pen.prose(
-            "[Put the steps in the right order|Bring the steps into order]: how to {goal}.", **row
-        )
-        return Draft(instruction, sentences(bulleted(mixed)), sentences(numbered(steps)))
-    instruction = pen.prose(
-        (
-            "How do I {goal}?",
-            "[Explain|Tell me] how to {goal}.",
-            "Give [short|step-by-step] instructions: how to {goal}.",
-            "{name} has never tried to {goal}. [Help {him}|Explain it to {him}].",
-        ),
-        **row,
-        **pen.person(),
-    )
-    if pen.chance(0.5):
-        output = numbered([sentences(step) + "." for step in steps])
-        output += pen.prose("\n\n[Tip: |]{hint}.", **row).join(("\n", ""))
-    else:
-        output = pen.prose(
-            "first, {a}. then {b}. [after that|next], {c}. [{rest}|finally: {rest}]. {hint}.",
-            a=steps[0],
-            b=steps[1],
-            c=steps[2],
-            rest="; ".join(steps[3:]),
-            hint=row["hint"],
-        )
-    return Draft(instruction, "", output)
-
-
 def budget(pen: Pen) -> Draft:
     """Income, expenses and what is left, computed."""
     chosen = pen.some(words("costs"), pen.number(3, 4))
@@ -220,17 +165,14 @@ def budget(pen: Pen) -> Draft:
         "period": pen.one(("week", "month", "fortnight")),
     }
     given = ", ".join(f"{item} {cost}" for item, cost in zip(chosen, sums, strict=True))
-    instruction = (
-        pen.prose(
-            (
-                "{name} has {income} pounds for the {period}. Check the budget.",
-                "[Do|Will] {income} pounds [cover|be enough for] these costs of a {period}?",
-                "Draw up the balance for {name}'s {period}: income {income} pounds.",
-            ),
-            **facts,
-        )
-        .replace("Do ", "Will ")
-        .replace("Will " + str(income) + " pounds for", f"Are {income} pounds for")
+    instruction = pen.prose(
+        (
+            "{name} has {income} pounds for the {period}. Check the budget.",
+            "[Will {income} pounds cover|Are {income} pounds enough for] these costs of a "
+            "{period}?",
+            "Draw up the balance for {name}'s {period}: income {income} pounds.",
+        ),
+        **facts,
     )
     verdict = (
         "[{left} pounds are left|that leaves {left} pounds] ({share})"
@@ -242,167 +184,20 @@ def budget(pen: Pen) -> Draft:
     advice = (
         "[put half of it aside|keep it for a bad {period}|it could go into savings]"
         if left > 0
-        else "[look first at {most}, the largest item|can {most} be reduced|{most} is the place to "
+        else "[look first "
+        "at {most}, the largest item|see whether {most} can be reduced|{most} is the place to "
         "save]"
-    ).replace("can {most} be reduced", "see whether {most} can be reduced")
+    )
     output = pen.prose(
         (
             "the costs come to {sum} pounds. " + verdict + ". " + advice + ".",
             "{sum}. with an income of {income}, " + verdict + ". " + advice + ".",
-            verdict + ", because the items add up to {sum}. [the largest is {most}|{most} weighs "
-            "most].",
+            verdict + ", because the items add up to {sum}. [the largest is {most}|the largest "
+            "item: {most}].",
         ),
         **facts,
     )
     return Draft(instruction, sentences(given) + ".", output)
-
-
-def safety(pen: Pen) -> Draft:
-    """Rules of safety with their reason."""
-    row = pen.one(table("safety"))
-    rules = pen.some(row["rules"].split(";"), pen.number(2, 4))
-    facts = {**row, **pen.person(), "rule": rules[0], "n": len(rules)}
-    if pen.chance(0.25):
-        instruction = pen.prose(
-            'Why does one say "{rule}"? [It is about|The topic is] {topic}.', **facts
-        )
-        output = pen.prose(
-            "[because|the reason is that] {reason}. [for the same reason|besides], {more}.",
-            more=rules[1],
-            **facts,
-        )
-        return Draft(instruction, "", output)
-    instruction = pen.prose(
-        (
-            "What should {name} [keep in mind|remember]? The topic is {topic}.",
-            "Give {n} rules of safety. Topic: {topic}.",
-            "[Write a short warning|Give advice] for a notice board: {topic}.",
-        ),
-        **facts,
-    )
-    if pen.chance(0.5):
-        output = sentences(bulleted([sentences(rule) + "." for rule in rules]))
-        output += pen.prose("\n[Reason|Why]: {reason}.", **facts).join(("\n", ""))
-    else:
-        output = pen.prose(
-            (
-                "{first}{rest}. [the reason|remember]: {reason}.",
-                "since {reason}, {first}{rest}.",
-            ),
-            first=rules[0],
-            rest="".join(f", {rule}" for rule in rules[1:-1]) + f", and {rules[-1]}",
-            **facts,
-        )
-    return Draft(instruction, "", output)
-
-
-def cleaning(pen: Pen) -> Draft:
-    """How to treat a stain on a thing."""
-    row, other = pen.some(table("stains"), 2)
-    cloth = pen.one(
-        (
-            "a white tablecloth",
-            "a cotton shirt",
-            "a carpet",
-            "an apron",
-            "a linen dress",
-            "a woollen coat",
-            "a pair of trousers",
-            "a cushion",
-            "a curtain",
-            "a school bag",
-        )
-    )
-    facts = {**row, **pen.person(), "cloth": cloth, "other": other["stain"]}
-    facts |= {"other_first": other["first"], "other_never": other["never"]}
-    two = pen.chance(0.4)
-    instruction = (
-        pen.prose(
-            (
-                "There are two stains on {cloth}: {stain} and {other}. What should I do?",
-                "{name} has {stain} and {other} on {cloth}. How can {he} get them out?",
-            )
-            if two
-            else (
-                "How do I remove {stain} from {cloth}?",
-                "{name} has a stain of {stain} on {cloth}. [Advise {him}|What helps]?",
-                "[Help|Quick]: {stain} on {cloth}!",
-            ),
-            **facts,
-        )
-        .replace("Advise him?", "Advise him.")
-        .replace("Advise her?", "Advise her.")
-    )
-    output = pen.prose(
-        (
-            "treat them one by one. for {stain}: {first}, then {then}. for {other}: {other_first}, "
-            "and do not {other_never}.",
-            "begin with the {stain}: {first}. {then}. as to the {other}, {other_first}; never "
-            "{other_never}.",
-        )
-        if two
-        else (
-            "{first}. [then|after that] {then}. [whatever you do, do not|never] {never}.",
-            "do not {never}. [instead|rather], {first}, and then {then}. [try it on a hidden "
-            "corner first|test it at the hem before you begin].",
-            "with {cloth}, be patient: {first}; {then}. [repeat|do it again] if a trace is left.",
-        ),
-        **facts,
-    )
-    return Draft(instruction, "", output)
-
-
-def gardening(pen: Pen) -> Draft:
-    """Care of a plant, or of two."""
-    row, other = pen.some(table("plants"), 2)
-    facts = {**row, "other": other["plant"], "other_care": other["care"], "town": pen.word("towns")}
-    facts |= {"other_place": other["place"], **pen.person(), "other_season": other["season"]}
-    if pen.chance(0.5):
-        instruction = pen.prose(
-            (
-                "{name} wants to grow {plant} and {other}. [Where|How] should {he} plant them?",
-                "Plan a bed with {plant} and {other}. [Say when to plant each|What do they need]?",
-            ),
-            **facts,
-        ).replace("Say when to plant each?", "Say when to plant each.")
-        answer = (
-            "{plant} need {place}; {other} need {other_place}. the season for the first is "
-            "{season}, for the second {other_season}. [Later|In the months after], {care}.",
-            "in {season} prepare {place} for {plant}. in {other_season} find {other_place} for "
-            "{other}. mind two things: {water}, and, with the {other}, {other_care}.",
-        )
-    else:
-        instruction = pen.prose(
-            (
-                "How do I [grow|look after] {plant}?",
-                "{name} has planted {plant} in {town}. What care do they need?",
-                "When and where should I plant {plant}?",
-                "My {plant} do not thrive. What may be wrong?",
-            ),
-            **facts,
-        )
-        answer = (
-            "plant {plant} in {season}. they like {place}. {water}, and {care}.",
-            "{place} suits {plant} best. [the time to plant is {season}|plant in {season}]. {care}, "
-            "and {water}.",
-            "three things matter: the place, which should be {place}; the water: {water}; and "
-            "some work: {care}.",
-        )
-    output = pen.prose(answer, **facts)
-    for single in ("lavender", "lettuce", "mint", "garlic", "basil"):
-        output = output.replace(f"{single.capitalize()} need ", f"{single.capitalize()} needs ")
-        output = output.replace(f" {single} need ", f" {single} needs ")
-        output = output.replace(f"plant {single} in", f"plant {single} in")
-    return Draft(_singular(instruction), "", _singular(output))
-
-
-def _singular(text: str) -> str:
-    for name in ("lavender", "lettuce", "mint", "garlic", "basil"):
-        text = text.replace(f"My {name} do not", f"My {name} does not")
-        if name in text.lower():
-            text = text.replace("What care do they need", "What care is needed")
-            text = text.replace("They like", "The right place is")
-    return text
 
 
 def advice(pen: Pen) -> Draft:
@@ -454,8 +249,8 @@ def notice(pen: Pen) -> Draft:
             (
                 "Write an invitation to {name}'s {event} on {day}, {date}, in {town}.",
                 "You are [warmly|kindly] invited to the {event} of {name} in {town}.\n\nWhen: "
-                "{day}, {date}, at {hour}\n[Please bring|Bring]: a chair and some {fruit}\n[We look "
-                "forward to seeing you|Answers to {name} by the day before].",
+                "{day}, {date}, at {hour}\n[Please bring|Bring]: a chair and some {fruit}\n[We "
+                "look forward to seeing you|Answers to {name} by the day before].",
             ),
             (
                 "Write a notice: a^ {object} was found in the {room} of a house in {town}.",

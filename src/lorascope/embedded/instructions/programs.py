@@ -84,12 +84,12 @@ def prints_text(pen: Pen) -> Draft:
         (f"{name} = {name}[::-1]", "the step -1 reads the text backwards"),
         (f"{name} = {name}.replace({old!r}, '*')", f"replace puts a star for every {old!r}"),
         (f"{name} = {name}[:{cut}]", f"[:{cut}] keeps the first {cut} characters"),
-        (f"{name} = {name}[{cut}:]", f"[{cut}:] drops the first {cut} characters"),
+        (f"{name} = {name}[1:]", "[1:] drops the first character"),
         (f"{name} = {name}.title()", "title begins each word with a capital"),
         (f"{name} = {name}.lower()", "lower makes every letter small"),
         (f"{name} = {name} * 2", "a string times 2 is written twice"),
         (f"{name} = {name} + {name}[0]", "the first character is added at the end"),
-        (f"{name} = {name}.strip('aeiou')", "strip takes vowels off both ends"),
+        (f"{name} = {name}.swapcase()", "swapcase turns small letters into capitals and back"),
     )
     ends = (
         (f"len({name})", "its length is [printed|shown]"),
@@ -188,12 +188,12 @@ def returns(pen: Pen) -> Draft:
     }
     instruction = pen.prose(
         (
-            "[What does|Say what] `{call}` [return|give back]?",
+            "What does `{call}` [return|give back]?",
             "[Evaluate|Work out] `{call}`.",
             "What is the value of `{call}`?",
         ),
         **facts,
-    ).replace("Say what", "What does")
+    )
     answer = pen.prose(
         (
             "It returns {result}. [The function|`{name}`] computes {task}. Here the test "

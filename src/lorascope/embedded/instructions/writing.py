@@ -152,11 +152,11 @@ def table(bank: str) -> tuple[Row, ...]:
 
 
 class Task(NamedTuple):
-    """A kind of question: its name, its writer and how many records it contributes."""
+    """A kind of question: its name, its writer and the number of its records."""
 
     name: str
     write: Callable[[Pen], Draft]
-    count: int
+    size: int
 
 
 PEOPLE = tuple(

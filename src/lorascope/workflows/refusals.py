@@ -1,0 +1,31 @@
+"""What a refused study leaves behind: nothing, if nothing of it was finished."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lorascope.config import Settings
+from lorascope.errors import InputError
+from lorascope.runs import Run
+
+
+@contextmanager
+def run_folder(folder: Path, study: Settings) -> Iterator[Run]:
+    """A study's run folder; it goes again if the study is refused before any stage is finished.
+
+    A folder that held anything before is left alone.
+
+    Raises:
+        InputError: as `Run`.
+    """
+    fresh = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    run = Run(folder, study)
+    try:
+        yield run
+    except InputError:
+        if fresh and not run.manifest["stages"]:
+            shutil.rmtree(folder)
+        raise

@@ -1,0 +1,100 @@
+"""The instrument finds what was planted, as much as was planted, and nothing where nothing was."""
+
+import pytest
+import torch
+
+from lorascope.activations.scaling import mean_and_covariance
+from lorascope.dictionaries.relu import ReLU
+from lorascope.estimates import Place
+from lorascope.geometry.chance import covariance_matched, isotropic
+from lorascope.geometry.cosine import max_cosine
+from lorascope.measures.alignment import (
+    NullSettings,
+    angle_estimates,
+    cka_estimates,
+    max_cosine_estimates,
+)
+from lorascope.measures.firing import firing
+from lorascope.randomness import generator
+from lorascope.training.dictionaries import Fitting, fit
+
+D, FEATURES, ROWS = 64, 24, 4096
+REPEATS = 40
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Matrices this small are slower on several threads, the more so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def planted_rows(directions, random):
+    """Rows in each of which about two of the directions are on, with a little noise."""
+    shape = (ROWS, len(directions))
+    on = torch.rand(shape, generator=random) < 2 / len(directions)
+    strength = 1 + torch.rand(shape, generator=random)
+    noise = 0.02 * torch.randn(ROWS, D, generator=random)
+    return (on * strength) @ directions + noise
+
+
+@pytest.mark.parametrize("from_base", [6, 12, 18])
+def test_share_of_latents_beyond_chance_is_the_share_planted(from_base):
+    random = generator(from_base, "planted")
+    base = isotropic(128, D, random)
+    new = isotropic(FEATURES - from_base, D, random)
+    rows = planted_rows(torch.cat([base[:from_base], new]), random)
+    learned = fit(
+        ReLU(n_latents=32, l1=0.1),
+        rows,
+        fitting=Fitting(epochs=12, batch=256, rate=1e-2, products="float32"),
+    )
+    alive = firing(learned, rows).alive
+    cosines, _ = max_cosine(learned.directions[alive], base)
+    _, covariance = mean_and_covariance([rows])
+    null, _ = max_cosine(covariance_matched(20000, covariance, random), base)
+    beyond = (cosines > null.quantile(0.99)).float().mean().item()
+    assert beyond == pytest.approx(from_base / FEATURES, abs=0.12)
+    estimates = max_cosine_estimates(
+        learned.directions,
+        base,
+        nulls=NullSettings(covariance, repeats=5),
+        place=Place(),
+        alive=alive,
+    )
+    found = {e.measure: e for e in estimates}
+    assert found["max_cosine.above_0.7"].value == pytest.approx(from_base / FEATURES, abs=0.12)
+    assert found["max_cosine.above_0.7"].verdict == "above chance"
+
+
+def verdicts_of_nothing(trial):
+    """An audit's three headline comparisons where base and delta have nothing to do with another.
+
+    Streams and deltas are Gaussian with unrelated steep covariances; the dictionaries' directions
+    are rows of further such draws.
+    """
+    random = generator(trial, "nothing")
+    roots = torch.linspace(1.5, 0.5, 24) * torch.randn(2, 24, 24, generator=random)
+    drawn = torch.randn(2, 480, 24, generator=random) @ roots
+    directions = torch.randn(2, 64, 24, generator=random) @ roots
+    (_, of_base), (_, of_delta) = (mean_and_covariance([rows]) for rows in drawn)
+    nulls = NullSettings(of_delta, of_base, repeats=4, seed=trial)
+    base, delta = directions
+    cosine = max_cosine_estimates(delta, base, nulls=nulls, place=Place())
+    angle = angle_estimates(delta, base, k=8, nulls=nulls, place=Place())
+    documents = torch.arange(480) // 20
+    cka = cka_estimates(*drawn, documents, "base_delta", place=Place(), repeats=4, seed=trial)
+    found = {e.measure: e for e in (*cosine, *angle, *cka)}
+    return {
+        measure: found[measure].verdict
+        for measure in ("max_cosine.mean", "angle.mean", "cka_debiased.base_delta")
+    }
+
+
+def test_where_nothing_is_planted_nothing_is_found():
+    trials = [verdicts_of_nothing(trial) for trial in range(REPEATS)]
+    for measure in trials[0]:
+        at_chance = sum(verdicts[measure] == "at chance" for verdicts in trials)
+        assert at_chance >= 0.9 * REPEATS, measure

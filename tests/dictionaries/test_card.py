@@ -1,0 +1,32 @@
+"""A dictionary says what it was made for, and is refused elsewhere."""
+
+import pytest
+
+from lorascope.dictionaries.card import Card
+from lorascope.errors import InputError
+
+CARD = Card(model="google/gemma-2-9b", site="layers.20", source="folder")
+
+
+def test_what_it_was_made_for_passes_in_every_spelling():
+    CARD.require(model="google/gemma-2-9b", site="layers.20")
+    CARD.require(model="/models/gemma-2-9b/", site="layers.20")
+    CARD.require(model="Gemma-2-9B", site="layers.20")
+
+
+def test_what_it_does_not_know_passes():
+    Card().require(model="anything", site="layers.3")
+    Card(site="layers.3").require(model="anything", site="layers.3")
+
+
+def test_another_model_or_site_is_refused_unless_forced():
+    with pytest.raises(
+        InputError,
+        match=r"dictionary folder: made for google/gemma-2-9b, not for google/gemma-2-2b; .*--force",
+    ):
+        CARD.require(model="google/gemma-2-2b", site="layers.20")
+    with pytest.raises(InputError, match=r"made for google/gemma-2-9b, not for .*gemma-2-9b-it"):
+        CARD.require(model="google/gemma-2-9b-it", site="layers.20")
+    with pytest.raises(InputError, match=r"made for layers\.20, not for layers\.2; .*--force"):
+        CARD.require(model="google/gemma-2-9b", site="layers.2")
+    CARD.require(model="another", site="layers.2", force=True)

@@ -1,0 +1,103 @@
+"""Response losses and continuations against loops that go token by token."""
+
+import pytest
+import torch
+
+from lorascope.activations.text import Document, Segment
+from lorascope.activations.tokens import Window, windows
+from lorascope.estimates import Place
+from lorascope.measures.behaviour import continuations, response_loss, response_losses
+from lorascope.measures.definitions import definition
+from lorascope.models.adapted import load
+
+NO, YES = False, True
+# Document 1 has two windows, the second all response: its first token has nothing before it.
+WINDOWS = [
+    Window([0, 11, 12, 13, 14, 1], [NO, NO, NO, YES, YES, YES], 0),
+    Window([0, 20, 21, 22], [NO, NO, NO, NO], 2),
+    Window([0, 30, 31], [NO, NO, YES], 1),
+    Window([32, 33, 34, 35], [YES, YES, YES, YES], 1),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint, save_adapter, tmp_path_factory):
+    folder = save_adapter(tmp_path_factory.mktemp("adapter"), target_modules=["q_proj", "up_proj"])
+    return load(str(tiny_checkpoint("llama")), {"a": str(folder)}, device="cpu")
+
+
+@torch.no_grad()
+def naive_losses(model, face):
+    sums, counts = [0.0, 0.0, 0.0], [0, 0, 0]
+    with model.face(face) as module:
+        for window in WINDOWS:
+            logits = module(input_ids=torch.tensor([window.ids])).logits[0].double()
+            for t in range(1, len(window.ids)):
+                if window.response[t]:
+                    log_p = torch.log_softmax(logits[t - 1], dim=0)[window.ids[t]]
+                    sums[window.document] -= log_p.item()
+                    counts[window.document] += 1
+    return sums, counts
+
+
+@pytest.mark.parametrize("batch_tokens", [8, 4096])
+@pytest.mark.parametrize("face", ["base", "a"])
+def test_losses_are_those_of_a_loop_over_tokens(model, face, batch_tokens):
+    sums, tokens = response_losses(model, face, WINDOWS, batch_tokens)
+    expected, counts = naive_losses(model, face)
+    assert tokens.tolist() == counts == [3, 4, 0]
+    assert sums.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_response_loss_by_hand():
+    tokens = torch.tensor([3.0, 1.0, 0.0])
+    base = (torch.tensor([6.0, 4.0, 0.0]), tokens)
+    adapted = (torch.tensor([3.0, 2.0, 0.0]), tokens)
+    found = response_loss(base, adapted, Place(adapter="a", rank=4))
+    assert found.value == pytest.approx(5 / 4)
+    assert found.chance == pytest.approx(10 / 4)
+    assert found.chances[0].null == "base model"
+    assert found.n == 4
+    assert found.unit == definition("response_loss").unit
+    # Documents of mean loss 1 and 2 under the adapter, 2 and 4 under the base.
+    assert found.interval == pytest.approx((1.0, 2.0))
+    assert (found.chances[0].low, found.chances[0].high) == pytest.approx((2.0, 4.0))
+
+
+def test_the_same_documents_are_drawn_for_both_faces():
+    random = torch.Generator().manual_seed(0)
+    sums, tokens = torch.rand(30, generator=random) * 9, torch.randint(1, 9, (30,)).float()
+    found = response_loss((sums, tokens), (0.5 * sums, tokens), Place())
+    level = found.chances[0]
+    assert found.interval == pytest.approx((0.5 * level.low, 0.5 * level.high))
+
+
+@torch.no_grad()
+def greedy(model, face, ids, count):
+    with model.face(face) as module:
+        for _ in range(count):
+            token = module(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item()
+            ids = [*ids, token]
+            if token == model.tokenizer.eos_token_id:
+                break
+    return ids
+
+
+def test_continuations_are_greedy(model):
+    document = Document((Segment("w5 w6 w7"), Segment("w8", response=True)))
+    (found,) = continuations(model, [document], new_tokens=6)
+    prompt = windows([Document((Segment("w5 w6 w7"),))], model.tokenizer, 32)[0].ids
+    for face, text in (("base", found["base"]), ("a", found["adapted"]["a"])):
+        written = greedy(model, face, prompt, 6)[len(prompt) :]
+        assert text == model.tokenizer.decode(written, skip_special_tokens=True).strip()
+    assert found["prompt"] == "w5 w6 w7"
+    assert model.current == "base"
+
+
+def test_continuations_stay_within_the_context(model):
+    answer = Segment("w1", response=True)
+    near = Document((Segment(" ".join(["w3"] * 60)), answer))
+    full = Document((Segment(" ".join(["w3"] * 70)), answer))
+    (found,) = continuations(model, [full, near], new_tokens=50)
+    assert found["prompt"] == near.prompt
+    assert 0 < len(found["base"].split()) <= model.context_length - 60

@@ -1,0 +1,30 @@
+"""The examples run as their docstrings say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from lorascope.workflows.adapters import TrainStudy, run_training
+from lorascope.workflows.progress import Reporter
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_audit_an_adapter(tmp_path):
+    study = TrainStudy.parse(
+        {"documents": 120, "training": {"ranks": [8], "steps": 4, "batch": 4}}, "test"
+    )
+    run_training(study, tmp_path / "adapters", Reporter(quiet=True))
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "audit_an_adapter.py", tmp_path / "adapters/adapters/r8"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "above chance" in done.stdout
+    assert "256 latents of width 192" in done.stdout
