@@ -228,7 +228,9 @@ def _study(
     if sites is not None:
         data["sites"] = [site.strip() for site in sites.split(",") if site.strip()]
     if texts:
-        data["texts"] = {**(data.get("texts") or {}), "sources": list(texts)}
+        before = data.get("texts")
+        kept = before if isinstance(before, dict) else {}
+        data["texts"] = {**kept, "sources": list(texts)}
     if force:
         data["force"] = True
     if study is None:
@@ -267,7 +269,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], prog_name="lorascope", standalone_mode=False)
     except InputError as error:
         _refuse(str(error))
     except _UsageError as error:

@@ -58,8 +58,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{path}: not valid YAML ({first}); mend the file") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        first = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{where}: not valid YAML ({first}); mend the file") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected keys and values at the top level of the file")
     return data
@@ -79,7 +81,9 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
         *parents, last = key.strip().split(".")
         level = result
         for parent in parents:
-            level = level.setdefault(parent, {})
+            if level.get(parent) is None:  # absent, or a key left empty in the file
+                level[parent] = {}
+            level = level[parent]
             if not isinstance(level, dict):
                 raise InputError(f"--set {assignment}: {parent} holds a value, not further keys")
         level[last] = value
@@ -104,8 +108,13 @@ def _fields_at(cls: type[BaseModel], location: tuple[int | str, ...]) -> list[st
         field = cls.model_fields.get(str(part))
         if field is None:
             continue
-        candidates = (field.annotation, *get_args(field.annotation))
-        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if nested:
-            cls = nested[0]
+        cls = _nested(field.annotation) or cls
     return sorted(cls.model_fields)
+
+
+def _nested(annotation: Any) -> type[BaseModel] | None:
+    """The settings class inside a field's annotation, however deep, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_nested(part) for part in get_args(annotation))
+    return next((cls for cls in inner if cls is not None), None)

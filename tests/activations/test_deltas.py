@@ -44,7 +44,9 @@ def test_texts_may_be_a_file_or_documents(adapted_model, tmp_path):
         str(tmp_path / "texts"),
         [Document((Segment(text),)) for text in TEXTS],
     ]
-    rows = [torch.cat(list(deltas(model, texts, ["1"], "a")["layers.1"].chunks())) for texts in given]
+    rows = [
+        torch.cat(list(deltas(model, texts, ["1"], "a")["layers.1"].chunks())) for texts in given
+    ]
     assert torch.equal(rows[0], rows[1])
     assert torch.equal(rows[0], rows[2])
 

@@ -1,7 +1,6 @@
 """The noise floor: what arithmetic alone changes, far below what an adapter changes."""
 
 import pytest
-import torch
 
 from lorascope.activations.collect import Capture, collect
 from lorascope.activations.gates import noise_floor

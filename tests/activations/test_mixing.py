@@ -72,6 +72,9 @@ def test_rows_move_far_from_their_neighbours():
     order = torch.tensor(numbers(mixed(numbered(4096).split(64), 16, 1024, generator(0))))
     gaps = (order[1:] - order[:-1]).abs().float()
     assert gaps.median() > 100
+    # and not only within the buffer they came in with
+    assert order[:1024].max() > 1024
+    assert order[1024:].min() < 1024
 
 
 def test_epochs_differ_from_one_another_and_repeat_by_seed():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 
 from lorascope.activations.batch import delta
@@ -88,14 +89,25 @@ def test_delta_of_one_adapted_map_is_scale_b_a_x(model, architecture):
 
 
 @torch.no_grad()
+def streams(model, face, ids):
+    with model.face(face) as module:
+        return run_until(module, SITES, ids)
+
+
 def stream_deltas(model, ids):
     """Delta of every token by site, each [tokens, 32]."""
-    streams = {}
-    for face in ("base", "late"):
-        with model.face(face) as module:
-            streams[face] = run_until(module, SITES, ids)
-    base = streams["base"]
-    return {s.name: delta(h, base[s]).flatten(0, 1) for s, h in streams["late"].items()}
+    base, adapted = streams(model, "base", ids), streams(model, "late", ids)
+    return {s.name: delta(h, base[s]).flatten(0, 1) for s, h in adapted.items()}
+
+
+@torch.no_grad()
+def test_base_plus_delta_is_the_adapted_stream_of_peft_itself(model, tiny_model, architecture):
+    path = model.info("late").path
+    alone = PeftModel.from_pretrained(tiny_model(architecture), path).eval()
+    hidden = alone(input_ids=IDS, output_hidden_states=True).hidden_states[BLOCK + 1]
+    base = streams(model, "base", IDS)[SITES[BLOCK]].flatten(0, 1)
+    found = base + stream_deltas(model, IDS)[f"layers.{BLOCK}"]
+    torch.testing.assert_close(found, hidden.flatten(0, 1), atol=1e-4, rtol=1e-4)
 
 
 def test_delta_before_the_first_adapted_block_is_zero(model):

@@ -20,6 +20,7 @@ from lorascope.training.dictionaries import Fitting, fit
 
 D, FEATURES, ROWS = 64, 24, 4096
 REPEATS = 40
+HEADLINES = ("max_cosine.mean", "angle.mean", "cka_debiased.base_delta")
 
 
 @pytest.fixture(autouse=True)
@@ -69,32 +70,37 @@ def test_share_of_latents_beyond_chance_is_the_share_planted(from_base):
     assert found["max_cosine.above_0.7"].verdict == "above chance"
 
 
-def verdicts_of_nothing(trial):
-    """An audit's three headline comparisons where base and delta have nothing to do with another.
+def verdicts(trial, relation):
+    """An audit's three headline comparisons of streams and deltas with unrelated covariances.
 
-    Streams and deltas are Gaussian with unrelated steep covariances; the dictionaries' directions
-    are rows of further such draws.
+    The dictionaries' directions are rows of further such draws. `relation` is how much of the base
+    is mixed into delta rows and directions; 0 leaves nothing to find.
     """
     random = generator(trial, "nothing")
     roots = torch.linspace(1.5, 0.5, 24) * torch.randn(2, 24, 24, generator=random)
-    drawn = torch.randn(2, 480, 24, generator=random) @ roots
-    directions = torch.randn(2, 64, 24, generator=random) @ roots
-    (_, of_base), (_, of_delta) = (mean_and_covariance([rows]) for rows in drawn)
-    nulls = NullSettings(of_delta, of_base, repeats=4, seed=trial)
-    base, delta = directions
-    cosine = max_cosine_estimates(delta, base, nulls=nulls, place=Place())
-    angle = angle_estimates(delta, base, k=8, nulls=nulls, place=Place())
+    base, delta = torch.randn(2, 480, 24, generator=random) @ roots
+    base_directions, delta_directions = torch.randn(2, 64, 24, generator=random) @ roots
+    delta, delta_directions = delta + relation * base, delta_directions + relation * base_directions
+    (_, of_base), (_, of_delta) = (mean_and_covariance([rows]) for rows in (base, delta))
+    nulls = NullSettings(of_delta, of_base, seed=trial)
+    pair = (delta_directions, base_directions)
+    cosine = max_cosine_estimates(*pair, nulls=nulls, place=Place())
+    angle = angle_estimates(*pair, k=8, nulls=nulls, place=Place())
     documents = torch.arange(480) // 20
-    cka = cka_estimates(*drawn, documents, "base_delta", place=Place(), repeats=4, seed=trial)
-    found = {e.measure: e for e in (*cosine, *angle, *cka)}
-    return {
-        measure: found[measure].verdict
-        for measure in ("max_cosine.mean", "angle.mean", "cka_debiased.base_delta")
-    }
+    cka = cka_estimates(base, delta, documents, "base_delta", place=Place(), seed=trial)
+    found = {e.measure: e.verdict for e in (*cosine, *angle, *cka)}
+    return {measure: found[measure] for measure in HEADLINES}
 
 
 def test_where_nothing_is_planted_nothing_is_found():
-    trials = [verdicts_of_nothing(trial) for trial in range(REPEATS)]
-    for measure in trials[0]:
-        at_chance = sum(verdicts[measure] == "at chance" for verdicts in trials)
+    trials = [verdicts(trial, relation=0.0) for trial in range(REPEATS)]
+    for measure in HEADLINES:
+        at_chance = sum(found[measure] == "at chance" for found in trials)
         assert at_chance >= 0.9 * REPEATS, measure
+
+
+def test_the_same_comparisons_find_a_relation():
+    trials = [verdicts(trial, relation=1.0) for trial in range(5)]
+    for found in trials:
+        assert found["max_cosine.mean"] == "above chance"
+        assert found["cka_debiased.base_delta"] == "above chance"

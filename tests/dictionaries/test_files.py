@@ -36,9 +36,13 @@ def test_a_folder_of_something_else_says_what_it_holds(tmp_path):
 
 
 def test_hub_addresses_offline():
-    with pytest.raises(InputError, match=r"hf://gemma: expected hf://owner/repo/folder\[@revision\]"):
+    with pytest.raises(
+        InputError, match=r"hf://gemma: expected hf://owner/repo/folder\[@revision\]"
+    ):
         open_dictionary("hf://gemma")
-    with pytest.raises(InputError, match=r"hf://nobody/no-such-repo/x: cannot be fetched .*network"):
+    with pytest.raises(
+        InputError, match=r"hf://nobody/no-such-repo/x: cannot be fetched .*network"
+    ):
         open_dictionary("hf://nobody/no-such-repo/x")
 
 

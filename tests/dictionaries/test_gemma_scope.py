@@ -53,7 +53,11 @@ def test_the_threshold_itself_is_silent(tmp_path):
             "google/gemma-2-9b",
             "layers.18",
         ),
-        ("gemma-scope-9b-it-res/layer_9/width_131k/average_l0_22", "google/gemma-2-9b-it", "layers.9"),
+        (
+            "gemma-scope-9b-it-res/layer_9/width_131k/average_l0_22",
+            "google/gemma-2-9b-it",
+            "layers.9",
+        ),
         ("gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", "google/gemma-2-2b", ""),
         ("layer_5", "", "layers.5"),
         ("somewhere", "", ""),

@@ -56,8 +56,9 @@ def test_units_do_not_matter(rows):
 
 @pytest.mark.parametrize("target", [4.0, 10.0])
 def test_the_target_l0_is_reached(rows, target):
-    fitting = Fitting(epochs=30, batch=256, products="float32")
-    learned, history = fit_with_history(ReLU(n_latents=64, l1=0.02, target_l0=target), rows, fitting)
+    fitting = Fitting(epochs=60, batch=256, products="float32")
+    settings = ReLU(n_latents=64, l1=0.02, target_l0=target)
+    learned, history = fit_with_history(settings, rows, fitting)
     active = (learned.encode(rows) > 0).float().sum(1).mean().item()
     assert active == pytest.approx(target, rel=0.1)
     assert history.series("l0")[0] > 1.5 * target
@@ -132,7 +133,7 @@ def test_the_card_says_how_it_was_made(rows):
 
 
 def test_rows_that_cannot_be_fitted_are_refused(rows):
-    with pytest.raises(InputError, match="100 rows are too few .* batches of 128; give more text"):
+    with pytest.raises(InputError, match=r"100 rows are too few .* batches of 128; give more text"):
         fit(ReLU(n_latents=8), rows[:100], fitting=SHORT)
     with pytest.raises(InputError, match="the rows are all zero: there is nothing to train on"):
         fit(ReLU(n_latents=8), torch.zeros(200, D), fitting=SHORT)

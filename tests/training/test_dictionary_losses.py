@@ -188,15 +188,19 @@ def test_the_silent_fire_after_their_new_start():
 def test_rows_are_drawn_in_proportion_to_their_squared_error():
     made, optimizer = silenced()
     with torch.no_grad():
-        made.encoder_bias[list(range(N - 1))] = -1000.0
+        made.encoder_bias[1:] = -1000.0
+        made.encoder_bias[0] = 1.0
     made.firing.reset()
     x = made.decoder_bias.detach() + 1e-3 * batch(9)
     x[7] += 50.0
     made.step(x)
-    assert made.resample(x, optimizer, generator(5)) > 20
-    aimed = made.decoder[: N - 1] @ (x[7] - made.decoder_bias)
-    # one row holds all the error there is
-    assert bool((aimed > 0.9 * (x[7] - made.decoder_bias).norm()).all())
+    z = torch.relu((x - made.decoder_bias) @ made.encoder[:, :1] + made.encoder_bias[:1])
+    residual = x - made.decoder_bias - z * made.decoder[0] / made.decoder[0].norm()
+    errors = residual.square().sum(1)
+    assert errors[7] > 0.99 * errors.sum()
+    assert made.resample(x, optimizer, generator(5)) == N - 1
+    aimed = made.decoder[1:] @ residual[7] / residual[7].norm()
+    assert (aimed > 0.999).float().mean() > 0.9
 
 
 def test_nothing_starts_anew_where_all_or_none_are_silent():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from lorascope.activations.tokens import TokenBatch
@@ -69,3 +70,40 @@ def test_low_precision_logits_are_scored_in_float32():
     model.logits = model.logits.bfloat16()
     losses, _ = response_token_losses(model, batch([[0, 1]], [[1, 1]], [[0, 1]]), CPU)
     assert losses.dtype == torch.float32
+
+
+def test_a_batch_without_responses_gives_nothing():
+    model = Fixed([[[0.1, 0.9], [0.5, 0.5]]])
+    losses, rows = response_token_losses(model, batch([[0, 1]], [[1, 1]], [[1, 0]]), CPU)
+    assert (len(losses), len(rows)) == (0, 0)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_computing_fewer_logits_changes_nothing(tiny_model, architecture, wrapped):
+    """Against every logit, window by window, with transformers' own shifted loss."""
+    model = tiny_model(architecture)
+    if wrapped:
+        model = get_peft_model(model, LoraConfig(target_modules="all-linear")).eval()
+    given = batch(
+        ids=[[5, 9, 7, 3, 8, 6], [4, 40, 30, 20, 1, 1], [9, 9, 2, 7, 4, 4]],
+        attended=[[1] * 6, [1, 1, 1, 1, 0, 0], [1] * 6],
+        response=[[0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0], [0] * 6],
+    )
+    shapes = []
+    model.get_output_embeddings().register_forward_hook(
+        lambda _module, _inputs, output: shapes.append(output.shape[1])
+    )
+    with torch.no_grad():
+        losses, rows = response_token_losses(model, given, CPU)
+        # places 2 to 4 are predicted by places 1 to 3
+        assert shapes == [3]
+        expected = []
+        for row, places in enumerate([(2, 4), (3,), ()]):
+            for place in places:
+                labels = torch.full((1, 6), -100)
+                labels[0, place] = given.ids[row, place]
+                output = model(input_ids=given.ids[row : row + 1], labels=labels)
+                expected.append(output.loss)
+    torch.testing.assert_close(losses, torch.stack(expected), rtol=1e-4, atol=1e-4)
+    assert rows.tolist() == [0, 0, 1]

@@ -88,6 +88,7 @@ def train_adapter(
     settings: LoraTraining,
     *,
     trained_on: Sequence[str] = (),
+    before: float | None = None,
     device: str = "auto",
     dtype: str = "auto",
     revision: str | None = None,
@@ -99,6 +100,7 @@ def train_adapter(
         model: hub id, folder or "embedded".
         training, held_out: windows of the records with their responses marked.
         trained_on: digests of the training documents, saved so that audits can leave them out.
+        before: the base's loss on `held_out`, where it is known from another rank.
 
     Raises:
         InputError: no response to learn from, or targets that name no module.
@@ -113,7 +115,8 @@ def train_adapter(
             "the records hold no response to learn from: give instruction/output or messages "
             "records, at least a few dozen"
         )
-    before = mean_response_loss(base, tokenizer, measured, low)
+    if before is None:
+        before = mean_response_loss(base, tokenizer, measured, low)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(derived_seed(settings.seed, "lora", rank))
         adapted = _with_adapter(base, model, rank, settings)

@@ -79,11 +79,12 @@ def train_ranks(
     shared.pop("ranks")
     folders: dict[str, Path] = {}
     cut: tuple[list[Window], list[Window]] | None = None
+    before: float | None = None
     for rank in training.ranks:
         depends_on = [base.__dict__, shared, rank, digests, [d.digest for d in measured]]
 
         def make(folder: Path, rank: int = rank) -> None:
-            nonlocal cut
+            nonlocal cut, before
             cut = cut or _windows(base, learned, measured, training)
             with reporter.bar(f"training adapter r{rank}", training.steps, "steps") as advance:
 
@@ -91,18 +92,20 @@ def train_ranks(
                     del progress
                     advance(1)
 
-                train_adapter(
+                outcome = train_adapter(
                     base.model,
                     rank,
                     *cut,
                     folder,
                     training,
                     trained_on=digests,
+                    before=before,
                     device=base.device,
                     dtype=base.dtype,
                     revision=base.revision,
                     observers=[observe],
                 )
+                before = outcome.held_out_before
 
         folders[f"r{rank}"] = run.stage(f"adapters/r{rank}", depends_on, make)
     return folders

@@ -27,6 +27,7 @@ from lorascope.activations.splits import Split, split
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import TokenBatch, Window, count_tokens, pad, windows
 from lorascope.config import digest
+from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.estimates import Estimate, Place
 from lorascope.measures.behaviour import continuations, response_loss, response_losses
@@ -40,7 +41,7 @@ from lorascope.runs import Run, read_json, versions, write_atomically
 from lorascope.training.adapters import CARD
 from lorascope.workflows import plan as planning
 from lorascope.workflows.adapters import Base, outcomes, split_for_training, train_ranks
-from lorascope.workflows.learning import learn
+from lorascope.workflows.learning import bring, learn
 from lorascope.workflows.measuring import Audit, measure
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.refusals import run_folder
@@ -128,17 +129,19 @@ def audit(study: AuditStudy, out: Path, reporter: Reporter, command: str = "") -
     Raises:
         InputError: anything the user has to mend, before anything costly where that is possible.
     """
-    planning.refuse_what_cannot_fit(planning.plan(study), out)
     with run_folder(out, study) as run:
-        return _audit(Audited(study, run, reporter), command)
+        cost = planning.plan(study)
+        planning.refuse_what_cannot_fit(cost, out)
+        brought = bring(study, cost.d_model)
+        return _audit(Audited(study, run, reporter), brought, command)
 
 
-def _audit(state: Audited, command: str) -> Path:
+def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path:
     study, run, reporter = state.study, state.run, state.reporter
     _adapters(state)
     gates = _gates(state)
     probe, held_out = _capture(state)
-    learned = learn(run, study, probe, state.hashes, reporter)
+    learned = learn(run, study, probe, brought, state.hashes, reporter)
 
     def make(folder: Path) -> None:
         ranks = {name: record["rank"] for name, record in gates["adapters"].items()}

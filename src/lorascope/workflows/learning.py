@@ -86,15 +86,20 @@ class Learned:
 
 
 def learn(
-    run: Run, study: AuditStudy, probe: Shards, hashes: dict[str, str], reporter: Reporter
+    run: Run,
+    study: AuditStudy,
+    probe: Shards,
+    brought: dict[str, Dictionary],
+    hashes: dict[str, str],
+    reporter: Reporter,
 ) -> Learned:
     """Train, or find finished, every dictionary of the study.
 
     Args:
         probe: activations to train on.
+        brought: base dictionaries the study names, by site.
         hashes: SHA-256 of each adapter, for the cards.
     """
-    brought = {site: _bring(study, site, probe.d_model) for site in study.dictionaries.base}
     todo = list(wanted(study, probe.sites, probe.adapters))
     folders: dict[Wanted, Path] = {}
     with reporter.bar("training dictionaries", len(todo), "dictionaries") as advance:
@@ -109,6 +114,15 @@ def learn(
             )
             advance(1)
     return Learned(folders, brought)
+
+
+def bring(study: AuditStudy, d_model: int) -> dict[str, Dictionary]:
+    """The base dictionaries the study names, by site, each made for this model and site.
+
+    Raises:
+        InputError: one cannot be opened, or belongs to another model, site or width.
+    """
+    return {site: _bring(study, site, d_model) for site in study.dictionaries.base}
 
 
 def _bring(study: AuditStudy, site: str, d_model: int) -> Dictionary:

@@ -1,0 +1,51 @@
+"""docs/measures.md says what the code says."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from lorascope.measures.definitions import DEFINITIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "measures.md"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location(
+        "write_measures_doc", ROOT / "scripts" / "write_measures_doc.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_up_to_date(script):
+    assert script.PAGE == PAGE
+    assert PAGE.read_text(encoding="utf-8") == script.page(), (
+        "run python scripts/write_measures_doc.py"
+    )
+
+
+def test_every_measure_has_its_section():
+    text = PAGE.read_text(encoding="utf-8")
+    assert re.findall(r"^- Key: `(.+)`$", text, re.MULTILINE) == list(DEFINITIONS)
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [d.title for d in DEFINITIONS.values()]
+    assert len(set(re.findall(r"^## (.+)$", text, re.MULTILINE))) == len(DEFINITIONS)
+
+
+@pytest.mark.parametrize("key", DEFINITIONS)
+def test_the_file_that_computes_it_exists_and_names_it(key):
+    path = ROOT / "src" / "lorascope" / DEFINITIONS[key].file
+    text = path.read_text(encoding="utf-8")
+    names = {f'"{key}"', f'f"{key.split(".", maxsplit=1)[0]}.{{pair}}"'}
+    assert any(name in text for name in names)
+
+
+def test_links_lead_somewhere():
+    text = PAGE.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!http)([^)]+)\)", text)
+    assert len(targets) == len(DEFINITIONS)
+    assert all((PAGE.parent / target).is_file() for target in targets)

@@ -1,0 +1,258 @@
+"""Settings: strict at every level, the same in and out, and one hash that every field changes."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from lorascope.config import Settings, digest, override, read_yaml
+from lorascope.errors import InputError
+from lorascope.workflows.adapters import TrainStudy
+from lorascope.workflows.study import AuditStudy
+
+STUDIES = {
+    "adapters given": (
+        AuditStudy,
+        {
+            "model": "embedded",
+            "adapters": {"r4": "a/b"},
+            "sites": ["layers.1"],
+            "texts": {"sources": ["embedded"]},
+            "dictionaries": {"base": {"layers.1": "hf://a/b/c"}},
+        },
+    ),
+    "adapters trained": (
+        AuditStudy,
+        {
+            "model": "embedded",
+            "train": {},
+            "sites": ["layers.1"],
+            "texts": {"sources": ["embedded"]},
+        },
+    ),
+    "training": (TrainStudy, {}),
+}
+# the only other value a field takes, where "one more" or "another word" will not do
+OTHERS = {
+    "store": "float32",
+    "products": "float32",
+    "targets": ["q_proj"],
+    "base": {"layers.1": "given"},
+    "documents": 7,
+    "target_l0": 9.0,
+    "angles_k": [8],
+    "seen": ["given"],
+}
+# fields with a single possible value
+FIXED = {"architecture.architecture"}
+
+
+def study(which):
+    cls, data = STUDIES[which]
+    return cls.parse(data, "here")
+
+
+def leaves(data, path=()):
+    """Paths of every value that is no mapping with keys of its own."""
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def changed(value, key):
+    """Another valid value of the same kind."""
+    if key in OTHERS:
+        return OTHERS[key]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value * 0.9 + 0.003
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, list):
+        return [*value, value[-1] + 1 if isinstance(value[-1], int) else "given"]
+    assert value is None, f"say in OTHERS what else {key} may be"
+    return "given"
+
+
+def with_change(plain, path):
+    altered = copy.deepcopy(plain)
+    level = altered
+    for key in path[:-1]:
+        level = level[key]
+    level[path[-1]] = changed(level[path[-1]], path[-1])
+    return altered
+
+
+def every_change(which):
+    plain = study(which).plain()
+    for path in leaves(plain):
+        # giving both adapters and training, or neither, is refused: see the test of its own
+        if path in {("adapters",), ("train",)} or ".".join(path[-2:]) in FIXED:
+            continue
+        yield ".".join(path), with_change(plain, path)
+
+
+@pytest.mark.parametrize("which", STUDIES)
+def test_every_field_counts(which):
+    cls = STUDIES[which][0]
+    digests = {study(which).digest()}
+    names = []
+    for name, data in every_change(which):
+        altered = cls.parse(data, name)
+        assert altered.plain() == data, name
+        digests.add(altered.digest())
+        names.append(name)
+        assert len(digests) == len(names) + 1, f"{name} does not change the hash"
+    assert len(names) > 12
+
+
+def test_the_hash_is_of_the_values_not_of_their_order():
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
+    assert digest({"a": [1, 2]}) != digest({"a": [2, 1]})
+    assert digest({"a": 1}) != digest({"a": "1"})
+
+
+@pytest.mark.parametrize("which", STUDIES)
+def test_yaml_out_is_the_same_settings_in(which, tmp_path):
+    settings = study(which)
+    (tmp_path / "study.yaml").write_text(settings.yaml(), encoding="utf-8")
+    again = type(settings).read(tmp_path / "study.yaml")
+    assert again == settings
+    assert again.digest() == settings.digest()
+    assert yaml.safe_load(settings.yaml()) == settings.plain()
+
+
+def test_settings_do_not_change():
+    settings = study("adapters given")
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.seed = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.capture.context = 3
+
+
+UNKNOWN = {
+    "sead": (
+        3,
+        r'x\.yaml: unknown key "sead"\. Did you mean "seed"\? Known here: adapters, capture',
+    ),
+    "capture.contxt": (
+        64,
+        r'unknown key "capture\.contxt"\. Did you mean "context"\? Known here: batch_tok',
+    ),
+    "dictionaries.fitting.epoch": (
+        3,
+        r'unknown key "dictionaries\.fitting\.epoch"\. Did you mean "epochs"\? Known here: batch',
+    ),
+    "train.training.rnks": ([4], r'unknown key "train\.training\.rnks"\. Did you mean "ranks"\?'),
+    "measures.zzz": (1, r'unknown key "measures\.zzz"\. Known here: angles_k, '),
+}
+
+
+@pytest.mark.parametrize("key", UNKNOWN)
+def test_an_unknown_key_is_refused_at_every_level(key):
+    value, message = UNKNOWN[key]
+    data = override(STUDIES["adapters trained"][1], [f"{key}={value}"])
+    with pytest.raises(InputError, match=message) as caught:
+        AuditStudy.parse(data, "x.yaml")
+    assert "\n" not in str(caught.value)
+
+
+class Inner(Settings):
+    depth: int = 1
+
+
+class Outer(Settings):
+    listed: tuple[Inner, ...] = ()
+    named: dict[str, Inner] | None = None
+    perhaps: Inner | None = None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"listed": [{"dept": 1}]}, {"named": {"a": {"dept": 1}}}, {"perhaps": {"dept": 1}}],
+)
+def test_suggestions_reach_into_lists_mappings_and_options(data):
+    with pytest.raises(InputError, match=r'unknown key ".*dept"\. Did you mean "depth"\?'):
+        Outer.parse(data, "here")
+
+
+def test_missing_and_wrong_values_name_their_key():
+    given = STUDIES["adapters given"][1]
+    lacking = {key: value for key, value in given.items() if key != "model"}
+    with pytest.raises(InputError, match='here: "model" is missing; add it'):
+        AuditStudy.parse(lacking, "here")
+    with pytest.raises(
+        InputError, match=r'here: "capture\.context": .* greater than or equal to 8'
+    ):
+        AuditStudy.parse({**given, "capture": {"context": 3}}, "here")
+    with pytest.raises(InputError, match=r"here: give either adapters .* not both"):
+        AuditStudy.parse({**given, "train": {}}, "here")
+    with pytest.raises(InputError, match=r'here: "dictionaries": seeds \[1, 1\] repeat'):
+        AuditStudy.parse({**given, "dictionaries": {"seeds": [1, 1]}}, "here")
+
+
+def test_overrides_by_hand():
+    data = {"a": 1, "deep": {"x": 1, "y": 2}, "empty": None}
+    result = override(
+        data,
+        ["a=2.5", "deep.x=[1, two]", "deep.z.w=true", "empty.k=1e-3", " b =text", "c=", "d=x=y"],
+    )
+    assert result == {
+        "a": 2.5,
+        "deep": {"x": [1, "two"], "y": 2, "z": {"w": True}},
+        "empty": {"k": "1e-3"},
+        "b": "text",
+        "c": None,
+        "d": "x=y",
+    }
+    assert data == {"a": 1, "deep": {"x": 1, "y": 2}, "empty": None}
+
+
+def test_overrides_reach_the_settings_with_their_types(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDIES["adapters trained"][1]))
+    settings = AuditStudy.read(
+        path, ["train.training.rate=1e-3", "sites=[layers.2, layers.3]", "capture.context=32"]
+    )
+    assert settings.train is not None
+    assert settings.train.training.rate == 0.001
+    assert settings.sites == ("layers.2", "layers.3")
+    assert settings.capture.context == 32
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("seed", "--set seed: expected key=value, as in --set seed=1"),
+        ("=3", "--set =3: expected key=value"),
+        ("a=[1", r"--set a=\[1: '\[1' is not a YAML value"),
+        ("a.b=1", "--set a.b=1: a holds a value, not further keys"),
+    ],
+)
+def test_overrides_that_make_no_sense(assignment, message):
+    with pytest.raises(InputError, match=message):
+        override({"a": 1}, [assignment])
+
+
+def test_files_that_are_no_settings(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml: cannot be read \(No such file"):
+        read_yaml(tmp_path / "none.yaml")
+    for content, message in {
+        "a: 1\nb: [1, 2\nc: 3\n": r"a\.yaml, line 3: not valid YAML",
+        "- a\n- b\n": r"a\.yaml: expected keys and values at the top level",
+        "": r"a\.yaml: expected keys and values",
+    }.items():
+        (tmp_path / "a.yaml").write_text(content)
+        with pytest.raises(InputError, match=message) as caught:
+            read_yaml(tmp_path / "a.yaml")
+        assert "\n" not in str(caught.value)
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"b\.yaml.*: not valid YAML"):
+        read_yaml(Path(tmp_path / "b.yaml"))

@@ -1,0 +1,73 @@
+"""Verdicts: apart from chance only where the two intervals do not touch."""
+
+import math
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from lorascope.estimates import Chance, Estimate, Place
+
+NULL = Chance("isotropic", 0.20, 0.18, 0.22)
+
+
+def estimate(value, low, high, *chances):
+    return Estimate("max_cosine", value, (low, high), 100, "cosine", chances)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.23, 0.30, "above chance"),
+        (0.22, 0.30, "at chance"),
+        (0.10, 0.17, "below chance"),
+        (0.10, 0.18, "at chance"),
+        (0.19, 0.21, "at chance"),
+        (0.10, 0.30, "at chance"),
+    ],
+)
+def test_verdict_by_intervals(low, high, verdict):
+    assert estimate((low + high) / 2, low, high, NULL).verdict == verdict
+
+
+def test_where_one_draw_decides_the_value_stands_for_its_interval():
+    nothing = (math.nan, math.nan)
+    assert estimate(0.225, *nothing, NULL).verdict == "above chance"
+    assert estimate(0.175, *nothing, NULL).verdict == "below chance"
+    assert estimate(0.21, *nothing, NULL).verdict == "at chance"
+
+
+def test_the_first_null_decides_and_the_others_can_be_asked():
+    strict, lenient = Chance("covariance-matched", 0.3, 0.28, 0.32), NULL
+    found = estimate(0.29, 0.27, 0.30, strict, lenient)
+    assert (found.chance, found.verdict) == (0.3, "at chance")
+    assert found.against(lenient) == "above chance"
+
+
+def test_without_a_null_there_is_no_verdict():
+    bare = estimate(0.5, 0.4, 0.6)
+    assert math.isnan(bare.chance)
+    assert bare.verdict == "no chance level"
+
+
+def test_a_null_without_randomness_is_a_point():
+    zero = Chance.exact("zero predictor", 1.0)
+    assert (zero.level, zero.low, zero.high) == (1.0, 1.0, 1.0)
+    assert estimate(0.9, 0.8, 0.99, zero).verdict == "below chance"
+    assert estimate(0.9, 0.8, 1.0, zero).verdict == "at chance"
+
+
+def test_a_place_is_given_to_a_copy():
+    found = estimate(0.5, 0.4, 0.6, NULL)
+    placed = found.at(Place(adapter="r4", rank=4, site="layers.2"))
+    assert (placed.place.adapter, placed.place.rank, placed.place.site) == ("r4", 4, "layers.2")
+    assert found.place == Place()
+    assert placed.at(Place()) == found
+    with pytest.raises(FrozenInstanceError):
+        found.value = 1.0
+
+
+def test_in_words():
+    assert str(estimate(0.29123, 0.27, 0.31, NULL)) == (
+        "max_cosine 0.2912 [0.27, 0.31], chance 0.2 (isotropic): above chance"
+    )
+    assert str(estimate(0.5, 0.4, 0.6)) == "max_cosine 0.5 [0.4, 0.6]"

@@ -1,0 +1,168 @@
+"""A whole audit: every number there, beside chance, in both tables; the report made from them."""
+
+import json
+import shutil
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.activations.text import read_documents
+from lorascope.measures.definitions import DEFINITIONS, definition
+from lorascope.report import build
+from lorascope.report.result import read_results
+from lorascope.runs import read_json
+from lorascope.workflows.audit import audit
+from lorascope.workflows.study import AuditStudy
+
+COLUMNS = "measure, adapter, rank, site, seed, dictionary, value, chance, low, high, n, unit"
+ADAPTERS, SEEDS = ("r2", "r4"), (0, 1)
+COSINES = [f"max_cosine.{x}" for x in ("mean", "median", "q90", "above_0.7", "below_0.3")]
+ANGLES = [f"angle.{x}" for x in ("mean", "min", "above_70", "below_20")]
+ERRORS = ["relative_error", "relative_error.frobenius"]
+ONE_A_SITE = [
+    "delta_norm",
+    "delta_norm.relative",
+    "delta_rank",
+    "cka.base_delta",
+    "cka.base_adapted",
+    "cka_debiased.base_delta",
+    "cka_debiased.base_adapted",
+]
+
+
+@pytest.fixture(scope="module")
+def table(finished_run):
+    return pd.read_parquet(finished_run / "results" / "estimates.parquet")
+
+
+def expected_rows():
+    """(measure, adapter, site, seed, dictionary) of every number, seed −1 where it has none."""
+    site = "layers.1"
+    yield from ((m, "", site, 0, "base vs base") for m in COSINES + ANGLES)
+    for adapter in ADAPTERS:
+        yield "response_loss", adapter, "", -1, ""
+        yield from ((m, adapter, site, -1, "") for m in ONE_A_SITE)
+        yield from ((m, adapter, site, 0, "delta vs delta") for m in COSINES + ANGLES)
+        for seed in SEEDS:
+            of = ("base", "delta", "base difference")
+            yield from ((m, adapter, site, seed, d) for m, d in product(ERRORS, of))
+            for measure, dictionary in product(["density", "dead_share"], ["base", "delta"]):
+                yield measure, adapter, site, seed, dictionary
+            for measure in ("overlap", "weakly_aligned"):
+                yield measure, adapter, site, seed, "base"
+            yield "improvement", adapter, site, seed, "delta"
+            yield from ((m, adapter, site, seed, "delta vs base") for m in COSINES + ANGLES)
+
+
+def test_every_number_is_there_once(table):
+    keys = table[["measure", "adapter", "site", "seed", "dictionary"]]
+    found = list(keys.assign(seed=table["seed"].fillna(-1)).itertuples(index=False, name=None))
+    assert sorted(found) == sorted(expected_rows())
+    assert set(table["measure"]) == set(DEFINITIONS)
+    ranks = table.loc[table["adapter"] != ""].set_index("adapter")["rank"].to_dict()
+    assert ranks == {"r2": 2, "r4": 4}
+    angles = table["measure"].str.startswith("angle")
+    assert set(table.loc[angles, "setting"]) == {"k=8"}  # a quarter of the width of 32
+    assert set(table.loc[~angles, "setting"]) == {""}
+
+
+def test_every_number_has_its_chance_level_and_interval(table):
+    numbers = table[["value", "chance", "low", "high", "chance_low", "chance_high"]]
+    assert np.isfinite(numbers.to_numpy()).all()
+    assert (table["low"] <= table["value"] + 1e-9).all()
+    assert (table["value"] <= table["high"] + 1e-9).all()
+    assert (table["chance_low"] <= table["chance_high"]).all()
+    assert (table["n"] > 0).all()
+    assert (table["null"] != "").all()
+    assert [definition(measure).unit for measure in table["measure"]] == list(table["unit"])
+
+
+def test_the_headline_null_is_the_one_the_definition_names_first(table):
+    first = table[table["dictionary"] != "base vs base"].groupby("measure")["null"].agg(set)
+    for measure, nulls in first.items():
+        (null,) = nulls
+        chance = definition(measure).chance
+        if chance.startswith(("as for", "1 −")):
+            chance = definition({"weakly_aligned": "overlap"}.get(measure, "relative_error")).chance
+        assert null in chance.split(";")[0], measure
+
+
+def test_tables_hold_the_same_and_start_with_the_promised_columns(finished_run, table):
+    assert list(table.columns)[:12] == COLUMNS.split(", ")
+    text = ["adapter", "site", "dictionary", "setting", "null"]
+    for name in ("estimates", "chance_levels"):
+        parquet = pd.read_parquet(finished_run / "results" / f"{name}.parquet")
+        csv = pd.read_csv(finished_run / "results" / f"{name}.csv", keep_default_na=True)
+        kept = [column for column in text if column in csv]
+        csv = csv.assign(**{column: csv[column].fillna("") for column in kept})
+        pd.testing.assert_frame_equal(csv.astype(parquet.dtypes), parquet)
+
+
+def test_dictionaries_of_one_seed_do_not_start_alike(table):
+    # After nine steps, dictionaries that began with the same directions would have cosines near 1.
+    cosines = table[table["measure"] == "max_cosine.mean"]
+    assert set(cosines["dictionary"]) == {"base vs base", "delta vs base", "delta vs delta"}
+    assert (cosines["value"] < 0.6).all()
+
+
+def test_facts_say_what_the_run_did(finished_run, study):
+    facts = read_json(finished_run / "results" / "facts.json")
+    assert facts["command"] == "lorascope audit tiny.yaml"
+    assert facts["settings"] == study.plain()
+    assert facts["model"]["d_model"] == 32
+    assert [a["name"] for a in facts["adapters"]] == list(ADAPTERS)
+    assert all(gate["passed"] for gate in facts["gates"])
+    assert [row["held_out_after"] < row["held_out_before"] for row in facts["adapter_training"]]
+    assert len(facts["dictionaries"]) == 2 + 2 * 3  # base of two seeds; delta of two, Gaussian
+    assert facts["warnings"] == []
+    for name in ("probe", "held_out"):
+        activations = read_json(finished_run / "activations" / name / "manifest.json")
+        assert facts["tokens"][name]["tokens"] == activations["rows"] - activations["outliers"]
+
+
+def test_report_is_made_and_can_be_made_again_from_the_results_alone(finished_run, tmp_path):
+    page = finished_run / "report" / "index.html"
+    text = page.read_text(encoding="utf-8")
+    assert "max cosine" in text.lower()
+    for folder in ("activations", "dictionaries", "adapters"):
+        assert (finished_run / folder).is_dir()
+    shutil.copytree(finished_run / "results", tmp_path / "kept" / "results")
+    again = build(tmp_path / "kept")
+    assert again.read_text(encoding="utf-8") == text
+    assert list((again.parent / "figures").glob("*.svg"))
+
+
+def test_documents_an_adapter_saw_are_left_out_and_counted(
+    settings, records, tiny_model, tiny_checkpoint, save_adapter, quiet, no_report, tmp_path
+):
+    """A full fine-tune and a LoRA adapter side by side; what each saw is known in its own way."""
+    documents = read_documents(str(records))
+    full = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "full")
+    model = tiny_model("llama")
+    model.model.layers[0].mlp.down_proj.weight.data *= 1.5
+    model.save_pretrained(full)
+    seen_by_full = tmp_path / "seen.jsonl"
+    seen_by_full.write_text("\n".join(records.read_text().splitlines()[:7]), encoding="utf-8")
+    lora = save_adapter(tmp_path / "lora", target_modules=["o_proj"])
+    card = {"trained_on": [document.digest for document in documents[5:12]]}
+    (lora / "lorascope.json").write_text(json.dumps(card), encoding="utf-8")
+    plain = settings(
+        adapters={"full": str(full), "low": str(lora)},
+        texts={"seen": [str(seen_by_full)]},
+        dictionaries={"seeds": [0], "gaussian_control": False},
+    )
+    audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
+    found = read_results(tmp_path / "run")
+    kept = sum(found.facts["tokens"][part]["documents"] for part in ("probe", "held_out"))
+    assert kept == len(documents) - 12
+    (line,) = [g["detail"] for g in found.facts["gates"] if g["gate"] == "disjoint rows"]
+    assert line.startswith("12 documents the adapters had seen were left out")
+    table = found.estimates
+    assert set(table["adapter"]) == {"full", "low"}
+    assert table.loc[table["adapter"] == "full", "rank"].isna().all()
+    per_adapter = table.groupby("adapter")["measure"].agg(set)
+    assert per_adapter["full"] == per_adapter["low"]
+    norms = table[table["measure"] == "delta_norm"]
+    assert (norms["verdict"] == "above chance").all()

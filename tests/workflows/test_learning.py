@@ -1,0 +1,102 @@
+"""Which dictionaries a study trains, and which brought ones it accepts."""
+
+import pytest
+import torch
+
+from lorascope.dictionaries.card import Card
+from lorascope.dictionaries.files import save
+from lorascope.dictionaries.relu import ReluDictionary
+from lorascope.errors import InputError
+from lorascope.geometry.chance import isotropic
+from lorascope.randomness import generator
+from lorascope.report.result import read_results
+from lorascope.runs import read_json
+from lorascope.workflows.audit import audit
+from lorascope.workflows.learning import wanted
+from lorascope.workflows.study import AuditStudy
+
+
+def test_wanted_by_hand(settings):
+    plain = settings(
+        adapters={"a": "x", "b": "y"},
+        sites=["layers.0", "layers.1"],
+        dictionaries={"seeds": [3, 5], "base": {"layers.1": "address"}},
+    )
+    study = AuditStudy.parse(plain, "test")
+    names = [key.name for key in wanted(study, list(study.sites), ["a", "b"])]
+    assert names == [
+        "layers.0-base-seed3",
+        "layers.0-base-seed5",
+        "layers.0-delta-a-seed3",
+        "layers.0-delta-a-seed5",
+        "layers.0-gaussian-a-seed3",
+        "layers.0-delta-b-seed3",
+        "layers.0-delta-b-seed5",
+        "layers.0-gaussian-b-seed3",
+        "layers.1-delta-a-seed3",
+        "layers.1-delta-a-seed5",
+        "layers.1-gaussian-a-seed3",
+        "layers.1-delta-b-seed3",
+        "layers.1-delta-b-seed5",
+        "layers.1-gaussian-b-seed3",
+    ]
+
+
+def brought(folder, model, d=32, site="layers.1"):
+    directions = isotropic(48, d, generator(0, "brought"))
+    card = Card(target="base", site=site, model=model)
+    zeros = torch.zeros(48)
+    save(ReluDictionary(directions.T, zeros, directions, torch.zeros(d), card=card), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def with_base(settings, save_adapter, tiny_checkpoint, quiet, no_report, tmp_path):
+    """Audit with a base dictionary brought along; returns the run folder."""
+    adapter = save_adapter(tmp_path / "a", target_modules=["o_proj"])
+
+    def run(**options):
+        address = brought(tmp_path / "base", **{"model": str(tiny_checkpoint("llama")), **options})
+        plain = settings(
+            adapters={"a": str(adapter)},
+            dictionaries={"seeds": [0], "gaussian_control": False, "base": {"layers.1": address}},
+        )
+        audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
+        return tmp_path / "run"
+
+    return run
+
+
+def test_a_brought_dictionary_stands_in_for_a_trained_one(with_base):
+    run = with_base()
+    assert [f.name for f in (run / "dictionaries").iterdir()] == ["layers.1-delta-a-seed0"]
+    table = read_results(run).estimates
+    assert "base vs base" not in set(table["dictionary"])
+    dead = table[(table["measure"] == "dead_share") & (table["dictionary"] == "base")]
+    assert list(dead["n"]) == [48]
+    card = read_json(run / "dictionaries" / "layers.1-delta-a-seed0" / "lorascope.json")
+    assert (card["target"], card["site"], card["adapter"]) == ("delta", "layers.1", "a")
+    assert len(card["adapter_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"d": 16}, "reads a stream of width 16, the model's is 32"),
+        ({"model": "org/another"}, "made for org/another"),
+        ({"site": "layers.2"}, r"made for layers\.2, not for layers\.1"),
+    ],
+)
+def test_a_brought_dictionary_of_another_kind_is_refused(with_base, options, match):
+    with pytest.raises(InputError, match=match):
+        with_base(**options)
+
+
+def test_a_site_before_the_first_adapted_block_is_refused_before_capture(
+    settings, save_adapter, quiet, tmp_path
+):
+    late = save_adapter(tmp_path / "a", target_modules=["o_proj"], layers_to_transform=[2])
+    plain = settings(adapters={"late": str(late)})
+    with pytest.raises(InputError, match=r'adapter "late" changes nothing at layers\.1'):
+        audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,154 @@
+"""Numbers that cannot be computed are left out with the reason; they do not take others along."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+
+from lorascope.activations.batch import TokenRows
+from lorascope.activations.shards import BASE, Shards, ShardWriter
+from lorascope.dictionaries.files import save
+from lorascope.dictionaries.relu import ReluDictionary
+from lorascope.errors import InputError
+from lorascope.estimates import Place
+from lorascope.geometry.chance import isotropic
+from lorascope.randomness import generator
+from lorascope.workflows.audit import audit
+from lorascope.workflows.learning import Learned, Wanted
+from lorascope.workflows.measuring import Audit, Measured, measure
+from lorascope.workflows.study import AuditStudy
+
+D, LATENTS, SITE = 12, 10, "layers.1"
+
+
+def shards(folder, rows_per_document, name):
+    """Independent Gaussian streams and deltas of 20 documents."""
+    n = 20 * rows_per_document
+    random = generator(0, name)
+    zeros = torch.zeros(n, dtype=torch.long)
+    document = torch.arange(n) // rows_per_document
+    writer = ShardWriter(folder, name, torch.float32)
+    rows = {(SITE, face): torch.randn(n, D, generator=random) for face in (BASE, "r4")}
+    writer.add(TokenRows(document, torch.arange(n), zeros, zeros.bool()), rows)
+    writer.close(zeros[:0], {"sites": [SITE], "faces": [BASE, "r4"], "d_model": D})
+    return Shards.open(folder)
+
+
+def dictionary(name, directions, bias=-0.5):
+    n = len(directions)
+    return ReluDictionary(directions.T, torch.full((n,), bias), directions, torch.zeros(D))
+
+
+@pytest.fixture
+def measured(tmp_path, quiet):
+    """`measured(delta dictionary, measures=…)`: what an audit of synthetic rows comes to."""
+
+    def run(delta, **measures):
+        base = dictionary("base", isotropic(LATENTS, D, generator(1, "base")))
+        folders = {
+            Wanted("base", SITE, "", 0): base,
+            Wanted("delta", SITE, "r4", 0): delta,
+        }
+        for key, one in folders.items():
+            save(one, tmp_path / key.name)
+        study = AuditStudy.parse(
+            {
+                "model": "none",
+                "adapters": {"r4": "none"},
+                "sites": [SITE],
+                "texts": {"sources": ["none"]},
+                "dictionaries": {"seeds": [0]},
+                "measures": {"repeats": 3, **measures},
+            },
+            "test",
+        )
+        learned = Learned({key: tmp_path / key.name for key in folders}, {})
+        probe, held_out = (shards(tmp_path / name, 12, name) for name in ("probe", "held_out"))
+        return measure(Audit(study, probe, held_out, learned, {"r4": 4}, {SITE: 0.01}), quiet)
+
+    return run
+
+
+def settings_of(found):
+    """How many angle numbers there are for each k."""
+    return Counter(e.place.setting for e in found.estimates if e.measure.startswith("angle"))
+
+
+def delta_dictionary(**options):
+    return dictionary("delta", isotropic(LATENTS, D, generator(2, "delta")), **options)
+
+
+def test_everything_is_there_where_nothing_stands_in_the_way(measured):
+    found = measured(delta_dictionary(), angles_k=(2, 4))
+    assert found.warnings == []
+    assert settings_of(found) == {"k=2": 4, "k=4": 4}
+    assert len(found.estimates) == 3 + 4 + 6 + 1 + 4 + 2 + 5 + 8
+    verdicts = {e.measure: e.verdict for e in found.estimates if e.place.dictionary != "base"}
+    for measure_ in ("max_cosine.mean", "angle.mean", "cka_debiased.base_delta"):
+        assert verdicts[measure_] == "at chance"
+
+
+def test_angles_the_directions_do_not_span_are_left_out(measured):
+    found = measured(delta_dictionary(), angles_k=(4, 11, 2))
+    assert settings_of(found) == {"k=2": 4, "k=4": 4}
+    (warning,) = found.warnings
+    assert warning.startswith("r4 at layers.1 (delta vs base, seed 0): numbers left out: ")
+    assert "k=11" in warning
+    assert "spans 10 dimensions" in warning
+    assert any(e.measure == "max_cosine.mean" for e in found.estimates)
+
+
+def test_a_dictionary_without_alive_latents_leaves_the_rest_standing(measured):
+    found = measured(delta_dictionary(bias=-1e6), angles_k=(2,))
+    (warning,) = found.warnings
+    assert "no latent of the first dictionary is alive" in warning
+    measures = {e.measure for e in found.estimates}
+    assert not any(m.startswith(("max_cosine", "angle")) for m in measures)
+    assert {"relative_error", "improvement", "delta_norm", "cka.base_delta"} <= measures
+    (dead,) = [
+        e for e in found.estimates if e.measure == "dead_share" and e.place.dictionary == "delta"
+    ]
+    assert dead.value == 1.0
+
+
+def test_too_few_documents_for_cka_leave_the_rest_standing(measured, monkeypatch):
+    monkeypatch.setattr("lorascope.measures.rows.HeldOut.load", one_document)
+    found = measured(delta_dictionary(), angles_k=(2,))
+    assert [w for w in found.warnings if "CKA base_delta" in w and "add documents" in w]
+    assert len(found.warnings) == 2
+    assert {e.measure for e in found.estimates} >= {"delta_rank", "overlap", "angle.mean"}
+
+
+def one_document(shards, site, adapter, most=None):
+    from lorascope.measures.rows import HeldOut
+
+    base, delta = (shards.load(site, face) for face in (BASE, adapter))
+    return HeldOut(base, delta, torch.zeros(len(base), dtype=torch.long))
+
+
+def test_the_line_names_the_place():
+    found = Measured()
+
+    def fail():
+        raise InputError("too little of it")
+
+    assert found.attempt(Place(site="layers.3"), fail) is False
+    assert found.warnings == ["base at layers.3: numbers left out: too little of it"]
+    assert found.estimates == []
+
+
+def test_warnings_reach_the_report(settings, save_adapter, quiet, tmp_path):
+    adapter = save_adapter(tmp_path / "a", target_modules=["o_proj", "down_proj"])
+    plain = settings(
+        adapters={"a": str(adapter)},
+        dictionaries={"seeds": [0], "gaussian_control": False},
+        measures={"angles_k": [8, 33]},
+    )
+    page = audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
+    facts = json.loads((tmp_path / "run" / "results" / "facts.json").read_text())
+    unknown, left_out = facts["warnings"]
+    assert unknown.startswith("a: what it was trained on is unknown")
+    assert left_out.startswith("a at layers.1 (delta vs base, seed 0): numbers left out: ")
+    assert "choose k ≤ " in left_out
+    assert left_out in page.read_text(encoding="utf-8")

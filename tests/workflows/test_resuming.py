@@ -1,0 +1,158 @@
+"""A run goes on where it stopped, redoes what has changed, and nothing else."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from lorascope.errors import InputError
+from lorascope.runs import read_json
+from lorascope.workflows import audit as audit_module
+from lorascope.workflows import learning
+from lorascope.workflows.audit import audit
+from lorascope.workflows.study import AuditStudy
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
+def stages(run):
+    """Manifest entry and inode of every finished stage: both change when a stage is redone."""
+    manifest = read_json(run / "manifest.json")["stages"]
+    return {name: (entry, (run / name).stat().st_ino) for name, entry in manifest.items()}
+
+
+def redone(before, run):
+    after = stages(run)
+    assert after.keys() == before.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def estimates(run):
+    return pd.read_parquet(run / "results" / "estimates.parquet")
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fail where a model would be loaded."""
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(audit_module, "load", refuse)
+
+
+def test_a_finished_run_is_not_done_again(run, study, quiet, no_model):
+    before = stages(run)
+    audit(study, run, quiet)
+    assert redone(before, run) == set()
+
+
+def test_other_measures_redo_the_results_alone(run, study, quiet, no_model):
+    plain = study.plain()
+    plain["measures"] |= {"rows": 300}
+    changed = AuditStudy.parse(plain, "test")
+    with pytest.raises(InputError, match=r"another study \(differs in measures\.rows\)"):
+        audit(changed, run, quiet)
+    (run / "study.yaml").write_text(changed.yaml(), encoding="utf-8")
+    before, old = stages(run), estimates(run)
+    audit(changed, run, quiet)
+    assert redone(before, run) == {"results"}
+    assert list(estimates(run)["measure"]) == list(old["measure"])
+    assert set(estimates(run).query("measure == 'delta_norm'")["n"]) == {300}
+
+
+def test_other_dictionaries_redo_themselves_and_the_results(run, study, quiet, no_model):
+    plain = study.plain()
+    plain["dictionaries"]["architecture"] |= {"l1": 0.3}
+    changed = AuditStudy.parse(plain, "test")
+    (run / "study.yaml").write_text(changed.yaml(), encoding="utf-8")
+    before = stages(run)
+    audit(changed, run, quiet)
+    dictionaries = {name for name in before if name.startswith("dictionaries/")}
+    assert len(dictionaries) == 8
+    assert redone(before, run) == dictionaries | {"results"}
+
+
+def test_a_dictionary_that_was_deleted_comes_back_the_same(run, study, quiet, no_model):
+    name = "dictionaries/layers.1-delta-r4-seed1"
+    weights = (run / name / "sae_weights.safetensors").read_bytes()
+    before = stages(run)
+    shutil.rmtree(run / name)
+    audit(study, run, quiet)
+    assert redone(before, run) == {name}
+    assert (run / name / "sae_weights.safetensors").read_bytes() == weights
+
+
+def test_activations_that_were_deleted_come_back_the_same(run, study, quiet):
+    before, old = stages(run), estimates(run)
+    shutil.rmtree(run / "activations")
+    shutil.rmtree(run / "results")
+    audit(study, run, quiet)
+    assert redone(before, run) == {"activations/probe", "activations/held_out", "results"}
+    pd.testing.assert_frame_equal(estimates(run), old)
+
+
+def stop_at(monkeypatch, module, name, call):
+    """Let `module.name` be interrupted when it is called for the `call`-th time."""
+    real, calls = getattr(module, name), []
+
+    def interrupted(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, interrupted)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call", "unfinished"),
+    [
+        (audit_module, "collect", 2, "activations/held_out"),
+        (learning, "fit_with_history", 3, "dictionaries/layers.1-delta-r2-seed0"),
+        (audit_module, "write_estimates", 1, "results"),
+    ],
+)
+def test_interrupted_runs_end_with_the_same_results(
+    study, quiet, finished_run, tmp_path, monkeypatch, module, name, call, unfinished
+):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, module, name, call)
+        with pytest.raises(KeyboardInterrupt):
+            audit(study, run, quiet)
+    done = stages(run)
+    assert unfinished not in done
+    assert not (run / unfinished).exists()
+    audit(study, run, quiet)
+    after = stages(run)
+    assert all(after[stage] == entry for stage, entry in done.items())
+    assert after.keys() == stages(finished_run).keys()
+    pd.testing.assert_frame_equal(estimates(run), estimates(finished_run))
+    assert not list(run.rglob("*partial*"))
+
+
+def test_a_refused_study_leaves_nothing_and_the_folder_can_be_used(
+    settings, save_adapter, study, quiet, tmp_path
+):
+    run = tmp_path / "run"
+    wrong = AuditStudy.parse(settings(adapters={"r4": str(tmp_path / "typo")}), "test")
+    with pytest.raises(InputError, match="typo"):
+        audit(wrong, run, quiet)
+    assert not run.exists()
+    run.mkdir()
+    with pytest.raises(InputError, match="typo"):
+        audit(wrong, run, quiet)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me", encoding="utf-8")
+    with pytest.raises(InputError, match="not empty and not a run folder"):
+        audit(study, tmp_path / "mine", quiet)
+    assert (tmp_path / "mine" / "notes.txt").read_text(encoding="utf-8") == "keep me"
+
+
+def test_a_refused_study_keeps_what_was_there(run, study, quiet):
+    (run / "activations" / "probe" / "manifest.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match=r"manifest\.json: not readable"):
+        audit(study, run, quiet)
+    assert (run / "results" / "estimates.csv").exists()
+    assert (run / "adapters" / "r2").is_dir()

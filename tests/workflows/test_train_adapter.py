@@ -1,0 +1,63 @@
+"""Adapters trained by the workflow: one stage a rank, what they saw on record."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from lorascope.activations.text import read_documents
+from lorascope.errors import InputError
+from lorascope.models.adapted import load
+from lorascope.runs import read_json
+from lorascope.workflows.adapters import TrainStudy, run_training
+
+
+@pytest.fixture
+def training(tiny_checkpoint, records):
+    return {
+        "model": str(tiny_checkpoint("llama")),
+        "device": "cpu",
+        "records": [str(records)],
+        "training": {
+            "ranks": [1, 3],
+            "steps": 4,
+            "rate": 1e-2,
+            "context": 64,
+            "held_out": 0.3,
+            "products": "float32",
+        },
+    }
+
+
+def test_every_rank_is_trained_recorded_and_resumed(training, records, quiet, tmp_path):
+    study = TrainStudy.parse(training, "test")
+    table = run_training(study, tmp_path / "out", quiet)
+    assert list(table["adapter"]) == ["r1", "r3"]
+    assert list(table["parameters"] / table["rank"]) == [table["parameters"][0]] * 2
+    assert (table["held_out_after"] < table["held_out_before"]).all()
+    written = pd.read_csv(tmp_path / "out" / "training.csv")
+    pd.testing.assert_frame_equal(written, table)
+    folders = {name: str(tmp_path / "out" / "adapters" / name) for name in ("r1", "r3")}
+    model = load(training["model"], folders, device="cpu")
+    assert [model.info(name).rank for name in model.adapters] == [1, 3]
+    seen = {
+        tuple(read_json(tmp_path / "out/adapters" / n / "lorascope.json")["trained_on"])
+        for n in folders
+    }
+    (digests,) = seen  # the same for both
+    everything = {document.digest for document in read_documents(str(records))}
+    assert set(digests) < everything
+    assert 0.5 < len(digests) / len(everything) < 0.9
+    before = read_json(tmp_path / "out" / "manifest.json")["stages"]
+    run_training(study, tmp_path / "out", quiet)
+    assert read_json(tmp_path / "out" / "manifest.json")["stages"] == before
+
+
+def test_too_few_records_leave_nothing_behind(training, quiet, tmp_path):
+    few = tmp_path / "few.jsonl"
+    record = {"instruction": "w1", "output": "w2"}
+    few.write_text("\n".join(json.dumps(record | {"output": f"w{i}"}) for i in range(12)))
+    study = TrainStudy.parse(training | {"records": [str(few)]}, "test")
+    with pytest.raises(InputError, match="12 records with a response give"):
+        run_training(study, tmp_path / "out", quiet)
+    assert not (tmp_path / "out").exists()
