@@ -72,23 +72,29 @@ def test_the_same_documents_are_drawn_for_both_faces():
     assert found.interval == pytest.approx((0.5 * level.low, 0.5 * level.high))
 
 
+def repeats(ids, token):
+    """Whether `token` would end four tokens in a row that stand in `ids` already."""
+    return [*ids[-3:], token] in [ids[i : i + 4] for i in range(len(ids) - 3)]
+
+
 @torch.no_grad()
 def greedy(model, face, ids, count):
+    """The likeliest token at a time, of those that repeat no four in a row, until </s>."""
     with model.face(face) as module:
         for _ in range(count):
-            token = module(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item()
-            ids = [*ids, token]
-            if token == model.tokenizer.eos_token_id:
+            logits = module(input_ids=torch.tensor([ids])).logits[0, -1]
+            ids = [*ids, max((v for v in range(64) if not repeats(ids, v)), key=logits.__getitem__)]
+            if ids[-1] == model.tokenizer.eos_token_id:
                 break
     return ids
 
 
-def test_continuations_are_greedy(model):
+def test_continuations_are_greedy_but_do_not_go_round(model):
     document = Document((Segment("w5 w6 w7"), Segment("w8", response=True)))
-    (found,) = continuations(model, [document], new_tokens=6)
+    (found,) = continuations(model, [document], new_tokens=12)
     prompt = windows([Document((Segment("w5 w6 w7"),))], model.tokenizer, 32)[0].ids
     for face, text in (("base", found["base"]), ("a", found["adapted"]["a"])):
-        written = greedy(model, face, prompt, 6)[len(prompt) :]
+        written = greedy(model, face, prompt, 12)[len(prompt) :]
         assert text == model.tokenizer.decode(written, skip_special_tokens=True).strip()
     assert found["prompt"] == "w5 w6 w7"
     assert model.current == "base"

@@ -87,9 +87,10 @@ def test_a_brought_dictionary_stands_in_for_a_trained_one(with_base):
         ({"site": "layers.2"}, r"made for layers\.2, not for layers\.1"),
     ],
 )
-def test_a_brought_dictionary_of_another_kind_is_refused(with_base, options, match):
+def test_a_brought_dictionary_of_another_kind_is_refused_first(with_base, options, match, tmp_path):
     with pytest.raises(InputError, match=match):
         with_base(**options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_site_before_the_first_adapted_block_is_refused_before_capture(

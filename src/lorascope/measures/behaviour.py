@@ -62,7 +62,8 @@ def continuations(
 ) -> list[dict[str, object]]:
     """What each face writes, greedily, after the prompts of a few documents.
 
-    Prompts that leave no room in the model's context are passed over.
+    No four tokens in a row are written twice. Prompts that leave no room in the model's context
+    are passed over.
     """
     found: list[dict[str, object]] = []
     for document in documents:
@@ -79,6 +80,7 @@ def continuations(
                     attention_mask=torch.ones_like(ids),
                     max_new_tokens=room,
                     do_sample=False,
+                    no_repeat_ngram_size=4,
                     pad_token_id=padding_id(model.tokenizer),
                 )
             text = model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)

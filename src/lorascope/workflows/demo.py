@@ -17,12 +17,12 @@ def demo_study(quick: bool = False) -> AuditStudy:
         train=TrainAdapters(
             training=LoraTraining(
                 ranks=(4, 32) if quick else (4, 8, 16, 32),
-                steps=50 if quick else 100,
+                steps=50 if quick else 80,
                 held_out=0.05,
             )
         ),
         sites=("layers.2", "layers.5") if quick else ("layers.1", "layers.3", "layers.5"),
-        texts=Texts(sources=("embedded",), documents=600 if quick else 1200, held_out=0.25),
+        texts=Texts(sources=("embedded",), documents=600 if quick else 1000, held_out=0.25),
         capture=Capture(context=256),
         dictionaries=Dictionaries(
             architecture=ReLU(n_latents=512 if quick else 768, l1=0.15),

@@ -204,7 +204,7 @@ def _base_pair(audit: Audit, site: str, covariance: Float[Tensor, "d d"], found:
     """The upper reference: base dictionaries of different seeds against each other."""
     if site in audit.learned.brought:
         return
-    rows = audit.held_out.load(site, BASE, audit.study.measures.rows)
+    rows = audit.held_out.load(site, BASE)
     nulls = alignment.NullSettings(None, covariance, audit.study.measures.repeats, audit.study.seed)
     for one, other in combinations(audit.study.dictionaries.seeds, 2):
         first, second = audit.learned.base(site, one), audit.learned.base(site, other)
