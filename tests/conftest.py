@@ -28,6 +28,9 @@ from transformers import (
 
 from lorascope import embedded
 
+# Products this small are slower on several threads, and far slower on a busy machine.
+torch.set_num_threads(1)
+
 VOCABULARY = 64
 _SIZES = {
     "vocab_size": VOCABULARY,

@@ -1,7 +1,5 @@
 """Texts in the words of the tiny models' tokenizer, and models with adapters on them."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -9,15 +7,6 @@ from lorascope.activations.text import Document, Segment
 from lorascope.models.adapted import load
 
 TARGETS = {"gpt2": ["c_attn", "c_fc"], "gpt_neox": ["query_key_value", "dense"]}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """One thread: products this small are slower on several, and far slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

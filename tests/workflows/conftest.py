@@ -5,7 +5,6 @@ import random
 import shutil
 
 import pytest
-import torch
 
 from lorascope import report
 from lorascope.workflows.audit import audit
@@ -13,15 +12,6 @@ from lorascope.workflows.progress import Reporter
 from lorascope.workflows.study import AuditStudy
 
 RECORDS = 120
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Matrices this small are slower on several threads, the more so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from lorascope.errors import InputError
 from lorascope.runs import read_json
 from lorascope.workflows import audit as audit_module
-from lorascope.workflows import learning
+from lorascope.workflows import learning, state
 from lorascope.workflows.audit import audit
 from lorascope.workflows.study import AuditStudy
 
@@ -38,7 +38,7 @@ def no_model(monkeypatch):
     def refuse(*_args, **_kwargs):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(audit_module, "load", refuse)
+    monkeypatch.setattr(state, "load", refuse)
 
 
 def test_a_finished_run_is_not_done_again(run, study, quiet, no_model):

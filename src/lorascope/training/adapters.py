@@ -124,15 +124,9 @@ def train_adapter(
     after = mean_response_loss(adapted.eval(), tokenizer, measured, low)
     # The vocabulary is the base's: without this PEFT asks the hub for the base's own settings.
     adapted.save_pretrained(folder, save_embedding_layers=False)
-    outcome = Outcome(
-        adapter=f"r{rank}",
-        rank=rank,
-        steps=settings.steps,
-        parameters=sum(p.numel() for p in adapted.parameters() if p.requires_grad),
-        train_loss=history.tail_mean("loss"),
-        held_out_before=before,
-        held_out_after=after,
-    )
+    parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    trained = history.tail_mean("loss")
+    outcome = Outcome(f"r{rank}", rank, settings.steps, parameters, trained, before, after)
     card = {
         "model": model,
         "settings": settings.plain(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lorascope.activations.collect import Capture
 from lorascope.dictionaries.relu import ReLU
 from lorascope.training.adapters import LoraTraining
 from lorascope.training.dictionaries import Fitting
@@ -11,22 +10,34 @@ from lorascope.workflows.study import AuditStudy, Dictionaries, Measures, Texts,
 
 def demo_study(quick: bool = False) -> AuditStudy:
     """Adapters of four ranks at three sites; two ranks and two sites, all smaller, if quick."""
+    return _quick() if quick else _full()
+
+
+def _full() -> AuditStudy:
+    training = LoraTraining(ranks=(4, 8, 16, 32), steps=60, held_out=0.04)
     return AuditStudy(
-        name="demo-quick" if quick else "demo",
+        name="demo",
         model="embedded",
-        train=TrainAdapters(
-            training=LoraTraining(
-                ranks=(4, 32) if quick else (4, 8, 16, 32),
-                steps=50 if quick else 80,
-                held_out=0.05,
-            )
-        ),
-        sites=("layers.2", "layers.5") if quick else ("layers.1", "layers.3", "layers.5"),
-        texts=Texts(sources=("embedded",), documents=600 if quick else 1000, held_out=0.25),
-        capture=Capture(context=256),
+        train=TrainAdapters(training=training),
+        sites=("layers.1", "layers.3", "layers.5"),
+        texts=Texts(sources=("embedded",), documents=760, held_out=0.25),
         dictionaries=Dictionaries(
-            architecture=ReLU(n_latents=512 if quick else 768, l1=0.15),
-            fitting=Fitting(epochs=5, batch=512),
+            architecture=ReLU(n_latents=768, l1=0.15), fitting=Fitting(epochs=5)
         ),
-        measures=Measures(angles_k=(48,), rows=8000, repeats=10, samples=2),
+        measures=Measures(angles_k=(48,), rows=8000, repeats=10, samples=1),
+    )
+
+
+def _quick() -> AuditStudy:
+    training = LoraTraining(ranks=(4, 32), steps=30, held_out=0.03)
+    return AuditStudy(
+        name="demo-quick",
+        model="embedded",
+        train=TrainAdapters(training=training),
+        sites=("layers.2", "layers.5"),
+        texts=Texts(sources=("embedded",), documents=440, held_out=0.3),
+        dictionaries=Dictionaries(
+            architecture=ReLU(n_latents=384, l1=0.15), fitting=Fitting(epochs=4)
+        ),
+        measures=Measures(angles_k=(48,), rows=4000, repeats=8, samples=1),
     )

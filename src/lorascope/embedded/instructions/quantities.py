@@ -54,6 +54,7 @@ def shopping(pen: Pen) -> Draft:
 
 
 def solve_instruction(pen: Pen) -> str:
+    """One way of asking for a worked answer."""
     return pen.prose(
         (
             "[Solve|Work out] the problem[ and show your steps|].",

@@ -47,6 +47,7 @@ def story_opening(pen: Pen) -> Draft:
 
 
 def scene(pen: Pen) -> Row:
+    """Who, where and when, drawn together."""
     return {
         **pen.person(),
         "trade": pen.word("trades"),

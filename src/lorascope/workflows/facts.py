@@ -1,0 +1,119 @@
+"""What a report says that is not an estimate: model, adapters, gates, warnings, settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lorascope.activations.shards import Shards
+from lorascope.models.adapter_files import locate
+from lorascope.runs import versions
+from lorascope.training.adapters import CARD
+from lorascope.workflows.adapters import outcomes
+from lorascope.workflows.state import Audited
+
+
+def facts(
+    state: Audited,
+    gates: dict[str, Any],
+    probe: Shards,
+    held_out: Shards,
+    dictionaries: list[dict[str, Any]],
+    command: str,
+) -> dict[str, Any]:
+    """Everything the report says that is not an estimate."""
+    counts = {
+        name: {
+            "documents": shards.manifest["documents"],
+            "tokens": len(shards),
+            "special": shards.manifest["special"],
+            "outliers": shards.manifest["outliers"],
+        }
+        for name, shards in (("probe", probe), ("held_out", held_out))
+    }
+    adapters = [
+        {
+            key: record[key]
+            for key in ("name", "rank", "alpha", "path", "sha256", "base", "dora", "rslora")
+        }
+        | {"parameters": record["n_parameters"]}
+        for record in gates["adapters"].values()
+    ]
+    return {
+        "model": gates["model"],
+        "adapters": adapters,
+        "tokens": counts,
+        "sites": probe.sites,
+        "gates": _gate_lines(state, gates, probe, held_out),
+        "warnings": _warnings(state, gates, probe),
+        "adapter_training": outcomes(state.trained),
+        "samples": gates["samples"],
+        "dictionaries": dictionaries,
+        "command": command,
+        "versions": versions(),
+        "seconds": state.run.seconds(),
+        "settings": state.study.plain(),
+    }
+
+
+def _gate_lines(
+    state: Audited, gates: dict[str, Any], probe: Shards, held_out: Shards
+) -> list[dict[str, Any]]:
+    lines = [
+        {
+            "gate": f"adapter {one['name']} is live",
+            "passed": True,
+            "detail": f"largest logit difference {one['max_logit_difference']:.3g}; mean delta "
+            f"norm after the last block {one['delta_norm']:.3g}",
+        }
+        for one in gates["live"]
+    ]
+    lines.append(
+        {
+            "gate": "base restored",
+            "passed": True,
+            "detail": "with adapters off the logits equal the bare model's bit for bit",
+        }
+    )
+    floors = ", ".join(f"{site} {value:.2g}" for site, value in gates["noise_floor"].items())
+    lines.append({"gate": "numeric noise floor", "passed": True, "detail": floors})
+    lines.append(
+        {
+            "gate": "disjoint rows",
+            "passed": True,
+            "detail": f"{state.texts.excluded} documents the adapters had seen were left out; "
+            "training and held-out documents are split by hash",
+        }
+    )
+    for name, shards in (("training", probe), ("held-out", held_out)):
+        manifest = shards.manifest
+        lines.append(
+            {
+                "gate": f"masked {name} tokens",
+                "passed": True,
+                "detail": f"{manifest['special']} special, {manifest['outliers']} outliers "
+                f"of {manifest['rows']} others",
+            }
+        )
+    return lines
+
+
+def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]:
+    found = []
+    unknown = [
+        name
+        for name, path in state.paths.items()
+        if (folder := locate(name, path)) is None or not (folder / CARD).exists()
+    ]
+    if unknown and not state.study.texts.seen:
+        found.append(
+            f"{', '.join(unknown)}: what it was trained on is unknown, so leakage cannot be "
+            "excluded; name its training texts with texts.seen"
+        )
+    share = probe.manifest["outliers"] / max(1, probe.manifest["rows"])
+    if share > 0.01:
+        found.append(f"{share:.1%} of the tokens were masked as outliers of the base norm")
+    for one in gates["live"]:
+        floor = max(gates["noise_floor"].values())
+        if one["delta_norm"] < 3 * floor:
+            found.append(f"{one['name']}: the delta is within 3 times the numeric noise floor")
+    return found

@@ -1,0 +1,109 @@
+"""The gates of an audit: what must hold before anything is measured, kept as one stage.
+
+Adapters are live, reach every site, and stand above numeric noise; response losses and samples are
+taken here too, while the model is in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorascope.activations.collect import forward
+from lorascope.activations.gates import noise_floor
+from lorascope.activations.shards import BASE
+from lorascope.activations.tokens import TokenBatch, count_tokens, pad
+from lorascope.errors import InputError
+from lorascope.estimates import Estimate, Place
+from lorascope.measures.behaviour import continuations, response_loss, response_losses
+from lorascope.models.adapted import AdaptedModel
+from lorascope.models.gates import verify_live
+from lorascope.models.load import padding_id
+from lorascope.models.sites import Site, resolve_sites
+from lorascope.runs import read_json, write_atomically
+from lorascope.workflows import plan as planning
+from lorascope.workflows.state import Audited
+
+
+def pass_gates(state: Audited) -> dict[str, Any]:
+    """What must hold before measuring, with response losses and samples; kept as one stage."""
+    study = state.study
+
+    def make(folder: Path) -> None:
+        model = state.model
+        sites = resolve_sites(model.n_blocks, study.sites)
+        _require_tokens(state)
+        state.reporter.say("gates: adapters live, numeric noise floor")
+        chosen = pad(state.held_out[:8], model.tokenizer, padding_id(model.tokenizer))
+        live = [
+            verify_live(
+                model, name, chosen.ids.to(model.device), chosen.attended.long().to(model.device)
+            )
+            for name in model.adapters
+        ]
+        _require_deltas(model, sites, chosen)
+        record = {
+            "live": [asdict(one) for one in live],
+            "noise_floor": noise_floor(model, state.held_out, sites),
+            "adapters": {name: asdict(model.info(name)) for name in model.adapters},
+            "model": {
+                "id": study.model,
+                "parameters": model.n_parameters,
+                "d_model": model.d_model,
+                "blocks": model.n_blocks,
+                "vocabulary": model.vocab_size,
+            },
+            "response_loss": [asdict(one) for one in _response_losses(state)],
+            "samples": _samples(state),
+        }
+        write_atomically(folder / "gates.json", json.dumps(record, indent=1) + "\n")
+
+    depends_on = [state.identity(state.texts.held_out), study.measures.samples, study.seed]
+    return dict(read_json(state.run.stage("gates", depends_on, make) / "gates.json"))
+
+
+def _require_tokens(state: Audited) -> None:
+    tokenizer = state.model.tokenizer
+    probe, held_out = (count_tokens(part, tokenizer) for part in (state.probe, state.held_out))
+    planning.require_tokens(state.study, probe, held_out, len(state.texts.held_out))
+
+
+def _require_deltas(model: AdaptedModel, sites: Sequence[Site], batch: TokenBatch) -> None:
+    """Refuse sites that an adapter does not reach, before anything is captured there."""
+    base = forward(model, BASE, sites, batch)
+    for name in model.adapters:
+        for site, hidden in forward(model, name, sites, batch).items():
+            if torch.equal(hidden, base[site]):
+                raise InputError(
+                    f'adapter "{name}" changes nothing at {site}: its first adapted block lies '
+                    "deeper; choose deeper sites"
+                )
+
+
+def _response_losses(state: Audited) -> list[Estimate]:
+    """Held-out response loss of every adapter; nothing where the texts have no responses."""
+    found = [window for window in state.held_out if any(window.response)]
+    if not found:
+        return []
+    model, tokens = state.model, state.study.capture.batch_tokens
+    base = response_losses(model, "base", found, tokens)
+    return [
+        response_loss(
+            base,
+            response_losses(model, name, found, tokens),
+            Place(adapter=name, rank=model.info(name).rank),
+            state.study.seed,
+        )
+        for name in model.adapters
+    ]
+
+
+def _samples(state: Audited) -> list[dict[str, object]]:
+    wanted = state.study.measures.samples
+    prompted = [d for d in state.texts.held_out if d.has_response and len(d.prompt) < 1200]
+    return continuations(state.model, prompted[:wanted])
