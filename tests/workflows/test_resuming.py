@@ -58,7 +58,8 @@ def test_other_measures_redo_the_results_alone(run, study, quiet, no_model):
     audit(changed, run, quiet)
     assert redone(before, run) == {"results"}
     assert list(estimates(run)["measure"]) == list(old["measure"])
-    assert set(estimates(run).query("measure == 'delta_norm'")["n"]) == {300}
+    # Every document is cut at one length, so the limit is met from below.
+    assert estimates(run).query("measure == 'delta_norm'")["n"].between(250, 300).all()
 
 
 def test_other_dictionaries_redo_themselves_and_the_results(run, study, quiet, no_model):

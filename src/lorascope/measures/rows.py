@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.activations.shards import BASE, Shards
@@ -42,14 +42,36 @@ class HeldOut:
 
     @classmethod
     def load(cls, shards: Shards, site: str, adapter: str, most: int | None = None) -> HeldOut:
-        """The rows of an activations folder, document by document, the first `most` of them."""
+        """The rows of an activations folder, document by document.
+
+        Where there are more than `most`, every document gives its first rows up to a common
+        limit: intervals resample documents and need many of them.
+        """
         origin = shards.tokens()
-        order = torch.argsort(origin.document * (2**20) + origin.position, stable=True)[:most]
+        order = torch.argsort(origin.document, stable=True)
+        if most is not None:
+            order = order[shared_out(origin.document[order], most)]
         return cls(
             shards.load(site, BASE)[order],
             shards.load(site, adapter)[order],
             origin.document[order],
         )
+
+
+def shared_out(documents: Int[Tensor, " rows"], most: int) -> Bool[Tensor, " rows"]:
+    """Which rows to keep so that at most `most` are left, the longest documents cut first.
+
+    `documents` stand in order. Where even one row a document is too many, the first `most`
+    documents give one each.
+    """
+    _, index, counts = documents.unique_consecutive(return_inverse=True, return_counts=True)
+    starts = counts.cumsum(0) - counts
+    place = torch.arange(len(documents)) - starts[index]
+    low, high = 0, int(counts.max())
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if counts.clamp(max=middle).sum() <= most else (low, middle - 1)
+    return (place < low) if low else (place == 0) & (index < most)
 
 
 def by_document(
