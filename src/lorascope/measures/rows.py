@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.activations.shards import BASE, Shards
+from lorascope.randomness import generator
 
 CHUNK = 2048
 
@@ -44,13 +45,13 @@ class HeldOut:
     def load(cls, shards: Shards, site: str, adapter: str, most: int | None = None) -> HeldOut:
         """The rows of an activations folder, document by document.
 
-        Where there are more than `most`, every document gives its first rows up to a common
-        limit: intervals resample documents and need many of them.
+        Where there are more than `most`, every document gives one stretch of rows up to a common
+        length: intervals resample documents and need many of them.
         """
         origin = shards.tokens()
         order = torch.argsort(origin.document, stable=True)
         if most is not None:
-            order = order[shared_out(origin.document[order], most)]
+            order = order[shared_out(origin.document[order], most, generator(0, "stretch"))]
         return cls(
             shards.load(site, BASE)[order],
             shards.load(site, adapter)[order],
@@ -58,15 +59,20 @@ class HeldOut:
         )
 
 
-def shared_out(documents: Int[Tensor, " rows"], most: int) -> Bool[Tensor, " rows"]:
+def shared_out(
+    documents: Int[Tensor, " rows"], most: int, random: torch.Generator
+) -> Bool[Tensor, " rows"]:
     """Which rows to keep so that at most `most` are left, the longest documents cut first.
 
+    A cut document gives a stretch that begins at a random row and goes on at its first row after
+    its last, so that openings, which resemble one another, count no more than the rest.
     `documents` stand in order. Where even one row a document is too many, the first `most`
     documents give one each.
     """
     _, index, counts = documents.unique_consecutive(return_inverse=True, return_counts=True)
     starts = counts.cumsum(0) - counts
-    place = torch.arange(len(documents)) - starts[index]
+    begin = (torch.rand(len(counts), generator=random) * counts).long()
+    place = (torch.arange(len(documents)) - starts[index] - begin[index]) % counts[index]
     low, high = 0, int(counts.max())
     while low < high:
         middle = (low + high + 1) // 2
