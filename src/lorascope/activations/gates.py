@@ -16,7 +16,7 @@ from lorascope.models.hooks import run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 
-FLOAT32_COPY_LIMIT = 3_000_000_000
+COPY_LIMIT = 3_000_000_000
 
 
 def noise_floor(
@@ -24,8 +24,9 @@ def noise_floor(
 ) -> dict[str, float]:
     """Mean norm of what mere arithmetic changes at each site: {site name: stream units}.
 
-    The base runs on the same windows together and one by one; a model in less than float32 also
-    runs in float32 where a copy of it is small enough. The larger of the two differences counts.
+    The base runs on the same windows together and one by one, and once more in finer arithmetic
+    (float64, or float32 for a model in less) where a copy of it is small enough.
+    The larger of the two differences counts.
     """
     step = max(1, len(found) // most)
     chosen = list(found[::step][:most])
@@ -38,8 +39,8 @@ def noise_floor(
         site.name: _difference(batched[site], torch.cat([rows[site] for rows in singles]))
         for site in sites
     }
-    if model.dtype != torch.float32 and model.n_parameters <= FLOAT32_COPY_LIMIT:
-        exact = _float32_stream(model, sites, together)
+    if model.n_parameters <= COPY_LIMIT:
+        exact = _finer_stream(model, sites, together)
         for site in sites:
             floor[site.name] = max(floor[site.name], _difference(batched[site], exact[site]))
     return floor
@@ -53,10 +54,11 @@ def _difference(first: Tensor, second: Tensor) -> float:
     return (first - second).norm(dim=-1).mean().item()
 
 
-def _float32_stream(
+def _finer_stream(
     model: AdaptedModel, sites: Sequence[Site], batch: TokenBatch
 ) -> dict[Site, Tensor]:
+    finer = torch.float64 if model.dtype == torch.float32 else torch.float32
     with model.face(BASE) as module:
-        exact: nn.Module = copy.deepcopy(module).float()
+        exact: nn.Module = copy.deepcopy(module).to(finer)
     ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
     return _kept(run_until(exact, sites, ids, mask), batch)
