@@ -19,10 +19,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lorascope.dictionaries.relu import ReLU
 from lorascope.randomness import generator
+from lorascope.training.architectures.relu import ReLU, ReluObjective
 from lorascope.training.dictionaries import product_dtype
-from lorascope.training.dictionary_losses import ReluObjective
 
 SHAPES = {
     "cpu": [(192, 1536, 1024), (256, 4096, 2048), (768, 16384, 2048)],

@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from lorascope.dictionaries.dictionary import Dictionary as Dictionary
     from lorascope.dictionaries.files import open_dictionary as open_dictionary
     from lorascope.dictionaries.files import save as save
-    from lorascope.dictionaries.relu import ReLU as ReLU
     from lorascope.errors import InputError as InputError
     from lorascope.estimates import Chance as Chance
     from lorascope.estimates import Estimate as Estimate
     from lorascope.measures.alignment import max_cosine as max_cosine
     from lorascope.models.adapted import AdaptedModel as AdaptedModel
     from lorascope.models.adapted import load as load
+    from lorascope.training.architectures.relu import ReLU as ReLU
     from lorascope.training.dictionaries import Fitting as Fitting
     from lorascope.training.dictionaries import fit as fit
 
@@ -28,7 +28,7 @@ _HOME = {
     "Estimate": "estimates",
     "Fitting": "training.dictionaries",
     "InputError": "errors",
-    "ReLU": "dictionaries.relu",
+    "ReLU": "training.architectures.relu",
     "deltas": "activations.deltas",
     "fit": "training.dictionaries",
     "load": "models.adapted",

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from lorascope.activations.scaling import mean_and_covariance
-from lorascope.dictionaries.relu import ReLU
 from lorascope.estimates import Place
 from lorascope.geometry.chance import covariance_matched, isotropic
 from lorascope.geometry.cosine import max_cosine
@@ -16,6 +15,7 @@ from lorascope.measures.alignment import (
 )
 from lorascope.measures.firing import firing
 from lorascope.randomness import generator
+from lorascope.training.architectures.relu import ReLU
 from lorascope.training.dictionaries import Fitting, fit
 
 D, FEATURES, ROWS = 64, 24, 4096

@@ -5,8 +5,9 @@ import torch
 from scipy.stats import ortho_group
 
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
-from lorascope.dictionaries.relu import ReLU, ReluDictionary
+from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
+from lorascope.training.architectures.relu import ReLU
 
 # width 2, three latents; no tensor is its own transpose
 ENCODER = torch.tensor([[1.0, 0.0, -2.0], [3.0, -1.0, 0.5]])

@@ -6,7 +6,8 @@ import torch
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
-from lorascope.dictionaries.relu import ReLU, ReluDictionary
+from lorascope.dictionaries.relu import ReluDictionary
+from lorascope.training.architectures.relu import ReLU
 from lorascope.training.dictionaries import Fitting, fit
 
 D, N = 16, 48

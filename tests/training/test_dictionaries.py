@@ -6,9 +6,9 @@ from torch.nn import functional
 
 from lorascope.activations.mixing import TensorRows
 from lorascope.dictionaries.card import Card
-from lorascope.dictionaries.relu import ReLU
 from lorascope.errors import InputError
 from lorascope.randomness import generator
+from lorascope.training.architectures.relu import ReLU
 from lorascope.training.dictionaries import Fitting, fit, fit_with_history, product_dtype
 
 D, PLANTED = 32, 48

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from lorascope.dictionaries.card import Card
-from lorascope.dictionaries.relu import ReLU
 from lorascope.randomness import generator
-from lorascope.training.dictionary_losses import ReluObjective
+from lorascope.training.architectures.relu import ReLU, ReluObjective
 
 D, N, ROWS = 12, 30, 64
 PARAMETERS = ("encoder", "encoder_bias", "decoder", "decoder_bias")

@@ -21,10 +21,9 @@ from lorascope.activations.scaling import mean_and_covariance, mean_norm
 from lorascope.config import Settings
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.dictionaries.relu import ReLU
 from lorascope.errors import InputError
 from lorascope.randomness import generator
-from lorascope.training.dictionary_losses import ReluObjective
+from lorascope.training.architectures.relu import ReLU, ReluObjective
 from lorascope.training.loop import History, Observer, train
 from lorascope.training.schedules import warmup_hold_decay
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lorascope.dictionaries.relu import ReLU
 from lorascope.training.adapters import LoraTraining
+from lorascope.training.architectures.relu import ReLU
 from lorascope.training.dictionaries import Fitting
 from lorascope.workflows.study import AuditStudy, Dictionaries, Measures, Texts, TrainAdapters
 

@@ -8,8 +8,8 @@ from pydantic import Field, PositiveInt, model_validator
 
 from lorascope.activations.collect import Capture
 from lorascope.config import Settings
-from lorascope.dictionaries.relu import ReLU
 from lorascope.training.adapters import LoraTraining
+from lorascope.training.architectures.relu import ReLU
 from lorascope.training.dictionaries import Fitting
 
 
