@@ -1,13 +1,18 @@
-"""Shuffling, from iterator to iterator, in bounded memory."""
+"""Rows in a new random order every epoch, in bounded memory, from any step on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, count
 from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lorascope.randomness import generator
+
+WINDOW = 262144
 
 
 class Rows(Protocol):
@@ -17,7 +22,7 @@ class Rows(Protocol):
     def d_model(self) -> int: ...
 
     @property
-    def n_chunks(self) -> int: ...
+    def sizes(self) -> Sequence[int]: ...
 
     def __len__(self) -> int: ...
 
@@ -35,8 +40,8 @@ class TensorRows:
         return self.rows.shape[1]
 
     @property
-    def n_chunks(self) -> int:
-        return 1
+    def sizes(self) -> Sequence[int]:
+        return [len(self.rows)]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,53 +51,76 @@ class TensorRows:
         yield self.rows
 
 
-def mixed(
-    chunks: Iterable[Float[Tensor, "rows d"]],
-    batch: int,
-    buffer: int,
-    generator: torch.Generator,
-) -> Iterator[Float[Tensor, "batch d"]]:
-    """Batches of rows drawn at random from a buffer that is topped up as it empties.
+class Feed:
+    """Endless batches for any number of takers who read the same rows at the same pace.
 
-    Every row comes out exactly once, but for the last that do not fill a batch. Where all rows
-    fit, the order is one uniform permutation; otherwise half the buffer is handed out before it
-    is filled again, so rows move far from their neighbours.
-    """
-    buffer = max(buffer, 2 * batch)
-    waiting = iter(chunks)
-    pool: Tensor | None = None
-    exhausted = False
-    while not exhausted:
-        parts = [] if pool is None else [pool]
-        count = sum(map(len, parts))
-        while count < buffer:
-            chunk = next(waiting, None)
-            if chunk is None:
-                exhausted = True
-                break
-            parts.append(chunk)
-            count += len(chunk)
-        if not count:
-            return
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-        order = torch.randperm(len(joined), generator=generator)
-        emptied = len(order) if exhausted else len(order) // 2
-        handed_out = emptied - emptied % batch
-        for start in range(0, handed_out, batch):
-            yield joined[order[start : start + batch]]
-        pool = joined[order[handed_out:]]
+    Chunks are read in a new order each epoch and gathered into windows; each taker mixes the rows
+    of a window in an order of its own. A window is read once for all of them, and where all rows
+    fit into one it stays in memory. Every row comes out once an epoch but for the few that fill
+    no batch at a window's end. Order follows from seed and step number alone, so a taker can begin
+    at any step and gets what it would have got.
 
-
-def epochs(
-    rows: Rows, batch: int, generator: torch.Generator, buffer: int = 262144
-) -> Iterator[Float[Tensor, "batch d"]]:
-    """Endless batches: each pass reads the chunks in a new order and mixes their rows.
+    Args:
+        rows: what is read.
+        batch: rows a batch.
+        window: rows mixed with one another; at most one chunk more.
+        device: where windows are held.
 
     Raises:
         ValueError: there are fewer rows than a batch holds.
     """
-    if len(rows) < batch:
-        raise ValueError(f"{len(rows)} rows do not fill one batch of {batch}")
-    while True:
-        order = torch.randperm(rows.n_chunks, generator=generator).tolist()
-        yield from mixed(rows.chunks(order), batch, buffer, generator)
+
+    def __init__(
+        self,
+        rows: Rows,
+        batch: int,
+        window: int = WINDOW,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if len(rows) < batch:
+            raise ValueError(f"{len(rows)} rows do not fill one batch of {batch}")
+        self._rows, self._batch, self._device = rows, batch, device
+        self._window = max(window, batch)
+        self._held: tuple[tuple[int, ...], Tensor] | None = None
+
+    def batches(self, seed: int, start: int = 0) -> Iterator[Float[Tensor, "batch d"]]:
+        """The batches of one taker from step `start` on."""
+        step = 0
+        for epoch in count():
+            for number, chunks in enumerate(self._windows(epoch)):
+                full = sum(self._rows.sizes[i] for i in chunks) // self._batch
+                if step + full > start:
+                    window = self._read(chunks)
+                    order = torch.randperm(
+                        len(window), generator=generator(seed, "order", epoch, number)
+                    ).to(window.device)
+                    for index in range(max(0, start - step), full):
+                        yield window[order[index * self._batch : (index + 1) * self._batch]]
+                step += full
+
+    def _windows(self, epoch: int) -> list[tuple[int, ...]]:
+        """The chunks of each window of an epoch."""
+        sizes = self._rows.sizes
+        if len(self._rows) <= self._window:
+            return [tuple(range(len(sizes)))]
+        order = torch.randperm(len(sizes), generator=generator(epoch, "chunks")).tolist()
+        ends = accumulate(sizes[chunk] for chunk in order)
+        windows: list[list[int]] = [[]]
+        filled = 0
+        for chunk, end in zip(order, ends, strict=True):
+            windows[-1].append(chunk)
+            if end - filled >= self._window:
+                windows.append([])
+                filled = end
+        # What is left at the end joins the window before it, whatever its size.
+        last = windows.pop()
+        windows[-1].extend(last)
+        return [tuple(window) for window in windows]
+
+    def _read(self, chunks: tuple[int, ...]) -> Float[Tensor, "rows d"]:
+        if self._held is None or self._held[0] != chunks:
+            self._held = None  # two windows at once would need twice the memory
+            parts = list(self._rows.chunks(chunks))
+            joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+            self._held = (chunks, joined.to(self._device))
+        return self._held[1]

@@ -145,6 +145,11 @@ class Shards:
     def __len__(self) -> int:
         return int(self._kept.sum())
 
+    @property
+    def sizes(self) -> list[int]:
+        """Kept rows of each shard."""
+        return [int(part.sum()) for part in self._kept.split(self.manifest["shards"])]
+
     def tokens(self) -> TokenRows:
         """Origin of every kept row."""
         parts = [self._file("tokens", number) for number in range(len(self.manifest["shards"]))]
@@ -198,9 +203,9 @@ class RowSource:
         return self.shards.d_model
 
     @property
-    def n_chunks(self) -> int:
-        """How many chunks `chunks` yields."""
-        return len(self.shards.manifest["shards"])
+    def sizes(self) -> Sequence[int]:
+        """Kept rows of each chunk."""
+        return self.shards.sizes
 
     def __len__(self) -> int:
         return len(self.shards)

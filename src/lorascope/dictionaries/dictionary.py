@@ -7,12 +7,14 @@ are converted where they are read.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lorascope.dictionaries.card import Card
+from lorascope.dictionaries.maps import Maps
 
 
 class Dictionary(nn.Module, ABC):
@@ -30,6 +32,7 @@ class Dictionary(nn.Module, ABC):
         ValueError: shapes that do not belong together.
     """
 
+    architecture: ClassVar[str]
     encoder: Tensor
     encoder_bias: Tensor
     directions: Tensor
@@ -46,19 +49,8 @@ class Dictionary(nn.Module, ABC):
         card: Card | None = None,
     ) -> None:
         super().__init__()
-        n, d = directions.shape
-        expected = {"encoder": (d, n), "encoder_bias": (n,), "decoder_bias": (d,)}
-        given = {"encoder": encoder, "encoder_bias": encoder_bias, "decoder_bias": decoder_bias}
-        for name, shape in expected.items():
-            if tuple(given[name].shape) != shape:
-                raise ValueError(
-                    f"{name} has shape {tuple(given[name].shape)}, expected {shape} "
-                    f"for {n} latents of width {d}"
-                )
-        self.register_buffer("encoder", encoder.detach().float())
-        self.register_buffer("encoder_bias", encoder_bias.detach().float())
-        self.register_buffer("directions", directions.detach().float())
-        self.register_buffer("decoder_bias", decoder_bias.detach().float())
+        for name, tensor in Maps(encoder, encoder_bias, directions, decoder_bias).parts().items():
+            self.register_buffer(name, tensor)
         self.subtract_bias = subtract_bias
         self.card = card or Card()
 

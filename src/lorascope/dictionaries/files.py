@@ -1,76 +1,85 @@
-"""One address for a dictionary: a local folder, or `hf://repo/path[@revision]`."""
+"""One address for a dictionary: a folder, `hf://owner/repo/folder[@revision]`, or
+`saelens:release/id`."""
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import ModuleType
 
+from lorascope.dictionaries.addresses import HUB, HubPlace, below, fetch, local_folder, nearest
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.dictionaries.formats import gemma_scope, saelens
-from lorascope.errors import InputError, did_you_mean
+from lorascope.dictionaries.formats import (
+    dictionary_learning,
+    gemma_scope,
+    gemma_scope_2,
+    llama_scope,
+    saelens,
+    saelens_layout,
+    sparsify,
+)
+from lorascope.dictionaries.registry import SCHEME, open_registered
+from lorascope.errors import InputError
 
-FORMATS: dict[str, ModuleType] = {"saelens": saelens, "gemma_scope": gemma_scope}
+FORMATS: dict[str, ModuleType] = {
+    "saelens": saelens,
+    "gemma_scope": gemma_scope,
+    "gemma_scope_2": gemma_scope_2,
+    "llama_scope": llama_scope,
+    "sparsify": sparsify,
+    "dictionary_learning": dictionary_learning,
+}
 
 
 def open_dictionary(address: str | Path) -> Dictionary:
-    """Open a dictionary from a folder or from the hub.
+    """Open a dictionary, whatever its format; nothing in its files is executed.
 
     Args:
-        address: a folder (or a file inside it), or `hf://owner/repo/folder[@revision]`.
+        address: a folder (or a file inside it), `hf://owner/repo/folder[@revision]`, or
+            `saelens:release/id` as SAELens lists it.
 
     Raises:
-        InputError: nothing is there, or no known format is.
+        InputError: nothing is there, no known format is, or the file cannot be read as a
+            dictionary of finite numbers.
     """
     text = str(address)
-    folder = _fetch(text) if text.startswith("hf://") else _local(Path(text))
-    for reader in FORMATS.values():
+    if text.startswith(SCHEME):
+        opened, name = open_registered(text, FORMATS)
+        return _checked(opened, text, name)
+    if text.startswith(HUB):
+        names = [name for reader in FORMATS.values() for name in reader.FILES]
+        folder, source = fetch(HubPlace.parse(text, _weights()), names, _weights()), text
+    else:
+        folder = local_folder(Path(text), _weights())
+        source = str(folder)
+    for name, reader in FORMATS.items():
         if reader.recognises(folder):
-            opened: Dictionary = reader.read(folder)
-            return opened
-    names = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
+            return _checked(reader.read(folder), source, name)
+    names = sorted(p.name for p in folder.iterdir())
     raise InputError(
-        f"{text}: no dictionary of a known format ({', '.join(FORMATS)}); the folder holds {names}"
+        f"{text}: no dictionary of a known format ({', '.join(FORMATS)}); the folder holds "
+        f"{', '.join(names[:6]) or 'nothing'}.{nearest('', below(folder, _weights()))}"
     )
 
 
 def save(dictionary: Dictionary, folder: str | Path) -> None:
     """Write a dictionary in SAELens layout with its card."""
-    saelens.write(dictionary, Path(folder))
+    saelens_layout.write(dictionary, Path(folder))
 
 
-def _local(path: Path) -> Path:
-    if path.is_file():
-        return path.parent
-    if path.is_dir():
-        return path
-    siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise InputError(
-        f"{path}: no such folder.{did_you_mean(str(path), siblings)} "
-        "A dictionary on the hub is written hf://owner/repo/folder"
+def _checked(opened: Dictionary, source: str, name: str) -> Dictionary:
+    """Refuse numbers that are not finite, and let the card say what was opened."""
+    for part, tensor in opened.named_buffers():
+        broken = int((~tensor.isfinite()).sum())
+        if broken:
+            raise InputError(
+                f"{source}: {broken} of {tensor.numel()} numbers of its {part.replace('_', ' ')} "
+                "are NaN or infinite; fetch it again, or give another dictionary"
+            )
+    opened.card = opened.card.model_copy(
+        update={"source": source, "format": name, "d_model": opened.d_model}
     )
+    return opened
 
 
-def _fetch(address: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    place, _, revision = address.removeprefix("hf://").partition("@")
-    parts = PurePosixPath(place).parts
-    if len(parts) < 2:
-        raise InputError(f"{address}: expected hf://owner/repo/folder[@revision]")
-    repo, inside = "/".join(parts[:2]), "/".join(parts[2:])
-    try:
-        # File by file: a wildcard would bring every dictionary below the folder along.
-        wanted = [
-            str(PurePosixPath(inside, n)) for reader in FORMATS.values() for n in reader.FILES
-        ]
-        root = snapshot_download(repo, revision=revision or None, allow_patterns=wanted)
-    except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{address}: cannot be fetched ({first}); check the name, or fetch it where there is a "
-            "network and give the folder"
-        ) from None
-    folder = Path(root) / inside
-    if not folder.is_dir():
-        raise InputError(f"{address}: {repo} has no folder {inside}; check the path on the hub")
-    return folder
+def _weights() -> list[str]:
+    return [reader.WEIGHTS for reader in FORMATS.values()]

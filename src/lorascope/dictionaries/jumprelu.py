@@ -12,6 +12,7 @@ from lorascope.dictionaries.dictionary import Dictionary
 class JumpReluDictionary(Dictionary):
     """z = pre · [pre > θ], a threshold θ for each latent (Gemma Scope; BatchTopK as saved)."""
 
+    architecture = "jumprelu"
     threshold: Tensor
 
     def __init__(

@@ -12,6 +12,8 @@ from lorascope.dictionaries.dictionary import Dictionary
 class ReluDictionary(Dictionary):
     """z = max(0, pre)."""
 
+    architecture = "relu"
+
     def activate(self, pre: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows n"]:
         return torch.relu(pre)
 

@@ -1,33 +1,42 @@
-"""Fit a dictionary to rows of activations.
+"""Fit dictionaries to rows of activations, one or several at once.
 
-1. Scale the rows to mean norm 1 and take their mean.
-2. Run the training loop over mixed batches, epoch after epoch.
-3. Give silent latents a new start at a quarter, a half and seven tenths of the run.
+1. Scale the rows to mean norm 1; draw first directions and the decoder bias from a sample.
+2. Run the training loop over mixed batches, epoch after epoch; several dictionaries take turns on
+   the same rows in memory, each in an order of its own.
+3. With an L1 or L0 penalty, silent latents start anew at a quarter, a half and seven tenths.
 4. Fold the scale back in.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from lorascope.activations.mixing import Rows, TensorRows, epochs
-from lorascope.activations.scaling import mean_and_covariance, mean_norm
-from lorascope.config import Settings
+from lorascope.activations.mixing import Feed, Rows, TensorRows
+from lorascope.activations.scaling import mean_norm
+from lorascope.config import Settings, digest
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.randomness import generator
-from lorascope.training.architectures.relu import ReLU, ReluObjective
-from lorascope.training.loop import History, Observer, train
+from lorascope.training.architectures import Architecture
+from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
+from lorascope.training.checkpoints import Checkpoint
+from lorascope.training.loop import History, Observer, stepwise
+from lorascope.training.resampling import resample
 from lorascope.training.schedules import warmup_hold_decay
+from lorascope.training.starts import sampled, start
 
 RESAMPLE_AT = (0.25, 0.5, 0.7)
+# Rows the last look at the data takes, to set what no gradient trains.
+_FINISH_ROWS = 8192
 
 
 class Fitting(Settings):
@@ -51,6 +60,25 @@ class Fitting(Settings):
         return max(1, math.ceil(self.epochs * rows / self.batch))
 
 
+@dataclass(frozen=True)
+class Job:
+    """One dictionary to fit.
+
+    Attributes:
+        architecture: its settings.
+        seed: decides the starting directions, the order of rows and the resampling.
+        card: provenance to save with it; scale, settings and token count are filled in.
+        checkpoint: file to keep the run's state in; the run goes on from there if it exists.
+        observers: look at this dictionary's steps.
+    """
+
+    architecture: Architecture
+    seed: int = 0
+    card: Card | None = None
+    checkpoint: Path | None = None
+    observers: Sequence[Observer] = ()
+
+
 def product_dtype(choice: str, device: torch.device | str) -> torch.dtype:
     """The type of the large products that `choice` means on `device`."""
     if choice != "auto":
@@ -62,7 +90,7 @@ def product_dtype(choice: str, device: torch.device | str) -> torch.dtype:
 
 
 def fit(
-    architecture: ReLU,
+    architecture: Architecture,
     rows: Rows | Float[Tensor, "rows d"],
     *,
     fitting: Fitting | None = None,
@@ -70,6 +98,7 @@ def fit(
     card: Card | None = None,
     device: str = "cpu",
     observers: Sequence[Observer] = (),
+    checkpoint: Path | None = None,
 ) -> Dictionary:
     """Train a dictionary on rows and return it ready for raw activations.
 
@@ -78,26 +107,27 @@ def fit(
         rows: activations or deltas in the stream's own units, in memory or on disk.
         seed: decides the starting directions, the order of rows and the resampling.
         card: provenance to save with it; scale, settings and token count are filled in here.
+        checkpoint: file to keep the run's state in; a run that was stopped goes on from it.
 
     Raises:
         InputError: too few rows for one batch, or rows that are all zero or not finite.
     """
-    return fit_with_history(
-        architecture, rows, fitting, seed=seed, card=card, device=device, observers=observers
-    )[0]
+    job = Job(architecture, seed, card, checkpoint, observers)
+    return fit_many([job], rows, fitting, device=device)[0][0]
 
 
-def fit_with_history(
-    architecture: ReLU,
+def fit_many(
+    jobs: Sequence[Job],
     rows: Rows | Float[Tensor, "rows d"],
     fitting: Fitting | None = None,
     *,
-    seed: int = 0,
-    card: Card | None = None,
     device: str = "cpu",
-    observers: Sequence[Observer] = (),
-) -> tuple[Dictionary, History]:
-    """As `fit`, with the loop's history (error, l0, l1 at every step)."""
+) -> list[tuple[Dictionary, History]]:
+    """Train several dictionaries on the same rows in one pass; each comes out as it would alone.
+
+    Returns each dictionary with the history of its steps: error (of inputs scaled to mean norm
+    1), l0, and l1 or dead where the architecture has them.
+    """
     source = TensorRows(rows) if isinstance(rows, Tensor) else rows
     fitting = fitting or Fitting()
     if len(source) < fitting.batch:
@@ -109,60 +139,96 @@ def fit_with_history(
         scale = mean_norm(source.chunks())
     except ValueError as error:
         raise InputError(f"{error}: there is nothing to train on") from None
-    mean, _ = mean_and_covariance(source.chunks())
-    objective = ReluObjective(
-        architecture,
-        (mean / scale).to(device),
-        generator(seed, "start"),
-        product_dtype(fitting.products, device),
-    )
-    history = _run(objective, source, scale, fitting, seed, device, observers)
-    steps = fitting.steps(len(source))
-    filled = (card or Card()).model_copy(
-        update={
-            "scale": scale,
-            "seed": seed,
-            "tokens": steps * fitting.batch,
-            "settings": {**architecture.plain(), **fitting.plain()},
-        }
-    )
-    return objective.dictionary(scale, filled), history
+    feed = Feed(source, fitting.batch, device=device)
+    runs = [_Run(job, source, scale, fitting, device, feed) for job in jobs]
+    while (done := min(run.done for run in runs)) < fitting.steps(len(source)):
+        for run in runs:
+            # Runs that were stopped at different steps are first brought level.
+            if run.done == done:
+                run.advance()
+    return [run.finished() for run in runs]
 
 
-def _run(
-    objective: ReluObjective,
-    source: Rows,
-    scale: float,
-    fitting: Fitting,
-    seed: int,
-    device: str,
-    observers: Sequence[Observer],
-) -> History:
-    steps = fitting.steps(len(source))
-    optimizer = torch.optim.Adam(objective.parameters(), lr=fitting.rate, fused=True)
-    resample_steps = {round(share * steps) for share in RESAMPLE_AT}
-    draws = generator(seed, "resample")
-    latest: list[Tensor] = []
+class _Run:
+    """One dictionary on its way."""
 
-    def scaled() -> Iterator[Tensor]:
-        for batch in epochs(source, fitting.batch, generator(seed, "order")):
-            yield batch.to(device) / scale
+    def __init__(
+        self, job: Job, rows: Rows, scale: float, fitting: Fitting, device: str, feed: Feed
+    ) -> None:
+        self._job, self._rows, self._scale, self._fitting = job, rows, scale, fitting
+        self._steps = fitting.steps(len(rows))
+        self._resampling = {round(share * self._steps) for share in RESAMPLE_AT}
+        first = start(job.architecture, rows, scale, generator(job.seed, "start")).to(device)
+        products = product_dtype(fitting.products, device)
+        self.objective = job.architecture.objective(first, products)
+        self.optimizer = torch.optim.Adam(self.objective.parameters(), lr=fitting.rate, fused=True)
+        self.history = History()
+        self._checkpoint = self._restored(products)
+        self._advancing = stepwise(
+            self._step,
+            feed.batches(job.seed, self.done),
+            self.optimizer,
+            self.history,
+            steps=self._steps,
+            schedule=warmup_hold_decay(),
+            after=self._after,
+            observers=[*job.observers, *([self._checkpoint] if self._checkpoint else [])],
+            module=self.objective,
+        )
 
-    def step(batch: Tensor) -> dict[str, Tensor]:
-        latest[:] = [batch]
-        return objective.step(batch)
+    @property
+    def done(self) -> int:
+        """Steps behind it."""
+        return len(self.history.records)
 
-    def after(index: int) -> None:
-        if objective.settings.resample and index in resample_steps:
-            objective.resample(latest[0], optimizer, draws)
+    def advance(self) -> None:
+        """One step more."""
+        next(self._advancing)
 
-    return train(
-        step,
-        scaled(),
-        optimizer,
-        steps=steps,
-        schedule=warmup_hold_decay(),
-        after=after,
-        observers=observers,
-        module=objective,
-    )
+    def finished(self) -> tuple[Dictionary, History]:
+        """The dictionary, once every step is done."""
+        job, rows = self._job, self._rows
+        device = self.objective.decoder.device
+        self.objective.finish(sampled(rows, _FINISH_ROWS).to(device) / self._scale)
+        card = (job.card or Card()).model_copy(
+            update={
+                "scale": self._scale,
+                "seed": job.seed,
+                "tokens": self._steps * self._fitting.batch,
+                "settings": {**job.architecture.plain(), **self._fitting.plain()},
+            }
+        )
+        return self.objective.dictionary(self._scale, card), self.history
+
+    def _restored(self, products: torch.dtype) -> Checkpoint | None:
+        """The run's checkpoint, what it holds put back."""
+        job = self._job
+        if job.checkpoint is None:
+            return None
+        settings = [job.architecture.plain(), self._fitting.plain(), str(products)]
+        identity = digest([settings, job.seed, len(self._rows), self._scale])
+        checkpoint = Checkpoint(job.checkpoint, identity)
+        checkpoint.bind(self.objective, self.optimizer, self.history)
+        checkpoint.restore()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._fitting.rate  # what was saved is the rate of one step
+        return checkpoint
+
+    def _step(self, batch: Tensor) -> dict[str, Tensor]:
+        self._latest = batch / self._scale
+        return self.objective.step(self._latest)
+
+    def _after(self, index: int) -> None:
+        self.objective.settle()
+        objective, architecture = self.objective, self._job.architecture
+        if not isinstance(architecture, PenalisedSettings) or not architecture.resample:
+            return
+        if index in self._resampling and isinstance(objective, PenalisedObjective):
+            before = max((i for i in self._resampling if i < index), default=-1)
+            resample(
+                objective,
+                self._latest,
+                self.optimizer,
+                generator(self._job.seed, "resample", index),
+                since=(index - before) * self._fitting.batch,
+            )

@@ -105,11 +105,45 @@ def train(
     Raises:
         ValueError: `batches` ran out before `steps` steps.
     """
+    history = History()
+    running = stepwise(
+        step,
+        batches,
+        optimizer,
+        history,
+        steps=steps,
+        schedule=schedule,
+        clip_norm=clip_norm,
+        after=after,
+        observers=observers,
+        module=module,
+    )
+    for _ in running:
+        pass
+    return history
+
+
+def stepwise(
+    step: Callable[[Batch], Scalars],
+    batches: Iterable[Batch],
+    optimizer: Optimizer,
+    history: History,
+    *,
+    steps: int,
+    schedule: Schedule = constant,
+    clip_norm: float | None = None,
+    after: Callable[[int], None] | None = None,
+    observers: Sequence[Observer] = (),
+    module: nn.Module | None = None,
+) -> Iterator[int]:
+    """`train` one step at a time, so that several runs can take turns; yields the step's index.
+
+    Arguments as for `train`. The run goes on from where `history` ends, and `batches` begin there.
+    """
     peaks = [group["lr"] for group in optimizer.param_groups]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    history = History()
     stream = iter(batches)
-    for index in range(steps):
+    for index in range(len(history.records), steps):
         try:
             batch = next(stream)
         except StopIteration:
@@ -129,6 +163,6 @@ def train(
             with observing(module):
                 for observe in observers:
                     observe(Progress(index, steps, scalars))
+        yield index
     for group, peak in zip(optimizer.param_groups, peaks, strict=True):
         group["lr"] = peak
-    return history

@@ -21,7 +21,7 @@ from lorascope.errors import InputError
 from lorascope.geometry.chance import gaussian_rows
 from lorascope.randomness import derived_seed, generator
 from lorascope.runs import Run, read_json, versions, write_atomically
-from lorascope.training.dictionaries import fit_with_history
+from lorascope.training.dictionaries import Job, fit_many
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.study import AuditStudy
 
@@ -158,13 +158,9 @@ def _maker(study: AuditStudy, key: Wanted, probe: Shards, sha256: str) -> Callab
         settings = study.dictionaries
         # Dictionaries that start from the same directions end alike, whatever they are trained on.
         seed = derived_seed(key.seed, key.name)
-        dictionary, history = fit_with_history(
-            settings.architecture,
-            _rows(key, probe),
-            settings.fitting,
-            seed=seed,
-            card=card,
-            device=device,
+        job = Job(settings.architecture, seed, card)
+        [(dictionary, history)] = fit_many(
+            [job], _rows(key, probe), settings.fitting, device=device
         )
         save(dictionary, folder)
         fact = {

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from lorascope.activations.collect import Capture
 from lorascope.config import Settings
 from lorascope.training.adapters import LoraTraining
-from lorascope.training.architectures.relu import ReLU
+from lorascope.training.architectures import Architecture, ReLU
 from lorascope.training.dictionaries import Fitting
 
 
@@ -56,7 +56,7 @@ class Dictionaries(Settings):
             the covariance-matched null of the improvement.
     """
 
-    architecture: ReLU = ReLU(n_latents=4096)
+    architecture: Architecture = ReLU(n_latents=4096)
     fitting: Fitting = Fitting()
     seeds: tuple[int, ...] = Field(default=(0, 1), min_length=1)
     base: dict[str, str] = Field(default_factory=dict)

@@ -1,66 +1,83 @@
 """Gemma Scope (Gemma 2): `params.npz` with JumpReLU weights on raw activations.
 
 `W_enc [d, n]`, `W_dec [n, d]`, `b_enc`, `b_dec`, `threshold`, in upper or lower case. The decoder
-bias is not subtracted from the input. The folder's place in the hub repository,
-`layer_L/width_W/average_l0_N`, names the site: `layer_L` is the output of block L.
+bias is not subtracted from the input. What the weights read is said by the place in the hub
+alone: `gemma-scope-<size>-<pt or it>-<res, mlp or att>/layer_L/width_W/average_l0_N`, where
+`layer_L` of a `res` release is the output of block L.
 """
 
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
+from lorascope.dictionaries.places import EMBEDDINGS, output_of
+from lorascope.dictionaries.stored import described, npz
 from lorascope.errors import InputError
 
-PARAMETERS = "params.npz"
-FILES = (PARAMETERS,)
-_TENSORS = {
-    "encoder": "w_enc",
-    "encoder_bias": "b_enc",
-    "directions": "w_dec",
-    "decoder_bias": "b_dec",
-    "threshold": "threshold",
-}
+WEIGHTS = "params.npz"
+FILES = (WEIGHTS,)
+_RELEASE = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att|transcoders)")
 
 
 def recognises(folder: Path) -> bool:
     """Whether a folder holds this format."""
-    return (folder / PARAMETERS).exists()
+    return (folder / WEIGHTS).exists()
 
 
 def read(folder: Path) -> JumpReluDictionary:
     """Open a folder holding `params.npz`; nothing in the file is executed.
 
     Raises:
-        InputError: the file is truncated, pickled, or lacks a tensor.
+        InputError: the file is truncated, pickled, lacks a tensor, or belongs to a transcoder.
     """
-    path = folder / PARAMETERS
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            names = {name.lower(): name for name in stored.files}
-            parts = {part: torch.from_numpy(stored[names[name]]) for part, name in _TENSORS.items()}
-    except KeyError as error:
-        raise InputError(f"{path}: lacks tensor {error}; fetch it again") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); fetch it again") from None
-    try:
-        return JumpReluDictionary(**parts, subtract_bias=False, card=_card(folder))
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; fetch it again") from None
+    card = _card(folder)
+    stored = npz(folder / WEIGHTS)
+    encoder, directions = stored.matrix("W_enc", "w_enc"), stored.matrix("W_dec", "w_dec")
+    encoder_bias, decoder_bias = stored.vector("b_enc"), stored.vector("b_dec")
+    threshold = stored.vector("threshold")
+    stored.refuse_rest()
+    with described(stored.path):
+        return JumpReluDictionary(
+            encoder,
+            encoder_bias,
+            directions,
+            decoder_bias,
+            threshold,
+            subtract_bias=False,
+            card=card,
+        )
 
 
 def _card(folder: Path) -> Card:
-    text = folder.as_posix()
-    layer = re.search(r"layer_(\d+)/", text + "/")
-    size = re.search(r"gemma-scope-(2b|9b|27b)-(pt|it)-res", text)
-    model = ""
-    if size:
-        model = f"google/gemma-2-{size[1]}" + ("-it" if size[2] == "it" else "")
-    return Card(site=f"layers.{layer[1]}" if layer else "", model=model, source=str(folder))
+    text = folder.as_posix() + "/"
+    release, layer = _RELEASE.search(text), re.search(r"layer_(\d+)/", text)
+    l0 = re.search(r"average_l0_(\d+)/", text)
+    model, kind = "", "res"
+    if release:
+        model = f"google/gemma-2-{release[1]}" + ("-it" if release[2] == "it" else "")
+        kind = release[3]
+    if kind == "transcoders":
+        raise InputError(
+            f"{folder}: a transcoder reads one place and writes another; "
+            "give a dictionary that reconstructs what it reads (the res release)"
+        )
+    return Card(
+        site=_site(kind, layer[1] if layer else "", "/embedding/" in text),
+        model=model,
+        l0=float(l0[1]) if l0 else 0.0,
+        note="reads embeddings before Gemma scales them by √d_model"
+        if "/embedding/" in text
+        else "",
+    )
+
+
+def _site(kind: str, layer: str, embedding: bool) -> str:
+    if embedding:
+        return EMBEDDINGS
+    if not layer:
+        return ""
+    places = {"mlp": f"blocks.{layer}.hook_mlp_out", "att": f"blocks.{layer}.attn.hook_z"}
+    return places.get(kind) or output_of(int(layer))

@@ -1,140 +1,205 @@
-"""SAELens layout: `cfg.json` + `sae_weights.safetensors`; what lorascope writes.
+"""SAELens layout, read: `cfg.json` and `sae_weights.safetensors`, whichever version wrote them.
 
-Tensors: `W_enc [d_in, d_sae]`, `W_dec [d_sae, d_in]`, `b_enc`, `b_dec`, `threshold` for JumpReLU.
+Tensors: `W_enc [d, n]`, `W_dec [n, d]`, `b_dec`; `b_enc`, or for gated dictionaries `b_gate`,
+`b_mag`, `r_mag`; `threshold` for JumpReLU. Training checkpoints are read as the dictionary their
+training would have saved: BatchTopK and Matryoshka with `topk_threshold` as JumpReLU, and the
+input scale of `activation_scaler.json` folded in.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from torch import Tensor
 
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.formats.saelens_layout import CARD, CONFIG, WEIGHTS
+from lorascope.dictionaries.gated import GatedDictionary
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
+from lorascope.dictionaries.maps import Maps
+from lorascope.dictionaries.places import site_of
 from lorascope.dictionaries.relu import ReluDictionary
+from lorascope.dictionaries.stored import Stored, described, safetensors, settings
+from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json
 
-CONFIG, WEIGHTS, CARD = "cfg.json", "sae_weights.safetensors", "lorascope.json"
-FILES = (CONFIG, WEIGHTS, CARD)
-LAYOUT_VERSION = "6.0.0"
-_ARCHITECTURES = {"standard": ReluDictionary, "jumprelu": JumpReluDictionary}
-_TENSORS = {
-    "encoder": "W_enc",
-    "encoder_bias": "b_enc",
-    "directions": "W_dec",
-    "decoder_bias": "b_dec",
-    "threshold": "threshold",
-}
+SCALER = "activation_scaler.json"
+FILES = (CONFIG, WEIGHTS, CARD, SCALER)
+_ARCHITECTURES = ("standard", "topk", "jumprelu", "gated", "batchtopk", "matryoshka_batchtopk")
+_OLDER_KEYS = {"activation_fn_str": "activation_fn", "hook_point": "hook_name"}
+_AVERAGE_NORM = "expected_average_only_in"
+_UNFOLDED = (
+    "its file says that inputs were scaled to an average norm and holds no scale; the weights are "
+    "taken as they stand, as SAELens takes them: look at the FVU on real texts"
+)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What a configuration decides apart from the tensors.
+
+    Attributes:
+        factor: what inputs are multiplied by before the stored weights see them.
+        with_norms: whether the gate sees pre-activations times the decoder's norms.
+    """
+
+    architecture: str
+    factor: float
+    with_norms: bool
+    k: int
+    finetuned: bool
+    rest: dict[str, Any]
 
 
 def recognises(folder: Path) -> bool:
     """Whether a folder holds this layout."""
-    return (folder / CONFIG).exists() and (folder / WEIGHTS).exists()
+    return (folder / WEIGHTS).exists()
 
 
-def read(folder: Path) -> Dictionary:
+def read(
+    folder: Path, overrides: Mapping[str, Any] | None = None, factor: float | None = None
+) -> Dictionary:
     """Open a folder in SAELens layout.
 
+    Args:
+        overrides: keys laid over the configuration, as SAELens' registry has them.
+        factor: what inputs are multiplied by in training, where the registry knows it.
+
     Raises:
-        InputError: an architecture or a normalisation this reader does not know, missing or
-            truncated tensors.
+        InputError: an architecture or a normalisation that no weights can hold, missing, unknown
+            or truncated tensors.
     """
-    config = read_json(folder / CONFIG)
-    if not isinstance(config, dict):
-        raise InputError(f"{folder}/{CONFIG}: expected keys and values; fetch it again")
-    architecture = _architecture(folder, config)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-        wanted = {
-            k: v for k, v in _TENSORS.items() if k != "threshold" or architecture != "standard"
-        }
-        parts = {name: tensors[stored] for name, stored in wanted.items()}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{folder}/{WEIGHTS}: cannot be read ({error}); fetch it again") from None
-    except KeyError as error:
-        raise InputError(f"{folder}/{WEIGHTS}: lacks tensor {error}; fetch it again") from None
-    subtract = bool(config.get("apply_b_dec_to_input", True))
-    try:
-        return _ARCHITECTURES[architecture](
-            **parts, subtract_bias=subtract, card=_card(folder, config)
+    config = {_OLDER_KEYS.get(k, k): v for k, v in settings(folder / CONFIG).items()}
+    config |= dict(overrides or {})
+    architecture, k = _architecture(folder, config)
+    scale, note = _input_scale(folder, config, factor)
+    options = _Options(
+        architecture,
+        scale,
+        _with_norms(config, architecture),
+        k,
+        bool(config.get("finetuning_scaling_factor")),
+        {
+            "subtract_bias": bool(config.get("apply_b_dec_to_input", True)),
+            "card": _card(folder, config, note),
+        },
+    )
+    stored = safetensors(folder / WEIGHTS)
+    with described(stored.path):
+        made = _make(stored, options)
+    stored.refuse_rest()
+    return made
+
+
+def _make(stored: Stored, options: _Options) -> Dictionary:
+    if options.architecture == "gated":
+        maps = _maps(stored, "b_gate", options).for_raw_input(options.factor)
+        return GatedDictionary(
+            **maps.parts(),
+            log_scale=stored.vector("r_mag"),
+            magnitude_bias=stored.vector("b_mag"),
+            **options.rest,
         )
-    except ValueError as error:
-        raise InputError(f"{folder}/{WEIGHTS}: {error}; fetch it again") from None
+    maps = _maps(stored, "b_enc", options).for_raw_input(options.factor)
+    if options.with_norms:
+        maps = maps.unit_directions()
+    if options.architecture == "standard":
+        return ReluDictionary(**maps.parts(), **options.rest)
+    if options.architecture == "topk":
+        return TopKDictionary(**maps.parts(), k=options.k, **options.rest)
+    threshold = _threshold(stored, maps.encoder_bias, options)
+    return JumpReluDictionary(**maps.parts(), threshold=threshold, **options.rest)
 
 
-def _architecture(folder: Path, config: dict[str, Any]) -> str:
-    """The architecture, once nothing in the config says that the weights are not the whole of it.
+def _maps(stored: Stored, bias: str, options: _Options) -> Maps:
+    maps = Maps(
+        stored.matrix("W_enc"), stored.vector(bias), stored.matrix("W_dec"), stored.vector("b_dec")
+    )
+    name = "scaling_factor" if stored.has("scaling_factor") else "finetuning_scaling_factor"
+    if not stored.has(name):
+        return maps
+    gains = stored.vector(name).float()
+    if not options.finetuned and not torch.allclose(gains, torch.ones_like(gains)):
+        raise ValueError(f"{name} is stored, but finetuning_scaling_factor is off")
+    if gains.shape != maps.encoder_bias.shape:
+        raise ValueError(f"{name} has shape {tuple(gains.shape)}, expected one a latent")
+    return replace(maps, directions=maps.directions * gains[:, None])
 
-    Older files name the activation function apart from the architecture.
-    """
+
+def _threshold(stored: Stored, like: Tensor, options: _Options) -> Tensor:
+    if stored.has("topk_threshold"):
+        level = stored.number("topk_threshold")
+        # With norms the gate sees pre·‖w_dec‖, and the folded factor has divided w_dec.
+        return torch.full_like(like, level / options.factor if options.with_norms else level)
+    if stored.has("log_threshold"):
+        return stored.vector("log_threshold").float().exp()
+    return stored.vector("threshold")
+
+
+def _architecture(folder: Path, config: Mapping[str, Any]) -> tuple[str, int]:
+    """The architecture and k; older files name the activation function apart from it."""
     architecture = str(config.get("architecture", "standard"))
-    activation = config.get("activation_fn") or config.get("activation_fn_str") or "relu"
+    activation = str(config.get("activation_fn") or "relu")
+    k = config.get("k")
+    if activation == "topk":
+        k = (config.get("activation_fn_kwargs") or {}).get("k", k)
+        architecture, activation = "topk" if architecture == "standard" else architecture, "relu"
     if architecture not in _ARCHITECTURES or activation != "relu":
         raise InputError(
             f"{folder}: architecture {architecture!r} with {activation} is not one of "
-            f"{', '.join(_ARCHITECTURES)} with relu; convert it with SAELens first"
+            f"{', '.join(_ARCHITECTURES)} with relu"
         )
-    normalised = config.get("normalize_activations")
-    if normalised not in (None, False, True, "none", "expected_average_only_in"):
+    if architecture != "topk":
+        return architecture, 0
+    if not isinstance(k, int):
+        raise InputError(f"{folder}/{CONFIG}: k is {k!r}, expected a whole number; fetch it again")
+    return architecture, k
+
+
+def _with_norms(config: Mapping[str, Any], architecture: str) -> bool:
+    """Whether the gate sees the decoder's norms; other architectures carry the key unused."""
+    families = ("topk", "batchtopk", "matryoshka_batchtopk")
+    return architecture in families and bool(config.get("rescale_acts_by_decoder_norm"))
+
+
+def _input_scale(
+    folder: Path, config: Mapping[str, Any], registered: float | None
+) -> tuple[float, str]:
+    """What inputs were multiplied by and the file has not folded, with a note where it is silent.
+
+    Raises:
+        InputError: each input is normalised by itself, which no weights can hold.
+    """
+    kind = config.get("normalize_activations")
+    if kind in (None, False, "none"):
+        return 1.0, ""
+    if kind not in (True, _AVERAGE_NORM):
         raise InputError(
-            f"{folder}: normalize_activations {normalised!r} changes the input at run time; "
-            "fold it into the weights with SAELens first"
+            f"{folder}: normalize_activations {kind!r} changes the input at run time, which no "
+            "weights can hold; give a dictionary trained with none or expected_average_only_in"
         )
-    return architecture
+    beside = folder / SCALER
+    factor = settings(beside).get("scaling_factor") if beside.exists() else registered
+    if factor is None:
+        return 1.0, "" if beside.exists() else _UNFOLDED
+    if not isinstance(factor, int | float) or not factor > 0:
+        raise InputError(f"{beside}: scaling_factor is {factor!r}, expected a positive number")
+    return float(factor), ""
 
 
-def write(dictionary: Dictionary, folder: Path) -> None:
-    """Write a dictionary so that SAELens opens it with equal encode and decode."""
-    if isinstance(dictionary, JumpReluDictionary):
-        architecture = "jumprelu"
-    elif isinstance(dictionary, ReluDictionary):
-        architecture = "standard"
-    else:
-        raise TypeError(f"{type(dictionary).__name__} has no SAELens layout")
-    folder.mkdir(parents=True, exist_ok=True)
-    buffers = dict(dictionary.named_buffers())
-    tensors = {_TENSORS[name]: t.cpu().contiguous() for name, t in buffers.items()}
-    save_file(tensors, folder / WEIGHTS)
-    write_atomically(folder / CONFIG, json.dumps(_config(dictionary, architecture), indent=1))
-    write_atomically(folder / CARD, json.dumps(dictionary.card.plain(), indent=1) + "\n")
-
-
-def _config(dictionary: Dictionary, architecture: str) -> dict[str, Any]:
-    card = dictionary.card
-    block = card.site.removeprefix("layers.")
-    metadata = {
-        "model_name": card.model or None,
-        "hook_name": f"blocks.{block}.hook_resid_post" if block else None,
-        "hf_hook_name": f"model.{card.site}" if card.site else None,
-        "prepend_bos": True,
-        # Without a version SAELens takes the file for an old one and drops these names.
-        "sae_lens_version": LAYOUT_VERSION,
-        "lorascope_target": card.target,
-    }
-    return {
-        "architecture": architecture,
-        "d_in": dictionary.d_model,
-        "d_sae": dictionary.n_latents,
-        "dtype": "float32",
-        "device": "cpu",
-        "apply_b_dec_to_input": dictionary.subtract_bias,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        "metadata": metadata,
-    }
-
-
-def _card(folder: Path, config: dict[str, Any]) -> Card:
+def _card(folder: Path, config: Mapping[str, Any], note: str) -> Card:
     if (folder / CARD).exists():
-        card = Card.parse(read_json(folder / CARD), str(folder / CARD))
-        return card.model_copy(update={"source": str(folder)})
-    metadata = {**config, **(config.get("metadata") or {})}
-    hook = str(metadata.get("hook_name") or "")
-    parts = hook.split(".")
-    site = f"layers.{parts[1]}" if hook.endswith("hook_resid_post") and len(parts) > 1 else ""
-    return Card(site=site, model=str(metadata.get("model_name") or ""), source=str(folder))
+        return Card.parse(read_json(folder / CARD), str(folder / CARD))
+    said = {**config, **(config.get("metadata") or {})}
+    return Card(
+        site=site_of(said.get("hook_name")),
+        model=str(said.get("model_name") or ""),
+        neuronpedia=str(said.get("neuronpedia_id") or ""),
+        note=note,
+    )

@@ -1,0 +1,123 @@
+"""Llama Scope: `hyperparams.json` and `checkpoints/final.safetensors`, as OpenMOSS' code loads it.
+
+`encoder.weight [n, d]`, `decoder.weight [d, n]` and their biases, on activations scaled to mean
+norm √d over the dataset. Its own code, on loading (Language-Model-SAEs, `from_config`), does:
+
+1. dataset-wise norms are folded, s = √d / mean norm: biases divided by s, matrices kept, so that
+   latents come in the stream's own units;
+2. with `sparsity_include_decoder_norm`, directions get norm 1 and the encoder takes the norm;
+3. `topk` with a threshold becomes JumpReLU. The one threshold is in the units steps 1 and 2 give:
+   it gates (x W_enc + b_enc/s)·‖w_dec‖, neither scaled inputs nor bare pre-activations.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorascope.dictionaries.card import Card
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.jumprelu import JumpReluDictionary
+from lorascope.dictionaries.maps import Maps
+from lorascope.dictionaries.places import site_of
+from lorascope.dictionaries.relu import ReluDictionary
+from lorascope.dictionaries.stored import Stored, described, safetensors, settings
+from lorascope.dictionaries.topk import TopKDictionary
+from lorascope.errors import InputError
+
+WEIGHTS, CONFIG = "checkpoints/final.safetensors", "hyperparams.json"
+FILES = (CONFIG, WEIGHTS)
+_MODELS = {"Llama3_1-8B-Base": "meta-llama/Llama-3.1-8B"}
+
+
+def recognises(folder: Path) -> bool:
+    """Whether a folder holds this format."""
+    return (folder / WEIGHTS).exists()
+
+
+def read(folder: Path) -> Dictionary:
+    """Open a folder holding `hyperparams.json` and `checkpoints/final.safetensors`.
+
+    Raises:
+        InputError: a transcoder, a gated linear unit, a norm taken from each input, or missing or
+            truncated tensors.
+    """
+    config = settings(folder / CONFIG)
+    _refuse_others(folder, config)
+    stored = safetensors(folder / WEIGHTS)
+    with described(stored.path):
+        maps = _folded(folder, config, _maps(config, stored))
+        return _gated(folder, config, maps)
+
+
+def _maps(config: dict[str, Any], stored: Stored) -> Maps:
+    decoder = stored.matrix("decoder.weight")
+    biased = config.get("use_decoder_bias", True)
+    maps = Maps(
+        encoder=stored.matrix("encoder.weight").T,
+        encoder_bias=stored.vector("encoder.bias"),
+        directions=decoder.T,
+        decoder_bias=stored.vector("decoder.bias") if biased else torch.zeros(decoder.shape[0]),
+    )
+    stored.refuse_rest()
+    return maps
+
+
+def _folded(folder: Path, config: dict[str, Any], maps: Maps) -> Maps:
+    if config.get("norm_activation", "dataset-wise") == "dataset-wise":
+        norms = config.get("dataset_average_activation_norm")
+        if not isinstance(norms, dict) or not all(norms.get(end, 1) > 0 for end in ("in", "out")):
+            raise InputError(
+                f"{folder}/{CONFIG}: lacks dataset_average_activation_norm, without which its "
+                "dataset-wise norm cannot be folded; fetch it again"
+            )
+        root = math.sqrt(len(maps.decoder_bias))
+        factors = [root / norms[end] for end in ("in", "out" if "out" in norms else "in")]
+        maps = maps.in_stream_units(*factors)
+    return maps.unit_directions() if config.get("sparsity_include_decoder_norm", True) else maps
+
+
+def _gated(folder: Path, config: dict[str, Any], maps: Maps) -> Dictionary:
+    options: dict[str, Any] = {
+        "subtract_bias": bool(config.get("apply_decoder_bias_to_pre_encoder", False)),
+        "card": _card(folder, config),
+    }
+    name = str(config.get("act_fn", "relu")).lower()
+    threshold = float(config.get("jump_relu_threshold") or 0.0)
+    if name == "jumprelu" or (name == "topk" and threshold > 0):
+        return JumpReluDictionary(
+            **maps.parts(), threshold=torch.full_like(maps.encoder_bias, threshold), **options
+        )
+    if name == "topk":
+        return TopKDictionary(**maps.parts(), k=int(config.get("top_k", 0)), **options)
+    if name == "relu":
+        return ReluDictionary(**maps.parts(), **options)
+    raise InputError(f"{folder}: act_fn {name!r} is not one of relu, topk, jumprelu")
+
+
+def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
+    reads = config.get("hook_point_in")
+    writes = config.get("hook_point_out") or reads
+    if reads != writes:
+        raise InputError(
+            f"{folder}: a transcoder that reads {reads} and writes {writes}; "
+            "give a dictionary that reconstructs what it reads"
+        )
+    if config.get("use_glu_encoder"):
+        raise InputError(f"{folder}: use_glu_encoder makes an encoder that no dictionary here has")
+    norm = config.get("norm_activation", "dataset-wise")
+    if norm not in ("dataset-wise", "inference", "none"):
+        raise InputError(
+            f"{folder}: norm_activation {norm!r} scales each input by its own norm at run time, "
+            "which no weights can hold; give a dictionary with a dataset-wise norm"
+        )
+
+
+def _card(folder: Path, config: dict[str, Any]) -> Card:
+    model = next((m for name, m in _MODELS.items() if name in folder.as_posix()), "")
+    return Card(
+        site=site_of(config.get("hook_point_in")), model=model, l0=float(config.get("top_k") or 0)
+    )

@@ -1,0 +1,163 @@
+"""`saelens:release/id`: SAELens' own list of published dictionaries, which lies in its package.
+
+The list says in which repository and folder a dictionary is and in which format. Where that is a
+format with a reader here, the reader is used; else SAELens loads it and hands it over in its own
+layout. Looking up needs neither the network nor an import of SAELens.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+
+from lorascope.dictionaries.addresses import HubPlace, fetch
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.formats import saelens
+from lorascope.errors import InputError, did_you_mean
+
+SCHEME = "saelens:"
+# SAELens' names of formats, and ours.
+_FORMATS = {
+    "": "saelens",
+    "sae_lens": "saelens",
+    "gemma_2": "gemma_scope",
+    "gemma_3": "gemma_scope_2",
+    "llama_scope": "llama_scope",
+    "sparsify": "sparsify",
+    "dictionary_learning_1": "dictionary_learning",
+}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One entry of the list.
+
+    Attributes:
+        conversion: SAELens' name of the format; empty for its own layout.
+        factor: what inputs are multiplied by, where weights wait for it.
+        overrides: keys laid over the file's configuration.
+        l0: mean active latents as stated; 0 where unknown.
+    """
+
+    release: str
+    id: str
+    repo: str
+    path: str
+    model: str
+    conversion: str
+    neuronpedia: str
+    factor: float | None
+    overrides: Mapping[str, Any]
+    l0: float
+
+
+def look_up(address: str) -> Registered:
+    """The entry that `saelens:release/id` names.
+
+    Raises:
+        InputError: SAELens is not installed, or has no such release or id; names the likeliest.
+    """
+    release, slash, name = address.removeprefix(SCHEME).partition("/")
+    if not release or not slash or not name:
+        raise InputError(f"{address}: expected saelens:release/id")
+    known = _published(address)
+    if release not in known:
+        raise InputError(
+            f'{address}: SAELens has no release "{release}".{did_you_mean(release, known)} '
+            "Its documentation lists them"
+        )
+    entry = known[release]
+    ids = {str(one["id"]): one for one in entry["saes"]}
+    if name not in ids:
+        shown = ", ".join(list(ids)[:3])
+        raise InputError(
+            f'{address}: release {release} has no id "{name}".{did_you_mean(name, ids)} '
+            f"Its {len(ids)} ids begin with {shown}"
+        )
+    one = ids[name]
+    return Registered(
+        release=release,
+        id=name,
+        repo=entry["repo_id"],
+        path=str(one["path"]),
+        model=str(entry.get("model") or ""),
+        conversion=entry.get("conversion_func") or "",
+        neuronpedia=str(one.get("neuronpedia") or ""),
+        factor=one.get("norm_scaling_factor"),
+        overrides=entry.get("config_overrides") or {},
+        l0=float(one.get("l0") or 0),
+    )
+
+
+def open_registered(address: str, readers: Mapping[str, ModuleType]) -> tuple[Dictionary, str]:
+    """The dictionary that `saelens:release/id` names, and the name of its format.
+
+    Args:
+        readers: modules that read a format, by its name.
+
+    Raises:
+        InputError: it is not in the list, cannot be fetched, or no weights can hold it.
+    """
+    entry = look_up(address)
+    name = _FORMATS.get(entry.conversion, "")
+    opened = _read(entry, readers[name]) if name else _through_saelens(entry, address)
+    known = {"model": entry.model, "neuronpedia": entry.neuronpedia, "l0": entry.l0}
+    missing = {
+        key: value for key, value in known.items() if value and not getattr(opened.card, key)
+    }
+    opened.card = opened.card.model_copy(update=missing)
+    return opened, name or f"SAELens' {entry.conversion}"
+
+
+def _read(entry: Registered, reader: ModuleType) -> Dictionary:
+    folder = fetch(HubPlace(entry.repo, entry.path), reader.FILES, [reader.WEIGHTS])
+    if reader is saelens:
+        return saelens.read(folder, entry.overrides, entry.factor)
+    opened: Dictionary = reader.read(folder)
+    return opened
+
+
+def _through_saelens(entry: Registered, address: str) -> Dictionary:
+    """Let SAELens load it, and read what SAELens then writes."""
+    from sae_lens import SAE
+
+    try:
+        loaded = SAE.from_pretrained(entry.release, entry.id, device="cpu")
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{address}: SAELens cannot load it ({first}); check the name and the network"
+        ) from None
+    with tempfile.TemporaryDirectory(prefix="lorascope-") as folder:
+        loaded.save_model(folder)
+        return saelens.read(Path(folder))
+
+
+def _published(address: str) -> dict[str, Any]:
+    spec = importlib.util.find_spec("sae_lens")
+    if spec is None or spec.origin is None:
+        raise InputError(
+            f"{address}: needs SAELens, which is not installed: pip install 'lorascope[saelens]'"
+        )
+    return _parsed(Path(spec.origin).with_name("pretrained_saes.yaml"))
+
+
+@cache
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{path}: SAELens' list cannot be read ({error.strerror}); install SAELens again"
+        ) from None
+    # The C parser takes half a second where the other takes several.
+    found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return dict(found)

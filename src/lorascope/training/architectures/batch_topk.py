@@ -1,0 +1,97 @@
+"""BatchTopK: k latents a row on average, spread over a batch (Bussmann et al. 2024).
+
+    z = the rows · k largest of max(0, pre) over the whole batch
+
+What is trained keeps no batch: at inference a latent passes above one threshold, the mean over
+batches of the smallest activation kept, so that the dictionary is a JumpReLU one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from lorascope.dictionaries.card import Card
+from lorascope.dictionaries.jumprelu import JumpReluDictionary
+from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
+from lorascope.training.architectures.objective import SPARSE_BELOW, Start
+from lorascope.training.architectures.revival import RevivedObjective, RevivedSettings
+from lorascope.training.architectures.selection import largest_of_all, nonzero
+
+# Candidates lie above this share of the last batch's smallest kept activation.
+_MARGIN = 0.7
+
+
+class BatchTopK(RevivedSettings):
+    """Settings of a BatchTopK dictionary.
+
+    Attributes:
+        k: latents active per row, on average.
+    """
+
+    architecture: Literal["batch_topk"] = "batch_topk"
+    k: int = Field(default=32, gt=0)
+
+    @model_validator(mode="after")
+    def _k_within_reach(self) -> Self:
+        if self.k >= self.n_latents:
+            raise ValueError(f"k {self.k} must be below n_latents {self.n_latents}")
+        return self
+
+    def objective(self, start: Start, products: torch.dtype = torch.float32) -> BatchTopKObjective:
+        return BatchTopKObjective(self, start, products)
+
+
+class BatchTopKObjective(RevivedObjective):
+    """Parameters and loss of a BatchTopK dictionary."""
+
+    smallest: Tensor
+    threshold: Tensor
+
+    def __init__(
+        self, settings: BatchTopK, start: Start, products: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__(settings, start, products)
+        self.k = settings.k
+        self.register_buffer("smallest", torch.zeros((), device=start.bias.device))
+        self.register_buffer("threshold", torch.zeros((), device=start.bias.device))
+
+    def activate(self, pre: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
+        z = torch.relu(pre)
+        kept = z.flatten().topk(self.k * len(z)).indices
+        return torch.zeros_like(z).flatten().scatter(0, kept, z.flatten()[kept]).view_as(z)
+
+    def select(self, pre: Float[Tensor, "rows n"]) -> Codes:
+        count = self.k * len(pre)
+        if pre.is_cuda or self.k > SPARSE_BELOW * self.n_latents:
+            z = pre.relu_()
+            floor = z.flatten().topk(count).values[-1]
+            self.smallest.copy_(floor)
+            return DenseCodes(z.mul_(z >= floor), self.workspace)
+        codes = largest_of_all(self._candidates(pre, count), count)
+        if len(codes.values):
+            self.smallest.copy_(codes.values.min())
+        return codes
+
+    def _candidates(self, pre: Float[Tensor, "rows n"], count: int) -> SparseCodes:
+        """At least `count` entries with the largest among them, if so many are above zero."""
+        guess = _MARGIN * self.smallest.item()
+        if guess > 0:
+            room = self.workspace.room("above", tuple(pre.shape), pre, pre.dtype)
+            above = nonzero(torch.threshold(pre, guess, 0.0, out=room))
+            if len(above.values) >= count:
+                return above
+        return nonzero(pre.relu_())
+
+    def finish(self, x: Float[Tensor, "rows d"]) -> None:
+        """The threshold at which rows like these have k active latents on average."""
+        pre = torch.relu(self.plain_pre(x).detach())
+        self.threshold.copy_(pre.flatten().topk(self.k * len(x)).values[-1])
+
+    def dictionary(self, scale: float, card: Card) -> JumpReluDictionary:
+        threshold = torch.full((self.n_latents,), self.threshold.item() * scale)
+        return JumpReluDictionary(**self.folded(scale), threshold=threshold, card=card)

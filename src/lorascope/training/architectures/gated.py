@@ -1,0 +1,110 @@
+"""Gated: which latents are active is decided apart from how strongly (Rajamanoharan et al. 2024a).
+
+    π = (x − b_dec) Eᵀ + b_gate          m = max(0, (x − b_dec) Eᵀ · exp(r) + b_mag)
+    z = [π > 0] · m
+    loss = mean over rows of ‖x − x̂‖² + λ‖max(0, π)‖₁ + ‖x − (max(0, π) D + b_dec)‖²
+
+D and b_dec are held fixed in the last term, which is how the gates learn.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from lorascope.dictionaries.card import Card
+from lorascope.dictionaries.gated import GatedDictionary
+from lorascope.training.architectures.codes import Codes
+from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
+
+
+class Gated(PenalisedSettings):
+    """Settings of a gated dictionary.
+
+    Attributes:
+        l1: λ, on the gates, for inputs scaled to mean norm 1.
+    """
+
+    architecture: Literal["gated"] = "gated"
+    l1: float = Field(default=0.15, gt=0)
+
+    def objective(self, start: Start, products: torch.dtype = torch.float32) -> GatedObjective:
+        return GatedObjective(self, self.l1, start, products)
+
+
+class GatedObjective(PenalisedObjective):
+    """Parameters and loss of a gated dictionary; `encoder_bias` is the gates'."""
+
+    def __init__(
+        self,
+        settings: Gated,
+        weight: float,
+        start: Start,
+        products: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(settings, weight, start, products)
+        self.log_scale = nn.Parameter(torch.zeros_like(self.encoder_bias))
+        self.magnitude_bias = nn.Parameter(torch.zeros_like(self.encoder_bias))
+
+    def plain_loss(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, ""]:
+        read = (x - self.decoder_bias) @ self.encoder.T
+        gate = read + self.encoder_bias
+        z = (gate > 0) * torch.relu(read * self.log_scale.exp() + self.magnitude_bias)
+        opened = torch.relu(gate)
+        directions = self.unit_directions()
+        error = z @ directions + self.decoder_bias - x
+        by_gates = opened @ directions.detach() + self.decoder_bias.detach() - x
+        terms = error.square().sum(1) + self.weight * opened.sum(1) + by_gates.square().sum(1)
+        return terms.mean()
+
+    def select(self, pre: Float[Tensor, "rows n"]) -> Codes:
+        """Latents with an open gate, by magnitude."""
+        gates = self.positive(pre)
+        self._gates = gates
+        read = gates.values - gates.at_latents(self.encoder_bias)
+        scaled = read * gates.at_latents(self.log_scale.exp())
+        magnitudes = torch.relu(scaled + gates.at_latents(self.magnitude_bias))
+        # Where the gate is shut a dense layout still holds a number.
+        return gates.with_values(magnitudes * (gates.values > 0))
+
+    def reconstruction(
+        self, codes: Codes, centred: Float[Tensor, "rows d"]
+    ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
+        gates = self._gates
+        scale = 2 / len(centred)
+        error = codes.decode(self.decoder) - centred
+        by_gates = gates.decode(self.decoder) - centred
+        stretch = codes.at_latents(self.log_scale.exp())
+        # `products` may write over what it returned before: each is used up at once.
+        g_magnitude = codes.products(error * scale, self.decoder) * (codes.values > 0)
+        g_gate = codes.products(by_gates * scale, self.decoder) + self.weight / len(centred)
+        g_gate = g_gate * (gates.values > 0)
+        read = gates.values - gates.at_latents(self.encoder_bias)
+        g_read = g_magnitude * stretch + g_gate
+        return error, {
+            "decoder": codes.outer(codes.values, error * scale),
+            "encoder": codes.outer(g_read, centred),
+            "encoder_bias": codes.by_latent(g_gate),
+            "log_scale": codes.by_latent(g_magnitude * stretch * read),
+            "magnitude_bias": codes.by_latent(g_magnitude),
+            "decoder_bias": error.sum(0) * scale - codes.by_latent(g_read) @ self.encoder,
+        }
+
+    def restart(self, latents: Tensor, aims: Tensor, strength: Tensor) -> None:
+        super().restart(latents, aims, strength)
+        with torch.no_grad():
+            self.log_scale[latents] = 0.0
+            self.magnitude_bias[latents] = 0.0
+
+    def dictionary(self, scale: float, card: Card) -> GatedDictionary:
+        return GatedDictionary(
+            **self.folded(scale),
+            log_scale=self.log_scale.detach().cpu().clone(),
+            magnitude_bias=self.magnitude_bias.detach().cpu() * scale,
+            card=card,
+        )

@@ -1,0 +1,143 @@
+"""JumpReLU with an L0 penalty and trained thresholds (Rajamanoharan et al. 2024b, section 3).
+
+    z = pre · H(pre − θ)        loss = mean over rows of ‖x − x̂‖² + λ‖z‖₀
+
+The step H has no slope; a threshold's gradient comes from the latents within half a bandwidth ε of
+it (equations 11 and 12, rectangle kernel):
+
+    ∂z/∂θ ≈ −(θ/ε) [|pre − θ| < ε/2]        ∂‖z‖₀/∂θ ≈ −(1/ε) [|pre − θ| < ε/2]
+
+θ = exp(log θ) is what is trained.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from lorascope.dictionaries.card import Card
+from lorascope.dictionaries.jumprelu import JumpReluDictionary
+from lorascope.training.architectures.codes import Codes, DenseCodes
+from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
+from lorascope.training.architectures.selection import nonzero
+
+
+class JumpReLU(PenalisedSettings):
+    """Settings of a JumpReLU dictionary; lengths are for inputs scaled to mean norm 1.
+
+    Attributes:
+        penalty: λ, the loss of one active latent.
+        bandwidth: ε, how near its threshold a pre-activation must be to move it.
+        threshold: where thresholds start.
+    """
+
+    architecture: Literal["jumprelu"] = "jumprelu"
+    penalty: float = Field(default=1e-3, gt=0)
+    bandwidth: float = Field(default=0.03, gt=0)
+    threshold: float = Field(default=0.03, gt=0)
+
+    def objective(self, start: Start, products: torch.dtype = torch.float32) -> JumpReluObjective:
+        return JumpReluObjective(self, start, products)
+
+
+class JumpReluObjective(PenalisedObjective):
+    """Parameters and loss of a JumpReLU dictionary."""
+
+    def __init__(
+        self, settings: JumpReLU, start: Start, products: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__(settings, settings.penalty, start, products)
+        self.bandwidth = settings.bandwidth
+        self.first_log_threshold = math.log(settings.threshold)
+        self.log_threshold = nn.Parameter(
+            torch.full_like(self.encoder_bias, self.first_log_threshold)
+        )
+
+    def plain_loss(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, ""]:
+        pre = self.plain_pre(x)
+        threshold = self.log_threshold.exp()
+        z = _Jump.apply(pre, threshold, self.bandwidth)
+        error = z @ self.unit_directions() + self.decoder_bias - x
+        l0 = _Step.apply(pre, threshold, self.bandwidth).sum(1)
+        return (error.square().sum(1) + self.weight * l0).mean()
+
+    def select(self, pre: Float[Tensor, "rows n"]) -> Codes:
+        """Active latents, and with zeros those just below their threshold, which move it."""
+        threshold = self.log_threshold.exp().to(pre.dtype)
+        low = (threshold - self.bandwidth / 2).clamp(min=0)
+        room = self.workspace.room("above", tuple(pre.shape), pre, torch.bool)
+        above = pre.mul_(torch.gt(pre, low, out=room))
+        codes: Codes = nonzero(above) if self.sparse else DenseCodes(above, self.workspace)
+        distance = codes.values - codes.at_latents(threshold)
+        self._near = (distance.abs() < self.bandwidth / 2) & (codes.values > 0)
+        return codes.with_values(codes.values * (distance > 0))
+
+    def reconstruction(
+        self, codes: Codes, centred: Float[Tensor, "rows d"]
+    ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
+        """As for every architecture, with the thresholds' gradients."""
+        error, gradients = super().reconstruction(codes, centred)
+        gradients["log_threshold"] = self._threshold_gradient
+        return error, gradients
+
+    def pre_gradient(self, codes: Codes, through_z: Tensor, rows: int) -> Tensor:
+        threshold = self.log_threshold.exp()
+        near = self._near.to(through_z.dtype) / self.bandwidth
+        through_step = codes.by_latent(near) * (self.weight / rows)
+        through_jump = codes.by_latent(near.mul_(through_z)) * threshold
+        # d/d log θ = θ d/dθ
+        self._threshold_gradient = -threshold * (through_jump + through_step)
+        return through_z.mul_(codes.active)
+
+    def restart(self, latents: Tensor, aims: Tensor, strength: Tensor) -> None:
+        super().restart(latents, aims, strength)
+        with torch.no_grad():
+            self.log_threshold[latents] = self.first_log_threshold
+
+    def dictionary(self, scale: float, card: Card) -> JumpReluDictionary:
+        threshold = self.log_threshold.detach().exp().cpu() * scale
+        return JumpReluDictionary(**self.folded(scale), threshold=threshold, card=card)
+
+
+class _Jump(torch.autograd.Function):
+    """pre · H(pre − θ) for positive pre, with the threshold's kernel estimate."""
+
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return pre * ((pre > threshold) & (pre > 0))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        pre, threshold = ctx.saved_tensors
+        active = (pre > threshold) & (pre > 0)
+        slope = -threshold / ctx.bandwidth * _near(pre, threshold, ctx.bandwidth)
+        return grads[0] * active, (grads[0] * slope).sum(0), None
+
+
+class _Step(torch.autograd.Function):
+    """H(pre − θ) for positive pre, with the threshold's kernel estimate."""
+
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return ((pre > threshold) & (pre > 0)).to(pre.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
+        pre, threshold = ctx.saved_tensors
+        slope = -_near(pre, threshold, ctx.bandwidth) / ctx.bandwidth
+        return None, (grads[0] * slope).sum(0), None
+
+
+def _near(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    near = ((pre - threshold).abs() < bandwidth / 2) & (pre > 0)
+    return near.to(pre.dtype)

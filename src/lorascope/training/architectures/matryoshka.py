@@ -1,0 +1,95 @@
+"""Matryoshka BatchTopK: every prefix of the dictionary reconstructs too (Bussmann et al. 2025).
+
+    loss = mean over prefixes m of ‖x − (Σ_{j<m} z_j D_j + b_dec)‖², z as in BatchTopK
+
+so that early latents hold what is general and later ones what is particular.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from lorascope.training.architectures.batch_topk import BatchTopK, BatchTopKObjective
+from lorascope.training.architectures.codes import Codes
+from lorascope.training.architectures.objective import Start
+
+
+class Matryoshka(BatchTopK):
+    """Settings of a Matryoshka BatchTopK dictionary.
+
+    Attributes:
+        prefixes: nested dictionaries, each a share of the latents, rising to 1.
+    """
+
+    architecture: Literal["matryoshka"] = "matryoshka"  # type: ignore[assignment]
+    prefixes: tuple[float, ...] = Field(default=(1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0), min_length=1)
+
+    @model_validator(mode="after")
+    def _prefixes_rise_to_one(self) -> Self:
+        ends = self.ends
+        if self.prefixes[-1] != 1.0 or ends[0] < 1 or sorted(set(ends)) != list(ends):
+            raise ValueError(
+                f"prefixes {list(self.prefixes)} must rise to 1, each by at least one latent"
+            )
+        return self
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """How many latents each nested dictionary has."""
+        return tuple(round(share * self.n_latents) for share in self.prefixes)
+
+    def objective(self, start: Start, products: torch.dtype = torch.float32) -> MatryoshkaObjective:
+        return MatryoshkaObjective(self, start, products)
+
+
+class MatryoshkaObjective(BatchTopKObjective):
+    """Parameters and loss of a Matryoshka BatchTopK dictionary."""
+
+    def __init__(
+        self, settings: Matryoshka, start: Start, products: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__(settings, start, products)
+        self.ends = settings.ends
+
+    def reconstruction_loss(
+        self, x: Float[Tensor, "rows d"], z: Float[Tensor, "rows n"]
+    ) -> Float[Tensor, ""]:
+        directions = self.unit_directions()
+        losses = [
+            (z[:, :end] @ directions[:end] + self.decoder_bias - x).square().sum(1).mean()
+            for end in self.ends
+        ]
+        return torch.stack(losses).mean()
+
+    def reconstruction(
+        self, codes: Codes, centred: Float[Tensor, "rows d"]
+    ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
+        """As for one dictionary; a latent's gradients come from every prefix that holds it."""
+        bounds = list(zip((0, *self.ends[:-1]), self.ends, strict=True))
+        blocks = [codes.block(*bound) for bound in bounds]
+        error = -centred
+        errors = []
+        for (block, _), (first, end) in zip(blocks, bounds, strict=True):
+            error = error + block.decode(self.decoder[first:end])
+            errors.append(error)
+        g = torch.zeros_like(centred)
+        decoder = torch.empty_like(self.decoder)
+        through_z = torch.empty_like(codes.values)
+        for i in reversed(range(len(blocks))):
+            (block, where), (first, end) = blocks[i], bounds[i]
+            g += errors[i] * (2 / (len(centred) * len(errors)))
+            decoder[first:end] = block.outer(block.values, g)
+            through_z[where] = block.products(g, self.decoder[first:end])
+        g_pre = self.pre_gradient(codes, through_z, len(centred))
+        g_bias = codes.by_latent(g_pre)
+        return errors[-1], {
+            "decoder": decoder,
+            "encoder": codes.outer(g_pre, centred),
+            "encoder_bias": g_bias,
+            "decoder_bias": g.sum(0) - g_bias @ self.encoder,
+        }

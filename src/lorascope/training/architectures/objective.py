@@ -1,0 +1,241 @@
+"""What every architecture in training shares: parameters, a step with written-out gradients.
+
+On inputs scaled to mean norm 1,
+
+    pre = (x − b_dec) Eᵀ + b_enc        z = activate(pre)        x̂ = z D + b_dec
+    loss = mean over rows of ‖x − x̂‖² + the architecture's own terms
+
+and no autograd graph is kept over [rows, n_latents]. D holds unit rows: gradients are taken along
+the sphere, and `settle` puts the rows back on it after each step of the optimiser.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from lorascope.config import Settings
+from lorascope.dictionaries.card import Card
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.training.architectures.codes import Codes, DenseCodes, Workspace
+from lorascope.training.architectures.selection import nonzero
+
+# Above this share of active latents matrix products are faster than sparse ones on a CPU.
+SPARSE_BELOW = 1 / 16
+
+
+class ArchitectureSettings(Settings, ABC):
+    """What the settings of every architecture hold.
+
+    Attributes:
+        n_latents: how many latents.
+        start: where directions start: "subspace" draws them inside the span that holds the rows'
+            variance, which for a low-rank delta is a small part of the stream; "isotropic" in the
+            whole stream.
+        bias: where b_dec starts, the rows' mean or their geometric median.
+    """
+
+    n_latents: int = Field(gt=0)
+    start: Literal["subspace", "isotropic"] = "subspace"
+    bias: Literal["mean", "median"] = "mean"
+
+    @abstractmethod
+    def objective(self, start: Start, products: torch.dtype = torch.float32) -> Objective:
+        """The parameters and the loss of this architecture, at the start of training."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training starts: unit directions and b_dec, in scaled units."""
+
+    directions: Float[Tensor, "n d"]
+    bias: Float[Tensor, " d"]
+
+    def to(self, device: torch.device | str) -> Start:
+        """The same start on another device."""
+        return Start(self.directions.to(device), self.bias.to(device))
+
+
+class Folded(TypedDict):
+    """The tensors every dictionary is made from."""
+
+    encoder: Tensor
+    encoder_bias: Tensor
+    directions: Tensor
+    decoder_bias: Tensor
+
+
+class Objective(nn.Module, ABC):
+    """Parameters and loss of a dictionary in training.
+
+    Args:
+        start: first directions (the encoder starts as their transpose) and decoder bias.
+        products: type of the large matrix products (bfloat16 where the hardware has it).
+    """
+
+    l0: Tensor
+    idle: Tensor
+
+    def __init__(self, start: Start, products: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        n, device = len(start.directions), start.directions.device
+        self.decoder = nn.Parameter(start.directions.clone())
+        self.encoder = nn.Parameter(start.directions.clone())
+        self.encoder_bias = nn.Parameter(torch.zeros(n, device=device))
+        self.decoder_bias = nn.Parameter(start.bias.clone())
+        self.products = products
+        # Everything a resumed run needs beside the parameters is a buffer.
+        self.register_buffer("l0", torch.full((), float(n), device=device))
+        self.register_buffer("idle", torch.zeros(n, dtype=torch.long, device=device))
+        self.workspace = Workspace()
+
+    @property
+    def n_latents(self) -> int:
+        """How many latents."""
+        return len(self.decoder)
+
+    @abstractmethod
+    def plain_loss(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, ""]:
+        """The loss as autograd sees it: the definition the written-out gradients are tested on."""
+
+    @abstractmethod
+    def select(self, pre: Float[Tensor, "rows n"]) -> Codes:
+        """The latents this batch's step works with, their activations among them.
+
+        `pre` may be overwritten.
+        """
+
+    @abstractmethod
+    def dictionary(self, scale: float, card: Card) -> Dictionary:
+        """The trained dictionary on raw activations, the scale folded into it."""
+
+    def pre_gradient(self, codes: Codes, through_z: Tensor, rows: int) -> Tensor:
+        """∂loss/∂pre on the selected latents, given the reconstruction term's ∂/∂z."""
+        del rows
+        return through_z.mul_(codes.active)
+
+    def set_aside(self, pre: Float[Tensor, "rows n"]) -> Tensor | None:
+        """What a further term needs of the pre-activations, before they are written over."""
+        del pre
+        return None
+
+    def add_term(
+        self,
+        aside: Tensor,
+        error: Float[Tensor, "rows d"],
+        centred: Float[Tensor, "rows d"],
+        gradients: dict[str, Tensor],
+    ) -> None:
+        """Add the gradients of a further term, where something was set aside for one."""
+
+    def scalars(self) -> dict[str, Tensor]:
+        """What the history notes beside the error and L0."""
+        return {}
+
+    @torch.no_grad()
+    def step(self, x: Float[Tensor, "rows d"]) -> dict[str, Tensor]:
+        """Leave the loss's gradients on the parameters.
+
+        Returns the batch's mean ‖x − x̂‖² as "error", its "l0", and `scalars`.
+        """
+        centred = x - self.decoder_bias
+        pre = self.pre_activations(centred)
+        aside = self.set_aside(pre)
+        codes = self.select(pre)
+        error, gradients = self.reconstruction(codes, centred)
+        if aside is not None:
+            self.add_term(aside, error, centred, gradients)
+        self._leave(gradients)
+        self.count(codes, len(x))
+        return {"error": error.square().sum(1).mean(), "l0": self.l0.clone(), **self.scalars()}
+
+    def reconstruction(
+        self, codes: Codes, centred: Float[Tensor, "rows d"]
+    ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
+        """The error x̂ − x, and the gradients of every term but the further one, by parameter."""
+        error = codes.decode(self.decoder) - centred
+        g = error * (2 / len(centred))
+        g_pre = self.pre_gradient(codes, codes.products(g, self.decoder), len(centred))
+        g_bias = codes.by_latent(g_pre)
+        return error, {
+            "decoder": codes.outer(codes.values, g),
+            "encoder": codes.outer(g_pre, centred),
+            "encoder_bias": g_bias,
+            # b_dec is added to the output and taken off the input.
+            "decoder_bias": g.sum(0) - g_bias @ self.encoder,
+        }
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Put the directions back on the unit sphere, once the optimiser has moved them."""
+        self.decoder.div_(self.decoder.norm(dim=1, keepdim=True))
+
+    @torch.no_grad()
+    def restart(
+        self, latents: Int[Tensor, " m"], aims: Float[Tensor, "m d"], strength: Tensor
+    ) -> None:
+        """Let some latents start anew: unit directions `aims`, read with `strength`."""
+        self.decoder[latents] = aims
+        self.encoder[latents] = strength * aims
+        self.encoder_bias[latents] = 0.0
+
+    def finish(self, x: Float[Tensor, "rows d"]) -> None:
+        """Set from a last look at the data what no gradient trains; most have nothing such."""
+
+    def pre_activations(self, centred: Float[Tensor, "rows d"]) -> Float[Tensor, "rows n"]:
+        """Pre-activations in the products' type, in a place that the next call writes over."""
+        low = self.products
+        room = self.workspace.room("pre", (len(centred), self.n_latents), centred, low)
+        pre = torch.mm(centred.to(low), self.encoder.to(low).T, out=room)
+        return pre.add_(self.encoder_bias.to(low))
+
+    def positive(self, pre: Float[Tensor, "rows n"]) -> Codes:
+        """Codes of max(0, pre), in the layout that is faster at the last batch's L0."""
+        z = pre.relu_()
+        return nonzero(z) if self.sparse else DenseCodes(z, self.workspace)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether so few latents are active that sparse products win."""
+        # On a GPU the decision would wait for the device, and matrix products are cheap there.
+        return not self.l0.is_cuda and self.l0.item() < SPARSE_BELOW * self.n_latents
+
+    def count(self, codes: Codes, rows: int) -> None:
+        """Note which latents fired and how many did per row."""
+        fired = codes.by_latent(codes.active)
+        self.idle += rows
+        self.idle.masked_fill_(fired > 0, 0)
+        self.l0.copy_(fired.sum() / rows)
+
+    def _leave(self, gradients: dict[str, Tensor]) -> None:
+        radial = (gradients["decoder"] * self.decoder).sum(1, keepdim=True)
+        gradients["decoder"] -= radial * self.decoder
+        for name, gradient in gradients.items():
+            self.get_parameter(name).grad = gradient
+
+    def unit_directions(self) -> Float[Tensor, "n d"]:
+        """D as autograd sees it."""
+        return self.decoder / self.decoder.norm(dim=1, keepdim=True)
+
+    def plain_pre(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "rows n"]:
+        """Pre-activations as autograd sees them."""
+        return (x - self.decoder_bias) @ self.encoder.T + self.encoder_bias
+
+    def folded(self, scale: float) -> Folded:
+        """The four tensors of a dictionary on raw activations.
+
+        With x = s·x̃ and z = s·z̃ the maps keep their weights and the biases grow by s: directions
+        stay of unit norm and latents are in the stream's units.
+        """
+        return {
+            "encoder": self.encoder.detach().T.cpu().contiguous(),
+            "encoder_bias": self.encoder_bias.detach().cpu() * scale,
+            "directions": self.unit_directions().detach().cpu(),
+            "decoder_bias": self.decoder_bias.detach().cpu() * scale,
+        }

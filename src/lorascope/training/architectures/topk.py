@@ -1,0 +1,65 @@
+"""TopK: each row keeps its k largest latents (Gao et al. 2024, section 2.3), dead ones revived.
+
+    z = the k largest of max(0, pre)        loss = mean over rows of ‖x − x̂‖² + α ‖r − r̂‖²
+
+with r = x − x̂ held fixed and r̂ what dead latents alone make of it (`revival`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from lorascope.dictionaries.card import Card
+from lorascope.dictionaries.topk import TopKDictionary
+from lorascope.training.architectures.codes import Codes, DenseCodes
+from lorascope.training.architectures.objective import SPARSE_BELOW, Start
+from lorascope.training.architectures.revival import RevivedObjective, RevivedSettings
+from lorascope.training.architectures.selection import fixed, largest
+
+
+class TopK(RevivedSettings):
+    """Settings of a TopK dictionary.
+
+    Attributes:
+        k: latents active per row.
+    """
+
+    architecture: Literal["topk"] = "topk"
+    k: int = Field(default=32, gt=0)
+
+    @model_validator(mode="after")
+    def _k_within_reach(self) -> Self:
+        if self.k >= self.n_latents:
+            raise ValueError(f"k {self.k} must be below n_latents {self.n_latents}")
+        return self
+
+    def objective(self, start: Start, products: torch.dtype = torch.float32) -> TopKObjective:
+        return TopKObjective(self, start, products)
+
+
+class TopKObjective(RevivedObjective):
+    """Parameters and loss of a TopK dictionary."""
+
+    def __init__(self, settings: TopK, start: Start, products: torch.dtype = torch.float32) -> None:
+        super().__init__(settings, start, products)
+        self.k = settings.k
+
+    def activate(self, pre: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
+        values, columns = torch.relu(pre).topk(self.k, dim=1)
+        return torch.zeros_like(pre).scatter(1, columns, values)
+
+    def select(self, pre: Float[Tensor, "rows n"]) -> Codes:
+        values, columns = largest(pre, self.k)
+        values = values.relu_()
+        if pre.is_cuda or self.k > SPARSE_BELOW * self.n_latents:
+            z = self.workspace.room("kept", tuple(pre.shape), pre, pre.dtype)
+            return DenseCodes(z.zero_().scatter_(1, columns, values), self.workspace)
+        return fixed(values, columns, self.n_latents)
+
+    def dictionary(self, scale: float, card: Card) -> TopKDictionary:
+        return TopKDictionary(**self.folded(scale), k=self.k, card=card)
