@@ -44,6 +44,8 @@ OTHERS = {
     "target_l0": 9.0,
     "angles_k": [8],
     "seen": ["given"],
+    "start": "isotropic",
+    "bias": "median",
 }
 # fields with a single possible value
 FIXED = {"architecture.architecture"}
@@ -256,3 +258,30 @@ def test_files_that_are_no_settings(tmp_path):
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"b\.yaml.*: not valid YAML"):
         read_yaml(Path(tmp_path / "b.yaml"))
+
+
+def test_settings_of_several_kinds_are_named_as_they_are_written():
+    from lorascope.workflows.study import Dictionaries
+
+    def problem(**architecture):
+        with pytest.raises(InputError) as caught:
+            Dictionaries.parse({"architecture": architecture}, "s.yaml")
+        return str(caught.value)
+
+    assert 'unknown key "architecture.n_latnts". Did you mean "n_latents"?' in problem(
+        architecture="topk", n_latnts=8
+    )
+    assert "resample" not in problem(architecture="topk", n_latnts=8)
+    assert "there is no 'topkk'" in problem(architecture="topkk", n_latents=8)
+    assert 'Did you mean "topk"?' in problem(architecture="topkk", n_latents=8)
+    assert '"architecture": k 9 must be below n_latents 8' in problem(
+        architecture="topk", n_latents=8, k=9
+    )
+    assert '"architecture.n_latents" is missing' in problem(architecture="gated")
+    # without a name it is the paper's own
+    assert (
+        Dictionaries.parse({"architecture": {"n_latents": 8}}, "").architecture.plain()[
+            "architecture"
+        ]
+        == "relu"
+    )

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -91,30 +91,56 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
 
 
 def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    problems = error.errors()
+    # A key that is not known is often the one that is missing, misspelt.
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    names, settings = _place(cls, problem["loc"])
+    key = ".".join(names)
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(cls, problem["loc"][:-1])
-        hint = did_you_mean(str(problem["loc"][-1]), known)
-        return f'unknown key "{key}".{hint} Known here: {", ".join(known)}'
+        known = sorted({name for one in settings for name in one.model_fields})
+        return (
+            f'unknown key "{key}".{did_you_mean(names[-1], known)} Known here: {", ".join(known)}'
+        )
     if problem["type"] == "missing":
         return f'"{key}" is missing; add it'
+    if problem["type"] == "union_tag_invalid":
+        found = problem["ctx"]
+        known = [tag.strip(" '") for tag in found["expected_tags"].split(",")]
+        hint = did_you_mean(found["tag"], known)
+        return f'"{key}": there is no {found["tag"]!r}.{hint} There are: {", ".join(known)}'
     message = problem["msg"].removeprefix("Value error, ")
     return f'"{key}": {message}' if key else message
 
 
-def _fields_at(cls: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    for part in location:
-        field = cls.model_fields.get(str(part))
-        if field is None:
+def _place(
+    cls: type[BaseModel], location: tuple[int | str, ...]
+) -> tuple[list[str], list[type[BaseModel]]]:
+    """The keys of a location as they are written, and the settings that hold the last of them.
+
+    Where several kinds of settings may stand, the location names the kind as if it were a key.
+    """
+    names: list[str] = []
+    settings, inside = [cls], [cls]
+    for part in map(str, location):
+        kinds = [one for one in inside if part in _kinds(one)]
+        if kinds:
+            inside = kinds
             continue
-        cls = _nested(field.annotation) or cls
-    return sorted(cls.model_fields)
+        names.append(part)
+        settings = inside
+        fields = [one.model_fields[part] for one in settings if part in one.model_fields]
+        inside = [found for field in fields for found in _nested(field.annotation)] or settings
+    return names, settings
 
 
-def _nested(annotation: Any) -> type[BaseModel] | None:
-    """The settings class inside a field's annotation, however deep, or None."""
+def _kinds(cls: type[BaseModel]) -> set[object]:
+    """The names of a settings class where it is one of several."""
+    fields = cls.model_fields.values()
+    return {field.default for field in fields if get_origin(field.annotation) is Literal}
+
+
+def _nested(annotation: Any) -> list[type[BaseModel]]:
+    """The settings classes inside a field's annotation, however deep."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = (_nested(part) for part in get_args(annotation))
-    return next((cls for cls in inner if cls is not None), None)
+        return [annotation]
+    return [cls for part in get_args(annotation) for cls in _nested(part)]

@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,9 @@ class Run:
             parents: earlier stages this one reads.
         """
         stages: dict[str, Any] = self.manifest["stages"]
-        key = digest([depends_on, [stages[parent]["key"] for parent in parents]])
+        key = self._key(depends_on, parents)
         target = self.folder / name
-        if stages.get(name, {}).get("key") == key and target.exists():
+        if self.current(name, depends_on, *parents):
             return target
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -124,6 +124,15 @@ class Run:
         stages[name] = {"key": key, "seconds": seconds, "finished": time.strftime("%FT%T%z")}
         self._save()
         return target
+
+    def current(self, name: str, depends_on: object, *parents: str) -> bool:
+        """Whether a stage is finished and what it depends on has not changed since."""
+        key = self.manifest["stages"].get(name, {}).get("key")
+        return key == self._key(depends_on, parents) and (self.folder / name).exists()
+
+    def _key(self, depends_on: object, parents: Sequence[str]) -> str:
+        stages = self.manifest["stages"]
+        return digest([depends_on, [stages[parent]["key"] for parent in parents]])
 
     def finished(self, name: str) -> bool:
         """Whether a stage of that name has been finished in this folder."""

@@ -1,113 +1,123 @@
-"""Mixing: every row once an epoch, in an order the generator decides, in bounded memory."""
+"""Every row once an epoch, in an order of each taker, in bounded memory, from any step."""
+
+from itertools import islice
 
 import pytest
 import torch
 from scipy import stats
 
-from lorascope.activations.mixing import TensorRows, epochs, mixed
-from lorascope.randomness import generator
+from lorascope.activations.mixing import Feed, TensorRows
 
 
-def numbered(count):
+class Chunked(TensorRows):
+    """Rows in chunks that remembers which were read."""
+
+    def __init__(self, rows, size):
+        super().__init__(rows)
+        self.parts = rows.split(size)
+        self.read = []
+
+    @property
+    def sizes(self):
+        return [len(part) for part in self.parts]
+
+    def chunks(self, order=None):
+        for number in range(len(self.parts)) if order is None else order:
+            self.read.append(number)
+            yield self.parts[number]
+
+
+def numbered(count, size=None):
     """Rows that carry their own number."""
-    return torch.arange(count, dtype=torch.float32)[:, None].expand(count, 2).contiguous()
+    rows = torch.arange(count, dtype=torch.float32)[:, None].expand(count, 2).contiguous()
+    return TensorRows(rows) if size is None else Chunked(rows, size)
 
 
 def numbers(batches):
     return torch.cat([batch[:, 0] for batch in batches]).int().tolist()
 
 
-class CountedChunks:
-    """Chunks that say how many rows have been taken from them."""
-
-    def __init__(self, count, size):
-        self.parts = numbered(count).split(size)
-        self.taken = 0
-
-    def __iter__(self):
-        for part in self.parts:
-            self.taken += len(part)
-            yield part
+@pytest.mark.parametrize(("chunk", "batch", "window"), [(96, 8, 1000), (12, 8, 24), (16, 16, 32)])
+def test_every_row_comes_out_once_an_epoch(chunk, batch, window):
+    batches = Feed(numbered(96, chunk), batch, window).batches(0)
+    first, second = (numbers(islice(batches, 96 // batch)) for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(96))
+    assert first != second
+    assert first != list(range(96))
 
 
-@pytest.mark.parametrize(
-    ("count", "chunk", "batch", "buffer"),
-    [(96, 96, 8, 1000), (96, 10, 8, 32), (96, 7, 8, 16), (96, 5, 8, 1), (96, 32, 96, 96)],
-)
-def test_every_row_comes_out_once(count, chunk, batch, buffer):
-    made = list(mixed(numbered(count).split(chunk), batch, buffer, generator(0)))
-    assert all(len(rows) == batch for rows in made)
-    order = numbers(made)
-    assert sorted(order) == list(range(count))
-    assert order != list(range(count))
+def test_only_what_fills_no_batch_at_a_windows_end_is_left_out():
+    # chunks of 13 rows: windows of 26 rows give 3 batches of 8, the last one of 23 gives 2
+    order = numbers(islice(Feed(numbered(101, 13), 8, 24).batches(0), 11))
+    assert len(set(order)) == 88
+    whole = numbers(islice(Feed(numbered(101, 13), 8).batches(0), 12))
+    assert len(set(whole)) == 96
 
 
-def test_only_what_does_not_fill_a_batch_is_left_over():
-    order = numbers(mixed(numbered(101).split(13), 8, 24, generator(0)))
-    assert len(order) == 96
-    assert len(set(order)) == 96
-    assert list(mixed(numbered(7).split(2), 8, 24, generator(0))) == []
-    assert list(mixed([], 8, 24, generator(0))) == []
+def test_memory_is_bounded_and_windows_are_read_once_for_all():
+    rows = numbered(1000, 10)
+    feed = Feed(rows, 8, 64)
+    one, other = feed.batches(0), feed.batches(1)
+    for step in range(100):
+        next(one), next(other)
+        # 7 chunks make a window, which gives 8 batches
+        assert len(rows.read) == 7 * (step // 8 + 1)
 
 
-def test_the_buffer_is_bounded():
-    chunks = CountedChunks(1000, 10)
-    handed_out = 0
-    for batch in mixed(chunks, 8, 64, generator(0)):
-        # what is waiting, before this batch went: the buffer and at most one chunk beyond it
-        assert chunks.taken - handed_out <= 64 + 10
-        handed_out += len(batch)
-    assert handed_out == 1000
+def test_where_all_fits_rows_are_read_once():
+    rows = numbered(96, 10)
+    feed = Feed(rows, 8)
+    for _ in islice(feed.batches(0), 100):
+        pass
+    assert rows.read == list(range(10))
+
+
+def test_takers_have_orders_of_their_own():
+    feed = Feed(numbered(96), 8)
+    one, other = (numbers(islice(feed.batches(seed), 12)) for seed in (0, 1))
+    assert sorted(one) == sorted(other)
+    assert one != other
+
+
+def test_what_a_taker_gets_does_not_depend_on_the_others():
+    def alone(seed):
+        return numbers(islice(Feed(numbered(200, 10), 8, 40).batches(seed), 60))
+
+    feed = Feed(numbered(200, 10), 8, 40)
+    takers = {seed: feed.batches(seed) for seed in range(3)}
+    taken = {seed: [] for seed in takers}
+    for _ in range(60):
+        for seed, batches in takers.items():
+            taken[seed] += numbers([next(batches)])
+    assert taken == {seed: alone(seed) for seed in takers}
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 12, 37])
+def test_batches_begin_at_any_step(start):
+    rows = numbered(200, 10)
+    whole = list(islice(Feed(numbered(200, 10), 8, 40).batches(3), start + 4))
+    later = list(islice(Feed(rows, 8, 40).batches(3, start), 4))
+    assert [numbers([b]) for b in later] == [numbers([b]) for b in whole[start:]]
+    # and nothing is read that is not handed out
+    assert len(rows.read) <= 8
 
 
 def test_where_all_fits_the_order_is_a_uniform_permutation():
     places = torch.zeros(5, 5)
     for seed in range(2000):
-        order = numbers(mixed(numbered(5).split(2), 1, 100, generator(seed)))
+        order = numbers(islice(Feed(numbered(5, 2), 1).batches(seed), 5))
         places[torch.arange(5), torch.tensor(order)] += 1
     assert stats.chisquare(places.flatten()).pvalue > 1e-3
 
 
 def test_rows_move_far_from_their_neighbours():
-    order = torch.tensor(numbers(mixed(numbered(4096).split(64), 16, 1024, generator(0))))
+    order = torch.tensor(numbers(islice(Feed(numbered(4096, 64), 16, 1024).batches(0), 64)))
     gaps = (order[1:] - order[:-1]).abs().float()
     assert gaps.median() > 100
-    # and not only within the buffer they came in with
-    assert order[:1024].max() > 1024
-    assert order[1024:].min() < 1024
-
-
-def test_epochs_differ_from_one_another_and_repeat_by_seed():
-    def three_epochs(seed):
-        batches = epochs(TensorRows(numbered(64)), 16, generator(seed), buffer=64)
-        return [[next(batches) for _ in range(4)] for _ in range(3)]
-
-    first = [numbers(epoch) for epoch in three_epochs(0)]
-    assert all(sorted(order) == list(range(64)) for order in first)
-    assert first[0] != first[1] != first[2]
-    assert [numbers(epoch) for epoch in three_epochs(0)] == first
-    assert numbers(three_epochs(1)[0]) != first[0]
-
-
-def test_each_epoch_reads_the_chunks_in_a_new_order():
-    orders = []
-
-    class Recorded(TensorRows):
-        n_chunks = 8
-
-        def chunks(self, order=None):
-            orders.append(list(order))
-            parts = self.rows.split(8)
-            return iter([parts[i] for i in order])
-
-    batches = epochs(Recorded(numbered(64)), 16, generator(0))
-    for _ in range(12):
-        next(batches)
-    assert len(orders) == 3
-    assert all(sorted(order) == list(range(8)) for order in orders)
-    assert len({tuple(order) for order in orders}) == 3
+    # what comes first is from all over, not from the first rows
+    assert order.max() - order.min() > 3000
 
 
 def test_too_few_rows_are_refused():
     with pytest.raises(ValueError, match="7 rows do not fill one batch of 8"):
-        next(epochs(TensorRows(numbered(7)), 8, generator(0)))
+        Feed(numbered(7), 8)

@@ -4,8 +4,10 @@ import pytest
 import torch
 from scipy.stats import ortho_group
 
+from lorascope.dictionaries.gated import GatedDictionary
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.relu import ReluDictionary
+from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
 from lorascope.training.architectures.relu import ReLU
 
@@ -46,7 +48,47 @@ def test_a_negative_threshold_lets_no_negative_latent_through():
     assert dictionary.encode(X).tolist() == [[5.5, 0.0, 0.0], [0.0, 1.0, 2.5]]
 
 
-@pytest.mark.parametrize("architecture", ["relu", "jumprelu"])
+def test_topk_by_hand():
+    # pre [5.5, -1, -2.5] and [-3.5, 1, 2.5]
+    one = TopKDictionary(*PARTS, k=1)
+    assert one.encode(X).tolist() == [[5.5, 0.0, 0.0], [0.0, 0.0, 2.5]]
+    assert one(X).tolist() == [[6.5, 10.0], [18.5, -0.375]]
+    # negative pre-activations stay silent however large k is
+    assert TopKDictionary(*PARTS, k=3).encode(X).tolist() == [[5.5, 0.0, 0.0], [0.0, 1.0, 2.5]]
+
+
+def test_topk_keeps_the_largest_of_every_row_of_any_shape(random_dictionary, rows):
+    dictionary = random_dictionary("topk")
+    z = dictionary.encode(rows)
+    dense = ReluDictionary(**dict(dictionary.named_buffers())).encode(rows)
+    for row, whole in zip(z, dense, strict=True):
+        kept = sorted(whole.tolist(), reverse=True)[: dictionary.k]
+        assert sorted(row.tolist(), reverse=True)[: dictionary.k] == kept
+        assert set(row.tolist()) <= {0.0, *kept}
+    assert torch.equal(dictionary.encode(rows.view(2, 4, 5, 5)), z.view(2, 4, 5, 9))
+    assert torch.equal(dictionary.encode(rows[3]), z[3])
+
+
+def test_k_out_of_range_is_refused():
+    for k in (0, 4):
+        with pytest.raises(ValueError, match=rf"k is {k}, expected 1 to 3"):
+            TopKDictionary(*PARTS, k=k)
+
+
+def test_gated_by_hand():
+    log_scale, magnitude_bias = torch.tensor([2.0, 0.5, 1.0]).log(), torch.tensor([-1.0, 3.0, -9.0])
+    dictionary = GatedDictionary(*PARTS, log_scale, magnitude_bias)
+    # gate [5.5, -1, -2.5] and [-3.5, 1, 2.5]; without its bias [5, -1, -3.5] and [-4, 1, 1.5];
+    # magnitude 2·5 − 1 = 9; 0.5·1 + 3 = 3.5; 1.5 − 9 < 0 although the gate is open
+    expected = torch.tensor([[9.0, 0.0, 0.0], [0.0, 3.5, 0.0]])
+    torch.testing.assert_close(dictionary.encode(X), expected)
+    torch.testing.assert_close(dictionary(X), torch.tensor([[10.0, 17.0], [1.0, -15.0]]))
+
+
+ARCHITECTURES = ["relu", "topk", "jumprelu", "gated"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("subtract_bias", [True, False])
 def test_a_rotated_dictionary_does_in_the_rotated_stream_what_it_did(
     random_dictionary, rows, architecture, subtract_bias
@@ -73,6 +115,8 @@ def test_tensors_that_do_not_belong_together_are_refused():
         ReluDictionary(ENCODER, ENCODER_BIAS, DIRECTIONS, ENCODER_BIAS)
     with pytest.raises(ValueError, match="threshold has shape"):
         JumpReluDictionary(*PARTS, torch.ones(2))
+    with pytest.raises(ValueError, match="magnitude_bias has shape"):
+        GatedDictionary(*PARTS, torch.ones(3), torch.ones(2))
 
 
 def test_settings_out_of_reach_are_refused():

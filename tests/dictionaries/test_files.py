@@ -1,10 +1,14 @@
 """Addresses: a folder, a file in it, or a place on the hub; anything else is one clear line."""
 
+import json
+import sys
+
 import huggingface_hub
 import pytest
 import torch
 
-from lorascope.dictionaries.files import open_dictionary, save
+from lorascope import cli
+from lorascope.dictionaries.files import FORMATS, open_dictionary, save
 from lorascope.errors import InputError
 
 
@@ -13,6 +17,41 @@ def test_a_folder_or_a_file_inside_it(random_dictionary, tmp_path):
     save(dictionary, tmp_path / "sae")
     for address in (tmp_path / "sae", str(tmp_path / "sae" / "cfg.json")):
         assert torch.equal(open_dictionary(address).directions, dictionary.directions)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_from_its_folder_and_from_its_weights(layouts, tmp_path, name):
+    folder = layouts[name].write(tmp_path / "layers.2")
+    opened = open_dictionary(folder)
+    card = opened.card
+    assert (card.format, card.source, card.d_model) == (name, str(folder), 5)
+    assert (opened.d_model, opened.n_latents) == (5, 9)
+    again = open_dictionary(folder / layouts[name].weights)
+    assert torch.equal(again.encoder, opened.encoder)
+    assert again.card == card
+
+
+def test_the_command_on_every_format(layouts, tmp_path, monkeypatch, capsys):
+    for name in FORMATS:
+        folder = layouts[name].write(tmp_path / name)
+        monkeypatch.setattr(sys, "argv", ["lorascope", "dictionary", str(folder), "--json"])
+        cli.main()
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["format"], facts["n_latents"], facts["d_model"]) == (name, 9, 5)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_trap_orientation(layouts, tmp_path, name):
+    """Latent 4 reads and writes along axis 2, by the names and axes of each format."""
+    layout = layouts[name]
+    zeros = {n: torch.zeros(shape) for n, shape in layout.shapes.items() if len(shape) == 2}
+    for key, matrix in zeros.items():
+        # a matrix [9, 5] has a row a latent, a matrix [5, 9] a column
+        row, column = (4, 2) if matrix.shape == (9, 5) else (2, 4)
+        matrix[row, column] = 2.0 if "enc" in key.lower() else 0.5
+    opened = open_dictionary(layout.write(tmp_path, zeros))
+    hit = opened.encoder.nonzero().tolist(), opened.directions.nonzero().tolist()
+    assert hit == ([[2, 4]], [[4, 2]])
 
 
 def test_a_missing_folder_is_named_with_its_likeness(random_dictionary, tmp_path):
@@ -25,13 +64,16 @@ def test_a_missing_folder_is_named_with_its_likeness(random_dictionary, tmp_path
         open_dictionary(tmp_path / "nowhere" / "at" / "all")
 
 
-def test_a_folder_of_something_else_says_what_it_holds(tmp_path):
+def test_a_folder_of_something_else_says_what_it_holds(layouts, tmp_path):
     with pytest.raises(InputError, match="the folder holds nothing"):
         open_dictionary(tmp_path)
-    (tmp_path / "ae.pt").write_bytes(b"x")
-    with pytest.raises(
-        InputError, match=r"no dictionary of a known format \(saelens, gemma_scope\).* holds ae\.pt"
-    ):
+    (tmp_path / "model.pt").write_bytes(b"x")
+    known = ", ".join(FORMATS)
+    with pytest.raises(InputError, match=rf"no dictionary .*\({known}\);.* holds model\.pt"):
+        open_dictionary(tmp_path)
+    layouts["sparsify"].write(tmp_path / "layers.5")
+    layouts["llama_scope"].write(tmp_path / "deep" / "L5")
+    with pytest.raises(InputError, match=r"Below it: deep/L5, layers\.5\.$"):
         open_dictionary(tmp_path)
 
 
@@ -46,26 +88,84 @@ def test_hub_addresses_offline():
         open_dictionary("hf://nobody/no-such-repo/x")
 
 
-def test_only_the_dictionarys_own_files_are_fetched(random_dictionary, tmp_path, monkeypatch):
-    save(random_dictionary("relu"), tmp_path / "layer_5" / "width_16k")
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub whose repositories are all one folder; records what is asked of it."""
     asked = {}
 
     def fetch(repo, **options):
         asked.update(repo=repo, **options)
         return str(tmp_path)
 
+    class Listing:
+        def list_repo_files(self, repo, revision=None):
+            asked["listed"] = (repo, revision)
+            return [str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file()]
+
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    open_dictionary("hf://owner/repo/layer_5/width_16k@v2")
-    assert (asked["repo"], asked["revision"]) == ("owner/repo", "v2")
-    assert sorted(asked["allow_patterns"]) == [
-        "layer_5/width_16k/cfg.json",
-        "layer_5/width_16k/lorascope.json",
-        "layer_5/width_16k/params.npz",
-        "layer_5/width_16k/sae_weights.safetensors",
-    ]
-    with pytest.raises(InputError, match=r"owner/repo has no folder layer_6; check the path"):
+    monkeypatch.setattr(huggingface_hub, "HfApi", Listing)
+    return asked
+
+
+def test_only_the_dictionarys_own_files_are_fetched(random_dictionary, tmp_path, hub):
+    save(random_dictionary("relu"), tmp_path / "layer_5" / "width_16k")
+    opened = open_dictionary("hf://owner/repo/layer_5/width_16k@v2")
+    assert opened.card.source == "hf://owner/repo/layer_5/width_16k@v2"
+    assert (hub["repo"], hub["revision"]) == ("owner/repo", "v2")
+    inside = "layer_5/width_16k"
+    assert set(hub["allow_patterns"]) == {
+        "config.json",  # what sparsify's runs keep above a hookpoint
+        "layer_5/config.json",
+        *(
+            f"{inside}/{name}"
+            for name in (
+                "activation_scaler.json",
+                "ae.pt",
+                "cfg.json",
+                "checkpoints/final.safetensors",
+                "config.json",
+                "hyperparams.json",
+                "lorascope.json",
+                "params.npz",
+                "params.safetensors",
+                "sae.safetensors",
+                "sae_weights.safetensors",
+            )
+        ),
+    }
+
+
+def test_a_wildcard_in_an_address_fetches_nothing_more(hub):
+    with pytest.raises(InputError):
+        open_dictionary("hf://owner/repo/layer_*")
+    assert all("[*]" in pattern for pattern in hub["allow_patterns"] if "layer" in pattern)
+
+
+def test_a_file_on_the_hub_stands_for_its_folder(layouts, tmp_path, hub):
+    layouts["gemma_scope"].write(tmp_path / "layer_5")
+    layouts["llama_scope"].write(tmp_path / "L5R")
+    assert open_dictionary("hf://owner/repo/layer_5/params.npz").card.site == "layers.5"
+    address = "hf://owner/repo/L5R/checkpoints/final.safetensors"
+    assert open_dictionary(address).card.source == address
+    layouts["gemma_scope"].write(tmp_path)
+    assert open_dictionary("hf://owner/repo").n_latents == 9
+
+
+def test_what_a_repository_has_instead(layouts, tmp_path, hub):
+    for l0 in (9, 22, 37, 118):
+        layouts["gemma_scope"].write(tmp_path / "layer_5" / "width_16k" / f"average_l0_{l0}")
+    inside = "layer_5/width_16k"
+    with pytest.raises(
+        InputError,
+        match=rf"no dictionary .* in {inside}\. Below it: {inside}/average_l0_118, .* and 1 more\.",
+    ):
+        open_dictionary(f"hf://owner/repo/{inside}")
+    with pytest.raises(InputError, match=rf'Did you mean "{inside}/average_l0_22"\?'):
+        open_dictionary(f"hf://owner/repo/{inside}/average_l0_21@main")
+    assert hub["listed"] == ("owner/repo", "main")
+
+
+def test_a_folder_not_in_the_cache_when_offline(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: str(tmp_path))
+    with pytest.raises(InputError, match="not in the local cache, and the hub cannot be asked"):
         open_dictionary("hf://owner/repo/layer_6")
-    assert asked["revision"] is None
-    with pytest.raises(InputError, match="no dictionary of a known format"):
-        open_dictionary("hf://owner/repo")
-    assert "params.npz" in asked["allow_patterns"]

@@ -1,7 +1,4 @@
-"""Gemma Scope's params.npz: read as it is meant, and never executed."""
-
-import pickle
-import zipfile
+"""Gemma Scope's params.npz: read as it is meant, and placed where it belongs."""
 
 import numpy as np
 import pytest
@@ -10,133 +7,86 @@ import torch
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
 
-D, N = 4, 6
-
-
-def arrays(upper=True):
-    random = np.random.default_rng(0)
-    shapes = {"W_enc": (D, N), "W_dec": (N, D), "b_enc": (N,), "b_dec": (D,)}
-    made = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    made["threshold"] = random.uniform(0.1, 1, size=N).astype(np.float32)
-    return made if upper else {name.lower(): array for name, array in made.items()}
+# width 2, three latents; b_dec is far from zero so that taking it off the input would show
+BY_HAND = {
+    "W_enc": np.array([[1.0, 0.0, -2.0], [3.0, -1.0, 0.5]], np.float32),
+    "b_enc": np.array([0.5, 0.0, 1.0], np.float32),
+    "W_dec": np.array([[1.0, 2.0], [0.0, -4.0], [7.0, 0.25]], np.float32),
+    "b_dec": np.array([10.0, -20.0], np.float32),
+    "threshold": np.array([3.25, 1.0, 0.5], np.float32),
+}
+X = torch.tensor([[3.0, 0.0], [0.0, -2.0], [1.0, 1.0], [0.5, 0.75]])
 
 
 @pytest.mark.parametrize("upper", [True, False])
-def test_read_against_numpy(tmp_path, upper):
-    stored = arrays()
-    np.savez(tmp_path / "params.npz", **arrays(upper))
-    dictionary = open_dictionary(tmp_path)
-    x = np.random.default_rng(1).normal(size=(50, D)).astype(np.float32) * 3
-    # the decoder's bias is not taken off the input
-    pre = x @ stored["W_enc"] + stored["b_enc"]
-    z = np.where(pre > stored["threshold"], pre, 0)
-    assert ((pre > 0) & (z == 0)).any()
-    np.testing.assert_allclose(dictionary.encode(torch.from_numpy(x)), z, atol=1e-5)
-    expected = z @ stored["W_dec"] + stored["b_dec"]
-    np.testing.assert_allclose(dictionary(torch.from_numpy(x)), expected, atol=1e-5)
-
-
-def test_the_threshold_itself_is_silent(tmp_path):
-    stored = {**arrays(), "b_enc": np.zeros(N, np.float32), "W_enc": np.eye(D, N, dtype=np.float32)}
-    stored["threshold"] = np.array([0.5, 0.25, 1, 1, 1, 1], np.float32)
+def test_trap_the_decoder_bias_is_not_subtracted_by_hand(tmp_path, upper):
+    stored = BY_HAND if upper else {name.lower(): array for name, array in BY_HAND.items()}
     np.savez(tmp_path / "params.npz", **stored)
     dictionary = open_dictionary(tmp_path)
-    x = torch.tensor([0.5, 0.2500001, 0.9, 1.5])
-    assert dictionary.encode(x)[:4].tolist() == [0.0, x[1].item(), 0.0, 1.5]
+    # pre [3.5, 0, -5], [-5.5, 2, 0], [4.5, -1, -0.5], [3.25, -0.75, 0.375]; thresholds 3.25, 1,
+    # 0.5, and 3.25 is not above 3.25
+    z = [[3.5, 0.0, 0.0], [0.0, 2.0, 0.0], [4.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert dictionary.encode(X).tolist() == z
+    # 3.5·[1, 2], 2·[0, -4], 4.5·[1, 2], nothing; plus [10, -20]
+    assert dictionary(X).tolist() == [[13.5, -13.0], [10.0, -28.0], [14.5, -11.0], [10.0, -20.0]]
+    assert not dictionary.subtract_bias
+
+
+CACHE = "models--google--gemma-scope-9b-pt-res/snapshots/1/layer_18/width_16k/average_l0_118"
 
 
 @pytest.mark.parametrize(
-    ("inside", "model", "site"),
+    ("inside", "model", "site", "l0"),
     [
-        (
-            "models--google--gemma-scope-9b-pt-res/snapshots/1/layer_18/width_16k/average_l0_118",
-            "google/gemma-2-9b",
-            "layers.18",
-        ),
+        (CACHE, "google/gemma-2-9b", "layers.18", 118),
         (
             "gemma-scope-9b-it-res/layer_9/width_131k/average_l0_22",
             "google/gemma-2-9b-it",
             "layers.9",
+            22,
         ),
-        ("gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", "google/gemma-2-2b", ""),
-        ("layer_5", "", "layers.5"),
-        ("somewhere", "", ""),
+        (
+            "gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6",
+            "google/gemma-2-2b",
+            "embeddings",
+            6,
+        ),
+        (
+            "gemma-scope-2b-pt-mlp/layer_5/width_16k/average_l0_9",
+            "google/gemma-2-2b",
+            "blocks.5.hook_mlp_out",
+            9,
+        ),
+        (
+            "gemma-scope-2b-pt-att/layer_5/width_16k/average_l0_9",
+            "google/gemma-2-2b",
+            "blocks.5.attn.hook_z",
+            9,
+        ),
+        ("layer_5", "", "layers.5", 0),
+        ("somewhere", "", "", 0),
     ],
 )
-def test_place_on_the_hub_names_model_and_site(tmp_path, inside, model, site):
+def test_place_on_the_hub_names_model_and_site(tmp_path, inside, model, site, l0):
     folder = tmp_path / inside
     folder.mkdir(parents=True)
-    np.savez(folder / "params.npz", **arrays())
+    np.savez(folder / "params.npz", **BY_HAND)
     card = open_dictionary(folder / "params.npz").card
-    assert (card.model, card.site) == (model, site)
+    assert (card.model, card.site, card.l0) == (model, site, l0)
+    assert ("embeddings" in card.note) == (site == "embeddings")
 
 
-class Bomb:
-    """Leaves a file where it is unpickled."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return (open, (str(self.mark), "w"))
+def test_a_transcoder_is_refused(tmp_path):
+    folder = tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_5" / "width_16k"
+    folder.mkdir(parents=True)
+    np.savez(folder / "params.npz", **BY_HAND)
+    with pytest.raises(InputError, match="a transcoder reads one place and writes another"):
+        open_dictionary(folder)
 
 
-def write_faulty(path, fault, mark):
-    stored = arrays()
-    if fault == "pickle":
-        path.write_bytes(pickle.dumps(Bomb(mark)))
-    elif fault == "object array":
-        np.savez(path, **{**stored, "W_dec": np.array([Bomb(mark)], dtype=object)})
-    elif fault == "npy":
-        with path.open("wb") as file:
-            np.save(file, stored["W_enc"])
-    elif fault == "words":
-        np.savez(path, **{**stored, "b_dec": np.array(["a", "b"])})
-    elif fault == "truncated":
-        np.savez(path, **stored)
-        path.write_bytes(path.read_bytes()[:-200])
-    elif fault == "corrupt":
-        np.savez_compressed(path, **stored)
-        with zipfile.ZipFile(path) as file:
-            start = file.getinfo("W_dec.npy").header_offset + 60
-        whole = bytearray(path.read_bytes())
-        whole[start : start + 20] = b"\xff" * 20
-        path.write_bytes(bytes(whole))
-    elif fault == "no threshold":
-        del stored["threshold"]
-        np.savez(path, **stored)
-    else:
-        np.savez(path, **{**stored, "W_dec": stored["W_dec"].T})
-
-
-FAULTS = {
-    "pickle": "cannot be read",
-    "object array": "cannot be read",
-    "npy": "cannot be read",
-    "words": "cannot be read",
-    "truncated": "cannot be read",
-    "corrupt": "cannot be read",
-    "no threshold": "lacks tensor 'threshold'",
-    "turned": r"encoder has shape \(4, 6\), expected \(6, 4\)",
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_what_cannot_be_read_says_so_and_runs_nothing(tmp_path, fault):
-    mark = tmp_path / "mark"
-    (tmp_path / "sae").mkdir()
-    write_faulty(tmp_path / "sae" / "params.npz", fault, mark)
-    with pytest.raises(InputError, match=rf"params\.npz: {FAULTS[fault]}") as caught:
-        open_dictionary(tmp_path / "sae")
-    assert "\n" not in str(caught.value)
-    assert not mark.exists()
-
-
-def test_the_bomb_would_go_off(tmp_path):
-    pickle.loads(pickle.dumps(Bomb(tmp_path / "mark"))).close()
-    assert (tmp_path / "mark").exists()
-
-
-def test_other_arrays_in_the_file_do_not_matter(tmp_path):
-    np.savez(tmp_path / "params.npz", **arrays(), note=np.array(["words"]))
-    assert open_dictionary(tmp_path).n_latents == N
+def test_words_in_the_file_do_not_matter_and_other_numbers_do(tmp_path):
+    np.savez(tmp_path / "params.npz", **BY_HAND, note=np.array(["words"]))
+    assert open_dictionary(tmp_path).n_latents == 3
+    np.savez(tmp_path / "params.npz", **BY_HAND, gain=np.ones(3, np.float32))
+    with pytest.raises(InputError, match="holds gain, which this format's dictionaries do not"):
+        open_dictionary(tmp_path)

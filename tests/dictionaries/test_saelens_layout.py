@@ -1,16 +1,18 @@
 """SAELens layout: what is written is read back equal, and what cannot be read says so."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError
 
+ARCHITECTURES = ["relu", "topk", "jumprelu", "gated"]
 CARD = Card(
     target="delta",
     site="layers.3",
@@ -21,10 +23,11 @@ CARD = Card(
     tokens=1000,
     seed=3,
     settings={"l1": 0.15},
+    neuronpedia="embedded/3-delta",
 )
 
 
-@pytest.mark.parametrize("architecture", ["relu", "jumprelu"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("subtract_bias", [True, False])
 def test_round_trip(random_dictionary, rows, tmp_path, architecture, subtract_bias):
     dictionary = random_dictionary(architecture, subtract_bias, CARD)
@@ -35,7 +38,9 @@ def test_round_trip(random_dictionary, rows, tmp_path, architecture, subtract_bi
     for name, tensor in dictionary.named_buffers():
         assert torch.equal(tensor, opened.get_buffer(name)), name
     assert torch.equal(opened(rows), dictionary(rows))
-    assert opened.card == CARD.model_copy(update={"source": str(tmp_path / "saved")})
+    assert torch.equal(opened.encode(rows), dictionary.encode(rows))
+    found = {"source": str(tmp_path / "saved"), "format": "saelens", "d_model": 5}
+    assert opened.card == CARD.model_copy(update=found)
 
 
 def test_tensors_are_stored_as_saelens_names_and_turns_them(random_dictionary, tmp_path):
@@ -53,9 +58,30 @@ def test_tensors_are_stored_as_saelens_names_and_turns_them(random_dictionary, t
     metadata = json.loads((tmp_path / "cfg.json").read_text())["metadata"]
     assert metadata["hook_name"] == "blocks.3.hook_resid_post"
     assert metadata["lorascope_target"] == "delta"
+    assert metadata["neuronpedia_id"] == "embedded/3-delta"
 
 
-def test_without_a_card_of_ours_the_site_is_read_from_the_hook(random_dictionary, tmp_path):
+def test_another_place_keeps_its_name(random_dictionary, tmp_path):
+    save(random_dictionary("topk", card=Card(site="blocks.3.hook_mlp_out")), tmp_path)
+    (tmp_path / "lorascope.json").unlink()
+    assert open_dictionary(tmp_path).card.site == "blocks.3.hook_mlp_out"
+
+
+def test_nothing_is_left_behind_and_weights_come_last(random_dictionary, tmp_path, monkeypatch):
+    save(random_dictionary("gated"), tmp_path / "whole")
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert names == ["cfg.json", "lorascope.json", "sae_weights.safetensors"]
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("lorascope.dictionaries.formats.saelens_layout.save_file", full)
+    with pytest.raises(OSError, match="no space left"):
+        save(random_dictionary("gated"), tmp_path / "cut")
+    assert not (tmp_path / "cut" / "sae_weights.safetensors").exists()
+
+
+def test_without_a_card_of_ours_the_place_is_read_from_the_hook(random_dictionary, tmp_path):
     save(random_dictionary("relu"), tmp_path)
     (tmp_path / "lorascope.json").unlink()
     config = json.loads((tmp_path / "cfg.json").read_text())
@@ -64,67 +90,99 @@ def test_without_a_card_of_ours_the_site_is_read_from_the_hook(random_dictionary
         (tmp_path / "cfg.json").write_text(json.dumps({**config, **changed}))
         return open_dictionary(tmp_path).card
 
-    nested = card(metadata={"hook_name": "blocks.7.hook_resid_post", "model_name": "gpt2"})
+    said = {
+        "hook_name": "blocks.7.hook_resid_post",
+        "model_name": "gpt2",
+        "neuronpedia_id": "a/7-b",
+    }
+    nested = card(metadata=said)
     assert (nested.site, nested.model, nested.target) == ("layers.7", "gpt2", "unknown")
-    flat = card(metadata=None, hook_name="blocks.2.hook_resid_post", model_name="gemma-2-2b")
+    assert nested.neuronpedia == "a/7-b"
+    flat = card(metadata=None, hook_point="blocks.2.hook_resid_post", model_name="gemma-2-2b")
     assert (flat.site, flat.model) == ("layers.2", "gemma-2-2b")
-    # an input of block 7 is not an output of block 7
-    assert card(metadata={"hook_name": "blocks.7.hook_resid_pre"}).site == ""
-
-
-def edit(folder, fault):
-    weights, config = folder / "sae_weights.safetensors", folder / "cfg.json"
-    tensors, settings = load_file(weights), json.loads(config.read_text())
-    if fault == "truncated":
-        weights.write_bytes(weights.read_bytes()[:-20])
-        return
-    if fault.startswith("no "):
-        del tensors[fault.removeprefix("no ")]
-    elif fault == "turned":
-        tensors["W_enc"] = tensors["W_enc"].T.contiguous()
-    elif fault == "list":
-        settings = [settings]
-    elif fault == "not json":
-        config.write_text("{")
-        return
-    else:
-        key, _, value = fault.partition("=")
-        settings[key] = value
-    save_file(tensors, weights)
-    config.write_text(json.dumps(settings))
+    # the input of block 7 is the output of block 6
+    assert card(metadata={"hook_name": "blocks.7.hook_resid_pre"}).site == "layers.6"
+    heads = card(metadata={"hook_name": "blocks.7.attn.hook_z"}, reshape_activations="hook_z")
+    assert heads.site == "blocks.7.attn.hook_z"
 
 
 FAULTS = {
-    "truncated": r"sae_weights\.safetensors: cannot be read",
-    "no W_dec": r"lacks tensor 'W_dec'",
-    "no threshold": r"lacks tensor 'threshold'",
-    "turned": r"encoder has shape \(9, 5\), expected \(5, 9\)",
-    "list": r"cfg\.json: expected keys and values",
-    "not json": r"cfg\.json: not readable as JSON",
-    "architecture=gated": r"architecture 'gated' with relu is not one of standard, jumprelu",
-    "activation_fn_str=topk": r"architecture 'jumprelu' with topk is not one of",
-    "activation_fn=tanh-relu": r"architecture 'jumprelu' with tanh-relu is not one of",
+    "architecture=transcoder": r"architecture 'transcoder' with relu is not one of standard, topk",
+    "architecture=temporal": r"architecture 'temporal' with relu is not one of",
+    "activation_fn=tanh-relu": r"architecture 'standard' with tanh-relu is not one of",
+    "architecture=topk": r"cfg\.json: k is None, expected a whole number",
+    "architecture=jumprelu": r"lacks tensor 'threshold'",
+    "architecture=gated": r"lacks tensor 'b_gate'",
     "normalize_activations=layer_norm": r"'layer_norm' changes the input at run time",
+    "normalize_activations=constant_norm_rescale": r"'constant_norm_rescale' changes the input",
+    "normalize_activations=covariance_whitening": r"'covariance_whitening' changes the input",
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_cannot_be_read_says_so_in_one_line(random_dictionary, tmp_path, fault):
-    save(random_dictionary("jumprelu"), tmp_path)
-    edit(tmp_path, fault)
+def test_what_no_weights_can_hold_says_so_in_one_line(layouts, tmp_path, fault):
+    key, _, value = fault.partition("=")
+    layouts["saelens"].write(tmp_path, **{key: value})
     with pytest.raises(InputError, match=FAULTS[fault]) as caught:
         open_dictionary(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("normalised", [None, False, True, "expected_average_only_in"])
-def test_older_spellings_of_a_scale_that_is_already_folded(random_dictionary, tmp_path, normalised):
-    dictionary = random_dictionary("relu")
-    save(dictionary, tmp_path)
-    config = json.loads((tmp_path / "cfg.json").read_text())
-    config["normalize_activations"] = normalised
-    (tmp_path / "cfg.json").write_text(json.dumps(config))
-    assert torch.equal(open_dictionary(tmp_path).encoder, dictionary.encoder)
+@pytest.mark.parametrize("said", [None, False, "none"])
+def test_no_normalisation_in_every_spelling(layouts, tmp_path, said):
+    layouts["saelens"].write(tmp_path, normalize_activations=said)
+    assert open_dictionary(tmp_path).card.note == ""
+
+
+@pytest.mark.parametrize("said", [True, "expected_average_only_in"])
+def test_trap_a_scale_the_file_does_not_hold_is_noted(layouts, tmp_path, said):
+    """Folded by some versions and not by others, with the same configuration."""
+    plain = open_dictionary(layouts["saelens"].write(tmp_path / "plain"))
+    layouts["saelens"].write(tmp_path / "scaled", normalize_activations=said)
+    scaled = open_dictionary(tmp_path / "scaled")
+    assert torch.equal(scaled.encoder, plain.encoder)
+    assert "holds no scale" in scaled.card.note
+    assert "FVU" in scaled.card.note
+
+
+@pytest.mark.parametrize("factor", ["much", 0, -2.0])
+def test_a_scale_that_is_none(layouts, tmp_path, factor):
+    layouts["saelens"].write(tmp_path, normalize_activations="expected_average_only_in")
+    (tmp_path / "activation_scaler.json").write_text(json.dumps({"scaling_factor": factor}))
+    with pytest.raises(InputError, match=r"activation_scaler\.json: scaling_factor is"):
+        open_dictionary(tmp_path)
+
+
+def test_finetuned_gains_by_hand(layouts, rows, tmp_path):
+    """z·gain W_dec + b_dec, which older versions applied when decoding."""
+    gains = torch.linspace(0.5, 3.0, 9)
+    layout = layouts["saelens"]
+    plain = open_dictionary(layout.write(tmp_path / "plain"))
+    layout.write(tmp_path / "tuned", {"scaling_factor": gains}, finetuning_scaling_factor=True)
+    tuned = open_dictionary(tmp_path / "tuned")
+    assert torch.equal(tuned.encode(rows), plain.encode(rows))
+    torch.testing.assert_close(tuned(rows), plain.decode(plain.encode(rows) * gains))
+    # ones were stored for a while whether they meant anything or not; others say what they mean
+    layout.write(tmp_path / "ones", {"scaling_factor": torch.ones(9)})
+    assert torch.equal(open_dictionary(tmp_path / "ones").directions, plain.directions)
+    layout.write(tmp_path / "off", {"scaling_factor": gains})
+    with pytest.raises(InputError, match="scaling_factor is stored, but finetuning_scaling_factor"):
+        open_dictionary(tmp_path / "off")
+    layout.write(tmp_path / "few", {"scaling_factor": gains[:4]}, finetuning_scaling_factor=True)
+    with pytest.raises(InputError, match=r"scaling_factor has shape \(4,\), expected one a latent"):
+        open_dictionary(tmp_path / "few")
+
+
+def test_an_unknown_tensor_is_not_passed_over(layouts, tmp_path):
+    layouts["saelens"].write(tmp_path, {"W_skip": torch.eye(5)})
+    with pytest.raises(InputError, match="holds W_skip, which this format's dictionaries do not"):
+        open_dictionary(tmp_path)
+
+
+def test_weights_of_another_project_without_our_configuration(layouts, tmp_path):
+    layout = replace(layouts["saelens"], config="config.json")
+    with pytest.raises(InputError, match=r"cfg\.json: no such file, and the weights beside it"):
+        open_dictionary(layout.write(tmp_path))
 
 
 def test_a_card_with_an_unknown_key_is_refused(random_dictionary, tmp_path):

@@ -110,7 +110,8 @@ def stop_at(monkeypatch, module, name, call):
     ("module", "name", "call", "unfinished"),
     [
         (audit_module, "collect", 2, "activations/held_out"),
-        (learning, "fit_with_history", 3, "dictionaries/layers.1-delta-r2-seed0"),
+        (learning, "fit_many", 2, "dictionaries/layers.1-delta-r2-seed0"),
+        (learning, "save", 4, "dictionaries/layers.1-delta-r2-seed1"),
         (audit_module, "write_estimates", 1, "results"),
     ],
 )

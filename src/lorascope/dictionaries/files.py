@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -43,7 +45,8 @@ def open_dictionary(address: str | Path) -> Dictionary:
     """
     text = str(address)
     if text.startswith(SCHEME):
-        opened, name = open_registered(text, FORMATS)
+        with _malformed(text):
+            opened, name = open_registered(text, FORMATS)
         return _checked(opened, text, name)
     if text.startswith(HUB):
         names = [name for reader in FORMATS.values() for name in reader.FILES]
@@ -53,7 +56,9 @@ def open_dictionary(address: str | Path) -> Dictionary:
         source = str(folder)
     for name, reader in FORMATS.items():
         if reader.recognises(folder):
-            return _checked(reader.read(folder), source, name)
+            with _malformed(source):
+                found: Dictionary = reader.read(folder)
+            return _checked(found, source, name)
     names = sorted(p.name for p in folder.iterdir())
     raise InputError(
         f"{text}: no dictionary of a known format ({', '.join(FORMATS)}); the folder holds "
@@ -64,6 +69,20 @@ def open_dictionary(address: str | Path) -> Dictionary:
 def save(dictionary: Dictionary, folder: str | Path) -> None:
     """Write a dictionary in SAELens layout with its card."""
     saelens_layout.write(dictionary, Path(folder))
+
+
+@contextmanager
+def _malformed(source: str) -> Iterator[None]:
+    """Configurations are others' files: a value of the wrong kind is theirs to mend."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise InputError(
+            f"{source}: its configuration holds something of the wrong kind ({error}); "
+            "fetch it again"
+        ) from error
 
 
 def _checked(opened: Dictionary, source: str, name: str) -> Dictionary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -132,7 +133,8 @@ def npz(path: Path) -> Stored:
 def tensors_of_pickle(path: Path) -> Stored:
     """The tensors of a PyTorch file; only tensors are rebuilt, nothing else is called."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what it thinks of odd pickles
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise _unreadable(path, "it holds more than tensors, or is no PyTorch file") from None
     except Exception as error:  # a broken file may make the unpickler fail in any way

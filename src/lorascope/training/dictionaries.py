@@ -37,6 +37,7 @@ from lorascope.training.starts import sampled, start
 RESAMPLE_AT = (0.25, 0.5, 0.7)
 # Rows the last look at the data takes, to set what no gradient trains.
 _FINISH_ROWS = 8192
+_CALIBRATE_ROWS = 1024
 
 
 class Fitting(Settings):
@@ -46,6 +47,9 @@ class Fitting(Settings):
         epochs: passes over the rows.
         batch: rows a step.
         rate: Adam's peak learning rate.
+        clip: most that gradients over all parameters may have as their norm. Low enough to act on
+            nearly every step, it keeps the first steps, with their far larger gradients, from
+            setting Adam's scale for all that follow.
         products: type of the large matrix products; "auto" takes bfloat16 where the hardware has
             it. Weights and optimiser state are float32 in every case.
     """
@@ -53,6 +57,7 @@ class Fitting(Settings):
     epochs: float = Field(default=8, gt=0)
     batch: int = Field(default=512, gt=0)
     rate: float = Field(default=4e-3, gt=0)
+    clip: float = Field(default=0.01, gt=0)
     products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
 
     def steps(self, rows: int) -> int:
@@ -161,6 +166,7 @@ class _Run:
         first = start(job.architecture, rows, scale, generator(job.seed, "start")).to(device)
         products = product_dtype(fitting.products, device)
         self.objective = job.architecture.objective(first, products)
+        self.objective.calibrate(sampled(rows, _CALIBRATE_ROWS).to(device) / scale)
         self.optimizer = torch.optim.Adam(self.objective.parameters(), lr=fitting.rate, fused=True)
         self.history = History()
         self._checkpoint = self._restored(products)
@@ -171,6 +177,7 @@ class _Run:
             self.history,
             steps=self._steps,
             schedule=warmup_hold_decay(),
+            clip_norm=self._fitting.clip,
             after=self._after,
             observers=[*job.observers, *([self._checkpoint] if self._checkpoint else [])],
             module=self.objective,
@@ -190,6 +197,8 @@ class _Run:
         job, rows = self._job, self._rows
         device = self.objective.decoder.device
         self.objective.finish(sampled(rows, _FINISH_ROWS).to(device) / self._scale)
+        if self._checkpoint is not None:
+            self._checkpoint.remove()
         card = (job.card or Card()).model_copy(
             update={
                 "scale": self._scale,
@@ -219,7 +228,6 @@ class _Run:
         return self.objective.step(self._latest)
 
     def _after(self, index: int) -> None:
-        self.objective.settle()
         objective, architecture = self.objective, self._job.architecture
         if not isinstance(architecture, PenalisedSettings) or not architecture.resample:
             return

@@ -35,7 +35,7 @@ def resample(
     aims = residual[chosen.to(x.device)]
     living = torch.ones(objective.n_latents, dtype=torch.bool, device=x.device)
     living[silent] = False
-    strength = _STRENGTH * objective.encoder[living].norm(dim=1).mean()
+    strength = _STRENGTH * objective.maps().encoder[living].norm(dim=1).mean()
     objective.restart(silent, aims / aims.norm(dim=1, keepdim=True).clamp(min=1e-12), strength)
     for parameter in objective.parameters():
         for name in ("exp_avg", "exp_avg_sq"):

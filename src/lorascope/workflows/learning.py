@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from lorascope.geometry.chance import gaussian_rows
 from lorascope.randomness import derived_seed, generator
 from lorascope.runs import Run, read_json, versions, write_atomically
 from lorascope.training.dictionaries import Job, fit_many
+from lorascope.training.loop import History
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.study import AuditStudy
 
@@ -32,7 +34,7 @@ GAUSSIAN_ROWS = 262144
 class Wanted:
     """One dictionary to train: on the base stream, on a delta, or on Gaussian rows like it."""
 
-    target: str
+    target: Literal["base", "delta", "gaussian"]
     site: str
     adapter: str
     seed: int
@@ -103,17 +105,17 @@ def learn(
     todo = list(wanted(study, probe.sites, probe.adapters))
     folders: dict[Wanted, Path] = {}
     with reporter.bar("training dictionaries", len(todo), "dictionaries") as advance:
-        for key in todo:
-            settings = study.dictionaries
-            depends_on = [settings.architecture.plain(), settings.fitting.plain(), key.__dict__]
-            folders[key] = run.stage(
-                f"dictionaries/{key.name}",
-                depends_on,
-                _maker(study, key, probe, hashes.get(key.adapter, "")),
-                "activations/probe",
-            )
-            advance(1)
-    return Learned(folders, brought)
+        for _, keys in groupby(sorted(todo, key=_source), key=_source):
+            together = _Together(run, study, list(keys), probe, hashes)
+            for key in together.keys:
+                folders[key] = together.stage(key)
+                advance(1)
+    return Learned({key: folders[key] for key in todo}, brought)
+
+
+def _source(key: Wanted) -> tuple[str, str, str]:
+    """What decides the rows a dictionary is trained on."""
+    return key.site, key.target, key.adapter
 
 
 def bring(study: AuditStudy, d_model: int) -> dict[str, Dictionary]:
@@ -137,45 +139,95 @@ def _bring(study: AuditStudy, site: str, d_model: int) -> Dictionary:
     return opened
 
 
-def _maker(study: AuditStudy, key: Wanted, probe: Shards, sha256: str) -> Callable[[Path], None]:
-    def make(folder: Path) -> None:
-        device = "cuda" if study.device == "auto" and torch.cuda.is_available() else "cpu"
-        if study.device not in ("auto", "cpu"):
-            device = study.device
-        card = Card.parse(
-            {
-                "target": key.target,
-                "site": key.site,
-                "model": study.model,
-                "revision": study.revision,
-                "adapter": key.adapter,
-                "adapter_sha256": sha256,
-                "activations": probe.manifest["identity"],
-                "versions": versions(),
-            },
-            folder.name,
+class _Together:
+    """Dictionaries that read the same rows: trained at once when the first of them is asked for."""
+
+    def __init__(
+        self,
+        run: Run,
+        study: AuditStudy,
+        keys: list[Wanted],
+        probe: Shards,
+        hashes: dict[str, str],
+    ) -> None:
+        self.keys = keys
+        self._run, self._study, self._probe, self._hashes = run, study, probe, hashes
+        self._trained: dict[Wanted, tuple[Dictionary, History]] = {}
+
+    def stage(self, key: Wanted) -> Path:
+        """The folder of a finished dictionary."""
+
+        def make(folder: Path) -> None:
+            if key not in self._trained:
+                self._train()
+            self._save(key, folder)
+
+        return self._run.stage(*self._what(key), make, "activations/probe")
+
+    def _what(self, key: Wanted) -> tuple[str, list[object]]:
+        settings = self._study.dictionaries
+        depends_on: list[object] = [
+            settings.architecture.plain(),
+            settings.fitting.plain(),
+            key.__dict__,
+        ]
+        return f"dictionaries/{key.name}", depends_on
+
+    def _train(self) -> None:
+        settings, checkpoints = self._study.dictionaries, self._run.folder / "checkpoints"
+        todo = [k for k in self.keys if not self._run.current(*self._what(k), "activations/probe")]
+        jobs = [
+            Job(
+                settings.architecture,
+                # Dictionaries that start from the same directions end alike, whatever they are
+                # trained on.
+                derived_seed(key.seed, key.name),
+                self._card(key),
+                checkpoints / f"{key.name}.pt",
+            )
+            for key in todo
+        ]
+        rows = _rows(self.keys[0], self._probe)
+        trained = fit_many(jobs, rows, settings.fitting, device=_device(self._study.device))
+        self._trained = dict(zip(todo, trained, strict=True))
+        if checkpoints.exists() and not any(checkpoints.iterdir()):
+            checkpoints.rmdir()
+
+    def _card(self, key: Wanted) -> Card:
+        study = self._study
+        return Card(
+            target=key.target,
+            site=key.site,
+            model=study.model,
+            revision=study.revision,
+            adapter=key.adapter,
+            adapter_sha256=self._hashes.get(key.adapter, ""),
+            activations=self._probe.manifest["identity"],
+            versions=versions(),
         )
-        settings = study.dictionaries
-        # Dictionaries that start from the same directions end alike, whatever they are trained on.
-        seed = derived_seed(key.seed, key.name)
-        job = Job(settings.architecture, seed, card)
-        [(dictionary, history)] = fit_many(
-            [job], _rows(key, probe), settings.fitting, device=device
-        )
+
+    def _save(self, key: Wanted, folder: Path) -> None:
+        dictionary, history = self._trained[key]
         save(dictionary, folder)
         fact = {
             "id": key.name,
             **key.__dict__,
-            "architecture": settings.architecture.architecture,
+            "architecture": dictionary.architecture,
+            "trained_as": self._study.dictionaries.architecture.architecture,
             "n_latents": dictionary.n_latents,
             "l0": history.tail_mean("l0"),
-            "l1": history.tail_mean("l1"),
             "scale": dictionary.card.scale,
             "steps": len(history.records),
         }
+        if "l1" in history.records[0]:
+            fact["l1"] = history.tail_mean("l1")
         write_atomically(folder / "training.json", json.dumps(fact, indent=1) + "\n")
 
-    return make
+
+def _device(wanted: str) -> str:
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
 
 
 def _rows(key: Wanted, probe: Shards) -> Rows:

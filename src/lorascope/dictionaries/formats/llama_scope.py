@@ -68,15 +68,15 @@ def _maps(config: dict[str, Any], stored: Stored) -> Maps:
 
 def _folded(folder: Path, config: dict[str, Any], maps: Maps) -> Maps:
     if config.get("norm_activation", "dataset-wise") == "dataset-wise":
-        norms = config.get("dataset_average_activation_norm")
-        if not isinstance(norms, dict) or not all(norms.get(end, 1) > 0 for end in ("in", "out")):
+        norms = config.get("dataset_average_activation_norm") or {}
+        reads, writes = norms.get("in", 0), norms.get("out", norms.get("in", 0))
+        if not (reads > 0 and writes > 0):
             raise InputError(
                 f"{folder}/{CONFIG}: lacks dataset_average_activation_norm, without which its "
                 "dataset-wise norm cannot be folded; fetch it again"
             )
         root = math.sqrt(len(maps.decoder_bias))
-        factors = [root / norms[end] for end in ("in", "out" if "out" in norms else "in")]
-        maps = maps.in_stream_units(*factors)
+        maps = maps.in_stream_units(root / reads, root / writes)
     return maps.unit_directions() if config.get("sparsity_include_decoder_norm", True) else maps
 
 

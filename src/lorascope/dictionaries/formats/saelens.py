@@ -38,6 +38,10 @@ _UNFOLDED = (
     "its file says that inputs were scaled to an average norm and holds no scale; the weights are "
     "taken as they stand, as SAELens takes them: look at the FVU on real texts"
 )
+_CENTRED = (
+    "trained on a stream whose mean over dimensions TransformerLens had taken off; Hugging Face's "
+    "stream keeps it: look at the FVU on real texts"
+)
 
 
 @dataclass(frozen=True)
@@ -196,10 +200,11 @@ def _input_scale(
 def _card(folder: Path, config: Mapping[str, Any], note: str) -> Card:
     if (folder / CARD).exists():
         return Card.parse(read_json(folder / CARD), str(folder / CARD))
-    said = {**config, **(config.get("metadata") or {})}
+    said = {**(config.get("metadata") or {}), **config}
+    centred = (said.get("model_from_pretrained_kwargs") or {}).get("center_writing_weights")
     return Card(
         site=site_of(said.get("hook_name")),
         model=str(said.get("model_name") or ""),
         neuronpedia=str(said.get("neuronpedia_id") or ""),
-        note=note,
+        note="; ".join(filter(None, (note, _CENTRED if centred else ""))),
     )

@@ -3,9 +3,9 @@
 A new one is a file with a settings class that makes its objective, and a name in `Architecture`.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from lorascope.training.architectures.batch_topk import BatchTopK
 from lorascope.training.architectures.gated import Gated
@@ -14,8 +14,15 @@ from lorascope.training.architectures.matryoshka import Matryoshka
 from lorascope.training.architectures.relu import ReLU
 from lorascope.training.architectures.topk import TopK
 
+
+def _relu_by_default(data: Any) -> Any:
+    return {"architecture": "relu", **data} if isinstance(data, dict) else data
+
+
 Architecture = Annotated[
-    ReLU | TopK | BatchTopK | JumpReLU | Matryoshka | Gated, Field(discriminator="architecture")
+    ReLU | TopK | BatchTopK | JumpReLU | Matryoshka | Gated,
+    Field(discriminator="architecture"),
+    BeforeValidator(_relu_by_default),
 ]
 
 __all__ = [

@@ -18,7 +18,7 @@ from torch import Tensor
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
-from lorascope.training.architectures.objective import SPARSE_BELOW, Start
+from lorascope.training.architectures.objective import SPARSE_BELOW, Maps, Start
 from lorascope.training.architectures.revival import RevivedObjective, RevivedSettings
 from lorascope.training.architectures.selection import largest_of_all, nonzero
 
@@ -65,7 +65,7 @@ class BatchTopKObjective(RevivedObjective):
         kept = z.flatten().topk(self.k * len(z)).indices
         return torch.zeros_like(z).flatten().scatter(0, kept, z.flatten()[kept]).view_as(z)
 
-    def select(self, pre: Float[Tensor, "rows n"]) -> Codes:
+    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
         count = self.k * len(pre)
         if pre.is_cuda or self.k > SPARSE_BELOW * self.n_latents:
             z = pre.relu_()
@@ -89,8 +89,9 @@ class BatchTopKObjective(RevivedObjective):
 
     def finish(self, x: Float[Tensor, "rows d"]) -> None:
         """The threshold at which rows like these have k active latents on average."""
-        pre = torch.relu(self.plain_pre(x).detach())
-        self.threshold.copy_(pre.flatten().topk(self.k * len(x)).values[-1])
+        pre = torch.relu(self.plain_pre(x).detach()).flatten()
+        # Between the last one kept and the first one not.
+        self.threshold.copy_(pre.topk(min(self.k * len(x) + 1, len(pre))).values[-2:].mean())
 
     def dictionary(self, scale: float, card: Card) -> JumpReluDictionary:
         threshold = torch.full((self.n_latents,), self.threshold.item() * scale)

@@ -97,8 +97,10 @@ class DenseCodes:
         return (values.T @ g.to(values.dtype)).float()
 
     def by_latent(self, values: Tensor) -> Float[Tensor, " n"]:
-        """Σ_b v_bj, float32."""
-        return values.sum(0, dtype=torch.float32)
+        """Σ_b v_bj, float32; counts are exact."""
+        # A sum in low precision is rounded once, at its end: 256 ones still fit.
+        parts = [part.sum(0) for part in values.split(256)]
+        return torch.stack(parts).sum(0, dtype=torch.float32)
 
     def at_latents(self, per_latent: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """A number for each latent in a shape that broadcasts over `values`."""

@@ -1,6 +1,6 @@
 """Gated: which latents are active is decided apart from how strongly (Rajamanoharan et al. 2024a).
 
-    π = (x − b_dec) Eᵀ + b_gate          m = max(0, (x − b_dec) Eᵀ · exp(r) + b_mag)
+    π = g ((x − b_dec) Eᵀ + b_gate)       m = max(0, g (x − b_dec) Eᵀ · exp(r) + b_mag)
     z = [π > 0] · m
     loss = mean over rows of ‖x − x̂‖² + λ‖max(0, π)‖₁ + ‖x − (max(0, π) D + b_dec)‖²
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.gated import GatedDictionary
 from lorascope.training.architectures.codes import Codes
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import Maps, Start
 from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
 
 
@@ -52,39 +52,39 @@ class GatedObjective(PenalisedObjective):
         self.magnitude_bias = nn.Parameter(torch.zeros_like(self.encoder_bias))
 
     def plain_loss(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, ""]:
-        read = (x - self.decoder_bias) @ self.encoder.T
-        gate = read + self.encoder_bias
+        maps = self.maps()
+        read = (x - self.decoder_bias) @ maps.encoder.T
+        gate = read + maps.bias
         z = (gate > 0) * torch.relu(read * self.log_scale.exp() + self.magnitude_bias)
         opened = torch.relu(gate)
-        directions = self.unit_directions()
-        error = z @ directions + self.decoder_bias - x
-        by_gates = opened @ directions.detach() + self.decoder_bias.detach() - x
+        error = self.plain_error(x, z)
+        by_gates = opened @ maps.directions.detach() + self.decoder_bias.detach() - x
         terms = error.square().sum(1) + self.weight * opened.sum(1) + by_gates.square().sum(1)
         return terms.mean()
 
-    def select(self, pre: Float[Tensor, "rows n"]) -> Codes:
+    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
         """Latents with an open gate, by magnitude."""
         gates = self.positive(pre)
         self._gates = gates
-        read = gates.values - gates.at_latents(self.encoder_bias)
+        read = gates.values - gates.at_latents(maps.bias)
         scaled = read * gates.at_latents(self.log_scale.exp())
         magnitudes = torch.relu(scaled + gates.at_latents(self.magnitude_bias))
         # Where the gate is shut a dense layout still holds a number.
         return gates.with_values(magnitudes * (gates.values > 0))
 
     def reconstruction(
-        self, codes: Codes, centred: Float[Tensor, "rows d"]
+        self, codes: Codes, centred: Float[Tensor, "rows d"], maps: Maps
     ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
         gates = self._gates
         scale = 2 / len(centred)
-        error = codes.decode(self.decoder) - centred
-        by_gates = gates.decode(self.decoder) - centred
+        error = codes.decode(maps.directions) - centred
+        by_gates = gates.decode(maps.directions) - centred
         stretch = codes.at_latents(self.log_scale.exp())
         # `products` may write over what it returned before: each is used up at once.
-        g_magnitude = codes.products(error * scale, self.decoder) * (codes.values > 0)
-        g_gate = codes.products(by_gates * scale, self.decoder) + self.weight / len(centred)
+        g_magnitude = codes.products(error * scale, maps.directions) * (codes.values > 0)
+        g_gate = codes.products(by_gates * scale, maps.directions) + self.weight / len(centred)
         g_gate = g_gate * (gates.values > 0)
-        read = gates.values - gates.at_latents(self.encoder_bias)
+        read = gates.values - gates.at_latents(maps.bias)
         g_read = g_magnitude * stretch + g_gate
         return error, {
             "decoder": codes.outer(codes.values, error * scale),
@@ -92,7 +92,7 @@ class GatedObjective(PenalisedObjective):
             "encoder_bias": codes.by_latent(g_gate),
             "log_scale": codes.by_latent(g_magnitude * stretch * read),
             "magnitude_bias": codes.by_latent(g_magnitude),
-            "decoder_bias": error.sum(0) * scale - codes.by_latent(g_read) @ self.encoder,
+            "decoder_bias": error.sum(0) * scale - codes.by_latent(g_read) @ maps.encoder,
         }
 
     def restart(self, latents: Tensor, aims: Tensor, strength: Tensor) -> None:

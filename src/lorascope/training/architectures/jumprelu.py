@@ -23,9 +23,12 @@ from torch import Tensor, nn
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.training.architectures.codes import Codes, DenseCodes
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import Maps, Start
 from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
 from lorascope.training.architectures.selection import nonzero
+
+# Thresholds start where this many times the target are active: they rise more readily than fall.
+_FIRST_L0 = 1.0
 
 
 class JumpReLU(PenalisedSettings):
@@ -63,11 +66,11 @@ class JumpReluObjective(PenalisedObjective):
         pre = self.plain_pre(x)
         threshold = self.log_threshold.exp()
         z = _Jump.apply(pre, threshold, self.bandwidth)
-        error = z @ self.unit_directions() + self.decoder_bias - x
+        error = self.plain_error(x, z)
         l0 = _Step.apply(pre, threshold, self.bandwidth).sum(1)
         return (error.square().sum(1) + self.weight * l0).mean()
 
-    def select(self, pre: Float[Tensor, "rows n"]) -> Codes:
+    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
         """Active latents, and with zeros those just below their threshold, which move it."""
         threshold = self.log_threshold.exp().to(pre.dtype)
         low = (threshold - self.bandwidth / 2).clamp(min=0)
@@ -79,10 +82,10 @@ class JumpReluObjective(PenalisedObjective):
         return codes.with_values(codes.values * (distance > 0))
 
     def reconstruction(
-        self, codes: Codes, centred: Float[Tensor, "rows d"]
+        self, codes: Codes, centred: Float[Tensor, "rows d"], maps: Maps
     ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
         """As for every architecture, with the thresholds' gradients."""
-        error, gradients = super().reconstruction(codes, centred)
+        error, gradients = super().reconstruction(codes, centred, maps)
         gradients["log_threshold"] = self._threshold_gradient
         return error, gradients
 
@@ -99,6 +102,25 @@ class JumpReluObjective(PenalisedObjective):
         super().restart(latents, aims, strength)
         with torch.no_grad():
             self.log_threshold[latents] = self.first_log_threshold
+
+    def calibrate(self, x: Float[Tensor, "rows d"]) -> None:
+        """As for every architecture; with a target L0 the thresholds start in its reach."""
+        super().calibrate(x)
+        if self.target_l0 is not None:
+            self._shift(x, min(_FIRST_L0 * self.target_l0, self.n_latents / 4))
+
+    def finish(self, x: Float[Tensor, "rows d"]) -> None:
+        """Move all thresholds by the one factor at which rows like these meet the target L0."""
+        if self.target_l0 is not None:
+            self._shift(x, self.target_l0)
+
+    @torch.no_grad()
+    def _shift(self, x: Float[Tensor, "rows d"], l0: float) -> None:
+        ratios = torch.relu(self.plain_pre(x)) / self.log_threshold.exp()
+        kept = min(round(l0 * len(x)), ratios.numel())
+        factor = ratios.flatten().topk(kept).values[-1]
+        if factor > 0:
+            self.log_threshold.add_(factor.log())
 
     def dictionary(self, scale: float, card: Card) -> JumpReluDictionary:
         threshold = self.log_threshold.detach().exp().cpu() * scale

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lorascope.training.architectures.batch_topk import BatchTopK, BatchTopKObjective
 from lorascope.training.architectures.codes import Codes
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import Maps, Start
 
 
 class Matryoshka(BatchTopK):
@@ -59,7 +59,7 @@ class MatryoshkaObjective(BatchTopKObjective):
     def reconstruction_loss(
         self, x: Float[Tensor, "rows d"], z: Float[Tensor, "rows n"]
     ) -> Float[Tensor, ""]:
-        directions = self.unit_directions()
+        directions = self.maps().directions
         losses = [
             (z[:, :end] @ directions[:end] + self.decoder_bias - x).square().sum(1).mean()
             for end in self.ends
@@ -67,7 +67,7 @@ class MatryoshkaObjective(BatchTopKObjective):
         return torch.stack(losses).mean()
 
     def reconstruction(
-        self, codes: Codes, centred: Float[Tensor, "rows d"]
+        self, codes: Codes, centred: Float[Tensor, "rows d"], maps: Maps
     ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
         """As for one dictionary; a latent's gradients come from every prefix that holds it."""
         bounds = list(zip((0, *self.ends[:-1]), self.ends, strict=True))
@@ -75,21 +75,21 @@ class MatryoshkaObjective(BatchTopKObjective):
         error = -centred
         errors = []
         for (block, _), (first, end) in zip(blocks, bounds, strict=True):
-            error = error + block.decode(self.decoder[first:end])
+            error = error + block.decode(maps.directions[first:end])
             errors.append(error)
         g = torch.zeros_like(centred)
-        decoder = torch.empty_like(self.decoder)
+        decoder = torch.empty_like(maps.directions)
         through_z = torch.empty_like(codes.values)
         for i in reversed(range(len(blocks))):
             (block, where), (first, end) = blocks[i], bounds[i]
             g += errors[i] * (2 / (len(centred) * len(errors)))
             decoder[first:end] = block.outer(block.values, g)
-            through_z[where] = block.products(g, self.decoder[first:end])
+            through_z[where] = block.products(g, maps.directions[first:end])
         g_pre = self.pre_gradient(codes, through_z, len(centred))
         g_bias = codes.by_latent(g_pre)
         return errors[-1], {
             "decoder": decoder,
             "encoder": codes.outer(g_pre, centred),
             "encoder_bias": g_bias,
-            "decoder_bias": g.sum(0) - g_bias @ self.encoder,
+            "decoder_bias": g.sum(0) - g_bias @ maps.encoder,
         }

@@ -1,12 +1,13 @@
 """What every architecture in training shares: parameters, a step with written-out gradients.
 
-On inputs scaled to mean norm 1,
+On inputs scaled to mean norm 1, with v_j the decoder's rows and g_j = ‖v_j‖,
 
-    pre = (x − b_dec) Eᵀ + b_enc        z = activate(pre)        x̂ = z D + b_dec
+    pre_j = g_j ((x − b_dec)·e_j + b_j)      z = activate(pre)      x̂ = Σ_j z_j v_j/g_j + b_dec
     loss = mean over rows of ‖x − x̂‖² + the architecture's own terms
 
-and no autograd graph is kept over [rows, n_latents]. D holds unit rows: gradients are taken along
-the sphere, and `settle` puts the rows back on it after each step of the optimiser.
+Directions v_j/g_j have unit norm whatever v_j is, and its length is a latent's gain: a change of
+all its coordinates at once, which lets a latent grow or shrink at full speed. No autograd graph is
+kept over [rows, n_latents].
 """
 
 from __future__ import annotations
@@ -62,6 +63,16 @@ class Start:
         return Start(self.directions.to(device), self.bias.to(device))
 
 
+@dataclass(frozen=True)
+class Maps:
+    """The maps a step works with: unit directions, and encoder and bias with the gain in them."""
+
+    gain: Float[Tensor, "n 1"]
+    directions: Float[Tensor, "n d"]
+    encoder: Float[Tensor, "n d"]
+    bias: Float[Tensor, " n"]
+
+
 class Folded(TypedDict):
     """The tensors every dictionary is made from."""
 
@@ -105,7 +116,7 @@ class Objective(nn.Module, ABC):
         """The loss as autograd sees it: the definition the written-out gradients are tested on."""
 
     @abstractmethod
-    def select(self, pre: Float[Tensor, "rows n"]) -> Codes:
+    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
         """The latents this batch's step works with, their activations among them.
 
         `pre` may be overwritten.
@@ -130,6 +141,7 @@ class Objective(nn.Module, ABC):
         aside: Tensor,
         error: Float[Tensor, "rows d"],
         centred: Float[Tensor, "rows d"],
+        maps: Maps,
         gradients: dict[str, Tensor],
     ) -> None:
         """Add the gradients of a further term, where something was set aside for one."""
@@ -144,37 +156,47 @@ class Objective(nn.Module, ABC):
 
         Returns the batch's mean ‖x − x̂‖² as "error", its "l0", and `scalars`.
         """
+        maps = self.maps()
         centred = x - self.decoder_bias
-        pre = self.pre_activations(centred)
+        pre = self.pre_activations(centred, maps)
         aside = self.set_aside(pre)
-        codes = self.select(pre)
-        error, gradients = self.reconstruction(codes, centred)
+        codes = self.select(pre, maps)
+        error, gradients = self.reconstruction(codes, centred, maps)
         if aside is not None:
-            self.add_term(aside, error, centred, gradients)
-        self._leave(gradients)
+            self.add_term(aside, error, centred, maps, gradients)
+        self._leave(gradients, maps)
         self.count(codes, len(x))
         return {"error": error.square().sum(1).mean(), "l0": self.l0.clone(), **self.scalars()}
 
     def reconstruction(
-        self, codes: Codes, centred: Float[Tensor, "rows d"]
+        self, codes: Codes, centred: Float[Tensor, "rows d"], maps: Maps
     ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
-        """The error x̂ − x, and the gradients of every term but the further one, by parameter."""
-        error = codes.decode(self.decoder) - centred
+        """The error x̂ − x, and the gradients of every term but the further one.
+
+        Those of "decoder", "encoder" and "encoder_bias" are taken with respect to `maps`.
+        """
+        error = codes.decode(maps.directions) - centred
         g = error * (2 / len(centred))
-        g_pre = self.pre_gradient(codes, codes.products(g, self.decoder), len(centred))
+        g_pre = self.pre_gradient(codes, codes.products(g, maps.directions), len(centred))
         g_bias = codes.by_latent(g_pre)
         return error, {
             "decoder": codes.outer(codes.values, g),
             "encoder": codes.outer(g_pre, centred),
             "encoder_bias": g_bias,
             # b_dec is added to the output and taken off the input.
-            "decoder_bias": g.sum(0) - g_bias @ self.encoder,
+            "decoder_bias": g.sum(0) - g_bias @ maps.encoder,
         }
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Put the directions back on the unit sphere, once the optimiser has moved them."""
-        self.decoder.div_(self.decoder.norm(dim=1, keepdim=True))
+    def calibrate(self, x: Float[Tensor, "rows d"]) -> None:
+        """Scale the encoder so that the first reconstructions are as long as their inputs.
+
+        With far more latents than dimensions a transposed encoder overshoots many times over.
+        """
+        self.finish(x)
+        centred = x - self.decoder_bias
+        first = self.dictionary(1.0, Card()).to(x.device)(x) - self.decoder_bias
+        self.encoder.mul_((centred * first).sum() / first.square().sum().clamp(min=1e-12))
 
     @torch.no_grad()
     def restart(
@@ -188,12 +210,14 @@ class Objective(nn.Module, ABC):
     def finish(self, x: Float[Tensor, "rows d"]) -> None:
         """Set from a last look at the data what no gradient trains; most have nothing such."""
 
-    def pre_activations(self, centred: Float[Tensor, "rows d"]) -> Float[Tensor, "rows n"]:
+    def pre_activations(
+        self, centred: Float[Tensor, "rows d"], maps: Maps
+    ) -> Float[Tensor, "rows n"]:
         """Pre-activations in the products' type, in a place that the next call writes over."""
         low = self.products
         room = self.workspace.room("pre", (len(centred), self.n_latents), centred, low)
-        pre = torch.mm(centred.to(low), self.encoder.to(low).T, out=room)
-        return pre.add_(self.encoder_bias.to(low))
+        pre = torch.mm(centred.to(low), maps.encoder.to(low).T, out=room)
+        return pre.add_(maps.bias.to(low))
 
     def positive(self, pre: Float[Tensor, "rows n"]) -> Codes:
         """Codes of max(0, pre), in the layout that is faster at the last batch's L0."""
@@ -213,29 +237,48 @@ class Objective(nn.Module, ABC):
         self.idle.masked_fill_(fired > 0, 0)
         self.l0.copy_(fired.sum() / rows)
 
-    def _leave(self, gradients: dict[str, Tensor]) -> None:
-        radial = (gradients["decoder"] * self.decoder).sum(1, keepdim=True)
-        gradients["decoder"] -= radial * self.decoder
+    def maps(self) -> Maps:
+        """Directions, encoder and bias as the latents see them; autograd goes through."""
+        gain = self.decoder.norm(dim=1, keepdim=True)
+        directions, encoder = self.decoder / gain, self.encoder * gain
+        return Maps(gain, directions, encoder, self.encoder_bias * gain.squeeze(1))
+
+    def _leave(self, gradients: dict[str, Tensor], maps: Maps) -> None:
+        """Take the maps' gradients on to the parameters behind them."""
+        g_direction, g_encoder = gradients["decoder"], gradients["encoder"]
+        g_bias = gradients["encoder_bias"]
+        along = (g_direction * maps.directions).sum(1, keepdim=True)
+        g_gain = (g_encoder * self.encoder).sum(1, keepdim=True)
+        g_gain += (g_bias * self.encoder_bias)[:, None]
+        towards = g_gain - along / maps.gain
+        gradients["decoder"] = g_direction.div_(maps.gain).addcmul_(towards, maps.directions)
+        gradients["encoder"] = g_encoder.mul_(maps.gain)
+        gradients["encoder_bias"] = g_bias * maps.gain.squeeze(1)
         for name, gradient in gradients.items():
             self.get_parameter(name).grad = gradient
 
-    def unit_directions(self) -> Float[Tensor, "n d"]:
-        """D as autograd sees it."""
-        return self.decoder / self.decoder.norm(dim=1, keepdim=True)
-
     def plain_pre(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "rows n"]:
         """Pre-activations as autograd sees them."""
-        return (x - self.decoder_bias) @ self.encoder.T + self.encoder_bias
+        maps = self.maps()
+        return (x - self.decoder_bias) @ maps.encoder.T + maps.bias
 
+    def plain_error(
+        self, x: Float[Tensor, "rows d"], z: Float[Tensor, "rows n"]
+    ) -> Float[Tensor, "rows d"]:
+        """x̂ − x as autograd sees it."""
+        return z @ self.maps().directions + self.decoder_bias - x
+
+    @torch.no_grad()
     def folded(self, scale: float) -> Folded:
         """The four tensors of a dictionary on raw activations.
 
         With x = s·x̃ and z = s·z̃ the maps keep their weights and the biases grow by s: directions
         stay of unit norm and latents are in the stream's units.
         """
+        maps = self.maps()
         return {
-            "encoder": self.encoder.detach().T.cpu().contiguous(),
-            "encoder_bias": self.encoder_bias.detach().cpu() * scale,
-            "directions": self.unit_directions().detach().cpu(),
-            "decoder_bias": self.decoder_bias.detach().cpu() * scale,
+            "encoder": maps.encoder.T.cpu().contiguous(),
+            "encoder_bias": maps.bias.cpu() * scale,
+            "directions": maps.directions.cpu(),
+            "decoder_bias": self.decoder_bias.cpu() * scale,
         }

@@ -15,7 +15,7 @@ from torch import Tensor
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.training.architectures.codes import Codes
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import Maps, Start
 from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
 
 
@@ -38,10 +38,10 @@ class ReluObjective(PenalisedObjective):
 
     def plain_loss(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, ""]:
         z = torch.relu(self.plain_pre(x))
-        error = z @ self.unit_directions() + self.decoder_bias - x
+        error = self.plain_error(x, z)
         return (error.square().sum(1) + self.weight * z.sum(1)).mean()
 
-    def select(self, pre: Float[Tensor, "rows n"]) -> Codes:
+    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
         return self.positive(pre)
 
     def pre_gradient(self, codes: Codes, through_z: Tensor, rows: int) -> Tensor:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from lorascope.training.architectures.objective import ArchitectureSettings, Objective, Start
+from lorascope.training.architectures.objective import ArchitectureSettings, Maps, Objective, Start
 
 # Dead latents are looked up once in so many steps: on a GPU each look waits for the device.
 LOOK_EVERY = 16
@@ -63,8 +63,7 @@ class RevivedObjective(Objective):
         self, x: Float[Tensor, "rows d"], z: Float[Tensor, "rows n"]
     ) -> Float[Tensor, ""]:
         """‖x − x̂‖² of activations z, as autograd sees it."""
-        error = z @ self.unit_directions() + self.decoder_bias - x
-        return error.square().sum(1).mean()
+        return self.plain_error(x, z).square().sum(1).mean()
 
     def plain_loss(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, ""]:
         pre = self.plain_pre(x)
@@ -72,11 +71,11 @@ class RevivedObjective(Objective):
         loss = self.reconstruction_loss(x, z)
         if not self.dead.any():
             return loss
-        residual = (x - z @ self.unit_directions() - self.decoder_bias).detach()
+        residual = -self.plain_error(x, z).detach()
         dead = pre[:, self.dead]
         kept, columns = torch.relu(dead).topk(min(self.k_aux, dead.shape[1]), dim=1)
         aux = torch.zeros_like(dead).scatter(1, columns, kept)
-        leftover = aux @ self.unit_directions()[self.dead] - residual
+        leftover = aux @ self.maps().directions[self.dead] - residual
         return loss + self._share(dead.shape[1]) * leftover.square().sum(1).mean()
 
     def _share(self, dead: int) -> float:
@@ -99,6 +98,7 @@ class RevivedObjective(Objective):
         aside: Float[Tensor, "rows m"],
         error: Float[Tensor, "rows d"],
         centred: Float[Tensor, "rows d"],
+        maps: Maps,
         gradients: dict[str, Tensor],
     ) -> None:
         """AuxK's gradients, on the dead latents' rows and b_dec."""
@@ -108,7 +108,7 @@ class RevivedObjective(Objective):
         if len(index) > self.k_aux:
             columns = z.topk(self.k_aux, dim=1, sorted=False)
             z = torch.zeros_like(z).scatter_(1, columns.indices, columns.values)
-        directions = self.decoder[index].to(low)
+        directions = maps.directions[index].to(low)
         # The residual is −error.
         g = ((z @ directions).float() + error) * (2 * self._share(len(index)) / len(z))
         g_pre = (g.to(low) @ directions.T) * (z > 0)
@@ -116,7 +116,7 @@ class RevivedObjective(Objective):
         gradients["decoder"].index_add_(0, index, (z.T @ g.to(low)).float())
         gradients["encoder"].index_add_(0, index, (g_pre.T @ centred.to(low)).float())
         gradients["encoder_bias"].index_add_(0, index, g_bias)
-        gradients["decoder_bias"] -= g_bias @ self.encoder[index]
+        gradients["decoder_bias"] -= g_bias @ maps.encoder[index]
 
     def scalars(self) -> dict[str, Tensor]:
         return {"dead": (self.idle >= self.dead_after).float().mean()}

@@ -17,7 +17,7 @@ from torch import Tensor
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.training.architectures.codes import Codes, DenseCodes
-from lorascope.training.architectures.objective import SPARSE_BELOW, Start
+from lorascope.training.architectures.objective import SPARSE_BELOW, Maps, Start
 from lorascope.training.architectures.revival import RevivedObjective, RevivedSettings
 from lorascope.training.architectures.selection import fixed, largest
 
@@ -53,7 +53,7 @@ class TopKObjective(RevivedObjective):
         values, columns = torch.relu(pre).topk(self.k, dim=1)
         return torch.zeros_like(pre).scatter(1, columns, values)
 
-    def select(self, pre: Float[Tensor, "rows n"]) -> Codes:
+    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
         values, columns = largest(pre, self.k)
         values = values.relu_()
         if pre.is_cuda or self.k > SPARSE_BELOW * self.n_latents:

@@ -1,0 +1,186 @@
+"""`saelens:release/id`: SAELens' own list, read without the network."""
+
+import importlib.util
+import socket
+
+import pytest
+import torch
+
+from lorascope.dictionaries import registry
+from lorascope.dictionaries.files import open_dictionary
+from lorascope.errors import InputError
+
+sae_lens = pytest.importorskip("sae_lens", reason="needs the saelens extra")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Looking up must not even try to connect."""
+
+    def refuse(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def fetched(monkeypatch, tmp_path):
+    """Whatever is fetched lies in `tmp_path`; records the place and the files asked for."""
+    asked = []
+
+    def fetch(place, names, weights):
+        asked.append((str(place), tuple(names), tuple(weights)))
+        return tmp_path
+
+    monkeypatch.setattr(registry, "fetch", fetch)
+    return asked
+
+
+def test_an_entry_by_hand():
+    found = registry.look_up("saelens:gemma-scope-9b-pt-res-canonical/layer_20/width_16k/canonical")
+    assert found.repo == "google/gemma-scope-9b-pt-res"
+    assert found.path.startswith("layer_20/width_16k/average_l0_")
+    assert (found.conversion, found.model) == ("gemma_2", "gemma-2-9b")
+    assert found.neuronpedia == "gemma-2-9b/20-gemmascope-res-16k"
+
+
+def test_names_almost_right():
+    with pytest.raises(
+        InputError,
+        match=r'no release "gemma-scope-9b-pt-ress"\. Did you mean "gemma-scope-9b-pt-res"\?',
+    ):
+        registry.look_up("saelens:gemma-scope-9b-pt-ress/layer_20")
+    with pytest.raises(
+        InputError,
+        match=r'release llama_scope_lxr_8x has no id "l15_8x"\. Did you mean "l15\w_8x"\?.* 32 ids',
+    ):
+        registry.look_up("saelens:llama_scope_lxr_8x/l15_8x")
+    with pytest.raises(InputError, match="expected saelens:release/id"):
+        registry.look_up("saelens:gpt2-small-res-jb")
+
+
+def test_without_saelens(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs SAELens.*pip install 'lorascope\[saelens\]'"):
+        open_dictionary("saelens:gpt2-small-res-jb/blocks.8.hook_resid_pre")
+
+
+def test_every_format_of_the_list_that_has_a_reader_is_one_saelens_loads():
+    from sae_lens.loading.pretrained_sae_loaders import NAMED_PRETRAINED_SAE_LOADERS
+
+    assert set(registry._FORMATS) - {""} <= set(NAMED_PRETRAINED_SAE_LOADERS)
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "place"),
+    [
+        (
+            "gemma-scope-9b-pt-res/layer_18/width_16k/average_l0_140",
+            "gemma_scope",
+            "hf://google/gemma-scope-9b-pt-res/layer_18/width_16k/average_l0_140",
+        ),
+        (
+            "gemma-scope-2-1b-pt-res/layer_13_width_16k_l0_big",
+            "gemma_scope_2",
+            "hf://google/gemma-scope-2-1b-pt/resid_post/layer_13_width_16k_l0_big",
+        ),
+        (
+            "llama_scope_lxr_8x/l15r_8x",
+            "llama_scope",
+            "hf://fnlp/Llama3_1-8B-Base-LXR-8x/Llama3_1-8B-Base-L15R-8x",
+        ),
+        (
+            "gemma-2-2b-res-matryoshka-dc/blocks.5.hook_resid_post",
+            "saelens",
+            "hf://chanind/gemma-2-2b-batch-topk-matryoshka-saes-w-32k-l0-40/standard/"
+            "blocks.5.hook_resid_post",
+        ),
+        (
+            "sae_bench_pythia70m_sweep_gated_ctx128_0730/blocks.3.hook_resid_post__trainer_0",
+            "dictionary_learning",
+            "hf://canrager/lm_sae/pythia70m_sweep_gated_ctx128_0730/resid_post_layer_3/trainer_0",
+        ),
+    ],
+)
+def test_read_with_the_reader_of_its_format(layouts, tmp_path, fetched, address, name, place):
+    layouts[name].write(tmp_path)
+    opened = open_dictionary(f"saelens:{address}")
+    (asked, names, weights) = fetched[0]
+    assert asked == place
+    assert weights == (layouts[name].weights,)
+    assert len(names) <= 4
+    assert opened.card.format == name
+    assert opened.card.source == f"saelens:{address}"
+    assert opened.card.model
+
+
+def test_the_list_adds_what_the_file_does_not_say(layouts, tmp_path, fetched):
+    layouts["llama_scope"].write(tmp_path)
+    card = open_dictionary("saelens:llama_scope_lxr_8x/l15r_8x").card
+    assert card.neuronpedia == "llama3.1-8b/15-llamascope-res-32k"
+    assert card.model == "meta-llama/Llama-3.1-8B"
+    assert card.l0 == 50
+
+
+def test_trap_a_scale_that_only_the_list_holds_is_folded(layouts, tmp_path, fetched, rows):
+    address = "saelens:gemma-2b-res-jb/blocks.12.hook_resid_post"
+    factor = registry.look_up(address).factor
+    assert 0 < factor < 1
+    layouts["saelens"].write(
+        tmp_path,
+        architecture="standard",
+        d_in=5,
+        d_sae=9,
+        dtype="float32",
+        normalize_activations="expected_average_only_in",
+        metadata={"sae_lens_version": "6.0.0"},
+    )
+    theirs = sae_lens.SAE.load_from_disk(tmp_path)
+    theirs.fold_activation_norm_scaling_factor(factor)
+    ours = open_dictionary(address)
+    torch.testing.assert_close(ours.encode(rows), theirs.encode(rows))
+    torch.testing.assert_close(ours(rows), theirs(rows))
+    assert ours.card.note == ""
+    # by the folder alone nothing is known of it, and the card says so
+    alone = open_dictionary(tmp_path)
+    assert not torch.allclose(alone.encode(rows), ours.encode(rows), rtol=0.1)
+    assert "holds no scale" in alone.card.note
+
+
+def test_trap_a_normalisation_that_only_the_list_names_is_refused(layouts, tmp_path, fetched):
+    layouts["saelens"].write(tmp_path)
+    with pytest.raises(InputError, match="'constant_norm_rescale' changes the input at run time"):
+        open_dictionary("saelens:mistral-7b-res-wg/blocks.8.hook_resid_pre")
+
+
+def test_trap_a_centred_stream_is_noted(layouts, tmp_path, fetched):
+    layouts["saelens"].write(tmp_path, hook_name="blocks.8.hook_resid_pre")
+    card = open_dictionary("saelens:gpt2-small-res-jb/blocks.8.hook_resid_pre").card
+    assert "mean over dimensions TransformerLens had taken off" in card.note
+    assert (card.site, card.neuronpedia) == ("layers.7", "gpt2-small/8-res-jb")
+    assert open_dictionary(tmp_path).card.note == ""
+
+
+def test_a_format_without_a_reader_goes_through_saelens(monkeypatch, rows):
+    built = sae_lens.TopKSAE(sae_lens.TopKSAEConfig(d_in=5, d_sae=9, k=2))
+    for parameter in built.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    asked = []
+
+    def load(release, sae_id, device):
+        asked.append((release, sae_id))
+        return built
+
+    monkeypatch.setattr(sae_lens.SAE, "from_pretrained", load)
+    address = "saelens:qwen-scope-3-1.7b-base-w32k-l50/layer0"
+    ours = open_dictionary(address)
+    assert asked == [("qwen-scope-3-1.7b-base-w32k-l50", "layer0")]
+    assert (ours.card.format, ours.card.model) == ("SAELens' qwen_scope", "Qwen/Qwen3-1.7B-Base")
+    torch.testing.assert_close(ours(rows), built(rows))
+
+    def fail(*_, **__):
+        raise OSError("offline\nand a second line")
+
+    monkeypatch.setattr(sae_lens.SAE, "from_pretrained", fail)
+    with pytest.raises(InputError, match=r"SAELens cannot load it \(offline\); check the name"):
+        open_dictionary(address)
