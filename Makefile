@@ -36,7 +36,8 @@ check: install-dev
 	$(BIN)/mypy
 
 bench: install-dev
-	$(BIN)/python bench/explicit_gradients.py
+	$(BIN)/python bench/sae_training.py
+	$(BIN)/python bench/geometry.py
 
 docs: install-dev
 	$(BIN)/python scripts/write_measures_doc.py

@@ -34,7 +34,7 @@ from lorascope.training.architectures.objective import Start
 HELD_OUT = 8192
 TURN = 10
 SHAPES = {
-    "cpu": {"192x1536": 150, "256x4096": 150, "768x16384": 30},
+    "cpu": {"192x1536": 150, "256x4096": 150, "768x16384": 20},
     "cuda": {"768x16384": 300, "3584x16384": 200},
 }
 BATCH = {"cpu": 2048, "cuda": 8192}

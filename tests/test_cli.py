@@ -257,6 +257,8 @@ def test_what_is_no_input_error_is_not_hidden(lorascope, monkeypatch):
         (["plan", "--model", "m", "--texts", "t"], "the options --adapter, --sites"),
         (["audit", "--adapter", "r4"], "--adapter r4: expected name=path"),
         (["audit", "--adapter", "a=x", "--adapter", "a=y"], "the name a is given twice"),
+        (["audit", "--dictionary", "layers.1"], "--dictionary layers.1: expected name=path"),
+        (["plan", STUDY, "--dictionary", "layers.9=x"], '"layers.9" is none of the sites'),
         (["audit", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["train-adapter", "--ranks", "4,x"], "--ranks 4,x: expected whole numbers"),
         (["train-adapter", "--set", "rank=4"], 'unknown key "rank"'),

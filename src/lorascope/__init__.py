@@ -14,23 +14,34 @@ if TYPE_CHECKING:
     from lorascope.measures.alignment import max_cosine as max_cosine
     from lorascope.models.adapted import AdaptedModel as AdaptedModel
     from lorascope.models.adapted import load as load
-    from lorascope.training.architectures.relu import ReLU as ReLU
+    from lorascope.training.architectures import BatchTopK as BatchTopK
+    from lorascope.training.architectures import Gated as Gated
+    from lorascope.training.architectures import JumpReLU as JumpReLU
+    from lorascope.training.architectures import Matryoshka as Matryoshka
+    from lorascope.training.architectures import ReLU as ReLU
+    from lorascope.training.architectures import TopK as TopK
     from lorascope.training.dictionaries import Fitting as Fitting
+    from lorascope.training.dictionaries import Job as Job
     from lorascope.training.dictionaries import fit as fit
+    from lorascope.training.dictionaries import fit_many as fit_many
 
 __version__ = "0.1.0"
 
 # Names are imported when first used: the command line answers --help without loading torch.
 _HOME = {
+    **dict.fromkeys(
+        ("BatchTopK", "Gated", "JumpReLU", "Matryoshka", "ReLU", "TopK"), "training.architectures"
+    ),
     "AdaptedModel": "models.adapted",
     "Chance": "estimates",
     "Dictionary": "dictionaries.dictionary",
     "Estimate": "estimates",
     "Fitting": "training.dictionaries",
     "InputError": "errors",
-    "ReLU": "training.architectures.relu",
+    "Job": "training.dictionaries",
     "deltas": "activations.deltas",
     "fit": "training.dictionaries",
+    "fit_many": "training.dictionaries",
     "load": "models.adapted",
     "max_cosine": "measures.alignment",
     "open_dictionary": "dictionaries.files",

@@ -27,6 +27,13 @@ Out = Annotated[Path | None, typer.Option("--out", help="Run folder; the same on
 _UsageError: Any = typer.BadParameter.__base__
 _INTERRUPTED = 130
 
+BaseDictionary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dictionary",
+        help="Base dictionary to bring along instead of training one: site=address. Repeatable.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
 Set = Annotated[
     list[str] | None,
@@ -72,10 +79,14 @@ def audit(
     texts: Annotated[
         list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")
     ] = None,
+    dictionary: BaseDictionary = None,
     set_: Set = None,
     out: Out = None,
     force: Annotated[
         bool, typer.Option("--force", help="Accept files that name another base model.")
+    ] = False,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -87,9 +98,12 @@ def audit(
     --texts alpaca.json --out runs/mine`
 
     `lorascope audit studies/embedded.yaml --set seed=1`
+
+    `lorascope audit studies/embedded.yaml --dictionary layers.5=hf://me/my-saes/layers.5`
     """
-    settings = _study(study, model, adapter, sites, texts, set_, force)
-    _audit(settings, out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}", quiet)
+    settings = _study(study, model, adapter, sites, texts, dictionary, set_, force)
+    folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
+    _audit(settings, folder, quiet, redo)
 
 
 @app.command()
@@ -99,6 +113,7 @@ def plan(
     adapter: Adapter = None,
     sites: Annotated[str | None, typer.Option(help="Comma-separated sites.")] = None,
     texts: Annotated[list[str] | None, typer.Option(help="File, folder or dataset id.")] = None,
+    dictionary: BaseDictionary = None,
     set_: Set = None,
     out: Annotated[Path, typer.Option("--out", help="Where the run would go.")] = Path("runs"),
 ) -> None:
@@ -116,7 +131,7 @@ def plan(
     from lorascope.workflows.plan import plan as cost_of
     from lorascope.workflows.plan import refuse_what_cannot_fit
 
-    settings = _study(study, model, adapter, sites, texts, set_, False)
+    settings = _study(study, model, adapter, sites, texts, dictionary, set_, False)
     cost = cost_of(settings)
     table = Table(show_header=False, box=None)
     for what, much in cost.lines():
@@ -262,12 +277,12 @@ def report(
     typer.echo(str(build(run)))
 
 
-def _audit(study: Any, out: Path, quiet: bool) -> None:
+def _audit(study: Any, out: Path, quiet: bool, redo: bool = False) -> None:
     from lorascope.workflows.audit import audit as run_audit
     from lorascope.workflows.progress import Reporter
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    path = run_audit(study, out, Reporter(quiet), command)
+    path = run_audit(study, out, Reporter(quiet), command, redo)
     typer.echo(str(path))
 
 
@@ -277,6 +292,7 @@ def _study(
     adapter: Sequence[str] | None,
     sites: str | None,
     texts: Sequence[str] | None,
+    dictionaries: Sequence[str] | None,
     changes: Sequence[str] | None,
     force: bool,
 ) -> Any:
@@ -287,7 +303,7 @@ def _study(
     if model is not None:
         data["model"] = model
     if adapter:
-        data["adapters"] = _pairs(adapter)
+        data["adapters"] = _pairs("--adapter", adapter, "r4=runs/r4")
         data.pop("train", None)
     if sites is not None:
         data["sites"] = [site.strip() for site in sites.split(",") if site.strip()]
@@ -295,6 +311,10 @@ def _study(
         before = data.get("texts")
         kept = before if isinstance(before, dict) else {}
         data["texts"] = {**kept, "sources": list(texts)}
+    if dictionaries:
+        before = data.get("dictionaries")
+        brought = _pairs("--dictionary", dictionaries, "layers.5=runs/mine")
+        data["dictionaries"] = {**(before if isinstance(before, dict) else {}), "base": brought}
     if force:
         data["force"] = True
     if study is None:
@@ -307,14 +327,14 @@ def _study(
 _REQUIRED = {"--model": "model", "--adapter": "adapters", "--sites": "sites", "--texts": "texts"}
 
 
-def _pairs(given: Sequence[str]) -> dict[str, str]:
+def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in given:
         name, sign, path = text.partition("=")
         if not sign or not name or not path:
-            raise InputError(f"--adapter {text}: expected name=path, as in --adapter r4=runs/r4")
+            raise InputError(f"{option} {text}: expected name=path, as in {option} {example}")
         if name in pairs:
-            raise InputError(f"--adapter {text}: the name {name} is given twice")
+            raise InputError(f"{option} {text}: the name {name} is given twice")
         pairs[name] = path
     return pairs
 

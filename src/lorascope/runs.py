@@ -58,14 +58,17 @@ class Run:
     Args:
         folder: created if missing; an existing one must hold the same study.
         study: the whole configuration; written as `study.yaml`.
+        redo: let the folder hold the same study with other settings; stages that depend on what
+            has changed are made again.
 
     Raises:
         InputError: the folder holds another study, or files that are no run at all.
     """
 
-    def __init__(self, folder: Path, study: Settings) -> None:
+    def __init__(self, folder: Path, study: Settings, redo: bool = False) -> None:
         self.folder = folder
-        self._refuse_foreign(folder, study)
+        self._asked: set[str] = set()
+        self._refuse_foreign(folder, study, redo)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "study.yaml", study.yaml())
         self._manifest_path = folder / "manifest.json"
@@ -76,7 +79,7 @@ class Run:
         self._save()
 
     @staticmethod
-    def _refuse_foreign(folder: Path, study: Settings) -> None:
+    def _refuse_foreign(folder: Path, study: Settings, redo: bool) -> None:
         if folder.is_file():
             raise InputError(f"{folder}: is a file; give --out a folder")
         if not folder.exists() or not any(folder.iterdir()):
@@ -84,11 +87,11 @@ class Run:
         if not (folder / "study.yaml").exists():
             raise InputError(f"{folder}: not empty and not a run folder; give --out another folder")
         before, now = read_yaml(folder / "study.yaml"), study.plain()
-        if before != now:
+        if before != now and not redo:
             changed = _differences(before, now)
             raise InputError(
                 f"{folder}: holds another study (differs in {', '.join(changed[:4])}); "
-                "give --out another folder, or remove this one"
+                "give --out another folder, or --redo what depends on that"
             )
 
     def stage(
@@ -102,6 +105,7 @@ class Run:
             parents: earlier stages this one reads.
         """
         stages: dict[str, Any] = self.manifest["stages"]
+        self._asked.add(name)
         key = self._key(depends_on, parents)
         target = self.folder / name
         if self.current(name, depends_on, *parents):
@@ -133,6 +137,14 @@ class Run:
     def _key(self, depends_on: object, parents: Sequence[str]) -> str:
         stages = self.manifest["stages"]
         return digest([depends_on, [stages[parent]["key"] for parent in parents]])
+
+    def drop_unasked(self) -> None:
+        """Remove the stages that nothing has asked for: those of settings the study had before."""
+        stages: dict[str, Any] = self.manifest["stages"]
+        for name in [name for name in stages if name not in self._asked]:
+            del stages[name]
+            self._save()
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def finished(self, name: str) -> bool:
         """Whether a stage of that name has been finished in this folder."""

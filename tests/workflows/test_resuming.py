@@ -53,9 +53,8 @@ def test_other_measures_redo_the_results_alone(run, study, quiet, no_model):
     changed = AuditStudy.parse(plain, "test")
     with pytest.raises(InputError, match=r"another study \(differs in measures\.rows\)"):
         audit(changed, run, quiet)
-    (run / "study.yaml").write_text(changed.yaml(), encoding="utf-8")
     before, old = stages(run), estimates(run)
-    audit(changed, run, quiet)
+    audit(changed, run, quiet, redo=True)
     assert redone(before, run) == {"results"}
     assert list(estimates(run)["measure"]) == list(old["measure"])
     # Every document is cut at one length, so the limit is met from below.
@@ -66,12 +65,34 @@ def test_other_dictionaries_redo_themselves_and_the_results(run, study, quiet, n
     plain = study.plain()
     plain["dictionaries"]["architecture"] |= {"l1": 0.3}
     changed = AuditStudy.parse(plain, "test")
-    (run / "study.yaml").write_text(changed.yaml(), encoding="utf-8")
     before = stages(run)
-    audit(changed, run, quiet)
+    audit(changed, run, quiet, redo=True)
     dictionaries = {name for name in before if name.startswith("dictionaries/")}
     assert len(dictionaries) == 8
     assert redone(before, run) == dictionaries | {"results"}
+
+
+def test_what_the_study_no_longer_asks_for_goes(run, study, quiet, no_model):
+    plain = study.plain()
+    plain["dictionaries"]["seeds"] = [0]
+    before = stages(run)
+    audit(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
+    after = stages(run)
+    gone = {name for name in before if name.endswith("seed1")}
+    assert gone
+    assert before.keys() - after.keys() == gone
+    assert not any((run / name).exists() for name in gone)
+    assert {name for name in after if before[name] != after[name]} == {"results"}
+
+
+def test_a_refused_redo_keeps_the_study_that_was_there(run, study, quiet):
+    plain = study.plain()
+    plain["dictionaries"]["base"] = {"layers.0": "nowhere"}
+    kept = (run / "study.yaml").read_text(encoding="utf-8")
+    with pytest.raises(InputError):
+        audit(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
+    assert (run / "study.yaml").read_text(encoding="utf-8") == kept
+    audit(study, run, quiet)
 
 
 def test_a_dictionary_that_was_deleted_comes_back_the_same(run, study, quiet, no_model):

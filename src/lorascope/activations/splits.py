@@ -29,24 +29,74 @@ def by_hash(
 
 @dataclass(frozen=True)
 class Split:
-    """Documents to train dictionaries on, documents to measure on, and how many were left out."""
+    """Documents to train dictionaries on, documents to measure on, and how many were left out.
+
+    Attributes:
+        overlap: how many of the probe documents an adapter was trained on; 0 unless they were
+            asked to be kept.
+    """
 
     probe: list[Document]
     held_out: list[Document]
     excluded: int
+    overlap: int = 0
 
 
 def split(
-    documents: Sequence[Document], held_out: float, seen: Collection[str], seed: int
+    documents: Sequence[Document],
+    held_out: float,
+    seen: Collection[str],
+    seed: int,
+    *,
+    keep_seen: bool = False,
 ) -> Split:
     """Probe and held-out documents without any that an adapter was trained on.
 
     Args:
         held_out: share of the documents to measure on.
         seen: digests of the adapters' own training documents.
+        keep_seen: leave those among the probe documents; never among the held-out ones.
     """
-    kept = [d for d in documents if d.digest not in seen]
     # In random order, so that the first rows of a file are rows of every kind.
-    kept.sort(key=lambda d: share_of(d, seed, "order"))
-    measured, probe = by_hash(kept, held_out, seed, "measure")
-    return Split(probe, measured, len(documents) - len(kept))
+    ordered = _ordered(documents, seed)
+    measured, probe = by_hash(ordered, held_out, seed, "measure")
+    return _without_seen(probe, measured, seen, len(documents), keep_seen)
+
+
+def apart(
+    documents: Sequence[Document],
+    measured: Sequence[Document],
+    seen: Collection[str],
+    seed: int,
+    *,
+    keep_seen: bool = False,
+) -> Split:
+    """As `split`, with the documents to measure on given; probe documents among them go.
+
+    Args:
+        documents: to train dictionaries on.
+        measured: to measure on.
+        seen: digests of the adapters' own training documents.
+        keep_seen: leave those among the probe documents; never among the held-out ones.
+    """
+    digests = {d.digest for d in measured}
+    total = len({d.digest for d in documents} | digests)
+    probe = [d for d in _ordered(documents, seed) if d.digest not in digests]
+    return _without_seen(probe, _ordered(measured, seed), seen, total, keep_seen)
+
+
+def _ordered(documents: Sequence[Document], seed: int) -> list[Document]:
+    return sorted(documents, key=lambda d: share_of(d, seed, "order"))
+
+
+def _without_seen(
+    probe: list[Document],
+    measured: list[Document],
+    seen: Collection[str],
+    total: int,
+    keep_seen: bool,
+) -> Split:
+    held_out = [d for d in measured if d.digest not in seen]
+    kept = probe if keep_seen else [d for d in probe if d.digest not in seen]
+    overlap = sum(d.digest in seen for d in kept)
+    return Split(kept, held_out, total - len(kept) - len(held_out), overlap)

@@ -125,7 +125,8 @@ def read_documents(sources: str | Sequence[str], limit: int | None = None) -> li
 
     Args:
         sources: files (.txt, .jsonl, .json, .parquet, the first three also .gz), folders of them,
-            dataset ids (`org/name`, `org/name:split`), or "embedded" for the shipped instructions.
+            dataset ids (`org/name`, `org/name:split`, `org/name:split[5000:7000]` for some of the
+            rows, counted from 0), or "embedded" for the shipped instructions.
         limit: stop after so many documents.
 
     Raises:

@@ -1,16 +1,44 @@
-"""A LoRA update as its two factors, from which norm and spectrum come without the matrix."""
+"""Linear maps of a model and what an adapter or a fine-tune adds to them.
+
+A LoRA update is kept as its two factors, from which norm and spectrum come without the matrix.
+Where there are no factors (DoRA, a full fine-tune) the update is the difference of the weights.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from lorascope.errors import InputError
-from lorascope.models.adapted import AdaptedModel
+from lorascope.errors import InputError, did_you_mean
+from lorascope.models.adapted import BASE, AdaptedModel
+from lorascope.models.sites import block_list
+
+# Last names of the modules whose output is added to the residual stream.
+_WRITERS = (
+    *("o_proj", "out_proj", "c_proj", "dense", "wo"),
+    *("down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2"),
+)
+_ATTENTION = ("attn", "attention")
+# Norms between such a module and the stream: (of attention, of the MLP). `post_attention_layernorm`
+# alone says nothing, since most architectures call the norm before the MLP so.
+_NORMS_ON_THE_WAY = (
+    ("post_attention_layernorm", "post_feedforward_layernorm"),
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),
+)
+
+
+class Svd(NamedTuple):
+    """U · diag(S) · Vᵀ, largest singular value first, as many as the numerical rank."""
+
+    U: Float[Tensor, "out r"]
+    S: Float[Tensor, " r"]
+    V: Float[Tensor, "in r"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +77,54 @@ class LoraUpdate:
         r_a = torch.linalg.qr(self.A.double().T).R
         return (abs(self.scale) * torch.linalg.svdvals(r_b @ r_a.T)).float()
 
+    def svd(self) -> Svd:
+        """float64, from the QR of both factors and the SVD of R_B · R_Aᵀ."""
+        q_b, r_b = torch.linalg.qr(self.B.double())
+        q_a, r_a = torch.linalg.qr(self.A.double().T)
+        U, S, Vh = torch.linalg.svd(self.scale * (r_b @ r_a.T))
+        return _numerical(Svd(q_b @ U, S, q_a @ Vh.T))
+
+
+@dataclass(frozen=True)
+class DenseUpdate:
+    """What DoRA or a full fine-tune adds to one linear map: Δy = difference · x.
+
+    Attributes:
+        module: the module's path in the bare model.
+        difference: [out, in], float32, adapted minus base.
+    """
+
+    module: str
+    difference: Float[Tensor, "out in"]
+
+    @property
+    def rank(self) -> int:
+        """The most that the matrix can have."""
+        return min(self.difference.shape)
+
+    def dense(self) -> Float[Tensor, "out in"]:
+        """The whole matrix."""
+        return self.difference
+
+    def norm(self) -> float:
+        """Frobenius norm."""
+        return float(torch.linalg.matrix_norm(self.difference.double()))
+
+    def svd(self) -> Svd:
+        """float64, of the matrix itself."""
+        U, S, Vh = torch.linalg.svd(self.difference.double(), full_matrices=False)
+        return _numerical(Svd(U, S, Vh.T))
+
+
+Update = LoraUpdate | DenseUpdate
+
+
+def _numerical(found: Svd) -> Svd:
+    U, S, V = found
+    nought = S[:1] * max(len(U), len(V)) * torch.finfo(S.dtype).eps
+    kept = int((S > nought).sum())
+    return Svd(U[:, :kept], S[:kept], V[:, :kept])
+
 
 def lora_updates(model: AdaptedModel, name: str) -> list[LoraUpdate]:
     """The update of every module that the adapter `name` targets, in the model's order.
@@ -65,10 +141,148 @@ def lora_updates(model: AdaptedModel, name: str) -> list[LoraUpdate]:
             f'adapter "{name}" is a DoRA adapter: it rescales whole weights, so its update is not '
             "of low rank and has no factors; measure its activations instead"
         )
-    with model.face("base") as module:
-        layers = [(path, m) for path, m in module.named_modules() if isinstance(m, LoraLayer)]
-    updates = [_update(name, path, layer, peft_name) for path, layer in layers]
+    updates = [_update(name, path, layer, peft_name) for path, layer in _lora_layers(model)]
     return [update for update in updates if update is not None]
+
+
+def updated_modules(model: AdaptedModel, name: str) -> list[str]:
+    """Paths of the linear maps that `name` adds something to, in the model's order.
+
+    Those a LoRA or DoRA adapter targets; of a full fine-tune those whose weight differs from the
+    base's. Tied weights count once. Norms, biases and experts held in one tensor are no maps here.
+
+    Raises:
+        InputError: there is no such adapter.
+    """
+    if model.info(name).rank is not None:
+        peft_name = model.peft_name(name)
+        layers = _lora_layers(model)
+        return [path for path, layer in layers if _factors(layer, peft_name) is not None]
+    with model.face(name) as tuned:
+        theirs = {path: _weight(path, layer) for path, layer in _maps(tuned)}
+    with model.face(BASE) as bare:
+        ours = {path: _weight(path, layer) for path, layer in _maps(bare)}
+    return [p for p, W in ours.items() if p in theirs and not torch.equal(W, theirs[p].to(W))]
+
+
+def weight_update(model: AdaptedModel, name: str, module: str) -> Update:
+    """What `name` adds to the linear map at the path `module`, DoRA and full fine-tunes included.
+
+    Raises:
+        InputError: no such adapter or module; an update that is neither low rank nor DoRA.
+    """
+    if model.info(name).rank is None:
+        W = base_weight(model, module)
+        with model.face(name) as tuned:
+            theirs = _weight(module, tuned.get_submodule(module))
+        return DenseUpdate(module, theirs.float() - W.to(theirs.device).float())
+    peft_name, layers = model.peft_name(name), dict(_lora_layers(model))
+    layer = layers.get(module)
+    if layer is None or _factors(layer, peft_name) is None:
+        raise InputError(
+            f'adapter "{name}" adds nothing to "{module}".{did_you_mean(module, layers)}'
+        )
+    if model.info(name).dora:
+        return DenseUpdate(module, _dora_difference(layer, peft_name))
+    update = _update(name, module, layer, peft_name)
+    assert update is not None
+    return update
+
+
+def base_weight(model: AdaptedModel, module: str) -> Float[Tensor, "out in"]:
+    """W₀ of one module as a linear map, in its own dtype; an embedding's is [d_model, vocab].
+
+    Raises:
+        InputError: no such module, not a linear map, or weights stored in quantised form.
+    """
+    with model.face(BASE) as bare:
+        modules = dict(bare.named_modules())
+    if module not in modules:
+        raise InputError(f'the model has no module "{module}".{did_you_mean(module, modules)}')
+    return _weight(module, modules[module])
+
+
+def within_block(model: AdaptedModel, module: str) -> tuple[int, str] | None:
+    """(block, path inside it) of a module's path; None for one outside the blocks."""
+    with model.face(BASE) as bare:
+        blocks = block_list(bare)
+        prefix = next(path for path, m in bare.named_modules() if m is blocks)
+    if not module.startswith(f"{prefix}."):
+        return None
+    index, _, rest = module.removeprefix(f"{prefix}.").partition(".")
+    return int(index), rest
+
+
+def stream_gain(model: AdaptedModel, module: str) -> Float[Tensor, " d_model"] | None:
+    """What each output dimension is multiplied by on its way into the residual stream.
+
+    Ones, unless the block normalises what it adds (Gemma 2 and 3, OLMo 2, GLM-4): then the norm's
+    weight; its division by the token's own root mean square is left out. None for modules whose
+    output is not added to the stream. Told by the module's name and width.
+    """
+    with model.face(BASE) as bare:
+        if bare.get_submodule(module) is bare.get_input_embeddings():
+            return torch.ones(model.d_model)
+        place = within_block(model, module)
+        writes = module.rsplit(".", 1)[-1] in _WRITERS
+        if place is None or not writes or len(base_weight(model, module)) != model.d_model:
+            return None
+        block, attends = block_list(bare)[place[0]], any(a in place[1] for a in _ATTENTION)
+        for of_attention, of_mlp in _NORMS_ON_THE_WAY:
+            if hasattr(block, of_mlp):
+                norm: Any = getattr(block, of_attention if attends else of_mlp)
+                # Weights of norms are stored as they are or less one; a row of ones tells.
+                with torch.no_grad():
+                    return norm(torch.ones_like(norm.weight)).float().cpu()
+    return torch.ones(model.d_model)
+
+
+def _lora_layers(model: AdaptedModel) -> list[tuple[str, LoraLayer]]:
+    with model.face(BASE) as module:
+        return [(path, m) for path, m in module.named_modules() if isinstance(m, LoraLayer)]
+
+
+def _maps(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every linear map of a model; of tied ones the first."""
+    found: dict[int, tuple[str, nn.Module]] = {}
+    inside: tuple[str, ...] = ()
+    for path, layer in model.named_modules():
+        if path.startswith(inside):
+            continue
+        if isinstance(layer, LoraLayer):
+            inside = (*inside, f"{path}.")
+        if isinstance(_bare(layer), nn.Linear | Conv1D | nn.Embedding):
+            found.setdefault(_bare(layer).weight.data_ptr(), (path, layer))
+    return list(found.values())
+
+
+def _bare(layer: nn.Module) -> nn.Module:
+    return layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
+
+
+def _weight(path: str, layer: nn.Module) -> Float[Tensor, "out in"]:
+    layer = _bare(layer)
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point():
+        raise InputError(
+            f'"{path}" ({type(layer).__name__}) has no plain weight matrix to look at; '
+            "load the base model without quantisation"
+        )
+    weight = weight.detach()
+    return weight.T if isinstance(layer, Conv1D | nn.Embedding) else weight
+
+
+def _dora_difference(layer: LoraLayer, peft_name: str) -> Float[Tensor, "out in"]:
+    """m / ‖W₀ + ΔW‖ · (W₀ + ΔW) − W₀, norms by output, rounded as PEFT rounds them."""
+    factors = _factors(layer, peft_name)
+    assert factors is not None
+    B, A = (factor.detach().float() for factor in factors)
+    scale, weight = float(layer.scaling[peft_name]), _bare(layer).weight.detach()
+    dora: Any = layer.lora_magnitude_vector[peft_name]
+    norms = dora.get_weight_norm(weight, (B @ A).to(weight.dtype), scale).detach()
+    factor = dora.weight.detach().double() / norms.double()
+    W = _weight("", layer).double()
+    return (factor[:, None] * (W + scale * (B.double() @ A.double())) - W).float()
 
 
 def _update(name: str, path: str, layer: LoraLayer, peft_name: str) -> LoraUpdate | None:

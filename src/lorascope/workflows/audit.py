@@ -37,14 +37,19 @@ from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
 
 
-def audit(study: AuditStudy, out: Path, reporter: Reporter, command: str = "") -> Path:
+def audit(
+    study: AuditStudy, out: Path, reporter: Reporter, command: str = "", redo: bool = False
+) -> Path:
     """Run or resume an audit in `out` and return the report's path.
+
+    Args:
+        redo: where `out` holds this study with other settings, make again what depends on them.
 
     Raises:
         InputError: anything the user has to mend, before anything costly where that is possible.
     """
-    with run_folder(out, study) as run:
-        cost = planning.plan(study)
+    with run_folder(out, study, redo) as run:
+        cost = planning.plan(study, estimates=False)
         planning.refuse_what_cannot_fit(cost, out)
         brought = bring(study, cost.d_model)
         return _audit(Audited(study, run, reporter), brought, command)
@@ -70,6 +75,7 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
     parents = ["gates", "activations/probe", "activations/held_out"]
     parents += [f"dictionaries/{key.name}" for key in learned.folders]
     run.stage("results", [study.measures.plain(), study.dictionaries.base], make, *parents)
+    run.drop_unasked()
     return report.build(run.folder)
 
 

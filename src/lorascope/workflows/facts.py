@@ -76,14 +76,7 @@ def _gate_lines(
     )
     floors = ", ".join(f"{site} {value:.2g}" for site, value in gates["noise_floor"].items())
     lines.append({"gate": "numeric noise floor", "passed": True, "detail": floors})
-    lines.append(
-        {
-            "gate": "disjoint rows",
-            "passed": True,
-            "detail": f"{state.texts.excluded} documents the adapters had seen were left out; "
-            "training and held-out documents are split by hash",
-        }
-    )
+    lines.append(_disjoint(state))
     for name, shards in (("training", probe), ("held-out", held_out)):
         manifest = shards.manifest
         lines.append(
@@ -95,6 +88,22 @@ def _gate_lines(
             }
         )
     return lines
+
+
+def _disjoint(state: Audited) -> dict[str, Any]:
+    texts = state.texts
+    if texts.overlap:
+        detail = (
+            f"{texts.overlap} of {len(texts.probe)} documents dictionaries are trained on had been "
+            "seen by the adapters (texts.keep_seen); none of those measured on had"
+        )
+    else:
+        apart = "are of different sources" if state.study.texts.measure_on else "are split by hash"
+        detail = (
+            f"{texts.excluded} documents the adapters had seen were left out; training and "
+            f"held-out documents {apart}"
+        )
+    return {"gate": "disjoint rows", "passed": not texts.overlap, "detail": detail}
 
 
 def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]:

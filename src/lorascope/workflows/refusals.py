@@ -9,23 +9,27 @@ from pathlib import Path
 
 from lorascope.config import Settings
 from lorascope.errors import InputError
-from lorascope.runs import Run
+from lorascope.runs import Run, write_atomically
 
 
 @contextmanager
-def run_folder(folder: Path, study: Settings) -> Iterator[Run]:
+def run_folder(folder: Path, study: Settings, redo: bool = False) -> Iterator[Run]:
     """A study's run folder; it goes again if the study is refused before any stage is finished.
 
-    A folder that held anything before is left alone.
+    A folder that held anything before keeps it, its study among it.
 
     Raises:
         InputError: as `Run`.
     """
     fresh = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    run = Run(folder, study)
+    before = folder / "study.yaml"
+    settings = before.read_text(encoding="utf-8") if before.is_file() else None
+    run = Run(folder, study, redo)
     try:
         yield run
     except InputError:
         if fresh and not run.manifest["stages"]:
             shutil.rmtree(folder)
+        elif settings is not None:
+            write_atomically(before, settings)
         raise

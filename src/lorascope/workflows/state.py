@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lorascope.activations.splits import Split, split
+from lorascope.activations.splits import Split
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, windows
 from lorascope.config import digest
@@ -18,6 +18,7 @@ from lorascope.runs import Run, read_json
 from lorascope.training.adapters import CARD
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.study import AuditStudy
+from lorascope.workflows.texts import read_split
 
 
 @dataclass
@@ -65,9 +66,7 @@ class Audited:
     @cached_property
     def texts(self) -> Split:
         """Documents to train dictionaries on and to measure on."""
-        study = self.study
-        documents = read_documents(study.texts.sources, study.texts.documents)
-        return split(documents, study.texts.held_out, self.seen, study.seed)
+        return read_split(self.study.texts, self.seen, self.study.seed)
 
     @cached_property
     def probe(self) -> list[Window]:

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from lorascope.activations.categories import CATEGORIES
 from lorascope.activations.collect import Capture
 from lorascope.config import Settings
 from lorascope.training.adapters import LoraTraining
@@ -13,21 +14,56 @@ from lorascope.training.architectures import Architecture, ReLU
 from lorascope.training.dictionaries import Fitting
 
 
+class Balance(Settings):
+    """Equal numbers of documents of several kinds.
+
+    Attributes:
+        categories: the kinds: a source's own labels, or the five that instructions are sorted into
+            by their words where a source has none. Documents of other kinds are left out.
+        probe: documents of each to train dictionaries on.
+        held_out: documents of each to measure on.
+    """
+
+    categories: tuple[str, ...] = Field(default=CATEGORIES, min_length=1)
+    probe: int = Field(gt=0)
+    held_out: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _categories_differ(self) -> Self:
+        if len(set(self.categories)) != len(self.categories):
+            raise ValueError(f"categories {list(self.categories)} repeat; give different ones")
+        return self
+
+
 class Texts(Settings):
     """Which texts the adapters are looked at on.
 
     Attributes:
-        sources: files, folders, dataset ids, or "embedded".
+        sources: files, folders, dataset ids (`org/name:train[5000:7000]` for some of the rows), or
+            "embedded".
         documents: most documents to use; all by default.
         held_out: share of the documents, by hash, that measures are computed on.
+        measure_on: sources to measure on instead of that share; no dictionary is trained on them.
+        balance: equal numbers of documents of several kinds; all documents by default.
         seen: further texts the adapters were trained on; documents among them are left out. What
             an adapter trained here has seen is known from its folder.
+        keep_seen: train dictionaries on documents the adapters have seen too, as the paper does;
+            the report says so. Nothing is ever measured on them.
     """
 
     sources: tuple[str, ...] = Field(min_length=1)
     documents: int | None = Field(default=None, gt=0)
     held_out: float = Field(default=0.2, gt=0, lt=1)
+    measure_on: tuple[str, ...] = ()
+    balance: Balance | None = None
     seen: tuple[str, ...] = ()
+    keep_seen: bool = False
+
+    @model_validator(mode="after")
+    def _one_way_to_hold_out(self) -> Self:
+        if self.measure_on and self.held_out != Texts.model_fields["held_out"].default:
+            raise ValueError("give either held_out (a share) or measure_on (sources), not both")
+        return self
 
 
 class TrainAdapters(Settings):
@@ -36,11 +72,12 @@ class TrainAdapters(Settings):
     Attributes:
         records: where instruction records come from.
         share: share of the records, by hash, the adapters may see; the rest is left for the audit.
+            1 where the audit has texts of its own.
         training: ranks and everything they share.
     """
 
     records: tuple[str, ...] = Field(default=("embedded",), min_length=1)
-    share: float = Field(default=0.5, gt=0, lt=1)
+    share: float = Field(default=0.5, gt=0, le=1)
     training: LoraTraining = LoraTraining()
 
 

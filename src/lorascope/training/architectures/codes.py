@@ -158,7 +158,7 @@ class SparseCodes:
     ) -> Float[Tensor, "n d"]:
         """Σ_b v_bj g_b: the same weighted sums with the roles of rows and latents exchanged."""
         order, rows, offsets = self._by_column
-        return _weighted_sums(rows, offsets, values[order], g)
+        return _weighted_sums(rows, offsets, values.index_select(0, order), g)
 
     def by_latent(self, values: Tensor) -> Float[Tensor, " n"]:
         """Σ_b v_bj."""
@@ -167,7 +167,7 @@ class SparseCodes:
 
     def at_latents(self, per_latent: Float[Tensor, " n"]) -> Float[Tensor, " kept"]:
         """A number for each latent, at each kept entry."""
-        return per_latent[self.columns]
+        return per_latent.index_select(0, self.columns)
 
     def block(self, first: int, end: int) -> tuple[SparseCodes, Bool[Tensor, " kept"]]:
         """Latents from `first` to `end` counted from 0, and where they are in `values`."""
@@ -190,13 +190,15 @@ class SparseCodes:
     @cached_property
     def _by_column(self) -> tuple[Tensor, Tensor, Tensor]:
         """Order of the entries by latent, the row of each, and where each latent's begin."""
-        order = torch.sort(self.columns, stable=True).indices
+        # Half the bytes sort in half the time.
+        keys = self.columns.short() if self.n_latents <= 2**15 else self.columns
+        order = torch.sort(keys, stable=True).indices
         counts = self.offsets.diff().long()
         rows = torch.arange(self.rows, device=order.device, dtype=self.columns.dtype)
         rows = rows.repeat_interleave(counts, output_size=len(order))
         starts = torch.zeros(self.n_latents + 1, dtype=self.offsets.dtype, device=order.device)
         starts[1:] = torch.bincount(self.columns, minlength=self.n_latents).cumsum(0)
-        return order, rows[order], starts
+        return order, rows.index_select(0, order), starts
 
 
 def _weighted_sums(index: Tensor, offsets: Tensor, weights: Tensor, rows: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from lorascope.training.architectures.codes import Codes, DenseCodes, Workspace
 from lorascope.training.architectures.selection import nonzero
 
 # Above this share of active latents matrix products are faster than sparse ones on a CPU.
-SPARSE_BELOW = 1 / 16
+SPARSE_BELOW = 1 / 12
 
 
 class ArchitectureSettings(Settings, ABC):
@@ -239,7 +239,7 @@ class Objective(nn.Module, ABC):
 
     def maps(self) -> Maps:
         """Directions, encoder and bias as the latents see them; autograd goes through."""
-        gain = self.decoder.norm(dim=1, keepdim=True)
+        gain = self.decoder.norm(dim=1, keepdim=True).clamp(min=1e-12)
         directions, encoder = self.decoder / gain, self.encoder * gain
         return Maps(gain, directions, encoder, self.encoder_bias * gain.squeeze(1))
 

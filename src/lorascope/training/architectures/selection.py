@@ -41,14 +41,18 @@ def nonzero(z: Float[Tensor, "rows n"]) -> SparseCodes:
     pack = 8 // z.element_size()
     if (rows * n) % pack:
         flat = z.reshape(-1).nonzero().squeeze(1)
+        values = z.reshape(-1).index_select(0, flat)
     else:
-        words = z.view(-1).view(torch.int64).nonzero().squeeze(1)
-        inside = z.view(-1, pack)[words].nonzero()
-        flat = words[inside[:, 0]] * pack + inside[:, 1]
-    counts = torch.bincount(flat // n, minlength=rows)
+        words = z.view(-1).view(torch.int64)
+        some = words.nonzero().squeeze(1)
+        entries = words.index_select(0, some).view(z.dtype)
+        inside = entries.nonzero().squeeze(1)
+        flat = some.index_select(0, inside // pack) * pack + inside % pack
+        values = entries.index_select(0, inside)
     offsets = torch.zeros(rows + 1, dtype=torch.int32, device=z.device)
-    offsets[1:] = counts.cumsum(0)
-    return SparseCodes(offsets, (flat % n).int(), z.view(-1)[flat].float(), n)
+    row = flat // n
+    offsets[1:] = torch.bincount(row, minlength=rows).cumsum(0)
+    return SparseCodes(offsets, (flat - row * n).int(), values.float(), n)
 
 
 def fixed(values: Float[Tensor, "rows k"], columns: Int[Tensor, "rows k"], n: int) -> SparseCodes:

@@ -1,0 +1,301 @@
+"""What directions can express, apart from what an encoder finds.
+
+The delta rows are expressed by k directions at a time, chosen and fitted afresh for each row, from
+the base dictionary, the delta dictionary and as many random directions: where the base encoder
+fails and this does not, the encoder is at fault; where this fails too, the directions are. k
+principal components stand beside them.
+
+The delta dictionary's bias is given to every set of directions as one more that does not count:
+none has to spend its k on what all deltas share, and all are offered the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.errors import InputError
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.geometry.chance import (
+    covariance_root,
+    directions_from_root,
+    isotropic,
+    norm_matched,
+    random_subspace,
+)
+from lorascope.geometry.pursuit import principal_components, pursue, subspace_residuals
+from lorascope.measures.firing import firing
+from lorascope.measures.intervals import bootstrap_ratio, prediction_interval, within
+from lorascope.measures.reconstruction import Errors, errors
+from lorascope.measures.rows import HeldOut, by_document, shared_out
+from lorascope.randomness import generator
+
+MOST_ROWS, FEWEST_ROWS = 1024, 256
+MOST_ACTIVE = 128
+NULL_REPEATS = 5
+# Rows of one draw of random rows for the gap's null.
+GAP_ROWS = 256
+# Multiplications of one search over all rows; wide dictionaries get fewer rows.
+_WORK = 10**12
+
+Steps = Float[Tensor, "rows steps"]
+
+
+@dataclass(frozen=True, eq=False)
+class Deltas:
+    """The rows to express."""
+
+    rows: Float[Tensor, "rows d"]
+    documents: Int[Tensor, " rows"]
+
+    @classmethod
+    def sampled(cls, held_out: HeldOut, most: int, seed: int) -> Deltas:
+        """At most `most` rows, shared out over the documents."""
+        documents = held_out.documents
+        if len(documents) <= most:
+            return cls(held_out.delta, documents)
+        kept = shared_out(documents.cpu(), most, generator(seed, "pursuit rows"))
+        return cls(held_out.delta[kept.to(held_out.delta.device)], documents[kept])
+
+    def relative(self, residuals: Float[Tensor, " rows"]) -> Errors:
+        """Residual norms beside the rows' norms."""
+        return Errors(self.rows.norm(dim=-1).to(residuals), residuals, self.documents)
+
+    def centred(self, residuals: Float[Tensor, " rows"]) -> Errors:
+        """Residual norms beside the rows' distances from their mean."""
+        distances = (self.rows - self.rows.mean(dim=0)).norm(dim=-1)
+        return Errors(distances.to(residuals), residuals, self.documents)
+
+
+def pursuit_estimates(
+    base: Dictionary,
+    learned: Dictionary,
+    held_out: HeldOut,
+    mean: Float[Tensor, " d"],
+    covariance: Float[Tensor, "d d"],
+    place: Place,
+    seed: int = 0,
+    repeats: int = NULL_REPEATS,
+) -> list[Estimate]:
+    """Errors of k-sparse pursuit and of k principal components, and each encoder's gap to pursuit.
+
+    k is the delta dictionary's mean L0 on the deltas, rounded, and the base dictionary's where it
+    differs: 1 to 128, never more than latents or dimensions; `place.setting` says it. Dictionaries
+    are "base", "delta" and "PCA". Dead latents' directions take part.
+
+    At most 1,024 rows are used, down to 256 for wide dictionaries, the same ones for values and
+    chance levels; rows of every document while there are enough.
+
+    Args:
+        base: the base dictionary G.
+        learned: the delta dictionary D.
+        mean: mean of the probe deltas, which the components start from.
+        covariance: of the probe deltas; gives the components and the covariance-matched null.
+        repeats: draws of each null, 2 or more.
+
+    Raises:
+        InputError: widths that differ, no rows, or fewer than two draws.
+    """
+    _check(base, learned, held_out, covariance, repeats)
+    deltas = Deltas.sampled(held_out, MOST_ROWS, seed)
+    active = {"base": _active(base, deltas.rows), "delta": _active(learned, deltas.rows)}
+    sizes = sorted(set(active.values()))
+    most = _rows_within(_WORK, max(base.n_latents, learned.n_latents) * base.d_model * sizes[-1])
+    deltas = Deltas.sampled(held_out, most, seed)
+    given = learned.decoder_bias
+    drawn: dict[int, dict[str, list[Steps]]] = {}
+    found: list[Estimate] = []
+    for name, dictionary in (("base", base), ("delta", learned)):
+        n, here = dictionary.n_latents, replace(place, dictionary=name)
+        if n not in drawn:
+            drawn[n] = _random_steps(deltas, n, covariance, given, sizes[-1], seed, repeats)
+        steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
+        nulls = {**drawn[n], "delta dictionary's bias alone": [steps[:, :1].expand_as(steps)]}
+        for k in sizes:
+            found += _error_estimates("pursuit", deltas, steps, nulls, k, here, seed)
+        k = active[name]
+        found.append(_gap(dictionary, deltas, steps[:, k], given, k, here, seed, repeats))
+    return found + pca_estimates(deltas, mean, covariance, sizes, place, seed, repeats)
+
+
+def pca_estimates(
+    deltas: Deltas,
+    mean: Float[Tensor, " d"],
+    covariance: Float[Tensor, "d d"],
+    sizes: Sequence[int],
+    place: Place,
+    seed: int = 0,
+    repeats: int = NULL_REPEATS,
+) -> list[Estimate]:
+    """Errors of x̂ = mean + (x − mean) projected on k principal components of other rows.
+
+    Args:
+        mean, covariance: of the rows the components are fitted on, not of these.
+        sizes: every k, 1 to the width of the rows.
+    """
+    most, d = max(sizes), deltas.rows.shape[1]
+    mean = mean.to(deltas.rows)
+    steps = subspace_residuals(deltas.rows, mean, principal_components(covariance, most))
+    draws = [generator(seed, "random subspace", repeat) for repeat in range(repeats)]
+    nulls = {
+        "random subspace": [
+            subspace_residuals(deltas.rows, mean, random_subspace(d, most, r).to(mean))
+            for r in draws
+        ],
+        "mean of the training deltas": [steps[:, :1].expand_as(steps)],
+    }
+    here = replace(place, dictionary="PCA")
+    return [
+        estimate
+        for k in sizes
+        for estimate in _error_estimates("pca", deltas, steps, nulls, k, here, seed)
+    ]
+
+
+def _check(
+    base: Dictionary,
+    learned: Dictionary,
+    held_out: HeldOut,
+    covariance: Float[Tensor, "d d"],
+    repeats: int,
+) -> None:
+    widths = (base.d_model, learned.d_model, held_out.delta.shape[1], *covariance.shape)
+    if len(set(widths)) > 1:
+        raise InputError(
+            f"pursuit: base dictionary, delta dictionary, rows and covariance are {widths} wide; "
+            "take all four from the same site"
+        )
+    if not len(held_out):
+        raise InputError("pursuit: there are no held-out rows; add held-out texts")
+    if repeats < 2:
+        raise InputError(f"{repeats} draws of a null have no spread; ask for 2 or more")
+
+
+def _active(dictionary: Dictionary, rows: Float[Tensor, "rows d"]) -> int:
+    """Mean L0, rounded, within what pursuit is asked for."""
+    mean = firing(dictionary, rows).per_row.double().mean().item()
+    return min(max(round(mean), 1), MOST_ACTIVE, dictionary.n_latents, dictionary.d_model)
+
+
+def _rows_within(work: int, work_a_row: int) -> int:
+    return max(FEWEST_ROWS, min(MOST_ROWS, work // work_a_row))
+
+
+def _random_steps(
+    deltas: Deltas,
+    n: int,
+    covariance: Float[Tensor, "d d"],
+    given: Float[Tensor, " d"],
+    k: int,
+    seed: int,
+    repeats: int,
+) -> dict[str, list[Steps]]:
+    """Residual norms after 0 … k choices among n random directions, each null's draws."""
+    root = covariance_root(covariance)
+    draws: dict[str, Callable[[torch.Generator], Tensor]] = {
+        "covariance-matched": lambda random: directions_from_root(n, root, random),
+        "isotropic": lambda random: isotropic(n, len(root), random),
+    }
+    return {
+        null: [
+            pursue(
+                deltas.rows, draw(generator(seed, "pursuit", null, i)).to(given), k, given
+            ).residuals
+            for i in range(repeats)
+        ]
+        for null, draw in draws.items()
+    }
+
+
+def _error_estimates(
+    family: str,
+    deltas: Deltas,
+    steps: Steps,
+    nulls: dict[str, list[Steps]],
+    k: int,
+    place: Place,
+    seed: int,
+) -> Iterator[Estimate]:
+    """Relative error and FVU after k choices."""
+    place = replace(place, setting=f"k={k}")
+    keys = {
+        "pursuit": ("pursuit.relative_error", "pursuit.fvu"),
+        "pca": ("pca.relative_error", "pca.fvu"),
+    }[family]
+    error, left = deltas.relative(steps[:, k]), deltas.centred(steps[:, k])
+    low, high = left.frobenius_interval(generator(seed, keys[1], place))
+    readings: list[tuple[str, float, tuple[float, float], str, Callable[[Tensor], float]]] = [
+        (
+            keys[0],
+            error.mean,
+            error.mean_interval(generator(seed, keys[0], place)),
+            "ratio",
+            lambda residuals: deltas.relative(residuals).mean,
+        ),
+        (
+            keys[1],
+            left.frobenius**2,
+            (low**2, high**2),
+            "share",
+            lambda residuals: deltas.centred(residuals).frobenius ** 2,
+        ),
+    ]
+    for measure, value, interval, unit, read in readings:
+        chances = tuple(
+            _chance(null, [read(drawn[:, k]) for drawn in draws]) for null, draws in nulls.items()
+        )
+        yield Estimate(measure, value, interval, len(steps), unit, chances, place)
+
+
+def _gap(
+    dictionary: Dictionary,
+    deltas: Deltas,
+    residuals: Float[Tensor, " rows"],
+    given: Float[Tensor, " d"],
+    k: int,
+    place: Place,
+    seed: int,
+    repeats: int,
+) -> Estimate:
+    """The encoder's relative error less that of pursuit with as many of its directions."""
+    place = replace(place, setting=f"k={k}")
+    differences = _excess(dictionary, deltas, residuals)
+    drawn = []
+    for repeat in range(repeats):
+        random = generator(seed, "pursuit gap", repeat)
+        picked = torch.randint(len(deltas.rows), (GAP_ROWS,), generator=random)
+        rows = norm_matched(deltas.rows[picked], random)
+        noise = Deltas(rows, torch.arange(len(rows)))
+        steps = pursue(rows, dictionary.directions, k, given).residuals
+        drawn.append(_excess(dictionary, noise, steps[:, k]).mean().item())
+    return Estimate(
+        "pursuit.gap",
+        differences.mean().item(),
+        bootstrap_ratio(
+            *by_document(differences, deltas.documents), generator(seed, "pursuit.gap", place)
+        ),
+        len(differences),
+        "ratio",
+        (_chance("norm-matched random", drawn, lowest=-1.0),),
+        place,
+    )
+
+
+def _excess(
+    dictionary: Dictionary, deltas: Deltas, residuals: Float[Tensor, " rows"]
+) -> Float[Tensor, " rows"]:
+    """Relative error of the dictionary itself less that of `residuals`, row by row."""
+    own = errors(dictionary, deltas.rows, deltas.documents).relative.double()
+    return own - deltas.relative(residuals).relative.to(own)
+
+
+def _chance(null: str, values: list[float], lowest: float = 0.0) -> Chance:
+    if len(values) == 1:
+        return Chance.exact(null, values[0])
+    low, high = within(prediction_interval(values), lowest, float("inf"))
+    return Chance(null, sum(values) / len(values), low, high)

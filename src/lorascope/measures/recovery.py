@@ -1,0 +1,276 @@
+"""Functional recovery: how much of an adapter's effect returns through one site.
+
+1. `splice` runs the base over a survey's windows with something added to its stream at a site: the
+   exact delta, a dictionary's reconstruction of it, and controls that know less of it.
+2. `recovery_estimates` says which share of the adapter's change in loss and in KL returned.
+
+Special tokens and attention sinks keep the base's stream, as capture leaves them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lorascope.activations.batch import delta
+from lorascope.activations.shards import BASE
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.geometry.chance import norm_matched, random_rotation
+from lorascope.measures.intervals import Interval, bootstrap_ratio, prediction_interval
+from lorascope.measures.outputs import Outcome, Scored, Survey, run, scored_batches
+from lorascope.measures.rows import chunks
+from lorascope.models.adapted import AdaptedModel
+from lorascope.models.sites import Site, parse_site
+from lorascope.randomness import generator
+
+NULL_REPEATS = 3
+RECONSTRUCTION = "reconstruction"
+EXACT = "exact delta"
+Rows = Float[Tensor, "rows d"]
+# What is added to the base's stream, from the deltas of a batch's rows and their documents; the
+# last argument counts batches, so that each draws anew.
+Addition = Callable[[Rows, Int[Tensor, " rows"], int], Rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Spliced:
+    """Outcomes of the base with something added at a site.
+
+    Attributes:
+        survey: the two faces on the same windows.
+        exact: {site: with the exact delta}.
+        controls: {site: {control: its draws}}, the same for every dictionary.
+        dictionaries: {place: {"reconstruction" or a control of this dictionary: its draws}}.
+    """
+
+    survey: Survey
+    exact: dict[str, Outcome]
+    controls: dict[str, dict[str, list[Outcome]]]
+    dictionaries: dict[Place, dict[str, list[Outcome]]]
+
+
+@torch.no_grad()
+def splice(
+    model: AdaptedModel,
+    found: Survey,
+    dictionaries: Mapping[Place, Dictionary],
+    means: Mapping[str, Float[Tensor, " d"]],
+    *,
+    seed: int = 0,
+    repeats: int = NULL_REPEATS,
+) -> Spliced:
+    """Run the base with each addition at each site of the survey, all in the same batches.
+
+    Args:
+        dictionaries: by place; its site says where the dictionary's reconstruction goes.
+        means: {site: mean of the training deltas}, a control.
+        repeats: draws of each random control, at least 2.
+
+    Raises:
+        InputError: the adapter's outputs equal the base's within numeric noise.
+    """
+    found.require_effect()
+    count = len(found.tokens)
+    exact = {site.name: Outcome.empty(count) for site in found.pool}
+    additions: dict[Site, list[tuple[Outcome, Addition]]] = {site: [] for site in found.pool}
+    turns = [
+        random_rotation(model.d_model, generator(seed, "rotated", draw)) for draw in range(repeats)
+    ]
+    controls = {
+        site.name: _outcomes(_controls(found, site, means[site.name], seed, repeats), count, listed)
+        for site, listed in additions.items()
+    }
+    written = {
+        place: _outcomes(_of_dictionary(each, turns), count, additions[parse_site(place.site)])
+        for place, each in dictionaries.items()
+    }
+    for number, (batch, where) in enumerate(
+        scored_batches(model, found.windows, found.responses, found.settings)
+    ):
+        base = run(model, BASE, list(found.pool), batch, where)
+        adapted = run(model, found.adapter, list(found.pool), batch, where)
+        reference = where.log_probabilities(adapted.logits)
+        rows = spliced_rows(where, base.streams, found.limits)
+        owners = batch.documents[:, None].expand_as(batch.ids)[rows]
+        for site, listed in additions.items():
+            own, other = base.streams[site], adapted.streams[site]
+            other, chosen = other.to(own.device), rows.to(own.device)
+            # The adapted stream itself: base + delta is off by a rounding.
+            whole = torch.where(chosen[..., None], other, own)
+            log_p = where.log_probabilities(base.resume(site, whole))
+            exact[site.name].add(where, reference, log_p)
+            deltas = delta(other[chosen], own[chosen])
+            for outcome, addition in listed:
+                stream = own.clone()
+                added = addition(deltas, owners, number).to(own.device)
+                stream[chosen] = (own[chosen].float() + added).to(own.dtype)
+                log_p = where.log_probabilities(base.resume(site, stream))
+                outcome.add(where, reference, log_p)
+    return Spliced(found, exact, controls, written)
+
+
+def spliced_rows(
+    where: Scored, base: Mapping[Site, Float[Tensor, "batch seq d"]], limits: Mapping[Site, float]
+) -> Bool[Tensor, "batch seq"]:
+    """Kept tokens that are attention sinks at none of the sites."""
+    rows = where.kept.clone()
+    for site, stream in base.items():
+        if site in limits:
+            rows &= (stream.float().norm(dim=-1) <= limits[site]).cpu()
+    return rows
+
+
+def recovery_estimates(found: Spliced, place: Place, seed: int = 0) -> list[Estimate]:
+    """Share of the adapter's change of loss and of KL that each addition brings back.
+
+    Loss: Σ (L_base − L_spliced) / Σ (L_base − L_adapted). KL: 1 − Σ KL(adapted ‖ spliced) /
+    Σ KL(adapted ‖ base). Sums over scored tokens. 1 is the adapted model, 0 the base; what is
+    worse than the base is below 0. The exact delta is the ceiling at its site, and below 1 where
+    the adapter changes later blocks too.
+
+    Loss is left out where the interval of the adapter's change of loss holds 0: a share of what
+    may be nothing is no number.
+
+    Args:
+        place: the adapter and its rank.
+    """
+    estimates: list[Estimate] = []
+    for measure in _measures(found.survey, seed):
+        for site, outcome in found.exact.items():
+            here = replace(place, site=site, dictionary=EXACT)
+            draws = {EXACT: [outcome], **found.controls[site]}
+            estimates.append(_estimate(measure, found.survey, EXACT, draws, here, seed))
+        for here, own in found.dictionaries.items():
+            draws = {**own, **found.controls[here.site]}
+            estimates.append(_estimate(measure, found.survey, RECONSTRUCTION, draws, here, seed))
+    return estimates
+
+
+def _measures(found: Survey, seed: int) -> list[str]:
+    random = generator(seed, "change of loss", found.adapter)
+    low, high = bootstrap_ratio(found.adapted.loss - found.base.loss, found.tokens, random)
+    resolved = low > 0 or high < 0
+    return ["recovery.loss", "recovery.kl"] if resolved else ["recovery.kl"]
+
+
+def _estimate(
+    measure: str,
+    found: Survey,
+    name: str,
+    draws: Mapping[str, Sequence[Outcome]],
+    place: Place,
+    seed: int,
+) -> Estimate:
+    random = generator(seed, measure, place)
+    value, interval = _recovered(measure, found, draws[name][0], random)
+    chances = [Chance.exact("nothing", 0.0)]
+    for control, outcomes in draws.items():
+        if control != name:
+            chances.append(_chance(measure, found, control, outcomes, random))
+    chances.sort(key=lambda chance: chance.high, reverse=True)
+    total = int(found.tokens.sum())
+    return Estimate(measure, value, interval, total, "share", tuple(chances), place)
+
+
+def _recovered(
+    measure: str, found: Survey, outcome: Outcome, random: torch.Generator
+) -> tuple[float, Interval]:
+    """The share, and its interval over documents."""
+    if measure == "recovery.loss":
+        part, whole = found.base.loss - outcome.loss, found.base.loss - found.adapted.loss
+    else:
+        part, whole = found.base.kl - outcome.kl, found.base.kl
+    return float(part.sum() / whole.sum()), bootstrap_ratio(part, whole, random)
+
+
+def _chance(
+    measure: str,
+    found: Survey,
+    control: str,
+    outcomes: Sequence[Outcome],
+    random: torch.Generator,
+) -> Chance:
+    """Level: the mean of the draws. Interval: the wider of documents resampled and draws."""
+    each = [_recovered(measure, found, outcome, random) for outcome in outcomes]
+    levels = [value for value, _ in each]
+    bounds = [interval for _, interval in each]
+    if len(levels) > 1:
+        bounds.append(prediction_interval(levels))
+    level = sum(levels) / len(levels)
+    known = [(low, high) for low, high in bounds if low <= high] or [(level, level)]
+    return Chance(control, level, min(low for low, _ in known), max(high for _, high in known))
+
+
+def _outcomes(
+    named: Mapping[str, Sequence[Addition]],
+    documents: int,
+    into: list[tuple[Outcome, Addition]],
+) -> dict[str, list[Outcome]]:
+    """An empty outcome for every addition, put beside it into the list of its site."""
+    made: dict[str, list[Outcome]] = {}
+    for name, each in named.items():
+        made[name] = [Outcome.empty(documents) for _ in each]
+        into.extend(zip(made[name], each, strict=True))
+    return made
+
+
+def _controls(
+    found: Survey, site: Site, mean: Float[Tensor, " d"], seed: int, repeats: int
+) -> dict[str, list[Addition]]:
+    """What knows of the deltas their mean, their norms, or their values but not their place."""
+
+    def norms_only(draw: int, deltas: Rows, _: Tensor, batch: int) -> Rows:
+        return norm_matched(deltas, generator(seed, "norm-matched", site, draw, batch))
+
+    def elsewhere(draw: int, deltas: Rows, documents: Tensor, batch: int) -> Rows:
+        random = generator(seed, "other documents", site, draw, batch)
+        return of_other_documents(*found.pool[site], documents, random).to(deltas)
+
+    known: dict[str, list[Addition]] = {
+        "mean of the training deltas": [lambda deltas, *_: mean.to(deltas).expand_as(deltas)],
+        "norm-matched random": [partial(norms_only, draw) for draw in range(repeats)],
+    }
+    if len(found.pool[site][1].unique()) > 1:
+        known["deltas of other documents"] = [partial(elsewhere, draw) for draw in range(repeats)]
+    return known
+
+
+def of_other_documents(
+    pool: Rows,
+    owners: Int[Tensor, " rows"],
+    documents: Int[Tensor, " wanted"],
+    random: torch.Generator,
+) -> Float[Tensor, "wanted d"]:
+    """For each document, a row of the pool that belongs to another; `owners` stand in order."""
+    begin = torch.searchsorted(owners, documents)
+    length = torch.searchsorted(owners, documents, right=True) - begin
+    picks = (torch.rand(len(documents), generator=random) * (len(owners) - length)).long()
+    return pool[picks + length * (picks >= begin)]
+
+
+def _of_dictionary(
+    dictionary: Dictionary, turns: Sequence[Float[Tensor, "d d"]]
+) -> dict[str, list[Addition]]:
+    """The reconstruction, the decoder bias alone, and the dictionary under random rotations."""
+
+    def rebuilt(deltas: Rows) -> Rows:
+        here = dictionary.decoder_bias.device
+        return torch.cat([dictionary(chunk) for chunk in chunks(deltas.to(here))])
+
+    def rotated(turn: Tensor, deltas: Rows) -> Rows:
+        # What the rotated dictionary says of x is what this one says of x turned back.
+        there = turn.to(deltas)
+        return rebuilt(deltas @ there.T).to(deltas) @ there
+
+    bias = dictionary.decoder_bias
+    return {
+        RECONSTRUCTION: [lambda deltas, *_: rebuilt(deltas)],
+        "decoder bias alone": [lambda deltas, *_: bias.to(deltas).expand_as(deltas)],
+        "rotated": [lambda deltas, *_, turn=turn: rotated(turn, deltas) for turn in turns],
+    }

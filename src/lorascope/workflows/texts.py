@@ -1,0 +1,35 @@
+"""The texts of a study, as its settings ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from lorascope.activations.categories import equal_numbers
+from lorascope.activations.splits import Split, apart, split
+from lorascope.activations.text import read_documents
+from lorascope.workflows.study import Texts
+
+
+def read_split(texts: Texts, seen: Collection[str], seed: int) -> Split:
+    """Documents to train dictionaries on and to measure on.
+
+    Args:
+        seen: digests of documents the adapters were trained on.
+
+    Raises:
+        InputError: a source cannot be read, or has too few documents of a kind.
+    """
+    documents = read_documents(texts.sources, texts.documents)
+    if texts.measure_on:
+        measured = read_documents(texts.measure_on)
+        parts = apart(documents, measured, seen, seed, keep_seen=texts.keep_seen)
+    else:
+        parts = split(documents, texts.held_out, seen, seed, keep_seen=texts.keep_seen)
+    if texts.balance is None:
+        return parts
+    kinds = texts.balance.categories
+    probe = equal_numbers(parts.probe, kinds, texts.balance.probe, "to train on")
+    held_out = equal_numbers(parts.held_out, kinds, texts.balance.held_out, "to measure on")
+    overlap = sum(d.digest in seen for d in probe)
+    return replace(parts, probe=probe, held_out=held_out, overlap=overlap)
