@@ -18,7 +18,8 @@ from lorascope import cli, report
 from lorascope.workflows import plan as plan_module
 from lorascope.workflows.demo import demo_study
 
-COMMANDS = ("demo", "audit", "plan", "train-adapter", "report")
+COMMANDS = ("demo", "audit", "plan", "train-adapter", "dictionary", "report")
+EMBEDDED = Path(__file__).parents[1] / "studies" / "embedded.yaml"
 SMALL = [
     "capture.context=64",
     "dictionaries.architecture.n_latents=64",
@@ -258,7 +259,7 @@ def test_what_is_no_input_error_is_not_hidden(lorascope, monkeypatch):
         (["audit", "--adapter", "r4"], "--adapter r4: expected name=path"),
         (["audit", "--adapter", "a=x", "--adapter", "a=y"], "the name a is given twice"),
         (["audit", "--dictionary", "layers.1"], "--dictionary layers.1: expected name=path"),
-        (["plan", STUDY, "--dictionary", "layers.9=x"], '"layers.9" is none of the sites'),
+        (["plan", str(EMBEDDED), "--dictionary", "layers.9=x"], '"layers.9" is none of the sites'),
         (["audit", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["train-adapter", "--ranks", "4,x"], "--ranks 4,x: expected whole numbers"),
         (["train-adapter", "--set", "rank=4"], 'unknown key "rank"'),
@@ -440,7 +441,7 @@ def test_default_run_folder_is_named_from_the_whole_study(
 ):
     monkeypatch.chdir(tmp_path)
     outs = []
-    monkeypatch.setattr(cli, "_audit", lambda study, out, quiet: outs.append(Path(out)))
+    monkeypatch.setattr(cli, "_audit", lambda study, out, quiet, redo: outs.append(Path(out)))
     for change in ("seed=0", "seed=1", "measures.repeats=4"):
         assert lorascope("audit", *options(change))[0] == 0
     assert len(set(outs)) == 3
