@@ -2,13 +2,15 @@
 
 Orthogonal matching pursuit with non-negative coefficients (Bruckstein, Elad & Zibulevsky 2008):
 
-1. of all directions not yet chosen, the one with the largest positive product with what is left
-   of the row joins the row's support;
+1. the direction with the largest positive product with what is left of the row joins the row's
+   support;
 2. all coefficients of the support are fitted anew: the exact non-negative least squares solution,
    in which directions chosen earlier may drop to zero and come back;
-3. what is left of the row is computed anew.
+3. what is left of the row is computed anew. No direction of the support has a positive product
+   with it, so none is chosen twice.
 
 Rows go through the steps together. Products with all directions are float32, the fits float64.
+Where bfloat16 is quicker it picks the candidates for step 1, and float32 decides among them.
 """
 
 from __future__ import annotations
@@ -16,15 +18,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import BFloat16, Bool, Float, Int
 from torch import Tensor
 
 from lorascope.geometry.cosine import unit_rows
-from lorascope.geometry.precision import double
+from lorascope.geometry.precision import bfloat16_pays, double
 
 # Bytes that one chunk's supports and products may take.
-_MEMORY = 64_000_000
-# A direction this close to a right angle with what is left, or rows this far explained, are done.
+_MEMORY = 128_000_000
+# Directions that bfloat16 leaves for float32 to decide among, and the width from which on it pays.
+_CANDIDATES = 8
+_WIDE = 512
+# A row is done where every direction is this close to a right angle with what is left of it, or
+# where this little is left. Far above rounding, so that fits stay well-conditioned.
 _LEAST_COSINE = 1e-3
 _EXPLAINED = 1e-6
 _ROUNDING = 1e-10
@@ -71,7 +77,9 @@ def pursue(
     norms = torch.where(norms > 0, norms, 1.0)
     unit, first = unit_rows(directions), unit_rows(given[None].to(directions))
     chunk = max(1, _MEMORY // (8 * (k + 1) * (d + k) + 4 * n))
-    parts = [_pursue(part, unit, first, k) for part in rows.split(chunk)]
+    worth_it = d >= _WIDE and n >= _CANDIDATES and bfloat16_pays(rows, unit)
+    rounded = unit.bfloat16() if worth_it else None
+    parts = [_pursue(part, unit, rounded, first, k) for part in rows.split(chunk)]
     support = torch.cat([support for support, _, _ in parts])
     fitted = torch.cat([fitted for _, fitted, _ in parts])
     residuals = torch.cat([residuals for _, _, residuals in parts])
@@ -82,6 +90,7 @@ def pursue(
 def _pursue(
     rows: Float[Tensor, "rows d"],
     directions: Float[Tensor, "n d"],
+    rounded: BFloat16[Tensor, "n d"] | None,
     first: Float[Tensor, "1 d"],
     k: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,19 +99,28 @@ def _pursue(
     fit.add(double(first).expand(len(rows), -1))
     enough = _EXPLAINED * double(rows).norm(dim=1)
     residuals = [fit.left.norm(dim=1)]
-    tried: list[Tensor] = []
     support = []
     for _ in range(k):
-        products = fit.left.to(directions) @ directions.T
-        if tried:
-            products.scatter_(1, torch.stack(tried, dim=1), -torch.inf)
-        best, index = products.max(dim=1)
-        tried.append(index)
+        best, index = _best(fit.left.to(directions), directions, rounded)
         useful = double(best) > torch.maximum(enough, _LEAST_COSINE * residuals[-1])
         fit.add(double(directions[index]) * useful[:, None])
         support.append(torch.where(useful.to(index.device), index, -1))
         residuals.append(fit.left.norm(dim=1))
     return torch.stack(support, dim=1), fit.coefficients, torch.stack(residuals, dim=1)
+
+
+def _best(
+    left: Float[Tensor, "rows d"],
+    directions: Float[Tensor, "n d"],
+    rounded: BFloat16[Tensor, "n d"] | None,
+) -> tuple[Float[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """The largest product of each row with a direction, and which that is."""
+    if rounded is None:
+        best, index = (left @ directions.T).max(dim=1)
+        return best, index
+    candidates = (left.bfloat16() @ rounded.T).topk(_CANDIDATES, dim=1, sorted=False).indices
+    best, place = torch.linalg.vecdot(directions[candidates], left[:, None]).max(dim=1)
+    return best, candidates.gather(1, place[:, None]).squeeze(1)
 
 
 class _Fit:

@@ -21,8 +21,8 @@ _PCA = (
     "probe deltas, evaluated on held-out tokens; k as for pursuit"
 )
 _PCA_NULLS = "random subspace of k dimensions through m; mean of the training deltas (k = 0)"
-_RELATIVE = "mean over held-out tokens of ‖h_Δ − x̂‖₂ / ‖h_Δ‖₂"
-_FVU = "Σ‖h_Δ − x̂‖² / Σ‖h_Δ − h̄_Δ‖² over held-out tokens, h̄_Δ their mean"
+_RELATIVE = "mean over held-out tokens (at most 1,024) of ‖h_Δ − x̂‖₂ / ‖h_Δ‖₂"
+_FVU = "Σ‖h_Δ − x̂‖² / Σ‖h_Δ − h̄_Δ‖² over the same tokens as the relative error, h̄_Δ their mean"
 _DOCUMENTS = "bootstrap over documents"
 
 DEFINITIONS: dict[str, Definition] = {

@@ -43,6 +43,10 @@ GAP_ROWS = 256
 # Multiplications of one search over all rows; wide dictionaries get fewer rows.
 _WORK = 10**12
 
+# Relative error and FVU.
+PURSUIT = ("pursuit.relative_error", "pursuit.fvu")
+PCA = ("pca.relative_error", "pca.fvu")
+
 Steps = Float[Tensor, "rows steps"]
 
 
@@ -117,7 +121,7 @@ def pursuit_estimates(
         steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
         nulls = {**drawn[n], "delta dictionary's bias alone": [steps[:, :1].expand_as(steps)]}
         for k in sizes:
-            found += _error_estimates("pursuit", deltas, steps, nulls, k, here, seed)
+            found += _error_estimates(PURSUIT, deltas, steps, nulls, k, here, seed)
         k = active[name]
         found.append(_gap(dictionary, deltas, steps[:, k], given, k, here, seed, repeats))
     return found + pca_estimates(deltas, mean, covariance, sizes, place, seed, repeats)
@@ -153,7 +157,7 @@ def pca_estimates(
     return [
         estimate
         for k in sizes
-        for estimate in _error_estimates("pca", deltas, steps, nulls, k, here, seed)
+        for estimate in _error_estimates(PCA, deltas, steps, nulls, k, here, seed)
     ]
 
 
@@ -213,7 +217,7 @@ def _random_steps(
 
 
 def _error_estimates(
-    family: str,
+    measures: tuple[str, str],
     deltas: Deltas,
     steps: Steps,
     nulls: dict[str, list[Steps]],
@@ -221,35 +225,40 @@ def _error_estimates(
     place: Place,
     seed: int,
 ) -> Iterator[Estimate]:
-    """Relative error and FVU after k choices."""
+    """Relative error and FVU, the two `measures`, after k choices."""
     place = replace(place, setting=f"k={k}")
-    keys = {
-        "pursuit": ("pursuit.relative_error", "pursuit.fvu"),
-        "pca": ("pca.relative_error", "pca.fvu"),
-    }[family]
     error, left = deltas.relative(steps[:, k]), deltas.centred(steps[:, k])
-    low, high = left.frobenius_interval(generator(seed, keys[1], place))
-    readings: list[tuple[str, float, tuple[float, float], str, Callable[[Tensor], float]]] = [
-        (
-            keys[0],
-            error.mean,
-            error.mean_interval(generator(seed, keys[0], place)),
-            "ratio",
-            lambda residuals: deltas.relative(residuals).mean,
-        ),
-        (
-            keys[1],
-            left.frobenius**2,
-            (low**2, high**2),
-            "share",
-            lambda residuals: deltas.centred(residuals).frobenius ** 2,
-        ),
-    ]
-    for measure, value, interval, unit, read in readings:
-        chances = tuple(
-            _chance(null, [read(drawn[:, k]) for drawn in draws]) for null, draws in nulls.items()
-        )
-        yield Estimate(measure, value, interval, len(steps), unit, chances, place)
+    yield Estimate(
+        measures[0],
+        error.mean,
+        error.mean_interval(generator(seed, measures[0], place)),
+        len(steps),
+        "ratio",
+        _chances(nulls, k, lambda residuals: deltas.relative(residuals).mean),
+        place,
+    )
+    low, high = left.frobenius_interval(generator(seed, measures[1], place))
+    yield Estimate(
+        measures[1],
+        left.frobenius**2,
+        (low**2, high**2),
+        len(steps),
+        "share",
+        _chances(nulls, k, lambda residuals: deltas.centred(residuals).frobenius ** 2),
+        place,
+    )
+
+
+def _chances(
+    nulls: dict[str, list[Steps]], k: int, read: Callable[[Float[Tensor, " rows"]], float]
+) -> tuple[Chance, ...]:
+    found = []
+    for null, draws in nulls.items():
+        values = [read(steps[:, k]) for steps in draws]
+        level = sum(values) / len(values)
+        bounds = prediction_interval(values) if len(values) > 1 else (level, level)
+        found.append(Chance(null, level, *within(bounds, 0.0, float("inf"))))
+    return tuple(found)
 
 
 def _gap(
@@ -281,7 +290,7 @@ def _gap(
         ),
         len(differences),
         "ratio",
-        (_chance("norm-matched random", drawn, lowest=-1.0),),
+        (Chance("norm-matched random", sum(drawn) / repeats, *prediction_interval(drawn)),),
         place,
     )
 
@@ -292,10 +301,3 @@ def _excess(
     """Relative error of the dictionary itself less that of `residuals`, row by row."""
     own = errors(dictionary, deltas.rows, deltas.documents).relative.double()
     return own - deltas.relative(residuals).relative.to(own)
-
-
-def _chance(null: str, values: list[float], lowest: float = 0.0) -> Chance:
-    if len(values) == 1:
-        return Chance.exact(null, values[0])
-    low, high = within(prediction_interval(values), lowest, float("inf"))
-    return Chance(null, sum(values) / len(values), low, high)
