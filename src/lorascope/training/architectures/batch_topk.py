@@ -8,11 +8,10 @@ batches of the smallest activation kept, so that the dictionary is a JumpReLU on
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from lorascope.dictionaries.card import Card
@@ -27,20 +26,9 @@ _MARGIN = 0.7
 
 
 class BatchTopK(RevivedSettings):
-    """Settings of a BatchTopK dictionary.
-
-    Attributes:
-        k: latents active per row, on average.
-    """
+    """Settings of a BatchTopK dictionary; k latents a row are active on average."""
 
     architecture: Literal["batch_topk"] = "batch_topk"
-    k: int = Field(default=32, gt=0)
-
-    @model_validator(mode="after")
-    def _k_within_reach(self) -> Self:
-        if self.k >= self.n_latents:
-            raise ValueError(f"k {self.k} must be below n_latents {self.n_latents}")
-        return self
 
     def objective(self, start: Start, products: torch.dtype = torch.float32) -> BatchTopKObjective:
         return BatchTopKObjective(self, start, products)
@@ -56,7 +44,6 @@ class BatchTopKObjective(RevivedObjective):
         self, settings: BatchTopK, start: Start, products: torch.dtype = torch.float32
     ) -> None:
         super().__init__(settings, start, products)
-        self.k = settings.k
         self.register_buffer("smallest", torch.zeros((), device=start.bias.device))
         self.register_buffer("threshold", torch.zeros((), device=start.bias.device))
 

@@ -9,10 +9,11 @@ m dead latents, without a bias. A latent is dead once it has not fired for `dead
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from lorascope.training.architectures.objective import ArchitectureSettings, Maps, Objective, Start
@@ -22,17 +23,25 @@ LOOK_EVERY = 16
 
 
 class RevivedSettings(ArchitectureSettings):
-    """Settings of an architecture whose dead latents AuxK revives.
+    """Settings of an architecture that keeps k latents a row; AuxK revives those that die.
 
     Attributes:
+        k: latents active per row.
         aux: α; 0 switches AuxK off.
         k_aux: dead latents a row may use; by default half the stream's width.
         dead_after: rows without firing after which a latent counts as dead.
     """
 
+    k: int = Field(default=32, gt=0)
     aux: float = Field(default=1 / 32, ge=0)
     k_aux: int | None = Field(default=None, gt=0)
     dead_after: int = Field(default=65536, gt=0)
+
+    @model_validator(mode="after")
+    def _k_within_reach(self) -> Self:
+        if self.k >= self.n_latents:
+            raise ValueError(f"k {self.k} must be below n_latents {self.n_latents}")
+        return self
 
 
 class RevivedObjective(Objective):
@@ -49,7 +58,7 @@ class RevivedObjective(Objective):
     ) -> None:
         super().__init__(start, products)
         n, d = start.directions.shape
-        self.aux, self.dead_after = settings.aux, settings.dead_after
+        self.k, self.aux, self.dead_after = settings.k, settings.aux, settings.dead_after
         self.k_aux = settings.k_aux or max(1, d // 2)
         self.register_buffer("dead", torch.zeros(n, dtype=torch.bool, device=start.bias.device))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))

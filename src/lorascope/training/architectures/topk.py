@@ -7,11 +7,10 @@ with r = x − x̂ held fixed and r̂ what dead latents alone make of it (`reviv
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from lorascope.dictionaries.card import Card
@@ -23,20 +22,9 @@ from lorascope.training.architectures.selection import fixed, largest
 
 
 class TopK(RevivedSettings):
-    """Settings of a TopK dictionary.
-
-    Attributes:
-        k: latents active per row.
-    """
+    """Settings of a TopK dictionary."""
 
     architecture: Literal["topk"] = "topk"
-    k: int = Field(default=32, gt=0)
-
-    @model_validator(mode="after")
-    def _k_within_reach(self) -> Self:
-        if self.k >= self.n_latents:
-            raise ValueError(f"k {self.k} must be below n_latents {self.n_latents}")
-        return self
 
     def objective(self, start: Start, products: torch.dtype = torch.float32) -> TopKObjective:
         return TopKObjective(self, start, products)
@@ -44,10 +32,6 @@ class TopK(RevivedSettings):
 
 class TopKObjective(RevivedObjective):
     """Parameters and loss of a TopK dictionary."""
-
-    def __init__(self, settings: TopK, start: Start, products: torch.dtype = torch.float32) -> None:
-        super().__init__(settings, start, products)
-        self.k = settings.k
 
     def activate(self, pre: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
         values, columns = torch.relu(pre).topk(self.k, dim=1)
