@@ -420,14 +420,15 @@ def test_plan_prints_what_the_demo_costs(lorascope, refused, tmp_path, monkeypat
     steps = 2 * demo_study(quick=True).train.training.steps
     code, out, _ = lorascope("plan", study, "--out", tmp_path / "run")
     assert code == 0
-    lines = dict(line.strip().split("  ", 1) for line in out.strip().splitlines())
-    found = {what: much.strip() for what, much in lines.items()}
+    # Parts of a sum stand indented below it.
+    whole = [line.strip() for line in out.splitlines() if line[:2].strip()]
+    found = {what: much.strip() for what, much in (line.split("  ", 1) for line in whole)}
     assert found["adapters × sites"] == "2 × 2"
     assert found["adapter training"] == f"{steps} steps"
     assert found["dictionaries"].startswith("16 of ")
     assert "held out" in found["tokens"]
     assert found["disk"].endswith("MB")
-    assert found["memory"].endswith("B")
+    assert "B, in " in found["memory"]
     assert "floating-point operations" in found["arithmetic"]
     assert not (tmp_path / "run").exists()
     monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))

@@ -46,6 +46,7 @@ OTHERS = {
     "seen": ["given"],
     "start": "isotropic",
     "bias": "median",
+    "balance": {"categories": ["a"], "probe": 1, "held_out": 1},
 }
 # fields with a single possible value
 FIXED = {"architecture.architecture"}
@@ -78,7 +79,7 @@ def changed(value, key):
     if isinstance(value, str):
         return value + "x"
     if isinstance(value, list):
-        return [*value, value[-1] + 1 if isinstance(value[-1], int) else "given"]
+        return [*value, value[-1] + 1 if value and isinstance(value[-1], int) else "given"]
     assert value is None, f"say in OTHERS what else {key} may be"
     return "given"
 

@@ -1,12 +1,25 @@
 """A LoRA update read as factors is the update PEFT applies."""
 
+import shutil
+
 import pytest
 import torch
 from peft import PeftModel
 
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
-from lorascope.models.updates import LoraUpdate, lora_updates
+from lorascope.models.hooks import capture
+from lorascope.models.sites import Site, block_list
+from lorascope.models.updates import (
+    DenseUpdate,
+    LoraUpdate,
+    base_weight,
+    lora_updates,
+    stream_gain,
+    updated_modules,
+    weight_update,
+    within_block,
+)
 
 CASES = {
     "plain": ("llama", {"target_modules": ["q_proj", "down_proj"]}),
@@ -21,6 +34,11 @@ CASES = {
     ),
     "conv1d": ("gpt2", {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
     "embedding": ("llama", {"target_modules": ["embed_tokens"]}),
+}
+DORA = {
+    "dora": ("llama", {"target_modules": ["q_proj", "down_proj"]}),
+    "dora_conv1d": ("gpt2", {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
+    "dora_embedding": ("llama", {"target_modules": ["embed_tokens"]}),
 }
 
 
@@ -93,3 +111,135 @@ def test_updates_without_factors_are_refused(tiny_checkpoint, save_adapter, tmp_
     model = load(str(tiny_checkpoint("gpt2")), {"b": str(folder)}, device="cpu")
     with pytest.raises(InputError, match=r"is not scale · B · A"):
         lora_updates(model, "b")
+
+
+@pytest.mark.parametrize("case", [*CASES, *DORA])
+def test_any_update_is_what_merging_adds(tiny_model, tiny_checkpoint, save_adapter, tmp_path, case):
+    architecture, fields = (CASES | DORA)[case]
+    fields = {**fields, "use_dora": case in DORA}
+    folder = save_adapter(tmp_path / "a", architecture, **fields)
+    model = load(str(tiny_checkpoint(architecture)), {"a": str(folder)}, device="cpu")
+    merged = PeftModel.from_pretrained(tiny_model(architecture), folder).merge_and_unload()
+    bare, modules = tiny_model(architecture), updated_modules(model, "a")
+    assert modules == [
+        path
+        for path, m in bare.named_modules()
+        if isinstance(getattr(m, "weight", None), torch.Tensor)
+        and path != "lm_head"  # tied to the embedding in GPT-2
+        and not torch.equal(m.weight, merged.get_submodule(path).weight)
+    ]
+    turned = "conv1d" in case or "embedding" in case
+    for path in modules:
+        before = bare.get_submodule(path).weight
+        difference = merged.get_submodule(path).weight - before
+        update = weight_update(model, "a", path)
+        assert isinstance(update, DenseUpdate if case in DORA else LoraUpdate)
+        assert torch.allclose(update.dense(), difference.T if turned else difference, atol=1e-5)
+        assert torch.equal(base_weight(model, path), before.T if turned else before)
+        assert update.norm() == pytest.approx(difference.norm().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_update_of_a_full_fine_tune(
+    tiny_model, tiny_checkpoint, save_adapter, tmp_path, architecture
+):
+    paths = {
+        "llama": ("model.layers.1.self_attn.v_proj", "model.embed_tokens"),
+        "gpt2": ("transformer.h.1.attn.c_attn", "transformer.wte"),
+    }
+    tuned = tiny_model(architecture)
+    for path in paths[architecture]:
+        weight = tuned.get_submodule(path).weight
+        weight.data[1, 2] += 3.0
+    shutil.copytree(tiny_checkpoint(architecture), tmp_path / "full")
+    tuned.save_pretrained(tmp_path / "full")
+    targets = [path.rsplit(".", 1)[-1] for path in paths[architecture][:1]]
+    lora = save_adapter(tmp_path / "a", architecture, target_modules=targets)
+    faces = {"a": str(lora), "full": str(tmp_path / "full")}
+    model = load(str(tiny_checkpoint(architecture)), faces, device="cpu")
+    assert sorted(updated_modules(model, "full")) == sorted(paths[architecture])
+    for path, turned in zip(paths[architecture], (architecture == "gpt2", True), strict=True):
+        update = weight_update(model, "full", path)
+        assert update.rank == min(update.dense().shape)
+        wanted = torch.zeros_like(update.dense())
+        wanted[(2, 1) if turned else (1, 2)] = 3.0
+        assert torch.allclose(update.dense(), wanted, atol=1e-6)
+        assert update.norm() == pytest.approx(3.0)
+    assert model.current == "base"
+
+
+def test_places_and_refusals(tiny_checkpoint, save_adapter, tmp_path):
+    folder = save_adapter(tmp_path / "a", "gpt_neox", target_modules=["dense_4h_to_h"])
+    model = load(str(tiny_checkpoint("gpt_neox")), {"a": str(folder)}, device="cpu")
+    inside = "gpt_neox.layers.2.mlp.dense_4h_to_h"
+    assert within_block(model, inside) == (2, "mlp.dense_4h_to_h")
+    assert within_block(model, "gpt_neox.embed_in") is None
+    with pytest.raises(InputError, match=r"adds nothing to .*dense_h_to_4h.*Did you mean"):
+        weight_update(model, "a", "gpt_neox.layers.2.mlp.dense_h_to_4h")
+    with pytest.raises(InputError, match="no module"):
+        base_weight(model, "gpt_neox.layers.9.mlp")
+    with pytest.raises(InputError, match="no plain weight matrix"):
+        base_weight(model, "gpt_neox.layers.1.input_layernorm")
+
+
+WRITERS = {
+    "llama": ("self_attn.o_proj", "mlp.down_proj"),
+    "gpt2": ("attn.c_proj", "mlp.c_proj"),
+    "gpt_neox": ("attention.dense", "mlp.dense_4h_to_h"),
+    "gemma2": ("self_attn.o_proj", "mlp.down_proj"),
+    "qwen3": ("self_attn.o_proj", "mlp.down_proj"),
+}
+
+
+@pytest.mark.parametrize("architecture", WRITERS)
+def test_gain_is_how_an_output_reaches_the_stream(tiny_checkpoint, architecture):
+    model = load(str(tiny_checkpoint(architecture)), device="cpu")
+    with model.face("base") as module:
+        blocks = block_list(module)
+        prefix = next(path for path, m in module.named_modules() if m is blocks)
+        embedding = next(p for p, m in module.named_modules() if m is module.get_input_embeddings())
+        found = {path for path, _ in module.named_modules() if stream_gain(model, path) is not None}
+    inside = {f"{prefix}.{block}.{path}" for block in range(3) for path in WRITERS[architecture]}
+    assert found == inside | {embedding}
+    attention, mlp = (f"{prefix}.2.{path}" for path in WRITERS[architecture])
+    # Without the MLP's own output, what attention writes goes straight to the stream.
+    silent = module.get_submodule(mlp)
+    kept = [p.data for p in silent.parameters()]
+    assert _written(model, mlp)
+    for parameter in silent.parameters():
+        parameter.data = torch.zeros_like(parameter)
+    assert _written(model, attention)
+    for parameter, data in zip(silent.parameters(), kept, strict=True):
+        parameter.data = data
+
+
+def _written(model, path):
+    """Whether a small change of the module's output changes the stream by gain · change.
+
+    Where a norm stands between, up to the token's own factor, and to a multiple of what is there.
+    """
+    random = torch.Generator().manual_seed(0)
+    step, tokens = torch.randn(32, generator=random) * 1e-3, torch.arange(3, 9)[None]
+    seen = {}
+
+    def change(size):
+        def hook(layer, inputs, output):
+            seen["output"] = output
+            return output + size * step
+
+        with model.face("base") as module, torch.no_grad():
+            handle = module.get_submodule(path).register_forward_hook(hook)
+            site = Site(2)
+            with capture(module, [site]) as streams:
+                module(tokens)
+            handle.remove()
+            return streams[site][0, -1].double()
+
+    moved = (change(1.0) - change(-1.0)) / 2
+    gain = stream_gain(model, path).double()
+    directions = torch.stack([gain * step, gain * seen["output"][0, -1].double()], 1)
+    if not any("post_feedforward" in name for name, _ in model.module.named_modules()):
+        assert torch.equal(gain, torch.ones(32).double())
+        directions = directions[:, :1]
+    factors = torch.linalg.lstsq(directions, moved[:, None]).solution
+    return bool((directions @ factors - moved[:, None]).norm() < 1e-3 * moved.norm())

@@ -1,20 +1,27 @@
 """What a study costs, worked out by hand for a tiny one, and what is refused."""
 
+import importlib.util
 import math
 import shutil
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from lorascope.errors import InputError
+from lorascope.models.shapes import Shape
+from lorascope.training.architectures import BatchTopK, ReLU, TopK
+from lorascope.workflows import costs, sizes, speed
 from lorascope.workflows import plan as plan_module
+from lorascope.workflows.costs import Counts, Part
 from lorascope.workflows.plan import plan, refuse_what_cannot_fit
+from lorascope.workflows.sizes import Sizes
 from lorascope.workflows.study import AuditStudy
 
-D, LATENTS = 32, 64
+D, LATENTS, BLOCK, HEAD = 32, 64, 7744, 2048
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cost(study):
     return plan(study)
 
@@ -32,11 +39,158 @@ def test_numbers_of_the_tiny_study(cost, finished_run):
     assert 0 < cost.held_out_tokens <= held_out
     tokens = cost.probe_tokens + cost.held_out_tokens
     activations = tokens * (3 * D * 2 + 25)  # base and two adapters in bfloat16; token fields
-    dictionaries = 8 * 4 * (2 * D * LATENTS + D + LATENTS)
-    assert cost.disk == activations + dictionaries
+    # Eight dictionaries, and while two are trained the checkpoint of each with two moments.
+    dictionaries = (8 + 2 * 3) * 4 * (2 * D * LATENTS + D + LATENTS)
+    adapters = (2 + 4) * 4 * 1392  # ranks 2 and 4
+    assert cost.disk == activations + dictionaries + adapters
     texts = dict(cost.lines())
     assert texts["adapters × sites"] == "2 × 1"
     assert texts["dictionaries"].startswith("8 of ")
+    assert "estimated" not in "".join(texts.values())
+
+
+def test_arithmetic_of_the_tiny_study_by_hand(cost):
+    flops = {part.name: part.flops for part in cost.parts}
+    tokens = cost.probe_tokens + cost.held_out_tokens
+    # Base and two adapters through two of three blocks; through all and the head.
+    assert flops["capture"] == 2 * (2 * BLOCK) * tokens * 3
+    assert flops["gates"] == 2 * (3 * BLOCK + HEAD) * cost.held_out_tokens * 3
+    # Five products of two operations a row, in batches of 128.
+    assert flops["dictionary training"] == 10 * D * LATENTS * 128 * cost.dictionary_steps * 8
+    assert cost.flops == sum(flops.values())
+
+
+def test_adapter_training_by_hand(study, tiny_model):
+    shape = Shape.of(tiny_model("llama").config)
+    found = Sizes(0, 0, 0, 0, records=100, record_tokens=20.0, padded_tokens=30.0)
+    part = costs.adapter_training(study, shape, found, torch.float32, torch.bfloat16)
+    # 2 ranks × 5 steps × 8 records of 30 tokens, 4 operations a parameter; 30 % of 100 records
+    # of 20 tokens, measured once before and once after each rank, 2 operations a parameter.
+    assert part.flops == (3 * BLOCK + HEAD) * (4 * 2 * 5 * 8 * 30 + 2 * 3 * 0.3 * 100 * 20)
+    batch = 8 * 64  # records of at most 64 tokens
+    kept = 3 * (14 * D + 5 * 48 + 2 * 4 * 64) * 2
+    assert part.memory == 27360 * 4 + 4 * 4 * 4 * 1392 + batch * (kept + 3 * 64 * 4)
+
+
+def test_measures_by_hand(settings):
+    # Two adapters at one site whose base dictionary is brought, one seed, one dictionary pair each.
+    plain = settings(adapters={"a": "x", "b": "y"}, dictionaries={"seeds": [0]})
+    plain["dictionaries"]["base"] = {"layers.1": "somewhere"}
+    plain["measures"] = {"rows": 200, "repeats": 3}
+    counts = Counts(adapters=2, sites=1, deepest=2, trained=4, gaussian=2)
+    found = Sizes(0, probe_tokens=1000, held_out_tokens=500, held_out_documents=20)
+    part = costs.measures(AuditStudy.parse(plain, "test"), D, found, counts)
+    through = 4 * D * LATENTS * (8 * 200 + 3 * 5 * 200)
+    cosines = 2 * D * LATENTS * LATENTS * (1 + 4 * 3)
+    angles = (1 + 4 * 3) * (2 * D * D * LATENTS + 10 * D**3)
+    assert part.flops == 2 * (through + 12 * D * D * 200 + cosines + angles)
+
+
+@pytest.mark.parametrize(
+    ("made", "device", "expected"),
+    [
+        (ReLU(n_latents=1024), "cpu", 10 * D * 1024),
+        (TopK(n_latents=1024, k=64), "cpu", 2 * D * 1024 + 8 * D * 64),
+        (TopK(n_latents=1024, k=512), "cpu", 10 * D * 1024),
+        (BatchTopK(n_latents=1024, k=8), "cpu", 2 * D * 1024 + 8 * D * 8),
+        (BatchTopK(n_latents=1024, k=8), "cuda", 10 * D * 1024),
+    ],
+)
+def test_few_latents_cost_less_where_products_are_sparse(made, device, expected):
+    assert costs.operations_a_row(made, D, device)[0] == expected
+
+
+def test_time_from_speed_by_hand(cost, monkeypatch):
+    part = Part("x", flops=6e9, memory=0, dtype=torch.float32, reached=0.3, fixed=1.5)
+    assert part.seconds(1e10) == pytest.approx(1.5 + 2.0)
+    monkeypatch.setattr(plan_module, "product_speed", lambda device, dtype: 1e10)
+    seconds = cost.seconds()
+    (capture,) = (p for p in cost.parts if p.name == "capture")
+    assert seconds["capture"] == pytest.approx(capture.flops / (0.5 * 32 / 160 * 1e10))
+    # A thousandth of a second and a bit for each step of each of eight dictionaries.
+    assert seconds["dictionary training"] > 8 * cost.dictionary_steps * 0.0013
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_speed_is_of_this_device(dtype, monkeypatch):
+    monkeypatch.setattr(speed, "_SECONDS", 0.0)
+    speed.product_speed.cache_clear()
+    assert 1e8 < speed.product_speed("cpu", dtype) < 1e14
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5.04, "5 s"), (99, "99 s"), (150, "2.5 min"), (7200, "2 h"), (864000, "10 days")],
+)
+def test_times_as_people_say_them(seconds, text):
+    assert plan_module._time(seconds) == text
+
+
+def test_longest_of_a_batch_by_hand():
+    # Of two draws from 1, 2, 3 the larger is 1, 2, 3 in 1, 3, 5 of nine cases.
+    assert sizes._longest([1.0, 2.0, 3.0], 2) == pytest.approx((1 + 2 * 3 + 3 * 5) / 9)
+
+
+ALPACA = "tatsu-lab/alpaca"
+
+
+@pytest.mark.parametrize(
+    ("texts", "learned", "share", "probe", "held_out"),
+    [
+        ({"sources": [f"{ALPACA}:train[:1000]"]}, "train[2000:]", 0.5, 800, 200),
+        ({"sources": [f"{ALPACA}:train[:1000]"]}, "train[600:]", 0.5, 640, 160),
+        ({"sources": [f"{ALPACA}:train[:1000]"], "keep_seen": True}, "train[600:]", 1, 800, 120),
+        (
+            {"sources": [f"{ALPACA}:train[:1000]"], "measure_on": [f"{ALPACA}:train[900:1100]"]},
+            "train[2000:]",
+            1,
+            900,
+            200,
+        ),
+        ({"sources": [f"{ALPACA}:train[:1000]"], "documents": 500}, "train[2000:]", 1, 400, 100),
+        (
+            {
+                "sources": [ALPACA],
+                "balance": {"categories": ["coding", "factual"], "probe": 90, "held_out": 30},
+            },
+            "train[:9]",
+            1,
+            180,
+            60,
+        ),
+    ],
+)
+def test_estimates_by_hand(settings, texts, learned, share, probe, held_out):
+    train = {"records": [f"{ALPACA}:{learned}"], "share": share}
+    plain = settings(train=train)
+    plain["texts"] = texts
+    cost = plan(AuditStudy.parse(plain, "test"))
+    each = 540 / 4.4
+    assert cost.probe_tokens == pytest.approx(probe * each, abs=1)
+    assert cost.held_out_tokens == pytest.approx(held_out * each, abs=1)
+    assert cost.notes == (
+        f"{ALPACA} is not at hand: rows and mean length as published, 4.4 characters a token",
+    )
+
+
+def test_texts_at_hand_are_counted_even_for_a_model_that_is_not(settings):
+    plain = settings(adapters={"a": "x"}, model="EleutherAI/pythia-70m-deduped")
+    cost = plan(AuditStudy.parse(plain, "test"))
+    assert cost.documents == 120
+    assert cost.notes == (
+        "EleutherAI/pythia-70m-deduped is not at hand: its shape as published",
+        "4.4 characters a token",
+    )
+
+
+def test_a_run_takes_no_estimate(settings):
+    plain = settings(adapters={"a": "x"}, model="EleutherAI/pythia-70m-deduped")
+    with pytest.raises(InputError, match="its configuration cannot be read"):
+        plan(AuditStudy.parse(plain, "test"), estimates=False)
+    plain = settings(adapters={"a": "x"})
+    plain["texts"] = {"sources": [ALPACA]}
+    with pytest.raises(InputError, match="tatsu-lab/alpaca: neither a file here nor a dataset"):
+        plan(AuditStudy.parse(plain, "test"), estimates=False)
 
 
 def test_planned_disk_is_what_the_run_takes(cost, finished_run):
@@ -72,6 +226,15 @@ def test_disk_that_is_not_there_is_refused(cost, study, run, tmp_path, monkeypat
         refuse_what_cannot_fit(cost, run)
 
 
+def test_an_address_that_saelens_does_not_list_is_refused(settings):
+    if importlib.util.find_spec("sae_lens") is None:
+        pytest.skip("SAELens, whose list is read, is not installed")
+    address = "saelens:gemma-scope-2b-pt-res-canonical/layer_1/width_16k/canonica"
+    plain = settings(adapters={"a": "x"}, dictionaries={"base": {"layers.1": address}})
+    with pytest.raises(InputError, match=r'has no id .* Did you mean "layer_1.*canonical"'):
+        plan(AuditStudy.parse(plain, "test"))
+
+
 def test_memory_that_is_not_there_is_refused(cost, tmp_path, monkeypatch):
     monkeypatch.setattr(plan_module.os, "sysconf", lambda name: 1000)
     with pytest.raises(InputError, match=r"of memory and this machine has 1 MB; use a smaller"):
@@ -89,6 +252,12 @@ def test_memory_that_is_not_there_is_refused(cost, tmp_path, monkeypatch):
         ),
         ({"dictionaries": {"fitting": {"batch": 5000}}}, r"set dictionaries\.fitting\.batch="),
         ({"texts": {"documents": 20}, "dictionaries": {"fitting": {"batch": 8}}}, "10 documents"),
+        (
+            {"texts": {"sources": [f"{ALPACA}:train[:10"]}},
+            "expected one stretch of the 52,002 rows",
+        ),
+        ({"texts": {"sources": [f"{ALPACA}:test"]}}, "expected one stretch of the 52,002 rows"),
+        ({"texts": {"sources": ["some/dataset"]}}, "some/dataset: neither a file here nor a"),
         ({"model": "/no/such/model"}, 'model "/no/such/model": its configuration cannot be read'),
     ],
 )

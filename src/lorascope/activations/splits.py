@@ -32,14 +32,17 @@ class Split:
     """Documents to train dictionaries on, documents to measure on, and how many were left out.
 
     Attributes:
+        excluded: documents an adapter was trained on, or that stand on the other side.
         overlap: how many of the probe documents an adapter was trained on; 0 unless they were
             asked to be kept.
+        surplus: documents left out for another reason.
     """
 
     probe: list[Document]
     held_out: list[Document]
     excluded: int
     overlap: int = 0
+    surplus: int = 0
 
 
 def split(

@@ -29,7 +29,7 @@ from lorascope.models.load import padding_id
 from lorascope.models.sites import Site, resolve_sites
 from lorascope.randomness import generator
 
-MOST_TOKENS = 16_384
+MOST_TOKENS = 8192
 FLOOR_WINDOWS = 16
 # Logits held at once: a quarter of a gigabyte in float32.
 _LOGITS = 2**26

@@ -29,13 +29,25 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
 
-NULL_REPEATS = 3
+NULL_REPEATS = 5
 RECONSTRUCTION = "reconstruction"
 EXACT = "exact delta"
+ROTATED = "rotated at equal L0"
 Rows = Float[Tensor, "rows d"]
-# What is added to the base's stream, from the deltas of a batch's rows and their documents; the
-# last argument counts batches, so that each draws anew.
-Addition = Callable[[Rows, Int[Tensor, " rows"], int], Rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """The rows of a batch at one site; `batch` counts batches, so that each draws anew."""
+
+    base: Rows
+    deltas: Rows
+    documents: Int[Tensor, " rows"]
+    batch: int
+
+
+# What is added to the base's stream.
+Addition = Callable[[Spot], Rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +72,7 @@ def splice(
     model: AdaptedModel,
     found: Survey,
     dictionaries: Mapping[Place, Dictionary],
+    differences: Mapping[Place, Dictionary],
     means: Mapping[str, Float[Tensor, " d"]],
     *,
     seed: int = 0,
@@ -68,7 +81,9 @@ def splice(
     """Run the base with each addition at each site of the survey, all in the same batches.
 
     Args:
-        dictionaries: by place; its site says where the dictionary's reconstruction goes.
+        dictionaries: by place, whose site says where it goes: D(h_Δ) is added.
+        differences: likewise, G(h_adapted) − G(h_base) is added: a base dictionary is asked about
+            the streams it was made for.
         means: {site: mean of the training deltas}, a control.
         repeats: draws of each random control, at least 2.
 
@@ -79,9 +94,8 @@ def splice(
     count = len(found.tokens)
     exact = {site.name: Outcome.empty(count) for site in found.pool}
     additions: dict[Site, list[tuple[Outcome, Addition]]] = {site: [] for site in found.pool}
-    turns = [
-        random_rotation(model.d_model, generator(seed, "rotated", draw)) for draw in range(repeats)
-    ]
+    random = [generator(seed, "rotated", draw) for draw in range(repeats)]
+    turns = [random_rotation(model.d_model, one) for one in random]
     controls = {
         site.name: _outcomes(_controls(found, site, means[site.name], seed, repeats), count, listed)
         for site, listed in additions.items()
@@ -90,9 +104,11 @@ def splice(
         place: _outcomes(_of_dictionary(each, turns), count, additions[parse_site(place.site)])
         for place, each in dictionaries.items()
     }
-    for number, (batch, where) in enumerate(
-        scored_batches(model, found.windows, found.responses, found.settings)
-    ):
+    for place, each in differences.items():
+        named = {RECONSTRUCTION: [partial(_difference, each)]}
+        written[place] = _outcomes(named, count, additions[parse_site(place.site)])
+    batches = scored_batches(model, found.windows, found.responses, found.settings)
+    for number, (batch, where) in enumerate(batches):
         base = run(model, BASE, list(found.pool), batch, where)
         adapted = run(model, found.adapter, list(found.pool), batch, where)
         reference = where.log_probabilities(adapted.logits)
@@ -103,16 +119,20 @@ def splice(
             other, chosen = other.to(own.device), rows.to(own.device)
             # The adapted stream itself: base + delta is off by a rounding.
             whole = torch.where(chosen[..., None], other, own)
-            log_p = where.log_probabilities(base.resume(site, whole))
-            exact[site.name].add(where, reference, log_p)
-            deltas = delta(other[chosen], own[chosen])
+            restored = base.resume(site, whole)
+            exact[site.name].add(where, reference, where.log_probabilities(restored))
+            rows_here = own[chosen].float()
+            spot = Spot(rows_here, delta(other[chosen], rows_here), owners, number)
             for outcome, addition in listed:
-                stream = own.clone()
-                added = addition(deltas, owners, number).to(own.device)
-                stream[chosen] = (own[chosen].float() + added).to(own.dtype)
-                log_p = where.log_probabilities(base.resume(site, stream))
-                outcome.add(where, reference, log_p)
+                stream = _with_rows(own, chosen, rows_here + addition(spot).to(own.device))
+                outcome.add(where, reference, where.log_probabilities(base.resume(site, stream)))
     return Spliced(found, exact, controls, written)
+
+
+def _with_rows(stream: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
+    changed = stream.clone()
+    changed[chosen] = rows.to(stream.dtype)
+    return changed
 
 
 def spliced_rows(
@@ -225,15 +245,16 @@ def _controls(
 ) -> dict[str, list[Addition]]:
     """What knows of the deltas their mean, their norms, or their values but not their place."""
 
-    def norms_only(draw: int, deltas: Rows, _: Tensor, batch: int) -> Rows:
-        return norm_matched(deltas, generator(seed, "norm-matched", site, draw, batch))
+    def norms_only(draw: int, spot: Spot) -> Rows:
+        random = generator(seed, "norm-matched", site, draw, spot.batch)
+        return norm_matched(spot.deltas, random)
 
-    def elsewhere(draw: int, deltas: Rows, documents: Tensor, batch: int) -> Rows:
-        random = generator(seed, "other documents", site, draw, batch)
-        return of_other_documents(*found.pool[site], documents, random).to(deltas)
+    def elsewhere(draw: int, spot: Spot) -> Rows:
+        random = generator(seed, "other documents", site, draw, spot.batch)
+        return of_other_documents(*found.pool[site], spot.documents, random)
 
     known: dict[str, list[Addition]] = {
-        "mean of the training deltas": [lambda deltas, *_: mean.to(deltas).expand_as(deltas)],
+        "mean of the training deltas": [lambda spot: mean.expand_as(spot.deltas)],
         "norm-matched random": [partial(norms_only, draw) for draw in range(repeats)],
     }
     if len(found.pool[site][1].unique()) > 1:
@@ -259,18 +280,40 @@ def _of_dictionary(
 ) -> dict[str, list[Addition]]:
     """The reconstruction, the decoder bias alone, and the dictionary under random rotations."""
 
-    def rebuilt(deltas: Rows) -> Rows:
-        here = dictionary.decoder_bias.device
-        return torch.cat([dictionary(chunk) for chunk in chunks(deltas.to(here))])
-
-    def rotated(turn: Tensor, deltas: Rows) -> Rows:
-        # What the rotated dictionary says of x is what this one says of x turned back.
-        there = turn.to(deltas)
-        return rebuilt(deltas @ there.T).to(deltas) @ there
+    def rotated(turn: Float[Tensor, "d d"], spot: Spot) -> Rows:
+        rows = spot.deltas.to(dictionary.directions)
+        there = turn.to(rows)
+        return torch.cat([rotated_at_equal_l0(dictionary, part, there) for part in chunks(rows)])
 
     bias = dictionary.decoder_bias
     return {
-        RECONSTRUCTION: [lambda deltas, *_: rebuilt(deltas)],
-        "decoder bias alone": [lambda deltas, *_: bias.to(deltas).expand_as(deltas)],
-        "rotated": [lambda deltas, *_, turn=turn: rotated(turn, deltas) for turn in turns],
+        RECONSTRUCTION: [lambda spot: _rebuilt(dictionary, spot.deltas)],
+        "decoder bias alone": [lambda spot: bias.expand_as(spot.deltas)],
+        ROTATED: [partial(rotated, turn) for turn in turns],
     }
+
+
+def _rebuilt(dictionary: Dictionary, rows: Rows) -> Rows:
+    return torch.cat([dictionary(part) for part in chunks(rows.to(dictionary.directions))])
+
+
+def _difference(dictionary: Dictionary, spot: Spot) -> Rows:
+    adapted = _rebuilt(dictionary, spot.base + spot.deltas)
+    return adapted - _rebuilt(dictionary, spot.base)
+
+
+def rotated_at_equal_l0(dictionary: Dictionary, rows: Rows, turn: Float[Tensor, "d d"]) -> Rows:
+    """Rows rebuilt by the dictionary under a rotation, with no more active latents on any row than
+    the dictionary itself has there; the largest stay.
+
+    Rotated, a dictionary that was trained to be silent on most latents can fire on several times
+    as many, and more directions rebuild more of anything.
+    """
+    # What the rotated dictionary says of x is what this one says of x turned back.
+    codes = dictionary.encode(rows @ turn.T)
+    active = (dictionary.encode(rows) > 0).sum(1)
+    most = max(1, int(active.max()))
+    largest, places = codes.topk(min(most, codes.shape[1]), dim=1)
+    within = torch.arange(largest.shape[1], device=codes.device) < active[:, None]
+    kept = torch.zeros_like(codes).scatter(1, places, largest * within)
+    return dictionary.decode(kept) @ turn

@@ -122,7 +122,7 @@ Update = LoraUpdate | DenseUpdate
 def _numerical(found: Svd) -> Svd:
     U, S, V = found
     nought = S[:1] * max(len(U), len(V)) * torch.finfo(S.dtype).eps
-    kept = int((S > nought).sum())
+    kept = int(S.gt(nought).sum())
     return Svd(U[:, :kept], S[:kept], V[:, :kept])
 
 
@@ -176,12 +176,10 @@ def weight_update(model: AdaptedModel, name: str, module: str) -> Update:
         with model.face(name) as tuned:
             theirs = _weight(module, tuned.get_submodule(module))
         return DenseUpdate(module, theirs.float() - W.to(theirs.device).float())
-    peft_name, layers = model.peft_name(name), dict(_lora_layers(model))
-    layer = layers.get(module)
-    if layer is None or _factors(layer, peft_name) is None:
-        raise InputError(
-            f'adapter "{name}" adds nothing to "{module}".{did_you_mean(module, layers)}'
-        )
+    peft_name, layer = model.peft_name(name), _module(model, module)
+    if not isinstance(layer, LoraLayer) or _factors(layer, peft_name) is None:
+        near = did_you_mean(module, updated_modules(model, name))
+        raise InputError(f'adapter "{name}" adds nothing to "{module}".{near}')
     if model.info(name).dora:
         return DenseUpdate(module, _dora_difference(layer, peft_name))
     update = _update(name, module, layer, peft_name)
@@ -195,11 +193,7 @@ def base_weight(model: AdaptedModel, module: str) -> Float[Tensor, "out in"]:
     Raises:
         InputError: no such module, not a linear map, or weights stored in quantised form.
     """
-    with model.face(BASE) as bare:
-        modules = dict(bare.named_modules())
-    if module not in modules:
-        raise InputError(f'the model has no module "{module}".{did_you_mean(module, modules)}')
-    return _weight(module, modules[module])
+    return _weight(module, _module(model, module))
 
 
 def within_block(model: AdaptedModel, module: str) -> tuple[int, str] | None:
@@ -237,6 +231,15 @@ def stream_gain(model: AdaptedModel, module: str) -> Float[Tensor, " d_model"] |
     return torch.ones(model.d_model)
 
 
+def _module(model: AdaptedModel, path: str) -> nn.Module:
+    with model.face(BASE) as bare:
+        try:
+            return bare.get_submodule(path)
+        except AttributeError:
+            near = did_you_mean(path, [known for known, _ in bare.named_modules()])
+            raise InputError(f'the model has no module "{path}".{near}') from None
+
+
 def _lora_layers(model: AdaptedModel) -> list[tuple[str, LoraLayer]]:
     with model.face(BASE) as module:
         return [(path, m) for path, m in module.named_modules() if isinstance(m, LoraLayer)]
@@ -251,12 +254,13 @@ def _maps(model: nn.Module) -> list[tuple[str, nn.Module]]:
             continue
         if isinstance(layer, LoraLayer):
             inside = (*inside, f"{path}.")
-        if isinstance(_bare(layer), nn.Linear | Conv1D | nn.Embedding):
-            found.setdefault(_bare(layer).weight.data_ptr(), (path, layer))
+        bare = _bare(layer)
+        if isinstance(bare, nn.Linear | Conv1D | nn.Embedding):
+            found.setdefault(id(bare.weight), (path, layer))
     return list(found.values())
 
 
-def _bare(layer: nn.Module) -> nn.Module:
+def _bare(layer: nn.Module) -> Any:
     return layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
 
 

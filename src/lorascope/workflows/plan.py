@@ -7,21 +7,19 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from lorascope import embedded
-from lorascope.activations.splits import split
-from lorascope.activations.text import read_documents
-from lorascope.activations.tokens import count_tokens, windows
+from lorascope.dictionaries.registry import SCHEME, look_up
 from lorascope.errors import InputError, did_you_mean
+from lorascope.models.shapes import Shape
 from lorascope.models.sites import resolve_sites
-from lorascope.workflows.adapters import split_for_training
+from lorascope.training.dictionaries import product_dtype
+from lorascope.workflows import costs
+from lorascope.workflows.costs import Counts, Part
+from lorascope.workflows.sizes import Sizes, base_of, sizes_of
+from lorascope.workflows.speed import device_of, product_speed
 from lorascope.workflows.study import AuditStudy
-
-SHUFFLE_BUFFER_ROWS = 262144
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,10 @@ class Plan:
         dictionaries: how many are trained.
         dictionary_steps: optimiser steps of one of them.
         adapter_steps: optimiser steps over all adapters trained.
-        disk, memory: bytes.
-        flops: floating-point operations, all stages.
+        disk: bytes of the run folder; the hub's own cache is not counted.
+        parts: arithmetic and memory of each part.
+        device: where it would run: "cpu", "cuda", or "several devices".
+        notes: what was estimated, and from what.
     """
 
     parameters: int
@@ -50,67 +50,95 @@ class Plan:
     dictionary_steps: int
     adapter_steps: int
     disk: int
-    memory: int
-    flops: float
+    parts: tuple[Part, ...]
+    device: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of all parts."""
+        return sum(part.flops for part in self.parts)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the hungriest part takes."""
+        return costs.resident(self._hungriest)
+
+    @property
+    def _hungriest(self) -> Part:
+        return max(self.parts, key=lambda part: part.memory)
+
+    def seconds(self) -> dict[str, float]:
+        """Estimated time of each part here, from a product speed measured now."""
+        device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
+        return {part.name: part.seconds(product_speed(device, part.dtype)) for part in self.parts}
 
     def lines(self) -> list[tuple[str, str]]:
-        """(what, how much) for a table."""
+        """(what, how much) for a table; times the device's products for a moment."""
+        about = " (estimated)" if self.notes else ""
+        seconds = self.seconds()
         return [
             ("model", f"{self.parameters:,} parameters, {self.blocks} blocks of {self.d_model}"),
             ("adapters × sites", f"{self.adapters} × {self.sites}"),
-            ("documents", f"{self.documents:,}"),
-            ("tokens", f"{self.probe_tokens:,} to train on, {self.held_out_tokens:,} held out"),
+            ("documents", f"{self.documents:,}{about}"),
+            (
+                "tokens",
+                f"{self.probe_tokens:,} to train on, {self.held_out_tokens:,} held out{about}",
+            ),
             ("adapter training", f"{self.adapter_steps:,} steps"),
-            ("dictionaries", f"{self.dictionaries} of {self.dictionary_steps:,} steps each"),
+            ("dictionaries", f"{self.dictionaries} of {self.dictionary_steps:,} steps each{about}"),
             ("disk", _bytes(self.disk)),
-            ("memory", _bytes(self.memory)),
+            ("memory", f"{_bytes(self.memory)}, in {self._hungriest.name}"),
             ("arithmetic", f"{self.flops:.2e} floating-point operations"),
+            *((f"  {part.name}", f"{part.flops:.2e}") for part in self.parts),
+            ("time", f"about {_time(sum(seconds.values()))} on this machine ({self.device})"),
+            *((f"  {part.name}", _time(seconds[part.name])) for part in self.parts),
+            *(("estimated", note) for note in self.notes),
         ]
 
 
-def plan(study: AuditStudy) -> Plan:
+def plan(study: AuditStudy, *, estimates: bool = True) -> Plan:
     """Tokens, steps, disk, memory and arithmetic of a study, from configuration and texts alone.
 
+    Args:
+        estimates: where a well-known model or dataset is not at hand, go by what is published
+            about it and say so.
+
     Raises:
-        InputError: model, sites or texts do not fit the study, or there are too few tokens.
+        InputError: model, sites, dictionaries or texts do not fit the study, or there are too few
+            tokens.
     """
-    config, tokenizer, parameters = _model(study)
-    sites = resolve_sites(config.num_hidden_layers, study.sites)
+    base = base_of(study, estimates=estimates)
+    shape = base.shape
+    sites = resolve_sites(shape.blocks, study.sites)
     _require_places(study.dictionaries.base, [site.name for site in sites])
-    d = int(config.hidden_size)
-    documents = read_documents(study.texts.sources, study.texts.documents)
-    seen = set()
-    if study.train is not None:
-        seen = {d.digest for d in split_for_training(study.train, study.seed)}
-    parts = split(documents, study.texts.held_out, seen, study.seed)
-    context = min(study.capture.context, int(config.max_position_embeddings))
-    probe, held_out = (
-        count_tokens(windows(part, tokenizer, context), tokenizer)
-        for part in (parts.probe, parts.held_out)
-    )
-    require_tokens(study, probe, held_out, len(parts.held_out))
+    _require_known(study.dictionaries.base)
+    sizes = sizes_of(study, base, estimates=estimates)
+    require_tokens(study, sizes.probe_tokens, sizes.held_out_tokens, sizes.held_out_documents)
     adapters = len(study.train.training.ranks) if study.train else len(study.adapters)
-    trained = count_dictionaries(study, adapters, len(sites))
-    n = study.dictionaries.architecture.n_latents
-    steps = study.dictionaries.fitting.steps(probe)
-    width = 2 if study.capture.store == "bfloat16" else 4
-    depth = (max(site.index for site in sites) + 1) / int(config.num_hidden_layers)
-    adapter_steps = adapters * study.train.training.steps if study.train else 0
-    return Plan(
-        parameters=parameters,
-        d_model=d,
-        blocks=int(config.num_hidden_layers),
-        documents=len(documents),
-        probe_tokens=probe,
-        held_out_tokens=held_out,
+    counts = Counts(
         adapters=adapters,
         sites=len(sites),
-        dictionaries=trained,
-        dictionary_steps=steps,
-        adapter_steps=adapter_steps,
-        disk=_disk(probe + held_out, d, width, len(sites), adapters, trained, n),
-        memory=_memory(study, parameters, probe, d, n),
-        flops=_flops(study, parameters, depth, adapters, trained, probe, held_out, d),
+        deepest=max(site.index for site in sites) + 1,
+        trained=count_dictionaries(study, adapters, len(sites)),
+        gaussian=adapters * len(sites) * study.dictionaries.gaussian_control,
+    )
+    return Plan(
+        parameters=shape.parameters,
+        d_model=shape.d_model,
+        blocks=shape.blocks,
+        documents=sizes.documents,
+        probe_tokens=sizes.probe_tokens,
+        held_out_tokens=sizes.held_out_tokens,
+        adapters=adapters,
+        sites=len(sites),
+        dictionaries=counts.trained,
+        dictionary_steps=study.dictionaries.fitting.steps(sizes.probe_tokens),
+        adapter_steps=adapters * study.train.training.steps if study.train else 0,
+        disk=costs.disk(study, shape, sizes, counts),
+        parts=_parts(study, shape, sizes, counts),
+        device="several devices" if study.device_map else device_of(study.device),
+        notes=sizes.notes,
     )
 
 
@@ -131,22 +159,17 @@ def refuse_what_cannot_fit(cost: Plan, out: Path) -> None:
             f"{out}: the study needs {_bytes(cost.disk)} of disk and {_bytes(free)} are free; "
             "use fewer documents or sites, or another --out"
         )
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if cost.memory > total and not torch.cuda.is_available():
+    if cost.device == "cpu":
+        total, where = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine"
+    elif cost.device == "cuda":
+        total, where = torch.cuda.get_device_properties(0).total_memory, "the GPU"
+    else:
+        return
+    if cost.memory > total:
         raise InputError(
-            f"the study needs {_bytes(cost.memory)} of memory and this machine has "
+            f"the study needs {_bytes(cost.memory)} of memory and {where} has "
             f"{_bytes(total)}; use a smaller model, fewer latents, or dtype bfloat16"
         )
-
-
-def _require_places(brought: Iterable[str], sites: Sequence[str]) -> None:
-    """Refuse a base dictionary for a site that is not looked at: nothing would read it."""
-    for site in brought:
-        if site not in sites:
-            raise InputError(
-                f'dictionaries.base: "{site}" is none of the sites ({", ".join(sites)}).'
-                f"{did_you_mean(site, sites)} Name one of them"
-            )
 
 
 def require_tokens(study: AuditStudy, probe: int, held_out: int, documents: int) -> None:
@@ -176,57 +199,35 @@ def count_dictionaries(study: AuditStudy, adapters: int, sites: int) -> int:
     return delta + (sites - len(settings.base)) * len(settings.seeds)
 
 
-def _model(study: AuditStudy) -> tuple[Any, Any, int]:
-    """(configuration, tokenizer, number of parameters) without loading a weight."""
-    source = str(embedded.model_path()) if study.model == "embedded" else study.model
-    try:
-        config = AutoConfig.from_pretrained(source, revision=study.revision)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=study.revision)
-    except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f'model "{study.model}": its configuration cannot be read ({first}); check the id or '
-            "folder, and the network"
-        ) from None
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
-    return config.get_text_config(), tokenizer, sum(p.numel() for p in skeleton.parameters())
+def _require_places(brought: Iterable[str], sites: Sequence[str]) -> None:
+    """Refuse a base dictionary for a site that is not looked at: nothing would read it."""
+    for site in brought:
+        if site not in sites:
+            raise InputError(
+                f'dictionaries.base: "{site}" is none of the sites ({", ".join(sites)}).'
+                f"{did_you_mean(site, sites)} Name one of them"
+            )
 
 
-def _disk(tokens: int, d: int, width: int, sites: int, adapters: int, trained: int, n: int) -> int:
-    activations = tokens * (sites * (1 + adapters) * d * width + 25)
-    return activations + trained * 4 * (2 * d * n + d + n)
+def _require_known(brought: dict[str, str]) -> None:
+    """Refuse an address in SAELens' list that is not in it; the list is in its package."""
+    for address in brought.values():
+        if address.startswith(SCHEME):
+            look_up(address)
 
 
-def _memory(study: AuditStudy, parameters: int, probe: int, d: int, n: int) -> int:
-    """The largest of: the model with a batch's streams; a dictionary in training; the measures."""
-    weight = 2 if study.dtype in ("bfloat16", "float16") else 4
-    capture = parameters * weight + 40 * study.capture.batch_tokens * d * 4
-    buffer = min(probe, SHUFFLE_BUFFER_ROWS) * d * 4
-    fitting = 2 * buffer + 5 * 4 * 2 * d * n + 6 * 4 * study.dictionaries.fitting.batch * n
-    measures = 8 * study.measures.rows * d * 4 + 4 * 4 * 2048 * n + 4 * 8 * d * n
-    return max(capture, fitting, measures) + 500_000_000
-
-
-def _flops(
-    study: AuditStudy,
-    parameters: int,
-    depth: float,
-    adapters: int,
-    trained: int,
-    probe: int,
-    held_out: int,
-    d: int,
-) -> float:
-    capture = 2.0 * parameters * depth * (probe + held_out) * (1 + adapters)
-    settings = study.dictionaries
-    rows = settings.fitting.steps(probe) * settings.fitting.batch
-    fitting = 10.0 * d * settings.architecture.n_latents * rows * trained
-    training = 0.0
+def _parts(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> tuple[Part, ...]:
+    device, d = device_of(study.device), shape.d_model
+    weights = getattr(torch, study.dtype) if study.dtype != "auto" else torch.float32
+    captured = costs.capture(study, shape, sizes, counts, weights)
+    found = [captured, costs.gates(shape, sizes, counts, weights, captured.memory)]
     if study.train is not None:
-        shared = study.train.training
-        training = 4.0 * parameters * shared.steps * shared.batch * shared.context * adapters
-    return capture + fitting + training
+        products = product_dtype(study.train.training.products, device)
+        found.insert(0, costs.adapter_training(study, shape, sizes, weights, products))
+    products = product_dtype(study.dictionaries.fitting.products, device)
+    found.append(costs.dictionary_training(study, d, sizes, counts, device, products))
+    found.append(costs.measures(study, d, sizes, counts))
+    return tuple(found)
 
 
 def _bytes(count: int) -> str:
@@ -236,3 +237,11 @@ def _bytes(count: int) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:,.3g} GB" if value < 1000 else f"{value:,.0f} GB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.2g} min"
+    return f"{seconds / 3600:,.2g} h" if seconds < 99 * 3600 else f"{seconds / 86400:,.0f} days"

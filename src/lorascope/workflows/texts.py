@@ -32,4 +32,5 @@ def read_split(texts: Texts, seen: Collection[str], seed: int) -> Split:
     probe = equal_numbers(parts.probe, kinds, texts.balance.probe, "to train on")
     held_out = equal_numbers(parts.held_out, kinds, texts.balance.held_out, "to measure on")
     overlap = sum(d.digest in seen for d in probe)
-    return replace(parts, probe=probe, held_out=held_out, overlap=overlap)
+    surplus = len(parts.probe) - len(probe) + len(parts.held_out) - len(held_out)
+    return replace(parts, probe=probe, held_out=held_out, overlap=overlap, surplus=surplus)

@@ -1,0 +1,149 @@
+"""Definitions of the causal numbers: functional recovery, and single latents removed or added."""
+
+from __future__ import annotations
+
+from lorascope.measures.definitions import Definition
+
+_DOCUMENTS = "bootstrap over documents"
+_LATENTS = "bootstrap over latents"
+_WINDOWS = (
+    "over scored tokens of the first held-out documents of at most 8,192 tokens: response tokens, "
+    "or all tokens where texts have no responses, predicted at tokens that are no special tokens"
+)
+_CONTROLS = (
+    "the control with the highest upper bound stands first. Rotated at equal L0 (the same "
+    "dictionary under a random rotation, with no more active latents on any token than it has "
+    "itself; the largest stay); mean of the training deltas; decoder bias alone; deltas of tokens "
+    "of other documents; norm-matched random vectors; nothing (0). Their intervals: the wider of "
+    "documents resampled and of the draws' prediction interval. Reference: the exact delta, the "
+    "ceiling at the site, below 1 where the adapter changes later blocks too"
+)
+_SPLICED = (
+    "spliced: the base with D(h_Δ) added to its stream at the site (dictionary 'base difference': "
+    "G(h_adapted) − G(h_base)); special tokens and attention sinks keep the base's stream"
+)
+_EQUAL_NORM = (
+    "the direction of another latent drawn at random, then an isotropic direction, each with the "
+    "norm of z_j d_j at the same tokens"
+)
+_PERMUTED = "foretold and observed changes paired at random, 1,000 times"
+_ABLATED = "z_j d_j taken from the adapted model's stream at the site"
+_ADDED = "z_j d_j added to the base's stream at the site, z from h_Δ"
+_TOKENS = "over scored tokens of the first held-out documents of at most 2,048 tokens"
+_PROMOTED_BY = (
+    "of the 10 tokens that z_j d_j promotes most through the base's final norm and output matrix "
+    "alone; mean over scored tokens where the latent is active (64 a batch at most)"
+)
+
+DEFINITIONS: dict[str, Definition] = {
+    "output_change.loss": Definition(
+        "Change of loss",
+        "nats/token",
+        f"mean of L_adapted − L_base, L = −log p(token | earlier tokens), {_WINDOWS}",
+        "numeric noise floor: the same difference between two runs of the base, batched "
+        "differently or in finer arithmetic",
+        _DOCUMENTS,
+        "measures/outputs.py",
+    ),
+    "output_change.kl": Definition(
+        "Change of predictions",
+        "nats/token",
+        f"mean of KL(adapted ‖ base) of the next token's distribution, {_WINDOWS}",
+        "numeric noise floor: KL between two runs of the base, batched differently or in finer "
+        "arithmetic; at or below it an adapter's outputs equal the base's",
+        _DOCUMENTS,
+        "measures/outputs.py",
+        "",
+        "above",
+    ),
+    "recovery.loss": Definition(
+        "Functional recovery of loss",
+        "share",
+        f"Σ (L_base − L_spliced) / Σ (L_base − L_adapted), {_SPLICED}; sums {_WINDOWS}; left out "
+        "where the interval of the change of loss holds 0",
+        _CONTROLS,
+        _DOCUMENTS,
+        "measures/recovery.py",
+        "",
+        "above",
+    ),
+    "recovery.kl": Definition(
+        "Functional recovery of predictions",
+        "share",
+        f"1 − Σ KL(adapted ‖ spliced) / Σ KL(adapted ‖ base), {_SPLICED}; sums {_WINDOWS}",
+        _CONTROLS,
+        _DOCUMENTS,
+        "measures/recovery.py",
+        "",
+        "above",
+    ),
+    "latent_ablation.kl": Definition(
+        "One latent removed: predictions",
+        "nats/token",
+        f"mean over latents j of KL(adapted ‖ ablated), ablated: {_ABLATED}; mean {_TOKENS}",
+        _EQUAL_NORM,
+        _LATENTS,
+        "measures/single_latents.py",
+        "",
+        "above",
+    ),
+    "latent_addition.kl": Definition(
+        "One latent added: predictions",
+        "nats/token",
+        f"mean over latents j of KL(base ‖ changed), changed: {_ADDED}; mean {_TOKENS}",
+        _EQUAL_NORM,
+        _LATENTS,
+        "measures/single_latents.py",
+        "",
+        "above",
+    ),
+    "latent_ablation.promoted": Definition(
+        "One latent removed: promoted tokens",
+        "logits",
+        f"mean over latents j of the change of logit, less the vocabulary's mean, {_PROMOTED_BY}; "
+        f"{_ABLATED}",
+        _EQUAL_NORM,
+        _LATENTS,
+        "measures/single_latents.py",
+        "",
+        "below",
+    ),
+    "latent_addition.promoted": Definition(
+        "One latent added: promoted tokens",
+        "logits",
+        f"mean over latents j of the change of logit, less the vocabulary's mean, {_PROMOTED_BY}; "
+        f"{_ADDED}",
+        _EQUAL_NORM,
+        _LATENTS,
+        "measures/single_latents.py",
+        "",
+        "above",
+    ),
+}
+
+for _mode, _words, _how in (
+    ("ablation", "removed", _ABLATED),
+    ("addition", "added", _ADDED),
+):
+    DEFINITIONS[f"latent_{_mode}.loss_foretold"] = Definition(
+        f"One latent {_words}: loss foretold",
+        "correlation",
+        "Pearson's r over latents between the gradient of the loss times the change of the stream "
+        f"and the change of loss observed; {_how}; sums {_TOKENS}",
+        _PERMUTED,
+        _LATENTS,
+        "measures/single_latents.py",
+        "",
+        "above",
+    )
+    DEFINITIONS[f"latent_{_mode}.promoted_foretold"] = Definition(
+        f"One latent {_words}: promoted tokens foretold",
+        "correlation",
+        "Pearson's r over latents between the change of logits through final norm and output "
+        f"matrix alone and the change observed, {_PROMOTED_BY}; {_how}",
+        _PERMUTED,
+        _LATENTS,
+        "measures/single_latents.py",
+        "",
+        "above",
+    )

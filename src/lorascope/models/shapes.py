@@ -1,0 +1,109 @@
+"""Shapes of models as published, for planning where a model's own files are not at hand.
+
+Only sizes are here, no weights: enough to count parameters and arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+
+from lorascope.models.sites import block_list
+
+_GEMMA_2 = {"vocab_size": 256000, "head_dim": 256, "max_position_embeddings": 8192}
+_PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
+    "google/gemma-2-2b": (
+        "gemma2",
+        {
+            **_GEMMA_2,
+            "hidden_size": 2304,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+        },
+    ),
+    "google/gemma-2-9b": (
+        "gemma2",
+        {
+            **_GEMMA_2,
+            "hidden_size": 3584,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 42,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+        },
+    ),
+    "EleutherAI/pythia-70m-deduped": (
+        "gpt_neox",
+        {
+            "vocab_size": 50304,
+            "hidden_size": 512,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 8,
+            "max_position_embeddings": 2048,
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the cost of running a model depends on.
+
+    Attributes:
+        parameters: all of them; tied ones once.
+        block_parameters: of all blocks.
+        head_parameters: of the map to the vocabulary.
+        rank_one_parameters: of a rank-1 LoRA adapter on every linear map of the blocks.
+        d_mlp: width inside the feed-forward layers.
+        context: most tokens in one window.
+    """
+
+    parameters: int
+    block_parameters: int
+    head_parameters: int
+    rank_one_parameters: int
+    blocks: int
+    d_model: int
+    d_mlp: int
+    heads: int
+    vocabulary: int
+    context: int
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig) -> Shape:
+        """The shape a configuration describes, counted on a model without weights."""
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config)
+        text, inside = config.get_text_config(), block_list(skeleton)
+        d, vocabulary = int(text.hidden_size), int(text.vocab_size)
+        return cls(
+            parameters=_count(skeleton),
+            block_parameters=_count(inside),
+            head_parameters=d * vocabulary,
+            rank_one_parameters=sum(sum(p.shape) for p in inside.parameters() if p.ndim == 2),
+            blocks=int(text.num_hidden_layers),
+            d_model=d,
+            d_mlp=int(getattr(text, "intermediate_size", None) or 4 * d),
+            heads=int(text.num_attention_heads),
+            vocabulary=vocabulary,
+            context=int(text.max_position_embeddings),
+        )
+
+
+def published(model: str) -> PreTrainedConfig | None:
+    """The configuration of a well-known model as far as its shape goes; None where unknown."""
+    if model not in _PUBLISHED:
+        return None
+    kind, sizes = _PUBLISHED[model]
+    return AutoConfig.for_model(kind, **sizes)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

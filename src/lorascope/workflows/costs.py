@@ -1,0 +1,204 @@
+"""Arithmetic, memory and disk of each part of a study, from its settings and sizes.
+
+Arithmetic is counted in floating-point operations of matrix products, a product and a sum being
+two; everything else is left to the share of the product speed that a part reaches. Those shares
+were read off runs on two cores; on other machines they are a guide to an order of magnitude.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import comb
+
+import torch
+
+from lorascope.activations.mixing import WINDOW
+from lorascope.measures.alignment import NullSettings
+from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS
+from lorascope.models.shapes import Shape
+from lorascope.training.architectures import Architecture, BatchTopK, TopK
+from lorascope.training.architectures.objective import SPARSE_BELOW
+from lorascope.workflows.learning import GAUSSIAN_ROWS
+from lorascope.workflows.sizes import Sizes
+from lorascope.workflows.study import AuditStudy
+
+# Interpreter, libraries and tokenizer.
+_RESIDENT = 500_000_000
+# Products with a dimension of so many reach half of what large ones do.
+_HALF_SPEED_WIDTH = 128
+# Seconds of one training step of a dictionary beside its products.
+_STEP_SECONDS = 0.0013
+# Draws of each cosine null: isotropic, rotated, and matched to two covariances.
+_NULLS = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of a study takes.
+
+    Attributes:
+        flops: floating-point operations.
+        memory: bytes while it runs.
+        dtype: type of its large products.
+        reached: share of the speed of large square products that it reaches.
+        fixed: seconds that no faster product saves.
+    """
+
+    name: str
+    flops: float
+    memory: int
+    dtype: torch.dtype
+    reached: float
+    fixed: float = 0.0
+
+    def seconds(self, speed: float) -> float:
+        """Time it takes where large products run at `speed` operations a second."""
+        return self.fixed + self.flops / (self.reached * speed)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many there are of what a study multiplies.
+
+    Attributes:
+        deepest: blocks run for capture.
+        trained: dictionaries trained; of them `gaussian` on Gaussian rows.
+    """
+
+    adapters: int
+    sites: int
+    deepest: int
+    trained: int
+    gaussian: int
+
+
+def capture(
+    study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts, dtype: torch.dtype
+) -> Part:
+    """Base and every adapter, run over all tokens as far as the deepest site.
+
+    Args:
+        dtype: of the model's weights.
+    """
+    tokens = sizes.probe_tokens + sizes.held_out_tokens
+    blocks = shape.block_parameters * counts.deepest / shape.blocks
+    batch, width = study.capture.batch_tokens, dtype.itemsize
+    context = min(study.capture.context, shape.context)
+    streams = 3 * counts.sites * shape.d_model * 4
+    inside = (6 * shape.d_model + 3 * shape.d_mlp) * width + 2 * shape.heads * context * 4
+    return Part(
+        "capture",
+        2.0 * blocks * tokens * (1 + counts.adapters),
+        shape.parameters * width + batch * (streams + inside),
+        dtype,
+        _reached(0.5, shape.d_model),
+    )
+
+
+def gates(shape: Shape, sizes: Sizes, counts: Counts, dtype: torch.dtype, held: int) -> Part:
+    """Response loss of base and every adapter on the held-out texts, through the whole model."""
+    whole = shape.block_parameters + shape.head_parameters
+    flops = 2.0 * whole * sizes.held_out_tokens * (1 + counts.adapters)
+    return Part("gates", flops, held, dtype, _reached(0.25, shape.d_model))
+
+
+def adapter_training(
+    study: AuditStudy, shape: Shape, sizes: Sizes, dtype: torch.dtype, products: torch.dtype
+) -> Part:
+    """Forward and back through the frozen model: 4 operations a parameter and token.
+
+    Each rank measures its held-out records after training, and the first before it.
+
+    Args:
+        dtype: of the model's weights.
+    """
+    assert study.train is not None
+    training = study.train.training
+    ranks = len(training.ranks)
+    whole = shape.block_parameters + shape.head_parameters
+    learned = training.steps * training.batch * sizes.padded_tokens
+    measured = sizes.records * training.held_out * sizes.record_tokens
+    flops = whole * (4.0 * learned * ranks + 2.0 * measured * (ranks + 1))
+    context = min(training.context, shape.context)
+    kept = shape.blocks * (14 * shape.d_model + 5 * shape.d_mlp + 2 * shape.heads * context)
+    passing = training.batch * context * (kept * products.itemsize + 3 * shape.vocabulary * 4)
+    # Parameters, gradients and Adam's two moments of the largest adapter.
+    own = 4 * 4 * max(training.ranks) * shape.rank_one_parameters
+    memory = shape.parameters * dtype.itemsize + own + passing
+    return Part("adapter training", flops, memory, products, _reached(0.3, shape.d_model))
+
+
+def operations_a_row(made: Architecture, d: int, device: str) -> tuple[float, float]:
+    """One row through one training step of a dictionary, and the share of the speed reached.
+
+    Five products of d × n: encode, decode, and three gradients. On a CPU, where TopK and BatchTopK
+    keep few enough latents, all but the first touch only those, at a lower speed. Architectures
+    whose latents thin out as they learn are counted as dense throughout.
+    """
+    dense = 2.0 * d * made.n_latents
+    if device != "cpu" or not isinstance(made, TopK | BatchTopK):
+        return 5 * dense, 0.5
+    if made.k > SPARSE_BELOW * made.n_latents:
+        return 5 * dense, 0.5
+    return dense + 8.0 * d * made.k, 0.3
+
+
+def dictionary_training(
+    study: AuditStudy, d: int, sizes: Sizes, counts: Counts, device: str, dtype: torch.dtype
+) -> Part:
+    """All dictionaries; those of one site and adapter are held at once, one a seed."""
+    settings = study.dictionaries
+    n, fitting = settings.architecture.n_latents, settings.fitting
+    real = fitting.steps(sizes.probe_tokens) * (counts.trained - counts.gaussian)
+    drawn = fitting.steps(min(sizes.probe_tokens, GAUSSIAN_ROWS)) * counts.gaussian
+    operations, reached = operations_a_row(settings.architecture, d, device)
+    rows = 2 * min(sizes.probe_tokens, WINDOW) * d * 4
+    # Parameters, gradients and Adam's two moments; maps with the gain in them.
+    held = len(settings.seeds) * (6 * 4 * 2 * d * n + 4 * dtype.itemsize * fitting.batch * n)
+    steps = real + drawn
+    flops = operations * fitting.batch * steps
+    return Part(
+        "dictionary training", flops, rows + held, dtype, reached, fixed=steps * _STEP_SECONDS
+    )
+
+
+def measures(study: AuditStudy, d: int, sizes: Sizes, counts: Counts) -> Part:
+    """Reconstruction, cosines, angles and CKA of every condition with their nulls."""
+    settings, n = study.measures, study.dictionaries.architecture.n_latents
+    seeds, rows = len(study.dictionaries.seeds), min(study.measures.rows, sizes.held_out_tokens)
+    conditions = counts.adapters * counts.sites
+    nulls = _NULLS * settings.repeats
+    through = 4.0 * d * n * (8 * rows + 3 * NULL_REPEATS * min(rows, NULL_ROWS))
+    cosines = 2.0 * d * n * (n + nulls * min(n, NullSettings().max_directions))
+    angles = (1 + nulls) * (2.0 * d * d * n + 10.0 * d**3)
+    similar = 2 * 6.0 * d * d * rows
+    own_bases = counts.sites - len(study.dictionaries.base)
+    pairs = conditions * (seeds + comb(seeds, 2)) + own_bases * comb(seeds, 2)
+    flops = conditions * (seeds * through + similar) + pairs * (cosines + angles)
+    memory = 8 * rows * d * 4 + 4 * 4 * 2048 * n + 4 * 8 * d * n
+    return Part("measures", flops, memory, torch.float32, _reached(0.4, d))
+
+
+def disk(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> int:
+    """Bytes a run folder grows to.
+
+    Rows and their token fields, adapters, dictionaries, and while these are trained one checkpoint
+    a seed (parameters and two moments).
+    """
+    d, n = shape.d_model, study.dictionaries.architecture.n_latents
+    tokens = sizes.probe_tokens + sizes.held_out_tokens
+    width = study.capture.dtype.itemsize
+    activations = tokens * (counts.sites * (1 + counts.adapters) * d * width + 25)
+    one = 4 * (2 * d * n + d + n)
+    ranks = sum(study.train.training.ranks) if study.train else 0
+    adapters = 4 * ranks * shape.rank_one_parameters
+    return activations + adapters + one * (counts.trained + 3 * len(study.dictionaries.seeds))
+
+
+def _reached(share: float, d: int) -> float:
+    return share * d / (d + _HALF_SPEED_WIDTH)
+
+
+def resident(part: Part) -> int:
+    """Bytes in all while a part runs."""
+    return part.memory + _RESIDENT

@@ -1,0 +1,191 @@
+"""What an adapter does to the outputs, against loops that go window by window."""
+
+import math
+
+import pytest
+import torch
+
+from lorascope.activations.collect import Capture
+from lorascope.activations.tokens import Window, pad
+from lorascope.errors import InputError
+from lorascope.estimates import Place
+from lorascope.measures.definitions_causal import DEFINITIONS
+from lorascope.measures.outputs import (
+    Outcome,
+    Survey,
+    change_estimates,
+    divergence,
+    first_documents,
+    scored,
+    survey,
+)
+from lorascope.models.adapted import load
+from lorascope.models.freezing import fingerprint
+
+NO, YES = False, True
+WINDOWS = [
+    Window([0, 11, 12, 13, 14, 1], [NO, NO, NO, YES, YES, YES], 0),
+    Window([0, 20, 21, 22], [NO, NO, YES, YES], 2),
+    Window([0, 30, 31], [NO, NO, YES], 1),
+    # The first token has nothing before it.
+    Window([32, 33, 34, 35], [YES, YES, YES, YES], 1),
+]
+PLAIN = [Window(w.ids, [NO] * len(w.ids), w.document) for w in WINDOWS]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint, save_adapter, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapters")
+    paths = {
+        "a": save_adapter(folder / "a", target_modules=["q_proj", "up_proj"]),
+        "faint": save_adapter(folder / "faint", lora_alpha=1e-8, target_modules=["up_proj"]),
+    }
+    return load(str(tiny_checkpoint()), {n: str(p) for n, p in paths.items()}, device="cpu")
+
+
+@torch.no_grad()
+def naive(model, windows, counts):
+    """Tokens, losses of both faces and KL(adapted ‖ base) by document."""
+    sums = {}
+    for window in windows:
+        logs = {}
+        for face in ("base", "a"):
+            with model.face(face) as module:
+                logits = module(input_ids=torch.tensor([window.ids])).logits[0]
+            logs[face] = torch.log_softmax(logits.double(), -1)
+        for t in range(1, len(window.ids)):
+            if counts(window, t):
+                base, adapted = logs["base"][t - 1], logs["a"][t - 1]
+                target = window.ids[t]
+                kl = (adapted.exp() * (adapted - base)).sum()
+                new = torch.stack([torch.ones(()).double(), -base[target], -adapted[target], kl])
+                sums[window.document] = sums.get(window.document, 0) + new
+    return torch.stack([sums[d] for d in sorted(sums)]).T
+
+
+def as_rows(found):
+    return torch.stack([found.tokens, found.base.loss, found.adapted.loss, found.base.kl])
+
+
+@pytest.mark.parametrize("batch_tokens", [8, 4096])
+def test_sums_are_those_of_a_loop_over_tokens(model, batch_tokens):
+    found = survey(model, "a", WINDOWS, ["layers.1"], capture=Capture(batch_tokens=batch_tokens))
+    expected = naive(model, WINDOWS, lambda w, t: w.response[t] and w.ids[t - 1] > 2)
+    assert found.responses
+    assert found.tokens.tolist() == [3, 4, 2]
+    torch.testing.assert_close(as_rows(found), expected, rtol=1e-4, atol=1e-6)
+    assert found.adapted.kl.tolist() == [0, 0, 0]
+
+
+def test_all_ordinary_tokens_count_where_texts_have_no_responses(model):
+    found = survey(model, "a", PLAIN, ["layers.1"])
+    expected = naive(model, PLAIN, lambda w, t: w.ids[t] > 2 and w.ids[t - 1] > 2)
+    assert not found.responses
+    assert found.tokens.tolist() == [3, 4, 2]
+    torch.testing.assert_close(as_rows(found), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_scored_positions_by_hand(model):
+    batch = pad(WINDOWS, model.tokenizer, 1)
+    found = scored(batch, responses=True)
+    assert found.predicting.int().tolist() == [
+        [0, 0, 1, 1, 1],
+        [0, 1, 1, 0, 0],
+        [0, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+    ]
+    assert (found.first, found.last) == (0, 5)
+    assert found.targets.tolist() == [13, 14, 1, 21, 22, 31, 33, 34, 35]
+    assert found.documents.tolist() == [0, 0, 0, 2, 2, 1, 1, 1, 1]
+    assert scored(pad(PLAIN, model.tokenizer, 1), responses=True) is None
+    special = scored(batch, responses=False, keep_special=True)
+    assert int(special.predicting.sum()) == 5 + 3 + 2 + 3
+
+
+def test_divergence_by_hand_and_far_below_rounding():
+    p = torch.tensor([[0.5, 0.25, 0.25]]).log()
+    q = torch.tensor([[0.25, 0.25, 0.5]]).log()
+    assert divergence(p, q).item() == pytest.approx(0.25 * math.log(2), rel=1e-6)
+    assert divergence(p, p).item() == 0.0
+    steep = torch.log_softmax(torch.tensor([[0.0, -200.0]]), -1)
+    assert divergence(p[:, :2].log_softmax(-1), steep).isfinite().all()
+    # A shift of 1e-4 in one logit of 1,000: KL = p(1 − p) 1e-8 / 2, where log p itself is
+    # rounded to 5e-7.
+    logits = torch.randn(1, 1000, generator=torch.Generator().manual_seed(0))
+    other = logits.clone()
+    other[0, 3] += 1e-4
+    share = logits.double().softmax(-1)[0, 3].item()
+    small = divergence(logits.log_softmax(-1), other.log_softmax(-1)).item()
+    assert small == pytest.approx(share * (1 - share) * 0.5e-8, rel=0.1)
+
+
+def test_change_estimates_by_hand():
+    def outcome(loss, kl):
+        return Outcome(torch.tensor(loss).double(), torch.tensor(kl).double())
+
+    found = Survey(
+        "a",
+        Capture(),
+        [],
+        True,
+        torch.tensor([3.0, 1.0]).double(),
+        outcome([6.0, 4.0], [1.5, 0.5]),
+        outcome([3.0, 3.0], [0.0, 0.0]),
+        (0.001, 1e-6),
+        {},
+        {},
+    )
+    loss, kl = change_estimates(found, Place("a", 4))
+    assert loss.value == pytest.approx((6 - 10) / 4)
+    assert loss.interval == (-1.0, -1.0)
+    assert (loss.chances[0].low, loss.chances[0].high) == (-0.001, 0.001)
+    assert loss.verdict == "below chance"
+    assert kl.value == pytest.approx(0.5)
+    assert kl.chance == 1e-6
+    assert (kl.n, kl.place.adapter) == (4, "a")
+    for estimate in (loss, kl):
+        assert estimate.unit == DEFINITIONS[estimate.measure].unit
+
+
+def test_an_adapter_that_changes_nothing_is_said_to(model):
+    found = survey(model, "faint", WINDOWS, ["layers.1"])
+    assert change_estimates(found, Place())[1].value < 1e-10
+    with pytest.raises(InputError, match='"faint": its outputs equal the base'):
+        found.require_effect()
+    live = survey(model, "a", WINDOWS, ["layers.1"])
+    assert 0 < live.floor[1] < 1e-9 < 1e-3 < change_estimates(live, Place())[1].value
+    live.require_effect()
+
+
+def test_the_pool_holds_the_deltas_of_ordinary_rows_by_document(model):
+    found = survey(model, "a", WINDOWS, ["layers.2", "layers.0"])
+    assert [site.name for site in found.pool] == ["layers.0", "layers.2"]
+    for deltas, documents in found.pool.values():
+        assert documents.tolist() == sorted(documents.tolist())
+        assert deltas.shape == (13, 32)
+        assert deltas.norm(dim=1).min() > 0
+    # A multiple of 1: half the rows lie above the median at one site or another.
+    strict = survey(model, "a", WINDOWS, ["layers.0"], capture=Capture(outlier_multiple=1.0))
+    assert len(strict.pool[next(iter(strict.pool))][1]) == 7
+
+
+def test_only_whole_documents_up_to_a_number_of_tokens():
+    assert [w.document for w in first_documents(WINDOWS, 14)] == [0, 1, 1]
+    assert [w.document for w in first_documents(WINDOWS, 12)] == [0]
+    assert [w.document for w in first_documents(WINDOWS, 1)] == [0]
+    assert len(first_documents(WINDOWS, 100)) == 4
+
+
+def test_the_survey_leaves_the_model_as_it_was(model):
+    before = fingerprint(model.module)
+    survey(model, "a", WINDOWS, ["layers.1"])
+    assert fingerprint(model.module) == before
+    assert model.current == "base"
+    assert not model.module.training
+
+
+def test_nothing_to_score(model):
+    with pytest.raises(InputError, match="no token to score"):
+        survey(model, "a", [Window([0, 5], [NO, NO], 0)], ["layers.1"])
+    with pytest.raises(InputError, match="no adapter named"):
+        survey(model, "b", WINDOWS, ["layers.1"])

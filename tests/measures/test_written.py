@@ -1,0 +1,171 @@
+"""Directions written into the stream, by hand and with a dictionary that has them or has not."""
+
+import math
+
+import pytest
+import torch
+
+from lorascope.dictionaries.relu import ReluDictionary
+from lorascope.errors import InputError
+from lorascope.estimates import Place
+from lorascope.measures.alignment import NullSettings
+from lorascope.measures.weights import ALL
+from lorascope.measures.written import written, written_view
+from lorascope.models.adapted import load
+from lorascope.models.updates import stream_gain
+from lorascope.randomness import generator
+
+D = 32
+NULLS = NullSettings(repeats=20)
+PLACE = Place("a", 4, "layers.1", seed=0, dictionary="base")
+
+
+@pytest.fixture(scope="module")
+def build(tiny_checkpoint, save_adapter, tmp_path_factory):
+    """`build(architecture, factors)`: a model whose adapter "a" has these (B, A) by module."""
+
+    def made(architecture="llama", factors=None, **fields):
+        folder = save_adapter(tmp_path_factory.mktemp("a") / "a", architecture, **fields)
+        model = load(str(tiny_checkpoint(architecture)), {"a": str(folder)}, device="cpu")
+        with model.face("base") as module:
+            for path, (B, A) in (factors or {}).items():
+                layer, name = module.get_submodule(path), model.peft_name("a")
+                layer.lora_B[name].weight.data = B
+                layer.lora_A[name].weight.data = A
+        return model
+
+    return made
+
+
+def dictionary(directions):
+    n, d = directions.shape
+    return ReluDictionary(directions.T, torch.zeros(n), directions, torch.zeros(d))
+
+
+def pick(view, setting):
+    (found,) = [e for e in view.estimates if e.place.setting == setting]
+    return found
+
+
+def axes(*pairs):
+    """[D, r]: column i has the given {row: entry}."""
+    columns = torch.zeros(D, len(pairs))
+    for i, entries in enumerate(pairs):
+        for row, value in entries.items():
+            columns[row, i] = value
+    return columns
+
+
+FIELDS = {"target_modules": ["o_proj", "up_proj"], "lora_alpha": 4, "r": 2}
+
+
+def test_cosines_by_hand(build):
+    # σ = 6 towards (3, 4)/5 of dimensions 0 and 1, σ = 2 towards dimension 5; scale alpha / r = 2
+    B, A = axes({0: 3.0, 1: 4.0}, {5: 1.0}), torch.zeros(2, D)
+    A[0, 7], A[1, 9] = 0.6, 1.0
+    paths = [f"model.layers.{i}.self_attn.o_proj" for i in range(3)]
+    model = build(factors={paths[1]: (B, A), paths[0]: (torch.zeros(D, 2), A)}, **FIELDS)
+    # Latent 0 points the other way; nothing has dimension 5 but half of latent 2.
+    rows = torch.zeros(3, D)
+    rows[0, 0], rows[1, 1], rows[2, 5], rows[2, 20] = -1.0, 0.5, 1.0, math.sqrt(3)
+    view = written_view(model, "a", dictionary(rows), PLACE, NULLS)
+    found = pick(view, "layers.1.self_attn.o_proj")
+    assert found.value == pytest.approx((36 * 0.8 + 4 * 0.5) / 40)
+    assert found.place == Place("a", 4, "layers.1", 0, "base", "layers.1.self_attn.o_proj")
+    table = view.directions[view.directions.module == "layers.1.self_attn.o_proj"]
+    assert table["size"].tolist() == pytest.approx([6.0, 2.0])
+    assert table.share.tolist() == pytest.approx([0.9, 0.1])
+    assert table.latent.tolist() == [1, 2]
+    assert table.cosine.tolist() == pytest.approx([0.8, 0.5])
+    # Block 0 writes nothing, block 2 comes after the site, up_proj does not write.
+    assert {e.place.setting for e in view.estimates} == {"layers.1.self_attn.o_proj", ALL}
+    everywhere = written(model, "a")
+    assert [w.module for w in everywhere] == [f"layers.{i}.self_attn.o_proj" for i in (1, 2)]
+
+
+def test_a_norm_on_the_way_turns_what_is_written(build):
+    path = "model.layers.0.mlp.down_proj"
+    model = build("gemma2", target_modules=["down_proj"], r=4)
+    gain = stream_gain(model, path)
+    assert gain.std() > 0.05
+    (first, *_) = written(model, "a", "layers.0")
+    with model.face("base") as module:
+        layer, name = module.get_submodule(path), model.peft_name("a")
+        matrix = layer.get_delta_weight(name).detach()
+    U, S, _ = torch.linalg.svd(gain[:, None] * matrix)
+    assert torch.allclose(first.sizes.float(), S[:4], rtol=1e-4)
+    assert torch.allclose((first.directions @ U[:, :4]).abs(), torch.eye(4), atol=1e-3)
+    plain = torch.linalg.svd(matrix).U[:, :4]
+    assert (first.directions @ plain).abs().diagonal().min() < 0.999
+
+
+def test_planted_directions_are_found_and_others_are_not(build):
+    model = build(target_modules=["o_proj", "down_proj"], r=4)
+    others = torch.randn(50, D, generator=generator(0, "others"))
+    nothing = written_view(model, "a", dictionary(others), PLACE, NULLS)
+    (modules := [w.module for w in written(model, "a", "layers.1")]).append(ALL)
+    assert [e.place.setting for e in nothing.estimates] == modules
+    assert len(modules) == 5
+    assert pick(nothing, ALL).verdict == "at chance"
+    there = torch.cat([others, -torch.cat([w.directions for w in written(model, "a", "layers.1")])])
+    planted = written_view(model, "a", dictionary(there), PLACE, NULLS)
+    for setting in modules:
+        assert pick(planted, setting).value == pytest.approx(1.0, abs=1e-4)
+        assert pick(planted, setting).verdict == "above chance"
+        assert pick(planted, setting).chances[0].null == "isotropic"
+    assert planted.directions.latent.tolist() == list(range(50, 66))
+    assert (planted.directions.cosine > planted.directions.chance_high).all()
+
+
+def test_random_directions_stay_inside_the_band(build):
+    model = build(target_modules=["o_proj", "down_proj"], r=4)
+    covariance = torch.diag(torch.linspace(0.01, 4, D).square())
+    outside = {"isotropic": 0, "covariance-matched": 0}
+    for repeat in range(40):
+        random = generator(repeat, "dictionary")
+        rows = torch.randn(60, D, generator=random)
+        nulls = NullSettings(covariance, repeats=20, seed=repeat)
+        view = written_view(model, "a", dictionary(rows), PLACE, nulls)
+        assert [c.null for c in view.estimates[0].chances] == ["covariance-matched", "isotropic"]
+        for chance in view.estimates[0].chances:
+            outside[chance.null] += not chance.low <= view.estimates[0].value <= chance.high
+    assert outside["isotropic"] <= 6, outside
+
+
+def test_covariance_null_knows_where_the_stream_lies(build):
+    # A dictionary and writes that share one plane: above isotropic chance, not above matched.
+    plane = torch.zeros(D)
+    plane[:2] = 1.0
+    random = generator(0, "plane")
+    rows = torch.randn(12, D, generator=random) * plane
+    B = torch.randn(D, 2, generator=random) * plane[:, None]
+    factors = {
+        f"model.layers.{i}.self_attn.o_proj": (B, torch.randn(2, D, generator=random))
+        for i in range(3)
+    }
+    model = build(factors=factors, target_modules=["o_proj"], r=2)
+    nulls = NullSettings(torch.diag(plane + 1e-8), None, 20, 0)
+    view = written_view(model, "a", dictionary(rows), PLACE, nulls)
+    estimate = view.estimates[0]
+    matched, isotropic = estimate.chances
+    assert estimate.against(isotropic) == "above chance"
+    assert estimate.against(matched) == "at chance"
+    assert matched.level > isotropic.level + 0.3
+
+
+def test_embeddings_write_and_readers_do_not(build):
+    model = build(target_modules=["embed_tokens", "q_proj", "gate_proj"], r=2)
+    view = written_view(model, "a", dictionary(torch.eye(D)), PLACE, NULLS)
+    assert [e.place.setting for e in view.estimates] == ["model.embed_tokens", ALL]
+    model = build(target_modules=["q_proj"], r=2)
+    view = written_view(model, "a", dictionary(torch.eye(D)), PLACE, NULLS)
+    assert not view.estimates
+    assert view.directions.empty
+
+
+def test_refusals(build):
+    model = build(target_modules=["o_proj"], r=2)
+    with pytest.raises(InputError, match="16 wide, the model's stream 32"):
+        written_view(model, "a", dictionary(torch.eye(16)), PLACE, NULLS)
+    with pytest.raises(InputError, match="not the output of a block"):
+        written(model, "a", "layer one")
