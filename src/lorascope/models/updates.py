@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError, did_you_mean
@@ -160,8 +161,7 @@ def updated_modules(model: AdaptedModel, name: str) -> list[str]:
         return [path for path, layer in layers if _factors(layer, peft_name) is not None]
     with model.face(name) as tuned:
         theirs = {path: _weight(path, layer) for path, layer in _maps(tuned)}
-    with model.face(BASE) as bare:
-        ours = {path: _weight(path, layer) for path, layer in _maps(bare)}
+    ours = {path: _weight(path, layer) for path, layer in _maps(_base(model))}
     return [p for p, W in ours.items() if p in theirs and not torch.equal(W, theirs[p].to(W))]
 
 
@@ -198,9 +198,9 @@ def base_weight(model: AdaptedModel, module: str) -> Float[Tensor, "out in"]:
 
 def within_block(model: AdaptedModel, module: str) -> tuple[int, str] | None:
     """(block, path inside it) of a module's path; None for one outside the blocks."""
-    with model.face(BASE) as bare:
-        blocks = block_list(bare)
-        prefix = next(path for path, m in bare.named_modules() if m is blocks)
+    bare = _base(model)
+    blocks = block_list(bare)
+    prefix = next(path for path, m in bare.named_modules() if m is blocks)
     if not module.startswith(f"{prefix}."):
         return None
     index, _, rest = module.removeprefix(f"{prefix}.").partition(".")
@@ -214,35 +214,42 @@ def stream_gain(model: AdaptedModel, module: str) -> Float[Tensor, " d_model"] |
     weight; its division by the token's own root mean square is left out. None for modules whose
     output is not added to the stream. Told by the module's name and width.
     """
-    with model.face(BASE) as bare:
-        if bare.get_submodule(module) is bare.get_input_embeddings():
-            return torch.ones(model.d_model)
-        place = within_block(model, module)
-        writes = module.rsplit(".", 1)[-1] in _WRITERS
-        if place is None or not writes or len(base_weight(model, module)) != model.d_model:
-            return None
-        block, attends = block_list(bare)[place[0]], any(a in place[1] for a in _ATTENTION)
-        for of_attention, of_mlp in _NORMS_ON_THE_WAY:
-            if hasattr(block, of_mlp):
-                norm: Any = getattr(block, of_attention if attends else of_mlp)
-                # Weights of norms are stored as they are or less one; a row of ones tells.
-                with torch.no_grad():
-                    return norm(torch.ones_like(norm.weight)).float().cpu()
+    bare = _base(model)
+    if bare.get_submodule(module) is bare.get_input_embeddings():
+        return torch.ones(model.d_model)
+    place = within_block(model, module)
+    writes = module.rsplit(".", 1)[-1] in _WRITERS
+    if place is None or not writes or len(base_weight(model, module)) != model.d_model:
+        return None
+    block, attends = block_list(bare)[place[0]], any(a in place[1] for a in _ATTENTION)
+    for of_attention, of_mlp in _NORMS_ON_THE_WAY:
+        if hasattr(block, of_mlp):
+            norm: Any = getattr(block, of_attention if attends else of_mlp)
+            # Weights of norms are stored as they are or less one; a row of ones tells.
+            with torch.no_grad():
+                return norm(torch.ones_like(norm.weight)).float().cpu()
     return torch.ones(model.d_model)
 
 
-def _module(model: AdaptedModel, path: str) -> nn.Module:
+def _base(model: AdaptedModel) -> PreTrainedModel:
+    """The base model; its weights and modules are the same under every face but a full model's."""
+    if model.current == BASE:
+        return model.module
     with model.face(BASE) as bare:
-        try:
-            return bare.get_submodule(path)
-        except AttributeError:
-            near = did_you_mean(path, [known for known, _ in bare.named_modules()])
-            raise InputError(f'the model has no module "{path}".{near}') from None
+        return bare
+
+
+def _module(model: AdaptedModel, path: str) -> nn.Module:
+    bare = _base(model)
+    try:
+        return bare.get_submodule(path)
+    except AttributeError:
+        near = did_you_mean(path, [known for known, _ in bare.named_modules()])
+        raise InputError(f'the model has no module "{path}".{near}') from None
 
 
 def _lora_layers(model: AdaptedModel) -> list[tuple[str, LoraLayer]]:
-    with model.face(BASE) as module:
-        return [(path, m) for path, m in module.named_modules() if isinstance(m, LoraLayer)]
+    return [(path, m) for path, m in _base(model).named_modules() if isinstance(m, LoraLayer)]
 
 
 def _maps(model: nn.Module) -> list[tuple[str, nn.Module]]:
