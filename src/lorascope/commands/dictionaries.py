@@ -1,0 +1,71 @@
+"""Dictionaries, looked at one at a time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lorascope.errors import InputError
+
+
+def dictionary(
+    address: Annotated[
+        str,
+        typer.Argument(help="Folder, hf://owner/repo/folder[@revision], or saelens:release/id."),
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="Try it on this model: hub id or folder.")
+    ] = None,
+    texts: Annotated[
+        list[str] | None, typer.Option(help="Texts to try it on: file, folder or dataset id.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Most tokens to try it on.")] = 4096,
+    site: Annotated[
+        str | None, typer.Option(help="Where to try it; by default where its file says.")
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Try it on what this adapter adds: folder or hub id.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Try it on a model or site it was not made for.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Plain JSON instead of a table.")] = False,
+) -> None:
+    """Say what a dictionary is: format, sizes, site, gate; and how it does on texts.
+
+    Reads SAELens, Gemma Scope 1 and 2, Llama Scope, sparsify and dictionary_learning files. With
+    --model and --texts it prints FVU, relative error, L0 and dead share beside what predicts
+    nothing, and warns where the dictionary does not fit.
+
+    **Examples**
+
+    `lorascope dictionary runs/demo/dictionaries/layers.5-base-seed0`
+
+    `lorascope dictionary hf://google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82 --json`
+
+    `lorascope dictionary saelens:llama_scope_lxr_8x/l15r_8x --model meta-llama/Llama-3.1-8B
+    --texts alpaca.json`
+    """
+    import json
+
+    from rich.console import Console
+
+    from lorascope.dictionaries.files import open_dictionary
+    from lorascope.workflows import inspecting
+
+    if bool(model) != bool(texts):
+        raise InputError("--model and --texts go together: give both, or neither")
+    opened = open_dictionary(address)
+    facts = inspecting.describe(opened)
+    if model and texts:
+        given = {"model": model, "texts": texts, "rows": rows, "site": site, "force": force}
+        wanted = inspecting.OnTexts.parse({**given, "adapter": adapter}, "dictionary")
+        facts["tried"] = inspecting.try_on(opened, wanted)
+    if json_:
+        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        for table in inspecting.tables(facts):
+            Console().print(table)
+    for line in inspecting.complaints(facts):
+        typer.echo(f"lorascope: warning: {line}", err=True)

@@ -1,0 +1,94 @@
+"""Options that several commands share, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lorascope.errors import InputError
+
+if TYPE_CHECKING:
+    from lorascope.workflows.study import AuditStudy
+
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder; the same one resumes.")]
+BaseDictionary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dictionary",
+        help="Base dictionary to bring along instead of training one: site=address. Repeatable.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one setting of the study: key.subkey=value. Repeatable."),
+]
+Adapter = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", help="name=folder or name=hub id. Repeatable."),
+]
+
+_REQUIRED = {"--model": "model", "--adapter": "adapters", "--sites": "sites", "--texts": "texts"}
+
+
+def audit_study(
+    study: Path | None,
+    model: str | None,
+    adapter: Sequence[str] | None,
+    sites: str | None,
+    texts: Sequence[str] | None,
+    dictionaries: Sequence[str] | None,
+    changes: Sequence[str] | None,
+    force: bool,
+) -> AuditStudy:
+    """The study that a file and options say together; options win."""
+    from lorascope.config import override, read_yaml
+    from lorascope.workflows.study import AuditStudy
+
+    data: dict[str, Any] = read_yaml(study) if study is not None else {}
+    if model is not None:
+        data["model"] = model
+    if adapter:
+        data["adapters"] = pairs("--adapter", adapter, "r4=runs/r4")
+        data.pop("train", None)
+    if sites is not None:
+        data["sites"] = [site.strip() for site in sites.split(",") if site.strip()]
+    if texts:
+        before = data.get("texts")
+        kept = before if isinstance(before, dict) else {}
+        data["texts"] = {**kept, "sources": list(texts)}
+    if dictionaries:
+        before = data.get("dictionaries")
+        brought = pairs("--dictionary", dictionaries, "layers.5=runs/mine")
+        data["dictionaries"] = {**(before if isinstance(before, dict) else {}), "base": brought}
+    if force:
+        data["force"] = True
+    if study is None:
+        missing = [o for o, k in _REQUIRED.items() if k not in data]
+        if missing:
+            raise InputError(f"give a study file, or the options {', '.join(missing)}")
+    return AuditStudy.parse(override(data, changes or []), str(study or "options"))
+
+
+def pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
+    """{name: path} of a repeated name=path option."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, sign, path = text.partition("=")
+        if not sign or not name or not path:
+            raise InputError(f"{option} {text}: expected name=path, as in {option} {example}")
+        if name in found:
+            raise InputError(f"{option} {text}: the name {name} is given twice")
+        found[name] = path
+    return found
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Whole numbers between commas."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {text}: expected whole numbers, as in {option} 4,8") from None
