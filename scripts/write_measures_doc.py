@@ -18,7 +18,7 @@ OPENING = f"""\
 
 Every number of an audit: what it is, its unit, what it comes to where there is nothing to find,
 and what its interval varies. This page is written by `scripts/write_measures_doc.py` from
-`src/lorascope/measures/definitions.py`, the one place where a measure is defined; the report's
+`src/lorascope/measures/definitions/`, the one place where a measure is defined; the report's
 footnotes come from there too.
 
 h_base is the residual stream of the base model at a site, h_adapted that of the adapted model, and

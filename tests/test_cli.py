@@ -15,10 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorascope import cli, report
+from lorascope.commands import audits
 from lorascope.workflows import plan as plan_module
 from lorascope.workflows.demo import demo_study
 
-COMMANDS = ("demo", "audit", "plan", "train-adapter", "dictionary", "report")
+COMMANDS = (
+    *("demo", "audit", "plan", "train-adapter", "dictionary", "compare", "report", "selftest"),
+)
 EMBEDDED = Path(__file__).parents[1] / "studies" / "embedded.yaml"
 SMALL = [
     "capture.context=64",
@@ -27,7 +30,7 @@ SMALL = [
     "dictionaries.fitting.batch=128",
     "dictionaries.fitting.products=float32",
     "dictionaries.seeds=[0]",
-    "dictionaries.gaussian_control=false",
+    "dictionaries.controls=[]",
     "measures.repeats=3",
     "measures.rows=500",
     "measures.samples=0",
@@ -442,7 +445,7 @@ def test_default_run_folder_is_named_from_the_whole_study(
 ):
     monkeypatch.chdir(tmp_path)
     outs = []
-    monkeypatch.setattr(cli, "_audit", lambda study, out, quiet, redo: outs.append(Path(out)))
+    monkeypatch.setattr(audits, "_audit", lambda study, out, quiet, redo: outs.append(Path(out)))
     for change in ("seed=0", "seed=1", "measures.repeats=4"):
         assert lorascope("audit", *options(change))[0] == 0
     assert len(set(outs)) == 3

@@ -46,6 +46,15 @@ OTHERS = {
     "seen": ["given"],
     "start": "isotropic",
     "bias": "median",
+    "seeds": [3, 4],
+    "controls": ["shuffled"],
+    "ablation": {
+        "setting": "l1",
+        "values": [0.1, 0.2],
+        "epochs": None,
+        "adapter": None,
+        "site": None,
+    },
     "balance": {"categories": ["a"], "probe": 1, "held_out": 1},
 }
 # fields with a single possible value
@@ -143,7 +152,7 @@ def test_settings_do_not_change():
 UNKNOWN = {
     "sead": (
         3,
-        r'x\.yaml: unknown key "sead"\. Did you mean "seed"\? Known here: adapters, capture',
+        r'x\.yaml: unknown key "sead"\. Did you mean "seed"\? Known here: ablation, adapters, capture',
     ),
     "capture.contxt": (
         64,

@@ -18,9 +18,10 @@ def estimate(value, low, high, *chances):
     ("low", "high", "verdict"),
     [
         (0.23, 0.30, "above chance"),
-        (0.22, 0.30, "at chance"),
+        (0.22, 0.30, "underpowered"),
+        (0.20, 0.23, "at chance"),
         (0.10, 0.17, "below chance"),
-        (0.10, 0.18, "at chance"),
+        (0.10, 0.18, "underpowered"),
         (0.19, 0.21, "at chance"),
         (0.10, 0.30, "at chance"),
     ],
@@ -34,6 +35,17 @@ def test_where_one_draw_decides_the_value_stands_for_its_interval():
     assert estimate(0.225, *nothing, NULL).verdict == "above chance"
     assert estimate(0.175, *nothing, NULL).verdict == "below chance"
     assert estimate(0.21, *nothing, NULL).verdict == "at chance"
+
+
+def test_how_many_would_settle_an_underpowered_number():
+    # 0.04 down to its lower bound, 0.02 to clear chance: an interval half as wide, so 4 n.
+    above = estimate(0.24, 0.20, 0.30, NULL)
+    assert (above.verdict, above.n_to_settle, above.apart) == ("underpowered", 400, False)
+    # 0.06 up to its upper bound, 0.02 to clear chance: 9 n.
+    below = estimate(0.16, 0.15, 0.22, NULL)
+    assert (below.verdict, below.n_to_settle) == ("underpowered", 900)
+    for settled in (estimate(0.2, 0.1, 0.3, NULL), estimate(0.3, 0.25, 0.35, NULL)):
+        assert settled.n_to_settle is None
 
 
 def test_the_first_null_decides_and_the_others_can_be_asked():
@@ -53,7 +65,8 @@ def test_a_null_without_randomness_is_a_point():
     zero = Chance.exact("zero predictor", 1.0)
     assert (zero.level, zero.low, zero.high) == (1.0, 1.0, 1.0)
     assert estimate(0.9, 0.8, 0.99, zero).verdict == "below chance"
-    assert estimate(0.9, 0.8, 1.0, zero).verdict == "at chance"
+    assert estimate(0.9, 0.8, 1.0, zero).verdict == "underpowered"
+    assert estimate(1.0, 0.8, 1.1, zero).verdict == "at chance"
 
 
 def test_a_place_is_given_to_a_copy():

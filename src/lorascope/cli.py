@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from lorascope.commands import adapters, audits, dictionaries
+from lorascope.commands import adapters, audits, comparisons, dictionaries, selftest
 from lorascope.errors import InputError
 
 app = typer.Typer(
@@ -24,7 +24,9 @@ app.command()(audits.audit)
 app.command()(audits.plan)
 app.command("train-adapter")(adapters.train_adapter)
 app.command()(dictionaries.dictionary)
+app.command()(comparisons.compare)
 app.command()(audits.report)
+app.command()(selftest.selftest)
 
 # typer carries click within it or depends on it; either way this is the base of usage errors.
 _UsageError: Any = typer.BadParameter.__base__

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
-Verdict = Literal["above chance", "below chance", "at chance", "no chance level"]
+Verdict = Literal["above chance", "below chance", "at chance", "underpowered", "no chance level"]
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,62 @@ class Estimate:
         return self.against(self.chances[0]) if self.chances else "no chance level"
 
     def against(self, chance: Chance) -> Verdict:
-        """The verdict against one null: apart only where the two 95 % intervals do not touch."""
-        low, high = (self.value if math.isnan(bound) else bound for bound in self.interval)
+        """The verdict against one null.
+
+        Apart only where the two 95 % intervals do not touch. Where they do, "at chance" if the
+        value lies among the null's own values, else "underpowered": it may be apart, and more
+        tokens or latents would tell.
+        """
+        low, high = self._bounds
         if low > chance.high:
             return "above chance"
         if high < chance.low:
             return "below chance"
-        return "at chance"
+        return "at chance" if chance.low <= self.value <= chance.high else "underpowered"
+
+    @property
+    def apart(self) -> bool:
+        """Whether the headline null is left, to either side."""
+        return self.verdict in ("above chance", "below chance")
+
+    @property
+    def n_to_settle(self) -> int | None:
+        """For an underpowered number, about how many units would tell it from chance.
+
+        Intervals shrink with 1/√n: the n at which this one would just clear the headline null, if
+        the value stayed where it is. None where the verdict is another.
+        """
+        if self.verdict != "underpowered":
+            return None
+        chance, (low, high) = self.chances[0], self._bounds
+        above = self.value > chance.high
+        half = self.value - low if above else high - self.value
+        gap = self.value - chance.high if above else chance.low - self.value
+        return round(self.n * (half / gap) ** 2)
+
+    @property
+    def _bounds(self) -> tuple[float, float]:
+        low, high = (self.value if math.isnan(bound) else bound for bound in self.interval)
+        return low, high
 
     def at(self, place: Place) -> Estimate:
         """The same number, said of `place`."""
         return replace(self, place=place)
+
+    def plain(self) -> dict[str, Any]:
+        """The number as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def revived(cls, data: Mapping[str, Any]) -> Estimate:
+        """The number that `plain` gave away."""
+        whole = {
+            **data,
+            "interval": tuple(data["interval"]),
+            "chances": tuple(Chance(**chance) for chance in data["chances"]),
+            "place": Place(**data["place"]),
+        }
+        return cls(**whole)
 
     def __str__(self) -> str:
         text = f"{self.measure} {self.value:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}]"

@@ -67,7 +67,7 @@ class Run:
 
     def __init__(self, folder: Path, study: Settings, redo: bool = False) -> None:
         self.folder = folder
-        self._asked: set[str] = set()
+        self._asked: dict[str, None] = {}
         self._refuse_foreign(folder, study, redo)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "study.yaml", study.yaml())
@@ -105,7 +105,7 @@ class Run:
             parents: earlier stages this one reads.
         """
         stages: dict[str, Any] = self.manifest["stages"]
-        self._asked.add(name)
+        self._asked[name] = None
         key = self._key(depends_on, parents)
         target = self.folder / name
         if self.current(name, depends_on, *parents):
@@ -137,6 +137,11 @@ class Run:
     def _key(self, depends_on: object, parents: Sequence[str]) -> str:
         stages = self.manifest["stages"]
         return digest([depends_on, [stages[parent]["key"] for parent in parents]])
+
+    @property
+    def asked(self) -> list[str]:
+        """Names of the stages asked for so far, in order."""
+        return list(self._asked)
 
     def drop_unasked(self) -> None:
         """Remove the stages that nothing has asked for: those of settings the study had before."""

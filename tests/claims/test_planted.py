@@ -95,7 +95,7 @@ def verdicts(trial, relation):
 def test_where_nothing_is_planted_nothing_is_found():
     trials = [verdicts(trial, relation=0.0) for trial in range(REPEATS)]
     for measure in HEADLINES:
-        at_chance = sum(found[measure] == "at chance" for found in trials)
+        at_chance = sum(found[measure] in ("at chance", "underpowered") for found in trials)
         assert at_chance >= 0.9 * REPEATS, measure
 
 

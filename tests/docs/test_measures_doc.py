@@ -40,7 +40,13 @@ def test_every_measure_has_its_section():
 def test_the_file_that_computes_it_exists_and_names_it(key):
     path = ROOT / "src" / "lorascope" / DEFINITIONS[key].file
     text = path.read_text(encoding="utf-8")
-    names = {f'"{key}"', f'f"{key.split(".", maxsplit=1)[0]}.{{pair}}"'}
+    first, _, rest = key.partition(".")
+    names = {
+        f'"{key}"',
+        f'f"{first}.{{pair}}"',
+        f'"{rest}"',
+        f'f"{key.rpartition(".")[0]}.{{side}}"',
+    }
     assert any(name in text for name in names)
 
 

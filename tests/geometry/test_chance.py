@@ -120,3 +120,13 @@ def test_draws_follow_the_generator_and_leave_the_global_seed_alone():
         assert torch.equal(draw(seeded(1)), draw(seeded(1)))
         assert not torch.equal(draw(seeded(1)), draw(seeded(2)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_shuffled_columns_keep_each_dimension_and_lose_their_relation():
+    shared = torch.randn(3000, 1, generator=seeded())
+    rows = torch.cat([shared, 2 * shared, torch.randn(3000, 1, generator=seeded(1))], dim=1)
+    assert torch.corrcoef(rows.T)[0, 1] > 0.99
+    found = chance.columns_shuffled(rows, seeded(2))
+    assert torch.equal(found.sort(0).values, rows.sort(0).values)
+    assert torch.corrcoef(found.T).fill_diagonal_(0).abs().max() < 0.06
+    assert torch.equal(found, chance.columns_shuffled(rows, seeded(2)))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.geometry.cka import CkaMoments
+from lorascope.geometry import cka as geometry_cka
+from lorascope.geometry.cka import centred_product, cka, hsic
 
 
 def sets(n=60, dx=7, dy=5, offset=0.0):
@@ -36,62 +37,70 @@ def debiased_from_grams(x, y):
     return unbiased_hsic(k, m) / math.sqrt(unbiased_hsic(k, k) * unbiased_hsic(m, m))
 
 
-@pytest.mark.parametrize("offset", [0.0, 3.0])
+@pytest.mark.parametrize("offset", [0.0, 3.0, 1000.0])
 def test_both_forms_equal_the_gram_matrices(offset):
     x, y = sets(offset=offset)
-    moments = CkaMoments().update(x, y)
+    found = cka(x, y)
     a, b = x.numpy().astype(np.float64), y.numpy().astype(np.float64)
-    assert moments.plain() == pytest.approx(plain_from_grams(a, b), rel=1e-10)
-    assert moments.debiased() == pytest.approx(debiased_from_grams(a, b), rel=1e-9)
-    assert abs(moments.plain() - moments.debiased()) > 0.01
+    a, b = a - a.mean(0), b - b.mean(0)
+    assert found.plain == pytest.approx(plain_from_grams(a, b), abs=1e-10)
+    assert found.debiased == pytest.approx(debiased_from_grams(a, b), abs=1e-10)
+    assert abs(found.plain - found.debiased) > 0.01
 
 
-def test_updates_sums_and_differences_of_groups_equal_one_pass():
+def test_unbiased_hsic_is_song_et_al_up_to_a_factor_of_the_rows():
     x, y = sets()
-    whole = CkaMoments().update(x, y)
-    streamed = CkaMoments().update(x[:13], y[:13]).update(x[13:], y[13:])
-    first, rest = CkaMoments().update(x[:13], y[:13]), CkaMoments().update(x[13:], y[13:])
-    joined = sum((first, rest), CkaMoments())
-    assert (streamed.n, joined.n, (whole - first).n) == (60, 60, 47)
-    for form in (CkaMoments.plain, CkaMoments.debiased):
-        assert form(streamed) == pytest.approx(form(whole), rel=1e-12)
-        assert form(joined) == pytest.approx(form(whole), rel=1e-12)
-        assert form(whole - first) == pytest.approx(form(rest), rel=1e-10)
+    a, b = x.numpy().astype(np.float64), y.numpy().astype(np.float64)
+    expected = unbiased_hsic(a @ a.T, b @ b.T) * 60 * 57
+    assert hsic(x, y).unbiased == pytest.approx(expected, rel=1e-10)
 
 
 def test_more_rows_than_a_chunk_holds():
-    x, y = sets(n=9000)
-    halves = CkaMoments().update(x[:4000], y[:4000]) + CkaMoments().update(x[4000:], y[4000:])
-    assert CkaMoments().update(x, y).debiased() == pytest.approx(halves.debiased(), rel=1e-12)
+    x, y = sets(n=2500)
+    a, b = x.numpy().astype(np.float64), y.numpy().astype(np.float64)
+    assert cka(x, y).plain == pytest.approx(plain_from_grams(a, b), abs=1e-10)
+    assert cka(x, y).debiased == pytest.approx(debiased_from_grams(a, b), abs=1e-10)
 
 
-def test_pairing_anew_equals_starting_again():
-    x, y = sets()
-    moved = y.roll(17, dims=0)
-    again, fresh = CkaMoments().update(x, y).paired_anew(x, moved), CkaMoments().update(x, moved)
-    assert again.plain() == pytest.approx(fresh.plain(), rel=1e-12)
-    assert again.debiased() == pytest.approx(fresh.debiased(), rel=1e-12)
-    with pytest.raises(ValueError, match="60 rows were seen, 10"):
-        CkaMoments().update(x, y).paired_anew(x[:10], y[:10])
+def test_the_product_is_that_of_rows_about_their_means():
+    x, y = sets(n=1500, offset=4.0)
+    a, b = x.double() - x.double().mean(0), y.double() - y.double().mean(0)
+    product = centred_product(x, y)
+    torch.testing.assert_close(product, a.T @ b, rtol=1e-10, atol=1e-8)
+    assert hsic(x, y, product) == hsic(x, y)
+    assert hsic(x, y, 2 * product) != hsic(x, y)
+
+
+def test_wide_sets_are_multiplied_in_float32(monkeypatch):
+    x, y = sets(n=1500, dx=90, dy=90)
+    exact = cka(x, y)
+    assert centred_product(x, y).dtype == torch.float64
+    monkeypatch.setattr(geometry_cka, "_NARROW", 89)
+    assert centred_product(x, y).dtype == torch.float32
+    assert centred_product(x, y[:, :5]).dtype == torch.float64
+    found = cka(x, y)
+    assert (found.plain, found.debiased) != (exact.plain, exact.debiased)
+    assert (found.plain, found.debiased) == pytest.approx((exact.plain, exact.debiased), abs=1e-6)
 
 
 def test_a_set_with_itself_scaled_rotated_and_moved_is_one():
     x, _ = sets()
     rotation = torch.linalg.qr(torch.randn(7, 7, generator=torch.Generator().manual_seed(1))).Q
-    moments = CkaMoments().update(x, 3 * x @ rotation + 2)
-    assert moments.plain() == pytest.approx(1.0, abs=1e-6)
-    assert moments.debiased() == pytest.approx(1.0, abs=1e-6)
+    found = cka(x, 3 * x @ rotation + 2)
+    assert found.plain == pytest.approx(1.0, abs=1e-6)
+    assert found.debiased == pytest.approx(1.0, abs=1e-6)
 
 
-def test_a_set_without_variance_has_no_cka():
-    x, _ = sets()
-    assert math.isnan(CkaMoments().update(x, torch.zeros(60, 3)).plain())
-    assert math.isnan(CkaMoments().update(x, torch.zeros(60, 3)).debiased())
+@pytest.mark.parametrize("value", [0.0, 0.1, 1234.567])
+def test_a_set_without_variance_has_no_cka(value):
+    x, _ = sets(n=1100)
+    assert math.isnan(cka(x, torch.full((1100, 3), value)).plain)
+    assert math.isnan(cka(x, torch.full((1100, 3), value)).debiased)
 
 
 def test_too_few_or_unpaired_rows_are_refused():
     x, y = sets()
     with pytest.raises(ValueError, match="at least 4 rows, 3 seen"):
-        CkaMoments().update(x[:3], y[:3]).debiased()
+        cka(x[:3], y[:3])
     with pytest.raises(ValueError, match="not paired: 60 and 59"):
-        CkaMoments().update(x, y[:59])
+        cka(x, y[:59])

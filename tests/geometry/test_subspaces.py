@@ -7,7 +7,13 @@ import pytest
 import scipy.linalg
 import torch
 
-from lorascope.geometry.subspaces import numerical_rank, principal_angles, principal_subspace
+from lorascope.geometry import krylov, subspaces
+from lorascope.geometry.subspaces import (
+    gram_matrix,
+    numerical_rank,
+    principal_angles,
+    principal_subspace,
+)
 
 
 def orthonormal(d, k, seed):
@@ -75,3 +81,118 @@ def test_angles_by_hand():
     half = math.sqrt(0.5)
     q2 = torch.tensor([[1.0, 0.0], [0.0, half], [0.0, half]])
     assert principal_angles(q1, q2).tolist() == pytest.approx([0.0, 45.0], abs=1e-5)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Makes 200 dimensions wide; lists the precision and success of each attempt by Lanczos."""
+    attempts = []
+
+    def recorded(matrix, *arguments):
+        found = leading(matrix, *arguments)
+        attempts.append((matrix.dtype, found is not None))
+        return found
+
+    leading = krylov.leading_eigenvectors
+    monkeypatch.setattr(subspaces, "_NARROW", 200)
+    monkeypatch.setattr(krylov, "leading_eigenvectors", recorded)
+    return attempts
+
+
+SINGLE = [(torch.float32, True)]
+DOUBLE = [(torch.float32, False), (torch.float64, True)]
+K = 24
+
+
+def wide(kind, n=1000, d=512):
+    """Directions with a spectrum of that kind."""
+    random = torch.Generator().manual_seed(11)
+    rows = torch.randn(n, d, generator=random)
+    axes = torch.linalg.qr(torch.randn(d, d, generator=random)).Q
+    scale = {
+        "flat": torch.ones(d),
+        "falling": torch.arange(1, d + 1).rsqrt(),
+        "steep": 10 ** (-torch.arange(d) / 8),
+        "far above": torch.where(torch.arange(d) < 3, 8.0, torch.arange(1, d + 1).rsqrt()),
+        "two levels": torch.where(torch.arange(d) < K, 3.0, 1.0),
+    }[kind]
+    return (rows * scale) @ axes.T
+
+
+def exact_span(x, k):
+    return torch.from_numpy(np.linalg.svd(x.numpy().astype(np.float64))[2][:k].T.copy())
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("flat", SINGLE),
+        ("falling", SINGLE),
+        ("two levels", SINGLE),
+        ("far above", SINGLE),
+        ("steep", DOUBLE),
+    ],
+)
+def test_wide_directions_have_the_subspace_of_a_float64_svd(kind, path, quick):
+    x = wide(kind)
+    q = principal_subspace(x, K)
+    assert quick == path
+    assert q.dtype == torch.float64
+    torch.testing.assert_close(q.T @ q, torch.eye(K, dtype=torch.float64), rtol=0, atol=1e-12)
+    # Every column counts: the first j of them are the top-j subspace.
+    for j in (1, 7, K):
+        assert principal_angles(q[:, :j], exact_span(x, j)).max() < 0.05
+
+
+def test_fewer_directions_than_dimensions(quick):
+    x = wide("falling", n=200)
+    assert principal_angles(principal_subspace(x, K), exact_span(x, K)).max() < 0.05
+    assert quick == SINGLE
+
+
+def test_a_gap_too_narrow_for_lanczos_is_resolved_in_float64(quick):
+    random = torch.Generator().manual_seed(12)
+    left = torch.linalg.qr(torch.randn(700, 512, generator=random, dtype=torch.float64)).Q
+    right = torch.linalg.qr(torch.randn(512, 512, generator=random, dtype=torch.float64)).Q
+    singular = torch.linspace(5, 1, 512, dtype=torch.float64)
+    singular[K] = singular[K - 1] * (1 - 1e-6)
+    x = ((left * singular) @ right.T).float()
+    alone = torch.linalg.eigh(x.T @ x).eigenvectors.flip(1)[:, :K]
+    assert principal_angles(alone.double(), exact_span(x, K)).max() > 0.2
+    assert principal_angles(principal_subspace(x, K), exact_span(x, K)).max() < 0.05
+    assert quick == [(torch.float32, False), (torch.float64, False)]
+
+
+def test_wide_directions_of_low_rank(quick):
+    random = torch.Generator().manual_seed(13)
+    x = torch.randn(500, 60, generator=random) @ torch.randn(60, 512, generator=random)
+    assert principal_angles(principal_subspace(x, 30), exact_span(x, 30)).max() < 0.05
+    assert quick == SINGLE
+    assert principal_angles(principal_subspace(x, 60), exact_span(x, 60)).max() < 0.05
+    with pytest.raises(ValueError, match=r"k=61 .* 1\.\.60"):
+        principal_subspace(x, 61)
+
+
+def test_k_too_large_for_lanczos_is_found_all_the_same(quick):
+    x = wide("falling")
+    assert principal_angles(principal_subspace(x, 200), exact_span(x, 200)).max() < 1e-3
+    assert not quick
+    with pytest.raises(ValueError, match=r"k=0 .* 1\.\.512"):
+        principal_subspace(x, 0)
+
+
+@pytest.mark.parametrize("narrow", [200, 1000])
+def test_rows_left_out_of_the_gram_matrix(narrow, monkeypatch):
+    monkeypatch.setattr(subspaces, "_NARROW", narrow)
+    x = wide("falling")
+    rest = principal_subspace(x[60:], K, gram_matrix(x) - gram_matrix(x[:60]))
+    assert principal_angles(rest, exact_span(x[60:], K)).max() < 0.01
+    assert principal_angles(rest, exact_span(x, K)).max() > 1
+
+
+def test_float64_directions_are_never_rounded(quick):
+    x = wide("flat").double()
+    x[:, 0] += 1e-9 * x[:, 1]
+    exact = torch.linalg.svd(x).Vh[:K].T
+    assert principal_angles(principal_subspace(x, K), exact).max() < 1e-9
+    assert not quick

@@ -10,7 +10,7 @@ import torch
 
 from lorascope.errors import InputError
 from lorascope.estimates import Place
-from lorascope.geometry.cka import CkaMoments
+from lorascope.geometry.cka import cka
 from lorascope.measures.alignment import (
     NullSettings,
     angle_estimates,
@@ -205,7 +205,8 @@ def test_k_beyond_the_rank_says_what_is_possible(first, delta, message):
 def two_sets(documents=40, length=25):
     ids = torch.arange(documents).repeat_interleave(length)
     x = normal(len(ids), 6, "x") + normal(documents, 6, "topic")[ids]
-    return x, x[:, :4] + normal(len(ids), 4, "y"), ids
+    related = x[:, [0, 1, 2, 3, 0, 0]] * torch.tensor([1, 1, 1, 1, 0, 0])
+    return x, related + normal(len(ids), 6, "y"), ids
 
 
 def test_cka_agrees_with_numpy_and_its_jackknife_is_over_documents():
@@ -240,8 +241,8 @@ def test_the_null_shifts_by_whole_documents():
     # Two documents of equal length leave one shift that parts every row from its own: the swap.
     x, y, ids = two_sets(documents=2, length=30)
     plain, debiased = cka_estimates(x, y, ids, "base_delta", place=PLACE)
-    swapped = CkaMoments().update(x, torch.cat([y[30:], y[:30]]))
-    for estimate, expected in ((plain, swapped.plain()), (debiased, swapped.debiased())):
+    swapped = cka(x, torch.cat([y[30:], y[:30]]))
+    for estimate, expected in ((plain, swapped.plain), (debiased, swapped.debiased)):
         (null,) = estimate.chances
         assert (null.level, null.low, null.high) == pytest.approx((expected,) * 3, rel=1e-4)
         assert estimate.value > 1.5 * expected
@@ -267,7 +268,18 @@ def test_refusals_say_what_and_what_to_do():
 def test_cka_refusals():
     x, y, ids = two_sets()
     refuse('Did you mean "base_delta"', cka_estimates, x, y, ids, "base_dleta", place=PLACE)
-    refuse("999 rows", cka_estimates, x, y[1:], ids, "base_delta", place=PLACE)
+    refuse(
+        r"\(999, 6\) with 1000 document ids",
+        cka_estimates,
+        x,
+        y[1:],
+        ids,
+        "base_delta",
+        place=PLACE,
+    )
+    refuse(
+        r"\(1000, 6\) and \(1000, 4\)", cka_estimates, x, y[:, :4], ids, "base_delta", place=PLACE
+    )
     refuse("add documents", cka_estimates, x, y, 0 * ids, "base_delta", place=PLACE)
     refuse("does not vary", cka_estimates, x, 0 * y, ids, "base_delta", place=PLACE)
     refuse("1 draws", cka_estimates, x, y, ids, "base_delta", place=PLACE, repeats=1)

@@ -9,7 +9,7 @@ from lorascope.activations.collect import Capture
 from lorascope.activations.tokens import Window, pad
 from lorascope.errors import InputError
 from lorascope.estimates import Place
-from lorascope.measures.definitions_causal import DEFINITIONS
+from lorascope.measures.definitions.causes import DEFINITIONS
 from lorascope.measures.outputs import (
     Outcome,
     Survey,

@@ -157,14 +157,14 @@ def test_improvement_by_hand(threshold_dictionary):
     base, learned = with_relative(0.9, 0.7, 0.8, 0.8), with_relative(0.5, 0.7, 0.6, 0.6)
     gaussian = with_relative(0.7, 0.7, 0.6, 0.8)
     dictionary, rows = threshold_dictionary(2), some_rows(4)
-    found = improvement(base, learned, dictionary, gaussian, rows, PLACE)
+    found = improvement(base, learned, dictionary, {"trained": gaussian}, rows, PLACE)
     assert found.value == pytest.approx(1 - 0.6 / 0.8)
     low, high = found.interval
     assert low < found.value < high
-    assert [c.null for c in found.chances] == ["covariance-matched", "rotated"]
+    assert [c.null for c in found.chances] == ["trained", "rotated"]
     assert found.chance == pytest.approx(1 - 0.7 / 0.8)
     assert (found.unit, found.place.dictionary) == ("share", "delta")
-    alone = improvement(base, learned, dictionary, None, rows, PLACE)
+    alone = improvement(base, learned, dictionary, {}, rows, PLACE)
     assert [c.null for c in alone.chances] == ["rotated"]
 
 
@@ -178,7 +178,7 @@ def test_rotation_takes_the_improvement_away():
     rows = HeldOut(torch.zeros(50, 40), scale * axis, torch.arange(50))
     learned = errors(dictionary, rows.delta, rows.documents)
     nothing = errors(torch.zeros_like, rows.delta, rows.documents)
-    found = improvement(nothing, learned, dictionary, None, rows, PLACE)
+    found = improvement(nothing, learned, dictionary, {}, rows, PLACE)
     assert found.value == 1.0
     assert 0.0 < found.chance < 0.06
     assert found.verdict == "above chance"

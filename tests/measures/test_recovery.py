@@ -10,7 +10,7 @@ from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
 from lorascope.estimates import Place
 from lorascope.geometry.chance import isotropic, random_rotation
-from lorascope.measures.definitions_causal import DEFINITIONS
+from lorascope.measures.definitions.causes import DEFINITIONS
 from lorascope.measures.outputs import Outcome, Survey, survey
 from lorascope.measures.recovery import (
     EXACT,

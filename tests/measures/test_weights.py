@@ -13,7 +13,7 @@ from peft.tuners.lora.intruders import reduce_intruder_dimension
 from lorascope.errors import InputError
 from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures import weight_spectra as spectra
-from lorascope.measures.definitions_weights import DEFINITIONS
+from lorascope.measures.definitions.weights import DEFINITIONS
 from lorascope.measures.weights import (
     ALL,
     ROUNDING,

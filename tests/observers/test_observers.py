@@ -123,7 +123,9 @@ def test_an_adapter_with_dropout(tiny_checkpoint, tmp_path, monkeypatch):
         for i in range(40)
     ]
     cut = windows(documents[:32], tokenizer, 16), windows(documents[32:], tokenizer, 16)
-    settings = LoraTraining(steps=12, batch=4, dropout=0.3, context=16, products="float32")
+    settings = LoraTraining(
+        ranks=(2,), steps=12, batch=4, dropout=0.3, context=16, products="float32"
+    )
     put_on = adapters.get_peft_model
     made = []
     monkeypatch.setattr(
@@ -133,7 +135,7 @@ def test_an_adapter_with_dropout(tiny_checkpoint, tmp_path, monkeypatch):
     def weights(name, observers=(), dropout=0.3):
         chosen = settings.model_copy(update={"dropout": dropout})
         folder = tmp_path / name
-        train_adapter(checkpoint, 2, *cut, folder, chosen, device="cpu", observers=observers)
+        train_adapter(checkpoint, "r2", *cut, folder, chosen, device="cpu", observers=observers)
         state = load(checkpoint, {"a": folder}, device="cpu").module.state_dict()
         return {key: tensor for key, tensor in state.items() if "lora_" in key}
 

@@ -19,11 +19,22 @@ SITES = ("layers.1", "layers.3", "layers.5")
 
 DICTIONARIES = {
     "relative_error": ("base", "delta", "base difference"),
+    "improvement": ("delta",),
+    "overlap": ("base",),
     "density": ("base", "delta"),
     "dead_share": ("base", "delta"),
     "max_cosine": ("delta vs base", "delta vs delta", "base vs base"),
     "angle": ("delta vs base", "delta vs delta", "base vs base"),
+    "pursuit": ("base", "delta"),
+    "pca": ("PCA",),
+    "recovery": ("exact delta", "delta", "base", "base difference"),
+    "latent_ablation": ("delta",),
+    "latent_addition": ("delta",),
+    "ablation": ("delta",),
 }
+# Numbers of an adapter as a whole.
+EVERYWHERE = ("response_loss", "output_change", "weights")
+SPARSITIES = ("l1=0.05", "l1=0.15")
 # Chance level and its half width, by family; values are planted around these.
 LEVELS = {
     "response_loss": (3.61, 0.02),
@@ -40,14 +51,16 @@ LEVELS = {
     "angle": (52.0, 1.5),
     "cka": (0.12, 0.02),
     "cka_debiased": (0.0, 0.01),
+    "recovery": (0.2, 0.05),
 }
+ANY_LEVEL = (0.5, 0.05)
 NULLS = {"max_cosine": ("covariance-matched", "isotropic", "rotated"), "angle": ("isotropic",)}
 
 
 def planted(side: str, measure: str, place: Place, noise: random.Random) -> Estimate:
     """An estimate on the given side of its chance level: 'found', 'opposite' or 'chance'."""
     family = measure.split(".")[0]
-    level, half = LEVELS.get(measure, LEVELS[family])
+    level, half = LEVELS.get(measure, LEVELS.get(family, ANY_LEVEL))
     apart = DEFINITIONS[measure].apart
     sign = {"above": 1, "below": -1, "either": 1}[apart]
     shift = {"found": sign * 4, "opposite": -sign * 4, "chance": 0}[side] * half
@@ -85,10 +98,19 @@ def planted_estimates(
 def _places(
     measure: str, adapters: dict[str, int | None], sites: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[Place]:
-    if measure == "response_loss":
+    family = measure.split(".")[0]
+    if family in EVERYWHERE and measure != "weights.written_cosine":
         yield from (Place(adapter, rank) for adapter, rank in adapters.items())
         return
-    for dictionary in DICTIONARIES.get(measure.split(".")[0], ("",)):
+    if family == "variance":
+        yield Place(dictionary="delta vs base", setting="max_cosine.mean")
+        return
+    if family == "ablation":
+        adapter, rank = next(iter(adapters.items()))
+        for setting in SPARSITIES:
+            yield Place(adapter, rank, sites[0], None, "delta", setting)
+        return
+    for dictionary in DICTIONARIES.get(family, ("",)):
         for site in sites:
             for seed in seeds:
                 if dictionary == "base vs base":
@@ -168,6 +190,8 @@ def facts_for(estimates: Sequence[Estimate]) -> dict[str, object]:
                 "scale": 18.5,
                 "l1": 0.15,
                 "steps": 1200,
+                "epochs": 2.0,
+                "held_out_error": [{"step": 600, "error": 0.5}, {"step": 1200, "error": 0.4}],
                 "seconds": 41.5,
             }
         ],

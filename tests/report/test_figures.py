@@ -5,11 +5,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from lorascope.estimates import Estimate
 from lorascope.report.charts import EXPORT_CONFIG
-from lorascope.report.figures import Figure, figures
+from lorascope.report.drawn import Figure
+from lorascope.report.figures import figures
 from lorascope.report.result import Results, read_results
+from lorascope.report.tables import topic_tables
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -26,6 +29,15 @@ def data_of(figure: Figure) -> list[dict[str, Any]]:
     return figure.spec["data"]["values"]
 
 
+# Figures of their own kind, with tests of their own.
+FURTHER = ["summary", "density_by_depth", "density_by_rank", "error_by_epoch", "ablation"]
+
+
+@pytest.fixture(scope="module")
+def regular(drawn: list[Figure]) -> list[Figure]:
+    return [figure for figure in drawn if figure.key not in FURTHER]
+
+
 def test_all_the_figures_of_a_full_run_are_drawn(drawn: list[Figure]):
     assert [figure.key for figure in drawn] == [
         "response_loss",
@@ -33,6 +45,7 @@ def test_all_the_figures_of_a_full_run_are_drawn(drawn: list[Figure]):
         "delta_norm_relative",
         "delta_rank",
         "relative_error",
+        "relative_error_intervals",
         "improvement",
         "improvement_intervals",
         "overlap",
@@ -44,13 +57,25 @@ def test_all_the_figures_of_a_full_run_are_drawn(drawn: list[Figure]):
         "angle_intervals",
         "cka_base_delta",
         "cka_base_adapted",
+        "pursuit",
+        "pursuit_gap",
+        "output_change",
+        "recovery_loss",
+        "recovery_kl",
+        "latent_kl",
+        "latent_foretold",
+        "weights_relative",
+        "weights_rank",
+        "intruders",
+        "written",
+        *FURTHER,
     ]
 
 
-def test_every_plotted_number_is_in_the_results_tables(drawn: list[Figure], results: Results):
+def test_every_plotted_number_is_in_the_results_tables(regular: list[Figure], results: Results):
     estimates = results.estimates.set_index(PLACE)[NUMBERS]
     nulls = results.chance_levels.set_index([*PLACE, "null"])["level"]
-    for figure in drawn:
+    for figure in regular:
         rows = data_of(figure)
         assert rows, figure.key
         for row in rows:
@@ -72,8 +97,8 @@ def fields_drawn(spec: dict[str, Any]) -> set[str]:
     }
 
 
-def test_every_figure_draws_chance_with_the_number(drawn: list[Figure]):
-    for figure in drawn:
+def test_every_figure_draws_chance_with_the_number(regular: list[Figure]):
+    for figure in regular:
         assert fields_drawn(figure.spec) & {"chance", "printed chance"}, figure.key
         assert all(r["chance"] is not None for r in data_of(figure) if r.get("kind") != "null")
 
@@ -88,15 +113,18 @@ def test_seed_pairs_stand_in_the_cosine_and_angle_figures(drawn: list[Figure]):
         assert values == {"delta vs base", "delta vs delta"}
 
 
-def test_panels_share_one_colour_scale_and_units_are_in_titles(drawn: list[Figure]):
+def test_panels_share_one_colour_scale_and_units_are_in_titles(
+    drawn: list[Figure], regular: list[Figure]
+):
     error = next(figure for figure in drawn if figure.key == "relative_error")
     cells = error.spec["spec"]["layer"][0]["encoding"]["color"]["scale"]["domain"]
     values = [row["value"] for row in data_of(error)]
     assert {row["series"] for row in data_of(error)} == {"base", "delta", "base difference"}
     assert (cells[0], cells[-1]) == (min(values), max(values))
     units = {"(nats/token)", "(stream units)", "(ratio)", "(dimensions)", "(share)"}
-    units |= {"(latents/token)", "(cosine)", "(degrees)", "(CKA)"}
-    assert all(any(figure.title.endswith(unit) for unit in units) for figure in drawn)
+    units |= {"(latents/token)", "(cosine)", "(degrees)", "(CKA)", "(correlation)"}
+    units |= {"(vectors/module)"}
+    assert all(any(figure.title.endswith(unit) for unit in units) for figure in regular)
 
 
 def test_colours_of_values_of_both_signs_are_centred_on_zero(make_run: MakeRun, plant: Plant):
@@ -104,7 +132,7 @@ def test_colours_of_values_of_both_signs_are_centred_on_zero(make_run: MakeRun, 
     rows[0] = dataclasses.replace(rows[0], value=-0.5, interval=(-0.6, -0.4))
     drawn = figures(read_results(make_run(rows)))
     heat = next(figure for figure in drawn if figure.key == "improvement")
-    assert heat.spec["layer"][0]["encoding"]["color"]["scale"]["domain"] == [-0.5, 0.0, 0.5]
+    assert heat.spec["spec"]["layer"][0]["encoding"]["color"]["scale"]["domain"] == [-0.5, 0.0, 0.5]
 
 
 def test_axis_calls_adapters_by_rank_only_where_ranks_tell_them_apart(
@@ -117,12 +145,61 @@ def test_axis_calls_adapters_by_rank_only_where_ranks_tell_them_apart(
     assert named.spec["layer"][0]["encoding"]["x"]["scale"]["domain"] == ["code", "med"]
 
 
-def test_the_lowest_seed_is_drawn_and_said(make_run: MakeRun, plant: Plant):
+def test_two_seeds_are_drawn_as_their_mean_spanning_both_intervals(make_run: MakeRun, plant: Plant):
     results = read_results(make_run(plant(seeds=(3, 1), measures=["overlap"])))
-    (figure,) = figures(results)
-    seed_one = results.estimates.query("seed == 1")["value"]
-    assert sorted(row["value"] for row in data_of(figure)) == sorted(seed_one)
-    assert "Seed 1;" in figure.caption
+    figure = figures(results)[0]
+    for row in data_of(figure):
+        place = f"adapter == '{row['adapter']}' and site == '{row['site']}'"
+        both = results.estimates.query(place)
+        assert row["value"] == pytest.approx(both["value"].mean())
+        assert (row["low"], row["high"]) == (both["low"].min(), both["high"].max())
+    assert figure.caption.endswith("Means over 2 seeds, intervals spanning the seeds' own.")
+
+
+def test_three_seeds_give_an_interval_over_seeds(make_run: MakeRun, plant: Plant):
+    results = read_results(make_run(plant(seeds=(0, 1, 2), measures=["overlap"])))
+    figure = figures(results)[0]
+    row = data_of(figure)[0]
+    values = results.estimates.query(f"adapter == '{row['adapter']}' and site == '{row['site']}'")
+    half = stats.t.ppf(0.975, 2) * values["value"].std() / 3**0.5
+    assert row["high"] - row["value"] == pytest.approx(half)
+    assert "Means over 3 seeds, intervals over seeds." in figure.caption
+
+
+def test_error_by_epoch_and_ablation_draw_what_the_run_holds(drawn: list[Figure]):
+    by_key = {figure.key: figure for figure in drawn}
+    points = [(row["epoch"], row["error"]) for row in data_of(by_key["error_by_epoch"])]
+    assert points == [(1.0, 0.5), (2.0, 0.4)]
+    assert {row["setting"] for row in data_of(by_key["ablation"])} == {"l1=0.05", "l1=0.15"}
+
+
+def test_density_by_depth_and_by_rank_are_the_same_numbers(drawn: list[Figure], results: Results):
+    rows = [data_of(f) for f in drawn if f.key in ("density_by_depth", "density_by_rank")]
+    known = sorted(results.estimates.query("measure == 'density' and dictionary == 'delta'").value)
+    assert [sorted(row["value"] for row in each) for each in rows] == [known, known]
+    assert (
+        {row["series"] for row in rows[0]}
+        == {"4", "8", "16", "32"}
+        == {row["label"] for row in rows[1]}
+    )
+
+
+def test_the_summary_has_the_four_panels_of_figure_7(drawn: list[Figure]):
+    (summary,) = [figure for figure in drawn if figure.key == "summary"]
+    titles = [panel["title"] for panel in summary.spec["concat"]]
+    assert [title[:2] for title in titles] == ["A.", "B.", "C.", "D."]
+
+
+def test_angles_at_several_k_are_drawn_as_lines(make_run: MakeRun, plant: Plant):
+    rows = [
+        dataclasses.replace(e, place=dataclasses.replace(e.place, setting=f"k={k}"))
+        for k in (64, 128)
+        for e in plant(measures=["angle.mean"])
+    ]
+    drawn = figures(read_results(make_run(rows)))
+    (lines,) = [figure for figure in drawn if figure.key == "angle_by_k"]
+    assert {row["label"] for row in data_of(lines)} == {"64", "128"}
+    assert {row["dictionary"] for row in data_of(lines)} == {"delta vs base"}
 
 
 def test_files_are_written_for_every_figure(run_folder: Path, drawn: list[Figure]):
@@ -137,7 +214,8 @@ def test_files_are_written_for_every_figure(run_folder: Path, drawn: list[Figure
 
 def test_tables_are_the_results_split_by_topic(run_folder: Path, results: Results):
     folder = run_folder / "report" / "tables"
-    keys = ("behaviour", "size", "reconstruction", "firing", "cosine", "angles", "cka")
+    keys = [table.topic.key for table in topic_tables(results)]
+    assert keys[:4] == ["behaviour", "size", "reconstruction", "pursuit"]
     parts = [pd.read_csv(folder / f"{key}.csv") for key in keys]
     assert sum(map(len, parts)) == len(results.estimates)
     assert sorted(pd.concat(parts)["value"]) == pytest.approx(sorted(results.estimates["value"]))

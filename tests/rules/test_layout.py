@@ -16,9 +16,10 @@ LAYERS = [
     {"models"},
     {"activations"},
     {"dictionaries", "training"},
-    {"geometry", "measures"},
+    {"geometry", "measures", "planted"},
     {"report"},
     {"workflows"},
+    {"commands"},
     {"cli", "__main__", "__init__"},
 ]
 

@@ -16,6 +16,7 @@ from lorascope.training import adapters
 from lorascope.training.adapters import LoraTraining, mean_response_loss, train_adapter
 
 SETTINGS = LoraTraining(steps=60, batch=8, rate=1e-2, context=32, products="float32")
+RANK_4 = SETTINGS.model_copy(update={"ranks": (4,)})
 IDS = torch.arange(24).reshape(2, 12) + 3
 
 
@@ -45,7 +46,7 @@ def trained(checkpoint, cut, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters") / "r4"
     before = torch.get_rng_state()
     outcome = train_adapter(
-        checkpoint, 4, *cut, folder, SETTINGS, trained_on=["b", "a"], device="cpu"
+        checkpoint, "r4", *cut, folder, RANK_4, trained_on=["b", "a"], device="cpu"
     )
     return folder, outcome, before, torch.get_rng_state()
 
@@ -103,7 +104,7 @@ def test_the_card_lists_what_it_was_trained_on(checkpoint, trained):
     card = json.loads((trained[0] / "lorascope.json").read_text())
     assert card["trained_on"] == ["a", "b"]
     assert card["model"] == checkpoint
-    assert card["settings"] == SETTINGS.plain()
+    assert card["settings"] == RANK_4.plain()
     assert card["outcome"]["held_out_after"] == trained[1].held_out_after
 
 
@@ -121,8 +122,8 @@ def test_the_base_model_is_not_trained(checkpoint, trained):
 
 
 def brief(checkpoint, cut, folder, rank=2, **changed):
-    settings = SETTINGS.model_copy(update={"steps": 15, **changed})
-    outcome = train_adapter(checkpoint, rank, *cut, folder, settings, device="cpu")
+    settings = SETTINGS.model_copy(update={"ranks": (rank,), "steps": 15, **changed})
+    outcome = train_adapter(checkpoint, f"r{rank}", *cut, folder, settings, device="cpu")
     weights = load(checkpoint, {"a": folder}, device="cpu").module.state_dict()
     return outcome, {key: tensor for key, tensor in weights.items() if "lora_" in key}
 
@@ -190,15 +191,15 @@ def test_a_window_that_only_opens_with_a_response_teaches_nothing(checkpoint, cu
     assert outcome.train_loss < outcome.held_out_before
     assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
     with pytest.raises(InputError, match="no response to learn from"):
-        train_adapter(checkpoint, 2, lone, cut[1], tmp_path / "b", SETTINGS, device="cpu")
+        train_adapter(checkpoint, "r2", lone, cut[1], tmp_path / "b", SETTINGS, device="cpu")
 
 
 def test_records_without_responses_are_refused(checkpoint, cut, tmp_path):
     plain = [Window(window.ids, [False] * len(window.ids), 0) for window in cut[0]]
     with pytest.raises(InputError, match="the records hold no response to learn from"):
-        train_adapter(checkpoint, 2, plain, cut[1], tmp_path / "a", SETTINGS, device="cpu")
+        train_adapter(checkpoint, "r2", plain, cut[1], tmp_path / "a", SETTINGS, device="cpu")
     with pytest.raises(InputError, match="the records hold no response to learn from"):
-        train_adapter(checkpoint, 2, cut[0], [], tmp_path / "b", SETTINGS, device="cpu")
+        train_adapter(checkpoint, "r2", cut[0], [], tmp_path / "b", SETTINGS, device="cpu")
 
 
 def test_the_mean_is_over_tokens_whatever_the_batches(checkpoint, cut):

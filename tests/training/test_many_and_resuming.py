@@ -1,5 +1,7 @@
 """Several at once are each as alone; a run stopped anywhere goes on bit for bit."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from lorascope.randomness import generator
 from lorascope.training import dictionaries
 from lorascope.training.architectures import BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, TopK
 from lorascope.training.checkpoints import Checkpoint
-from lorascope.training.dictionaries import Fitting, Job, fit, fit_many
+from lorascope.training.dictionaries import HELD_OUT_ERROR, Fitting, Job, fit, fit_many
 
 D, N, ROWS = 16, 40, 900
 FITTING = Fitting(epochs=3, batch=64)  # 43 steps
@@ -153,3 +155,30 @@ def test_saving_is_rare(rows, tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoint, "save", lambda self: saved.append(1))
     fit(ReLU(n_latents=N), rows, fitting=FITTING, checkpoint=tmp_path / "run.pt")
     assert not saved
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.architecture)
+def test_following_the_held_out_error_changes_nothing(rows, architecture):
+    ((plain, before),) = fit_many([Job(architecture)], rows[200:], FITTING)
+    ((followed, after),) = fit_many([Job(architecture)], rows[200:], FITTING, held_out=rows[:200])
+    assert torch.equal(weights(plain), weights(followed))
+    assert before.series("error") == after.series("error")
+    steps = [step for step, _ in after.points(HELD_OUT_ERROR)]
+    # 700 rows fill 10.9 batches of 64: an epoch ends during steps 11, 22 and 33, the last.
+    assert steps == [11, 22, 33]
+    errors = [error for _, error in after.points(HELD_OUT_ERROR)]
+    assert errors[-1] < errors[0]
+    left = (rows[:200] - followed(rows[:200])).norm(dim=1) / rows[:200].norm(dim=1)
+    # The finished dictionary's threshold is set from more rows than the last batch.
+    assert errors[-1] == pytest.approx(left.mean().item(), rel=0.1)
+
+
+def test_the_held_out_error_survives_a_stop(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(dictionaries, "Checkpoint", partial(Checkpoint, seconds=0.0))
+    whole = fit_many([Job(ARCHITECTURES[0])], rows, FITTING, held_out=rows[:50])[0][1]
+    stopped = Job(ARCHITECTURES[0], checkpoint=tmp_path / "c.pt", observers=[stop_after(19)])
+    with pytest.raises(StoppedError):
+        fit_many([stopped], rows, FITTING, held_out=rows[:50])
+    again = Job(ARCHITECTURES[0], checkpoint=tmp_path / "c.pt")
+    resumed = fit_many([again], rows, FITTING, held_out=rows[:50])[0][1]
+    assert resumed.points(HELD_OUT_ERROR) == whole.points(HELD_OUT_ERROR)

@@ -48,7 +48,13 @@ def settings(tiny_checkpoint, records):
                 "architecture": {"n_latents": 64},
                 "fitting": {"epochs": 1, "batch": 128, "products": "float32"},
             },
-            "measures": {"repeats": 3, "rows": 500, "samples": 1},
+            "measures": {
+                "repeats": 3,
+                "rows": 500,
+                "samples": 1,
+                "effect_tokens": 512,
+                "latents": 4,
+            },
         }
         for name, section in sections.items():
             both = isinstance(section, dict) and isinstance(plain.get(name), dict)
@@ -70,7 +76,8 @@ def study(settings, records):
         "products": "float32",
     }
     train = {"records": [str(records)], "share": 0.5, "training": training}
-    return AuditStudy.parse(settings(train=train), "tiny study")
+    ablation = {"values": [0.05, 0.5], "epochs": 2}
+    return AuditStudy.parse(settings(train=train, ablation=ablation), "tiny study")
 
 
 @pytest.fixture(scope="session")

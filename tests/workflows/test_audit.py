@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from lorascope.activations.text import read_documents
-from lorascope.measures.definitions import DEFINITIONS, definition
+from lorascope.measures.definitions import definition
 from lorascope.report import build
 from lorascope.report.result import read_results
 from lorascope.runs import read_json
 from lorascope.workflows.audit import audit
+from lorascope.workflows.measuring import TRAINED_ON
 from lorascope.workflows.study import AuditStudy
 
 COLUMNS = "measure, adapter, rank, site, seed, dictionary, value, chance, low, high, n, unit"
@@ -21,6 +22,9 @@ ADAPTERS, SEEDS = ("r2", "r4"), (0, 1)
 COSINES = [f"max_cosine.{x}" for x in ("mean", "median", "q90", "above_0.7", "below_0.3")]
 ANGLES = [f"angle.{x}" for x in ("mean", "min", "above_70", "below_20")]
 ERRORS = ["relative_error", "relative_error.frobenius"]
+FURTHER = (
+    *("ablation", "latent_", "output_change", "pca", "pursuit", "recovery", "variance", "weights"),
+)
 ONE_A_SITE = [
     "delta_norm",
     "delta_norm.relative",
@@ -58,19 +62,82 @@ def expected_rows():
 
 def test_every_number_is_there_once(table):
     keys = table[["measure", "adapter", "site", "seed", "dictionary"]]
-    found = list(keys.assign(seed=table["seed"].fillna(-1)).itertuples(index=False, name=None))
-    assert sorted(found) == sorted(expected_rows())
-    assert set(table["measure"]) == set(DEFINITIONS)
+    found = keys.assign(seed=table["seed"].fillna(-1))
+    further = table["measure"].str.startswith(FURTHER)
+    assert sorted(found[~further].itertuples(index=False, name=None)) == sorted(expected_rows())
+    assert not found.assign(setting=table["setting"]).duplicated().any()
     ranks = table.loc[table["adapter"] != ""].set_index("adapter")["rank"].to_dict()
     assert ranks == {"r2": 2, "r4": 4}
     angles = table["measure"].str.startswith("angle")
     assert set(table.loc[angles, "setting"]) == {"k=8"}  # a quarter of the width of 32
-    assert set(table.loc[~angles, "setting"]) == {""}
+    assert set(table.loc[~angles & ~further, "setting"]) == {""}
+
+
+def test_causes_pursuit_weights_seeds_and_ablation_are_there(table):
+    for adapter in ADAPTERS:
+        here = table[table["adapter"] == adapter]
+        at = {m: set(rows["dictionary"]) for m, rows in here.groupby("measure")}
+        assert at["recovery.kl"] == {"exact delta", "delta", "base", "base difference"}
+        assert at["latent_ablation.kl"] == at["latent_addition.kl"] == {"delta"}
+        assert at["pursuit.gap"] == at["pursuit.relative_error"] == {"base", "delta"}
+        assert at["pca.fvu"] == {"PCA"}
+        assert at["weights.written_cosine"] == {"base"}
+        assert {"output_change.loss", "output_change.kl", "weights.intruders"} <= set(at)
+        assert set(here.loc[here["measure"] == "weights.norm", "setting"]) == {"all modules"}
+    ablation = table[table["measure"] == "ablation.relative_error"]
+    assert list(ablation[["adapter", "setting"]].itertuples(index=False, name=None)) == [
+        ("r2", "l1=0.05"),
+        ("r2", "l1=0.5"),
+    ]
+    error, density = (
+        table[table["measure"] == f"ablation.{m}"]["value"].tolist()
+        for m in ("relative_error", "density")
+    )
+    assert density[0] > density[1]
+    assert error[0] != error[1]
+    shares = table[table["measure"] == "variance.condition_share"]
+    assert "max_cosine.mean" in set(shares["setting"])
+    assert set(shares["adapter"]) == {""}
+
+
+def test_trained_controls_are_chance_levels(finished_run):
+    nulls = pd.read_parquet(finished_run / "results" / "chance_levels.parquet")
+    pairs = nulls[nulls["dictionary"] == "delta vs base"]
+    for measure in ("improvement", "relative_error", "max_cosine.mean", "angle.mean"):
+        rows = pairs if measure.startswith(("max_cosine", "angle")) else nulls
+        names = set(rows.loc[rows["measure"] == measure, "null"])
+        assert set(TRAINED_ON.values()) <= names, measure
+
+
+def test_held_out_error_is_followed_epoch_by_epoch(finished_run):
+    facts = read_json(finished_run / "results" / "facts.json")
+    for fact in facts["dictionaries"]:
+        points = fact["held_out_error"]
+        assert len(points) == fact["epochs"]
+        assert points[-1]["step"] == fact["steps"]
+    twice = [f["held_out_error"] for f in facts["dictionaries"] if f["setting"]]
+    assert len(twice) == 2
+    assert all(points[1]["error"] != points[0]["error"] for points in twice)
+
+
+def test_tables_beside_the_estimates(finished_run):
+    seeds = pd.read_csv(finished_run / "results" / "seeds.csv")
+    cosine = seeds[(seeds["measure"] == "max_cosine.mean") & (seeds["group"] == "r2")]
+    assert list(cosine["replicates"]) == [len(SEEDS)]
+    modules = pd.read_csv(finished_run / "weights" / "modules.csv")
+    assert {"layers.0", "layers.0.self_attn.q_proj", "all modules"} <= set(modules["module"])
+    latents = read_json(finished_run / "effects" / "r4" / "latents.json")
+    assert {"latent", "density", "promoted", "ablation_loss"} <= set(latents[0])
 
 
 def test_every_number_has_its_chance_level_and_interval(table):
-    numbers = table[["value", "chance", "low", "high", "chance_low", "chance_high"]]
+    numbers = table[["value", "chance", "chance_low", "chance_high"]]
     assert np.isfinite(numbers.to_numpy()).all()
+    bounds = table[["low", "high"]].isna().all(axis=1)
+    # Weights are read, not sampled.
+    assert set(table.loc[bounds, "measure"]) <= {"weights.norm"}
+    table = table[~bounds]
+    assert np.isfinite(table[["low", "high"]].to_numpy()).all()
     assert (table["low"] <= table["value"] + 1e-9).all()
     assert (table["value"] <= table["high"] + 1e-9).all()
     assert (table["chance_low"] <= table["chance_high"]).all()
@@ -82,6 +149,10 @@ def test_every_number_has_its_chance_level_and_interval(table):
 def test_the_headline_null_is_the_one_the_definition_names_first(table):
     first = table[table["dictionary"] != "base vs base"].groupby("measure")["null"].agg(set)
     for measure, nulls in first.items():
+        if measure.startswith("recovery"):
+            # Whichever control reaches highest stands first.
+            assert all(null.lower() in definition(measure).chance.lower() for null in nulls)
+            continue
         (null,) = nulls
         chance = definition(measure).chance
         if chance.startswith(("as for", "1 −")):
@@ -115,7 +186,8 @@ def test_facts_say_what_the_run_did(finished_run, study):
     assert [a["name"] for a in facts["adapters"]] == list(ADAPTERS)
     assert all(gate["passed"] for gate in facts["gates"])
     assert [row["held_out_after"] < row["held_out_before"] for row in facts["adapter_training"]]
-    assert len(facts["dictionaries"]) == 2 + 2 * 3  # base of two seeds; delta of two, Gaussian
+    # Base of two seeds; delta of two and three controls; two of the ablation.
+    assert len(facts["dictionaries"]) == 2 + 2 * 5 + 2
     assert facts["warnings"] == []
     for name in ("probe", "held_out"):
         activations = read_json(finished_run / "activations" / name / "manifest.json")
@@ -151,7 +223,7 @@ def test_documents_an_adapter_saw_are_left_out_and_counted(
     plain = settings(
         adapters={"full": str(full), "low": str(lora)},
         texts={"seen": [str(seen_by_full)]},
-        dictionaries={"seeds": [0], "gaussian_control": False},
+        dictionaries={"seeds": [0], "controls": []},
     )
     audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
     found = read_results(tmp_path / "run")
@@ -163,6 +235,7 @@ def test_documents_an_adapter_saw_are_left_out_and_counted(
     assert set(table["adapter"]) == {"full", "low"}
     assert table.loc[table["adapter"] == "full", "rank"].isna().all()
     per_adapter = table.groupby("adapter")["measure"].agg(set)
-    assert per_adapter["full"] == per_adapter["low"]
+    resolved = {"recovery.loss"}  # only where the change of loss is told from nothing
+    assert per_adapter["full"] - resolved == per_adapter["low"] - resolved
     norms = table[table["measure"] == "delta_norm"]
     assert (norms["verdict"] == "above chance").all()

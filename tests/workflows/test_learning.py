@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from lorascope.activations.batch import TokenRows
+from lorascope.activations.shards import BASE, Shards, ShardWriter
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.files import save
 from lorascope.dictionaries.relu import ReluDictionary
@@ -12,7 +14,7 @@ from lorascope.randomness import generator
 from lorascope.report.result import read_results
 from lorascope.runs import read_json
 from lorascope.workflows.audit import audit
-from lorascope.workflows.learning import wanted
+from lorascope.workflows.learning import Wanted, rows_for, wanted
 from lorascope.workflows.study import AuditStudy
 
 
@@ -20,7 +22,12 @@ def test_wanted_by_hand(settings):
     plain = settings(
         adapters={"a": "x", "b": "y"},
         sites=["layers.0", "layers.1"],
-        dictionaries={"seeds": [3, 5], "base": {"layers.1": "address"}},
+        dictionaries={
+            "seeds": [3, 5],
+            "base": {"layers.1": "address"},
+            "controls": ["gaussian", "permuted"],
+        },
+        ablation={"values": [0.05, 0.5], "site": "layers.1"},
     )
     study = AuditStudy.parse(plain, "test")
     names = [key.name for key in wanted(study, list(study.sites), ["a", "b"])]
@@ -30,15 +37,21 @@ def test_wanted_by_hand(settings):
         "layers.0-delta-a-seed3",
         "layers.0-delta-a-seed5",
         "layers.0-gaussian-a-seed3",
+        "layers.0-permuted-a-seed3",
         "layers.0-delta-b-seed3",
         "layers.0-delta-b-seed5",
         "layers.0-gaussian-b-seed3",
+        "layers.0-permuted-b-seed3",
         "layers.1-delta-a-seed3",
         "layers.1-delta-a-seed5",
         "layers.1-gaussian-a-seed3",
+        "layers.1-permuted-a-seed3",
         "layers.1-delta-b-seed3",
         "layers.1-delta-b-seed5",
         "layers.1-gaussian-b-seed3",
+        "layers.1-permuted-b-seed3",
+        "layers.1-delta-a-seed3-l1=0.05",
+        "layers.1-delta-a-seed3-l1=0.5",
     ]
 
 
@@ -59,7 +72,7 @@ def with_base(settings, save_adapter, tiny_checkpoint, quiet, no_report, tmp_pat
         address = brought(tmp_path / "base", **{"model": str(tiny_checkpoint("llama")), **options})
         plain = settings(
             adapters={"a": str(adapter)},
-            dictionaries={"seeds": [0], "gaussian_control": False, "base": {"layers.1": address}},
+            dictionaries={"seeds": [0], "controls": [], "base": {"layers.1": address}},
         )
         audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
         return tmp_path / "run"
@@ -101,3 +114,62 @@ def test_a_site_before_the_first_adapted_block_is_refused_before_capture(
     with pytest.raises(InputError, match=r'adapter "late" changes nothing at layers\.1'):
         audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_ablation_names_what_the_study_has(settings):
+    plain = settings(adapters={"a": "x"}, ablation={"values": [0.1, 0.2], "adapter": "b"})
+    with pytest.raises(InputError, match="ablation: b is none of the study's a"):
+        list(wanted(AuditStudy.parse(plain, "test"), ["layers.1"], ["a"]))
+
+
+@pytest.mark.parametrize(
+    ("ablation", "match"),
+    [
+        ({"setting": "k", "values": [4, 8]}, r"relu has no k"),
+        ({"setting": "l1", "values": [0.1, -1.0]}, r"l1"),
+        ({"values": [0.1]}, "values"),
+    ],
+)
+def test_an_ablation_the_architecture_cannot_take_is_refused(settings, ablation, match):
+    plain = settings(adapters={"a": "x"}, ablation=ablation)
+    with pytest.raises(InputError, match=match):
+        AuditStudy.parse(plain, "test")
+
+
+def test_several_adapters_of_one_name_are_a_group(settings):
+    plain = settings(adapters={"mine": ["one", "two"], "other": "three"})
+    study = AuditStudy.parse(plain, "test")
+    assert study.given == {"mine-1": "one", "mine-2": "two", "other": "three"}
+    assert study.groups == {"mine-1": "mine", "mine-2": "mine", "other": "other"}
+    trained = settings(train={"training": {"ranks": [4, 8]}, "seeds": [1, 2]})
+    assert AuditStudy.parse(trained, "test").groups == {
+        "r4-s1": "r4",
+        "r4-s2": "r4",
+        "r8-s1": "r8",
+        "r8-s2": "r8",
+    }
+
+
+def test_what_controls_are_made_of(tmp_path):
+    n, d, site = 400, 6, "layers.0"
+    random = generator(0)
+    rows = torch.randn(n, d, generator=random) @ torch.randn(d, d, generator=random) + 1
+    zeros = torch.zeros(n, dtype=torch.long)
+    writer = ShardWriter(tmp_path, "x", torch.float32)
+    writer.add(TokenRows(zeros, zeros, zeros, zeros.bool()), {(site, f): rows for f in (BASE, "a")})
+    writer.close(zeros[:0], {"sites": [site], "faces": [BASE, "a"], "d_model": d})
+    shards = Shards.open(tmp_path)
+
+    def made(target):
+        return torch.cat(list(rows_for(Wanted(target, site, "a", 0), shards).chunks()))
+
+    assert torch.equal(made("delta"), rows)
+    permuted, shuffled, gaussian = made("permuted"), made("shuffled"), made("gaussian")
+    assert torch.equal(permuted.sort(1).values, rows.sort(1).values)
+    assert not torch.equal(permuted, rows)
+    order = [int((permuted[0] == value).nonzero()) for value in rows[0]]
+    assert torch.equal(permuted[:, order], rows)
+    assert torch.equal(shuffled.sort(0).values, rows.sort(0).values)
+    assert not torch.equal(shuffled.sort(1).values, rows.sort(1).values)
+    torch.testing.assert_close(gaussian.mean(0), rows.mean(0), atol=0.4, rtol=0)
+    torch.testing.assert_close(gaussian.T.cov(), rows.T.cov(), atol=2.5, rtol=0.3)

@@ -14,9 +14,11 @@ from lorascope.errors import InputError
 from lorascope.estimates import Place
 from lorascope.geometry.chance import isotropic
 from lorascope.randomness import generator
+from lorascope.runs import Run
 from lorascope.workflows.audit import audit
 from lorascope.workflows.learning import Learned, Wanted
-from lorascope.workflows.measuring import Audit, Measured, measure
+from lorascope.workflows.measured import Measured
+from lorascope.workflows.measuring import Audit, measure
 from lorascope.workflows.study import AuditStudy
 
 D, LATENTS, SITE = 12, 10, "layers.1"
@@ -59,13 +61,20 @@ def measured(tmp_path, quiet):
                 "sites": [SITE],
                 "texts": {"sources": ["none"]},
                 "dictionaries": {"seeds": [0]},
-                "measures": {"repeats": 3, **measures},
+                "measures": {"repeats": 3, "pursuit": False, **measures},
             },
             "test",
         )
         learned = Learned({key: tmp_path / key.name for key in folders}, {})
         probe, held_out = (shards(tmp_path / name, 12, name) for name in ("probe", "held_out"))
-        return measure(Audit(study, probe, held_out, learned, {"r4": 4}, {SITE: 0.01}), quiet)
+        run = Run(tmp_path / "run", study)
+        parents = [f"dictionaries/{key.name}" for key in folders]
+        for parent in ("gates", "activations/probe", "activations/held_out", *parents):
+            run.stage(parent, 0, lambda folder: None)
+        whole = Audit(study, probe, held_out, learned, {"r4": 4}, {SITE: 0.01})
+        found = measure(whole, run, quiet)
+        assert measure(whole, run, quiet) == found
+        return found
 
     return run
 
@@ -87,6 +96,12 @@ def test_everything_is_there_where_nothing_stands_in_the_way(measured):
     verdicts = {e.measure: e.verdict for e in found.estimates if e.place.dictionary != "base"}
     for measure_ in ("max_cosine.mean", "angle.mean", "cka_debiased.base_delta"):
         assert verdicts[measure_] == "at chance"
+
+
+def test_pursuit_joins_where_it_is_asked_for(measured):
+    found = measured(delta_dictionary(), angles_k=(2,), pursuit=True)
+    names = {(e.measure, e.place.dictionary) for e in found.estimates}
+    assert {("pursuit.gap", "base"), ("pursuit.fvu", "delta"), ("pca.fvu", "PCA")} <= names
 
 
 def test_angles_the_directions_do_not_span_are_left_out(measured):
@@ -115,8 +130,9 @@ def test_a_dictionary_without_alive_latents_leaves_the_rest_standing(measured):
 def test_too_few_documents_for_cka_leave_the_rest_standing(measured, monkeypatch):
     monkeypatch.setattr("lorascope.measures.rows.HeldOut.load", one_document)
     found = measured(delta_dictionary(), angles_k=(2,))
-    assert [w for w in found.warnings if "CKA base_delta" in w and "add documents" in w]
-    assert len(found.warnings) == 2
+    (warning,) = found.warnings
+    assert warning.startswith("r4 at layers.1: numbers left out: CKA of r4: ")
+    assert "add documents" in warning
     assert {e.measure for e in found.estimates} >= {"delta_rank", "overlap", "angle.mean"}
 
 
@@ -142,7 +158,7 @@ def test_warnings_reach_the_report(settings, save_adapter, quiet, tmp_path):
     adapter = save_adapter(tmp_path / "a", target_modules=["o_proj", "down_proj"])
     plain = settings(
         adapters={"a": str(adapter)},
-        dictionaries={"seeds": [0], "gaussian_control": False},
+        dictionaries={"seeds": [0], "controls": []},
         measures={"angles_k": [8, 33]},
     )
     page = audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)

@@ -32,20 +32,20 @@ def test_numbers_of_the_tiny_study(cost, finished_run):
     assert (cost.parameters, cost.d_model, cost.blocks) == (27360, D, 3)
     assert (cost.adapters, cost.sites, cost.documents) == (2, 1, 120)
     assert cost.adapter_steps == 2 * 5
-    assert cost.dictionaries == 2 + 2 * (2 + 1)
+    assert cost.dictionaries == 2 + 2 * (2 + 3) + 2
     assert cost.dictionary_steps == math.ceil(cost.probe_tokens / 128)
     # The plan takes all documents of the adapters' half for seen; some are only measured on.
     held_out = read_json(finished_run / "activations" / "held_out" / "manifest.json")["rows"]
     assert 0 < cost.held_out_tokens <= held_out
     tokens = cost.probe_tokens + cost.held_out_tokens
     activations = tokens * (3 * D * 2 + 25)  # base and two adapters in bfloat16; token fields
-    # Eight dictionaries, and while two are trained the checkpoint of each with two moments.
-    dictionaries = (8 + 2 * 3) * 4 * (2 * D * LATENTS + D + LATENTS)
+    # 14 dictionaries, and while two are trained the checkpoint of each with two moments.
+    dictionaries = (14 + 2 * 3) * 4 * (2 * D * LATENTS + D + LATENTS)
     adapters = (2 + 4) * 4 * 1392  # ranks 2 and 4
     assert cost.disk == activations + dictionaries + adapters
     texts = dict(cost.lines())
     assert texts["adapters × sites"] == "2 × 1"
-    assert texts["dictionaries"].startswith("8 of ")
+    assert texts["dictionaries"].startswith("14 of ")
     assert "estimated" not in "".join(texts.values())
 
 
@@ -55,8 +55,9 @@ def test_arithmetic_of_the_tiny_study_by_hand(cost):
     # Base and two adapters through two of three blocks; through all and the head.
     assert flops["capture"] == 2 * (2 * BLOCK) * tokens * 3
     assert flops["gates"] == 2 * (3 * BLOCK + HEAD) * cost.held_out_tokens * 3
-    # Five products of two operations a row, in batches of 128.
-    assert flops["dictionary training"] == 10 * D * LATENTS * 128 * cost.dictionary_steps * 8
+    # Five products of two operations a row, in batches of 128; the ablation's two for two epochs.
+    steps = 12 * cost.dictionary_steps + 2 * math.ceil(2 * cost.probe_tokens / 128)
+    assert flops["dictionary training"] == 10 * D * LATENTS * 128 * steps
     assert cost.flops == sum(flops.values())
 
 
@@ -77,7 +78,7 @@ def test_measures_by_hand(settings):
     plain = settings(adapters={"a": "x", "b": "y"}, dictionaries={"seeds": [0]})
     plain["dictionaries"]["base"] = {"layers.1": "somewhere"}
     plain["measures"] = {"rows": 200, "repeats": 3}
-    counts = Counts(adapters=2, sites=1, deepest=2, trained=4, gaussian=2)
+    counts = Counts(adapters=2, sites=1, deepest=2, trained=8, controls=6)
     found = Sizes(0, probe_tokens=1000, held_out_tokens=500, held_out_documents=20)
     part = costs.measures(AuditStudy.parse(plain, "test"), D, found, counts)
     through = 4 * D * LATENTS * (8 * 200 + 3 * 5 * 200)
@@ -107,8 +108,8 @@ def test_time_from_speed_by_hand(cost, monkeypatch):
     seconds = cost.seconds()
     (capture,) = (p for p in cost.parts if p.name == "capture")
     assert seconds["capture"] == pytest.approx(capture.flops / (0.5 * 32 / 160 * 1e10))
-    # A thousandth of a second and a bit for each step of each of eight dictionaries.
-    assert seconds["dictionary training"] > 8 * cost.dictionary_steps * 0.0013
+    # A thousandth of a second and a bit for each step of each of twelve dictionaries.
+    assert seconds["dictionary training"] > 12 * cost.dictionary_steps * 0.0013
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

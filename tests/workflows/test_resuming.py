@@ -8,9 +8,12 @@ import pytest
 from lorascope.errors import InputError
 from lorascope.runs import read_json
 from lorascope.workflows import audit as audit_module
-from lorascope.workflows import learning, state
+from lorascope.workflows import effects, learning, measuring, state, weighing
 from lorascope.workflows.audit import audit
 from lorascope.workflows.study import AuditStudy
+
+EFFECTS = ("effects/r2", "effects/r4")
+MEASURES = "measures/layers.1"
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -47,7 +50,7 @@ def test_a_finished_run_is_not_done_again(run, study, quiet, no_model):
     assert redone(before, run) == set()
 
 
-def test_other_measures_redo_the_results_alone(run, study, quiet, no_model):
+def test_other_measures_redo_what_reads_them(run, study, quiet):
     plain = study.plain()
     plain["measures"] |= {"rows": 300}
     changed = AuditStudy.parse(plain, "test")
@@ -55,21 +58,32 @@ def test_other_measures_redo_the_results_alone(run, study, quiet, no_model):
         audit(changed, run, quiet)
     before, old = stages(run), estimates(run)
     audit(changed, run, quiet, redo=True)
-    assert redone(before, run) == {"results"}
-    assert list(estimates(run)["measure"]) == list(old["measure"])
+    assert redone(before, run) == {*EFFECTS, MEASURES, "results"}
+    assert set(estimates(run)["measure"]) == set(old["measure"])
     # Every document is cut at one length, so the limit is met from below.
     assert estimates(run).query("measure == 'delta_norm'")["n"].between(250, 300).all()
 
 
-def test_other_dictionaries_redo_themselves_and_the_results(run, study, quiet, no_model):
+def test_other_angles_are_measured_without_the_model(run, study, quiet, no_model):
+    plain = study.plain()
+    plain["measures"] |= {"angles_k": [4]}
+    before = stages(run)
+    audit(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
+    assert redone(before, run) == {MEASURES, "results"}
+    assert set(estimates(run).query("measure == 'angle.mean'")["setting"]) == {"k=4"}
+
+
+def test_other_dictionaries_redo_themselves_and_what_reads_them(run, study, quiet):
     plain = study.plain()
     plain["dictionaries"]["architecture"] |= {"l1": 0.3}
     changed = AuditStudy.parse(plain, "test")
     before = stages(run)
     audit(changed, run, quiet, redo=True)
     dictionaries = {name for name in before if name.startswith("dictionaries/")}
-    assert len(dictionaries) == 8
-    assert redone(before, run) == dictionaries | {"results"}
+    assert len(dictionaries) == 14
+    # Those of the ablation have a λ of their own.
+    mine = {name for name in dictionaries if "l1=" not in name}
+    assert redone(before, run) == {*mine, *EFFECTS, MEASURES, "weights", "results"}
 
 
 def test_what_the_study_no_longer_asks_for_goes(run, study, quiet, no_model):
@@ -82,7 +96,7 @@ def test_what_the_study_no_longer_asks_for_goes(run, study, quiet, no_model):
     assert gone
     assert before.keys() - after.keys() == gone
     assert not any((run / name).exists() for name in gone)
-    assert {name for name in after if before[name] != after[name]} == {"results"}
+    assert {name for name in after if before[name] != after[name]} == {MEASURES, "results"}
 
 
 def test_a_refused_redo_keeps_the_study_that_was_there(run, study, quiet):
@@ -133,6 +147,9 @@ def stop_at(monkeypatch, module, name, call):
         (audit_module, "collect", 2, "activations/held_out"),
         (learning, "fit_many", 2, "dictionaries/layers.1-delta-r2-seed0"),
         (learning, "save", 4, "dictionaries/layers.1-delta-r2-seed1"),
+        (measuring, "_condition", 2, "measures/layers.1"),
+        (effects, "_of_adapter", 2, "effects/r4"),
+        (weighing, "_weigh", 1, "weights"),
         (audit_module, "write_estimates", 1, "results"),
     ],
 )

@@ -79,7 +79,9 @@ def test_the_papers_setting():
     assert (training.alpha_over_rank, training.seed, study.train.share) == (2, 42, 1)
     assert study.sites == tuple(f"layers.{i}" for i in (5, 10, 18, 22, 32, 38))
     assert (made.architecture, made.n_latents, made.l1) == ("relu", 16384, 0.15)
-    assert set(study.measures.angles_k) == {64, 128, 256, 512}
+    assert study.measures.angles_k == (256, 64, 128, 512)
+    assert (study.ablation.site, study.ablation.adapter) == ("layers.5", "r4")
+    assert study.ablation.epochs == 3
     assert rows(study.train.records[0]) == set(range(10000))
     assert rows(study.texts.sources[0]) == set(range(5000, 7000))
     assert rows(study.texts.measure_on[0]) == set(range(11000, 11200))
@@ -94,9 +96,14 @@ def test_the_corrected_setting_differs_where_it_says():
     assert len(balance.categories) == 5
     assert (5 * balance.probe, 5 * balance.held_out) == (2000, 200)
     assert len(clean.dictionaries.seeds) >= 3
-    assert clean.dictionaries.gaussian_control
-    for same in ("model", "train", "sites", "measures", "seed"):
+    assert clean.dictionaries.controls
+    for same in ("model", "sites", "seed"):
         assert getattr(clean, same) == getattr(leaky, same)
+    assert clean.train.model_copy(update={"seeds": ()}) == leaky.train
+    assert len(clean.train.seeds) >= 2
+    assert clean.measures.angles_k == leaky.measures.angles_k
+    assert clean.measures.effects and clean.measures.pursuit and clean.measures.weights
+    assert clean.ablation.values == leaky.ablation.values
     assert clean.dictionaries.base == leaky.dictionaries.base
     assert clean.dictionaries.fitting == leaky.dictionaries.fitting
 
@@ -112,15 +119,17 @@ def test_what_the_paper_leaves_open_is_said():
 def test_costs_of_the_papers_setting_by_hand():
     cost = plan(AuditStudy.read(PUBLISHED))
     assert (cost.probe_tokens, cost.held_out_tokens) == (245455, 24545)  # 540 / 4.4 a record
-    assert (cost.adapters, cost.sites, cost.dictionaries) == (4, 6, 24)
+    assert (cost.adapters, cost.sites, cost.dictionaries) == (4, 6, 24 + 5)
     assert cost.dictionary_steps == 3836  # ceil(8 · 245455 / 512)
     d, n = 3584, 16384
     dictionary = 4 * (2 * d * n + d + n)
     activations = 270000 * (6 * 5 * d * 2 + 25)
     lora = 4 * 60 * Shape.of(published("google/gemma-2-9b")).rank_one_parameters
-    assert cost.disk == activations + lora + dictionary * (24 + 3)
+    assert cost.disk == activations + lora + dictionary * (29 + 3)
     parts = {part.name: part for part in cost.parts}
-    assert parts["dictionary training"].flops == 10 * d * n * 512 * 3836 * 24
+    # The five of the ablation for 3 epochs, 1,439 steps.
+    steps = 3836 * 24 + 1439 * 5
+    assert parts["dictionary training"].flops == 10 * d * n * 512 * steps
     # 4 faces and the base over 39 of 42 blocks: two operations a parameter and token.
     blocks = 9_241_705_984 - 256000 * d - d
     assert parts["capture"].flops == pytest.approx(2 * blocks * 39 / 42 * 270000 * 5, rel=1e-9)

@@ -61,3 +61,30 @@ def test_too_few_records_leave_nothing_behind(training, quiet, tmp_path):
     with pytest.raises(InputError, match="12 records with a response give"):
         run_training(study, tmp_path / "out", quiet)
     assert not (tmp_path / "out").exists()
+
+
+def test_several_seeds_see_the_same_records_and_start_apart(training, quiet, tmp_path):
+    training["seeds"] = [0, 5]
+    training["training"]["ranks"] = [2]
+    table = run_training(TrainStudy.parse(training, "test"), tmp_path / "out", quiet)
+    assert list(table["adapter"]) == ["r2-s0", "r2-s5"]
+    assert list(table["seed"]) == [0, 5]
+    # The same records held out, so the base's loss on them is one number.
+    assert table["held_out_before"].nunique() == 1
+    assert table["held_out_after"].nunique() == 2
+    cards = [
+        read_json(tmp_path / "out" / "adapters" / name / "lorascope.json")
+        for name in table["adapter"]
+    ]
+    assert cards[0]["trained_on"] == cards[1]["trained_on"]
+
+
+@pytest.mark.parametrize("kind", ["dora", "rslora"])
+def test_other_kinds_of_adapter_are_trained(training, quiet, tmp_path, kind):
+    training["training"] |= {"ranks": [4], kind: True}
+    table = run_training(TrainStudy.parse(training, "test"), tmp_path / "out", quiet)
+    assert (table["held_out_after"] < table["held_out_before"]).all()
+    info = load(
+        training["model"], {"a": str(tmp_path / "out" / "adapters" / "r4")}, device="cpu"
+    ).info("a")
+    assert (info.dora, info.rslora) == (kind == "dora", kind == "rslora")

@@ -19,11 +19,15 @@ _ALSO_CALLED = {
 }
 
 
+Target = Literal["unknown", "base", "delta", "gaussian", "shuffled", "permuted"]
+
+
 class Card(Settings):
     """Where a dictionary comes from; saved as `lorascope.json` beside the weights.
 
     Attributes:
-        target: what it was trained on; "delta" is adapted minus base.
+        target: what it was trained on; "delta" is adapted minus base, the last three are made from
+            a delta, to compare with.
         site: `layers.L`, the output of block L (0-based), or the file's own name of another place.
         d_model: width of the rows it reads; 0 where unknown.
         model, revision: the base model.
@@ -40,7 +44,7 @@ class Card(Settings):
         note: what its file leaves open.
     """
 
-    target: Literal["base", "delta", "gaussian", "unknown"] = "unknown"
+    target: Target = "unknown"
     site: str = ""
     d_model: int = 0
     model: str = ""

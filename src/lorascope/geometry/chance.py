@@ -109,3 +109,17 @@ def shifted(
         minimum, n - minimum + 1, (), generator=generator, device=generator.device
     )
     return rows.roll(int(offset), dims=0)
+
+
+def columns_shuffled(
+    rows: Float[Tensor, "n d"], generator: torch.Generator
+) -> Float[Tensor, "n d"]:
+    """Each dimension's values in an order of their own.
+
+    Every dimension keeps its distribution; what dimensions have to do with one another goes.
+    """
+    found = torch.empty_like(rows)
+    for column in range(rows.shape[1]):
+        order = torch.randperm(len(rows), generator=generator)
+        found[:, column] = rows[order.to(rows.device), column]
+    return found

@@ -12,169 +12,333 @@ where K̃, L̃ have zero diagonals, and
     1ᵀK̃L̃1 = sᵀ(XᵀY)t − s·Xᵀb − t·Yᵀa + Σ a_i b_i.
 
 CKA is HSIC(X, Y) / √(HSIC(X, X) HSIC(Y, Y)). Moving all rows of a set by one vector changes
-neither form; centring the rows first only keeps digits.
+neither form; rows are taken about a centre near their mean, where products keep the digits that
+count. Narrow sets are multiplied in float64; wide ones in float32, which leaves CKA within 1e-6 of
+float64, or in bfloat16 where that is quicker (`products.paired`), within 1e-4.
+
+Since adapted = base + delta, XᵀX, XᵀΔ and ΔᵀΔ give the products of (base, adapted) as well, so that
+one pass serves a site's base rows and any number of deltas (`SiteMoments`):
+
+    Xᵀ(X + Δ)       = XᵀX + XᵀΔ
+    (X + Δ)ᵀ(X + Δ) = XᵀX + XᵀΔ + ΔᵀX + ΔᵀΔ
+    ‖x + δ‖²        = ‖x‖² + 2 x·δ + ‖δ‖².
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import reduce
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.geometry.precision import double
+from lorascope.geometry.chance import shifted
+from lorascope.geometry.precision import single
+from lorascope.geometry.products import Rows, mirrored, outlier_columns, paired
 
-_CHUNK = 8192
+_CHUNK = 2048
+# Up to this width float64 products are quick too, and few entries average out less.
+_NARROW = 512
+_BLOCK = 256
+# ‖x‖², ‖δ‖² and ‖x + δ‖² from (‖x‖², x·δ, ‖δ‖²).
+_BASE, _DELTA, _ADAPTED = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (1.0, 2.0, 1.0)
 
-
-@dataclass(frozen=True)
-class _Totals:
-    """Of one set: rows counted, column sums, Σ‖x‖²."""
-
-    n: int
-    columns: Float[Tensor, " d"]
-    norms: Float[Tensor, ""]
-
-    def plus(self, other: _Totals, sign: int) -> _Totals:
-        return _Totals(
-            self.n + sign * other.n,
-            self.columns + sign * other.columns,
-            self.norms + sign * other.norms,
-        )
+_Group = TypeVar("_Group", "_Base", "_Delta")
 
 
-@dataclass(frozen=True)
-class _Cross:
-    """Of two sets row by row: XᵀY, Xᵀb, Yᵀa, Σ a_i b_i."""
+class Hsic(NamedTuple):
+    """Of two sets of rows, up to the factors that CKA divides out."""
 
-    product: Float[Tensor, "dx dy"]
-    x_by_b: Float[Tensor, " dx"]
-    y_by_a: Float[Tensor, " dy"]
-    norms: Float[Tensor, ""]
-
-    def plus(self, other: _Cross, sign: int) -> _Cross:
-        return _Cross(
-            self.product + sign * other.product,
-            self.x_by_b + sign * other.x_by_b,
-            self.y_by_a + sign * other.y_by_a,
-            self.norms + sign * other.norms,
-        )
-
-
-def _totals(x: Tensor) -> _Totals:
-    return _Totals(len(x), x.sum(0), x.square().sum())
-
-
-def _cross(x: Tensor, y: Tensor) -> _Cross:
-    a, b = x.square().sum(1), y.square().sum(1)
-    return _Cross(x.T @ y, x.T @ b, y.T @ a, a @ b)
-
-
-def _hsic_plain(x: _Totals, y: _Totals, cross: _Cross) -> float:
-    return float((cross.product - torch.outer(x.columns, y.columns) / x.n).square().sum())
-
-
-def _hsic_unbiased(x: _Totals, y: _Totals, cross: _Cross) -> float:
-    n, s, t = x.n, x.columns, y.columns
-    trace = cross.product.square().sum() - cross.norms
-    pairs = (s.square().sum() - x.norms) * (t.square().sum() - y.norms)
-    chained = s @ cross.product @ t - s @ cross.x_by_b - t @ cross.y_by_a + cross.norms
-    return float(trace + pairs / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * chained)
+    plain: float
+    unbiased: float
 
 
 @dataclass(frozen=True)
-class _Sums:
-    x: _Totals
-    y: _Totals
-    xx: _Cross
-    yy: _Cross
-    xy: _Cross
+class Cka:
+    """HSIC of two sets with each other and of each with itself."""
 
-    def plus(self, other: _Sums, sign: int) -> _Sums:
-        return _Sums(
-            self.x.plus(other.x, sign),
-            self.y.plus(other.y, sign),
-            self.xx.plus(other.xx, sign),
-            self.yy.plus(other.yy, sign),
-            self.xy.plus(other.xy, sign),
-        )
-
-    def ratio(self, hsic: Callable[[_Totals, _Totals, _Cross], float]) -> float:
-        own = hsic(self.x, self.x, self.xx), hsic(self.y, self.y, self.yy)
-        if min(own) <= 0:
-            return math.nan
-        return hsic(self.x, self.y, self.xy) / math.sqrt(own[0] * own[1])
-
-
-class CkaMoments:
-    """Float64 sums over paired rows from which both forms of CKA follow.
-
-    `+` joins the sums of two groups of rows, `-` takes a group out again. Both forms are nan where
-    a set has no variance; ValueError with fewer than 4 rows.
-    """
-
-    def __init__(self) -> None:
-        self._sums: _Sums | None = None
+    xy: Hsic
+    xx: Hsic
+    yy: Hsic
 
     @property
-    def n(self) -> int:
-        """Rows seen."""
-        return self._sums.x.n if self._sums else 0
-
-    def update(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"]) -> CkaMoments:
-        """Add paired rows; returns itself. ValueError where the numbers of rows differ."""
-        for xs, ys in _paired_chunks(x, y):
-            added = _Sums(_totals(xs), _totals(ys), _cross(xs, xs), _cross(ys, ys), _cross(xs, ys))
-            self._sums = self._sums.plus(added, 1) if self._sums else added
-        return self
-
-    def paired_anew(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"]) -> CkaMoments:
-        """The same two sets with their rows paired as given; own moments are not recomputed.
-
-        `x` and `y` must hold the very rows already seen, in any order.
-        """
-        if self._sums is None or len(x) != self.n:
-            raise ValueError(f"{self.n} rows were seen, {len(x)} are paired anew")
-        crosses = (_cross(xs, ys) for xs, ys in _paired_chunks(x, y))
-        xy = reduce(lambda one, more: one.plus(more, 1), crosses)
-        return CkaMoments._of(replace(self._sums, xy=xy))
-
     def plain(self) -> float:
-        """Linear CKA in [0, 1]; biased upwards, by about d/N for independent sets."""
-        return self._seen().ratio(_hsic_plain)
+        """Linear CKA in [0, 1]; biased upwards, by about d/N for independent sets.
 
+        nan where a set has no variance.
+        """
+        return _ratio(self.xy.plain, self.xx.plain, self.yy.plain)
+
+    @property
     def debiased(self) -> float:
-        """CKA with unbiased HSIC in all three places: about 0, of either sign, if independent."""
-        return self._seen().ratio(_hsic_unbiased)
+        """CKA with unbiased HSIC in all three places: about 0, of either sign, if independent.
 
-    def __add__(self, other: CkaMoments) -> CkaMoments:
-        if self._sums is None or other._sums is None:
-            return CkaMoments._of(self._sums or other._sums)
-        return CkaMoments._of(self._sums.plus(other._sums, 1))
+        nan where a set has no variance.
+        """
+        return _ratio(self.xy.unbiased, self.xx.unbiased, self.yy.unbiased)
 
-    def __sub__(self, other: CkaMoments) -> CkaMoments:
-        if self._sums is None or other._sums is None:
-            return CkaMoments._of(self._sums)
-        return CkaMoments._of(self._sums.plus(other._sums, -1))
 
-    @classmethod
-    def _of(cls, sums: _Sums | None) -> CkaMoments:
-        made = cls()
-        made._sums = sums
+class PairsOfDelta(NamedTuple):
+    """CKA of the base with one delta, and with base + delta."""
+
+    base_delta: Cka
+    base_adapted: Cka
+
+
+def _ratio(both: float, first: float, second: float) -> float:
+    return both / math.sqrt(first * second) if min(first, second) > 0 else math.nan
+
+
+def cka(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"]) -> Cka:
+    """CKA of two sets of paired rows. ValueError as `hsic`."""
+    return Cka(hsic(x, y), hsic(x, x), hsic(y, y))
+
+
+def hsic(
+    x: Float[Tensor, "n dx"],
+    y: Float[Tensor, "n dy"],
+    product: Float[Tensor, "dx dy"] | None = None,
+) -> Hsic:
+    """Both forms for paired rows; `product` is their `centred_product` where it is known.
+
+    ValueError where the rows do not pair up or there are fewer than 4.
+    """
+    product = centred_product(x, y) if product is None else product
+    centres = _centres(x, y)
+    s, t, x_by_b, y_by_a = (at.new_zeros(len(at), dtype=torch.float64) for at in centres * 2)
+    norms = s.new_zeros(3)
+    for xs, ys in _centred((x, y), centres):
+        a, b = torch.linalg.vecdot(xs, xs), torch.linalg.vecdot(ys, ys)
+        for total, more in ((s, xs.sum(0)), (t, ys.sum(0)), (x_by_b, b @ xs), (y_by_a, a @ ys)):
+            total += more
+        norms += torch.stack([a.double().sum(), b.double().sum(), a.double() @ b.double()])
+    return _hsic(len(x), (s, t), (x_by_b, y_by_a), norms, product)
+
+
+def centred_product(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"]) -> Float[Tensor, "dx dy"]:
+    """XᵀY of the rows about their means. ValueError where the rows do not pair up."""
+    centres = _centres(x, y)
+    product = centres[0].new_zeros(x.shape[1], y.shape[1])
+    outliers = None
+    for xs, ys in _centred((x, y), centres):
+        if outliers is None:
+            outliers = outlier_columns((xs, ys))
+        rows, others = paired((xs, ys), outliers)
+        rows.add_product_(others, product)
+    return product
+
+
+def _centre(rows: Tensor) -> Float[Tensor, " d"]:
+    """The mean row, in the precision of the products: float32, or float64 where they are small.
+
+    Summed in float64, so that equal rows are exactly nought about it.
+    """
+    mean = single(rows).sum(0, dtype=torch.float64) / len(rows)
+    return mean if len(mean) <= _NARROW else mean.float()
+
+
+def _centres(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    one, other = _centre(x), _centre(y)
+    precision = torch.promote_types(one.dtype, other.dtype)
+    return one.to(precision), other.to(precision)
+
+
+def _centred(sets: Sequence[Tensor], centres: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Chunks of paired rows about the centre of each set, in its precision."""
+    if len({len(x) for x in sets}) > 1:
+        raise ValueError(f"rows are not paired: {' and '.join(str(len(x)) for x in sets)}")
+    for start in range(0, len(sets[0]), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        yield [x[rows].to(at) - at for x, at in zip(sets, centres, strict=True)]
+
+
+def _hsic(
+    n: int,
+    columns: tuple[Float[Tensor, " dx"], Float[Tensor, " dy"]],
+    by_norms: tuple[Float[Tensor, " dx"], Float[Tensor, " dy"]],
+    norms: Float[Tensor, " three"],
+    product: Float[Tensor, "dx dy"],
+) -> Hsic:
+    """Both forms from (s, t), (Xᵀb, Yᵀa), (Σa, Σb, Σab), all float64, and XᵀY."""
+    if n < 4:
+        raise ValueError(f"CKA needs at least 4 rows, {n} seen")
+    (s, t), (x_by_b, y_by_a), (a, b, ab) = columns, by_norms, norms
+    squares, form = s.new_zeros(()), s.new_zeros(())
+    for some, rows in zip(product.split(_BLOCK), s.split(_BLOCK), strict=True):
+        wide = some.double()
+        squares += wide.square().sum()
+        form += rows @ (wide @ t)
+    ss, tt = s.square().sum(), t.square().sum()
+    plain = squares - 2 * form / n + ss * tt / n**2
+    pairs = (ss - a) * (tt - b) / ((n - 1) * (n - 2))
+    chained = form - s @ x_by_b - t @ y_by_a + ab
+    return Hsic(float(plain), float(squares - ab + pairs - 2.0 / (n - 2) * chained))
+
+
+class _Base(NamedTuple):
+    """Σx and the upper blocks of XᵀX."""
+
+    columns: Float[Tensor, " d"]
+    gram: Float[Tensor, "d d"]
+
+    def add_(self, x: Rows) -> None:
+        self.columns.add_(x.values.sum(0))
+        x.add_gram_(self.gram)
+
+
+class _Delta(NamedTuple):
+    """With R = (‖x‖², x·δ, ‖δ‖²) row by row: Σδ, XᵀR, ΔᵀR, ΣR, RᵀR, upper ΔᵀΔ, XᵀΔ."""
+
+    columns: Float[Tensor, " d"]
+    x_by: Float[Tensor, "d three"]
+    delta_by: Float[Tensor, "d three"]
+    sums: Float[Tensor, " three"]
+    squares: Float[Tensor, "three three"]
+    gram: Float[Tensor, "d d"]
+    cross: Float[Tensor, "d d"]
+
+    def add_(self, base: Rows, rows: Rows) -> None:
+        x, delta = base.values, rows.values
+        pairs = (x, x), (x, delta), (delta, delta)
+        r = torch.stack([torch.linalg.vecdot(p, q) for p, q in pairs], dim=1)
+        self.columns.add_(delta.sum(0))
+        self.x_by.add_(x.T @ r)
+        self.delta_by.add_(delta.T @ r)
+        self.sums.add_(r.double().sum(0))
+        self.squares.addmm_(r.double().T, r.double())
+        rows.add_gram_(self.gram)
+        base.add_product_(rows, self.cross)
+
+
+class _Side(NamedTuple):
+    """One side of a pair: Σx, XᵀR, and what R times it gives ‖x‖²."""
+
+    columns: Float[Tensor, " d"]
+    by: Float[Tensor, "d three"]
+    norms: Float[Tensor, " three"]
+
+
+class SiteMoments:
+    """Sums over paired rows of the base and of deltas, from which CKA of each pair follows.
+
+    Without rows yet. `base` and `deltas` are rows whose means lie near those of what will come: all
+    of it, or a first part. Memory: a d × d matrix for the base and two for each delta.
+    """
+
+    def __init__(
+        self, base: Float[Tensor, "n d"], deltas: Mapping[str, Float[Tensor, "n d"]]
+    ) -> None:
+        sets = base, *deltas.values()
+        self._centres = [_centre(rows) for rows in sets]
+        self._outliers = outlier_columns(next(_centred(sets, self._centres)))
+        self._clear(list(deltas))
+
+    def fresh(self) -> SiteMoments:
+        """Without rows, about the same centres."""
+        made = copy(self)
+        made._clear(list(self._deltas))
         return made
 
-    def _seen(self) -> _Sums:
-        if self._sums is None or self.n < 4:
-            raise ValueError(f"CKA needs at least 4 rows, {self.n} seen")
-        return self._sums
+    def _clear(self, names: Sequence[str]) -> None:
+        centre = self._centres[0]
+        d = len(centre)
+
+        def wide(*shape: int) -> Tensor:
+            return centre.new_zeros(*shape, dtype=torch.float64)
+
+        def matrix() -> Tensor:
+            return centre.new_zeros(d, d)
+
+        def delta() -> _Delta:
+            vectors = wide(d), wide(d, 3), wide(d, 3), wide(3), wide(3, 3)
+            return _Delta(*vectors, matrix(), matrix())
+
+        self.n = 0
+        self._base = _Base(wide(d), matrix())
+        self._deltas = {name: delta() for name in names}
+
+    def update(
+        self, base: Float[Tensor, "n d"], deltas: Mapping[str, Float[Tensor, "n d"]]
+    ) -> SiteMoments:
+        """Add rows of the same tokens; returns itself. ValueError where they do not pair up."""
+        if deltas.keys() != self._deltas.keys():
+            raise ValueError(f"deltas {[*deltas]} given where {[*self._deltas]} are summed")
+        sets = base, *(deltas[name] for name in self._deltas)
+        for chunk in _centred(sets, self._centres):
+            x, *others = paired(chunk, self._outliers)
+            self.n += len(x.values)
+            self._base.add_(x)
+            for sums, rows in zip(self._deltas.values(), others, strict=True):
+                sums.add_(x, rows)
+        return self
+
+    def cka(self, name: str, without: SiteMoments | None = None) -> PairsOfDelta:
+        """CKA of both pairs of this delta; `without` are sums of some of the rows, to be left out.
+
+        ValueError with fewer than 4 rows.
+        """
+        n, shared, of = self.n, self._base, self._deltas[name]
+        if without is not None:
+            n -= without.n
+            shared, of = _less(shared, without._base), _less(of, without._deltas[name])
+        weights = [of.sums.new_tensor(norms) for norms in (_BASE, _DELTA, _ADAPTED)]
+        base = _Side(shared.columns, of.x_by, weights[0])
+        delta = _Side(of.columns, of.delta_by, weights[1])
+        adapted = _Side(base.columns + delta.columns, base.by + delta.by, weights[2])
+
+        def both_forms(x: _Side, y: _Side, product: Tensor) -> Hsic:
+            a, b = x.norms, y.norms
+            norms = torch.stack([of.sums @ a, of.sums @ b, a @ of.squares @ b])
+            return _hsic(n, (x.columns, y.columns), (x.by @ b, y.by @ a), norms, product)
+
+        xx, dd, xd = mirrored(shared.gram), mirrored(of.gram), of.cross
+        own = both_forms(base, base, xx)
+        base_delta = Cka(both_forms(base, delta, xd), own, both_forms(delta, delta, dd))
+        xa = xx.add_(xd)
+        aa = dd.add_(xa).add_(xd.T)
+        base_adapted = Cka(both_forms(base, adapted, xa), own, both_forms(adapted, adapted, aa))
+        return PairsOfDelta(base_delta, base_adapted)
+
+    def without_each(
+        self,
+        base: Float[Tensor, "n d"],
+        deltas: Mapping[str, Float[Tensor, "n d"]],
+        group: Int[Tensor, " n"],
+    ) -> list[dict[str, PairsOfDelta]]:
+        """CKA of every delta without each group's rows in turn, of the rows summed."""
+        found = []
+        for kept in (group == g for g in group.unique()):
+            part = self.fresh().update(base[kept], {k: rows[kept] for k, rows in deltas.items()})
+            found.append({name: self.cka(name, without=part) for name in deltas})
+        return found
 
 
-def _paired_chunks(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    if len(x) != len(y):
-        raise ValueError(f"rows are not paired: {len(x)} and {len(y)}")
-    for xs, ys in zip(x.split(_CHUNK), y.split(_CHUNK), strict=True):
-        yield double(xs), double(ys)
+def shifted_hsic(
+    base: Float[Tensor, "n d"],
+    deltas: Mapping[str, Float[Tensor, "n d"]],
+    minimum: int,
+    generator: torch.Generator,
+) -> dict[str, tuple[Hsic, Hsic]]:
+    """HSIC of the base with each delta, and with base + delta, moved round as `chance.shifted`.
+
+    All deltas, and the base within base + delta, by the same offset.
+    """
+    order = shifted(torch.arange(len(base))[:, None], minimum, generator).squeeze(1)
+    order = order.to(base.device)
+    moved_base = base[order]
+    own = centred_product(base, moved_base)
+    found = {}
+    for name, delta in deltas.items():
+        moved = delta[order]
+        product = centred_product(base, moved)
+        adapted = moved_base + moved
+        found[name] = hsic(base, moved, product), hsic(base, adapted, product.add_(own))
+    return found
+
+
+def _less(sums: _Group, some: _Group) -> _Group:
+    return type(sums)(*(p - q for p, q in zip(sums, some, strict=True)))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from lorascope.errors import InputError, did_you_mean
 from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry import chance, cosine, subspaces
-from lorascope.geometry.cka import CkaMoments
+from lorascope.geometry.cka import Cka, SiteMoments, shifted_hsic
 from lorascope.measures import intervals
 from lorascope.measures.definitions import definition
 from lorascope.randomness import generator
@@ -29,7 +30,9 @@ _PAIRS = ("base_delta", "base_adapted")
 _BOUNDS = {"cosine": (-1.0, 1.0), "share": (0.0, 1.0), "degrees": (0.0, 90.0), "CKA": (-1.0, 1.0)}
 
 Numbers = Mapping[str, float]
+Bounds = Mapping[str, intervals.Interval]
 Draw = Callable[[torch.Generator], Tensor]
+Spans = list[Tensor]
 
 
 def _check_repeats(repeats: int) -> None:
@@ -48,6 +51,8 @@ class NullSettings:
         seed: of the draws.
         max_directions: most random directions in one draw of a cosine null. Fewer than there are
             latents leave the level as it is and make its interval wider, never narrower.
+        trained: {null: directions of a dictionary trained on a control}, further nulls; their
+            intervals are over latents.
     """
 
     delta_covariance: Float[Tensor, "d d"] | None = None
@@ -55,6 +60,7 @@ class NullSettings:
     repeats: int = 20
     seed: int = 0
     max_directions: int = 4096
+    trained: Mapping[str, Float[Tensor, "n d"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_repeats(self.repeats)
@@ -84,7 +90,6 @@ class HasDirections(Protocol):
     @property
     def directions(self) -> Float[Tensor, "n d"]:
         """Decoder rows."""
-        ...
 
 
 def _compared(first: Tensor, second: Tensor, alive: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -114,12 +119,14 @@ def _compared(first: Tensor, second: Tensor, alive: Tensor | None) -> tuple[Tens
 
 def _estimates(
     values: Numbers,
-    bounds: Mapping[str, intervals.Interval],
+    bounds: Bounds,
     draws: Mapping[str, Sequence[Numbers]],
     n: int,
     place: Place,
+    trained: Mapping[str, tuple[Numbers, Bounds]] | None = None,
 ) -> list[Estimate]:
-    """One `Estimate` a measure, its chance levels in the order of `draws` (null → draws)."""
+    """One `Estimate` a measure, its chance levels in the order of `draws` (null → draws), then
+    those of `trained` dictionaries (null → numbers and their intervals)."""
     estimates = []
     for measure, value in values.items():
         unit = definition(measure).unit
@@ -129,9 +136,17 @@ def _estimates(
             low, high = intervals.within(intervals.prediction_interval(drawn), *_BOUNDS[unit])
             level = min(max(sum(drawn) / len(drawn), low), high)
             chances.append(Chance(null, level, low, high))
+        for null, (numbers, around) in (trained or {}).items():
+            low, high = intervals.within(around[measure], *_BOUNDS[unit])
+            chances.append(Chance(null, numbers[measure], low, high))
         interval = intervals.within(bounds[measure], *_BOUNDS[unit])
         estimates.append(Estimate(measure, value, interval, n, unit, tuple(chances), place))
     return estimates
+
+
+def _jackknife(values: Numbers, left_out: Sequence[Numbers]) -> Bounds:
+    interval = intervals.jackknife_interval
+    return {m: interval(value, [numbers[m] for numbers in left_out]) for m, value in values.items()}
 
 
 def _cosine_numbers(s: Float[Tensor, " n"]) -> dict[str, float]:
@@ -181,7 +196,8 @@ def max_cosine_estimates(
 
     Mean, median, 90th percentile, shares above 0.7 and below 0.3, all five from one pass. Not
     symmetric: `second` is searched. Nulls, where given: covariance-matched, base
-    covariance-matched; always: isotropic, rotated. InputError for shapes that do not fit.
+    covariance-matched; always: isotropic, rotated; then trained ones. InputError for shapes that
+    do not fit.
     """
     first, second = _compared(first, second, alive)
     s, _ = cosine.max_cosine(first, second)
@@ -194,7 +210,11 @@ def max_cosine_estimates(
         ]
         for name, draw in _cosine_nulls(first, nulls)
     }
-    return _estimates(_cosine_numbers(s), _cosine_intervals(s), draws, len(s), place)
+    trained = {}
+    for name, directions in nulls.trained.items():
+        t, _ = cosine.max_cosine(_compared(directions, second, None)[0].to(second), second)
+        trained[name] = (_cosine_numbers(t), _cosine_intervals(t))
+    return _estimates(_cosine_numbers(s), _cosine_intervals(s), draws, len(s), place, trained)
 
 
 def max_cosine(
@@ -209,9 +229,9 @@ def max_cosine(
     return max_cosine_estimates(a, b, nulls=NullSettings(seed=seed), place=Place(seed=seed))[0]
 
 
-def _subspace(directions: Tensor, k: int, whose: str) -> Float[Tensor, "d k"]:
+def _subspace(directions: Tensor, k: int, whose: str, gram: Tensor | None = None) -> Tensor:
     try:
-        return subspaces.principal_subspace(directions, k)
+        return subspaces.principal_subspace(directions, k, gram)
     except ValueError:
         rank = subspaces.numerical_rank(directions)
         raise InputError(
@@ -236,8 +256,8 @@ def _angle_nulls(first: Tensor, k: int, nulls: NullSettings) -> Iterator[tuple[s
     n, d = first.shape
 
     def matched(name: str, root: Tensor, random: torch.Generator) -> Tensor:
-        directions = chance.directions_from_root(n, root, random)
-        return _subspace(directions, k, f"a draw of the {name} null")
+        drawn = chance.directions_from_root(n, root, random)
+        return _subspace(drawn, k, f"a draw of the {name} null")
 
     for name, root in nulls.roots(first):
         yield name, partial(matched, name, root)
@@ -258,8 +278,8 @@ def angle_estimates(
     Mean, smallest, shares above 70° and below 20°; `place.setting` says k. Several k share one
     decomposition of each set. Interval: `first` without each tenth of its latents in turn. Nulls,
     where given: covariance-matched, base covariance-matched, of as many directions as `first` has
-    alive; always: isotropic. InputError where k exceeds what either dictionary, a tenth left out,
-    or a null's draw spans.
+    alive; always: isotropic; then trained ones. InputError where k exceeds what either dictionary,
+    a tenth left out, or a null's draw spans.
     """
     sizes = [k] if isinstance(k, int) else list(k)
     if not sizes or min(sizes) < 1:
@@ -267,56 +287,65 @@ def angle_estimates(
     first, second = (cosine.unit_rows(x) for x in _compared(first, second, alive))
     widest = max(sizes)
     reference = _subspace(second, widest, "the second dictionary")
-    whole = _subspace(first, widest, "the first dictionary's alive latents")
-    group = torch.arange(len(first), device=first.device) % _GROUPS
-    left_out = [
-        _subspace(first[group != g], widest, "the first dictionary with a tenth left out")
-        for g in range(_GROUPS)
-    ]
+    spans = _with_tenths_left_out(first, widest, "the first dictionary")
+    trained = {}
+    for name, directions in nulls.trained.items():
+        units = cosine.unit_rows(_compared(directions, second, None)[0].to(second))
+        # One that spans too little has no such subspace to compare.
+        with suppress(InputError):
+            trained[name] = _with_tenths_left_out(units, widest, name)
     drawn: dict[str, dict[int, list[Numbers]]] = {}
     for name, draw in _angle_nulls(first, widest, nulls):
-        drawn[name] = {size: [] for size in sizes}
-        for i in range(nulls.repeats):
-            null = draw(generator(nulls.seed, "angle", name, i))
-            for size in sizes:
-                drawn[name][size].append(_angle_numbers(null, reference, size))
+        null = [draw(generator(nulls.seed, "angle", name, i)) for i in range(nulls.repeats)]
+        drawn[name] = {size: [_angle_numbers(q, reference, size) for q in null] for size in sizes}
     estimates = []
     for size in sizes:
-        values = _angle_numbers(whole, reference, size)
-        without = [_angle_numbers(q, reference, size) for q in left_out]
-        bounds = {
-            measure: intervals.jackknife_interval(value, [w[measure] for w in without])
-            for measure, value in values.items()
-        }
+        values, bounds = _angles_and_bounds(spans, reference, size)
+        controls = {name: _angles_and_bounds(q, reference, size) for name, q in trained.items()}
         draws = {name: by_size[size] for name, by_size in drawn.items()}
-        estimates += _estimates(values, bounds, draws, size, replace(place, setting=f"k={size}"))
+        here = replace(place, setting=f"k={size}")
+        estimates += _estimates(values, bounds, draws, size, here, controls)
     return estimates
 
 
-def _cka_numbers(moments: CkaMoments, pair: str) -> dict[str, float]:
-    return {f"cka.{pair}": moments.plain(), f"cka_debiased.{pair}": moments.debiased()}
+def _with_tenths_left_out(directions: Float[Tensor, "n d"], k: int, whose: str) -> Spans:
+    """The top-k subspace, then those without each tenth of the directions in turn."""
+    group = torch.arange(len(directions), device=directions.device) % _GROUPS
+    gram = subspaces.gram_matrix(directions)
+    spans = [_subspace(directions, k, f"{whose}'s alive latents", gram)]
+    for g in range(_GROUPS):
+        without = gram - subspaces.gram_matrix(directions[group == g])
+        what = f"{whose} with a tenth left out"
+        spans.append(_subspace(directions[group != g], k, what, without))
+    return spans
 
 
-def _check_cka(x: Tensor, y: Tensor, documents: Tensor, pair: str) -> None:
-    if pair not in _PAIRS:
-        known = ", ".join(_PAIRS)
-        raise InputError(f'no CKA pair "{pair}"; known: {known}.{did_you_mean(pair, _PAIRS)}')
-    if not len(x) == len(y) == len(documents):
+def _angles_and_bounds(spans: Spans, reference: Tensor, k: int) -> tuple[Numbers, Bounds]:
+    values, *without = (_angle_numbers(q, reference, k) for q in spans)
+    return values, _jackknife(values, without)
+
+
+def _cka_numbers(cka: Cka, pair: str) -> dict[str, float]:
+    return {f"cka.{pair}": cka.plain, f"cka_debiased.{pair}": cka.debiased}
+
+
+def _check_cka(x: Tensor, y: Tensor, documents: Tensor, which: str) -> None:
+    if x.shape != y.shape or len(x) != len(documents):
         raise InputError(
-            f"CKA {pair}: {len(x)} and {len(y)} rows with {len(documents)} document ids; "
-            "pass the same tokens' rows in both"
+            f"CKA {which}: rows {tuple(x.shape)} and {tuple(y.shape)} with {len(documents)} "
+            "document ids; pass the same tokens' rows of one site in both"
         )
     longest = int(documents.unique(return_counts=True)[1].max()) if len(documents) else 0
     if len(x) < 8 or 2 * longest > len(x):
         raise InputError(
-            f"CKA {pair}: {len(x)} rows, {longest} of them in one document, leave no room to "
+            f"CKA {which}: {len(x)} rows, {longest} of them in one document, leave no room to "
             "shift whole documents; add documents"
         )
 
 
 def cka_estimates(
-    x: Float[Tensor, "n dx"],
-    y: Float[Tensor, "n dy"],
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "n d"],
     documents: Int[Tensor, " n"],
     pair: str,
     *,
@@ -324,37 +353,48 @@ def cka_estimates(
     repeats: int = 20,
     seed: int = 0,
 ) -> list[Estimate]:
-    """Plain and debiased linear CKA of two sets of rows for the same tokens (equation 5).
+    """One pair of `site_cka_estimates`: "base_delta" or "base_adapted", whose rows are `y`."""
+    if pair not in _PAIRS:
+        guess = did_you_mean(pair, _PAIRS)
+        raise InputError(f'no CKA pair "{pair}"; known: {", ".join(_PAIRS)}.{guess}')
+    _check_cka(x, y, documents, pair)
+    delta, places = {pair: y if pair == "base_delta" else y - x}, {pair: place}
+    both = site_cka_estimates(x, delta, documents, places=places, repeats=repeats, seed=seed)
+    return [e for e in both if e.measure.endswith(f".{pair}")]
 
-    `pair` is "base_delta" or "base_adapted". Interval: jackknife over 10 groups of documents.
-    Null: `y` moved round by at least the longest document, which for rows in document order keeps
-    each set's own structure; the plain estimator's bias of about d/N shows there. InputError for
-    rows that do not pair up, that are too few, or that do not vary.
+
+def site_cka_estimates(
+    base: Float[Tensor, "n d"],
+    deltas: Mapping[str, Float[Tensor, "n d"]],
+    documents: Int[Tensor, " n"],
+    *,
+    places: Mapping[str, Place],
+    repeats: int = 20,
+    seed: int = 0,
+) -> list[Estimate]:
+    """Plain and debiased linear CKA of a site's base rows and each adapter's (equation 5).
+
+    Pairs: h_base with h_Δ, and with h_base + h_Δ. Interval: jackknife over 10 groups of documents.
+    Null: the adapter's rows moved round by at least the longest document, which keeps their
+    structure and plain CKA's bias of about d/N. InputError for unpaired, few or constant rows.
     """
     _check_repeats(repeats)
-    _check_cka(x, y, documents, pair)
-    # Any common offset leaves CKA as it is; without one, float64 sums keep their digits.
-    x, y = (rows.detach().float() - rows.float().mean(0) for rows in (x, y))
-    y = y.to(x.device)
-    _, index, counts = documents.to(x.device).unique(return_inverse=True, return_counts=True)
-    groups = min(_GROUPS, len(counts))
-    parts = [CkaMoments().update(x[kept], y[kept]) for kept in _masks(index % groups, groups)]
-    whole = sum(parts, CkaMoments())
-    values = _cka_numbers(whole, pair)
-    if any(math.isnan(value) for value in values.values()):
-        raise InputError(f"CKA {pair}: one of the two sets of rows does not vary; check the site")
-    without = [_cka_numbers(whole - part, pair) for part in parts]
-    bounds = {
-        measure: intervals.jackknife_interval(value, [w[measure] for w in without])
-        for measure, value in values.items()
-    }
-    longest = int(counts.max())
-    draws = [
-        _cka_numbers(whole.paired_anew(x, chance.shifted(y, longest, random)), pair)
-        for random in (generator(seed, "cka", pair, i) for i in range(repeats))
-    ]
-    return _estimates(values, bounds, {"rows shifted": draws}, len(x), place)
-
-
-def _masks(group: Int[Tensor, " n"], groups: int) -> Iterator[Bool[Tensor, " n"]]:
-    return (group == g for g in range(groups))
+    for name, rows in deltas.items():
+        _check_cka(base, rows, documents, f"of {name}")
+    base = base.detach()
+    deltas = {name: rows.detach().to(base.device) for name, rows in deltas.items()}
+    _, index, counts = documents.to(base.device).unique(return_inverse=True, return_counts=True)
+    moments = SiteMoments(base, deltas).update(base, deltas)
+    left_out = moments.without_each(base, deltas, index % _GROUPS)
+    randoms, longest = (generator(seed, "cka", i) for i in range(repeats)), int(counts.max())
+    draws = [shifted_hsic(base, deltas, longest, random) for random in randoms]
+    estimates = []
+    for name, place in places.items():
+        for at, (pair, whole) in enumerate(zip(_PAIRS, moments.cka(name), strict=True)):
+            values = _cka_numbers(whole, pair)
+            if any(map(math.isnan, values.values())):
+                raise InputError(f"CKA {pair}: one set of rows does not vary; check the site")
+            bounds = _jackknife(values, [_cka_numbers(each[name][at], pair) for each in left_out])
+            null = [_cka_numbers(replace(whole, xy=draw[name][at]), pair) for draw in draws]
+            estimates += _estimates(values, bounds, {"rows shifted": null}, len(base), place)
+    return estimates

@@ -5,7 +5,7 @@ relative error: mean over rows of ‖x − x̂‖₂ / ‖x‖₂; predicting ze
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -135,7 +135,7 @@ def improvement(
     base: Errors,
     learned: Errors,
     dictionary: Dictionary,
-    gaussian: Errors | None,
+    controls: Mapping[str, Errors],
     rows: HeldOut,
     place: Place,
     seed: int = 0,
@@ -146,14 +146,13 @@ def improvement(
         base: errors of the base dictionary G on the deltas.
         learned: errors of the delta dictionary D on them.
         dictionary: D, turned at random for the rotated null.
-        gaussian: errors of a dictionary trained on Gaussian rows with the deltas' mean and
-            covariance.
+        controls: {null: errors on the deltas of a dictionary trained on what was made from them}.
     """
     random = generator(seed, "bootstrap", place)
     chances = []
-    if gaussian is not None:
-        low, high = _improvement_interval(base, gaussian, random)
-        chances.append(Chance("covariance-matched", 1 - gaussian.mean / base.mean, low, high))
+    for null, control in controls.items():
+        low, high = _improvement_interval(base, control, random)
+        chances.append(Chance(null, 1 - control.mean / base.mean, low, high))
     some = rows.first(NULL_ROWS)
     reference = Errors(
         base.norms[: len(some)], base.residuals[: len(some)], base.documents[: len(some)]

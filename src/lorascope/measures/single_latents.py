@@ -160,13 +160,16 @@ def latent_effects(
         tokens += len(spot.where.targets)
         rows.append(spot.strengths.cpu())
         unchanged = {mode: spot.unchanged(mode) for mode in MODES}
-        for index in spot.strengths.any(0).nonzero().squeeze(1).tolist():
+        for index in spot.active:
             looked_at[index] += len(spot.positions(index)[0])
-            for column, mode in product(range(columns), MODES):
-                written = spot.strengths[:, index, None] * directions[index, column]
-                sums[mode][:, index, column] += _change(
-                    model, spot, unchanged[mode], written, index, promoted[index]
-                )
+        for mode in MODES:
+            # One switch of faces for all changes under it.
+            with model.face(spot.recorded[mode].face):
+                for index, column in product(spot.active, range(columns)):
+                    written = spot.strengths[:, index, None] * directions[index, column]
+                    sums[mode][:, index, column] += _change(
+                        model, spot, unchanged[mode], written, index, promoted[index]
+                    )
     strengths = torch.cat(rows)
     active = (strengths > 0).sum(0)
     return LatentEffects(
@@ -252,6 +255,11 @@ class _Spot:
     rows: Bool[Tensor, "batch seq"]
     strengths: Float[Tensor, "rows n"]
     recorded: dict[Mode, Recorded]
+
+    @property
+    def active(self) -> list[int]:
+        """Which of the latents write anything here."""
+        return [int(index) for index in self.strengths.any(0).nonzero()]
 
     def changed(self, mode: Mode, written: Rows) -> Float[Tensor, "batch seq d"]:
         """The stream of the adapted model less what is written, or of the base with it."""

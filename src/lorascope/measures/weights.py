@@ -21,7 +21,7 @@ from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.precision import double
 from lorascope.measures import intervals
 from lorascope.measures import weight_spectra as spectra
-from lorascope.measures.definitions_weights import DEFINITIONS
+from lorascope.measures.definitions import DEFINITIONS
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site
 from lorascope.models.updates import (
@@ -347,7 +347,7 @@ def weights_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
     }
     rows: dict[tuple[str, str], dict[str, object]] = {}
     for e in estimates:
-        if e.measure not in DEFINITIONS or e.place.site:
+        if not e.measure.startswith("weights.") or e.place.site:
             continue
         place, block, title = e.place, block_of(e.place.setting), DEFINITIONS[e.measure].title
         row = rows.setdefault((place.adapter, place.setting), {})

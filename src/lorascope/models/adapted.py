@@ -135,6 +135,9 @@ class AdaptedModel:
         """
         self._require(name, self.faces)
         previous = self._current
+        if name == previous:
+            yield self.module
+            return
         try:
             self._switch(name)
             yield self.module

@@ -154,6 +154,43 @@ def intervals(
     return _panels(layers.properties(width=width, height=210), data, "site", panels, width)
 
 
+def lines(
+    rows: Sequence[Row],
+    *,
+    order: Sequence[str],
+    x_title: str,
+    unit: str,
+    panels: Sequence[str] = (),
+) -> alt.TopLevelMixin:
+    """Values over an ordered axis, a line for each series, each with its chance level behind it.
+
+    With `panels`, one for each site.
+    """
+    style = _series_style(list(dict.fromkeys(row["series"] for row in rows)), chance=True)
+    axis = alt.Axis(labelAngle=_label_angle(order), grid=False)
+    x = alt.X("label:N", title=x_title, scale=alt.Scale(domain=list(order)), axis=axis)
+    base = alt.Chart().encode(x=x, tooltip=_tooltip())
+    grey = alt.ColorDatum("chance", type="nominal")
+    layers = alt.layer(
+        base.mark_area(fillOpacity=0.12).encode(
+            y=_y("chance_low", unit), y2="chance_high:Q", detail="series:N", color=grey
+        ),
+        base.mark_line(strokeWidth=1, strokeDash=[4, 3]).encode(
+            y=_y("chance", unit), detail="series:N", color=grey
+        ),
+        base.mark_line(strokeWidth=1.6).encode(y=_y("value", unit), color=style["colour"]),
+        base.mark_rule(strokeWidth=1.4).encode(
+            y=_y("low", unit), y2="high:Q", color=style["colour"]
+        ),
+        base.mark_point(filled=True, size=52, opacity=1).encode(
+            y=_y("value", unit), color=style["colour"], shape=style["shape"]
+        ),
+    )
+    present = [site for site in panels if any(row["site"] == site for row in rows)]
+    width = max(150, min(300, 44 * len(order)))
+    return _panels(layers.properties(width=width, height=210), rows, "site", present, width)
+
+
 def _y(column: str, unit: str) -> alt.Y:
     return alt.Y(f"{column}:Q", title=unit, scale=alt.Scale(zero=False, nice=True))
 

@@ -17,12 +17,14 @@ class Tally:
 
     Attributes:
         above, at, below, without: counts; `without` have no chance level.
+        unsettled: underpowered ones.
     """
 
     above: int
     at: int
     below: int
     without: int
+    unsettled: int = 0
 
     @classmethod
     def of(cls, estimates: Iterable[Estimate]) -> Tally:
@@ -33,12 +35,13 @@ class Tally:
             verdicts.count("at chance"),
             verdicts.count("below chance"),
             verdicts.count("no chance level"),
+            verdicts.count("underpowered"),
         )
 
     @property
     def total(self) -> int:
         """All conditions counted."""
-        return self.above + self.at + self.below + self.without
+        return self.above + self.at + self.below + self.without + self.unsettled
 
     def found(self, measure: str) -> int:
         """Conditions on the side of chance that means something was found."""

@@ -5,40 +5,22 @@ One definition per figure gives the interactive figure of the page and its SVG a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import altair as alt
 import vl_convert
 
 from lorascope.estimates import Estimate
 from lorascope.report.charts import EXPORT_CONFIG, heatmap, intervals, null_rows, row_of
-from lorascope.report.conditions import measured, seeds
+from lorascope.report.drawn import VEGA_LITE_VERSION, Figure, over_seeds_words
+from lorascope.report.further_figures import further_figures
+from lorascope.report.pooled import at_first_setting, conditions, group_labels
 from lorascope.report.result import Results
 from lorascope.report.topics import definition_of, dictionary_order, topic_of
-
-VEGA_LITE_VERSION: Final = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A drawn figure.
-
-    Attributes:
-        key: its file name.
-        topic: key of the section it stands in.
-        title: what it shows, with the unit.
-        caption: how to read it.
-        spec: Vega-Lite specification, data included.
-    """
-
-    key: str
-    topic: str
-    title: str
-    caption: str
-    spec: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,9 +45,10 @@ class _Plan:
 
 
 def figures(results: Results) -> list[Figure]:
-    """Draw every figure that has numbers, at the lowest seed."""
+    """Draw every figure that has numbers, over all seeds."""
     drawn = ((plan, plan.draw(plan, results)) for plan in _PLANS)
-    return [_figure(plan, chart, results) for plan, chart in drawn if chart is not None]
+    found = [_figure(plan, chart, results) for plan, chart in drawn if chart is not None]
+    return found + further_figures(results)
 
 
 def write_figures(drawn: Sequence[Figure], folder: Path) -> None:
@@ -79,24 +62,16 @@ def write_figures(drawn: Sequence[Figure], folder: Path) -> None:
 
 
 def _figure(plan: _Plan, chart: alt.TopLevelMixin, results: Results) -> Figure:
-    spec = chart.to_dict()
-    spec.pop("config", None)
     unit = definition_of(plan.measures[0]).unit
-    runs = seeds(results)
-    seeded = f" Seed {runs[0]}; the tables list every seed." if len(runs) > 1 else ""
     caption = _HEATMAP_CAPTION if plan.draw is _heatmap else _interval_caption(plan, results)
-    return Figure(
-        key=plan.key,
-        topic=topic_of(plan.measures[0]).key,
-        title=f"{plan.title} ({unit})",
-        caption=caption + seeded,
-        spec=spec,
-    )
+    caption += over_seeds_words(_estimates(plan, results), results)
+    topic = topic_of(plan.measures[0]).key
+    return Figure.of(plan.key, topic, f"{plan.title} ({unit})", caption, chart)
 
 
 _HEATMAP_CAPTION: Final = (
-    "Colour and upper line: the number and its verdict (▲ above, ▼ below, = at chance). Lower "
-    "line: the chance level it stands against."
+    "Colour and upper line: the number and its verdict (▲ above, ▼ below, = at chance, "
+    "? underpowered). Lower line: the chance level it stands against."
 )
 
 
@@ -115,15 +90,15 @@ def _interval_caption(plan: _Plan, results: Results) -> str:
 
 
 def _estimates(plan: _Plan, results: Results) -> list[Estimate]:
-    found = [e for m in plan.measures for e in measured(results, m, first_seed=True)]
+    found = [e for m in plan.measures for e in at_first_setting(conditions(results, m))]
     wanted = plan.dictionaries or tuple(dict.fromkeys(e.place.dictionary for e in found))
-    return [e for e in found if e.place.dictionary in wanted]
+    return [e for e in found if e.place.dictionary in wanted and not math.isnan(e.value)]
 
 
 def _references(plan: _Plan, results: Results) -> list[Estimate]:
     if not plan.reference:
         return []
-    return measured(results, plan.measures[0], plan.reference, first_seed=True)
+    return at_first_setting(conditions(results, plan.measures[0], plan.reference))
 
 
 def _heatmap(plan: _Plan, results: Results) -> alt.TopLevelMixin | None:
@@ -169,13 +144,10 @@ def _series(estimate: Estimate) -> str:
 
 
 def _labels(estimates: Sequence[Estimate], results: Results) -> tuple[dict[str, str], str]:
-    """What the axis calls each adapter: its rank where every rank is known and differs."""
-    ranks = {e.place.adapter: e.place.rank for e in estimates if e.place.rank is not None}
-    present = [a for a in results.adapters if any(e.place.adapter == a for e in estimates)]
-    if len(present) == len(set(ranks.values())) == len(ranks):
-        ordered = sorted(present, key=ranks.__getitem__)
-        return {adapter: str(ranks[adapter]) for adapter in ordered}, "adapter rank"
-    return {adapter: adapter for adapter in present}, "adapter"
+    """What the axis calls each group: its rank where every rank is known and differs."""
+    labels = group_labels(estimates, results)
+    ranked = all(text.isdigit() for text in labels.values())
+    return labels, "adapter rank" if ranked else "adapter"
 
 
 _PAIR: Final = ("delta vs base",)
@@ -187,6 +159,13 @@ _PLANS: Final = (
     _Plan("delta_norm_relative", _heatmap, ("delta_norm.relative",), "Delta norm over base norm"),
     _Plan("delta_rank", _intervals, ("delta_rank",), "Effective rank of the delta"),
     _Plan("relative_error", _heatmap, ("relative_error",), "Relative error by dictionary"),
+    _Plan(
+        "relative_error_intervals",
+        _intervals,
+        ("relative_error",),
+        "Relative error of base and delta dictionary",
+        ("delta", "base", "base difference"),
+    ),
     _Plan("improvement", _heatmap, ("improvement",), "Improvement of delta over base dictionary"),
     _Plan(
         "improvement_intervals",
@@ -226,5 +205,36 @@ _PLANS: Final = (
         _intervals,
         ("cka.base_adapted", "cka_debiased.base_adapted"),
         "CKA of base and adapted stream",
+    ),
+    _Plan(
+        "pursuit",
+        _intervals,
+        ("pursuit.relative_error",),
+        "Relative error of k-sparse pursuit",
+    ),
+    _Plan("pursuit_gap", _intervals, ("pursuit.gap",), "What the encoder leaves beyond pursuit"),
+    _Plan("output_change", _intervals, ("output_change.kl",), "Change of the predictions, KL"),
+    _Plan("recovery_loss", _intervals, ("recovery.loss",), "Recovery of the change of loss"),
+    _Plan("recovery_kl", _intervals, ("recovery.kl",), "Recovery of the change of predictions"),
+    _Plan(
+        "latent_kl",
+        _intervals,
+        ("latent_ablation.kl", "latent_addition.kl"),
+        "One latent removed or added, KL",
+    ),
+    _Plan(
+        "latent_foretold",
+        _intervals,
+        ("latent_ablation.loss_foretold", "latent_addition.loss_foretold"),
+        "Change of loss, observed against foretold",
+    ),
+    _Plan("weights_relative", _intervals, ("weights.relative",), "Update norm over weight norm"),
+    _Plan("weights_rank", _intervals, ("weights.effective_rank",), "Effective rank of the update"),
+    _Plan("intruders", _intervals, ("weights.intruders",), "Intruder dimensions"),
+    _Plan(
+        "written",
+        _intervals,
+        ("weights.written_cosine",),
+        "Max cosine of written directions with base directions",
     ),
 )

@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from lorascope.estimates import Verdict
+from lorascope.estimates import Estimate, Verdict
 
 SYMBOLS: dict[Verdict, str] = {
     "above chance": "▲",
     "below chance": "▼",
     "at chance": "=",
+    "underpowered": "?",
     "no chance level": "·",
 }
+
+
+def verdict_words(estimate: Estimate) -> str:
+    """The verdict; for an underpowered number with the n that would settle it."""
+    settling = estimate.n_to_settle
+    return f"underpowered: n ≈ {settling:,} would tell" if settling else estimate.verdict
 
 
 def number(value: float) -> str:

@@ -21,8 +21,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lorascope.report.conditions import seeds
-from lorascope.report.figures import VEGA_LITE_VERSION, Figure, figures, write_figures
+from lorascope.report.drawn import VEGA_LITE_VERSION, Figure
+from lorascope.report.figures import figures, write_figures
 from lorascope.report.formatting import number
+from lorascope.report.paper import paper_tables, write_paper_tables
 from lorascope.report.result import Results, chance_table, estimate_table, read_results
 from lorascope.report.tables import TopicTable, topic_tables, verdict_matrix, write_tables
 from lorascope.report.topics import Topic
@@ -69,6 +71,7 @@ def write_report(run: Path) -> Path:
     drawn, tables = figures(results), topic_tables(results)
     write_figures(drawn, folder / "figures")
     write_tables(tables, folder / "tables")
+    write_paper_tables(paper_tables(results), folder / "tables")
     page, part = folder / "index.html", folder / "index.html.part"
     part.write_text(render(results, drawn, tables), encoding="utf-8")
     part.replace(page)
@@ -93,6 +96,8 @@ def render(results: Results, drawn: list[Figure], tables: list[TopicTable]) -> s
         matrix=verdict_matrix(results),
         seeds=seeds(results),
         sections=[_section(table, drawn, said.by_topic) for table in tables],
+        summary=[figure for figure in drawn if figure.topic == "summary"],
+        paper=paper_tables(results),
         samples=facts.get("samples", []),
         fact_tables=fact_tables(facts),
         command=str(facts.get("command", "")),
@@ -118,7 +123,10 @@ def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:
         "Tokens": [
             {"rows": rows, **counts} for rows, counts in facts.get("tokens", {}).items() if counts
         ],
-        "Dictionaries": facts.get("dictionaries", []),
+        "Dictionaries": [
+            {key: value for key, value in record.items() if not isinstance(value, list)}
+            for record in facts.get("dictionaries", [])
+        ],
         "Versions": [facts["versions"]] if facts.get("versions") else [],
         "Time in seconds": [facts["seconds"]] if facts.get("seconds") else [],
     }

@@ -84,6 +84,13 @@ class Results:
         return _in_order(named, self.estimates["adapter"])
 
     @property
+    def groups(self) -> dict[str, str]:
+        """{adapter: the name it shares with those that differ from it in their seed alone}."""
+        known = self.facts.get("adapters", [])
+        named = {str(a["name"]): str(a.get("group", a["name"])) for a in known}
+        return {name: named.get(name, name) for name in self.adapters}
+
+    @property
     def sites(self) -> list[str]:
         """Sites in the order of the facts, then any that only the table knows."""
         return _in_order(

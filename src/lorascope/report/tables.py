@@ -9,7 +9,7 @@ from pathlib import Path
 from lorascope.estimates import Chance, Estimate, Verdict
 from lorascope.measures.definitions import Definition
 from lorascope.report.conditions import Tally, measured
-from lorascope.report.formatting import SYMBOLS, interval, number, span
+from lorascope.report.formatting import SYMBOLS, interval, number, span, verdict_words
 from lorascope.report.result import Results, chance_table, estimate_table
 from lorascope.report.topics import (
     HEADLINE_MEASURES,
@@ -31,7 +31,7 @@ class Cell:
     Attributes:
         text: '▲ 3 = 1', empty where nothing was measured.
         words: the same without symbols.
-        found, at, opposite: counts on the side that means something, at chance, on the other side.
+        found, at, opposite: counts on the side that means something, not apart, on the other side.
         total: conditions counted.
     """
 
@@ -199,6 +199,7 @@ def _cell(measure: str, estimates: list[Estimate]) -> Cell:
     counts: dict[Verdict, int] = {
         "above chance": tally.above,
         "at chance": tally.at,
+        "underpowered": tally.unsettled,
         "below chance": tally.below,
         "no chance level": tally.without,
     }
@@ -208,7 +209,7 @@ def _cell(measure: str, estimates: list[Estimate]) -> Cell:
         text="  ".join(f"{SYMBOLS[verdict]} {count}" for verdict, count in present.items()),
         words=", ".join(f"{count} of {tally.total} {v}" for v, count in present.items()),
         found=found,
-        at=tally.at,
+        at=tally.at + tally.unsettled,
         opposite=tally.above + tally.below - found,
         total=tally.total,
     )
@@ -232,7 +233,7 @@ def _table_row(estimate: Estimate) -> TableRow:
         null=headline.null if headline else "",
         nulls="; ".join(_other_null(estimate, chance) for chance in estimate.chances[1:]),
         symbol=SYMBOLS[estimate.verdict],
-        verdict=estimate.verdict,
+        verdict=verdict_words(estimate),
         n=f"{estimate.n:,}",
         unit=estimate.unit,
     )

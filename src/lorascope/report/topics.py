@@ -47,6 +47,13 @@ TOPICS: Final = (
         ("relative_error", "improvement"),
     ),
     Topic(
+        "pursuit",
+        "What directions can express",
+        "Is it the base dictionary's encoder that misses the delta, or can its directions not "
+        "express it?",
+        ("pursuit", "pca"),
+    ),
+    Topic(
         "firing",
         "Latents that fire",
         "Which latents does the delta switch on, and are they the ones the base stream uses?",
@@ -70,6 +77,37 @@ TOPICS: Final = (
         "Do tokens that are alike in the base stream stay alike in the delta?",
         ("cka", "cka_debiased"),
     ),
+    Topic(
+        "effects",
+        "Effect on the outputs",
+        "How much of what the adapter does to the model's predictions returns when the base model "
+        "gets a reconstruction of the delta?",
+        ("output_change", "recovery"),
+    ),
+    Topic(
+        "latents",
+        "Single latents",
+        "Does removing or adding one delta latent change the outputs, and as foretold?",
+        ("latent_ablation", "latent_addition"),
+    ),
+    Topic(
+        "weights",
+        "Weights",
+        "What did the adapter add to each weight matrix, and does that belong to what was there?",
+        ("weights",),
+    ),
+    Topic(
+        "ablation",
+        "Sparsity",
+        "How do error and active latents depend on the sparsity asked for?",
+        ("ablation",),
+    ),
+    Topic(
+        "seeds",
+        "Seeds",
+        "Do the numbers differ between conditions, or as much between seeds of the same condition?",
+        ("variance",),
+    ),
 )
 
 OTHER: Final = Topic("other", "Other numbers", "What else the run measured.", ())
@@ -85,12 +123,20 @@ HEADLINE_MEASURES: Final = (
     "max_cosine.mean",
     "angle.mean",
     "cka_debiased.base_delta",
+    "pursuit.gap",
+    "recovery.loss",
+    "recovery.kl",
+    "latent_ablation.kl",
+    "weights.intruders",
 )
 
 # Comparisons of two dictionaries that differ in their seed alone: not findings but yardsticks.
 SEED_PAIRS: Final = ("base vs base", "delta vs delta")
 
-_DICTIONARIES: Final = ("", "delta vs base", "base", "delta", "base difference", *SEED_PAIRS)
+_DICTIONARIES: Final = (
+    *("", "exact delta", "delta vs base", "delta", "base", "base difference", "PCA"),
+    *SEED_PAIRS,
+)
 _MEASURES: Final = tuple(DEFINITIONS)
 
 

@@ -66,10 +66,14 @@ def _overall(results: Results) -> str:
     ]
     if not rows:
         return ""
-    apart = sum(estimate.verdict != "at chance" for estimate in rows)
+    apart = sum(estimate.apart for estimate in rows)
+    unsettled = sum(estimate.verdict == "underpowered" for estimate in rows)
+    more = f"; {unsettled} more may, with more data" if unsettled else ""
     if apart == 0:
-        return f"Nothing stands apart from chance: {len(rows)} headline numbers, all at chance."
-    return f"{apart} of {len(rows)} headline numbers stand apart from their chance level."
+        return (
+            f"Nothing stands apart from chance: {len(rows)} headline numbers, none of them apart."
+        )
+    return f"{apart} of {len(rows)} headline numbers stand apart from their chance level{more}."
 
 
 def _cautions(results: Results) -> list[str]:
@@ -249,12 +253,133 @@ def _cka(results: Results) -> list[str]:
     return sentences
 
 
+def _pursuit(results: Results) -> list[str]:
+    sentences = []
+    for dictionary in ("base", "delta"):
+        rows = measured(results, "pursuit.relative_error", dictionary)
+        if rows:
+            sentences.append(
+                f"With as many directions of the {dictionary} dictionary as the delta dictionary "
+                "uses, chosen and fitted for each token, the delta is expressed better than chance "
+                f"in {_count(rows, 'below')}: relative error {_ranges(rows)}."
+            )
+    gap = measured(results, "pursuit.gap", "base")
+    if gap:
+        sentences.append(
+            f"Of the base dictionary's error, {span(row.value for row in gap)} is its encoder's: "
+            "so much less remains with the same number of its own directions."
+        )
+    return sentences
+
+
+def _effects(results: Results) -> list[str]:
+    sentences = []
+    change = measured(results, "output_change.kl")
+    if change:
+        silent = [row for row in change if not row.apart]
+        if silent:
+            names = listing([row.place.adapter for row in silent])
+            sentences.append(f"The outputs of {names} equal the base model's within numeric noise.")
+        sentences.append(
+            "The adapters move the next token's distribution by "
+            f"{span(row.value for row in change)} nats/token of KL."
+        )
+    for measure, what in (("recovery.loss", "change of loss"), ("recovery.kl", "KL")):
+        delta = measured(results, measure, "delta")
+        if delta:
+            exact, base = (measured(results, measure, d) for d in ("exact delta", "base"))
+            sentences.insert(
+                0,
+                "Put into the base model at one site, the delta dictionary's reconstruction "
+                f"brings back {span(row.value for row in delta)} of the adapter's {what}, "
+                f"more than its controls in {_count(delta, 'above')}; the base dictionary's "
+                f"{span(row.value for row in base)}, the exact delta "
+                f"{span(row.value for row in exact)}.",
+            )
+    return sentences
+
+
+def _latents(results: Results) -> list[str]:
+    sentences = []
+    for mode, words_ in (("ablation", "Removing"), ("addition", "Adding")):
+        rows = measured(results, f"latent_{mode}.kl")
+        if not rows:
+            continue
+        sentence = (
+            f"{words_} one of the leading delta latents changes the predictions more than another "
+            f"direction of the same size in {_count(rows, 'above')}: {_ranges(rows)} nats/token"
+        )
+        foretold = measured(results, f"latent_{mode}.loss_foretold")
+        if foretold:
+            sentence += (
+                "; the change of loss correlates with what its gradient foretells at "
+                f"{span(row.value for row in foretold)}"
+            )
+        sentences.append(f"{sentence}.")
+    return sentences
+
+
+def _weights(results: Results) -> list[str]:
+    sentences = []
+    intruders = measured(results, "weights.intruders")
+    if intruders:
+        sentences.append(
+            "Of the ten leading singular vectors of the adapted weights, more are unlike any of "
+            f"the base's than chance for {_count(intruders, 'above')}: {_ranges(intruders)} a "
+            "module."
+        )
+    rank = measured(results, "weights.effective_rank")
+    if rank:
+        sentences.append(f"The updates' effective rank is {_ranges(rank)}.")
+    written = measured(results, "weights.written_cosine")
+    if written:
+        sentences.append(
+            "The directions that modules write into the stream lie closer to base directions than "
+            f"chance in {_count(written, 'above')}: {_ranges(written)}."
+        )
+    return sentences
+
+
+def _ablation(results: Results) -> list[str]:
+    error = [e for e in results.numbers if e.measure == "ablation.relative_error"]
+    density = {e.place.setting: e for e in results.numbers if e.measure == "ablation.density"}
+    if not error:
+        return []
+    place = error[0].place
+    ends = [e for e in (error[0], error[-1]) if e.place.setting in density]
+    parts = listing(
+        [
+            f"{number(density[e.place.setting].value)} active latents and an error of "
+            f"{number(e.value)} at {e.place.setting}"
+            for e in ends
+        ]
+    )
+    return [f"{place.adapter} at {place.site}: {parts}."]
+
+
+def _seeds(results: Results) -> list[str]:
+    rows = [e for e in results.numbers if e.measure == "variance.condition_share"]
+    if not rows:
+        return []
+    above = sum(row.verdict == "above chance" for row in rows)
+    return [
+        f"Of {plural(len(rows), 'number')} taken with several seeds, {above} differ between "
+        "conditions by more than their seeds explain."
+    ]
+
+
 _SENTENCES: dict[str, Callable[[Results], list[str]]] = {
     "behaviour": _behaviour,
     "size": _size,
     "reconstruction": _reconstruction,
+    "pursuit": _pursuit,
     "firing": _firing,
     "cosine": _cosine,
     "angles": _angles,
     "cka": _cka,
+    "effects": _effects,
+    "latents": _latents,
+    "weights": _weights,
+    "ablation": _ablation,
+    "seeds": _seeds,
 }

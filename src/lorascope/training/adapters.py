@@ -45,6 +45,8 @@ class LoraTraining(Settings):
         context: longest record in tokens; longer ones are cut.
         held_out: share of the records, by hash, that is never trained on.
         seed: decides the adapters' starting weights, the split and the order of records.
+        rslora: scale the update by α/√r instead of α/r.
+        dora: learn the size of each output apart from its direction.
         products: "auto" runs matrix products in bfloat16 where the hardware has it.
     """
 
@@ -58,7 +60,20 @@ class LoraTraining(Settings):
     context: int = Field(default=256, ge=8)
     held_out: float = Field(default=0.1, gt=0, lt=1)
     seed: int = 0
+    rslora: bool = False
+    dora: bool = False
     products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
+
+    def each(self, seeds: Sequence[int] = ()) -> dict[str, LoraTraining]:
+        """{adapter: its own settings}: r4 for one rank and seed, r4-s1 where there are several."""
+        several = seeds or (self.seed,)
+        return {
+            f"r{rank}-s{seed}" if len(several) > 1 else f"r{rank}": self.model_copy(
+                update={"ranks": (rank,), "seed": seed}
+            )
+            for rank in self.ranks
+            for seed in several
+        }
 
 
 @dataclass(frozen=True)
@@ -66,12 +81,14 @@ class Outcome:
     """One adapter's row in the table of training results.
 
     Attributes:
+        seed: of its starting weights and of the order of its records.
         train_loss: mean response loss over the last tenth of the steps, nats/token.
         held_out_before, held_out_after: response loss on held-out records without and with it.
     """
 
     adapter: str
     rank: int
+    seed: int
     steps: int
     parameters: int
     train_loss: float
@@ -81,7 +98,7 @@ class Outcome:
 
 def train_adapter(
     model: str,
-    rank: int,
+    name: str,
     training: Sequence[Window],
     held_out: Sequence[Window],
     folder: Path,
@@ -98,14 +115,17 @@ def train_adapter(
 
     Args:
         model: hub id, folder or "embedded".
+        name: of the adapter in its table row.
+        settings: of the first of whose ranks the adapter is.
         training, held_out: windows of the records with their responses marked.
         trained_on: digests of the training documents, saved so that audits can leave them out.
-        before: the base's loss on `held_out`, where it is known from another rank.
+        before: the base's loss on `held_out`, where it is known from another adapter.
 
     Raises:
         InputError: no response to learn from, or targets that name no module.
     """
     base, tokenizer = load_base(model, revision=revision, device=device, dtype=dtype)
+    rank = settings.ranks[0]
     low = product_dtype(settings.products, base.device)
     # A window's first token has nothing before it and cannot be predicted.
     learnable = [window for window in training if any(window.response[1:])]
@@ -126,7 +146,7 @@ def train_adapter(
     adapted.save_pretrained(folder, save_embedding_layers=False)
     parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     trained = history.tail_mean("loss")
-    outcome = Outcome(f"r{rank}", rank, settings.steps, parameters, trained, before, after)
+    outcome = Outcome(name, rank, settings.seed, settings.steps, parameters, trained, before, after)
     card = {
         "model": model,
         "settings": settings.plain(),
@@ -161,6 +181,8 @@ def _with_adapter(base: nn.Module, model: str, rank: int, settings: LoraTraining
         r=rank,
         lora_alpha=round(settings.alpha_over_rank * rank),
         lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
+        use_dora=settings.dora,
         target_modules=targets,
         task_type="CAUSAL_LM",
     )

@@ -29,11 +29,13 @@ from lorascope.randomness import generator
 from lorascope.training.architectures import Architecture
 from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
 from lorascope.training.checkpoints import Checkpoint
-from lorascope.training.loop import History, Observer, stepwise
+from lorascope.training.loop import History, Observer, Progress, stepwise
 from lorascope.training.resampling import resample
 from lorascope.training.schedules import warmup_hold_decay
 from lorascope.training.starts import sampled, start
 
+# What the history calls the relative error on held-out rows, noted at the end of every epoch.
+HELD_OUT_ERROR = "held_out_error"
 RESAMPLE_AT = (0.25, 0.5, 0.7)
 # Rows the last look at the data takes, to set what no gradient trains.
 _FINISH_ROWS = 8192
@@ -126,9 +128,14 @@ def fit_many(
     rows: Rows | Float[Tensor, "rows d"],
     fitting: Fitting | None = None,
     *,
+    held_out: Float[Tensor, "some d"] | None = None,
     device: str = "cpu",
 ) -> list[tuple[Dictionary, History]]:
     """Train several dictionaries on the same rows in one pass; each comes out as it would alone.
+
+    Args:
+        held_out: rows to note the relative error on at the end of every epoch; looking at them
+            does not change the dictionaries.
 
     Returns each dictionary with the history of its steps: error (of inputs scaled to mean norm
     1), l0, and l1 or dead where the architecture has them.
@@ -145,7 +152,7 @@ def fit_many(
     except ValueError as error:
         raise InputError(f"{error}: there is nothing to train on") from None
     feed = Feed(source, fitting.batch, device=device)
-    runs = [_Run(job, source, scale, fitting, device, feed) for job in jobs]
+    runs = [_Run(job, source, scale, fitting, feed, device, held_out) for job in jobs]
     while (done := min(run.done for run in runs)) < fitting.steps(len(source)):
         for run in runs:
             # Runs that were stopped at different steps are first brought level.
@@ -158,9 +165,17 @@ class _Run:
     """One dictionary on its way."""
 
     def __init__(
-        self, job: Job, rows: Rows, scale: float, fitting: Fitting, device: str, feed: Feed
+        self,
+        job: Job,
+        rows: Rows,
+        scale: float,
+        fitting: Fitting,
+        feed: Feed,
+        device: str,
+        held_out: Float[Tensor, "some d"] | None,
     ) -> None:
         self._job, self._rows, self._scale, self._fitting = job, rows, scale, fitting
+        self._held_out = None if held_out is None else held_out.to(device) / scale
         self._steps = fitting.steps(len(rows))
         self._resampling = {round(share * self._steps) for share in RESAMPLE_AT}
         first = start(job.architecture, rows, scale, generator(job.seed, "start")).to(device)
@@ -179,7 +194,7 @@ class _Run:
             schedule=warmup_hold_decay(),
             clip_norm=self._fitting.clip,
             after=self._after,
-            observers=[*job.observers, *([self._checkpoint] if self._checkpoint else [])],
+            observers=self._observers(),
             module=self.objective,
         )
 
@@ -208,6 +223,22 @@ class _Run:
             }
         )
         return self.objective.dictionary(self._scale, card), self.history
+
+    def _observers(self) -> list[Observer]:
+        found = list(self._job.observers)
+        if self._held_out is not None:
+            found.append(self._follow)
+        # Last: what was noted of a step is saved with it.
+        return [*found, self._checkpoint] if self._checkpoint else found
+
+    def _follow(self, progress: Progress) -> None:
+        """At the end of an epoch, note the relative error on held-out rows."""
+        assert self._held_out is not None
+        done, batch, rows = progress.step + 1, self._fitting.batch, len(self._rows)
+        if done * batch // rows > (done - 1) * batch // rows or progress.last:
+            noted = self.history.records[-1]
+            error = self.objective.look(self._held_out, self._latest)
+            self.history.records[-1] = {**noted, HELD_OUT_ERROR: error}
 
     def _restored(self, products: torch.dtype) -> Checkpoint | None:
         """The run's checkpoint, what it holds put back."""

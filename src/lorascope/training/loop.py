@@ -53,6 +53,10 @@ class History:
         """The values of one scalar over the run."""
         return torch.stack([r[name].detach().float().cpu() for r in self.records]).tolist()
 
+    def points(self, name: str) -> list[tuple[int, float]]:
+        """(steps done, value) wherever a scalar was noted."""
+        return [(i, float(r[name])) for i, r in enumerate(self.records, 1) if name in r]
+
     def tail_mean(self, name: str, share: float = 0.1) -> float:
         """Mean of one scalar over the last `share` of the steps (at least one)."""
         values = self.series(name)

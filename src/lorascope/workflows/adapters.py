@@ -1,4 +1,4 @@
-"""Train adapters of several ranks as stages of a run, one a rank."""
+"""Train adapters of several ranks and seeds as stages of a run, one an adapter."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class TrainStudy(Settings):
         records: where instruction records come from.
         documents: most records to use.
         training: ranks and everything they share.
+        seeds: one adapter each per rank; by default one, `training.seed`.
     """
 
     model: str = "embedded"
@@ -41,6 +42,7 @@ class TrainStudy(Settings):
     records: tuple[str, ...] = Field(default=("embedded",), min_length=1)
     documents: int | None = Field(default=None, gt=0)
     training: LoraTraining = LoraTraining()
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,17 @@ class Base:
     device: str
 
 
-def train_ranks(
+def train_adapters(
     run: Run,
     base: Base,
     documents: Sequence[Document],
     training: LoraTraining,
+    seeds: Sequence[int],
     reporter: Reporter,
 ) -> dict[str, Path]:
-    """Train one adapter a rank on the documents with responses: {name: folder}.
+    """Train one adapter a rank and seed on the documents with responses: {name: folder}.
 
-    A share of the documents, by hash, is held out to measure on.
+    A share of the documents, by hash, is held out to measure on, the same for all.
 
     Raises:
         InputError: fewer than ten records with a response on either side of the split.
@@ -75,18 +78,16 @@ def train_ranks(
             f"{len(measured)} to measure on; at least 10 of each are needed: give more records"
         )
     digests = [d.digest for d in learned]
-    shared = training.plain()
-    shared.pop("ranks")
     folders: dict[str, Path] = {}
     cut: tuple[list[Window], list[Window]] | None = None
     before: float | None = None
-    for rank in training.ranks:
-        depends_on = [base.__dict__, shared, rank, digests, [d.digest for d in measured]]
+    for name, own in training.each(seeds).items():
+        depends_on = [base.__dict__, own.plain(), digests, [d.digest for d in measured]]
 
-        def make(folder: Path, rank: int = rank) -> None:
+        def make(folder: Path, name: str = name, own: LoraTraining = own) -> None:
             nonlocal cut, before
             cut = cut or _windows(base, learned, measured, training)
-            with reporter.bar(f"training adapter r{rank}", training.steps, "steps") as advance:
+            with reporter.bar(f"training adapter {name}", own.steps, "steps") as advance:
 
                 def observe(progress: Progress) -> None:
                     del progress
@@ -94,10 +95,10 @@ def train_ranks(
 
                 outcome = train_adapter(
                     base.model,
-                    rank,
+                    name,
                     *cut,
                     folder,
-                    training,
+                    own,
                     trained_on=digests,
                     before=before,
                     device=base.device,
@@ -107,7 +108,7 @@ def train_ranks(
                 )
                 before = outcome.held_out_before
 
-        folders[f"r{rank}"] = run.stage(f"adapters/r{rank}", depends_on, make)
+        folders[name] = run.stage(f"adapters/{name}", depends_on, make)
     return folders
 
 
@@ -139,11 +140,11 @@ def split_for_training(train: TrainAdapters, seed: int) -> list[Document]:
 
 
 def run_training(study: TrainStudy, out: Path, reporter: Reporter) -> pd.DataFrame:
-    """`lorascope train-adapter`: train every rank into `out` and return the table of results."""
+    """`lorascope train-adapter`: train every adapter into `out` and return the table of results."""
     documents = read_documents(study.records, study.documents)
     base = Base(study.model, study.revision, study.dtype, study.device)
     with run_folder(out, study) as run:
-        folders = train_ranks(run, base, documents, study.training, reporter)
+        folders = train_adapters(run, base, documents, study.training, study.seeds, reporter)
     table = pd.DataFrame(outcomes(folders))
     write_atomically(out / "training.csv", table.to_csv(index=False))
     return table

@@ -5,7 +5,9 @@
 3. Gates: adapters are live, deltas stand above numeric noise; response loss and samples.
 4. Capture the base and every delta, to train on and to measure on.
 5. Train dictionaries.
-6. Measure, write the results table, make the report.
+6. Measure: geometry and reconstruction site by site, effects on the outputs adapter by adapter,
+   the weights.
+7. Write the results table, make the report.
 """
 
 from __future__ import annotations
@@ -21,20 +23,25 @@ from lorascope.activations.tokens import Window
 from lorascope.config import digest
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
+from lorascope.estimates import Estimate
+from lorascope.measures.seeds import condition_shares
 from lorascope.models.sites import resolve_sites
 from lorascope.report.result import write_estimates
+from lorascope.report.seeds import write_seeds
 from lorascope.runs import write_atomically
 from lorascope.workflows import plan as planning
-from lorascope.workflows.adapters import Base, split_for_training, train_ranks
+from lorascope.workflows.adapters import Base, split_for_training, train_adapters
+from lorascope.workflows.effects import take_effects
 from lorascope.workflows.facts import facts
 from lorascope.workflows.gating import pass_gates
 from lorascope.workflows.learning import bring, learn
+from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit, measure
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
+from lorascope.workflows.weighing import weigh
 
 
 def audit(
@@ -60,21 +67,24 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
     _adapters(state)
     gates = pass_gates(state)
     probe, held_out = _capture(state)
-    learned = learn(run, study, probe, brought, state.hashes, reporter)
+    learned = learn(run, study, probe, held_out, brought, state.hashes, reporter)
+    ranks = {name: record["rank"] for name, record in gates["adapters"].items()}
+    whole = Audit(study, probe, held_out, learned, ranks, gates["noise_floor"])
+    measured = Measured([Estimate.revived(record) for record in gates["response_loss"]])
+    measured.add(measure(whole, run, reporter))
+    measured.add(take_effects(state, whole))
+    measured.add(weigh(state, whole))
+    measured.estimates.extend(condition_shares(measured.estimates, study.groups))
+    dictionaries = learned.facts()
 
     def make(folder: Path) -> None:
-        ranks = {name: record["rank"] for name, record in gates["adapters"].items()}
-        estimates = [Estimate(**_revived(record)) for record in gates["response_loss"]]
-        whole = Audit(study, probe, held_out, learned, ranks, gates["noise_floor"])
-        measured = measure(whole, reporter)
-        write_estimates(estimates + measured.estimates, folder)
-        record = facts(state, gates, probe, held_out, learned.facts(), command)
+        write_estimates(measured.estimates, folder)
+        write_seeds(measured.estimates, study.groups, folder)
+        record = facts(state, gates, probe, held_out, dictionaries, command)
         record["warnings"] += measured.warnings
         write_atomically(folder / "facts.json", json.dumps(record, indent=1) + "\n")
 
-    parents = ["gates", "activations/probe", "activations/held_out"]
-    parents += [f"dictionaries/{key.name}" for key in learned.folders]
-    run.stage("results", [study.measures.plain(), study.dictionaries.base], make, *parents)
+    run.stage("results", study.groups, make, *run.asked)
     run.drop_unasked()
     return report.build(run.folder)
 
@@ -82,11 +92,12 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
 def _adapters(state: Audited) -> None:
     study = state.study
     if study.train is None:
-        state.paths = dict(study.adapters)
+        state.paths = study.given
         return
     base = Base(study.model, study.revision, study.dtype, study.device)
     documents = split_for_training(study.train, study.seed)
-    state.trained = train_ranks(state.run, base, documents, study.train.training, state.reporter)
+    training, seeds = study.train.training, study.train.seeds
+    state.trained = train_adapters(state.run, base, documents, training, seeds, state.reporter)
     state.paths = {name: str(folder) for name, folder in state.trained.items()}
 
 
@@ -120,12 +131,3 @@ def _capture(state: Audited) -> tuple[Shards, Shards]:
             "masked; give more text"
         )
     return probe, held_out
-
-
-def _revived(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **record,
-        "interval": tuple(record["interval"]),
-        "chances": tuple(Chance(**chance) for chance in record["chances"]),
-        "place": Place(**record["place"]),
-    }

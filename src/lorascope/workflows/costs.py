@@ -18,7 +18,7 @@ from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS
 from lorascope.models.shapes import Shape
 from lorascope.training.architectures import Architecture, BatchTopK, TopK
 from lorascope.training.architectures.objective import SPARSE_BELOW
-from lorascope.workflows.learning import GAUSSIAN_ROWS
+from lorascope.workflows.learning import CONTROL_ROWS
 from lorascope.workflows.sizes import Sizes
 from lorascope.workflows.study import AuditStudy
 
@@ -62,14 +62,16 @@ class Counts:
 
     Attributes:
         deepest: blocks run for capture.
-        trained: dictionaries trained; of them `gaussian` on Gaussian rows.
+        trained: dictionaries trained; of them `controls` on what is made from the deltas, and
+            `ablated` for the ablation.
     """
 
     adapters: int
     sites: int
     deepest: int
     trained: int
-    gaussian: int
+    controls: int
+    ablated: int = 0
 
 
 def capture(
@@ -114,7 +116,7 @@ def adapter_training(
     """
     assert study.train is not None
     training = study.train.training
-    ranks = len(training.ranks)
+    ranks = len(training.each(study.train.seeds))
     whole = shape.block_parameters + shape.head_parameters
     learned = training.steps * training.batch * sizes.padded_tokens
     measured = sizes.records * training.held_out * sizes.record_tokens
@@ -149,13 +151,19 @@ def dictionary_training(
     """All dictionaries; those of one site and adapter are held at once, one a seed."""
     settings = study.dictionaries
     n, fitting = settings.architecture.n_latents, settings.fitting
-    real = fitting.steps(sizes.probe_tokens) * (counts.trained - counts.gaussian)
-    drawn = fitting.steps(min(sizes.probe_tokens, GAUSSIAN_ROWS)) * counts.gaussian
+    real = counts.trained - counts.controls - counts.ablated
+    short = fitting
+    if study.ablation is not None and study.ablation.epochs is not None:
+        short = fitting.model_copy(update={"epochs": study.ablation.epochs})
     operations, reached = operations_a_row(settings.architecture, d, device)
     rows = 2 * min(sizes.probe_tokens, WINDOW) * d * 4
     # Parameters, gradients and Adam's two moments; maps with the gain in them.
     held = len(settings.seeds) * (6 * 4 * 2 * d * n + 4 * dtype.itemsize * fitting.batch * n)
-    steps = real + drawn
+    steps = (
+        fitting.steps(sizes.probe_tokens) * real
+        + fitting.steps(min(sizes.probe_tokens, CONTROL_ROWS)) * counts.controls
+        + short.steps(sizes.probe_tokens) * counts.ablated
+    )
     flops = operations * fitting.batch * steps
     return Part(
         "dictionary training", flops, rows + held, dtype, reached, fixed=steps * _STEP_SECONDS
@@ -190,7 +198,8 @@ def disk(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> int:
     width = study.capture.dtype.itemsize
     activations = tokens * (counts.sites * (1 + counts.adapters) * d * width + 25)
     one = 4 * (2 * d * n + d + n)
-    ranks = sum(study.train.training.ranks) if study.train else 0
+    each = study.train.training.each(study.train.seeds).values() if study.train else ()
+    ranks = sum(one.ranks[0] for one in each)
     adapters = 4 * ranks * shape.rank_one_parameters
     return activations + adapters + one * (counts.trained + 3 * len(study.dictionaries.seeds))
 

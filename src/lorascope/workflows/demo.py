@@ -25,7 +25,9 @@ def _full() -> AuditStudy:
         sites=("layers.1", "layers.3", "layers.5"),
         texts=Texts(sources=("embedded",), documents=760, held_out=0.25),
         dictionaries=Dictionaries(architecture=ReLU(n_latents=512, l1=0.15), fitting=_FITTING),
-        measures=Measures(angles_k=(48,), rows=8000, repeats=10, samples=1),
+        measures=Measures(
+            angles_k=(48,), rows=8000, repeats=10, samples=1, effect_tokens=2048, latents=6
+        ),
     )
 
 
@@ -37,6 +39,10 @@ def _quick() -> AuditStudy:
         train=TrainAdapters(training=training),
         sites=("layers.2", "layers.5"),
         texts=Texts(sources=("embedded",), documents=440, held_out=0.3),
-        dictionaries=Dictionaries(architecture=ReLU(n_latents=384, l1=0.15), fitting=_FITTING),
-        measures=Measures(angles_k=(48,), rows=4000, repeats=8, samples=1),
+        dictionaries=Dictionaries(
+            architecture=ReLU(n_latents=384, l1=0.15), fitting=_FITTING, controls=("gaussian",)
+        ),
+        measures=Measures(
+            angles_k=(48,), rows=4000, repeats=8, samples=1, effect_tokens=1024, latents=2
+        ),
     )

@@ -35,7 +35,7 @@ def facts(
             key: record[key]
             for key in ("name", "rank", "alpha", "path", "sha256", "base", "dora", "rslora")
         }
-        | {"parameters": record["n_parameters"]}
+        | {"parameters": record["n_parameters"], "group": state.study.groups[record["name"]]}
         for record in gates["adapters"].values()
     ]
     return {

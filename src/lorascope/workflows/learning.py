@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -18,36 +18,46 @@ from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary, save
-from lorascope.errors import InputError
-from lorascope.geometry.chance import gaussian_rows
+from lorascope.errors import InputError, did_you_mean
+from lorascope.geometry.chance import columns_shuffled, gaussian_rows
 from lorascope.randomness import derived_seed, generator
 from lorascope.runs import Run, read_json, versions, write_atomically
-from lorascope.training.dictionaries import Job, fit_many
+from lorascope.training.architectures import Architecture
+from lorascope.training.dictionaries import HELD_OUT_ERROR, Fitting, Job, fit_many
 from lorascope.training.loop import History
 from lorascope.workflows.progress import Reporter
-from lorascope.workflows.study import AuditStudy
+from lorascope.workflows.study import AuditStudy, Control
 
-GAUSSIAN_ROWS = 262144
+CONTROL_ROWS = 262144
+# Held-out rows that the error is followed on while a dictionary is trained.
+CURVE_ROWS = 2048
+_PARENTS = ("activations/probe", "activations/held_out")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One dictionary to train: on the base stream, on a delta, or on Gaussian rows like it."""
+    """One dictionary to train.
 
-    target: Literal["base", "delta", "gaussian"]
+    Attributes:
+        target: what it is trained on: the base stream, a delta, or a control made from that delta.
+        setting: what is unlike the study's own settings, `l1=0.05` for one of an ablation.
+    """
+
+    target: Literal["base", "delta"] | Control
     site: str
     adapter: str
     seed: int
+    setting: str = ""
 
     @property
     def name(self) -> str:
         """Its folder below `dictionaries/`."""
-        parts = [self.site, self.target, self.adapter, f"seed{self.seed}"]
+        parts = [self.site, self.target, self.adapter, f"seed{self.seed}", self.setting]
         return "-".join(part for part in parts if part)
 
 
 def wanted(study: AuditStudy, sites: list[str], adapters: list[str]) -> Iterator[Wanted]:
-    """Every dictionary the study trains, base dictionaries first."""
+    """Every dictionary the study trains, base dictionaries first at each site."""
     settings = study.dictionaries
     for site in sites:
         if site not in settings.base:
@@ -56,8 +66,28 @@ def wanted(study: AuditStudy, sites: list[str], adapters: list[str]) -> Iterator
         for adapter in adapters:
             for seed in settings.seeds:
                 yield Wanted("delta", site, adapter, seed)
-            if settings.gaussian_control:
-                yield Wanted("gaussian", site, adapter, settings.seeds[0])
+            for control in settings.controls:
+                yield Wanted(control, site, adapter, settings.seeds[0])
+    yield from ablated(study, sites, adapters)
+
+
+def ablated(study: AuditStudy, sites: list[str], adapters: list[str]) -> list[Wanted]:
+    """The dictionaries of the study's ablation, if it has one.
+
+    Raises:
+        InputError: it names a site or adapter that the study lacks.
+    """
+    if (ablation := study.ablation) is None:
+        return []
+    site, adapter = ablation.site or sites[0], ablation.adapter or adapters[0]
+    for name, known in ((site, sites), (adapter, adapters)):
+        if name not in known:
+            raise InputError(
+                f"ablation: {name} is none of the study's {', '.join(known)}."
+                f"{did_you_mean(name, known)} Name one of them"
+            )
+    seed = study.dictionaries.seeds[0]
+    return [Wanted("delta", site, adapter, seed, study.label(v)) for v in ablation.values]
 
 
 @dataclass(frozen=True)
@@ -67,30 +97,45 @@ class Learned:
     folders: dict[Wanted, Path]
     brought: dict[str, Dictionary]
 
-    def base(self, site: str, seed: int) -> Dictionary | None:
+    def base(self, site: str, seed: int) -> Dictionary:
         """The base dictionary of a site and seed; a brought one serves every seed."""
-        return self.brought.get(site) or self._open(Wanted("base", site, "", seed))
+        return self.brought.get(site) or self.open(Wanted("base", site, "", seed))
 
     def delta(self, site: str, adapter: str, seed: int) -> Dictionary:
         """The delta dictionary of an adapter, site and seed."""
-        return open_dictionary(self.folders[Wanted("delta", site, adapter, seed)])
+        return self.open(Wanted("delta", site, adapter, seed))
 
-    def gaussian(self, site: str, adapter: str, seed: int) -> Dictionary | None:
-        """The dictionary trained on Gaussian rows like the delta, if there is one."""
-        return self._open(Wanted("gaussian", site, adapter, seed))
+    def controls(self, site: str, adapter: str) -> dict[Control, Dictionary]:
+        """The dictionaries trained on what was made from a delta, by what was made."""
+        found: dict[Control, Dictionary] = {}
+        for key in self.folders:
+            here = (key.site, key.adapter) == (site, adapter)
+            if here and key.target != "base" and key.target != "delta":
+                found[key.target] = self.open(key)
+        return found
+
+    def ablation(self, site: str, adapter: str) -> dict[str, Dictionary]:
+        """The dictionaries of the ablation there, by setting."""
+        return {
+            key.setting: self.open(key)
+            for key in self.folders
+            if key.setting and (key.site, key.adapter) == (site, adapter)
+        }
+
+    def open(self, key: Wanted) -> Dictionary:
+        """One dictionary that was trained here."""
+        return open_dictionary(self.folders[key])
 
     def facts(self) -> list[dict[str, Any]]:
         """One record a trained dictionary, as its stage left it."""
         return [read_json(folder / "training.json") for folder in self.folders.values()]
-
-    def _open(self, key: Wanted) -> Dictionary | None:
-        return open_dictionary(self.folders[key]) if key in self.folders else None
 
 
 def learn(
     run: Run,
     study: AuditStudy,
     probe: Shards,
+    held_out: Shards,
     brought: dict[str, Dictionary],
     hashes: dict[str, str],
     reporter: Reporter,
@@ -99,6 +144,7 @@ def learn(
 
     Args:
         probe: activations to train on.
+        held_out: those to follow the error on.
         brought: base dictionaries the study names, by site.
         hashes: SHA-256 of each adapter, for the cards.
     """
@@ -106,16 +152,16 @@ def learn(
     folders: dict[Wanted, Path] = {}
     with reporter.bar("training dictionaries", len(todo), "dictionaries") as advance:
         for _, keys in groupby(sorted(todo, key=_source), key=_source):
-            together = _Together(run, study, list(keys), probe, hashes)
+            together = _Together(run, study, list(keys), (probe, held_out), hashes)
             for key in together.keys:
                 folders[key] = together.stage(key)
                 advance(1)
     return Learned({key: folders[key] for key in todo}, brought)
 
 
-def _source(key: Wanted) -> tuple[str, str, str]:
-    """What decides the rows a dictionary is trained on."""
-    return key.site, key.target, key.adapter
+def _source(key: Wanted) -> tuple[str, str, str, bool]:
+    """What decides the rows a dictionary is trained on, and for how long."""
+    return key.site, key.target, key.adapter, bool(key.setting)
 
 
 def bring(study: AuditStudy, d_model: int) -> dict[str, Dictionary]:
@@ -147,11 +193,12 @@ class _Together:
         run: Run,
         study: AuditStudy,
         keys: list[Wanted],
-        probe: Shards,
+        activations: tuple[Shards, Shards],
         hashes: dict[str, str],
     ) -> None:
         self.keys = keys
-        self._run, self._study, self._probe, self._hashes = run, study, probe, hashes
+        self._run, self._study, self._hashes = run, study, hashes
+        self._probe, self._held_out = activations
         self._trained: dict[Wanted, tuple[Dictionary, History]] = {}
 
     def stage(self, key: Wanted) -> Path:
@@ -162,33 +209,46 @@ class _Together:
                 self._train()
             self._save(key, folder)
 
-        return self._run.stage(*self._what(key), make, "activations/probe")
+        return self._run.stage(*self._what(key), make, *_PARENTS)
 
     def _what(self, key: Wanted) -> tuple[str, list[object]]:
-        settings = self._study.dictionaries
-        depends_on: list[object] = [
-            settings.architecture.plain(),
-            settings.fitting.plain(),
-            key.__dict__,
-        ]
-        return f"dictionaries/{key.name}", depends_on
+        settings: list[object] = [self._architecture(key).plain(), self._fitting.plain()]
+        settings.append(asdict(key))
+        return f"dictionaries/{key.name}", settings
+
+    def _architecture(self, key: Wanted) -> Architecture:
+        study = self._study
+        return study.varied(key.setting) if key.setting else study.dictionaries.architecture
+
+    @property
+    def _fitting(self) -> Fitting:
+        fitting, ablation = self._study.dictionaries.fitting, self._study.ablation
+        if self.keys[0].setting and ablation is not None and ablation.epochs is not None:
+            return fitting.model_copy(update={"epochs": ablation.epochs})
+        return fitting
 
     def _train(self) -> None:
-        settings, checkpoints = self._study.dictionaries, self._run.folder / "checkpoints"
-        todo = [k for k in self.keys if not self._run.current(*self._what(k), "activations/probe")]
+        checkpoints = self._run.folder / "checkpoints"
+        todo = [k for k in self.keys if not self._run.current(*self._what(k), *_PARENTS)]
         jobs = [
             Job(
-                settings.architecture,
+                self._architecture(key),
                 # Dictionaries that start from the same directions end alike, whatever they are
                 # trained on.
-                derived_seed(key.seed, key.name),
+                derived_seed(key.seed, replace(key, setting="").name),
                 self._card(key),
                 checkpoints / f"{key.name}.pt",
             )
             for key in todo
         ]
-        rows = _rows(self.keys[0], self._probe)
-        trained = fit_many(jobs, rows, settings.fitting, device=_device(self._study.device))
+        first = self.keys[0]
+        trained = fit_many(
+            jobs,
+            rows_for(first, self._probe),
+            self._fitting,
+            held_out=self._held_out.load(first.site, first.adapter or BASE, CURVE_ROWS),
+            device=_device(self._study.device),
+        )
         self._trained = dict(zip(todo, trained, strict=True))
         if checkpoints.exists() and not any(checkpoints.iterdir()):
             checkpoints.rmdir()
@@ -211,13 +271,17 @@ class _Together:
         save(dictionary, folder)
         fact = {
             "id": key.name,
-            **key.__dict__,
+            **asdict(key),
             "architecture": dictionary.architecture,
             "trained_as": self._study.dictionaries.architecture.architecture,
             "n_latents": dictionary.n_latents,
             "l0": history.tail_mean("l0"),
             "scale": dictionary.card.scale,
             "steps": len(history.records),
+            "epochs": self._fitting.epochs,
+            "held_out_error": [
+                {"step": step, "error": error} for step, error in history.points(HELD_OUT_ERROR)
+            ],
         }
         if "l1" in history.records[0]:
             fact["l1"] = history.tail_mean("l1")
@@ -230,11 +294,17 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def _rows(key: Wanted, probe: Shards) -> Rows:
-    if key.target != "gaussian":
+def rows_for(key: Wanted, probe: Shards) -> Rows:
+    """What a dictionary is trained on; controls hold at most `CONTROL_ROWS`, made anew."""
+    if key.target in ("base", "delta"):
         return probe.source(key.site, key.adapter or BASE)
-    mean, covariance = mean_and_covariance(probe.chunks(key.site, key.adapter))
-    random = generator(key.seed, "gaussian", key.site, key.adapter)
-    count = min(len(probe), GAUSSIAN_ROWS)
-    drawn: Tensor = gaussian_rows(count, mean, covariance, random)
-    return TensorRows(drawn)
+    random = generator(key.seed, key.target, key.site, key.adapter)
+    if key.target == "gaussian":
+        mean, covariance = mean_and_covariance(probe.chunks(key.site, key.adapter))
+        count = min(len(probe), CONTROL_ROWS)
+        drawn: Tensor = gaussian_rows(count, mean, covariance, random)
+        return TensorRows(drawn)
+    rows = probe.load(key.site, key.adapter, CONTROL_ROWS)
+    if key.target == "permuted":
+        return TensorRows(rows[:, torch.randperm(rows.shape[1], generator=random)])
+    return TensorRows(columns_shuffled(rows, random))

@@ -17,6 +17,7 @@ from lorascope.models.sites import resolve_sites
 from lorascope.training.dictionaries import product_dtype
 from lorascope.workflows import costs
 from lorascope.workflows.costs import Counts, Part
+from lorascope.workflows.learning import ablated
 from lorascope.workflows.sizes import Sizes, base_of, sizes_of
 from lorascope.workflows.speed import device_of, product_speed
 from lorascope.workflows.study import AuditStudy
@@ -114,14 +115,16 @@ def plan(study: AuditStudy, *, estimates: bool = True) -> Plan:
     _require_places(study.dictionaries.base, [site.name for site in sites])
     _require_known(study.dictionaries.base)
     sizes = sizes_of(study, base, estimates=estimates)
+    ablated(study, [site.name for site in sites], list(study.groups))
     require_tokens(study, sizes.probe_tokens, sizes.held_out_tokens, sizes.held_out_documents)
-    adapters = len(study.train.training.ranks) if study.train else len(study.adapters)
+    adapters = len(study.groups)
     counts = Counts(
         adapters=adapters,
         sites=len(sites),
         deepest=max(site.index for site in sites) + 1,
         trained=count_dictionaries(study, adapters, len(sites)),
-        gaussian=adapters * len(sites) * study.dictionaries.gaussian_control,
+        controls=adapters * len(sites) * len(study.dictionaries.controls),
+        ablated=len(study.ablation.values) if study.ablation else 0,
     )
     return Plan(
         parameters=shape.parameters,
@@ -195,8 +198,9 @@ def require_tokens(study: AuditStudy, probe: int, held_out: int, documents: int)
 def count_dictionaries(study: AuditStudy, adapters: int, sites: int) -> int:
     """How many dictionaries a study trains."""
     settings = study.dictionaries
-    delta = adapters * sites * (len(settings.seeds) + settings.gaussian_control)
-    return delta + (sites - len(settings.base)) * len(settings.seeds)
+    delta = adapters * sites * (len(settings.seeds) + len(settings.controls))
+    ablated = len(study.ablation.values) if study.ablation else 0
+    return delta + ablated + (sites - len(settings.base)) * len(settings.seeds)
 
 
 def _require_places(brought: Iterable[str], sites: Sequence[str]) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Literal, Self
 
+import yaml
 from pydantic import Field, PositiveInt, model_validator
 
 from lorascope.activations.categories import CATEGORIES
 from lorascope.activations.collect import Capture
 from lorascope.config import Settings
+from lorascope.errors import did_you_mean
 from lorascope.training.adapters import LoraTraining
 from lorascope.training.architectures import Architecture, ReLU
 from lorascope.training.dictionaries import Fitting
+
+
+def _require_different(seeds: tuple[int, ...]) -> None:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds {list(seeds)} repeat; give different ones")
 
 
 class Balance(Settings):
@@ -74,11 +81,22 @@ class TrainAdapters(Settings):
         share: share of the records, by hash, the adapters may see; the rest is left for the audit.
             1 where the audit has texts of its own.
         training: ranks and everything they share.
+        seeds: one adapter each per rank: other starting weights, another order of the same
+            records. By default one, `training.seed`.
     """
 
     records: tuple[str, ...] = Field(default=("embedded",), min_length=1)
     share: float = Field(default=0.5, gt=0, le=1)
     training: LoraTraining = LoraTraining()
+    seeds: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        _require_different(self.seeds)
+        return self
+
+
+Control = Literal["gaussian", "shuffled", "permuted"]
 
 
 class Dictionaries(Settings):
@@ -89,38 +107,67 @@ class Dictionaries(Settings):
         fitting: how they are trained.
         seeds: one delta dictionary each per adapter and site; two or more give the seed pair.
         base: addresses of base dictionaries by site; at other sites one is trained per seed.
-        gaussian_control: train dictionaries on Gaussian rows of each delta's mean and covariance,
-            the covariance-matched null of the improvement.
+        controls: what else a dictionary is trained on for each delta, with the first seed, as a
+            chance level: Gaussian rows of its mean and covariance; its rows with each dimension
+            shuffled on its own; its rows with the dimensions in another order.
     """
 
     architecture: Architecture = ReLU(n_latents=4096)
     fitting: Fitting = Fitting()
     seeds: tuple[int, ...] = Field(default=(0, 1), min_length=1)
     base: dict[str, str] = Field(default_factory=dict)
-    gaussian_control: bool = True
+    controls: tuple[Control, ...] = ("gaussian", "shuffled", "permuted")
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds {list(self.seeds)} repeat; give different ones")
+        _require_different(self.seeds)
         return self
+
+
+class Ablation(Settings):
+    """One condition trained again at several sparsities: L0 and error of each.
+
+    Attributes:
+        setting: the field of the architecture that is varied, `l1` or `k` for instance.
+        values: what it is set to.
+        epochs: passes over the rows; as for the other dictionaries by default.
+        adapter, site: which condition; the first of the study by default.
+    """
+
+    setting: str = "l1"
+    values: tuple[float, ...] = Field(default=(0.015, 0.05, 0.15, 0.5, 1.5), min_length=2)
+    epochs: float | None = Field(default=None, gt=0)
+    adapter: str | None = None
+    site: str | None = None
 
 
 class Measures(Settings):
     """What is measured, and how finely.
 
     Attributes:
-        angles_k: subspace dimensions of the principal angles; by default 256, or a quarter of the
-            stream's width where that is less.
+        angles_k: subspace dimensions of the principal angles, the headline first; by default 256,
+            or a quarter of the stream's width where that is less.
         rows: most held-out tokens the measures of one adapter and site use.
         repeats: draws of each null of the geometric measures.
         samples: how many held-out prompts every face continues in the report.
+        pursuit: what directions can express apart from what encoders find, by matching pursuit; for
+            the dictionaries of the first seed.
+        effects: how much of the adapter's effect on the outputs returns through each dictionary of
+            the first seed.
+        effect_tokens: most held-out tokens these runs of the model use.
+        latents: how many latents of each delta dictionary are removed and added one at a time.
+        weights: what the adapter did to the weights of each module.
     """
 
     angles_k: tuple[PositiveInt, ...] = ()
     rows: int = Field(default=20000, ge=100)
     repeats: int = Field(default=20, ge=2)
     samples: int = Field(default=3, ge=0)
+    pursuit: bool = True
+    effects: bool = True
+    effect_tokens: int = Field(default=8192, ge=256)
+    latents: int = Field(default=16, ge=0)
+    weights: bool = True
 
 
 class AuditStudy(Settings):
@@ -128,9 +175,10 @@ class AuditStudy(Settings):
 
     Attributes:
         model: hub id, folder, or "embedded".
-        adapters: {name: folder or hub id}.
+        adapters: {name: folder or hub id, or several that differ in their seed alone}.
         train: train adapters first; excludes `adapters`.
         sites: residual-stream sites, `layers.12` = output of block 12.
+        ablation: train one condition at several sparsities too.
         force: accept adapters and dictionaries whose files name another base model.
     """
 
@@ -140,12 +188,13 @@ class AuditStudy(Settings):
     dtype: str = "auto"
     device: str = "auto"
     device_map: str | None = None
-    adapters: dict[str, str] = Field(default_factory=dict)
+    adapters: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     train: TrainAdapters | None = None
     sites: tuple[str, ...] = Field(min_length=1)
     texts: Texts
     capture: Capture = Capture()
     dictionaries: Dictionaries = Dictionaries()
+    ablation: Ablation | None = None
     measures: Measures = Measures()
     seed: int = 0
     force: bool = False
@@ -155,3 +204,60 @@ class AuditStudy(Settings):
         if bool(self.adapters) == (self.train is not None):
             raise ValueError("give either adapters (name: path) or a train section, not both")
         return self
+
+    @model_validator(mode="after")
+    def _ablation_fits(self) -> Self:
+        if self.ablation is not None:
+            for value in self.ablation.values:
+                self.varied(self.label(value))
+        return self
+
+    @property
+    def given(self) -> dict[str, str]:
+        """{name: folder or hub id} of the adapters given; `name-1`, `name-2` … of several seeds."""
+        found: dict[str, str] = {}
+        for name, paths in self.adapters.items():
+            if isinstance(paths, str):
+                found[name] = paths
+            else:
+                found |= dict(zip(_numbered(name, paths), paths, strict=True))
+        return found
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """{adapter: the name it shares with those that differ from it in their seed alone}."""
+        if self.train is not None:
+            return {
+                name: f"r{one.ranks[0]}"
+                for name, one in self.train.training.each(self.train.seeds).items()
+            }
+        return {
+            each: name
+            for name, paths in self.adapters.items()
+            for each in ([name] if isinstance(paths, str) else _numbered(name, paths))
+        }
+
+    def label(self, value: float) -> str:
+        """How the ablation's dictionary with this value is called: `l1=0.05`."""
+        assert self.ablation is not None
+        return f"{self.ablation.setting}={value:g}"
+
+    def varied(self, label: str) -> Architecture:
+        """The dictionaries' architecture with one setting of the ablation.
+
+        Raises:
+            ValueError: the architecture has no such field, or cannot take the value.
+        """
+        architecture = self.dictionaries.architecture
+        plain, (name, _, text) = architecture.plain(), label.partition("=")
+        if name not in plain:
+            raise ValueError(
+                f"ablation.setting: {architecture.architecture} has no {name}."
+                f"{did_you_mean(name, list(plain))}"
+            )
+        value: Any = yaml.safe_load(text)
+        return type(architecture).model_validate({**plain, name: value})
+
+
+def _numbered(name: str, paths: tuple[str, ...]) -> list[str]:
+    return [f"{name}-{i}" for i in range(1, len(paths) + 1)]

@@ -199,6 +199,17 @@ class Objective(nn.Module, ABC):
         self.encoder.mul_((centred * first).sum() / first.square().sum().clamp(min=1e-12))
 
     @torch.no_grad()
+    def look(self, x: Float[Tensor, "rows d"], seen: Float[Tensor, "some d"]) -> Float[Tensor, ""]:
+        """Mean ‖x − x̂‖/‖x‖ of the dictionary there would be if training ended with rows `seen`."""
+        # What `finish` sets is a number or one a latent.
+        before = {k: v.clone() for k, v in self.state_dict().items() if v.ndim < 2}
+        self.finish(seen)
+        found = self.dictionary(1.0, Card()).to(x.device)
+        self.load_state_dict(before, strict=False)
+        norms = x.norm(dim=1)
+        return ((x - found(x)).norm(dim=1) / norms)[norms > 0].mean()
+
+    @torch.no_grad()
     def restart(
         self, latents: Int[Tensor, " m"], aims: Float[Tensor, "m d"], strength: Tensor
     ) -> None:

@@ -1,49 +1,28 @@
-"""Every number's one definition; `docs/measures.md` and the report's footnotes are made from it."""
+"""Definitions of the numbers of activations and dictionaries."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-
-@dataclass(frozen=True)
-class Definition:
-    """What a number is.
-
-    Attributes:
-        title: what tables and figures call it.
-        unit: unit of the number.
-        formula: how it is computed.
-        chance: its chance levels, the headline null first.
-        interval: what the 95 % interval varies.
-        file: where it is computed.
-        source: table or equation of the audit paper (arXiv 2605.28896), where it has one.
-        apart: which side of chance means something was found.
-    """
-
-    title: str
-    unit: str
-    formula: str
-    chance: str
-    interval: str
-    file: str
-    source: str = ""
-    apart: Literal["above", "below", "either"] = "either"
-
+from lorascope.measures.definitions.definition import Definition
 
 _DOCUMENTS = "bootstrap over documents"
 _LATENTS = "normal interval over latents"
 _SHARE = "Wilson interval over latents"
 _ANGLES = "delete-one-group jackknife over latents (10 groups)"
+_TRAINED = (
+    "trained on Gaussian-matched deltas (Gaussian rows with the delta's mean and covariance), "
+    "row-shuffled deltas (each dimension shuffled on its own) and dimension-permuted deltas (the "
+    "dimensions in another order)"
+)
 _COSINE_NULLS = (
     "covariance-matched (directions drawn from a Gaussian with the delta's covariance); "
-    "base covariance-matched; isotropic; rotated (the same directions under a random rotation). "
+    "base covariance-matched; isotropic; rotated (the same directions under a random rotation); "
+    f"directions of dictionaries {_TRAINED}. "
     "References: two base dictionaries and two delta dictionaries of different seeds"
 )
 _ANGLE_NULLS = (
     "covariance-matched (subspace of as many directions drawn with the delta's covariance); "
-    "base covariance-matched; isotropic (two random subspaces). References: the same seed pairs "
-    "as for the cosine"
+    "base covariance-matched; isotropic (two random subspaces); subspaces of dictionaries "
+    f"{_TRAINED}. References: the same seed pairs as for the cosine"
 )
 _CKA_NULLS = "rows shifted (the second set's rows moved round by a random offset)"
 
@@ -95,7 +74,7 @@ DEFINITIONS: dict[str, Definition] = {
         "mean over held-out tokens of ‖h_Δ − ĥ_Δ‖₂ / ‖h_Δ‖₂; "
         "dictionary 'base difference' reconstructs h_Δ as G(h_adapted) − G(h_base)",
         "norm-matched random vectors through the same dictionary; zero predictor (1); "
-        "mean of the training deltas; decoder bias alone",
+        f"mean of the training deltas; decoder bias alone; for D: dictionaries {_TRAINED}",
         _DOCUMENTS,
         "measures/reconstruction.py",
         "tables 5 and 6",
@@ -116,8 +95,7 @@ DEFINITIONS: dict[str, Definition] = {
         "share",
         "(ε_G − ε_D) / ε_G on held-out tokens, ε the relative error of base dictionary G and "
         "delta dictionary D",
-        "covariance-matched: D trained on Gaussian rows with the delta's mean and covariance; "
-        "rotated: D under a random rotation",
+        f"D {_TRAINED}; rotated: D under a random rotation",
         _DOCUMENTS,
         "measures/reconstruction.py",
         "table 7",
@@ -281,8 +259,3 @@ for _pair, (_words, _where) in _CKA_PAIRS.items():
             "equation 5, table 11",
             "above",
         )
-
-
-def definition(measure: str) -> Definition:
-    """The definition of a measure; KeyError for a name that has none."""
-    return DEFINITIONS[measure]

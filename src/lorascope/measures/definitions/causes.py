@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorascope.measures.definitions import Definition
+from lorascope.measures.definitions.definition import Definition
 
 _DOCUMENTS = "bootstrap over documents"
 _LATENTS = "bootstrap over latents"
@@ -13,8 +13,8 @@ _WINDOWS = (
 _CONTROLS = (
     "the control with the highest upper bound stands first. Rotated at equal L0 (the same "
     "dictionary under a random rotation, with no more active latents on any token than it has "
-    "itself; the largest stay); mean of the training deltas; decoder bias alone; deltas of tokens "
-    "of other documents; norm-matched random vectors; nothing (0). Their intervals: the wider of "
+    "itself; the largest stay); mean of the training deltas; decoder bias alone; deltas of other "
+    "documents; norm-matched random vectors; nothing (0). Their intervals: the wider of "
     "documents resampled and of the draws' prediction interval. Reference: the exact delta, the "
     "ceiling at the site, below 1 where the adapter changes later blocks too"
 )
@@ -23,10 +23,10 @@ _SPLICED = (
     "G(h_adapted) − G(h_base)); special tokens and attention sinks keep the base's stream"
 )
 _EQUAL_NORM = (
-    "the direction of another latent drawn at random, then an isotropic direction, each with the "
-    "norm of z_j d_j at the same tokens"
+    "other latents: the direction of another latent drawn at random; isotropic: a random "
+    "direction; each with the norm of z_j d_j at the same tokens"
 )
-_PERMUTED = "foretold and observed changes paired at random, 1,000 times"
+_PERMUTED = "latents permuted: foretold and observed changes paired at random, 1,000 times"
 _ABLATED = "z_j d_j taken from the adapted model's stream at the site"
 _ADDED = "z_j d_j added to the base's stream at the site, z from h_Δ"
 _TOKENS = "over scored tokens of the first held-out documents of at most 2,048 tokens"

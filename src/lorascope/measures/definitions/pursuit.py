@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorascope.measures.definitions import Definition
+from lorascope.measures.definitions.definition import Definition
 
 _PURSUIT = (
     "x̂ = α b_D + Σ_{i∈S} z_i d_i with |S| ≤ k and α, z ≥ 0: directions chosen one by one by their "

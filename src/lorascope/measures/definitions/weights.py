@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorascope.measures.definitions import Definition
+from lorascope.measures.definitions.definition import Definition
 
 _EXACT = (
     "none for one module: the weights are read, not sampled; over modules (normal) for the mean of "

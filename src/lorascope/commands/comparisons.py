@@ -1,0 +1,145 @@
+"""Two adapters against each other."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lorascope.commands.options import Quiet
+
+if TYPE_CHECKING:
+    from lorascope.workflows.comparing import Compared
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN[:ADAPTER]", help="A finished audit.")],
+    second: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN[:ADAPTER]", help="Another, or :ADAPTER of the same run."),
+    ] = None,
+    sites: Annotated[
+        str | None, typer.Option(help="Comma-separated; by default all that both captured.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Most common tokens to use.")] = 20000,
+    false_rate: Annotated[
+        float, typer.Option("--false-rate", help="Share of listed latents that may be false.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the draws of nulls and bootstraps.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; runs/compare-FIRST-SECOND by default.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare two adapters of one base model: what did they do differently?
+
+    Reads finished audits and needs no model weights. Says how alike the deltas are token by token,
+    which latents are active under one adapter only and on which texts, and where the two differ
+    most. An address is a run folder, with :ADAPTER where the run holds several.
+
+    **Examples**
+
+    `lorascope compare runs/benign runs/suspect`
+
+    `lorascope compare runs/demo:r4 :r32 --sites layers.5`
+
+    `lorascope compare runs/benign:r8 runs/suspect:r8 --json`
+    """
+    import json
+
+    from rich.console import Console
+
+    from lorascope.workflows.comparing import CompareSettings
+    from lorascope.workflows.comparing import compare as run_comparison
+    from lorascope.workflows.progress import Reporter
+
+    given: dict[str, Any] = {
+        "first": first,
+        "second": first if second is None else second,
+        "sites": [s.strip() for s in (sites or "").split(",") if s.strip()],
+        "rows": rows,
+        "false_rate": false_rate,
+        "seed": seed,
+    }
+    settings = CompareSettings.parse(given, "compare")
+    command = shlex.join(["lorascope", *sys.argv[1:]])
+    found = run_comparison(settings, out, Reporter(quiet or json_), command)
+    if json_:
+        typer.echo(json.dumps(_plain(found), indent=1, ensure_ascii=False))
+        return
+    _print(found, Console())
+    typer.echo(str(found.report))
+
+
+def _plain(found: Compared) -> dict[str, Any]:
+    from lorascope.report.result import chance_table, estimate_table
+
+    tables = {
+        "estimates": estimate_table(found.estimates),
+        "chance_levels": chance_table(found.estimates),
+        "only_here": found.latents[found.latents["only_here"].astype(bool)],
+        "texts": found.texts,
+    }
+    # Through pandas: it writes nan as null.
+    records = {name: json_records(table) for name, table in tables.items()}
+    return {**found.facts, **records, "report": str(found.report)}
+
+
+def json_records(table: Any) -> Any:
+    """A table's rows as plain data, nan as null."""
+    import json
+
+    return json.loads(table.to_json(orient="records"))
+
+
+def _print(found: Compared, console: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from lorascope.report.comparison import HEADLINES, number_rows
+
+    chosen = [e for e in found.estimates if e.measure in HEADLINES]
+    table = Table(title="two adapters on the same tokens", title_justify="left")
+    for heading in ("number", "of", "site", "value", "95 % interval", "chance", "verdict"):
+        table.add_column(heading)
+    for row in number_rows(chosen):
+        of = ", ".join(part for part in (row.adapter, row.dictionary, row.setting) if part)
+        verdict = f"{row.symbol} {row.verdict}"
+        cells = (row.title, of, row.site, row.value, row.interval, row.chance, verdict)
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    _print_latents(found, console)
+    for line in found.facts["warnings"]:
+        typer.echo(f"lorascope: warning: {line}", err=True)
+
+
+def _print_latents(found: Compared, console: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from lorascope.report.comparison import sentences
+    from lorascope.report.formatting import number
+
+    listed = found.latents[found.latents["only_here"].astype(bool)]
+    for line in sentences((), found.latents, found.facts):
+        console.print(Text(line))
+    if not len(listed):
+        return
+    contexts = found.texts[(found.texts["kind"] == "latent") & (found.texts["rank"] == 1)]
+    keys = ["adapter", "site", "seed", "latent"]
+    table = Table(title="active in one only", title_justify="left")
+    for heading in ("adapter", "latent", "density", "on the other", "excess", "strongest context"):
+        table.add_column(heading)
+    shown = listed.merge(contexts[[*keys, "before", "token", "after"]], on=keys).head(12)
+    for row in shown.to_dict("records"):
+        context = Text(" ".join(row["before"].split())[-40:] + " ")
+        context.append(row["token"].strip(), style="bold")
+        context.append(" " + " ".join(row["after"].split())[:20])
+        where = f"{row['adapter']} {row['site']}"
+        values = (number(row[c]) for c in ("density", "density_other", "excess"))
+        table.add_row(Text(where), str(row["latent"]), *values, context)
+    console.print(table)

@@ -1,0 +1,102 @@
+"""The instrument tried on what is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from lorascope.commands.options import Quiet
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lorascope.workflows.selftest import Selftest
+
+_INTERVAL = "95 % interval"
+
+
+def selftest(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats: ≤ 60 s.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")] = False,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Try the measures on planted truth and on nothing; exit code 1 if one fails.
+
+    Three parts: shares planted in made activations and what is found of them; how often each
+    measure finds something where nothing is planted; an adapter built by hand that writes one
+    direction on one class of tokens, found, named and taken away again.
+
+    **Examples**
+
+    `lorascope selftest`
+
+    `lorascope selftest --quick --json`
+    """
+    import json
+
+    from rich.console import Console
+
+    from lorascope.workflows.progress import Reporter
+    from lorascope.workflows.selftest import FULL, QUICK
+    from lorascope.workflows.selftest import selftest as run
+
+    found = run(QUICK if quick else FULL, Reporter(quiet or json_), seed)
+    if json_:
+        typer.echo(json.dumps(found.plain(), indent=1, ensure_ascii=False))
+    else:
+        for table in _tables(found):
+            Console().print(table)
+        typer.echo(f"{'passed' if not found.failures else 'failed'} in {found.seconds:.0f} s")
+    for line in found.failures:
+        typer.echo(f"lorascope: failed: {line}", err=True)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+def _table(title: str, *columns: str, words: int = 1) -> Table:
+    """An empty table whose first `words` columns are text."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, column in enumerate(columns):
+        justify: Literal["left", "right"] = "left" if number < words else "right"
+        table.add_column(column, justify=justify, no_wrap=number >= words or column == "measure")
+    return table
+
+
+def _tables(found: Selftest) -> list[Table]:
+    from lorascope.report.formatting import interval, number
+
+    recovery = _table(
+        "planted and found",
+        *("quantity", "measure", "base", "planted", "found", _INTERVAL, ""),
+        words=3,
+    )
+    for row in found.recovery:
+        values = number(row.planted), number(row.value), interval(*row.interval)
+        mark = "" if row.recovered else "missed"
+        recovery.add_row(row.quantity, row.measure, row.against, *values, mark)
+    rates = _table(
+        "nothing planted: false positives",
+        "measure",
+        "null",
+        "found",
+        "rate",
+        _INTERVAL,
+        "",
+        words=2,
+    )
+    for rate in found.rates:
+        counts = f"{rate.found}/{rate.repeats}", f"{rate.rate:.1%}"
+        low, high = rate.interval
+        mark = "" if rate.passed else "too many"
+        rates.add_row(rate.measure, rate.null, *counts, f"[{low:.1%}, {high:.1%}]", mark)
+    adapter = _table("an adapter built by hand", "", "found", _INTERVAL)
+    for words, value, bounds in found.detected.rows():
+        adapter.add_row(words, number(value), interval(*bounds))
+    names = ", ".join(found.detected.named)
+    adapter.add_row(f"its strongest tokens: {names}", "", "")
+    return [recovery, rates, adapter]

@@ -1,0 +1,30 @@
+"""Every number's one definition; `docs/measures.md` and the report's footnotes are made from it."""
+
+from __future__ import annotations
+
+from lorascope.measures.definitions import (
+    audit,
+    causes,
+    comparison,
+    pursuit,
+    seeds,
+    weights,
+)
+from lorascope.measures.definitions.definition import Definition
+
+DEFINITIONS: dict[str, Definition] = {
+    **audit.DEFINITIONS,
+    **pursuit.DEFINITIONS,
+    **causes.DEFINITIONS,
+    **weights.DEFINITIONS,
+    **seeds.DEFINITIONS,
+    **comparison.DEFINITIONS,
+}
+
+
+def definition(measure: str) -> Definition:
+    """The definition of a measure; KeyError for a name that has none."""
+    return DEFINITIONS[measure]
+
+
+__all__ = ["DEFINITIONS", "Definition", "definition"]

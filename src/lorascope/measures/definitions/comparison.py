@@ -1,0 +1,116 @@
+"""Definitions of what two adapters of one base model did differently."""
+
+from __future__ import annotations
+
+from lorascope.measures.definitions.definition import Definition
+
+_DOCUMENTS = "bootstrap over documents"
+_SHIFTED = (
+    "rows shifted (the second adapter's rows moved round by a random offset of at least the "
+    "longest document); norm-matched random (isotropic vectors with the second delta's norms)"
+)
+_SUBSPACES = (
+    "base covariance-matched (span of k Gaussian vectors with the base stream's covariance); "
+    "isotropic (random k-dimensional subspace). Upper reference: the first adapter's delta on "
+    "every other document against the rest"
+)
+_RECONSTRUCTED = (
+    "rotated (the dictionary turned at random with what it reads and writes); zero predictor (0)"
+)
+_MEASURED = "measures/comparison.py"
+_LATENTS = "measures/exclusive_latents.py"
+
+DEFINITIONS: dict[str, Definition] = {
+    "compare.cosine": Definition(
+        "Cosine of two deltas",
+        "cosine",
+        "mean over tokens of cos(h_Δ of the first adapter, h_Δ of the second)",
+        _SHIFTED,
+        _DOCUMENTS,
+        _MEASURED,
+        "",
+        "above",
+    ),
+    "compare.norm_correlation": Definition(
+        "Correlation of two deltas' norms",
+        "correlation",
+        "Pearson's r over tokens of ‖h_Δ‖₂ under the first adapter and under the second",
+        "rows shifted (the second adapter's rows moved round by a random offset of at least the "
+        "longest document)",
+        _DOCUMENTS,
+        _MEASURED,
+        "",
+        "above",
+    ),
+    "compare.difference": Definition(
+        "Difference of two deltas",
+        "ratio",
+        "Σ‖h_Δ − h_Δ′‖₂ / Σ ½(‖h_Δ‖₂ + ‖h_Δ′‖₂) over tokens, h_Δ′ the second adapter's delta",
+        _SHIFTED,
+        _DOCUMENTS,
+        _MEASURED,
+        "",
+        "below",
+    ),
+    "compare.energy": Definition(
+        "Energy a dictionary reconstructs",
+        "share",
+        "1 − Σ‖h_Δ − D(h_Δ)‖² / Σ‖h_Δ‖² over tokens of one adapter's delta, D its own delta "
+        "dictionary or the other adapter's",
+        _RECONSTRUCTED,
+        _DOCUMENTS,
+        _MEASURED,
+        "",
+        "above",
+    ),
+    "compare.energy_share": Definition(
+        "Energy the other's dictionary reconstructs, of what its own does",
+        "ratio",
+        "energy of one adapter's delta that the other's delta dictionary reconstructs / energy "
+        "that its own reconstructs",
+        "rotated (the other's dictionary turned at random); zero predictor (0)",
+        _DOCUMENTS,
+        _MEASURED,
+        "",
+        "above",
+    ),
+    "compare.subspace_angle": Definition(
+        "Principal angle of two deltas",
+        "degrees",
+        "mean of the k principal angles between the spans of the k leading eigenvectors of the two "
+        "deltas' covariances",
+        _SUBSPACES,
+        "delete-one-group jackknife over documents (10 groups)",
+        _MEASURED,
+        "",
+        "below",
+    ),
+    "compare.subspace_variance": Definition(
+        "Variance within the other's subspace",
+        "share",
+        "tr(QᵀCQ)/tr(C), C the covariance of one adapter's delta and Q the k leading eigenvectors "
+        "of the other's",
+        _SUBSPACES,
+        "delete-one-group jackknife over documents (10 groups)",
+        _MEASURED,
+        "",
+        "above",
+    ),
+    "compare.only_here": Definition(
+        "Latents active in one only",
+        "share",
+        "share of an adapter's delta-dictionary latents (of those that fire in ten documents or "
+        "more, dictionaries of all seeds together) listed as active under it alone. One-sided is a "
+        "latent whose energy, the mean of z²‖d‖² over tokens, is on the other's delta less than a "
+        "fifth of that on its own; its excess is the mean of log(‖h_Δ‖/‖h_Δ′‖) less its mean over "
+        "all tokens, tokens weighted by z². Listed are the one-sided latents of largest excess "
+        "for as long as (s + c·m)/l is at most the stated false discovery rate: l of this "
+        "adapter's and m of the other's one-sided latents reach the excess, c is the ratio of "
+        "their numbers of latents, s the number of seeds",
+        "mirrored false discoveries: (s + c·m)/l of the share listed; 0 where none is",
+        "Wilson interval over latents",
+        _LATENTS,
+        "",
+        "above",
+    ),
+}

@@ -1,0 +1,50 @@
+"""A figure, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import altair as alt
+
+from lorascope.estimates import Estimate
+from lorascope.report.pooled import ENOUGH, replicates
+from lorascope.report.result import Results
+
+VEGA_LITE_VERSION: Final = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure.
+
+    Attributes:
+        key: its file name.
+        topic: key of the section it stands in.
+        title: what it shows, with the unit.
+        caption: how to read it.
+        spec: Vega-Lite specification, data included.
+    """
+
+    key: str
+    topic: str
+    title: str
+    caption: str
+    spec: dict[str, Any]
+
+    @classmethod
+    def of(cls, key: str, topic: str, title: str, caption: str, chart: alt.TopLevelMixin) -> Figure:
+        """A chart as a figure; how it looks is left to the page and to the export."""
+        spec = chart.to_dict()
+        spec.pop("config", None)
+        return cls(key, topic, title, caption, spec)
+
+
+def over_seeds_words(estimates: Sequence[Estimate], results: Results) -> str:
+    """What a caption says of seeds; nothing where each condition has one number."""
+    most = max((replicates(results, e) for e in estimates), default=1)
+    if most < 2:
+        return ""
+    how = "over seeds" if most >= ENOUGH else "spanning the seeds' own"
+    return f" Means over {most} seeds, intervals {how}."

@@ -1,0 +1,145 @@
+"""What the delta does to the outputs: how much of it returns through each dictionary, latent by
+latent. One stage an adapter, which runs the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lorascope.activations.scaling import mean_and_covariance
+from lorascope.estimates import Estimate, Place
+from lorascope.measures import outputs, recovery, single_latents
+from lorascope.measures.rows import HeldOut
+from lorascope.runs import write_atomically
+from lorascope.workflows.measured import Measured
+from lorascope.workflows.measuring import Audit
+from lorascope.workflows.state import Audited
+
+EFFECTS = "effects"
+LATENTS = "latents.json"
+
+
+def take_effects(state: Audited, audit: Audit) -> Measured:
+    """Change of outputs, functional recovery and single latents of every adapter, as stages.
+
+    Dictionaries are those of the study's first seed.
+    """
+    measures, found = state.study.measures, Measured()
+    if not measures.effects:
+        return found
+    adapters, sites = audit.probe.adapters, audit.probe.sites
+    seed = state.study.dictionaries.seeds[0]
+    depends_on = [measures.effect_tokens, measures.latents, measures.rows, state.study.seed]
+    with state.reporter.bar("effects on the outputs", len(adapters), "adapters") as advance:
+        for adapter in adapters:
+
+            def make(folder: Path, adapter: str = adapter) -> None:
+                _of_adapter(state, audit, adapter, folder).write(folder)
+
+            used = [
+                f"dictionaries/{key.name}"
+                for key in audit.learned.folders
+                if key.seed == seed and key.target in ("base", "delta") and not key.setting
+                if key.adapter in ("", adapter)
+            ]
+            parents = ("gates", "activations/probe", "activations/held_out", *used)
+            brought = [state.study.dictionaries.base.get(site) for site in sites]
+            name = f"{EFFECTS}/{adapter}"
+            found.add(Measured.read(state.run.stage(name, [depends_on, brought], make, *parents)))
+            advance(1)
+    return found
+
+
+def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Measured:
+    study, sites, found = state.study, audit.probe.sites, Measured()
+    survey = outputs.survey(
+        state.model,
+        adapter,
+        state.held_out,
+        sites,
+        capture=study.capture,
+        most=study.measures.effect_tokens,
+    )
+    place = Place(adapter=adapter, rank=audit.ranks[adapter])
+    found.estimates.extend(outputs.change_estimates(survey, place, study.seed))
+    found.attempt(place, partial(_recovered, state, audit, survey, place))
+    rows: list[dict[str, Any]] = []
+    if study.measures.latents:
+        for site in sites:
+            here = replace(place, site=site, seed=study.dictionaries.seeds[0], dictionary="delta")
+            found.attempt(here, partial(_single, state, audit, survey, here, rows))
+    write_atomically(folder / LATENTS, json.dumps(rows, indent=1) + "\n")
+    return found
+
+
+def _recovered(
+    state: Audited, audit: Audit, survey: outputs.Survey, place: Place
+) -> list[Estimate]:
+    seed = state.study.dictionaries.seeds[0]
+    written, differences, means = {}, {}, {}
+    for site in audit.probe.sites:
+        here = replace(place, site=site, seed=seed)
+        base = audit.learned.base(site, seed)
+        written[replace(here, dictionary="base")] = base
+        written[replace(here, dictionary="delta")] = audit.learned.delta(site, place.adapter, seed)
+        differences[replace(here, dictionary="base difference")] = base
+        means[site], _ = mean_and_covariance(audit.probe.chunks(site, place.adapter))
+    spliced = recovery.splice(
+        state.model, survey, written, differences, means, seed=state.study.seed
+    )
+    return recovery.recovery_estimates(spliced, place, state.study.seed)
+
+
+def _single(
+    state: Audited,
+    audit: Audit,
+    survey: outputs.Survey,
+    place: Place,
+    rows: list[dict[str, Any]],
+) -> list[Estimate]:
+    """Effects of the leading latents of one dictionary; a record of each goes into `rows`."""
+    assert place.seed is not None
+    dictionary = audit.learned.delta(place.site, place.adapter, place.seed)
+    held_out = HeldOut.load(audit.held_out, place.site, place.adapter, state.study.measures.rows)
+    latents = single_latents.leading_latents(
+        dictionary, held_out.delta, state.study.measures.latents
+    )
+    effects = single_latents.latent_effects(
+        state.model,
+        survey,
+        place.site,
+        dictionary,
+        latents,
+        seed=state.study.seed,
+        most=min(single_latents.MOST_TOKENS, state.study.measures.effect_tokens),
+    )
+    rows += _records(state.model.tokenizer, effects, place)
+    return single_latents.latent_estimates(effects, place, state.study.seed)
+
+
+def _records(
+    tokenizer: Any, effects: single_latents.LatentEffects, place: Place
+) -> Sequence[dict[str, Any]]:
+    found = []
+    for index, latent in enumerate(effects.latents.tolist()):
+        record: dict[str, Any] = {
+            "site": place.site,
+            "seed": place.seed,
+            "latent": latent,
+            "density": float(effects.density[index]),
+            "strength": float(effects.strength[index]),
+            "promoted": [tokenizer.decode([t]) for t in effects.promoted[index].tolist()],
+        }
+        for mode, changes in effects.changes.items():
+            record |= {
+                f"{mode}_kl": float(changes.kl[index, 0]),
+                f"{mode}_kl_other": float(changes.kl[index, 1:].mean()),
+                f"{mode}_loss": float(changes.loss[index, 0]),
+                f"{mode}_loss_foretold": float(changes.foretold_loss[index, 0]),
+            }
+        found.append(record)
+    return found

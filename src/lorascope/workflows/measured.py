@@ -1,0 +1,55 @@
+"""Estimates of one stage of a run: collected, written into its folder, read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lorascope.errors import InputError
+from lorascope.estimates import Estimate, Place
+from lorascope.runs import read_json, write_atomically
+
+_FILE = "measured.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Estimates, and a line for every group of them that could not be computed."""
+
+    estimates: list[Estimate] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def attempt(self, place: Place, compute: Callable[[], list[Estimate]]) -> bool:
+        """Keep what `compute` returns; where its input does not allow it, keep the reason."""
+        try:
+            self.estimates.extend(compute())
+        except InputError as error:
+            parts = (place.dictionary, "" if place.seed is None else f"seed {place.seed}")
+            which = ", ".join(part for part in parts if part)
+            self.warnings.append(
+                f"{place.adapter or 'base'}{place.site and f' at {place.site}'}"
+                f"{which and f' ({which})'}: numbers left out: {error}"
+            )
+            return False
+        return True
+
+    def add(self, other: Measured) -> None:
+        """Take over what another stage found."""
+        self.estimates.extend(other.estimates)
+        self.warnings.extend(other.warnings)
+
+    def write(self, folder: Path) -> None:
+        """Write everything into a stage's folder."""
+        record = {
+            "estimates": [estimate.plain() for estimate in self.estimates],
+            "warnings": self.warnings,
+        }
+        write_atomically(folder / _FILE, json.dumps(record, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Measured:
+        """What a finished stage found."""
+        record = read_json(folder / _FILE)
+        return cls([Estimate.revived(data) for data in record["estimates"]], record["warnings"])

@@ -1,0 +1,165 @@
+"""The instrument tried on what is known, on this machine.
+
+1. Recovery: rows made from known features; the planted shares beside those found.
+2. Nothing planted: how often each measure finds something all the same.
+3. An adapter built by hand on the embedded model: found, named, and taken away again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from lorascope.activations.splits import by_hash
+from lorascope.activations.text import read_documents
+from lorascope.activations.tokens import windows
+from lorascope.estimates import Estimate
+from lorascope.models.adapted import load
+from lorascope.planted import nothing
+from lorascope.planted.adapters import digits, write_adapter
+from lorascope.planted.detection import Detected, detect, random_recoveries
+from lorascope.planted.rates import Rate, allowed, false_positives
+from lorascope.planted.recovery import Found, RecoverySettings, recover
+from lorascope.workflows.progress import Reporter
+
+ADAPTER = "planted"
+# Records that show the adapter's maker what tokens look like inside the model.
+_SHOWN = 500
+# What part 3 must reach.
+LEAST = 0.9
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much the self-test does.
+
+    Attributes:
+        documents: made documents a planted share, of 64 rows.
+        trained: measure against trained base dictionaries too.
+        repeats: with nothing planted.
+        records: instruction records to train a dictionary on, and as many to look at it on.
+        tokens: on which outputs are compared.
+        recoveries: random dictionaries spliced into the model, and on how many tokens.
+    """
+
+    documents: int = 96
+    trained: bool = True
+    repeats: int = 200
+    records: int = 200
+    tokens: int = 4096
+    recoveries: tuple[int, int] = (40, 512)
+
+
+FULL = Sizes()
+QUICK = Sizes(trained=False, repeats=40, records=120, tokens=2048, recoveries=(0, 0))
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """What a self-test found.
+
+    Attributes:
+        recovery: planted shares and what was found.
+        rates: false positives of every measure.
+        detected: what was found of the adapter built by hand.
+        failures: a line for everything that failed; empty where all passed.
+        seconds: how long it took.
+    """
+
+    recovery: list[Found]
+    rates: list[Rate]
+    detected: Detected
+    failures: list[str]
+    seconds: float
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        return {
+            "passed": not self.failures,
+            "failures": self.failures,
+            "recovery": [{**asdict(f), "recovered": f.recovered} for f in self.recovery],
+            "false_positives": [
+                {**asdict(r), "rate": r.rate, "interval": r.interval, "passed": r.passed}
+                for r in self.rates
+            ],
+            "adapter": asdict(self.detected),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def selftest(sizes: Sizes, reporter: Reporter, seed: int = 0) -> Selftest:
+    """Run the three parts."""
+    start = time.monotonic()
+    reporter.say("planted features: training dictionaries and measuring")
+    settings = RecoverySettings(documents=sizes.documents, trained=sizes.trained, seed=seed)
+    recovery = list(recover(settings))
+    with tempfile.TemporaryDirectory(prefix="lorascope-") as folder:
+        reporter.say("an adapter built by hand: capturing its deltas and training a dictionary")
+        detected, spliced = _adapter(sizes, Path(folder), seed)
+    found: list[list[Estimate]] = []
+    with reporter.bar("nothing planted", sizes.repeats, "repeats") as advance:
+        for estimates in nothing.repeats(sizes.repeats, seed):
+            found.append(estimates)
+            advance(1)
+    rates = false_positives([*found, *spliced])
+    failures = [*_unrecovered(recovery), *_too_many(rates), *_undetected(detected)]
+    return Selftest(recovery, rates, detected, failures, time.monotonic() - start)
+
+
+def _adapter(sizes: Sizes, folder: Path, seed: int) -> tuple[Detected, list[list[Estimate]]]:
+    bare = load("embedded", {}, device="cpu")
+    # A share of the records in an order that their texts and the seed decide.
+    documents, _ = by_hash(read_documents("embedded"), 0.25, seed, "selftest")
+    ends = [0, _SHOWN, _SHOWN + sizes.records, _SHOWN + 2 * sizes.records]
+    parts = [windows(documents[a:b], bare.tokenizer, 256) for a, b in pairwise(ends)]
+    tokens = digits(bare)
+    direction = write_adapter(bare, parts[0], tokens, folder / ADAPTER, seed=seed)
+    model = load("embedded", {ADAPTER: str(folder / ADAPTER)}, device="cpu")
+    detected = detect(
+        model,
+        ADAPTER,
+        direction,
+        tokens,
+        parts[1],
+        parts[2],
+        folder,
+        most=sizes.tokens,
+        seed=seed,
+    )
+    count, most = sizes.recoveries
+    if not count:
+        return detected, []
+    return detected, random_recoveries(model, ADAPTER, parts[2], count, most, seed)
+
+
+def _unrecovered(recovery: list[Found]) -> Iterator[str]:
+    """A quantity fails where more of its intervals miss the truth than 5 % makes likely."""
+    for quantity in dict.fromkeys(found.quantity for found in recovery):
+        rows = [found for found in recovery if found.quantity == quantity]
+        missed = [found for found in rows if not found.recovered]
+        if len(missed) > allowed(len(rows)):
+            worst = max(missed, key=lambda found: abs(found.value - found.planted))
+            yield (
+                f"recovery: {quantity} ({worst.measure}) missed {len(missed)} of {len(rows)} "
+                f"planted values; planted {worst.planted:.3g}, found {worst.value:.3g}"
+            )
+
+
+def _too_many(rates: list[Rate]) -> Iterator[str]:
+    for rate in rates:
+        if not rate.passed:
+            yield (
+                f"nothing planted: {rate.measure} found something in {rate.found} of "
+                f"{rate.repeats} repeats ({rate.null}); at most {allowed(rate.repeats)} are chance"
+            )
+
+
+def _undetected(detected: Detected) -> Iterator[str]:
+    for words, value in detected.figures():
+        if value < LEAST:
+            yield f"adapter built by hand: {words} is {value:.3f}, below {LEAST}"

@@ -1,0 +1,71 @@
+"""What the adapters did to the weights, as one stage: module by module, and written directions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from lorascope.activations.scaling import mean_and_covariance
+from lorascope.activations.shards import BASE
+from lorascope.estimates import Place
+from lorascope.measures.alignment import NullSettings
+from lorascope.measures.weights import ALL, WeightSettings, weights_table, weights_view
+from lorascope.measures.written import written_view
+from lorascope.workflows.measured import Measured
+from lorascope.workflows.measuring import Audit
+from lorascope.workflows.state import Audited
+
+WEIGHTS = "weights"
+TABLES = ("modules", "spectra", "written")
+
+
+def weigh(state: Audited, audit: Audit) -> Measured:
+    """Norms, spectra, intruders of every adapted module, and what it writes into the stream.
+
+    The estimates of all modules together are returned; those of each module and block stand in
+    the stage's tables.
+    """
+    study = state.study
+    if not study.measures.weights:
+        return Measured()
+    seed = study.dictionaries.seeds[0]
+    bases = [
+        f"dictionaries/{key.name}"
+        for key in audit.learned.folders
+        if key.target == "base" and key.seed == seed
+    ]
+
+    def make(folder: Path) -> None:
+        state.reporter.say("weights: norms, spectra, intruder dimensions")
+        _weigh(state, audit, folder).write(folder)
+
+    depends_on = [study.measures.repeats, study.seed, study.dictionaries.base]
+    parents = ("gates", "activations/probe", *bases)
+    return Measured.read(state.run.stage(WEIGHTS, depends_on, make, *parents))
+
+
+def _weigh(state: Audited, audit: Audit, folder: Path) -> Measured:
+    measures, seed, found = state.study.measures, state.study.seed, Measured()
+    view = weights_view(state.model, settings=WeightSettings(repeats=measures.repeats, seed=seed))
+    found.estimates.extend(e for e in view.estimates if e.place.setting == ALL)
+    written = []
+    for site in audit.probe.sites:
+        base = audit.learned.base(site, state.study.dictionaries.seeds[0])
+        _, base_covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
+        for adapter in audit.probe.adapters:
+            _, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
+            nulls = NullSettings(covariance, base_covariance, measures.repeats, seed)
+            place = Place(adapter, audit.ranks[adapter], site, dictionary="base")
+            one = written_view(state.model, adapter, base, place, nulls)
+            written.append(one.directions)
+            found.estimates.extend(
+                replace(e, place=replace(e.place, setting=""))
+                for e in one.estimates
+                if e.place.setting == ALL
+            )
+    modules = weights_table(view.estimates)
+    for name, table in zip(TABLES, (modules, view.spectra, pd.concat(written)), strict=True):
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return found

@@ -1,0 +1,103 @@
+"""Numbers over seeds: by hand, against ANOVA done otherwise, and where there is no difference."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.measures.seeds import condition_shares, over_seeds
+
+GROUPS = {"a": "a", "b": "b"}
+
+
+def number(value, adapter, seed, site="layers.1", measure="angle.mean"):
+    chance = Chance("isotropic", value + 1, value, value + 2)
+    place = Place(adapter, 4, site, seed, "delta vs base", "k=8")
+    return Estimate(measure, value, (value - 1, value + 1), 8, "degrees", (chance,), place)
+
+
+def table(values, groups=GROUPS):
+    """One adapter a row, one dictionary seed a column."""
+    return [
+        number(float(value), adapter, seed)
+        for adapter, row in zip(groups, values, strict=True)
+        for seed, value in enumerate(row)
+    ]
+
+
+def test_over_seeds_by_hand():
+    first, second = over_seeds(table([[10.0, 12.0, 17.0], [1.0, 1.0, 4.0]]), GROUPS)
+    assert (first.mean, second.mean) == (13.0, 2.0)
+    # Deviations −3, −1, 4: s² = 26 / 2.
+    half = stats.t.ppf(0.975, 2) * math.sqrt(13 / 3)
+    assert first.interval == pytest.approx((13 - half, 13 + half))
+    assert first.place == Place("a", 4, "layers.1", None, "delta vs base", "k=8")
+    assert first.spread[1] == pytest.approx(math.sqrt(13))
+    assert math.isnan(first.spread[0])
+    (chance,) = first.chances
+    assert (chance.null, chance.low, chance.level, chance.high) == ("isotropic", 13, 14, 15)
+
+
+def test_adapters_of_one_group_are_replicates_of_their_own():
+    groups = {"r4-s0": "r4", "r4-s1": "r4"}
+    (pooled,) = over_seeds(table([[10.0, 14.0], [20.0, 24.0]], groups), groups)
+    assert pooled.values == (12.0, 22.0)
+    assert (pooled.mean, pooled.n) == (17.0, 4)
+    # Dictionaries: variance 8 in both. Adapters: the means' variance 50 less 8/2.
+    assert pooled.spread == pytest.approx((math.sqrt(46), math.sqrt(8)))
+
+
+def test_a_condition_with_one_number_has_nothing_over_seeds():
+    assert over_seeds(table([[1.0], [2.0]]), GROUPS) == []
+    assert condition_shares(table([[1.0], [2.0]]), GROUPS) == []
+
+
+def test_share_by_hand():
+    (found,) = condition_shares(table([[1.0, 3.0], [6.0, 8.0]]), GROUPS)
+    # Means 2 and 7: MSB = 2 · 12.5 = 25; within, variance 2 each: MSW = 2; F = 12.5, R = 2.
+    assert found.value == pytest.approx(11.5 / 13.5)
+    low, high = stats.f.ppf([0.025, 0.975], 1, 2)
+    assert found.interval == pytest.approx(
+        ((12.5 / high - 1) / (12.5 / high + 1), (12.5 / low - 1) / (12.5 / low + 1))
+    )
+    assert found.place == Place(dictionary="delta vs base", setting="angle.mean, k=8")
+    assert found.n == 4
+
+
+def test_conditions_of_unlike_sizes_and_numbers_that_never_vary_are_left_out():
+    uneven = [*table([[1.0, 3.0], [6.0, 8.0]]), number(5.0, "a", 9)]
+    assert condition_shares(uneven, GROUPS) == []
+    assert condition_shares(table([[2.0, 2.0], [2.0, 2.0]]), GROUPS) == []
+
+
+def test_seeds_that_agree_give_a_share_of_one():
+    (found,) = condition_shares(table([[2.0, 2.0, 2.0], [5.0, 5.0, 5.0]]), GROUPS)
+    assert (found.value, found.interval) == (1.0, (1.0, 1.0))
+    assert found.verdict == "above chance"
+
+
+def draws(between, repeats=1500):
+    """Shares of tables of 8 conditions and 3 seeds with that variance between conditions."""
+    random = np.random.default_rng(0)
+    groups = {f"c{i}": f"c{i}" for i in range(8)}
+    for _ in range(repeats):
+        effects = math.sqrt(between) * random.standard_normal((8, 1))
+        (share,) = condition_shares(table(effects + random.standard_normal((8, 3)), groups), groups)
+        yield share
+
+
+def test_without_a_difference_the_share_leaves_its_chance_level_rarely():
+    outside = [not s.chances[0].low <= s.value <= s.chances[0].high for s in draws(0.0)]
+    assert np.mean(outside) == pytest.approx(0.05, abs=0.03)
+    # The verdict asks for more: that the interval stays clear as well.
+    assert np.mean([s.apart for s in draws(0.0)]) <= 0.05
+
+
+def test_the_interval_holds_the_true_share():
+    held = [s.interval[0] <= 0.75 <= s.interval[1] for s in draws(3.0)]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.03)
+    found = torch.tensor([s.value for s in draws(3.0)])
+    assert found.mean().item() == pytest.approx(0.75, abs=0.05)
