@@ -10,7 +10,7 @@ from lorascope.models.adapted import load
 from lorascope.models.hooks import run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
-from lorascope.planted.adapters import digits, write_adapter
+from lorascope.planted.adapters import punctuation, write_adapter
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +23,16 @@ def texts(bare):
     return windows(read_documents("embedded")[::50], bare.tokenizer, 128)
 
 
-def test_the_class_is_numbers(bare):
-    names = {bare.tokenizer.decode([token]).strip() for token in digits(bare)}
-    assert {"0", "7", "10"} <= names
-    assert all(name.isdecimal() for name in names)
+def test_the_class_is_punctuation(bare):
+    names = {bare.tokenizer.decode([token]).strip() for token in punctuation(bare)}
+    assert {".", ",", "##", ":"} <= names
+    assert not any(c.isalnum() or c.isspace() for name in names for c in name)
+    assert "" not in names
 
 
 @torch.no_grad()
 def test_it_writes_one_direction_on_one_class(bare, texts, tmp_path):
-    tokens = digits(bare)
+    tokens = punctuation(bare)
     direction = write_adapter(bare, texts[:70], tokens, tmp_path / "planted", seed=4)
     assert direction.norm().item() == pytest.approx(1.0)
     model = load("embedded", {"planted": str(tmp_path / "planted")}, device="cpu")
@@ -42,7 +43,7 @@ def test_it_writes_one_direction_on_one_class(bare, texts, tmp_path):
             streams[face] = run_until(module, [Site(0)], batch.ids, batch.attended.long())[Site(0)]
     deltas = (streams["planted"] - streams["base"])[batch.kept]
     of_class = torch.isin(batch.ids[batch.kept], torch.tensor(sorted(tokens)))
-    assert 20 < of_class.sum() < len(of_class) / 5
+    assert len(of_class) / 20 < of_class.sum() < len(of_class) / 4
     assert torch.cosine_similarity(deltas[of_class].mean(0), direction, dim=0) > 0.95
     along = deltas @ direction
     assert along[~of_class].abs().quantile(0.99) < 0.1 * along[of_class].median()

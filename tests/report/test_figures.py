@@ -3,8 +3,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import pytest
+from jsonschema import ValidationError
 from scipy import stats
 
 from lorascope.estimates import Estimate
@@ -84,6 +86,15 @@ def test_every_plotted_number_is_in_the_results_tables(regular: list[Figure], re
                 assert row["level"] == nulls.loc[(*place, row["null"])]
             else:
                 assert [row[c] for c in NUMBERS] == estimates.loc[place].tolist()
+
+
+def test_specifications_keep_to_the_schema(drawn: list[Figure]):
+    for figure in drawn:
+        # Raises where a property is unknown or has a value it cannot have.
+        alt.Chart.from_dict(figure.spec, validate=True)
+    broken = {**drawn[0].spec, "mark": "no such mark"}
+    with pytest.raises(ValidationError):
+        alt.Chart.from_dict(broken, validate=True)
 
 
 def fields_drawn(spec: dict[str, Any]) -> set[str]:

@@ -239,3 +239,32 @@ def test_documents_an_adapter_saw_are_left_out_and_counted(
     assert per_adapter["full"] - resolved == per_adapter["low"] - resolved
     norms = table[table["measure"] == "delta_norm"]
     assert (norms["verdict"] == "above chance").all()
+
+
+def test_dora_rslora_and_a_full_fine_tune_are_audited_alike(
+    settings, tiny_model, tiny_checkpoint, save_adapter, quiet, no_report, tmp_path
+):
+    full = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "full")
+    model = tiny_model("llama")
+    model.model.layers[0].mlp.down_proj.weight.data *= 1.5
+    model.save_pretrained(full)
+    targets = ["o_proj", "down_proj"]
+    adapters = {
+        "full": str(full),
+        "dora": str(save_adapter(tmp_path / "dora", target_modules=targets, use_dora=True)),
+        "rslora": str(save_adapter(tmp_path / "rslora", target_modules=targets, use_rslora=True)),
+    }
+    plain = settings(adapters=adapters, dictionaries={"seeds": [0], "controls": []})
+    audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
+    found = read_results(tmp_path / "run")
+    kinds = {a["name"]: (a["dora"], a["rslora"], a["rank"]) for a in found.facts["adapters"]}
+    assert kinds["full"] == (False, False, None)
+    assert kinds["dora"][:2] == (True, False)
+    assert kinds["rslora"][:2] == (False, True)
+    per_adapter = found.estimates.groupby("adapter")["measure"].agg(set)
+    for name in adapters:
+        assert {"weights.intruders", "improvement", "max_cosine.mean"} <= per_adapter[name]
+    modules = pd.read_csv(tmp_path / "run" / "weights" / "modules.csv")
+    touched = modules.groupby("adapter")["module"].agg(set)
+    assert "layers.0.mlp.down_proj" in touched["full"] & touched["dora"] & touched["rslora"]
+    assert "layers.0.self_attn.o_proj" in touched["dora"] - touched["full"]

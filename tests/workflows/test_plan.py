@@ -87,6 +87,23 @@ def test_measures_by_hand(settings):
     assert part.flops == 2 * (through + 12 * D * D * 200 + cosines + angles)
 
 
+def test_pursuit_effects_and_weights_by_hand(settings, tiny_model):
+    made = {"architecture": "topk", "n_latents": LATENTS, "k": 5}
+    plain = settings(adapters={"a": "x", "b": "y"}, dictionaries={"architecture": made})
+    plain["measures"] = {"effect_tokens": 256, "latents": 3}
+    study, shape = AuditStudy.parse(plain, "test"), Shape.of(tiny_model("llama").config)
+    found = Sizes(0, probe_tokens=1000, held_out_tokens=500, held_out_documents=20)
+    counts = Counts(adapters=2, sites=1, deepest=2, trained=8, controls=6)
+    # Two dictionaries, each once and under two nulls of five draws.
+    assert costs.pursued(study, D, found, counts).flops == 2 * D * LATENTS * 5 * 500 * 22 * 2
+    part = costs.effects(study, shape, found, counts, torch.float32, 0)
+    whole, behind = 2 * (3 * BLOCK + HEAD), 2 * (3 * BLOCK * (1 - 2 / 6) + HEAD)
+    # 27 spliced passes a site and six a latent of the part behind it.
+    passes = 4 * whole * 256 + behind * 256 * (27 + 3 * 6)
+    assert part.flops == pytest.approx(2 * passes)
+    assert costs.weights(shape, counts).flops == pytest.approx(10 * 3 * BLOCK * D * 1.4)
+
+
 @pytest.mark.parametrize(
     ("made", "device", "expected"),
     [

@@ -13,6 +13,7 @@ These are least squares on what the base model computes; no gradient passes thro
 
 from __future__ import annotations
 
+import string
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from lorascope.randomness import generator
 _MAPS = ("gate_proj", "up_proj", "down_proj")
 _PATH = "model.layers.0.mlp"
 _CONFIDENCE = 1e-6
+_MARKS = set(string.punctuation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +52,21 @@ class _Unit:
     down: Float[Tensor, " d"]
 
 
-def digits(model: AdaptedModel) -> frozenset[int]:
-    """Tokens that are whole numbers."""
-    return frozenset(
-        token
-        for token in range(model.vocab_size)
-        if model.tokenizer.decode([token]).strip().isdecimal()
-    )
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Of all kept tokens: the first MLP's input, its units' second moments, which are of the class,
+    and the units' mean over these."""
+
+    inputs: Float[Tensor, "n d"]
+    moments: Float[Tensor, "units units"]
+    of_class: Bool[Tensor, " n"]
+    mean: Float[Tensor, " units"]
+
+
+def punctuation(model: AdaptedModel) -> frozenset[int]:
+    """Tokens of punctuation marks alone: frequent in any text, about one in seven."""
+    texts = (model.tokenizer.decode([token]).strip() for token in range(model.vocab_size))
+    return frozenset(i for i, text in enumerate(texts) if text and set(text) <= _MARKS)
 
 
 def write_adapter(
@@ -65,7 +75,7 @@ def write_adapter(
     tokens: Collection[int],
     folder: Path,
     *,
-    strength: float = 0.7,
+    strength: float = 0.3,
     seed: int = 0,
 ) -> Float[Tensor, " d_model"]:
     """Write the adapter's PEFT folder; returns the unit direction it writes into the stream.
@@ -74,7 +84,8 @@ def write_adapter(
         model: a Llama-like base model; its first block's output is where the direction appears.
         found: texts that show what tokens look like inside the model.
         tokens: ids of the class.
-        strength: length of what the unit writes, before the norm on its way into the stream.
+        strength: length of what the unit writes, before the norm on its way into the stream. What
+            is long beside the MLP's own output is bent by that norm, and differs between tokens.
         seed: decides the direction.
 
     Raises:
@@ -87,27 +98,30 @@ def write_adapter(
             "take a Llama-like one, the embedded model for instance"
         )
     assert mlp is not None
-    inputs, moments, of_class = _seen(model, mlp, found, tokens)
-    if not 0 < int(of_class.sum()) < len(of_class):
+    seen = _seen(model, mlp, found, tokens)
+    if not 0 < int(seen.of_class.sum()) < len(seen.of_class):
         raise InputError("the texts have no token of the class, or no other: give other texts")
-    direction = isotropic(1, model.d_model, generator(seed, "planted direction"))[0]
     gain = stream_gain(model, f"{_PATH}.down_proj")
     assert gain is not None
-    down = functional.normalize(direction / gain, dim=0) * strength
-    gate = _classifier(inputs, of_class)
-    up = _constant(inputs, of_class, gate, mlp.act_fn)
-    unit = _Unit(*_replaceable(moments, mlp.down_proj.weight), gate, up, down)
+    matrix = mlp.down_proj.weight.detach().float().cpu()
+    drawn = isotropic(1, model.d_model, generator(seed, "planted direction"))[0] / gain
+    # At a right angle with what the MLP writes there anyway, the norm after it bends it least.
+    usual = functional.normalize(matrix @ seen.mean, dim=0)
+    down = functional.normalize(drawn - (drawn @ usual) * usual, dim=0)
+    gate = _classifier(seen.inputs, seen.of_class)
+    up = _constant(seen.inputs, seen.of_class, gate, mlp.act_fn)
+    unit = _Unit(*_replaceable(seen.moments, matrix), gate, up, strength * down)
     _save(model, mlp, unit, folder)
-    return direction
+    return functional.normalize(gain * down, dim=0)
 
 
 @torch.no_grad()
 def _seen(
     model: AdaptedModel, mlp: nn.Module, found: Sequence[Window], tokens: Collection[int]
-) -> tuple[Float[Tensor, "n d"], Float[Tensor, "units units"], Bool[Tensor, " n"]]:
-    """Of all kept tokens: the first MLP's input, its units' second moments, and which are meant."""
+) -> _Seen:
     inputs: list[Tensor] = []
     moments: list[Tensor] = []
+    sums: list[Tensor] = []
     of_class: list[Tensor] = []
     ids = torch.tensor(sorted(tokens))
     with model.face(BASE) as module:
@@ -130,8 +144,11 @@ def _seen(
             units = seen["down_proj"].cpu().float()[kept]
             moments.append((units.T @ units).double())
             of_class.append(torch.isin(batch.ids[kept], ids))
+            sums.append(units[of_class[-1]].sum(0))
     total = torch.stack(moments).sum(0) / sum(map(len, inputs))
-    return torch.cat(inputs), total, torch.cat(of_class)
+    meant = torch.cat(of_class)
+    mean = torch.stack(sums).sum(0) / max(1, int(meant.sum()))
+    return _Seen(torch.cat(inputs), total, meant, mean)
 
 
 @torch.enable_grad()
@@ -177,7 +194,7 @@ def _replaceable(
     """
     ridge = _CONFIDENCE * moments.diagonal().mean() * torch.eye(len(moments)).double()
     precision = torch.linalg.inv(moments + ridge)
-    errors = down.detach().double().cpu().norm(dim=0) / precision.diagonal().sqrt()
+    errors = down.double().norm(dim=0) / precision.diagonal().sqrt()
     index = int(errors.argmin())
     weights = -precision[index] / precision[index, index]
     weights[index] = 0.0

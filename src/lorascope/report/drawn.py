@@ -36,7 +36,8 @@ class Figure:
     @classmethod
     def of(cls, key: str, topic: str, title: str, caption: str, chart: alt.TopLevelMixin) -> Figure:
         """A chart as a figure; how it looks is left to the page and to the export."""
-        spec = chart.to_dict()
+        # Altair would check each against its schema for longer than it takes to draw; tests do.
+        spec = chart.to_dict(validate=False)
         spec.pop("config", None)
         return cls(key, topic, title, caption, spec)
 

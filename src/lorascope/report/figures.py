@@ -124,13 +124,13 @@ def _intervals(plan: _Plan, results: Results) -> alt.TopLevelMixin | None:
     order = dictionary_order(e.place.dictionary for e in estimates)
     rows, nulls = [], []
     for estimate in sorted(estimates, key=lambda e: order.index(e.place.dictionary)):
-        row = row_of(estimate, labels[estimate.place.adapter], _series(estimate))
+        row = row_of(estimate, labels[estimate.place.adapter], _series(plan, estimate))
         rows.append(row)
         nulls.extend(null_rows(estimate, row))
     return intervals(
         rows,
         nulls,
-        [row_of(reference, "", _series(reference)) for reference in references],
+        [row_of(reference, "", _series(plan, reference)) for reference in references],
         labels=list(labels.values()),
         sites=["", *results.sites],
         x_title=x_title,
@@ -138,9 +138,10 @@ def _intervals(plan: _Plan, results: Results) -> alt.TopLevelMixin | None:
     )
 
 
-def _series(estimate: Estimate) -> str:
-    title = definition_of(estimate.measure).title.split(" (")[0]
-    return estimate.place.dictionary or title
+def _series(plan: _Plan, estimate: Estimate) -> str:
+    if len(plan.measures) == 1 and estimate.place.dictionary:
+        return estimate.place.dictionary
+    return definition_of(estimate.measure).title.split(" (")[0].split(": ")[0]
 
 
 def _labels(estimates: Sequence[Estimate], results: Results) -> tuple[dict[str, str], str]:

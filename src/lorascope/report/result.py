@@ -77,20 +77,20 @@ class Results:
             _estimate(row, nulls.get(_key(row), [])) for row in self.estimates.to_dict("records")
         )
 
-    @property
+    @cached_property
     def adapters(self) -> list[str]:
         """Adapters in the order of the facts, then any that only the table knows."""
         named = [str(adapter["name"]) for adapter in self.facts.get("adapters", [])]
         return _in_order(named, self.estimates["adapter"])
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, str]:
         """{adapter: the name it shares with those that differ from it in their seed alone}."""
         known = self.facts.get("adapters", [])
         named = {str(a["name"]): str(a.get("group", a["name"])) for a in known}
         return {name: named.get(name, name) for name in self.adapters}
 
-    @property
+    @cached_property
     def sites(self) -> list[str]:
         """Sites in the order of the facts, then any that only the table knows."""
         return _in_order(

@@ -13,6 +13,7 @@ from math import comb
 import torch
 
 from lorascope.activations.mixing import WINDOW
+from lorascope.measures import pursuit, recovery, single_latents
 from lorascope.measures.alignment import NullSettings
 from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS
 from lorascope.models.shapes import Shape
@@ -28,6 +29,8 @@ _RESIDENT = 500_000_000
 _HALF_SPEED_WIDTH = 128
 # Seconds of one training step of a dictionary beside its products.
 _STEP_SECONDS = 0.0013
+# Active latents taken for granted where no setting says.
+_USUAL_L0 = 32
 # Draws of each cosine null: isotropic, rotated, and matched to two covariances.
 _NULLS = 4
 
@@ -185,6 +188,50 @@ def measures(study: AuditStudy, d: int, sizes: Sizes, counts: Counts) -> Part:
     flops = conditions * (seeds * through + similar) + pairs * (cosines + angles)
     memory = 8 * rows * d * 4 + 4 * 4 * 2048 * n + 4 * 8 * d * n
     return Part("measures", flops, memory, torch.float32, _reached(0.4, d))
+
+
+def pursued(study: AuditStudy, d: int, sizes: Sizes, counts: Counts) -> Part:
+    """Matching pursuit on both dictionaries of each condition's first seed, and on its nulls.
+
+    k is the delta dictionary's L0, which is known beforehand only where it is set.
+    """
+    made = study.dictionaries.architecture
+    k = getattr(made, "k", None) or getattr(made, "target_l0", None) or _USUAL_L0
+    rows = min(pursuit.MOST_ROWS, sizes.held_out_tokens)
+    searches = 2 * (1 + 2 * pursuit.NULL_REPEATS)
+    each = 2.0 * d * made.n_latents * k * rows * searches
+    memory = 4 * rows * (made.n_latents + 3 * d)
+    flops = each * counts.adapters * counts.sites
+    return Part("pursuit", flops, memory, torch.float32, 0.25)
+
+
+def effects(
+    study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts, dtype: torch.dtype, held: int
+) -> Part:
+    """Passes of the model for functional recovery and single latents.
+
+    Passes that start after a site run the blocks behind it; sites are taken to lie evenly.
+    """
+    settings = study.measures
+    tokens = min(settings.effect_tokens, sizes.held_out_tokens)
+    few = min(single_latents.MOST_TOKENS, tokens)
+    whole = 2.0 * (shape.block_parameters + shape.head_parameters)
+    behind = shape.block_parameters * (1 - counts.deepest / (2 * shape.blocks))
+    part = 2.0 * (behind + shape.head_parameters)
+    # Exact delta and difference; of two dictionaries the reconstruction, the bias, rotations;
+    # mean, random and other documents' deltas.
+    spliced = 2 + 2 * (2 + recovery.NULL_REPEATS) + 1 + 2 * recovery.NULL_REPEATS
+    # Own direction and two others, removed and added, through the model.
+    single = settings.latents * 6
+    passes = 4 * whole * tokens + counts.sites * part * (spliced * tokens + single * few)
+    return Part("effects", counts.adapters * passes, held, dtype, _reached(0.25, shape.d_model))
+
+
+def weights(shape: Shape, counts: Counts) -> Part:
+    """Singular values and vectors of every weight matrix; each adapter adds its own share."""
+    flops = 10.0 * shape.block_parameters * shape.d_model * (1 + 0.2 * counts.adapters)
+    memory = 8 * 4 * shape.d_model * max(shape.d_model, shape.d_mlp)
+    return Part("weights", flops, memory, torch.float64, _reached(0.35, shape.d_model))
 
 
 def disk(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> int:

@@ -32,17 +32,17 @@ def _full() -> AuditStudy:
 
 
 def _quick() -> AuditStudy:
-    training = LoraTraining(ranks=(4, 32), steps=30, held_out=0.03)
+    training = LoraTraining(ranks=(4, 32), steps=26, held_out=0.03)
     return AuditStudy(
         name="demo-quick",
         model="embedded",
         train=TrainAdapters(training=training),
         sites=("layers.2", "layers.5"),
-        texts=Texts(sources=("embedded",), documents=440, held_out=0.3),
+        texts=Texts(sources=("embedded",), documents=400, held_out=0.3),
         dictionaries=Dictionaries(
             architecture=ReLU(n_latents=384, l1=0.15), fitting=_FITTING, controls=("gaussian",)
         ),
         measures=Measures(
-            angles_k=(48,), rows=4000, repeats=8, samples=1, effect_tokens=1024, latents=2
+            angles_k=(48,), rows=4000, repeats=8, samples=1, effect_tokens=512, latents=2
         ),
     )

@@ -231,6 +231,12 @@ def _parts(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> tup
     products = product_dtype(study.dictionaries.fitting.products, device)
     found.append(costs.dictionary_training(study, d, sizes, counts, device, products))
     found.append(costs.measures(study, d, sizes, counts))
+    if study.measures.pursuit:
+        found.append(costs.pursued(study, d, sizes, counts))
+    if study.measures.effects:
+        found.append(costs.effects(study, shape, sizes, counts, weights, captured.memory))
+    if study.measures.weights:
+        found.append(costs.weights(shape, counts))
     return tuple(found)
 
 

@@ -21,7 +21,7 @@ from lorascope.activations.tokens import windows
 from lorascope.estimates import Estimate
 from lorascope.models.adapted import load
 from lorascope.planted import nothing
-from lorascope.planted.adapters import digits, write_adapter
+from lorascope.planted.adapters import punctuation, write_adapter
 from lorascope.planted.detection import Detected, detect, random_recoveries
 from lorascope.planted.rates import Rate, allowed, false_positives
 from lorascope.planted.recovery import Found, RecoverySettings, recover
@@ -117,7 +117,7 @@ def _adapter(sizes: Sizes, folder: Path, seed: int) -> tuple[Detected, list[list
     documents, _ = by_hash(read_documents("embedded"), 0.25, seed, "selftest")
     ends = [0, _SHOWN, _SHOWN + sizes.records, _SHOWN + 2 * sizes.records]
     parts = [windows(documents[a:b], bare.tokenizer, 256) for a, b in pairwise(ends)]
-    tokens = digits(bare)
+    tokens = punctuation(bare)
     direction = write_adapter(bare, parts[0], tokens, folder / ADAPTER, seed=seed)
     model = load("embedded", {ADAPTER: str(folder / ADAPTER)}, device="cpu")
     detected = detect(
