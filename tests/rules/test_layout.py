@@ -16,7 +16,7 @@ LAYERS = [
     {"models"},
     {"activations"},
     {"dictionaries", "training"},
-    {"geometry", "measures", "planted"},
+    {"geometry", "measures", "planted", "adapt", "latent_adapters"},
     {"report"},
     {"workflows"},
     {"commands"},

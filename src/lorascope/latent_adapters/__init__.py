@@ -1,0 +1,1 @@
+"""Adapters in dictionary space: a fine-tune written as relations between latents."""
