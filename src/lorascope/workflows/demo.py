@@ -24,9 +24,11 @@ def _full() -> AuditStudy:
         train=TrainAdapters(training=training),
         sites=("layers.1", "layers.3", "layers.5"),
         texts=Texts(sources=("embedded",), documents=760, held_out=0.25),
-        dictionaries=Dictionaries(architecture=ReLU(n_latents=512, l1=0.15), fitting=_FITTING),
+        dictionaries=Dictionaries(
+            architecture=ReLU(n_latents=512, l1=0.15), fitting=_FITTING, controls=("gaussian",)
+        ),
         measures=Measures(
-            angles_k=(48,), rows=8000, repeats=10, samples=1, effect_tokens=2048, latents=6
+            angles_k=(48,), rows=8000, repeats=10, samples=1, effect_tokens=768, latents=3
         ),
     )
 
