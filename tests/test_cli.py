@@ -20,7 +20,8 @@ from lorascope.workflows import plan as plan_module
 from lorascope.workflows.demo import demo_study
 
 COMMANDS = (
-    *("demo", "audit", "plan", "train-adapter", "dictionary", "compare", "report", "selftest"),
+    *("demo", "audit", "plan", "train-adapter", "dictionary", "compare", "features"),
+    *("report", "selftest"),
 )
 EMBEDDED = Path(__file__).parents[1] / "studies" / "embedded.yaml"
 SMALL = [

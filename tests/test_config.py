@@ -152,7 +152,7 @@ def test_settings_do_not_change():
 UNKNOWN = {
     "sead": (
         3,
-        r'x\.yaml: unknown key "sead"\. Did you mean "seed"\? Known here: ablation, adapters, capture',
+        r'x\.yaml: unknown key "sead"\. Did you mean "seed"\? Known here: ablation, adapters',
     ),
     "capture.contxt": (
         64,

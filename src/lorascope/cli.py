@@ -9,7 +9,14 @@ from typing import Any, NoReturn
 
 import typer
 
-from lorascope.commands import adapters, audits, comparisons, dictionaries, selftest
+from lorascope.commands import (
+    adapters,
+    audits,
+    comparisons,
+    dictionaries,
+    features,
+    selftest,
+)
 from lorascope.errors import InputError
 
 app = typer.Typer(
@@ -26,6 +33,7 @@ app.command("train-adapter")(adapters.train_adapter)
 app.command()(dictionaries.dictionary)
 app.command()(comparisons.compare)
 app.command()(audits.report)
+app.command()(features.features)
 app.command()(selftest.selftest)
 
 # typer carries click within it or depends on it; either way this is the base of usage errors.

@@ -200,7 +200,8 @@ def test_report_is_made_and_can_be_made_again_from_the_results_alone(finished_ru
     assert "max cosine" in text.lower()
     for folder in ("activations", "dictionaries", "adapters"):
         assert (finished_run / folder).is_dir()
-    shutil.copytree(finished_run / "results", tmp_path / "kept" / "results")
+    for part in ("results", "features"):
+        shutil.copytree(finished_run / part, tmp_path / "kept" / part)
     again = build(tmp_path / "kept")
     assert again.read_text(encoding="utf-8") == text
     assert list((again.parent / "figures").glob("*.svg"))

@@ -12,7 +12,8 @@ from lorascope.workflows import effects, learning, measuring, state, weighing
 from lorascope.workflows.audit import audit
 from lorascope.workflows.study import AuditStudy
 
-EFFECTS = ("effects/r2", "effects/r4")
+# Both read the model.
+EFFECTS = ("effects/r2", "effects/r4", "features/layers.1-r2", "features/layers.1-r4")
 MEASURES = "measures/layers.1"
 
 pytestmark = pytest.mark.usefixtures("no_report")

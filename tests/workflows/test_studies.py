@@ -102,7 +102,9 @@ def test_the_corrected_setting_differs_where_it_says():
     assert clean.train.model_copy(update={"seeds": ()}) == leaky.train
     assert len(clean.train.seeds) >= 2
     assert clean.measures.angles_k == leaky.measures.angles_k
-    assert clean.measures.effects and clean.measures.pursuit and clean.measures.weights
+    assert clean.measures.effects
+    assert clean.measures.pursuit
+    assert clean.measures.weights
     assert clean.ablation.values == leaky.ablation.values
     assert clean.dictionaries.base == leaky.dictionaries.base
     assert clean.dictionaries.fitting == leaky.dictionaries.fitting

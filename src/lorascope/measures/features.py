@@ -1,16 +1,13 @@
-"""What each latent of a delta dictionary is: where it fires, what it writes, what it resembles.
+"""Where each latent of a dictionary fires, and what it writes there.
 
 1. `chosen_rows` picks whole stretches of text in random order, `activity` encodes their rows once
    and keeps every activation, latent by latent.
 2. `statistics` sums them up; `examples` picks the rows to show of one latent, from its strongest
    activations and from three bands of its others.
-3. `single_chance` says how near single random directions come to a dictionary, `built_from` what
-   a direction is made of, `token_effects` which tokens it promotes and suppresses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,22 +16,15 @@ from torch import Tensor
 
 from lorascope.activations.batch import TokenRows
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Chance
-from lorascope.geometry.chance import directions_from_root
-from lorascope.geometry.cosine import max_cosine, unit_rows
-from lorascope.geometry.pursuit import pursue
-from lorascope.models.adapted import BASE, AdaptedModel
-from lorascope.models.interventions import unembed
+from lorascope.geometry.chance import norm_matched
+from lorascope.measures.firing import NULL_ROWS, firing
 
 BINS = 16
 # Activations kept of one dictionary; one that fires more has its latents seen on fewer rows.
 MOST_ACTIVATIONS = 2**24
-# Random directions that give the chance level of a single one.
-DRAWN = 2048
-BUILT_FROM = 4
-# Rows whose random pursuit gives the chance level of what a direction is built from.
-_PURSUED = 128
-# Entries of one dense block: latents of a piece of rows, or logits of some directions.
+# Standard errors to either side of a value within its 95 % interval.
+_WIDTH = 1.96
+# Entries of one dense block of latents.
 _BLOCK = 2**24
 # Strongest activations looked through for some of different documents.
 _LOOKED_THROUGH = 256
@@ -132,7 +122,9 @@ class Statistics:
 
     Attributes:
         density: share of rows on which it is active.
+        density_low, density_high: its 95 % interval over documents.
         mean: mean activation where active.
+        mean_low, mean_high: its 95 % interval over documents.
         maximum: largest activation.
         strength: mean norm of what it writes where active, z_j ‖d_j‖, stream units.
         written: density × strength, the mean norm it adds to a row.
@@ -141,7 +133,11 @@ class Statistics:
     """
 
     density: Float[Tensor, " n"]
+    density_low: Float[Tensor, " n"]
+    density_high: Float[Tensor, " n"]
     mean: Float[Tensor, " n"]
+    mean_low: Float[Tensor, " n"]
+    mean_high: Float[Tensor, " n"]
     maximum: Float[Tensor, " n"]
     strength: Float[Tensor, " n"]
     written: Float[Tensor, " n"]
@@ -150,27 +146,84 @@ class Statistics:
 
 
 def statistics(
-    found: Activity, norms: Float[Tensor, " n"], kind: Int[Tensor, " rows"], kinds: int
+    found: Activity,
+    norms: Float[Tensor, " n"],
+    documents: Int[Tensor, " rows"],
+    kind: Int[Tensor, " rows"],
+    kinds: int,
 ) -> Statistics:
     """Sum up every latent's activations.
 
+    Intervals are those of ratios of sums over documents to first order, ±1.96 standard errors; nan
+    with fewer than two documents.
+
     Args:
         norms: of the directions.
+        documents: of each row.
         kind: which kind of text each row is from, below `kinds`.
     """
     counts, latent = found.counts, found.latent
     n = len(counts)
-    sums = torch.zeros(n, dtype=torch.float64).index_add_(0, latent, found.value.double())
     maximum = torch.zeros(n).scatter_reduce_(0, latent, found.value, "amax")
     bins = (found.value / maximum[latent] * BINS).long().clamp(max=BINS - 1)
     histogram = torch.bincount(latent * BINS + bins, minlength=n * BINS).view(n, BINS)
     by_kind = torch.bincount(latent * kinds + kind[found.row.long()], minlength=n * kinds)
-    density = counts.double() / found.rows
-    mean = sums / counts
+    (density, low, high), (mean, mean_low, mean_high) = _ratios(found, documents[: found.rows])
     strength = mean * norms.double().cpu()
-    written = torch.where(counts > 0, density * strength, 0.0)
-    shares = by_kind.view(n, kinds).double() / counts[:, None]
-    return Statistics(density, mean, maximum.double(), strength, written, histogram, shares)
+    return Statistics(
+        density,
+        low.clamp(min=0.0),
+        high.clamp(max=1.0),
+        mean,
+        mean_low,
+        mean_high,
+        maximum.double(),
+        strength,
+        torch.where(counts > 0, density * strength, 0.0),
+        histogram,
+        by_kind.view(n, kinds).double() / counts[:, None],
+    )
+
+
+def _ratios(
+    found: Activity, documents: Int[Tensor, " rows"]
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Density and mean activation of every latent, each with the bounds of its interval."""
+    _, document, sizes = documents.unique(return_inverse=True, return_counts=True)
+    several, n = len(sizes), len(found.counts)
+    # One entry for each document a latent is active in.
+    pairs = found.latent * several + document[found.row.long()]
+    key, place, active = pairs.unique(return_inverse=True, return_counts=True)
+    latent, lengths, active = key // several, sizes[key % several].double(), active.double()
+    sums = torch.zeros(len(key), dtype=torch.float64).index_add_(0, place, found.value.double())
+
+    def total(values: Tensor) -> Tensor:
+        return torch.zeros(n, dtype=torch.float64).index_add_(0, latent, values)
+
+    spread = several / (several - 1) if several > 1 else torch.nan
+    results = []
+    # Documents in which a latent is silent count for the density alone.
+    whole = sizes.double().square().sum()
+    for above, below, below_total, below_squares in (
+        (active, lengths, torch.full((n,), float(found.rows), dtype=torch.float64), whole),
+        (sums, active, total(active), total(active * active)),
+    ):
+        ratio = total(above) / below_total
+        squares = total(above * above) - 2 * ratio * total(above * below)
+        squares = (squares + ratio * ratio * below_squares).clamp(min=0.0)
+        half = _WIDTH * (spread * squares).sqrt() / below_total
+        results.append((ratio, ratio - half, ratio + half))
+    return results
+
+
+@torch.no_grad()
+def fired_by_chance(
+    dictionary: Dictionary, rows: Float[Tensor, "rows d"], random: torch.Generator
+) -> Float[Tensor, " n"]:
+    """Share of norm-matched random rows on which each latent is active, of at most 4,096."""
+    drawn = norm_matched(rows[:NULL_ROWS], random)
+    found = firing(dictionary, drawn)
+    return found.per_latent.double() / len(drawn)
 
 
 @dataclass(frozen=True)
@@ -220,116 +273,3 @@ def examples(
         picked = sorted(fresh, key=lambda place: -float(values[place]))
         chosen |= {int(rows[p]): Example(band, int(rows[p]), float(values[p])) for p in picked}
     return list(chosen.values())
-
-
-@torch.no_grad()
-def single_chance(
-    directions: Float[Tensor, "m d"], root: Float[Tensor, "d d"], random: torch.Generator
-) -> Chance:
-    """Largest cosine of a single covariance-matched random direction with any of `directions`.
-
-    Level: the mean; bounds: the 2.5 % and 97.5 % quantiles of single directions, so that 2.5 % of
-    any number of random ones lie above.
-
-    Args:
-        root: of the deltas' covariance, `geometry.chance.covariance_root`.
-    """
-    drawn = directions_from_root(DRAWN, root, random).to(directions)
-    cosines, _ = max_cosine(drawn, directions)
-    bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    low, high = cosines.double().cpu().quantile(bounds).tolist()
-    return Chance("covariance-matched", float(cosines.mean()), low, high)
-
-
-def verdicts(cosines: Float[Tensor, " n"], chance: Chance) -> list[str]:
-    """Each cosine against 95 % of single random directions: "above", "at" or "below" chance."""
-    return [
-        "above chance" if c > chance.high else "below chance" if c < chance.low else "at chance"
-        for c in cosines.tolist()
-    ]
-
-
-@dataclass(frozen=True, eq=False)
-class Built:
-    """Directions as sums of few directions of another dictionary.
-
-    Attributes:
-        latents: those chosen for each, in order; −1 where the search had ended.
-        weights: coefficients of unit directions, not negative.
-        explained: share of each direction's squared norm, 0 to 1.
-        chance: the same share reached with as many covariance-matched random directions.
-    """
-
-    latents: Int[Tensor, "n k"]
-    weights: Float[Tensor, "n k"]
-    explained: Float[Tensor, " n"]
-    chance: Chance
-
-
-@torch.no_grad()
-def built_from(
-    directions: Float[Tensor, "n d"],
-    others: Float[Tensor, "m d"],
-    root: Float[Tensor, "d d"],
-    random: torch.Generator,
-    k: int = BUILT_FROM,
-) -> Built:
-    """Non-negative matching pursuit of each direction with k of `others`."""
-    rows, unit = unit_rows(directions), unit_rows(others)
-    k = min(k, len(others))
-    found = pursue(rows, unit, k)
-    drawn = directions_from_root(len(others), root, random).to(rows)
-    left = pursue(rows[:_PURSUED], drawn, k).residuals[:, -1].double().cpu()
-    reached = 1 - left.square()
-    bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    low, high = reached.quantile(bounds).tolist()
-    chance = Chance("covariance-matched", float(reached.mean()), low, high)
-    explained = 1 - found.residuals[:, -1].square()
-    return Built(found.support, found.coefficients, explained, chance)
-
-
-@dataclass(frozen=True, eq=False)
-class TokenEffects:
-    """Tokens a direction promotes and suppresses most, the first the most.
-
-    Attributes:
-        promoted, suppressed: token ids.
-        promoted_by, suppressed_by: logits less the vocabulary's mean.
-    """
-
-    promoted: Int[Tensor, "n tokens"]
-    promoted_by: Float[Tensor, "n tokens"]
-    suppressed: Int[Tensor, "n tokens"]
-    suppressed_by: Float[Tensor, "n tokens"]
-
-
-@torch.no_grad()
-def token_effects(
-    model: AdaptedModel, directions: Float[Tensor, "n d"], most: int = 10
-) -> TokenEffects:
-    """Each direction through the base's final norm and output matrix, all blocks passed over.
-
-    An approximation: what later blocks make of a direction is left out, and the norm sees the
-    direction alone, so that sizes compare tokens of one direction and not directions. What the
-    norm's and the output matrix' own biases give is taken off.
-    """
-    zero = torch.zeros(1, directions.shape[1])
-    offset = _unembedded(model, zero)
-    most = min(most, len(offset[0]))
-    parts = []
-    for part in _pieces(directions, model.vocab_size):
-        scaled = unit_rows(part.float()) * part.shape[1] ** 0.5
-        logits = _unembedded(model, scaled) - offset
-        logits -= logits.mean(1, keepdim=True)
-        up, down = logits.topk(most), logits.topk(most, largest=False)
-        parts.append((up.indices, up.values, down.indices, down.values))
-    columns: Sequence[tuple[Tensor, ...]] = list(zip(*parts, strict=True))
-    return TokenEffects(*(torch.cat(column).cpu() for column in columns))
-
-
-def _unembedded(model: AdaptedModel, streams: Float[Tensor, "n d"]) -> Float[Tensor, "n vocab"]:
-    return unembed(model, BASE, streams.to(model.device, model.dtype)).float()
-
-
-def _pieces(directions: Float[Tensor, "n d"], width: int) -> Iterator[Float[Tensor, "part d"]]:
-    return iter(directions.split(max(1, _BLOCK // width)))

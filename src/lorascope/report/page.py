@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,17 +22,15 @@ from markupsafe import Markup
 
 from lorascope.report.conditions import seeds
 from lorascope.report.drawn import VEGA_LITE_VERSION, Figure
+from lorascope.report.features import feature_section, write_features
 from lorascope.report.figures import figures, write_figures
 from lorascope.report.formatting import number
+from lorascope.report.markup import embedded_json
 from lorascope.report.paper import paper_tables, write_paper_tables
 from lorascope.report.result import Results, chance_table, estimate_table, read_results
 from lorascope.report.tables import TopicTable, topic_tables, verdict_matrix, write_tables
 from lorascope.report.topics import Topic
 from lorascope.report.words import words
-
-_JSON_ESCAPES: Final = str.maketrans(
-    {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
-)
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,7 @@ def write_report(run: Path) -> Path:
     write_figures(drawn, folder / "figures")
     write_tables(tables, folder / "tables")
     write_paper_tables(paper_tables(results), folder / "tables")
+    write_features(results.run, folder / "features")
     page, part = folder / "index.html", folder / "index.html.part"
     part.write_text(render(results, drawn, tables), encoding="utf-8")
     part.replace(page)
@@ -88,6 +87,7 @@ def render(results: Results, drawn: list[Figure], tables: list[TopicTable]) -> s
         lstrip_blocks=True,
     )
     facts, said = results.facts, words(results)
+    features = feature_section(results.run)
     return environment.get_template("index.html.j2").render(
         model=facts.get("model", {}).get("id", "base model"),
         said=said,
@@ -102,16 +102,12 @@ def render(results: Results, drawn: list[Figure], tables: list[TopicTable]) -> s
         fact_tables=fact_tables(facts),
         command=str(facts.get("command", "")),
         settings=json.dumps(facts.get("settings", {}), indent=2, ensure_ascii=False, default=str),
-        style=Markup(_asset("style.css")),
+        features=features,
+        style=Markup(_asset("style.css")) + (features.style if features else ""),
         script=Markup(_asset("script.js")),
         vega=Markup(_vega()),
         specs=Markup(embedded_json({figure.key: figure.spec for figure in drawn})),
     )
-
-
-def embedded_json(data: object) -> str:
-    """JSON that cannot end the script element it stands in, nor start a comment there."""
-    return json.dumps(data, ensure_ascii=False, allow_nan=False).translate(_JSON_ESCAPES)
 
 
 def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:

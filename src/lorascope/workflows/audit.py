@@ -31,6 +31,7 @@ from lorascope.report.seeds import write_seeds
 from lorascope.runs import write_atomically
 from lorascope.workflows import plan as planning
 from lorascope.workflows.adapters import Base, split_for_training, train_adapters
+from lorascope.workflows.browsing import browse
 from lorascope.workflows.effects import take_effects
 from lorascope.workflows.facts import facts
 from lorascope.workflows.gating import pass_gates
@@ -73,6 +74,7 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
     measured = Measured([Estimate.revived(record) for record in gates["response_loss"]])
     measured.add(measure(whole, run, reporter))
     measured.add(take_effects(state, whole))
+    measured.add(browse(state, whole))
     measured.add(weigh(state, whole))
     measured.estimates.extend(condition_shares(measured.estimates, study.groups))
     dictionaries = learned.facts()

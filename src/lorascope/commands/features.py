@@ -1,0 +1,155 @@
+"""The latents of a run's delta dictionaries in a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lorascope.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from lorascope.report.latents import Browsed
+
+# What can be sorted by, and whether the largest stand first.
+_SORTS = {
+    "written": True,
+    "density": True,
+    "mean": True,
+    "strength": True,
+    "loss": True,
+    "kl": True,
+    "cosine": True,
+    "latent": False,
+}
+_SYMBOLS = {"above chance": "▲", "at chance": "=", "below chance": "▼"}
+
+
+def features(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    site: Annotated[str | None, typer.Option(help="Site, layers.5 for instance.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Adapter.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the dictionary.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many latents.")] = 20,
+    sort: Annotated[
+        str, typer.Option(help=f"By what: {', '.join(_SORTS)}. Largest first.")
+    ] = "written",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Neuronpedia export of the base dictionary at --site: kept in the run."),
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Plain JSON, records included.")] = False,
+) -> None:
+    """List the latents of a delta dictionary: where they fire, what they write and resemble.
+
+    Reads the run's results alone. Each latent's largest cosine with the base dictionary stands
+    against that of single random directions with the deltas' covariance. Labels that are given
+    once are in the report too when it is made again.
+
+    **Examples**
+
+    `lorascope features runs/demo --site layers.5 --adapter r4 --top 20`
+
+    `lorascope features runs/demo --site layers.5 --adapter r4 --sort cosine --json`
+
+    `lorascope features runs/gemma --site layers.20 --adapter r8 --labels explanations.json`
+    """
+    import json
+
+    from rich.console import Console
+
+    from lorascope.report.latents import choose, import_labels, read_labels, read_latents
+
+    if sort not in _SORTS:
+        raise InputError(
+            f"--sort {sort}: there is no such column; give one of {', '.join(_SORTS)}."
+            f"{did_you_mean(sort, _SORTS)}"
+        )
+    found = read_latents(run)
+    if not found:
+        raise InputError(
+            f"{run}: has no latents to list; give the folder of a finished audit of this version"
+        )
+    chosen = choose(found, site, adapter, seed)
+    if labels is not None:
+        import_labels(run, chosen.head["site"], labels)
+    named = read_labels(run).get(chosen.head["site"], {})
+    rows = _rows(chosen, sort, top, named)
+    if json_:
+        records = [{**row, "details": _details(chosen, row.pop("place"))} for row in rows]
+        typer.echo(json.dumps({**chosen.head, "latents": records}, indent=1, ensure_ascii=False))
+        return
+    _print(chosen, rows, bool(named), Console())
+
+
+def _rows(chosen: Browsed, sort: str, top: int, named: dict[str, str]) -> list[dict[str, Any]]:
+    """The first `top` latents in order; those without the value stand last."""
+    columns, largest = chosen.columns, _SORTS[sort]
+
+    def key(place: int) -> tuple[bool, float]:
+        value = columns[sort][place]
+        return value is None, 0.0 if value is None else -value if largest else value
+
+    order = sorted(range(len(chosen)), key=key)[:top]
+    rows: list[dict[str, Any]] = []
+    for place in order:
+        row = {name: column[place] for name, column in columns.items()}
+        rows.append({**row, "label": named.get(str(row["base"]), ""), "place": place})
+    return rows
+
+
+def _details(chosen: Browsed, place: int) -> dict[str, Any]:
+    from lorascope.report.latents import BLOCK
+
+    return chosen.block(place // BLOCK)[place % BLOCK]
+
+
+def _print(chosen: Browsed, rows: list[dict[str, Any]], labelled: bool, console: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from lorascope.report.formatting import number
+
+    head, chance = chosen.head, chosen.head["chance"]
+    console.print(
+        Text(
+            f"{head['adapter']} at {head['site']}, seed {head['seed']}: {len(chosen)} of "
+            f"{head['n_latents']} latents fire on {head['rows']:,} held-out tokens. Max cosine by "
+            f"chance: {number(chance['level'])} [{number(chance['low'])}, "
+            f"{number(chance['high'])}] ({chance['null']}); "
+            f"{chosen.columns['verdict'].count('above chance')} above, "
+            f"{number(0.025 * len(chosen))} by chance."
+        )
+    )
+    headings = [
+        "latent",
+        "density",
+        "mean",
+        "writes",
+        "loss",
+        "max cosine",
+        "base",
+        "against chance",
+    ]
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("fires on", "promotes", *(["label of the base latent"] if labelled else [])):
+        table.add_column(heading)
+    for row in rows:
+        sizes = (row[name] for name in ("density", "mean", "written", "loss", "cosine"))
+        numbers = [number(float("nan") if size is None else size) for size in sizes]
+        verdict = f"{_SYMBOLS[row['verdict']]} {row['verdict'].split()[0]}"
+        words = [
+            " ".join(_printable(token) for token in row[name]) for name in ("fires", "promotes")
+        ]
+        cells = [str(row["latent"]), *numbers, str(row["base"]), verdict, *words]
+        table.add_row(*map(Text, cells + ([_printable(row["label"])] if labelled else [])))
+    console.print(table)
+
+
+def _printable(text: str) -> str:
+    """Text that can do nothing to a terminal; a token's own space shows as ␣."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f"␣{shown[1:]}" if shown.startswith(" ") else shown

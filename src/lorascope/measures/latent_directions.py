@@ -1,0 +1,144 @@
+"""What single directions of a dictionary resemble, are built from and promote.
+
+1. `single_chance` says how near single random directions come to a dictionary; `verdicts` holds the
+   latents' cosines against it.
+2. `built_from` takes directions apart into directions of another dictionary.
+3. `token_effects` reads them through the final norm and the output matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lorascope.estimates import Chance
+from lorascope.geometry.chance import directions_from_root
+from lorascope.geometry.cosine import max_cosine, unit_rows
+from lorascope.geometry.pursuit import pursue
+from lorascope.models.adapted import BASE, AdaptedModel
+from lorascope.models.interventions import unembed
+
+# Random directions that give the chance level of a single one.
+DRAWN = 2048
+BUILT_FROM = 4
+# Rows whose random pursuit gives the chance level of what a direction is built from.
+_PURSUED = 128
+# Logits held at a time.
+_BLOCK = 2**24
+
+
+@torch.no_grad()
+def single_chance(
+    directions: Float[Tensor, "m d"], root: Float[Tensor, "d d"], random: torch.Generator
+) -> Chance:
+    """Largest cosine of a single covariance-matched random direction with any of `directions`.
+
+    Level: the mean; bounds: the 2.5 % and 97.5 % quantiles of single directions, so that 2.5 % of
+    any number of random ones lie above.
+
+    Args:
+        root: of the deltas' covariance, `geometry.chance.covariance_root`.
+    """
+    drawn = directions_from_root(DRAWN, root, random).to(directions)
+    cosines, _ = max_cosine(drawn, directions)
+    bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = cosines.double().cpu().quantile(bounds).tolist()
+    return Chance("covariance-matched", float(cosines.mean()), low, high)
+
+
+def verdicts(cosines: Float[Tensor, " n"], chance: Chance) -> list[str]:
+    """Each cosine against 95 % of single random directions: "above", "at" or "below" chance."""
+    return [
+        "above chance" if c > chance.high else "below chance" if c < chance.low else "at chance"
+        for c in cosines.tolist()
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """Directions as sums of few directions of another dictionary.
+
+    Attributes:
+        latents: those chosen for each, in order; −1 where the search had ended.
+        weights: coefficients of unit directions, not negative.
+        explained: share of each direction's squared norm, 0 to 1.
+        chance: the same share reached with as many covariance-matched random directions.
+    """
+
+    latents: Int[Tensor, "n k"]
+    weights: Float[Tensor, "n k"]
+    explained: Float[Tensor, " n"]
+    chance: Chance
+
+
+@torch.no_grad()
+def built_from(
+    directions: Float[Tensor, "n d"],
+    others: Float[Tensor, "m d"],
+    root: Float[Tensor, "d d"],
+    random: torch.Generator,
+    k: int = BUILT_FROM,
+) -> Built:
+    """Non-negative matching pursuit of each direction with k of `others`."""
+    rows, unit = unit_rows(directions), unit_rows(others)
+    k = min(k, len(others))
+    found = pursue(rows, unit, k)
+    drawn = directions_from_root(len(others), root, random).to(rows)
+    left = pursue(rows[:_PURSUED], drawn, k).residuals[:, -1].double().cpu()
+    reached = 1 - left.square()
+    bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = reached.quantile(bounds).tolist()
+    chance = Chance("covariance-matched", float(reached.mean()), low, high)
+    explained = 1 - found.residuals[:, -1].square()
+    return Built(found.support, found.coefficients, explained, chance)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenEffects:
+    """Tokens a direction promotes and suppresses most, the first the most.
+
+    Attributes:
+        promoted, suppressed: token ids.
+        promoted_by, suppressed_by: logits less the vocabulary's mean.
+    """
+
+    promoted: Int[Tensor, "n tokens"]
+    promoted_by: Float[Tensor, "n tokens"]
+    suppressed: Int[Tensor, "n tokens"]
+    suppressed_by: Float[Tensor, "n tokens"]
+
+
+@torch.no_grad()
+def token_effects(
+    model: AdaptedModel, directions: Float[Tensor, "n d"], most: int = 10
+) -> TokenEffects:
+    """Each direction through the base's final norm and output matrix, all blocks passed over.
+
+    An approximation: what later blocks make of a direction is left out, and the norm sees the
+    direction alone, so that sizes compare tokens of one direction and not directions. What the
+    norm's and the output matrix' own biases give is taken off.
+    """
+    zero = torch.zeros(1, directions.shape[1])
+    offset = _unembedded(model, zero)
+    most = min(most, len(offset[0]))
+    parts = []
+    for part in _pieces(directions, model.vocab_size):
+        scaled = unit_rows(part.float()) * part.shape[1] ** 0.5
+        logits = _unembedded(model, scaled) - offset
+        logits -= logits.mean(1, keepdim=True)
+        up, down = logits.topk(most), logits.topk(most, largest=False)
+        parts.append((up.indices, up.values, down.indices, down.values))
+    columns: Sequence[tuple[Tensor, ...]] = list(zip(*parts, strict=True))
+    return TokenEffects(*(torch.cat(column).cpu() for column in columns))
+
+
+def _unembedded(model: AdaptedModel, streams: Float[Tensor, "n d"]) -> Float[Tensor, "n vocab"]:
+    return unembed(model, BASE, streams.to(model.device, model.dtype)).float()
+
+
+def _pieces(directions: Float[Tensor, "n d"], width: int) -> Iterator[Float[Tensor, "part d"]]:
+    return iter(directions.split(max(1, _BLOCK // width)))

@@ -1,0 +1,107 @@
+"""The feature browser: what of it stands in the page, and what in files beside the page.
+
+The page holds the first latents of every dictionary, those that write most: `PAGE_ROWS` rows of the
+tables and `PAGE_DETAILS` records, shared out equally. The whole tables and all records stand in
+`report/features/*.js`, which the page loads when they are asked for. They are scripts and not JSON
+because a page opened from disk may not read files, only run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from lorascope.report.latents import BLOCK, Browsed, read_labels, read_latents
+from lorascope.report.markup import embedded_json
+from lorascope.runs import write_atomically
+
+PAGE_ROWS: Final = 8192
+PAGE_DETAILS: Final = 512
+# What the files beside the page call.
+_CALLBACK: Final = "lorascopeFeatures"
+
+
+@dataclass(frozen=True)
+class FeatureSection:
+    """The browser's section of the page.
+
+    Attributes:
+        dictionaries: how many dictionaries it shows.
+        data: their first latents, JSON for a script element.
+        script, style: its own code.
+    """
+
+    dictionaries: int
+    data: Markup
+    script: Markup
+    style: Markup
+
+
+def feature_section(run: Path) -> FeatureSection | None:
+    """The section of a run's page; None where the run has no latents to browse."""
+    found = read_latents(run)
+    if not found:
+        return None
+    data = {
+        "block": BLOCK,
+        "dictionaries": [_in_page(each, len(found)) for each in found],
+        "labels": read_labels(run),
+    }
+    return FeatureSection(
+        len(found),
+        Markup(embedded_json(data)),
+        Markup(_asset("features.js")),
+        Markup(_asset("features.css")),
+    )
+
+
+def write_features(run: Path, folder: Path) -> list[Path]:
+    """Write the files beside the page for what it does not hold; those of before are removed."""
+    found = read_latents(run)
+    for old in folder.glob("*.js"):
+        old.unlink()
+    return [
+        path
+        for index, each in enumerate(found)
+        for path in _beside(each, index, len(found), folder)
+    ]
+
+
+def _beside(each: Browsed, index: int, dictionaries: int, folder: Path) -> Iterator[Path]:
+    """Write what the page lacks of one dictionary."""
+    rows, details = _shares(dictionaries)
+    if len(each) > rows:
+        yield _write(folder, f"{index}-table", each.columns)
+    if len(each) > details:
+        for number in range(details // BLOCK, each.blocks):
+            yield _write(folder, f"{index}-{number:03d}", each.block(number))
+
+
+def _shares(dictionaries: int) -> tuple[int, int]:
+    """Rows and records of each dictionary in the page."""
+    return max(1, PAGE_ROWS // dictionaries), max(1, PAGE_DETAILS // dictionaries)
+
+
+def _in_page(each: Browsed, dictionaries: int) -> dict[str, Any]:
+    rows, details = _shares(dictionaries)
+    return {
+        "head": each.head,
+        "total": len(each),
+        "columns": {name: column[:rows] for name, column in each.columns.items()},
+        "details": list(each.details(details)),
+    }
+
+
+def _write(folder: Path, name: str, data: dict[str, Any] | Sequence[Any]) -> Path:
+    path = folder / f"{name}.js"
+    write_atomically(path, f'{_CALLBACK}("{name}",{embedded_json(data)});\n')
+    return path
+
+
+def _asset(name: str) -> str:
+    return (files("lorascope.report") / "templates" / name).read_text(encoding="utf-8")
