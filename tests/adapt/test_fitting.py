@@ -190,6 +190,18 @@ def test_looking_on_the_way_does_not_change_the_run(go, make, tmp_path):
     assert last == (looked.card.steps, pytest.approx(looked.card.held_out["adapted"].kl))
 
 
+def test_the_model_comes_back_in_the_mode_it_came_in(go, make, monkeypatch):
+    real = load_base
+
+    def in_training(*given, **options):
+        model, tokenizer = real(*given, **options)
+        return model.train(), tokenizer
+
+    monkeypatch.setitem(globals(), "load_base", in_training)
+    _, model = go({0: make()})
+    assert all(module.training for module in model.modules())
+
+
 class Stopped(Exception):  # noqa: N818 - a signal
     """Ends a run in its middle."""
 

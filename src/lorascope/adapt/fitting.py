@@ -38,7 +38,7 @@ from lorascope.models.freezing import fingerprint
 from lorascope.models.sites import block_list
 from lorascope.randomness import derived_seed
 from lorascope.runs import versions, write_atomically
-from lorascope.training.loop import History, Observer
+from lorascope.training.loop import History, Observer, observing
 
 
 class Adapting(Settings):
@@ -137,7 +137,6 @@ def fit(
     plan = _plan(training, tokenizer, settings)
     marks = _Marks.of(module, placed)
     special = () if settings.splice_special else tuple(tokenizer.all_special_ids)
-    module.eval()
     with _adapted(module, blocks, model, settings) as peft, ExitStack() as stack:
         if settings.recompute:
             stack.enter_context(_recomputing(module))
@@ -231,7 +230,9 @@ def _adapted(
     # The id the user gave, not the folder it was found in.
     peft.peft_config["default"].base_model_name_or_path = model
     try:
-        yield peft.eval()
+        # The caller's train or eval mode comes back.
+        with observing(module):
+            yield peft.eval()
     finally:
         peft.unload()
 

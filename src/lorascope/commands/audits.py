@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def demo(
     workflow: Annotated[str, typer.Argument(help="Which workflow: audit.")] = "audit",
-    quick: Annotated[bool, typer.Option("--quick", help="Two ranks, two sites: ≤ 90 s.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two ranks, two sites: ≈ 100 s.")] = False,
     out: Out = None,
     quiet: Quiet = False,
 ) -> None:

@@ -10,7 +10,6 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +24,8 @@ from lorascope.estimates import Estimate
 from lorascope.measures.definitions import DEFINITIONS, Definition
 from lorascope.report.charts import EXPORT_CONFIG, SERIES_COLOURS
 from lorascope.report.drawn import VEGA_LITE_VERSION
-from lorascope.report.formatting import SYMBOLS, interval, number, plural
+from lorascope.report.formatting import interval, number, plural
+from lorascope.report.tables import TableRow, table_row
 from lorascope.runs import write_atomically
 
 LATENT_COLUMNS: Final = (
@@ -82,28 +82,6 @@ HEADLINES: Final = (
     "compare.only_here",
 )
 _POINTS: Final = 1500
-
-
-@dataclass(frozen=True)
-class NumberRow:
-    """One estimate, as printed."""
-
-    title: str
-    adapter: str
-    site: str
-    seed: str
-    dictionary: str
-    setting: str
-    value: str
-    interval: str
-    chance: str
-    chance_interval: str
-    null: str
-    nulls: str
-    symbol: str
-    verdict: str
-    n: str
-    unit: str
 
 
 def write_comparison(
@@ -186,36 +164,9 @@ def sentences(
     return found
 
 
-def number_rows(estimates: Sequence[Estimate]) -> list[NumberRow]:
+def number_rows(estimates: Sequence[Estimate]) -> list[TableRow]:
     """Estimates as printed, one row each."""
-    return [_number_row(estimate) for estimate in estimates]
-
-
-def _number_row(estimate: Estimate) -> NumberRow:
-    place = estimate.place
-    first = estimate.chances[0] if estimate.chances else None
-    others = [
-        f"{chance.null} {number(chance.level)} {SYMBOLS[estimate.against(chance)]}"
-        for chance in estimate.chances[1:]
-    ]
-    return NumberRow(
-        title=_title(estimate.measure),
-        adapter=place.adapter,
-        site=place.site,
-        seed="" if place.seed is None else str(place.seed),
-        dictionary=place.dictionary,
-        setting=place.setting,
-        value=number(estimate.value),
-        interval=interval(*estimate.interval),
-        chance=number(first.level) if first else "",
-        chance_interval=interval(first.low, first.high) if first else "",
-        null=first.null if first else "",
-        nulls=", ".join(others),
-        symbol=SYMBOLS[estimate.verdict],
-        verdict=estimate.verdict,
-        n=f"{estimate.n:,}",
-        unit=estimate.unit,
-    )
+    return [table_row(estimate) for estimate in estimates]
 
 
 def _title(measure: str) -> str:

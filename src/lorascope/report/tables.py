@@ -140,7 +140,7 @@ def write_tables(tables: Sequence[TopicTable], folder: Path) -> None:
 def _topic_table(topic: Topic, estimates: list[Estimate], results: Results) -> TopicTable:
     measures = measure_order(estimate.measure for estimate in estimates)
     ordered = _in_table_order(estimates, results)
-    rows = [_table_row(estimate) for estimate in ordered]
+    rows = [table_row(estimate) for estimate in ordered]
     optional = ("adapter", "rank", "site", "seed", "dictionary", "setting", "nulls")
     summary = []
     for measure in measures:
@@ -215,7 +215,8 @@ def _cell(measure: str, estimates: list[Estimate]) -> Cell:
     )
 
 
-def _table_row(estimate: Estimate) -> TableRow:
+def table_row(estimate: Estimate) -> TableRow:
+    """An estimate as printed."""
     place = estimate.place
     headline = estimate.chances[0] if estimate.chances else None
     return TableRow(
