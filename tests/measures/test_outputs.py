@@ -11,9 +11,11 @@ from lorascope.errors import InputError
 from lorascope.estimates import Place
 from lorascope.measures.definitions.causes import DEFINITIONS
 from lorascope.measures.outputs import (
+    Floor,
     Outcome,
     Survey,
     change_estimates,
+    disagreement,
     divergence,
     first_documents,
     scored,
@@ -58,13 +60,16 @@ def naive(model, windows, counts):
                 base, adapted = logs["base"][t - 1], logs["a"][t - 1]
                 target = window.ids[t]
                 kl = (adapted.exp() * (adapted - base)).sum()
-                new = torch.stack([torch.ones(()).double(), -base[target], -adapted[target], kl])
+                other = (adapted.argmax() != base.argmax()).double()
+                losses = [-base[target], -adapted[target]]
+                new = torch.stack([torch.ones(()).double(), *losses, kl, other])
                 sums[window.document] = sums.get(window.document, 0) + new
     return torch.stack([sums[d] for d in sorted(sums)]).T
 
 
 def as_rows(found):
-    return torch.stack([found.tokens, found.base.loss, found.adapted.loss, found.base.kl])
+    losses = [found.base.loss, found.adapted.loss]
+    return torch.stack([found.tokens, *losses, found.base.kl, found.base.greedy])
 
 
 @pytest.mark.parametrize("batch_tokens", [8, 4096])
@@ -74,7 +79,8 @@ def test_sums_are_those_of_a_loop_over_tokens(model, batch_tokens):
     assert found.responses
     assert found.tokens.tolist() == [3, 4, 2]
     torch.testing.assert_close(as_rows(found), expected, rtol=1e-4, atol=1e-6)
-    assert found.adapted.kl.tolist() == [0, 0, 0]
+    assert found.adapted.kl.tolist() == found.adapted.greedy.tolist() == [0, 0, 0]
+    assert found.base.greedy.sum() > 0
 
 
 def test_all_ordinary_tokens_count_where_texts_have_no_responses(model):
@@ -119,9 +125,15 @@ def test_divergence_by_hand_and_far_below_rounding():
     assert small == pytest.approx(share * (1 - share) * 0.5e-8, rel=0.1)
 
 
+def test_greedy_choices_by_hand():
+    p = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3]])
+    q = torch.tensor([[0.4, 0.35, 0.25], [0.2, 0.3, 0.5]])
+    assert disagreement(p.log(), q.log()).tolist() == [False, True]
+
+
 def test_change_estimates_by_hand():
-    def outcome(loss, kl):
-        return Outcome(torch.tensor(loss).double(), torch.tensor(kl).double())
+    def outcome(*sums):
+        return Outcome(*(torch.tensor(each).double() for each in sums))
 
     found = Survey(
         "a",
@@ -129,13 +141,13 @@ def test_change_estimates_by_hand():
         [],
         True,
         torch.tensor([3.0, 1.0]).double(),
-        outcome([6.0, 4.0], [1.5, 0.5]),
-        outcome([3.0, 3.0], [0.0, 0.0]),
-        (0.001, 1e-6),
+        outcome([6.0, 4.0], [1.5, 0.5], [2.0, 1.0]),
+        outcome([3.0, 3.0], [0.0, 0.0], [0.0, 0.0]),
+        Floor(0.001, 1e-6, 0.01),
         {},
         {},
     )
-    loss, kl = change_estimates(found, Place("a", 4))
+    loss, kl, greedy = change_estimates(found, Place("a", 4))
     assert loss.value == pytest.approx((6 - 10) / 4)
     assert loss.interval == (-1.0, -1.0)
     assert (loss.chances[0].low, loss.chances[0].high) == (-0.001, 0.001)
@@ -143,7 +155,8 @@ def test_change_estimates_by_hand():
     assert kl.value == pytest.approx(0.5)
     assert kl.chance == 1e-6
     assert (kl.n, kl.place.adapter) == (4, "a")
-    for estimate in (loss, kl):
+    assert (greedy.value, greedy.chance, greedy.verdict) == (0.75, 0.01, "above chance")
+    for estimate in (loss, kl, greedy):
         assert estimate.unit == DEFINITIONS[estimate.measure].unit
 
 
@@ -153,7 +166,7 @@ def test_an_adapter_that_changes_nothing_is_said_to(model):
     with pytest.raises(InputError, match='"faint": its outputs equal the base'):
         found.require_effect()
     live = survey(model, "a", WINDOWS, ["layers.1"])
-    assert 0 < live.floor[1] < 1e-9 < 1e-3 < change_estimates(live, Place())[1].value
+    assert 0 < live.floor.kl < 1e-9 < 1e-3 < change_estimates(live, Place())[1].value
     live.require_effect()
 
 

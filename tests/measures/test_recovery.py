@@ -11,7 +11,7 @@ from lorascope.errors import InputError
 from lorascope.estimates import Place
 from lorascope.geometry.chance import isotropic, random_rotation
 from lorascope.measures.definitions.causes import DEFINITIONS
-from lorascope.measures.outputs import Outcome, Survey, survey
+from lorascope.measures.outputs import Floor, Outcome, Survey, survey
 from lorascope.measures.recovery import (
     EXACT,
     RECONSTRUCTION,
@@ -103,12 +103,22 @@ def values(estimates, measure):
 
 
 def outcome(loss, kl):
-    return Outcome(torch.tensor(loss).double(), torch.tensor(kl).double())
+    none = torch.zeros(len(loss)).double()
+    return Outcome(torch.tensor(loss).double(), torch.tensor(kl).double(), none)
 
 
 def by_hand(base, adapted, exact, controls, reconstruction):
     found = Survey(
-        "a", Capture(), [], True, torch.tensor([4.0, 1.0]).double(), base, adapted, (0, 0), {}, {}
+        "a",
+        Capture(),
+        [],
+        True,
+        torch.tensor([4.0, 1.0]).double(),
+        base,
+        adapted,
+        Floor(0, 0, 0),
+        {},
+        {},
     )
     written = {place("layers.1"): {RECONSTRUCTION: [reconstruction], **controls}}
     return Spliced(found, {"layers.1": exact}, {"layers.1": {}}, written)

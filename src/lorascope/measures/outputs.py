@@ -1,4 +1,4 @@
-"""What an adapter does to the model's outputs: change of loss and KL, beside numeric noise.
+"""What an adapter does to the model's outputs: loss, KL and greedy choices, beside numeric noise.
 
 `survey` runs base and adapter over held-out windows; what is spliced into the base later is
 measured on the same windows in the same batches.
@@ -92,17 +92,31 @@ def divergence(
     return (log_p.exp() * (x.clamp(max=80.0).expm1() - x)).sum(-1)
 
 
+def disagreement(
+    log_p: Float[Tensor, "tokens vocab"], log_q: Float[Tensor, "tokens vocab"]
+) -> Bool[Tensor, " tokens"]:
+    """Where the most likely next tokens differ."""
+    return log_p.argmax(-1) != log_q.argmax(-1)
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One way of running the model, summed by document: −log p, and KL(adapted ‖ this), nats."""
+    """One way of running the model, summed by document, held against the adapted model.
+
+    Attributes:
+        loss: −log p of the tokens that came, nats.
+        kl: KL(adapted ‖ this), nats.
+        greedy: tokens at which the two choose different most likely next tokens.
+    """
 
     loss: Float[Tensor, " documents"]
     kl: Float[Tensor, " documents"]
+    greedy: Float[Tensor, " documents"]
 
     @classmethod
     def empty(cls, documents: int) -> Outcome:
         """Nothing summed yet."""
-        return cls(*torch.zeros(2, documents, dtype=torch.float64))
+        return cls(*torch.zeros(3, documents, dtype=torch.float64))
 
     def add(
         self, where: Scored, reference: Float[Tensor, "t v"], log_p: Float[Tensor, "t v"]
@@ -110,6 +124,22 @@ class Outcome:
         """Add a batch's tokens; `reference` is the adapted model's log p."""
         self.loss.index_add_(0, where.documents, where.losses(log_p).double().cpu())
         self.kl.index_add_(0, where.documents, divergence(reference, log_p).double().cpu())
+        self.greedy.index_add_(0, where.documents, disagreement(reference, log_p).double().cpu())
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What arithmetic alone changes between two runs of the base.
+
+    Attributes:
+        loss: |mean difference|, nats/token.
+        kl: mean KL, nats/token.
+        greedy: share of tokens whose most likely next token differs.
+    """
+
+    loss: float
+    kl: float
+    greedy: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +152,7 @@ class Survey:
         responses: response tokens are scored, all others not; False where texts have none.
         tokens: scored tokens of each document.
         base, adapted: outcomes of the two faces.
-        floor: what arithmetic alone changes: (|mean loss difference|, mean KL), nats/token.
+        floor: what arithmetic alone changes.
         limits: {site: base norm above which a token is an attention sink}.
         pool: {site: (deltas of kept tokens, their documents)}, documents in order.
     """
@@ -134,7 +164,7 @@ class Survey:
     tokens: Float[Tensor, " documents"]
     base: Outcome
     adapted: Outcome
-    floor: tuple[float, float]
+    floor: Floor
     limits: dict[Site, float]
     pool: dict[Site, tuple[Rows, Int[Tensor, " rows"]]]
 
@@ -145,10 +175,10 @@ class Survey:
             InputError: its outputs equal the base's within numeric noise.
         """
         apart = float(self.base.kl.sum() / self.tokens.sum())
-        if apart <= self.floor[1]:
+        if apart <= self.floor.kl:
             raise InputError(
                 f'adapter "{self.adapter}": its outputs equal the base\'s within numeric noise '
-                f"(KL {apart:.2g}, noise {self.floor[1]:.2g} nats/token) on "
+                f"(KL {apart:.2g}, noise {self.floor.kl:.2g} nats/token) on "
                 f"{int(self.tokens.sum())} tokens: there is no effect to recover; give texts it "
                 "acts on"
             )
@@ -223,19 +253,19 @@ def run(
 
 
 def change_estimates(found: Survey, place: Place, seed: int = 0) -> list[Estimate]:
-    """What the adapter changes: loss (adapted − base, negative where it helps) and KL.
+    """What the adapter changes: loss (adapted − base, negative where it helps), KL, greedy choices.
 
-    An adapter whose outputs equal the base's is at chance in both.
+    An adapter whose outputs equal the base's is at chance in all of them.
     """
-    loss_floor, kl_floor = found.floor
-    noise = "numeric noise floor"
+    floor, noise = found.floor, "numeric noise floor"
     each = (
         (
             "output_change.loss",
             found.adapted.loss - found.base.loss,
-            Chance(noise, 0.0, -loss_floor, loss_floor),
+            Chance(noise, 0.0, -floor.loss, floor.loss),
         ),
-        ("output_change.kl", found.base.kl, Chance.exact(noise, kl_floor)),
+        ("output_change.kl", found.base.kl, Chance.exact(noise, floor.kl)),
+        ("output_change.greedy", found.base.greedy, Chance.exact(noise, floor.greedy)),
     )
     total = found.tokens.sum()
     return [
@@ -244,7 +274,7 @@ def change_estimates(found: Survey, place: Place, seed: int = 0) -> list[Estimat
             float(sums.sum() / total),
             bootstrap_ratio(sums, found.tokens, generator(seed, measure, place)),
             int(total),
-            "nats/token",
+            "share" if measure == "output_change.greedy" else "nats/token",
             (chance,),
             place,
         )
@@ -286,8 +316,8 @@ def _streams(
 
 def _floor(
     model: AdaptedModel, found: Sequence[Window], responses: bool, settings: Capture
-) -> tuple[float, float]:
-    """(|mean loss difference|, mean KL) between runs of the base that differ in arithmetic only.
+) -> Floor:
+    """What changes between runs of the base that differ in arithmetic only.
 
     A few windows together against one by one, and against finer arithmetic where a copy of the
     model is small enough; the larger counts.
@@ -312,9 +342,10 @@ def _floor(
             exact = copy.deepcopy(module).to(finer)
             others.append(_log_p(model, exact, together, where))
     losses = where.losses(batched)
-    return (
+    return Floor(
         max(abs((where.losses(other) - losses).double().mean().item()) for other in others),
         max(divergence(batched, other).double().mean().item() for other in others),
+        max(disagreement(batched, other).double().mean().item() for other in others),
     )
 
 

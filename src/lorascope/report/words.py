@@ -272,6 +272,15 @@ def _pursuit(results: Results) -> list[str]:
     return sentences
 
 
+def _greedy(rows: Sequence[Estimate]) -> list[str]:
+    if not rows:
+        return []
+    same = [row.place.adapter for row in rows if not row.apart]
+    told = f"; {listing(same)} cannot be told from the base by it" if same else ""
+    shares = span(100 * row.value for row in rows)
+    return [f"Greedy decoding chooses another token at {shares} % of positions{told}."]
+
+
 def _effects(results: Results) -> list[str]:
     sentences = []
     change = measured(results, "output_change.kl")
@@ -284,6 +293,7 @@ def _effects(results: Results) -> list[str]:
             "The adapters move the next token's distribution by "
             f"{span(row.value for row in change)} nats/token of KL."
         )
+    sentences += _greedy(measured(results, "output_change.greedy"))
     for measure, what in (("recovery.loss", "change of loss"), ("recovery.kl", "KL")):
         delta = measured(results, measure, "delta")
         if delta:

@@ -56,6 +56,18 @@ DEFINITIONS: dict[str, Definition] = {
         "",
         "above",
     ),
+    "output_change.greedy": Definition(
+        "Changed greedy choices",
+        "share",
+        "share of tokens at which the most likely next token of the adapted model is not the "
+        f"base's, {_WINDOWS}",
+        "numeric noise floor: the same share between two runs of the base, batched differently or "
+        "in finer arithmetic; at 0 greedy decoding cannot tell the adapter from the base",
+        _DOCUMENTS,
+        "measures/outputs.py",
+        "",
+        "above",
+    ),
     "recovery.loss": Definition(
         "Functional recovery of loss",
         "share",
