@@ -14,9 +14,7 @@ from lorascope.training.architectures import (
     Matryoshka,
     ReLU,
     TopK,
-    batch_topk,
     objective,
-    topk,
 )
 from lorascope.training.architectures.codes import DenseCodes, SparseCodes
 from lorascope.training.architectures.objective import Start
@@ -55,8 +53,10 @@ def batch(seed=2):
 @pytest.fixture(params=["dense", "sparse"])
 def layout(request, monkeypatch):
     """Every batch in one layout, whatever its L0."""
-    for module in (objective, topk, batch_topk):
-        monkeypatch.setattr(module, "SPARSE_BELOW", 0.0 if request.param == "dense" else 2.0)
+    monkeypatch.setattr(objective, "SPARSE_BELOW", 0.0 if request.param == "dense" else 2.0)
+    # More than one block of rows.
+    monkeypatch.setattr(objective, "_BLOCK", 20 * N)
+    monkeypatch.setattr(objective, "_LEAST_ROWS", 1)
     return DenseCodes if request.param == "dense" else SparseCodes
 
 
@@ -86,9 +86,9 @@ def compare(fresh, x, tolerance):
 def test_explicit_gradients_are_autograds(settings, layout):
     fresh, x = made(settings), batch()
     with torch.no_grad():
-        maps = fresh.maps()
-        pre = fresh.pre_activations(x - fresh.decoder_bias, maps)
-        assert isinstance(fresh.select(pre, maps), layout)
+        fresh.prepare()
+        codes, _ = fresh.encode(x - fresh.decoder_bias, fresh.gain())
+        assert isinstance(codes, layout)
     scalars = compare(fresh, x, 1e-5)
     assert 0.1 < scalars["l0"] / 5 < 10
 

@@ -5,9 +5,14 @@ import torch
 
 from lorascope.randomness import generator
 from lorascope.training.architectures.codes import DenseCodes, SparseCodes, Workspace
-from lorascope.training.architectures.selection import fixed, largest, largest_of_all, nonzero
+from lorascope.training.architectures.selection import above, fixed, joined, largest, largest_of_all
 
 ROWS, N, D = 20, 64, 7
+
+
+def nonzero(z):
+    none = torch.zeros(z.shape[1], dtype=z.dtype)
+    return above(z, none, none, Workspace())
 
 
 def mostly_zero(share=0.1, rows=ROWS, dtype=torch.float32):
@@ -30,6 +35,19 @@ def test_nonzero_entries_are_found_where_they_are(dtype, rows):
     assert torch.equal(dense, z.float())
     assert len(codes.values) == int((z > 0).sum())
     assert codes.values.dtype == torch.float32
+
+
+def test_what_lies_above_its_columns_floor():
+    u = torch.randn(ROWS, N, generator=generator(5))
+    floor = torch.randn(N, generator=generator(6))
+    bias = torch.randn(N, generator=generator(7))
+    expected = torch.where(u > floor, u + bias, torch.zeros(()))
+    assert 0.2 < (u > floor).float().mean() < 0.8
+    codes = above(u, floor, bias, Workspace())
+    torch.testing.assert_close(codes.decode(torch.eye(N)), expected)
+    parts = [above(part, floor, bias, Workspace()) for part in u.split(7)]
+    for name in ("offsets", "columns", "values"):
+        assert torch.equal(getattr(joined(parts), name), getattr(codes, name)), name
 
 
 def test_nonzero_entries_of_an_odd_shape():

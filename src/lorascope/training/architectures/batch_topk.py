@@ -17,9 +17,9 @@ from torch import Tensor
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
-from lorascope.training.architectures.objective import SPARSE_BELOW, Maps, Start
+from lorascope.training.architectures.objective import Start
 from lorascope.training.architectures.revival import RevivedObjective, RevivedSettings
-from lorascope.training.architectures.selection import largest_of_all, nonzero
+from lorascope.training.architectures.selection import above, largest_of_all
 
 # Candidates lie above this share of the last batch's smallest kept activation.
 _MARGIN = 0.7
@@ -52,27 +52,33 @@ class BatchTopKObjective(RevivedObjective):
         kept = z.flatten().topk(self.k * len(z)).indices
         return torch.zeros_like(z).flatten().scatter(0, kept, z.flatten()[kept]).view_as(z)
 
-    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
-        count = self.k * len(pre)
-        if pre.is_cuda or self.k > SPARSE_BELOW * self.n_latents:
-            z = pre.relu_()
-            floor = z.flatten().topk(count).values[-1]
-            self.smallest.copy_(floor)
-            return DenseCodes(z.mul_(z >= floor), self.workspace)
-        codes = largest_of_all(self._candidates(pre, count), count)
-        if len(codes.values):
-            self.smallest.copy_(codes.values.min())
-        return codes
+    def encode(
+        self, centred: Float[Tensor, "rows d"], gain: Float[Tensor, " n"]
+    ) -> tuple[Codes, Float[Tensor, "rows m"] | None]:
+        """As every architecture; a second time where the guess of a floor left out too many."""
+        self._floor = _MARGIN * self.smallest.clone()
+        self._count = self.k * len(centred)
+        codes, aside = super().encode(centred, gain)
+        if isinstance(codes, SparseCodes) and len(codes.values) < self._count:
+            self._floor.zero_()
+            codes, aside = super().encode(centred, gain)
+        return codes, aside
 
-    def _candidates(self, pre: Float[Tensor, "rows n"], count: int) -> SparseCodes:
-        """At least `count` entries with the largest among them, if so many are above zero."""
-        guess = _MARGIN * self.smallest.item()
-        if guess > 0:
-            room = self.workspace.room("above", tuple(pre.shape), pre, pre.dtype)
-            above = nonzero(torch.threshold(pre, guess, 0.0, out=room))
-            if len(above.values) >= count:
-                return above
-        return nonzero(pre.relu_())
+    def gather(self, u: Tensor, bias: Tensor, gain: Tensor) -> SparseCodes:
+        return above(u, self._floor.to(u.dtype) - bias, bias, self.workspace)
+
+    def mask(self, u: Tensor, bias: Tensor, gain: Tensor) -> DenseCodes:
+        z = u.add_(bias).relu_()
+        floor = z.flatten().topk(self._count).values[-1]
+        self.smallest.copy_(floor)
+        return DenseCodes(z.mul_(z >= floor), self.workspace)
+
+    def settle(self, codes: Codes, gain: Float[Tensor, " n"]) -> Codes:
+        if isinstance(codes, SparseCodes):
+            codes = largest_of_all(codes, self._count)
+            if len(codes.values):
+                self.smallest.copy_(codes.values.min())
+        return super().settle(codes, gain)
 
     def finish(self, x: Float[Tensor, "rows d"]) -> None:
         """The threshold at which rows like these have k active latents on average."""

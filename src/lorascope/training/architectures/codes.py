@@ -52,6 +52,8 @@ class Codes(Protocol):
     @property
     def active(self) -> Tensor: ...
 
+    def typed(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]: ...
+
     def decode(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "rows d"]: ...
 
     def products(self, g: Float[Tensor, "rows d"], directions: Float[Tensor, "n d"]) -> Tensor: ...
@@ -78,6 +80,10 @@ class DenseCodes:
     def active(self) -> Float[Tensor, "rows n"]:
         """1 where a latent is active, 0 elsewhere."""
         return torch.sign(self.values, out=self._room("active"))
+
+    def typed(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Directions in the type of the products."""
+        return directions.to(self.values.dtype)
 
     def decode(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "rows d"]:
         """Σ_j z_bj D_j, without a bias; float32."""
@@ -141,6 +147,10 @@ class SparseCodes:
     def rows(self) -> int:
         """Rows of the batch."""
         return len(self.offsets) - 1
+
+    def typed(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Directions in the type of the products."""
+        return directions
 
     def decode(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "rows d"]:
         """Σ_j z_bj D_j, without a bias."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.gated import GatedDictionary
 from lorascope.training.architectures.codes import Codes
-from lorascope.training.architectures.objective import Maps, Start
+from lorascope.training.architectures.objective import Start
 from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
 
 
@@ -62,37 +62,42 @@ class GatedObjective(PenalisedObjective):
         terms = error.square().sum(1) + self.weight * opened.sum(1) + by_gates.square().sum(1)
         return terms.mean()
 
-    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
-        """Latents with an open gate, by magnitude."""
-        gates = self.positive(pre)
-        self._gates = gates
-        read = gates.values - gates.at_latents(maps.bias)
-        scaled = read * gates.at_latents(self.log_scale.exp())
-        magnitudes = torch.relu(scaled + gates.at_latents(self.magnitude_bias))
+    def settle(self, codes: Codes, gain: Float[Tensor, " n"]) -> Codes:
+        """Latents with an open gate, by magnitude; codes hold max(0, π)/g."""
+        self._gates = codes
+        read = codes.values - codes.at_latents(self.encoder_bias)
+        scaled = read * codes.at_latents(self.log_scale.exp())
+        magnitudes = torch.relu(scaled + codes.at_latents(self.magnitude_bias / gain))
         # Where the gate is shut a dense layout still holds a number.
-        return gates.with_values(magnitudes * (gates.values > 0))
+        return codes.with_values(magnitudes * (codes.values > 0))
 
     def reconstruction(
-        self, codes: Codes, centred: Float[Tensor, "rows d"], maps: Maps
+        self, codes: Codes, centred: Float[Tensor, "rows d"], gain: Float[Tensor, " n"]
     ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
-        gates = self._gates
+        gates, decoder = self._gates, codes.typed(self.decoder)
         scale = 2 / len(centred)
-        error = codes.decode(maps.directions) - centred
-        by_gates = gates.decode(maps.directions) - centred
+        penalty = self.weight / len(centred)
+        error = codes.decode(decoder) - centred
+        by_gates = gates.decode(decoder) - centred
         stretch = codes.at_latents(self.log_scale.exp())
         # `products` may write over what it returned before: each is used up at once.
-        g_magnitude = codes.products(error * scale, maps.directions) * (codes.values > 0)
-        g_gate = codes.products(by_gates * scale, maps.directions) + self.weight / len(centred)
-        g_gate = g_gate * (gates.values > 0)
-        read = gates.values - gates.at_latents(maps.bias)
-        g_read = g_magnitude * stretch + g_gate
+        through_a = codes.products(error * scale, decoder) * (codes.values > 0)
+        through_gate = codes.products(by_gates * scale, decoder)
+        g_gate = (through_gate + codes.at_latents(gain * penalty)) * (gates.values > 0)
+        # The gates' reconstruction holds directions fixed, not the gains in its gates.
+        g_gain = codes.by_latent(g_gate * gates.values) / gain
+        g_bias = codes.by_latent(through_a)
+        g_gain -= g_bias * self.magnitude_bias / gain.square()
+        read = gates.values - gates.at_latents(self.encoder_bias)
+        g_read = through_a * stretch + g_gate
+        g_decoder = codes.outer(codes.values, error * scale)
         return error, {
-            "decoder": codes.outer(codes.values, error * scale),
+            "decoder": g_decoder.addcmul_(self.decoder, (g_gain / gain)[:, None]),
             "encoder": codes.outer(g_read, centred),
             "encoder_bias": codes.by_latent(g_gate),
-            "log_scale": codes.by_latent(g_magnitude * stretch * read),
-            "magnitude_bias": codes.by_latent(g_magnitude),
-            "decoder_bias": error.sum(0) * scale - codes.by_latent(g_read) @ maps.encoder,
+            "log_scale": codes.by_latent(through_a * stretch * read),
+            "magnitude_bias": g_bias / gain,
+            "decoder_bias": error.sum(0) * scale - codes.by_latent(g_read) @ self.encoder,
         }
 
     def restart(self, latents: Tensor, aims: Tensor, strength: Tensor) -> None:

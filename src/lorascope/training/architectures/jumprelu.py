@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
-from lorascope.training.architectures.codes import Codes, DenseCodes
-from lorascope.training.architectures.objective import Maps, Start
+from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
+from lorascope.training.architectures.objective import Start
 from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
-from lorascope.training.architectures.selection import nonzero
+from lorascope.training.architectures.selection import above
 
 # Thresholds start where this many times the target are active: they rise more readily than fall.
 _FIRST_L0 = 1.0
@@ -70,33 +70,44 @@ class JumpReluObjective(PenalisedObjective):
         l0 = _Step.apply(pre, threshold, self.bandwidth).sum(1)
         return (error.square().sum(1) + self.weight * l0).mean()
 
-    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
+    def _lowest(self, gain: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The u from which on a latent is active or near enough to move its threshold."""
+        return (self.log_threshold.exp() - self.bandwidth / 2).clamp(min=0) / gain
+
+    def gather(self, u: Tensor, bias: Tensor, gain: Tensor) -> SparseCodes:
+        return above(u, self._lowest(gain).to(u.dtype) - bias, bias, self.workspace)
+
+    def mask(self, u: Tensor, bias: Tensor, gain: Tensor) -> DenseCodes:
+        u.add_(bias)
+        room = self.workspace.room("above", tuple(u.shape), u, torch.bool)
+        wanted = torch.gt(u, self._lowest(gain).to(u.dtype), out=room)
+        return DenseCodes(u.mul_(wanted), self.workspace)
+
+    def settle(self, codes: Codes, gain: Float[Tensor, " n"]) -> Codes:
         """Active latents, and with zeros those just below their threshold, which move it."""
-        threshold = self.log_threshold.exp().to(pre.dtype)
-        low = (threshold - self.bandwidth / 2).clamp(min=0)
-        room = self.workspace.room("above", tuple(pre.shape), pre, torch.bool)
-        above = pre.mul_(torch.gt(pre, low, out=room))
-        codes: Codes = nonzero(above) if self.sparse else DenseCodes(above, self.workspace)
-        distance = codes.values - codes.at_latents(threshold)
+        distance = codes.values * codes.at_latents(gain)
+        distance -= codes.at_latents(self.log_threshold.exp())
         self._near = (distance.abs() < self.bandwidth / 2) & (codes.values > 0)
-        return codes.with_values(codes.values * (distance > 0))
+        return codes.with_values(codes.values * ((distance > 0) & (codes.values > 0)))
 
     def reconstruction(
-        self, codes: Codes, centred: Float[Tensor, "rows d"], maps: Maps
+        self, codes: Codes, centred: Float[Tensor, "rows d"], gain: Float[Tensor, " n"]
     ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
         """As for every architecture, with the thresholds' gradients."""
-        error, gradients = super().reconstruction(codes, centred, maps)
+        error, gradients = super().reconstruction(codes, centred, gain)
         gradients["log_threshold"] = self._threshold_gradient
         return error, gradients
 
-    def pre_gradient(self, codes: Codes, through_z: Tensor, rows: int) -> Tensor:
+    def u_gradient(
+        self, codes: Codes, through_a: Tensor, gain: Float[Tensor, " n"], rows: int
+    ) -> Tensor:
         threshold = self.log_threshold.exp()
-        near = self._near.to(through_z.dtype) / self.bandwidth
+        near = self._near.to(through_a.dtype) / self.bandwidth
         through_step = codes.by_latent(near) * (self.weight / rows)
-        through_jump = codes.by_latent(near.mul_(through_z)) * threshold
+        through_jump = codes.by_latent(near.mul_(through_a)) * threshold / gain
         # d/d log θ = θ d/dθ
         self._threshold_gradient = -threshold * (through_jump + through_step)
-        return through_z.mul_(codes.active)
+        return through_a.mul_(codes.active)
 
     def restart(self, latents: Tensor, aims: Tensor, strength: Tensor) -> None:
         super().restart(latents, aims, strength)

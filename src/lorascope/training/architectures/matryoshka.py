@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lorascope.training.architectures.batch_topk import BatchTopK, BatchTopKObjective
 from lorascope.training.architectures.codes import Codes
-from lorascope.training.architectures.objective import Maps, Start
+from lorascope.training.architectures.objective import Start
 
 
 class Matryoshka(BatchTopK):
@@ -67,29 +67,30 @@ class MatryoshkaObjective(BatchTopKObjective):
         return torch.stack(losses).mean()
 
     def reconstruction(
-        self, codes: Codes, centred: Float[Tensor, "rows d"], maps: Maps
+        self, codes: Codes, centred: Float[Tensor, "rows d"], gain: Float[Tensor, " n"]
     ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
         """As for one dictionary; a latent's gradients come from every prefix that holds it."""
         bounds = list(zip((0, *self.ends[:-1]), self.ends, strict=True))
         blocks = [codes.block(*bound) for bound in bounds]
+        weights = codes.typed(self.decoder)
         error = -centred
         errors = []
         for (block, _), (first, end) in zip(blocks, bounds, strict=True):
-            error = error + block.decode(maps.directions[first:end])
+            error = error + block.decode(weights[first:end])
             errors.append(error)
         g = torch.zeros_like(centred)
-        decoder = torch.empty_like(maps.directions)
-        through_z = torch.empty_like(codes.values)
+        decoder = torch.empty_like(self.decoder)
+        through_a = torch.empty_like(codes.values)
         for i in reversed(range(len(blocks))):
             (block, where), (first, end) = blocks[i], bounds[i]
             g += errors[i] * (2 / (len(centred) * len(errors)))
             decoder[first:end] = block.outer(block.values, g)
-            through_z[where] = block.products(g, maps.directions[first:end])
-        g_pre = self.pre_gradient(codes, through_z, len(centred))
-        g_bias = codes.by_latent(g_pre)
+            through_a[where] = block.products(g, weights[first:end])
+        g_u = self.u_gradient(codes, through_a, gain, len(centred))
+        g_bias = codes.by_latent(g_u)
         return errors[-1], {
             "decoder": decoder,
-            "encoder": codes.outer(g_pre, centred),
+            "encoder": codes.outer(g_u, centred),
             "encoder_bias": g_bias,
-            "decoder_bias": g.sum(0) - g_bias @ maps.encoder,
+            "decoder_bias": g.sum(0) - g_bias @ self.encoder,
         }

@@ -6,8 +6,11 @@ On inputs scaled to mean norm 1, with v_j the decoder's rows and g_j = ‖v_j‖
     loss = mean over rows of ‖x − x̂‖² + the architecture's own terms
 
 Directions v_j/g_j have unit norm whatever v_j is, and its length is a latent's gain: a change of
-all its coordinates at once, which lets a latent grow or shrink at full speed. No autograd graph is
-kept over [rows, n_latents].
+all its coordinates at once, which lets a latent grow or shrink at full speed.
+
+A step works with u_j = pre_j/g_j and a_j = z_j/g_j, since x̂ = Σ_j a_j v_j: gains then enter
+through penalties and thresholds alone, and no normalised copy of a weight is made. No autograd
+graph is kept over [rows, n_latents].
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ from torch import Tensor, nn
 from lorascope.config import Settings
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.training.architectures.codes import Codes, DenseCodes, Workspace
-from lorascope.training.architectures.selection import nonzero
+from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes, Workspace
+from lorascope.training.architectures.selection import joined
 
 # Above this share of active latents matrix products are faster than sparse ones on a CPU.
 SPARSE_BELOW = 1 / 12
+# Entries of a block of pre-activations: what is written is read again before it leaves the cache.
+_BLOCK = 2**20
+_LEAST_ROWS = 64
 
 
 class ArchitectureSettings(Settings, ABC):
@@ -65,9 +71,8 @@ class Start:
 
 @dataclass(frozen=True)
 class Maps:
-    """The maps a step works with: unit directions, and encoder and bias with the gain in them."""
+    """The dictionary's maps: unit directions, and encoder and bias with the gain in them."""
 
-    gain: Float[Tensor, "n 1"]
     directions: Float[Tensor, "n d"]
     encoder: Float[Tensor, "n d"]
     bias: Float[Tensor, " n"]
@@ -116,24 +121,49 @@ class Objective(nn.Module, ABC):
         """The loss as autograd sees it: the definition the written-out gradients are tested on."""
 
     @abstractmethod
-    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
-        """The latents this batch's step works with, their activations among them.
+    def gather(
+        self, u: Float[Tensor, "some n"], bias: Float[Tensor, " n"], gain: Float[Tensor, " n"]
+    ) -> SparseCodes:
+        """The few latents that a block of rows may need, given the encoder's product `u`.
 
-        `pre` may be overwritten.
+        `bias` is not in `u` yet, which may be overwritten.
         """
+
+    @abstractmethod
+    def mask(
+        self, u: Float[Tensor, "rows n"], bias: Float[Tensor, " n"], gain: Float[Tensor, " n"]
+    ) -> DenseCodes:
+        """As `gather`, in the dense layout and for the whole batch."""
+
+    def settle(self, codes: Codes, gain: Float[Tensor, " n"]) -> Codes:
+        """Activations a of the whole batch from what was gathered."""
+        del gain
+        return codes
 
     @abstractmethod
     def dictionary(self, scale: float, card: Card) -> Dictionary:
         """The trained dictionary on raw activations, the scale folded into it."""
 
-    def pre_gradient(self, codes: Codes, through_z: Tensor, rows: int) -> Tensor:
-        """∂loss/∂pre on the selected latents, given the reconstruction term's ∂/∂z."""
-        del rows
-        return through_z.mul_(codes.active)
+    def u_gradient(
+        self, codes: Codes, through_a: Tensor, gain: Float[Tensor, " n"], rows: int
+    ) -> Tensor:
+        """∂loss/∂u on the latents kept, given the reconstruction term's ∂/∂a."""
+        del gain, rows
+        return through_a.mul_(codes.active)
 
-    def set_aside(self, pre: Float[Tensor, "rows n"]) -> Tensor | None:
-        """What a further term needs of the pre-activations, before they are written over."""
-        del pre
+    def gain_gradient(self, codes: Codes, rows: int) -> Float[Tensor, " n"] | None:
+        """∂loss/∂g with a and v held fixed, where a term of the loss depends on the gains."""
+        del codes, rows
+        return None
+
+    def prepare(self) -> None:
+        """What is to be done once before a batch's pre-activations are taken."""
+
+    def set_aside(
+        self, u: Float[Tensor, "some n"], bias: Float[Tensor, " n"]
+    ) -> Float[Tensor, "some m"] | None:
+        """What a further term needs of a block's pre-activations, before they are overwritten."""
+        del u, bias
         return None
 
     def add_term(
@@ -141,7 +171,7 @@ class Objective(nn.Module, ABC):
         aside: Tensor,
         error: Float[Tensor, "rows d"],
         centred: Float[Tensor, "rows d"],
-        maps: Maps,
+        gain: Float[Tensor, " n"],
         gradients: dict[str, Tensor],
     ) -> None:
         """Add the gradients of a further term, where something was set aside for one."""
@@ -156,35 +186,61 @@ class Objective(nn.Module, ABC):
 
         Returns the batch's mean ‖x − x̂‖² as "error", its "l0", and `scalars`.
         """
-        maps = self.maps()
+        gain = self.gain()
         centred = x - self.decoder_bias
-        pre = self.pre_activations(centred, maps)
-        aside = self.set_aside(pre)
-        codes = self.select(pre, maps)
-        error, gradients = self.reconstruction(codes, centred, maps)
+        self.prepare()
+        codes, aside = self.encode(centred, gain)
+        error, gradients = self.reconstruction(codes, centred, gain)
         if aside is not None:
-            self.add_term(aside, error, centred, maps, gradients)
-        self._leave(gradients, maps)
+            self.add_term(aside, error, centred, gain, gradients)
+        for name, gradient in gradients.items():
+            self.get_parameter(name).grad = gradient
         self.count(codes, len(x))
         return {"error": error.square().sum(1).mean(), "l0": self.l0.clone(), **self.scalars()}
 
-    def reconstruction(
-        self, codes: Codes, centred: Float[Tensor, "rows d"], maps: Maps
-    ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
-        """The error x̂ − x, and the gradients of every term but the further one.
+    def encode(
+        self, centred: Float[Tensor, "rows d"], gain: Float[Tensor, " n"]
+    ) -> tuple[Codes, Float[Tensor, "rows m"] | None]:
+        """The latents this batch's step works with, and what was set aside."""
+        encoder, bias = (weights.to(self.products) for weights in self.reading(gain))
+        centred = centred.to(self.products)
+        if not self.sparse:
+            u = self._product(centred, encoder, len(centred))
+            aside = self.set_aside(u, bias)
+            return self.settle(self.mask(u, bias, gain), gain), aside
+        size = max(_LEAST_ROWS, _BLOCK // self.n_latents)
+        parts, asides = [], []
+        for block in centred.split(size):
+            u = self._product(block, encoder, min(size, len(centred)))
+            asides.append(self.set_aside(u, bias))
+            parts.append(self.gather(u, bias, gain))
+        kept = [aside for aside in asides if aside is not None]
+        return self.settle(joined(parts), gain), torch.cat(kept) if kept else None
 
-        Those of "decoder", "encoder" and "encoder_bias" are taken with respect to `maps`.
-        """
-        error = codes.decode(maps.directions) - centred
-        g = error * (2 / len(centred))
-        g_pre = self.pre_gradient(codes, codes.products(g, maps.directions), len(centred))
-        g_bias = codes.by_latent(g_pre)
+    def reading(self, gain: Float[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+        """The encoder and the bias that latents are found with."""
+        del gain
+        return self.encoder, self.encoder_bias
+
+    def reconstruction(
+        self, codes: Codes, centred: Float[Tensor, "rows d"], gain: Float[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "rows d"], dict[str, Tensor]]:
+        """The error x̂ − x, and the gradients of every term but the further one."""
+        rows, decoder = len(centred), codes.typed(self.decoder)
+        error = codes.decode(decoder) - centred
+        g = error * (2 / rows)
+        g_u = self.u_gradient(codes, codes.products(g, decoder), gain, rows)
+        g_bias = codes.by_latent(g_u)
+        g_decoder = codes.outer(codes.values, g)
+        g_gain = self.gain_gradient(codes, rows)
+        if g_gain is not None:
+            g_decoder.addcmul_(self.decoder, (g_gain / gain)[:, None])
         return error, {
-            "decoder": codes.outer(codes.values, g),
-            "encoder": codes.outer(g_pre, centred),
+            "decoder": g_decoder,
+            "encoder": codes.outer(g_u, centred),
             "encoder_bias": g_bias,
             # b_dec is added to the output and taken off the input.
-            "decoder_bias": g.sum(0) - g_bias @ maps.encoder,
+            "decoder_bias": g.sum(0) - g_bias @ self.encoder,
         }
 
     @torch.no_grad()
@@ -221,19 +277,12 @@ class Objective(nn.Module, ABC):
     def finish(self, x: Float[Tensor, "rows d"]) -> None:
         """Set from a last look at the data what no gradient trains; most have nothing such."""
 
-    def pre_activations(
-        self, centred: Float[Tensor, "rows d"], maps: Maps
-    ) -> Float[Tensor, "rows n"]:
-        """Pre-activations in the products' type, in a place that the next call writes over."""
-        low = self.products
-        room = self.workspace.room("pre", (len(centred), self.n_latents), centred, low)
-        pre = torch.mm(centred.to(low), maps.encoder.to(low).T, out=room)
-        return pre.add_(maps.bias.to(low))
-
-    def positive(self, pre: Float[Tensor, "rows n"]) -> Codes:
-        """Codes of max(0, pre), in the layout that is faster at the last batch's L0."""
-        z = pre.relu_()
-        return nonzero(z) if self.sparse else DenseCodes(z, self.workspace)
+    def _product(
+        self, centred: Float[Tensor, "some d"], encoder: Float[Tensor, "n d"], most: int
+    ) -> Float[Tensor, "some n"]:
+        """The encoder's product, in a place for `most` rows that the next call writes over."""
+        room = self.workspace.room("u", (most, len(encoder)), centred, self.products)
+        return torch.mm(centred, encoder.T, out=room[: len(centred)])
 
     @property
     def sparse(self) -> bool:
@@ -248,25 +297,15 @@ class Objective(nn.Module, ABC):
         self.idle.masked_fill_(fired > 0, 0)
         self.l0.copy_(fired.sum() / rows)
 
+    def gain(self) -> Float[Tensor, " n"]:
+        """The lengths of the decoder's rows; autograd goes through."""
+        return self.decoder.norm(dim=1).clamp(min=1e-12)
+
     def maps(self) -> Maps:
         """Directions, encoder and bias as the latents see them; autograd goes through."""
-        gain = self.decoder.norm(dim=1, keepdim=True).clamp(min=1e-12)
-        directions, encoder = self.decoder / gain, self.encoder * gain
-        return Maps(gain, directions, encoder, self.encoder_bias * gain.squeeze(1))
-
-    def _leave(self, gradients: dict[str, Tensor], maps: Maps) -> None:
-        """Take the maps' gradients on to the parameters behind them."""
-        g_direction, g_encoder = gradients["decoder"], gradients["encoder"]
-        g_bias = gradients["encoder_bias"]
-        along = (g_direction * maps.directions).sum(1, keepdim=True)
-        g_gain = (g_encoder * self.encoder).sum(1, keepdim=True)
-        g_gain += (g_bias * self.encoder_bias)[:, None]
-        towards = g_gain - along / maps.gain
-        gradients["decoder"] = g_direction.div_(maps.gain).addcmul_(towards, maps.directions)
-        gradients["encoder"] = g_encoder.mul_(maps.gain)
-        gradients["encoder_bias"] = g_bias * maps.gain.squeeze(1)
-        for name, gradient in gradients.items():
-            self.get_parameter(name).grad = gradient
+        gain = self.gain()
+        column = gain[:, None]
+        return Maps(self.decoder / column, self.encoder * column, self.encoder_bias * gain)
 
     def plain_pre(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "rows n"]:
         """Pre-activations as autograd sees them."""

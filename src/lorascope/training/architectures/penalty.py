@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Self
 
 import torch
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from lorascope.training.architectures.codes import Codes
+from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
 from lorascope.training.architectures.objective import ArchitectureSettings, Objective, Start
+from lorascope.training.architectures.selection import above
 
 
 class PenalisedSettings(ArchitectureSettings):
@@ -47,6 +49,18 @@ class PenalisedObjective(Objective):
         super().__init__(start, products)
         self.target_l0 = settings.target_l0
         self.register_buffer("weight", torch.tensor(weight, device=start.bias.device))
+
+    def gather(
+        self, u: Float[Tensor, "some n"], bias: Float[Tensor, " n"], gain: Float[Tensor, " n"]
+    ) -> SparseCodes:
+        """Latents above zero."""
+        return above(u, -bias, bias, self.workspace)
+
+    def mask(
+        self, u: Float[Tensor, "rows n"], bias: Float[Tensor, " n"], gain: Float[Tensor, " n"]
+    ) -> DenseCodes:
+        """Latents above zero."""
+        return DenseCodes(u.add_(bias).relu_(), self.workspace)
 
     def scalars(self) -> dict[str, Tensor]:
         return {"l1": self.weight.clone()}

@@ -15,7 +15,7 @@ from torch import Tensor
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.training.architectures.codes import Codes
-from lorascope.training.architectures.objective import Maps, Start
+from lorascope.training.architectures.objective import Start
 from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
 
 
@@ -41,11 +41,15 @@ class ReluObjective(PenalisedObjective):
         error = self.plain_error(x, z)
         return (error.square().sum(1) + self.weight * z.sum(1)).mean()
 
-    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
-        return self.positive(pre)
+    def u_gradient(
+        self, codes: Codes, through_a: Tensor, gain: Float[Tensor, " n"], rows: int
+    ) -> Tensor:
+        # The penalty is λ‖z‖₁ = λ Σ g_j a_j.
+        penalty = codes.at_latents(gain * (self.weight / rows))
+        return through_a.add_(penalty).mul_(codes.active)
 
-    def pre_gradient(self, codes: Codes, through_z: Tensor, rows: int) -> Tensor:
-        return through_z.add_(self.weight / rows).mul_(codes.active)
+    def gain_gradient(self, codes: Codes, rows: int) -> Float[Tensor, " n"]:
+        return codes.by_latent(codes.values) * (self.weight / rows)
 
     def dictionary(self, scale: float, card: Card) -> ReluDictionary:
         return ReluDictionary(**self.folded(scale), card=card)

@@ -16,7 +16,9 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from lorascope.training.architectures.objective import ArchitectureSettings, Maps, Objective, Start
+from lorascope.training.architectures import objective
+from lorascope.training.architectures.codes import Codes
+from lorascope.training.architectures.objective import ArchitectureSettings, Objective, Start
 
 # Dead latents are looked up once in so many steps: on a GPU each look waits for the device.
 LOOK_EVERY = 16
@@ -90,24 +92,41 @@ class RevivedObjective(Objective):
     def _share(self, dead: int) -> float:
         return self.aux * min(1.0, dead / self.k_aux)
 
-    def set_aside(self, pre: Float[Tensor, "rows n"]) -> Float[Tensor, "rows m"] | None:
-        """The dead latents' pre-activations, if there are dead latents as of the last look."""
-        if self.aux == 0:
-            return None
+    @property
+    def sparse(self) -> bool:
+        return not self.decoder.is_cuda and self.k <= objective.SPARSE_BELOW * self.n_latents
+
+    def reading(self, gain: Float[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+        """With the gains: the largest are chosen among pre-activations."""
+        return self.encoder * gain[:, None], self.encoder_bias * gain
+
+    def settle(self, codes: Codes, gain: Float[Tensor, " n"]) -> Codes:
+        return codes.with_values(codes.values / codes.at_latents(gain))
+
+    def prepare(self) -> None:
+        """Look for dead latents every few steps."""
         if self.steps % LOOK_EVERY == 0:
             self.dead.copy_(self.idle >= self.dead_after)
             self._index = None
         self.steps += 1
         if self._index is None:
             self._index = self.dead.nonzero().squeeze(1)
-        return pre[:, self._index] if len(self._index) else None
+
+    def set_aside(
+        self, u: Float[Tensor, "some n"], bias: Float[Tensor, " n"]
+    ) -> Float[Tensor, "some m"] | None:
+        """The dead latents' pre-activations, if there are dead latents as of the last look."""
+        index = self._index
+        if self.aux == 0 or index is None or not len(index):
+            return None
+        return u.index_select(1, index) + bias.index_select(0, index)
 
     def add_term(
         self,
         aside: Float[Tensor, "rows m"],
         error: Float[Tensor, "rows d"],
         centred: Float[Tensor, "rows d"],
-        maps: Maps,
+        gain: Float[Tensor, " n"],
         gradients: dict[str, Tensor],
     ) -> None:
         """AuxK's gradients, on the dead latents' rows and b_dec."""
@@ -117,15 +136,15 @@ class RevivedObjective(Objective):
         if len(index) > self.k_aux:
             columns = z.topk(self.k_aux, dim=1, sorted=False)
             z = torch.zeros_like(z).scatter_(1, columns.indices, columns.values)
-        directions = maps.directions[index].to(low)
+        a, decoder = z / gain[index].to(low), self.decoder[index].to(low)
         # The residual is −error.
-        g = ((z @ directions).float() + error) * (2 * self._share(len(index)) / len(z))
-        g_pre = (g.to(low) @ directions.T) * (z > 0)
-        g_bias = g_pre.sum(0, dtype=torch.float32)
-        gradients["decoder"].index_add_(0, index, (z.T @ g.to(low)).float())
-        gradients["encoder"].index_add_(0, index, (g_pre.T @ centred.to(low)).float())
+        g = ((a @ decoder).float() + error) * (2 * self._share(len(index)) / len(a))
+        g_u = (g.to(low) @ decoder.T) * (a > 0)
+        g_bias = g_u.sum(0, dtype=torch.float32)
+        gradients["decoder"].index_add_(0, index, (a.T @ g.to(low)).float())
+        gradients["encoder"].index_add_(0, index, (g_u.T @ centred.to(low)).float())
         gradients["encoder_bias"].index_add_(0, index, g_bias)
-        gradients["decoder_bias"] -= g_bias @ maps.encoder[index]
+        gradients["decoder_bias"] -= g_bias @ self.encoder[index]
 
     def scalars(self) -> dict[str, Tensor]:
         return {"dead": (self.idle >= self.dead_after).float().mean()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lorascope.training.architectures.codes import SparseCodes
+from lorascope.training.architectures.codes import SparseCodes, Workspace
 
 _GROUP = 16
 
@@ -32,27 +32,44 @@ def largest(
     return values, candidates.gather(1, chosen)
 
 
-def nonzero(z: Float[Tensor, "rows n"]) -> SparseCodes:
-    """The entries of a mostly zero matrix.
-
-    Looks at words of 8 bytes first, which hold two or four entries and are mostly zero too.
-    """
-    rows, n = z.shape
-    pack = 8 // z.element_size()
-    if (rows * n) % pack:
-        flat = z.reshape(-1).nonzero().squeeze(1)
-        values = z.reshape(-1).index_select(0, flat)
-    else:
-        words = z.view(-1).view(torch.int64)
-        some = words.nonzero().squeeze(1)
-        entries = words.index_select(0, some).view(z.dtype)
-        inside = entries.nonzero().squeeze(1)
-        flat = some.index_select(0, inside // pack) * pack + inside % pack
-        values = entries.index_select(0, inside)
-    offsets = torch.zeros(rows + 1, dtype=torch.int32, device=z.device)
+def above(
+    u: Float[Tensor, "rows n"],
+    floor: Float[Tensor, " n"],
+    bias: Float[Tensor, " n"],
+    space: Workspace,
+) -> SparseCodes:
+    """The entries above a floor of their column, with its bias added; few of many."""
+    rows, n = u.shape
+    room = space.room("above", (rows, n), u, torch.bool)
+    flat = _true(torch.gt(u, floor, out=room).view(-1))
     row = flat // n
+    columns = (flat - row * n).int()
+    offsets = torch.zeros(rows + 1, dtype=torch.int32, device=u.device)
     offsets[1:] = torch.bincount(row, minlength=rows).cumsum(0)
-    return SparseCodes(offsets, (flat - row * n).int(), values.float(), n)
+    values = u.view(-1).index_select(0, flat).float()
+    return SparseCodes(offsets, columns, values.add_(bias.float().index_select(0, columns)), n)
+
+
+def _true(flags: Bool[Tensor, " m"]) -> Int[Tensor, " true"]:
+    """Where flags are set: words of eight are looked at first, most of which hold none."""
+    if len(flags) % 8:
+        return flags.nonzero().squeeze(1)
+    words = flags.view(torch.int64)
+    some = words.nonzero().squeeze(1)
+    inside = words.index_select(0, some).view(torch.bool).nonzero().squeeze(1)
+    return some.index_select(0, inside >> 3).mul_(8).add_(inside & 7)
+
+
+def joined(parts: list[SparseCodes]) -> SparseCodes:
+    """Codes of blocks of rows, one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = torch.cat([part.offsets.diff() for part in parts])
+    offsets = torch.zeros(len(counts) + 1, dtype=torch.int32, device=counts.device)
+    offsets[1:] = counts.cumsum(0)
+    columns = torch.cat([part.columns for part in parts])
+    values = torch.cat([part.values for part in parts])
+    return SparseCodes(offsets, columns, values, parts[0].n_latents)
 
 
 def fixed(values: Float[Tensor, "rows k"], columns: Int[Tensor, "rows k"], n: int) -> SparseCodes:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.topk import TopKDictionary
-from lorascope.training.architectures.codes import Codes, DenseCodes
-from lorascope.training.architectures.objective import SPARSE_BELOW, Maps, Start
+from lorascope.training.architectures.codes import DenseCodes, SparseCodes
+from lorascope.training.architectures.objective import Start
 from lorascope.training.architectures.revival import RevivedObjective, RevivedSettings
 from lorascope.training.architectures.selection import fixed, largest
 
@@ -37,13 +37,14 @@ class TopKObjective(RevivedObjective):
         values, columns = torch.relu(pre).topk(self.k, dim=1)
         return torch.zeros_like(pre).scatter(1, columns, values)
 
-    def select(self, pre: Float[Tensor, "rows n"], maps: Maps) -> Codes:
-        values, columns = largest(pre, self.k)
-        values = values.relu_()
-        if pre.is_cuda or self.k > SPARSE_BELOW * self.n_latents:
-            z = self.workspace.room("kept", tuple(pre.shape), pre, pre.dtype)
-            return DenseCodes(z.zero_().scatter_(1, columns, values), self.workspace)
-        return fixed(values, columns, self.n_latents)
+    def gather(self, u: Tensor, bias: Tensor, gain: Tensor) -> SparseCodes:
+        values, columns = largest(u.add_(bias), self.k)
+        return fixed(values.relu_(), columns, self.n_latents)
+
+    def mask(self, u: Tensor, bias: Tensor, gain: Tensor) -> DenseCodes:
+        values, columns = largest(u.add_(bias), self.k)
+        z = self.workspace.room("kept", tuple(u.shape), u, u.dtype)
+        return DenseCodes(z.zero_().scatter_(1, columns, values.relu_()), self.workspace)
 
     def dictionary(self, scale: float, card: Card) -> TopKDictionary:
         return TopKDictionary(**self.folded(scale), k=self.k, card=card)
