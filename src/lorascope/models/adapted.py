@@ -234,7 +234,7 @@ def load(
     """A model with adapters on it, each checked to be the one it should be.
 
     Args:
-        model: Hugging Face id, folder, or "embedded".
+        model: Hugging Face id, folder, "embedded" or "embedded-it".
         adapters: {name: folder, `org/repo` or `org/repo/subfolder`} of a PEFT LoRA adapter, or of a
             full fine-tune of the same base.
         revision, dtype, device, device_map: of the base model, see `load_base`.
@@ -269,8 +269,8 @@ def load(
 
 def _check_base_id(info: AdapterInfo, adapted: AdaptedModel, force: bool) -> None:
     candidates = [adapted.id, adapted.module.config.name_or_path or adapted.id]
-    if adapted.id == "embedded":
-        candidates.append(str(embedded.model_path()))
+    if embedded.is_embedded(adapted.id):
+        candidates.append(str(embedded.model_path(adapted.id)))
     if info.base is None or force or same_base(info.base, candidates):
         return
     raise InputError(

@@ -70,7 +70,8 @@ def base_of(study: AuditStudy, *, estimates: bool) -> Base:
     Raises:
         InputError: its configuration can neither be read nor, with `estimates`, looked up.
     """
-    source = str(embedded.model_path()) if study.model == "embedded" else study.model
+    ships = embedded.is_embedded(study.model)
+    source = str(embedded.model_path(study.model)) if ships else study.model
     try:
         config = AutoConfig.from_pretrained(source, revision=study.revision)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=study.revision)
