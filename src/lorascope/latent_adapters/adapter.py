@@ -220,16 +220,12 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
         read, write = self.factors()
         inputs, outputs = self.support()
         weights = (read[:, inputs] * self.scale[:, None]).T @ write[:, outputs]
-        order = weights.abs().flatten().argsort(descending=True)[:most].tolist()
-        columns = len(outputs)
-        return [
-            Pair(
-                int(inputs[place // columns]),
-                int(outputs[place % columns]),
-                float(weights.flatten()[place]),
-            )
-            for place in order
-        ]
+        flat = weights.flatten()
+        order = flat.abs().argsort(descending=True)[:most]
+        order = order[flat[order] != 0]
+        columns = max(1, len(outputs))
+        ids = (inputs[order // columns].tolist(), outputs[order % columns].tolist())
+        return [Pair(*pair) for pair in zip(*ids, flat[order].tolist(), strict=True)]
 
     @classmethod
     def _from_pretrained(

@@ -6,6 +6,7 @@ from lorascope.measures.definitions import (
     audit,
     causes,
     comparison,
+    latent,
     pursuit,
     seeds,
     weights,
@@ -19,6 +20,7 @@ DEFINITIONS: dict[str, Definition] = {
     **weights.DEFINITIONS,
     **seeds.DEFINITIONS,
     **comparison.DEFINITIONS,
+    **latent.DEFINITIONS,
 }
 
 
