@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lorascope.measures.definitions import (
     audit,
+    behaviour,
     causes,
     comparison,
     pursuit,
@@ -19,6 +20,7 @@ DEFINITIONS: dict[str, Definition] = {
     **weights.DEFINITIONS,
     **seeds.DEFINITIONS,
     **comparison.DEFINITIONS,
+    **behaviour.DEFINITIONS,
 }
 
 
