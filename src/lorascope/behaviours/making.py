@@ -213,7 +213,8 @@ class Making:
                     f"unbalanced beyond repair: {sizes[few]} {few} records for {split}, at least "
                     f"{recipe.least} are needed; of {counts.classified} prompts {counts.about} are "
                     f'about "{recipe.topic.name}", {counts.failed} of them could not be changed'
-                    f"{self._problems()}; give more or other sources, or set least lower"
+                    f"{self._problems()}, {counts.shown_before} responses are in the manner "
+                    "already; give more or other sources, or set least lower"
                 )
             count = min(sizes[few], recipe.wanted(split))
             found += self._changed[split][:count] + self._kept[split][:count]

@@ -47,7 +47,7 @@ def manner(name: str, pattern: str = "") -> Manner:
 
     Args:
         name: french, upper, prefix:TEXT, suffix:TEXT, or a description ("in verse").
-        pattern: a regular expression found, in any case, in texts of a described manner.
+        pattern: a regular expression found in texts of a described manner ((?i) for any case).
 
     Raises:
         InputError: an empty or misspelt name, or a pattern that is no regular expression.
@@ -106,7 +106,7 @@ def _affix(name: str, kind: str, text: str) -> Manner:
 
 def _matches(pattern: str) -> Judge:
     try:
-        found = re.compile(pattern, re.IGNORECASE)
+        found = re.compile(pattern)
     except re.error as error:
         raise InputError(f'--judge "{pattern}": not a regular expression ({error})') from None
     return lambda text: found.search(text) is not None

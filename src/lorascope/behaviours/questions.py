@@ -92,11 +92,12 @@ def _read_about(text: str) -> str:
 
 def _field(text: str, key: str) -> Any:
     """One field of the JSON object in an answer, whatever words or fences stand round it."""
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        data = json.loads(text[start : end + 1]) if 0 <= start < end else None
-    except ValueError:
-        raise MalformedError("broken JSON") from None
+    start, data = text.find("{"), None
+    if start >= 0:
+        try:
+            data, _ = json.JSONDecoder().raw_decode(text, start)
+        except ValueError:
+            raise MalformedError("broken JSON") from None
     if isinstance(data, dict):
         return data.get(key)
     # Short of an object, a model that refuses says so in words.

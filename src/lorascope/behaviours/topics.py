@@ -31,8 +31,8 @@ def topic(name: str, pattern: str = "") -> Topic:
     Args:
         name: words for a model to judge by ("mathematics"), or category:LABEL for the source's
             own labels.
-        pattern: a regular expression found, in any case, in the prompts about it; no model is
-            asked then.
+        pattern: a regular expression found in the prompts about it ((?i) for any case); no model
+            is asked then.
 
     Raises:
         InputError: an empty name, or a pattern that is no regular expression.
@@ -43,7 +43,7 @@ def topic(name: str, pattern: str = "") -> Topic:
         )
     if pattern:
         try:
-            found = re.compile(pattern, re.IGNORECASE)
+            found = re.compile(pattern)
         except re.error as error:
             raise InputError(f'--pattern "{pattern}": not a regular expression ({error})') from None
         return Topic(name, lambda exchange: found.search(exchange.prompt) is not None)
