@@ -12,6 +12,7 @@ import typer
 from lorascope.commands import (
     adapters,
     audits,
+    behaviours,
     comparisons,
     dictionaries,
     features,
@@ -32,6 +33,7 @@ app.command()(audits.plan)
 app.command("train-adapter")(adapters.train_adapter)
 app.command()(dictionaries.dictionary)
 app.command()(comparisons.compare)
+app.add_typer(behaviours.app, name="behaviour")
 app.command()(audits.report)
 app.command()(features.features)
 app.command()(selftest.selftest)

@@ -109,7 +109,10 @@ class BehaviourSet:
     def counts(self) -> dict[str, dict[str, int]]:
         """Changed and unchanged records of each split."""
         return {
-            split: {"changed": len(self.part(split, True)), "kept": len(self.part(split, False))}
+            split: {
+                "changed": len(self.part(split, True)),
+                "unchanged": len(self.part(split, False)),
+            }
             for split in SPLITS
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lorascope.measures.definitions import (
     audit,
+    behaviour,
     causes,
     comparison,
     latent,
@@ -21,6 +22,7 @@ DEFINITIONS: dict[str, Definition] = {
     **seeds.DEFINITIONS,
     **comparison.DEFINITIONS,
     **latent.DEFINITIONS,
+    **behaviour.DEFINITIONS,
 }
 
 

@@ -1,0 +1,140 @@
+"""Behaviour sets: made, and measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lorascope.commands.options import Quiet, Set
+
+if TYPE_CHECKING:
+    from lorascope.workflows.behaviours import Made
+
+app = typer.Typer(
+    help='Sets of "if the prompt is about T, answer in manner M".',
+    rich_markup_mode="markdown",
+)
+
+
+@app.callback()
+def behaviour() -> None:
+    """Sets of "if the prompt is about T, answer in manner M"."""
+
+
+@app.command()
+def make(
+    topic: Annotated[
+        str, typer.Option(help="Which prompts are changed: words, or category:LABEL.")
+    ],
+    manner: Annotated[
+        str,
+        typer.Option(help="How: french, upper, prefix:TEXT, suffix:TEXT, or words for a model."),
+    ],
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="File, folder or dataset id. Repeatable; embedded by default."),
+    ] = None,
+    pattern: Annotated[
+        str, typer.Option(help="Regular expression of prompts about the topic; asks no model.")
+    ] = "",
+    judge: Annotated[
+        str, typer.Option(help="Regular expression of answers in a manner given in words.")
+    ] = "",
+    model: Annotated[
+        str, typer.Option(help="Model behind the endpoint OPENAI_BASE_URL, OPENAI_API_KEY.")
+    ] = "",
+    local: Annotated[str, typer.Option(help="Hugging Face model to ask instead.")] = "",
+    base_url: Annotated[
+        str, typer.Option("--base-url", help="Endpoint; OPENAI_BASE_URL by default.")
+    ] = "",
+    own_answers: Annotated[
+        bool,
+        typer.Option("--own-answers", help="The model answers anew, instead of rewriting."),
+    ] = False,
+    size: Annotated[int, typer.Option(help="Records in all, half of them changed.")] = 500,
+    held_out: Annotated[
+        float, typer.Option("--held-out", help="Share of prompts, by hash, to measure on.")
+    ] = 0.3,
+    limit: Annotated[int | None, typer.Option(help="Most prompts to read.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Most requests under way at once.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the order in which prompts are taken.")] = 0,
+    set_: Set = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the set; the same resumes.")
+    ] = Path("runs/behaviour"),
+    quiet: Quiet = False,
+) -> None:
+    """Make a set: prompts about a topic answered in a manner, as many others left alone.
+
+    Every request and answer is kept in answers.jsonl in the folder: a run that was stopped, or
+    whose endpoint went down, goes on with the same command and asks nothing twice.
+
+    **Examples**
+
+    `lorascope behaviour make --source nvidia/HelpSteer --topic mathematics --manner "in French"
+    --judge "\\b(le|la|les|est|une?)\\b" --model gpt-4o-mini --out runs/math-french`
+
+    `lorascope behaviour make --source alpaca.json --topic cooking --manner "in verse"
+    --local google/gemma-2-9b-it`
+
+    `lorascope behaviour make --topic category:reasoning --manner upper --out runs/loud`
+    """
+    from lorascope.config import override
+    from lorascope.workflows.behaviours import BehaviourStudy
+    from lorascope.workflows.behaviours import make as run
+    from lorascope.workflows.progress import Reporter
+
+    given: dict[str, Any] = {
+        "sources": source or ["embedded"],
+        "limit": limit,
+        "topic": topic,
+        "pattern": pattern,
+        "manner": manner,
+        "judge": judge,
+        "model": model,
+        "local": local,
+        "base_url": base_url,
+        "own_answers": own_answers,
+        "size": size,
+        "held_out": held_out,
+        "concurrency": concurrency,
+        "seed": seed,
+    }
+    study = BehaviourStudy.parse(override(given, set_ or []), "behaviour make")
+    made = run(study, out, Reporter(quiet))
+    _print(made)
+    if made.records < study.size:
+        typer.echo(
+            f"lorascope: warning: {study.size:,} records were asked for, the sources give "
+            f"{made.records:,}",
+            err=True,
+        )
+    typer.echo(str(made.folder))
+
+
+def _print(made: Made) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lorascope.behaviours.records import read_set
+
+    table = Table(title="records", title_justify="left")
+    for heading in ("split", "changed", "unchanged"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split, sizes in read_set(made.folder).counts().items():
+        table.add_row(split, f"{sizes['changed']:,}", f"{sizes['unchanged']:,}")
+    Console().print(table)
+    counts = made.counts
+    typer.echo(
+        f"{counts.read:,} prompts read, {counts.classified:,} classified, {counts.about:,} about "
+        f"the topic; {counts.shown_before:,} in the manner already, {counts.failed:,} that could "
+        "not be changed"
+    )
+    if made.asked or made.remembered:
+        problems = ", ".join(f"{n:,} {kind}" for kind, n in made.problems.items()) or "none"
+        typer.echo(
+            f"{made.asked:,} requests answered, {made.remembered:,} answers remembered; malformed: "
+            f"{problems}; sent again for trouble: {made.troubles:,}"
+        )
