@@ -16,6 +16,7 @@ from lorascope.commands import (
     comparisons,
     dictionaries,
     features,
+    latents,
     selftest,
 )
 from lorascope.errors import InputError
@@ -36,6 +37,7 @@ app.command()(comparisons.compare)
 app.add_typer(behaviours.app, name="behaviour")
 app.command()(audits.report)
 app.command()(features.features)
+app.command()(latents.latent)
 app.command()(selftest.selftest)
 
 # typer carries click within it or depends on it; either way this is the base of usage errors.

@@ -99,7 +99,9 @@ def ablate(
             others.
     """
     n = adapter.dictionary.n_latents
-    named = [_by_weight(f, ids) for f, ids in zip(adapter.factors(), adapter.support(), strict=True)]
+    named = [
+        _by_weight(f, ids) for f, ids in zip(adapter.factors(), adapter.support(), strict=True)
+    ]
     if any(len(ids) > n // 2 for ids in named):
         raise InputError("more than half of the latents are named: cut the adapter down first")
     batches = [
@@ -118,9 +120,7 @@ def ablate(
     )
 
 
-def _side(
-    without: Callable[[Tensor, Tensor], Tried], latents: Tensor, others: Tensor
-) -> Side:
+def _side(without: Callable[[Tensor, Tensor], Tried], latents: Tensor, others: Tensor) -> Side:
     """`without(named latents, those that stand in for them)`."""
     return Side(
         latents,
@@ -135,9 +135,7 @@ def _side(
 class _Runs:
     """Runs of the records with the adapter, something taken away."""
 
-    def __init__(
-        self, reading: Reading, adapter: LatentAdapter, batches: list[SeenBatch]
-    ) -> None:
+    def __init__(self, reading: Reading, adapter: LatentAdapter, batches: list[SeenBatch]) -> None:
         self._reading, self._batches = reading, batches
         self._read, self._write = adapter.factors()
         self._scale = adapter.scale

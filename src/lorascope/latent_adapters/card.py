@@ -11,9 +11,10 @@ from lorascope.adapt.wrapper import identity
 from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
+from lorascope.models.adapter_files import LATENT_FILE
 from lorascope.runs import read_json
 
-WEIGHTS, CARD = "latent_adapter.safetensors", "lorascope.json"
+WEIGHTS, CARD = LATENT_FILE, "lorascope.json"
 
 
 class OverDictionary(Settings):

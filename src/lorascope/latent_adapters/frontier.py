@@ -54,9 +54,7 @@ def sparsity_estimates(adapter: LatentAdapter, place: Place, seed: int = 0) -> l
         ):
             level, bounds = random[name]
             chance = Chance("random direction", level, *bounds)
-            found.append(
-                Estimate(measure, float(value.mean()), UNKNOWN, n, unit, (chance,), here)
-            )
+            found.append(Estimate(measure, float(value.mean()), UNKNOWN, n, unit, (chance,), here))
     return found
 
 
@@ -104,9 +102,7 @@ def overlap_estimates(
         interval = within(jackknife_interval(value, left_out), 0.0, 1.0)
         size = round(sum(map(len, by_seed.values())) / len(by_seed))
         here = replace(place, dictionary=side)
-        found.append(
-            Estimate("latent.overlap", value, interval, size, "share", (chance,), here)
-        )
+        found.append(Estimate("latent.overlap", value, interval, size, "share", (chance,), here))
     return found
 
 

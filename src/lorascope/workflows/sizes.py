@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
 from transformers import AutoConfig, AutoTokenizer
@@ -64,7 +64,16 @@ class Base:
     notes: tuple[str, ...] = field(default=())
 
 
-def base_of(study: AuditStudy, *, estimates: bool) -> Base:
+class OfModel(Protocol):
+    """Settings that name a base model."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+
+
+def base_of(study: OfModel, *, estimates: bool) -> Base:
     """The study's model without a weight of it.
 
     Raises:

@@ -17,7 +17,7 @@ from lorascope.activations.mixing import TensorRows
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import Window, batches, windows
 from lorascope.behaviours.manners import Manner, manner
-from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, read_set
+from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, Split, read_set
 from lorascope.behaviours.turns import record_windows
 from lorascope.config import digest
 from lorascope.dictionaries.card import Card
@@ -31,7 +31,7 @@ from lorascope.models.load import load_base, padding_id
 from lorascope.models.sites import resolve_sites
 from lorascope.runs import Run, versions
 from lorascope.training.dictionaries import fit
-from lorascope.workflows.latent_study import LatentStudy
+from lorascope.workflows.latent.study import LatentStudy
 from lorascope.workflows.progress import Reporter
 
 
@@ -59,7 +59,8 @@ class Learned:
         found = manner(study.manner, study.judge)
         if found.shows is None:
             raise InputError(
-                f'manner "{study.manner}" has no judge: give judge, a pattern that its answers match'
+                f'manner "{study.manner}" has no judge: give judge, a pattern that its answers '
+                "match"
             )
         return found
 
@@ -131,11 +132,10 @@ class Learned:
     @cached_property
     def examples(self) -> Examples:
         """The training records as the site has them."""
-        sides = [self._windows(self.behaviour.part("train", changed)) for changed in (True, False)]
-        records = self.behaviour.part("train")
+        changed, unchanged = self.windows("train", True), self.windows("train", False)
         data = f"{self.study.behaviour}, manner {self.study.manner}"
-        documents = [record.document.digest for record in records]
-        return Examples.read(self.reading, *sides, data=data, trained_on=documents)
+        documents = [record.document.digest for record in self.behaviour.part("train")]
+        return Examples.read(self.reading, changed, unchanged, data, documents)
 
     @cached_property
     def asked(self) -> list[BehaviourRecord]:
@@ -152,6 +152,10 @@ class Learned:
     def seen(self) -> list[Seen]:
         """The held-out changed records that are answered, as the site has them."""
         return self.reading.see(self._windows([r for r in self.asked if r.changed]))
+
+    def windows(self, split: Split, changed: bool) -> list[Window]:
+        """Changed or unchanged records of a split."""
+        return self._windows(self.behaviour.part(split, changed))
 
     def _windows(self, records: Sequence[BehaviourRecord]) -> list[Window]:
         found = record_windows(records, self.model[1], self.context)

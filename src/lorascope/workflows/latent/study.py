@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -101,6 +101,7 @@ class LatentStudy(Settings):
         force: accept a dictionary whose file names another model or site.
     """
 
+    workflow: Literal["latent"] = "latent"
     name: str = Field(default="latent", pattern=r"^[A-Za-z0-9._-]+$")
     model: str
     revision: str | None = None
