@@ -128,6 +128,9 @@ class RatioL1(Choice):
 class Proximal(Choice):
     """Soft thresholding of the unit-norm rows after every step; zeros are exact.
 
+    Raw rows are kept at norm √n, entries of a size of 1 as with the other choices, so that a
+    learning rate means the same.
+
     Attributes:
         threshold: taken off every |entry| at a learning rate of 1, in units of 1/√n.
     """
@@ -140,13 +143,14 @@ class Proximal(Choice):
 
     @torch.no_grad()
     def settle(self, raw: Factor, rate: float) -> None:
-        rows = unit(raw)
+        size = math.sqrt(raw.shape[1])
+        rows = size * unit(raw)
         # A row is never emptied: its largest entry stays.
         cut = torch.minimum(
-            rows.new_full((len(rows), 1), self.threshold * rate / math.sqrt(raw.shape[1])),
+            rows.new_full((len(rows), 1), self.threshold * rate),
             0.99 * rows.abs().amax(1, keepdim=True),
         )
-        raw.copy_(unit(rows.sign() * (rows.abs() - cut).clamp(min=0)))
+        raw.copy_(size * unit(rows.sign() * (rows.abs() - cut).clamp(min=0)))
 
 
 class TopM(Choice):

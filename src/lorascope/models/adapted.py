@@ -271,15 +271,17 @@ def load(
     device: str = "auto",
     device_map: str | dict[str, Any] | None = None,
     force: bool = False,
+    opener: Opener | None = None,
 ) -> AdaptedModel:
     """A model with adapters on it, each checked to be the one it should be.
 
     Args:
         model: Hugging Face id, folder, "embedded" or "embedded-it".
-        adapters: {name: folder, `org/repo` or `org/repo/subfolder`} of a PEFT LoRA adapter, or of a
-            full fine-tune of the same base.
+        adapters: {name: folder, `org/repo` or `org/repo/subfolder`} of a PEFT LoRA adapter, of a
+            full fine-tune of the same base, or of a latent adapter.
         revision, dtype, device, device_map: of the base model, see `load_base`.
         force: accept adapters whose configuration names another base model.
+        opener: opens latent adapters.
 
     Raises:
         InputError: something is missing, damaged, or does not fit; says what to do.

@@ -91,7 +91,7 @@ def _write(
         facts = json.dumps(_facts(state, adapters, written, command), indent=1, ensure_ascii=False)
         write_atomically(folder / "facts.json", facts + "\n")
 
-    state.run.stage("results", [state.study.seed], make, *state.run.asked)
+    state.run.stage("results", state.study.plain(), make, *state.run.asked)
 
 
 def _place(state: Learned, choice: str, seed: int | None = None, setting: str = "") -> Place:
