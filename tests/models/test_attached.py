@@ -6,40 +6,20 @@ import pytest
 import torch
 
 import lorascope
-from lorascope.dictionaries.files import open_dictionary, save
-from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.errors import InputError
-from lorascope.geometry.chance import isotropic
 from lorascope.latent_adapters.adapter import LatentAdapter
-from lorascope.latent_adapters.card import LatentCard, OverDictionary
 from lorascope.models import adapted
 from lorascope.models.adapter_files import weights_digest
 from lorascope.models.gates import verify_live
 from lorascope.models.interventions import record
 from lorascope.models.sites import Site
 from lorascope.models.updates import lora_updates, updated_modules
-from lorascope.randomness import generator
-
-WIDTH, LATENTS = 32, 60
 
 
 @pytest.fixture
-def saved(tiny_checkpoint, tmp_path):
+def saved(save_latent_adapter, tmp_path):
     """A latent adapter's folder; its dictionary lies beside it."""
-    directions = isotropic(LATENTS, WIDTH, generator(0))
-    parts = (directions.T.clone(), torch.zeros(LATENTS), directions, torch.zeros(WIDTH))
-    save(JumpReluDictionary(*parts, threshold=torch.full((LATENTS,), 0.2)), tmp_path / "dictionary")
-    dictionary = open_dictionary(tmp_path / "dictionary")
-    made = LatentAdapter(dictionary, 2, scale=3.0, generator=generator(1)).cut(10, 10)
-    made.card = LatentCard(
-        model=str(tiny_checkpoint("llama")),
-        site="layers.1",
-        dictionary=OverDictionary.of(dictionary),
-        special_ids=(0,),
-        rank=2,
-    )
-    made.save_pretrained(tmp_path / "latent")
-    return tmp_path / "latent"
+    return save_latent_adapter(tmp_path)
 
 
 IDS = torch.tensor([[0, 5, 9, 13, 21], [0, 30, 31, 32, 33]])
