@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Quiet, Set
+from lorascope.commands.options import Adapter, Quiet, Set
 
 if TYPE_CHECKING:
+    from lorascope.workflows.behaving import Behaved
     from lorascope.workflows.behaviours import Made
 
 app = typer.Typer(
@@ -112,6 +113,83 @@ def make(
             err=True,
         )
     typer.echo(str(made.folder))
+
+
+@app.command()
+def measure(
+    data: Annotated[
+        str, typer.Argument(metavar="SET", help="A set's folder or file, or embedded.")
+    ] = "embedded",
+    model: Annotated[
+        str, typer.Option(help="Model: hub id, folder, embedded or embedded-it.")
+    ] = "embedded-it",
+    adapter: Adapter = None,
+    dense: Annotated[
+        str, typer.Option(help="Comma-separated ranks of LoRA adapters to train on the set.")
+    ] = "",
+    no_prompting: Annotated[
+        bool, typer.Option("--no-prompting", help="Leave prompting out.")
+    ] = False,
+    manner: Annotated[
+        str, typer.Option(help="Manner to judge by; by default the one the set was made with.")
+    ] = "",
+    judge: Annotated[
+        str, typer.Option(help="Regular expression of answers in a manner given in words.")
+    ] = "",
+    set_: Set = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.")] = Path(
+        "runs/behaviour-measured"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Measure a behaviour on a set's held-out records, beside the untouched model.
+
+    Success on the topic's prompts, false positives on others, right answers where rules can tell,
+    and the change of loss on everything else: of prompting, of any adapters, and of LoRA adapters
+    trained on the set.
+
+    **Examples**
+
+    `lorascope behaviour measure --dense 1,8`
+
+    `lorascope behaviour measure runs/math-french --model google/gemma-2-2b-it --adapter
+    mine=me/my-lora --set new_tokens=120`
+    """
+    from lorascope.commands.options import numbers, pairs
+    from lorascope.config import override
+    from lorascope.workflows.behaving import BehavingStudy
+    from lorascope.workflows.behaving import measure as run
+    from lorascope.workflows.progress import Reporter
+
+    given: dict[str, Any] = {
+        "data": data,
+        "model": model,
+        "adapters": pairs("--adapter", adapter or [], "mine=runs/mine"),
+        "dense": numbers(dense, "--dense") if dense else [],
+        "prompt": not no_prompting,
+        "manner": manner,
+        "judge": judge,
+    }
+    study = BehavingStudy.parse(override(given, set_ or []), "behaviour measure")
+    found = run(study, out, Reporter(quiet))
+    _print_rates(found)
+    typer.echo(str(found.folder))
+
+
+def _print_rates(found: Behaved) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from lorascope.report.comparison import number_rows
+
+    table = Table(title="on held-out records", title_justify="left")
+    for heading in ("number", "of", "", "value", "95 % interval", "untouched", "verdict"):
+        table.add_column(heading)
+    for row in number_rows(found.estimates):
+        cells = (row.title, row.adapter, row.setting, row.value, row.interval, row.chance)
+        table.add_row(*map(Text, cells), Text(f"{row.symbol} {row.verdict}"))
+    Console().print(table)
 
 
 def _print(made: Made) -> None:
