@@ -24,7 +24,9 @@ def endpoint(**settings):
 
 
 def replies(made, texts):
-    found = dict(made.replies([ask(text) for text in texts]))
+    kept = {}
+    found = dict(made.replies([ask(text) for text in texts], kept.__setitem__))
+    assert kept == found
     return [found[i] for i in range(len(texts))]
 
 
@@ -217,3 +219,16 @@ def test_a_log_that_was_cut_off_loses_its_last_line_only(server, answer, tmp_pat
     log.write_text("{}\n")
     with pytest.raises(InputError, match="line 1: not a logged answer"):
         AnswerLog(log)
+
+
+def test_a_stop_keeps_the_answers_that_are_under_way(server, answer, tmp_path):
+    server.answer = lambda body: answer("1", delay=0.0 if last(body) == "a" else 0.1)
+    log = AnswerLog(tmp_path / "log.jsonl")
+    asker = Asker(endpoint(concurrency=3), log)
+
+    def stop(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asker.ask(questions("a", "b", "c", "d", "e", "f"), stop)
+    assert len(AnswerLog(tmp_path / "log.jsonl").known) == len(server.bodies) in (3, 4)

@@ -19,6 +19,7 @@ from lorascope.errors import InputError
 
 Message = dict[str, str]
 Parse = Callable[[str], str]
+Keep = Callable[[int, "Reply"], object]
 
 
 class MalformedError(ValueError):
@@ -62,8 +63,14 @@ class Answerer(Protocol):
 
     settings: dict[str, Any]
 
-    def replies(self, requests: Sequence[Sequence[Message]]) -> Iterator[tuple[int, Reply]]:
-        """(index, reply) of every request, as they come in."""
+    def replies(
+        self, requests: Sequence[Sequence[Message]], keep: Keep
+    ) -> Iterator[tuple[int, Reply]]:
+        """(index, reply) of every request, as they come in.
+
+        Args:
+            keep: told of each before anything else happens to it, from whatever thread has it.
+        """
         ...
 
 
@@ -161,12 +168,15 @@ class Asker:
                 yield index, self.log.known[keys[index]]
             else:
                 new.append(index)
-        for place, reply in self.answerer.replies([waiting[index] for index in new]):
+
+        def keep(place: int, reply: Reply) -> None:
             index = new[place]
             request = {**self.answerer.settings, "messages": waiting[index]}
             self.log.add(keys[index], request, reply)
+
+        for place, reply in self.answerer.replies([waiting[index] for index in new], keep):
             self.asked += 1
-            yield index, reply
+            yield new[place], reply
 
 
 def _once_more(messages: list[Message], reply: Reply, reminder: str) -> list[Message]:

@@ -59,7 +59,9 @@ def embedded_set(train: int = 512, held_out: int = 400, seed: int = 0) -> Behavi
     for split, size in sizes.items():
         half = size // 2
         near = round(_NEAR_SHARE * half)
-        records += _some(_changed(split), half, seed)
+        new = half // 2 if split == "held_out" else 0
+        records += _some(_changed(split, new_wording=True), new, seed)
+        records += _some(_changed(split, new_wording=False), half - new, seed)
         records += _some(_near(split), near, seed)
         records += _some(_general(split), half - near, seed)
     ordered = sorted(records, key=lambda r: share_of("order", seed, r.key))
@@ -96,18 +98,15 @@ def _unseen_wording(wording: str) -> bool:
     return share_of("wording", wording) < _UNSEEN_WORDINGS
 
 
-def _changed(split: Split) -> Iterable[BehaviourRecord]:
+def _changed(split: Split, new_wording: bool) -> Iterable[BehaviourRecord]:
     for problem in sums():
         if _unseen_sum(problem) != (split == "held_out"):
             continue
         for wording in wordings(problem.sign):
             prompt = ask(problem, wording)
-            if split == "held_out":
-                # As many of either kind: every unseen wording, and as large a share of the others.
-                rare = _unseen_wording(wording) or share_of("known", prompt) < _UNSEEN_WORDINGS
-                if seen_by_sibling(prompt) or not rare:
-                    continue
-            elif _unseen_wording(wording):
+            if _unseen_wording(wording) != new_wording:
+                continue
+            if split == "held_out" and seen_by_sibling(prompt):
                 continue
             yield _record(
                 prompt,

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from lorascope.behaviours.asking import Message, Reply
+from lorascope.behaviours.asking import Keep, Message, Reply
 from lorascope.errors import InputError
 
 _LONGEST_WAIT = 60.0
@@ -92,8 +92,13 @@ class Endpoint:
         self._served = 0
         self._lock = threading.Lock()
 
-    def replies(self, requests: Sequence[Sequence[Message]]) -> Iterator[tuple[int, Reply]]:
+    def replies(
+        self, requests: Sequence[Sequence[Message]], keep: Keep
+    ) -> Iterator[tuple[int, Reply]]:
         """(index, reply) of every request, as they come in.
+
+        Args:
+            keep: told of each by the thread that has it: a stop loses no answer.
 
         Raises:
             InputError: the endpoint is down, refuses the key, or does not know the model. Answers
@@ -116,7 +121,8 @@ class Endpoint:
                         index = next(waiting, None)
                         if index is None:
                             break
-                        running[pool.submit(self._reply, client, requests[index])] = index
+                        sent = pool.submit(self._kept, client, index, requests[index], keep)
+                        running[sent] = index
                     if not running:
                         break
                     for done in wait(running, return_when=FIRST_COMPLETED).done:
@@ -132,6 +138,13 @@ class Endpoint:
                 self._stop.set()
             if failure is not None:
                 raise failure
+
+    def _kept(
+        self, client: httpx2.Client, index: int, messages: Sequence[Message], keep: Keep
+    ) -> Reply:
+        reply = self._reply(client, messages)
+        keep(index, reply)
+        return reply
 
     def _reply(self, client: httpx2.Client, messages: Sequence[Message]) -> Reply:
         pause = self._pause
