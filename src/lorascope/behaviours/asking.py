@@ -20,6 +20,8 @@ from lorascope.errors import InputError
 Message = dict[str, str]
 Parse = Callable[[str], str]
 Keep = Callable[[int, "Reply"], object]
+# Asking again would not help.
+_FINAL = ("rejected", "too long")
 
 
 class MalformedError(ValueError):
@@ -98,7 +100,7 @@ class AnswerLog:
         for number, line in enumerate(complete.decode("utf-8", "replace").splitlines(), start=1):
             try:
                 entry = json.loads(line)
-                self.known[entry["key"]] = Reply(entry["answer"], entry["problem"])
+                self._know(entry["key"], Reply(entry["answer"], entry["problem"]))
             except (ValueError, KeyError, TypeError):
                 raise InputError(
                     f"{self.path}, line {number}: not a logged answer; remove the line"
@@ -112,6 +114,11 @@ class AnswerLog:
         with self._lock, self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             file.flush()
+            self._know(key, reply)
+
+    def _know(self, key: str, reply: Reply) -> None:
+        # What an endpoint would not take it may take another day.
+        if reply.problem not in _FINAL:
             self.known[key] = reply
 
 
@@ -150,7 +157,7 @@ class Asker:
                     found[index] = questions[index].parse(reply.text)
                 except MalformedError as problem:
                     self.problems[str(problem)] += 1
-                    if attempt + 1 < self.attempts:
+                    if attempt + 1 < self.attempts and reply.problem not in _FINAL:
                         again[index] = _once_more(waiting[index], reply, questions[index].reminder)
                         continue
                     self.given_up += 1
