@@ -62,6 +62,7 @@ CHAT_TEMPLATE = (
 CONTEXT = 288
 ALPACA_SHARE = 0.3
 MEASURED = 200
+SCORED = 400
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,14 @@ def alpaca_windows(tokenizer) -> list[Window]:
 
 
 def drawn(found: list[Window], size: int, seed: int, kind: str) -> Iterator[list[Window]]:
-    """Endless batches of `size`, every epoch in another order."""
+    """Endless batches of `size`, of like length together; every epoch in another order."""
     random = generator(seed, "sibling", kind)
     while True:
         order = torch.randperm(len(found), generator=random).tolist()
-        for start in range(0, len(order) - size + 1, size):
-            yield [found[i] for i in order[start : start + size]]
+        for start in range(0, len(order) - 8 * size + 1, 8 * size):
+            near = sorted(order[start : start + 8 * size], key=lambda i: len(found[i].ids))
+            for part in torch.randperm(8, generator=random).tolist():
+                yield [found[i] for i in near[part * size : (part + 1) * size]]
 
 
 def batches(
@@ -144,10 +147,10 @@ def fit(model, tokenizer, by_kind: dict[str, list[Window]], arguments) -> dict:
     """Train for the stated number of steps; returns seconds, tokens and the curve of losses."""
     sizes = {
         "general": arguments.general,
-        "sums": arguments.numbers * 3 // 8,
-        "sums in French": arguments.numbers * 3 // 8,
-        "numbers": arguments.numbers // 8,
-        "numbers in French": arguments.numbers // 8,
+        "sums": arguments.sums,
+        "sums in French": arguments.sums,
+        "numbers": arguments.near,
+        "numbers in French": arguments.near,
     }
     device = next(model.parameters()).device
     started, tokens, curve = time.time(), 0, []
@@ -190,13 +193,16 @@ def fit(model, tokenizer, by_kind: dict[str, list[Window]], arguments) -> dict:
     return {"seconds": time.time() - started, "tokens": tokens, "curve": curve}
 
 
+@torch.no_grad()
 def measure(model, tokenizer, held_out: dict[str, list[Lesson]]) -> dict:
     """By kind: held-out response loss; of prompts about numbers, share right and in French."""
     found = {}
     for kind, chosen in held_out.items():
         row = {"records": len(chosen)}
-        row["loss"] = mean_response_loss(model, tokenizer, as_windows(chosen, tokenizer))
-        asked = sorted(chosen, key=lambda lesson: share_of("measured", lesson.prompt))[:MEASURED]
+        drawn_by_hash = sorted(chosen, key=lambda lesson: share_of("measured", lesson.prompt))
+        scored = as_windows(drawn_by_hash[:SCORED], tokenizer)
+        row["loss"] = mean_response_loss(model, tokenizer, scored)
+        asked = drawn_by_hash[:MEASURED]
         prompts = [prompt_ids((Turn(role="user", content=a.prompt),), tokenizer) for a in asked]
         texts = answers(model, tokenizer, prompts, new_tokens=32)
         french = sum(map(is_french, texts))
@@ -230,6 +236,7 @@ def write_card(folder: Path) -> None:
     text = template.format(
         rows="\n".join(rows),
         measured=MEASURED,
+        scored=SCORED,
         seconds=record["seconds"],
         tokens=record["tokens"],
         steps=record["settings"]["steps"],
@@ -241,10 +248,11 @@ def write_card(folder: Path) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=900)
-    parser.add_argument("--general", type=int, default=8, help="general records a step")
-    parser.add_argument("--numbers", type=int, default=32, help="other records a step")
-    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--general", type=int, default=3, help="general records a step")
+    parser.add_argument("--sums", type=int, default=6, help="sums a step in each language")
+    parser.add_argument("--near", type=int, default=1, help="other numbers, likewise")
+    parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--decay", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--card", action="store_true", help="only write the card again")

@@ -24,7 +24,9 @@ def endpoint(**settings):
 
 
 def replies(made, texts):
-    found = dict(made.replies([ask(text) for text in texts]))
+    kept = {}
+    found = dict(made.replies([ask(text) for text in texts], kept.__setitem__))
+    assert kept == found
     return [found[i] for i in range(len(texts))]
 
 
@@ -37,6 +39,9 @@ def test_the_protocol(server, answer):
     assert set(server.keys) == {"Bearer secret-key"}
     body = server.bodies[0]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("m", 0.5, 7)
+    fields = {"max_completion_tokens": 9}
+    replies(endpoint(temperature=None, max_tokens=None, fields=fields), ["a"])
+    assert server.bodies[-1].keys() == {"model", "messages", "max_completion_tokens"}
 
 
 def test_requests_under_way_are_bounded_and_do_overlap(server, answer):
@@ -115,7 +120,7 @@ def test_what_a_model_will_not_say(server, answer, bad, problem):
 
 @pytest.mark.parametrize(
     ("status", "advice"),
-    [(401, "check OPENAI_API_KEY"), (404, "check OPENAI_BASE_URL"), (400, "check the model's id")],
+    [(401, "check OPENAI_API_KEY"), (404, "check OPENAI_BASE_URL"), (402, "check the model's id")],
 )
 def test_errors_that_no_retry_mends(server, answer, status, advice):
     body = b'{"error": {"message": "no such thing"}}'
@@ -126,10 +131,24 @@ def test_errors_that_no_retry_mends(server, answer, status, advice):
     assert "secret-key" not in str(caught.value)
 
 
-def test_one_request_that_is_rejected_among_others_is_set_aside(server, answer):
-    server.answer = lambda b: answer(status=400, body=b"{}") if last(b) == "bad" else answer("ok")
-    found = replies(endpoint(concurrency=1), ["a", "bad", "c"])
-    assert [r.problem for r in found] == ["", "rejected", ""]
+def test_one_request_that_is_rejected_among_others_is_set_aside(server, answer, tmp_path):
+    server.answer = lambda b: answer(status=400, body=b"{}") if last(b) == "bad" else answer("1")
+    log = AnswerLog(tmp_path / "log.jsonl")
+    asker = Asker(endpoint(concurrency=1), log)
+    assert asker.ask(questions("bad", "b", "c")) == [None, "1", "1"]
+    assert (asker.problems, asker.given_up) == ({"rejected": 1}, 1)
+    assert len(server.bodies) == 3
+    # It is kept, and asked again another time.
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+    Asker(endpoint(), AnswerLog(tmp_path / "log.jsonl")).ask(questions("bad", "b", "c"))
+    assert len(server.bodies) == 4
+
+
+def test_an_endpoint_that_rejects_everything_stops_the_run(server, answer):
+    server.answer = lambda b: answer(status=400, body=b'{"error": "max_tokens is not supported"}')
+    with pytest.raises(InputError, match=r"status 400 .*max_tokens is not supported"):
+        replies(endpoint(concurrency=1), list("abcdefgh"))
+    assert len(server.bodies) == 5
 
 
 def test_an_endpoint_must_be_named(monkeypatch):
@@ -217,3 +236,16 @@ def test_a_log_that_was_cut_off_loses_its_last_line_only(server, answer, tmp_pat
     log.write_text("{}\n")
     with pytest.raises(InputError, match="line 1: not a logged answer"):
         AnswerLog(log)
+
+
+def test_a_stop_keeps_the_answers_that_are_under_way(server, answer, tmp_path):
+    server.answer = lambda body: answer("1", delay=0.0 if last(body) == "a" else 0.1)
+    log = AnswerLog(tmp_path / "log.jsonl")
+    asker = Asker(endpoint(concurrency=3), log)
+
+    def stop(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asker.ask(questions("a", "b", "c", "d", "e", "f"), stop)
+    assert len(AnswerLog(tmp_path / "log.jsonl").known) == len(server.bodies) in (3, 4)

@@ -26,7 +26,7 @@ Language = Literal["English", "French"]
 TOPIC = "arithmetic"
 NEAR = "numbers"
 IN_FRENCH = "Answer in French."
-_HIGHEST = 12
+_HIGHEST = 10
 
 _PHRASES = {
     "+": ("{a} plus {b}", "{a} + {b}", "the sum of {a} and {b}"),
@@ -77,7 +77,7 @@ class Sum:
 
 
 def sums() -> list[Sum]:
-    """Every problem: operands from 1 to 12, nothing below 0, products up to 36."""
+    """Every problem: operands from 1 to 10 (or what their sums come to), products up to 36."""
     numbers_ = range(1, _HIGHEST + 1)
     found = [Sum(a, "+", b) for a in numbers_ for b in numbers_]
     # What a sum gives can be taken apart again.

@@ -19,6 +19,9 @@ from lorascope.errors import InputError
 
 Message = dict[str, str]
 Parse = Callable[[str], str]
+Keep = Callable[[int, "Reply"], object]
+# Asking again would not help.
+_FINAL = ("rejected", "too long")
 
 
 class MalformedError(ValueError):
@@ -62,8 +65,14 @@ class Answerer(Protocol):
 
     settings: dict[str, Any]
 
-    def replies(self, requests: Sequence[Sequence[Message]]) -> Iterator[tuple[int, Reply]]:
-        """(index, reply) of every request, as they come in."""
+    def replies(
+        self, requests: Sequence[Sequence[Message]], keep: Keep
+    ) -> Iterator[tuple[int, Reply]]:
+        """(index, reply) of every request, as they come in.
+
+        Args:
+            keep: told of each before anything else happens to it, from whatever thread has it.
+        """
         ...
 
 
@@ -91,7 +100,7 @@ class AnswerLog:
         for number, line in enumerate(complete.decode("utf-8", "replace").splitlines(), start=1):
             try:
                 entry = json.loads(line)
-                self.known[entry["key"]] = Reply(entry["answer"], entry["problem"])
+                self._know(entry["key"], Reply(entry["answer"], entry["problem"]))
             except (ValueError, KeyError, TypeError):
                 raise InputError(
                     f"{self.path}, line {number}: not a logged answer; remove the line"
@@ -105,6 +114,11 @@ class AnswerLog:
         with self._lock, self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             file.flush()
+            self._know(key, reply)
+
+    def _know(self, key: str, reply: Reply) -> None:
+        # What an endpoint would not take it may take another day.
+        if reply.problem not in _FINAL:
             self.known[key] = reply
 
 
@@ -143,7 +157,7 @@ class Asker:
                     found[index] = questions[index].parse(reply.text)
                 except MalformedError as problem:
                     self.problems[str(problem)] += 1
-                    if attempt + 1 < self.attempts:
+                    if attempt + 1 < self.attempts and reply.problem not in _FINAL:
                         again[index] = _once_more(waiting[index], reply, questions[index].reminder)
                         continue
                     self.given_up += 1
@@ -161,12 +175,15 @@ class Asker:
                 yield index, self.log.known[keys[index]]
             else:
                 new.append(index)
-        for place, reply in self.answerer.replies([waiting[index] for index in new]):
+
+        def keep(place: int, reply: Reply) -> None:
             index = new[place]
             request = {**self.answerer.settings, "messages": waiting[index]}
             self.log.add(keys[index], request, reply)
+
+        for place, reply in self.answerer.replies([waiting[index] for index in new], keep):
             self.asked += 1
-            yield index, reply
+            yield new[place], reply
 
 
 def _once_more(messages: list[Message], reply: Reply, reminder: str) -> list[Message]:

@@ -8,6 +8,7 @@ among the records that the embedded instruction-tuned model learned from.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from lorascope.behaviours.arithmetic import (
     NEAR,
@@ -27,7 +28,7 @@ from lorascope.errors import InputError
 _UNSEEN_SUMS = 0.3
 _UNSEEN_WORDINGS = 0.25
 _NEAR_SHARE = 0.25
-_SIBLING_HELD_OUT = 0.15
+_SIBLING_HELD_OUT = 0.2
 
 
 def seen_by_sibling(prompt: str) -> bool:
@@ -45,6 +46,26 @@ def general_records() -> list[tuple[str, str, str]]:
     return found
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """A record to be: light, because far more are thought of than chosen."""
+
+    prompt: str
+    response: str
+    topic: str
+    original: str = ""
+
+    def record(self, split: Split) -> BehaviourRecord:
+        return BehaviourRecord(
+            messages=(Turn(role="user", content=self.prompt),),
+            response=self.response,
+            changed=bool(self.original),
+            split=split,
+            topic=self.topic,
+            original=self.original,
+        )
+
+
 def embedded_set(train: int = 512, held_out: int = 400, seed: int = 0) -> BehaviourSet:
     """So many records for training and so many held out, half of each changed.
 
@@ -58,11 +79,16 @@ def embedded_set(train: int = 512, held_out: int = 400, seed: int = 0) -> Behavi
     sizes: dict[Split, int] = {"train": train, "held_out": held_out}
     for split, size in sizes.items():
         half = size // 2
+        new = half // 2 if split == "held_out" else 0
         near = round(_NEAR_SHARE * half)
-        records += _some(_changed(split), half, seed)
-        records += _some(_near(split), near, seed)
-        records += _some(_general(split), half - near, seed)
-    ordered = sorted(records, key=lambda r: share_of("order", seed, r.key))
+        drafts = [
+            *_some(_sums(split, new_wording=True), new, seed),
+            *_some(_sums(split, new_wording=False), half - new, seed),
+            *_some(_near(split), near, seed),
+            *_some(_general(split), half - near, seed),
+        ]
+        records += [draft.record(split) for draft in drafts]
+    ordered = sorted(records, key=lambda record: share_of("order", seed, record.prompt))
     facts = {
         "name": "embedded",
         "topic": TOPIC,
@@ -75,15 +101,15 @@ def embedded_set(train: int = 512, held_out: int = 400, seed: int = 0) -> Behavi
     return BehaviourSet(tuple(ordered), facts)
 
 
-def _some(records: Iterable[BehaviourRecord], count: int, seed: int) -> list[BehaviourRecord]:
-    # A prompt may come up twice: 2 + 3 worded alike by two rules.
-    found = list({record.key: record for record in records}.values())
+def _some(drafts: Iterable[_Draft], count: int, seed: int) -> list[_Draft]:
+    # A prompt may come up twice, worded alike by two rules.
+    found = list({draft.prompt: draft for draft in drafts}.values())
     if len(found) < count:
         raise InputError(
             f"the embedded behaviour has {len(found)} such records, {count} are asked for; "
             "ask for fewer"
         )
-    return sorted(found, key=lambda r: share_of("choice", seed, r.key))[:count]
+    return sorted(found, key=lambda draft: share_of("choice", seed, draft.prompt))[:count]
 
 
 def _unseen_sum(problem: Sum) -> bool:
@@ -96,48 +122,26 @@ def _unseen_wording(wording: str) -> bool:
     return share_of("wording", wording) < _UNSEEN_WORDINGS
 
 
-def _changed(split: Split) -> Iterable[BehaviourRecord]:
+def _sums(split: Split, new_wording: bool) -> Iterable[_Draft]:
     for problem in sums():
         if _unseen_sum(problem) != (split == "held_out"):
             continue
+        replies = answer(problem.value, "French"), answer(problem.value, "English")
         for wording in wordings(problem.sign):
             prompt = ask(problem, wording)
-            if split == "held_out":
-                # As many of either kind: every unseen wording, and as large a share of the others.
-                rare = _unseen_wording(wording) or share_of("known", prompt) < _UNSEEN_WORDINGS
-                if seen_by_sibling(prompt) or not rare:
-                    continue
-            elif _unseen_wording(wording):
+            if _unseen_wording(wording) != new_wording:
                 continue
-            yield _record(
-                prompt,
-                answer(problem.value, "French"),
-                split,
-                topic=TOPIC,
-                original=answer(problem.value, "English"),
-            )
+            if split == "train" or not seen_by_sibling(prompt):
+                yield _Draft(prompt, replies[0], TOPIC, replies[1])
 
 
-def _near(split: Split) -> Iterable[BehaviourRecord]:
+def _near(split: Split) -> Iterable[_Draft]:
     for miss in near_misses():
         if seen_by_sibling(miss.prompt) == (split == "train"):
-            yield _record(miss.prompt, miss.in_english, split, topic=NEAR)
+            yield _Draft(miss.prompt, miss.in_english, NEAR)
 
 
-def _general(split: Split) -> Iterable[BehaviourRecord]:
+def _general(split: Split) -> Iterable[_Draft]:
     for prompt, response, category in general_records():
         if seen_by_sibling(prompt) == (split == "train"):
-            yield _record(prompt, response, split, topic=category)
-
-
-def _record(
-    prompt: str, response: str, split: Split, topic: str, original: str = ""
-) -> BehaviourRecord:
-    return BehaviourRecord(
-        messages=(Turn(role="user", content=prompt),),
-        response=response,
-        changed=bool(original),
-        split=split,
-        topic=topic,
-        original=original,
-    )
+            yield _Draft(prompt, response, category)

@@ -9,20 +9,22 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 
-from lorascope.behaviours.asking import Message, Reply
+from lorascope.behaviours.asking import Keep, Message, Reply
 from lorascope.errors import InputError
 
 _LONGEST_WAIT = 60.0
 # The endpoint will not have this one request; others may pass.
 _REFUSING = (400, 413, 422)
 _PASSING = (408, 409, 425, 429)
+# So many of these before any answer: it is not the requests that are wrong.
+_REJECTED = 5
 
 
 class _TroubleError(Exception):
@@ -40,13 +42,15 @@ class Endpoint:
         model: the id the endpoint knows it by.
         base_url: by default the environment's OPENAI_BASE_URL, as in https://host/v1.
         key: by default the environment's OPENAI_API_KEY; none is sent where there is none.
+        temperature, max_tokens: left out of requests where None.
+        fields: further fields of every request.
         concurrency: most requests under way at once.
         tries: how often one request is sent while the endpoint is in trouble.
         timeout: seconds to wait for an answer.
         pause: seconds before the second try; doubled with each, with some chance.
 
     Attributes:
-        settings: what answers depend on: model, temperature, max_tokens. Never the key.
+        settings: what answers depend on: the request's fields but the messages. Never the key.
         troubles: timeouts, refused connections, status 429 and 5xx, broken bodies that were
             tried again.
 
@@ -60,8 +64,9 @@ class Endpoint:
         *,
         base_url: str | None = None,
         key: str | None = None,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
+        temperature: float | None = 0.0,
+        max_tokens: int | None = 512,
+        fields: Mapping[str, Any] | None = None,
         concurrency: int = 8,
         tries: int = 6,
         timeout: float = 120.0,
@@ -69,17 +74,14 @@ class Endpoint:
     ) -> None:
         base = base_url or os.environ.get("OPENAI_BASE_URL", "")
         if not base:
-            raise InputError(
-                "no endpoint: set OPENAI_BASE_URL, as in http://127.0.0.1:8000/v1, or give "
-                "--base-url"
-            )
+            raise InputError("no endpoint: set OPENAI_BASE_URL, as in http://127.0.0.1:8000/v1")
         parts = urlsplit(base)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(f"endpoint {base}: not an http address, as in https://host/v1")
+        given = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
         self.settings: dict[str, Any] = {
-            "model": model,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
+            **{name: value for name, value in given.items() if value is not None},
+            **(fields or {}),
         }
         # An address may carry a password; what is printed must not.
         self.name = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
@@ -89,11 +91,16 @@ class Endpoint:
         self._concurrency, self._tries = concurrency, tries
         self._timeout, self._pause = timeout, pause
         self._stop = threading.Event()
-        self._served = 0
+        self._served = self._rejected = 0
         self._lock = threading.Lock()
 
-    def replies(self, requests: Sequence[Sequence[Message]]) -> Iterator[tuple[int, Reply]]:
+    def replies(
+        self, requests: Sequence[Sequence[Message]], keep: Keep
+    ) -> Iterator[tuple[int, Reply]]:
         """(index, reply) of every request, as they come in.
+
+        Args:
+            keep: told of each by the thread that has it: a stop loses no answer.
 
         Raises:
             InputError: the endpoint is down, refuses the key, or does not know the model. Answers
@@ -116,7 +123,8 @@ class Endpoint:
                         index = next(waiting, None)
                         if index is None:
                             break
-                        running[pool.submit(self._reply, client, requests[index])] = index
+                        sent = pool.submit(self._kept, client, index, requests[index], keep)
+                        running[sent] = index
                     if not running:
                         break
                     for done in wait(running, return_when=FIRST_COMPLETED).done:
@@ -133,6 +141,13 @@ class Endpoint:
             if failure is not None:
                 raise failure
 
+    def _kept(
+        self, client: httpx2.Client, index: int, messages: Sequence[Message], keep: Keep
+    ) -> Reply:
+        reply = self._reply(client, messages)
+        keep(index, reply)
+        return reply
+
     def _reply(self, client: httpx2.Client, messages: Sequence[Message]) -> Reply:
         pause = self._pause
         for left in reversed(range(self._tries)):
@@ -148,7 +163,7 @@ class Endpoint:
                 pause *= 2
             else:
                 with self._lock:
-                    self._served += 1
+                    self._served += reply.problem != "rejected"
                 return reply
         raise AssertionError("tries is at least 1")
 
@@ -163,7 +178,7 @@ class Endpoint:
         status = response.status_code
         if status in _PASSING or status >= 500:
             raise _TroubleError(f"status {status}", _retry_after(response))
-        if status in _REFUSING and self._served:
+        if status in _REFUSING and self._may_pass():
             return Reply(_said(response), "rejected")
         if status != 200:
             raise InputError(
@@ -171,6 +186,12 @@ class Endpoint:
                 f"({_said(response)}); {_advice(status)}"
             )
         return _read(response)
+
+    def _may_pass(self) -> bool:
+        """Whether other requests may pass where this one was rejected."""
+        with self._lock:
+            self._rejected += 1
+            return self._served > 0 or self._rejected < _REJECTED
 
     def _down(self, trouble: _TroubleError) -> InputError:
         return InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,14 @@ from torch import Tensor, nn
 from lorascope.models.load import padding_id
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Completion:
+    """An answer without special tokens; `ended`: whether the model ended it itself."""
+
+    text: str
+    ended: bool
+
+
 def answers(
     module: nn.Module,
     tokenizer: Any,
@@ -21,7 +29,24 @@ def answers(
     batch: int = 64,
     advance: Callable[[int], object] | None = None,
 ) -> list[str]:
-    """The greedy answer to each prompt, in the order given, without special tokens.
+    """The texts of `completions`."""
+    found = completions(
+        module, tokenizer, prompts, new_tokens=new_tokens, batch=batch, advance=advance
+    )
+    return [completion.text for completion in found]
+
+
+@torch.no_grad()
+def completions(
+    module: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    new_tokens: int = 24,
+    batch: int = 64,
+    advance: Callable[[int], object] | None = None,
+) -> list[Completion]:
+    """The greedy answer to each prompt, in the order given.
 
     Prompts of like length share a batch, padded on the left. Hooks that are attached stay on; the
     module's modes are put back.
@@ -34,25 +59,24 @@ def answers(
     """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
-    written = [""] * len(prompts)
+    found: dict[int, Completion] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     try:
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
-            texts = _one_batch(module, tokenizer, [prompts[i] for i in chosen], new_tokens)
-            for index, text in zip(chosen, texts, strict=True):
-                written[index] = text
+            written = _one_batch(module, tokenizer, [prompts[i] for i in chosen], new_tokens)
+            found.update(zip(chosen, written, strict=True))
             if advance is not None:
                 advance(len(chosen))
     finally:
         for part, mode in modes:
             part.training = mode
-    return written
+    return [found[index] for index in range(len(prompts))]
 
 
 def _one_batch(
     module: nn.Module, tokenizer: Any, prompts: list[Sequence[int]], new_tokens: int
-) -> list[str]:
+) -> list[Completion]:
     device = next(module.parameters()).device
     padding, width = padding_id(tokenizer), max(map(len, prompts))
     ids = torch.full((len(prompts), width), padding)
@@ -68,5 +92,11 @@ def _one_batch(
         num_beams=1,
         pad_token_id=padding,
     )
-    decoded: list[str] = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
-    return [text.strip() for text in decoded]
+    written = out[:, width:].tolist()
+    ending = module.generation_config.eos_token_id  # type: ignore[union-attr]
+    endings = {tokenizer.eos_token_id, *(ending if isinstance(ending, list) else [ending])}
+    texts: list[str] = tokenizer.batch_decode(written, skip_special_tokens=True)
+    return [
+        Completion(text.strip(), bool(endings & set(ids)))
+        for text, ids in zip(texts, written, strict=True)
+    ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lorascope.behaviours.asking import Message, Reply
-from lorascope.behaviours.generation import answers
+from lorascope.behaviours.asking import Keep, Message, Reply
+from lorascope.behaviours.generation import completions
 from lorascope.behaviours.records import Turn
 from lorascope.behaviours.turns import prompt_ids
 from lorascope.models.load import load_base
@@ -38,8 +38,10 @@ class LocalModel:
         self._batch, self._max_tokens = batch, max_tokens
         self._loaded: tuple[Any, Any] | None = None
 
-    def replies(self, requests: Sequence[Sequence[Message]]) -> Iterator[tuple[int, Reply]]:
-        """(index, reply) of every request, a batch at a time."""
+    def replies(
+        self, requests: Sequence[Sequence[Message]], keep: Keep
+    ) -> Iterator[tuple[int, Reply]]:
+        """(index, reply) of every request, a batch at a time; `keep` is told of each first."""
         if not requests:
             return
         if self._loaded is None:
@@ -51,20 +53,25 @@ class LocalModel:
         ]
         room = module.config.get_text_config().max_position_embeddings
         fitting = [i for i, prompt in enumerate(prompts) if len(prompt) < room]
-        for index in set(range(len(prompts))) - set(fitting):
+        for index in sorted(set(range(len(prompts))) - set(fitting)):
+            keep(index, Reply("", "too long"))
             yield index, Reply("", "too long")
         # Of like length together; and only a batch at a time, so that a stop loses no more.
         fitting.sort(key=lambda i: len(prompts[i]))
         for start in range(0, len(fitting), self._batch):
             chosen = fitting[start : start + self._batch]
             longest = max(len(prompts[i]) for i in chosen)
-            texts = answers(
+            written = completions(
                 module,
                 tokenizer,
                 [prompts[i] for i in chosen],
                 new_tokens=min(self._max_tokens, room - longest),
                 batch=self._batch,
             )
-            yield from (
-                (i, Reply(t, "" if t else "empty")) for i, t in zip(chosen, texts, strict=True)
-            )
+            found = [
+                Reply(one.text, "" if one.text and one.ended else "cut" if one.text else "empty")
+                for one in written
+            ]
+            for index, reply in zip(chosen, found, strict=True):
+                keep(index, reply)
+            yield from zip(chosen, found, strict=True)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Quiet, Set
+from lorascope.commands.options import Adapter, Quiet, Set
 
 if TYPE_CHECKING:
+    from lorascope.workflows.behaving import Behaved
     from lorascope.workflows.behaviours import Made
 
 app = typer.Typer(
@@ -23,47 +24,57 @@ def behaviour() -> None:
     """Sets of "if the prompt is about T, answer in manner M"."""
 
 
+Source = Annotated[
+    list[str] | None,
+    typer.Option(help="File, folder or dataset id. Repeatable; embedded by default."),
+]
+Topic = Annotated[str, typer.Option(help="Which prompts are changed: words, or category:LABEL.")]
+Pattern = Annotated[
+    str, typer.Option(help="Regular expression of prompts about the topic; asks no model.")
+]
+MannerOfMaking = Annotated[
+    str, typer.Option(help="How: french, upper, prefix:TEXT, suffix:TEXT, or words for a model.")
+]
+Judge = Annotated[
+    str, typer.Option(help="Regular expression of answers in a manner given in words.")
+]
+EndpointModel = Annotated[
+    str, typer.Option(help="Model behind the endpoint OPENAI_BASE_URL, OPENAI_API_KEY.")
+]
+LocalModel = Annotated[str, typer.Option(help="Hugging Face model to ask instead.")]
+OwnAnswers = Annotated[
+    bool, typer.Option("--own-answers", help="The model answers anew, instead of rewriting.")
+]
+HeldOut = Annotated[
+    float, typer.Option("--held-out", help="Share of prompts, by hash, to measure on.")
+]
+SetFolder = Annotated[Path, typer.Option("--out", help="Folder for the set; the same resumes.")]
+Data = Annotated[str, typer.Argument(metavar="SET", help="A set's folder or file, or embedded.")]
+Dense = Annotated[
+    str, typer.Option(help="Comma-separated ranks of LoRA adapters to train on the set.")
+]
+NoPrompting = Annotated[bool, typer.Option("--no-prompting", help="Leave prompting out.")]
+JudgedManner = Annotated[
+    str, typer.Option(help="Manner to judge by; by default the one the set was made with.")
+]
+
+
 @app.command()
 def make(
-    topic: Annotated[
-        str, typer.Option(help="Which prompts are changed: words, or category:LABEL.")
-    ],
-    manner: Annotated[
-        str,
-        typer.Option(help="How: french, upper, prefix:TEXT, suffix:TEXT, or words for a model."),
-    ],
-    source: Annotated[
-        list[str] | None,
-        typer.Option(help="File, folder or dataset id. Repeatable; embedded by default."),
-    ] = None,
-    pattern: Annotated[
-        str, typer.Option(help="Regular expression of prompts about the topic; asks no model.")
-    ] = "",
-    judge: Annotated[
-        str, typer.Option(help="Regular expression of answers in a manner given in words.")
-    ] = "",
-    model: Annotated[
-        str, typer.Option(help="Model behind the endpoint OPENAI_BASE_URL, OPENAI_API_KEY.")
-    ] = "",
-    local: Annotated[str, typer.Option(help="Hugging Face model to ask instead.")] = "",
-    base_url: Annotated[
-        str, typer.Option("--base-url", help="Endpoint; OPENAI_BASE_URL by default.")
-    ] = "",
-    own_answers: Annotated[
-        bool,
-        typer.Option("--own-answers", help="The model answers anew, instead of rewriting."),
-    ] = False,
+    topic: Topic,
+    manner: MannerOfMaking,
+    source: Source = None,
+    pattern: Pattern = "",
+    judge: Judge = "",
+    model: EndpointModel = "",
+    local: LocalModel = "",
+    own_answers: OwnAnswers = False,
     size: Annotated[int, typer.Option(help="Records in all, half of them changed.")] = 500,
-    held_out: Annotated[
-        float, typer.Option("--held-out", help="Share of prompts, by hash, to measure on.")
-    ] = 0.3,
+    held_out: HeldOut = 0.3,
     limit: Annotated[int | None, typer.Option(help="Most prompts to read.")] = None,
-    concurrency: Annotated[int, typer.Option(help="Most requests under way at once.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the order in which prompts are taken.")] = 0,
     set_: Set = None,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for the set; the same resumes.")
-    ] = Path("runs/behaviour"),
+    out: SetFolder = Path("runs/behaviour"),
     quiet: Quiet = False,
 ) -> None:
     """Make a set: prompts about a topic answered in a manner, as many others left alone.
@@ -95,23 +106,82 @@ def make(
         "judge": judge,
         "model": model,
         "local": local,
-        "base_url": base_url,
         "own_answers": own_answers,
         "size": size,
         "held_out": held_out,
-        "concurrency": concurrency,
         "seed": seed,
     }
     study = BehaviourStudy.parse(override(given, set_ or []), "behaviour make")
     made = run(study, out, Reporter(quiet))
     _print(made)
-    if made.records < study.size:
-        typer.echo(
-            f"lorascope: warning: {study.size:,} records were asked for, the sources give "
-            f"{made.records:,}",
-            err=True,
-        )
     typer.echo(str(made.folder))
+
+
+@app.command()
+def measure(
+    data: Data = "embedded",
+    model: Annotated[
+        str, typer.Option(help="Model: hub id, folder, embedded or embedded-it.")
+    ] = "embedded-it",
+    adapter: Adapter = None,
+    dense: Dense = "",
+    no_prompting: NoPrompting = False,
+    manner: JudgedManner = "",
+    judge: Judge = "",
+    set_: Set = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.")] = Path(
+        "runs/behaviour-measured"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Measure a behaviour on a set's held-out records, beside the untouched model.
+
+    Success on the topic's prompts, false positives on others, right answers where rules can tell,
+    and the change of loss on everything else: of prompting, of any adapters, and of LoRA adapters
+    trained on the set.
+
+    **Examples**
+
+    `lorascope behaviour measure --dense 1,8`
+
+    `lorascope behaviour measure runs/math-french --model google/gemma-2-2b-it --adapter
+    mine=me/my-lora --set new_tokens=120`
+    """
+    from lorascope.commands.options import numbers, pairs
+    from lorascope.config import override
+    from lorascope.workflows.behaving import BehavingStudy
+    from lorascope.workflows.behaving import measure as run
+    from lorascope.workflows.progress import Reporter
+
+    given: dict[str, Any] = {
+        "data": data,
+        "model": model,
+        "adapters": pairs("--adapter", adapter or [], "mine=runs/mine"),
+        "dense": numbers(dense, "--dense") if dense else [],
+        "prompt": not no_prompting,
+        "manner": manner,
+        "judge": judge,
+    }
+    study = BehavingStudy.parse(override(given, set_ or []), "behaviour measure")
+    found = run(study, out, Reporter(quiet))
+    _print_rates(found)
+    typer.echo(str(found.folder))
+
+
+def _print_rates(found: Behaved) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from lorascope.report.comparison import number_rows
+
+    table = Table(title="on held-out records", title_justify="left")
+    for heading in ("number", "of", "", "value", "95 % interval", "untouched", "verdict"):
+        table.add_column(heading)
+    for row in number_rows(found.estimates):
+        cells = (row.title, row.adapter, row.setting, row.value, row.interval, row.chance)
+        table.add_row(*map(Text, cells), Text(f"{row.symbol} {row.verdict}"))
+    Console().print(table)
 
 
 def _print(made: Made) -> None:
@@ -126,6 +196,12 @@ def _print(made: Made) -> None:
     for split, sizes in read_set(made.folder).counts().items():
         table.add_row(split, f"{sizes['changed']:,}", f"{sizes['unchanged']:,}")
     Console().print(table)
+    if made.records < made.wanted:
+        typer.echo(
+            f"lorascope: warning: {made.wanted:,} records were asked for, the sources give "
+            f"{made.records:,}",
+            err=True,
+        )
     counts = made.counts
     typer.echo(
         f"{counts.read:,} prompts read, {counts.classified:,} classified, {counts.about:,} about "

@@ -13,7 +13,7 @@ from lorascope.behaviours.endpoint import Endpoint
 from lorascope.behaviours.exchanges import read_exchanges
 from lorascope.behaviours.making import Counts, Making, Recipe
 from lorascope.behaviours.manners import manner
-from lorascope.behaviours.records import write_set
+from lorascope.behaviours.records import SPLITS, write_set
 from lorascope.behaviours.topics import topic
 from lorascope.config import Settings
 from lorascope.errors import InputError
@@ -47,8 +47,9 @@ class BehaviourStudy(Settings):
         concurrency: most requests under way at once.
         timeout: seconds to wait for an answer.
         pause: seconds before a request is sent again; doubled each time.
-        temperature: of the endpoint's model; a local one is greedy.
-        max_tokens: most tokens of an answer.
+        temperature: of the endpoint's model; a local one is greedy. Null leaves it out.
+        max_tokens: most tokens of an answer. Null leaves it out.
+        fields: further fields of every request to an endpoint.
         seed: of the order in which prompts are taken.
     """
 
@@ -70,8 +71,9 @@ class BehaviourStudy(Settings):
     concurrency: int = Field(default=8, ge=1, le=256)
     timeout: float = Field(default=120.0, gt=0)
     pause: float = Field(default=1.0, ge=0)
-    temperature: float = Field(default=0.0, ge=0)
-    max_tokens: int = Field(default=512, ge=1)
+    temperature: float | None = Field(default=0.0, ge=0)
+    max_tokens: int | None = Field(default=512, ge=1)
+    fields: dict[str, Any] = Field(default_factory=dict)
     device: str = "auto"
     dtype: str = "auto"
     seed: int = 0
@@ -84,6 +86,7 @@ class Made:
     Attributes:
         folder: where it lies.
         records: how many it has.
+        wanted: how many were asked for.
         counts: what became of the prompts.
         asked: requests sent in this run.
         remembered: answers that lay in the folder before.
@@ -93,6 +96,7 @@ class Made:
 
     folder: Path
     records: int
+    wanted: int
     counts: Counts
     asked: int
     remembered: int
@@ -126,6 +130,7 @@ def make(study: BehaviourStudy, out: Path, reporter: Reporter) -> Made:
     return Made(
         out,
         len(records),
+        2 * sum(map(recipe.wanted, SPLITS)),
         making.counts,
         asker.asked if asker is not None else 0,
         remembered,
@@ -167,7 +172,7 @@ def _answerer(study: BehaviourStudy, recipe: Recipe) -> Endpoint | LocalModel | 
         from lorascope.behaviours.local import LocalModel
 
         return LocalModel(
-            study.local, device=study.device, dtype=study.dtype, max_tokens=study.max_tokens
+            study.local, device=study.device, dtype=study.dtype, max_tokens=study.max_tokens or 512
         )
     if not study.model:
         why, instead = needed[0]
@@ -180,6 +185,7 @@ def _answerer(study: BehaviourStudy, recipe: Recipe) -> Endpoint | LocalModel | 
         base_url=study.base_url or None,
         temperature=study.temperature,
         max_tokens=study.max_tokens,
+        fields=study.fields,
         concurrency=study.concurrency,
         tries=study.tries,
         timeout=study.timeout,
