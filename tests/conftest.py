@@ -27,6 +27,10 @@ from transformers import (
 )
 
 from lorascope import embedded
+from lorascope.dictionaries.files import open_dictionary, save
+from lorascope.dictionaries.jumprelu import JumpReluDictionary
+from lorascope.latent_adapters.adapter import LatentAdapter
+from lorascope.latent_adapters.card import LatentCard, OverDictionary
 
 # Products this small are slower on several threads, and far slower on a busy machine.
 torch.set_num_threads(1)
@@ -111,6 +115,36 @@ def save_adapter(tiny_model: Callable[..., PreTrainedModel]) -> Callable[..., Pa
         return folder
 
     return save
+
+
+@pytest.fixture(scope="session")
+def save_latent_adapter(tiny_checkpoint: Callable[[str], Path]) -> Callable[..., Path]:
+    """`save_latent_adapter(folder, rank=2)`: a latent adapter of the tiny Llama after block 1.
+
+    It reads and writes ten latents of the dictionary in `folder`/dictionary and lies in
+    `folder`/latent.
+    """
+
+    def save_one(folder: Path, rank: int = 2) -> Path:
+        random = torch.Generator().manual_seed(0)
+        directions = torch.randn(60, 32, generator=random)
+        directions /= directions.norm(dim=1, keepdim=True)
+        parts = (directions.T.clone(), torch.zeros(60), directions, torch.zeros(32))
+        gated = JumpReluDictionary(*parts, threshold=torch.full((60,), 0.2))
+        save(gated, folder / "dictionary")
+        dictionary = open_dictionary(folder / "dictionary")
+        made = LatentAdapter(dictionary, rank, scale=3.0, generator=random).cut(10, 10)
+        made.card = LatentCard(
+            model=str(tiny_checkpoint("llama")),
+            site="layers.1",
+            dictionary=OverDictionary.of(dictionary),
+            special_ids=(0,),
+            rank=rank,
+        )
+        made.save_pretrained(folder / "latent")
+        return folder / "latent"
+
+    return save_one
 
 
 @pytest.fixture(scope="session")

@@ -28,3 +28,18 @@ def test_audit_an_adapter(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "above chance" in done.stdout
     assert "256 latents of width 192" in done.stdout
+
+
+def test_latent_adapter(save_latent_adapter, tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "latent_adapter.py", save_latent_adapter(tmp_path), "w3 w4 w5"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "reads 10 and writes 10 latents" in done.stdout
+    said = {line.partition(": ")[0]: line.partition(": ")[2] for line in done.stdout.splitlines()}
+    assert said["base"] != said["latent"]

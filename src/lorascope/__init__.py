@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from lorascope.errors import InputError as InputError
     from lorascope.estimates import Chance as Chance
     from lorascope.estimates import Estimate as Estimate
+    from lorascope.latent_adapters.adapter import LatentAdapter as LatentAdapter
+    from lorascope.latent_adapters.loading import load as load
     from lorascope.measures.alignment import max_cosine as max_cosine
     from lorascope.models.adapted import AdaptedModel as AdaptedModel
-    from lorascope.models.adapted import load as load
     from lorascope.training.architectures import BatchTopK as BatchTopK
     from lorascope.training.architectures import Gated as Gated
     from lorascope.training.architectures import JumpReLU as JumpReLU
@@ -39,10 +40,11 @@ _HOME = {
     "Fitting": "training.dictionaries",
     "InputError": "errors",
     "Job": "training.dictionaries",
+    "LatentAdapter": "latent_adapters.adapter",
     "deltas": "activations.deltas",
     "fit": "training.dictionaries",
     "fit_many": "training.dictionaries",
-    "load": "models.adapted",
+    "load": "latent_adapters.loading",
     "max_cosine": "measures.alignment",
     "open_dictionary": "dictionaries.files",
     "save": "dictionaries.files",

@@ -12,9 +12,11 @@ import typer
 from lorascope.commands import (
     adapters,
     audits,
+    behaviours,
     comparisons,
     dictionaries,
     features,
+    latents,
     selftest,
 )
 from lorascope.errors import InputError
@@ -32,8 +34,10 @@ app.command()(audits.plan)
 app.command("train-adapter")(adapters.train_adapter)
 app.command()(dictionaries.dictionary)
 app.command()(comparisons.compare)
+app.add_typer(behaviours.app, name="behaviour")
 app.command()(audits.report)
 app.command()(features.features)
+app.command()(latents.latent)
 app.command()(selftest.selftest)
 
 # typer carries click within it or depends on it; either way this is the base of usage errors.

@@ -45,8 +45,10 @@ def test_soft_thresholding_by_hand():
     raw = factor([0.6, 0.8, 0.0, 0.02], [0.0, 0.01, 0.0, 0.0])
     Proximal(threshold=2.0).settle(raw, rate=0.1)
     # 2 · 0.1 / √4 = 0.1 off each entry of the unit rows; the last row keeps its one direction.
-    torch.testing.assert_close(raw[0], unit(factor([0.5, 0.7, 0.0, 0.0]))[0])
-    torch.testing.assert_close(raw[1], factor([0.0, 1.0, 0.0, 0.0])[0])
+    torch.testing.assert_close(unit(raw)[0], unit(factor([0.5, 0.7, 0.0, 0.0]))[0])
+    torch.testing.assert_close(unit(raw)[1], factor([0.0, 1.0, 0.0, 0.0])[0])
+    # Entries keep a size of about 1.
+    assert raw.norm(dim=1).tolist() == pytest.approx([2.0, 2.0])
 
 
 def test_the_largest_stay_and_gradients_reach_the_others():

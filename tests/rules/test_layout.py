@@ -16,7 +16,7 @@ LAYERS = [
     {"models"},
     {"activations"},
     {"dictionaries", "training"},
-    {"geometry", "measures", "planted", "adapt", "latent_adapters"},
+    {"geometry", "measures", "planted", "adapt", "latent_adapters", "behaviours"},
     {"report"},
     {"workflows"},
     {"commands"},

@@ -14,11 +14,14 @@ from lorascope.dictionaries.registry import look_up
 from lorascope.errors import InputError
 from lorascope.models.shapes import Shape, published
 from lorascope.workflows import speed
+from lorascope.workflows.latent.plan import plan_latent
+from lorascope.workflows.latent.study import LatentStudy
 from lorascope.workflows.plan import plan
 from lorascope.workflows.study import AuditStudy
 
 STUDIES = Path(__file__).parents[2] / "studies"
-FILES = sorted(STUDIES.glob("*.yaml"))
+ALL = sorted(STUDIES.glob("*.yaml"))
+FILES = [file for file in ALL if "workflow" not in yaml.safe_load(file.read_text(encoding="utf-8"))]
 PUBLISHED = STUDIES / "gemma-2-9b-as-published.yaml"
 CORRECTED = STUDIES / "gemma-2-9b-corrected.yaml"
 PYTHIA = STUDIES / "pythia-70m.yaml"
@@ -32,10 +35,12 @@ def rows(source):
 
 
 def test_all_of_them_are_here():
-    assert [file.stem for file in FILES] == [
+    assert [file.stem for file in ALL] == [
         "embedded",
         "gemma-2-9b-as-published",
         "gemma-2-9b-corrected",
+        "gemma-2-9b-it-latent",
+        "latent_embedded",
         "pythia-70m",
     ]
 
@@ -166,3 +171,32 @@ def test_the_page_names_every_study_and_every_open_setting():
     plain = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
     for key in chain(plain["capture"], ("targets", "steps", "rate", "epochs", "start")):
         assert f"`{key}`" in page, key
+
+
+@pytest.mark.parametrize("name", ["latent_embedded", "gemma-2-9b-it-latent"])
+def test_latent_studies_are_planned_offline(name, monkeypatch):
+    monkeypatch.setattr(speed, "_SECONDS", 0.0)
+    study = LatentStudy.read(STUDIES / f"{name}.yaml")
+    assert study.name == name
+    lines = plan_latent(study).lines()
+    said, notes = dict(lines), [text for what, text in lines if what == "estimated"]
+    assert re.match(r"about [\d.,]+ (s|min|h|days) on this machine", said["time"])
+    if study.model == "embedded-it":
+        assert not notes
+        return
+    assert said["dictionary"] == "131,072 latents"
+    assert notes[0].startswith("google/gemma-2-9b-it is not at hand")
+    assert notes[1].startswith("behaviours/math-in-french is not made yet: 512 records")
+
+
+def test_the_source_s_setting():
+    study = LatentStudy.read(STUDIES / "gemma-2-9b-it-latent.yaml")
+    assert (study.site, study.training.rank, study.training.rate) == ("layers.31", 1, 1e-4)
+    entry = look_up(study.dictionary)
+    assert entry.neuronpedia == "gemma-2-9b-it/31-gemmascope-res-131k"
+    assert study.choices["raw L1"].weight == 0.05
+    assert {choice.kind for choice in study.choices.values()} == {
+        *("dense", "raw_l1", "ratio_l1", "proximal", "top_m", "hard_concrete")
+    }
+    assert any(choice.preselect for choice in study.choices.values())
+    assert len(study.seeds) >= 3

@@ -136,7 +136,7 @@ def read_documents(sources: str | Sequence[str], limit: int | None = None) -> li
     found: list[Document] = []
     for source in [sources] if isinstance(sources, str) else sources:
         before = len(found)
-        for candidate in _read_source(source):
+        for candidate in _documents(read_records(source)):
             if not candidate.text.strip() or candidate.digest in seen:
                 continue
             seen.add(candidate.digest)
@@ -148,7 +148,15 @@ def read_documents(sources: str | Sequence[str], limit: int | None = None) -> li
     return found
 
 
-def _read_source(source: str) -> Iterator[Document]:
+def read_records(source: str) -> Iterator[tuple[str, Any]]:
+    """(where it stands, record) of everything in one source, as it was written.
+
+    Args:
+        source: as for `read_documents`; a text file is one record, {"text": …}.
+
+    Raises:
+        InputError: the source is missing or unreadable.
+    """
     path = Path(source)
     if source == "embedded":
         from lorascope.embedded import instructions_path
@@ -167,25 +175,25 @@ def _read_source(source: str) -> Iterator[Document]:
     else:
         siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = did_you_mean(source, siblings)
-        raise InputError(f"{source}: no such file or folder.{hint} Give --texts an existing path")
+        raise InputError(f"{source}: no such file or folder.{hint} Give a path that exists")
 
 
-def _read_file(path: Path) -> Iterator[Document]:
+def _read_file(path: Path) -> Iterator[tuple[str, Any]]:
     name = path.name.removesuffix(".gz")
     try:
         if name.endswith(".parquet"):
             import pyarrow.parquet as parquet
 
-            yield from _documents(_numbered(parquet.read_table(path).to_pylist(), path))
+            yield from _numbered(parquet.read_table(path).to_pylist(), path)
             return
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8-sig") as file:
             if name.endswith(".txt"):
-                yield Document((Segment(file.read()),))
+                yield str(path), {"text": file.read()}
             elif name.endswith(".jsonl"):
-                yield from _documents(_json_lines(file, path))
+                yield from _json_lines(file, path)
             elif name.endswith(".json"):
-                yield from _documents(_numbered(_json_records(json.load(file), path), path))
+                yield from _numbered(_json_records(json.load(file), path), path)
             else:
                 raise InputError(f"{path}: unknown kind of file; readable: {', '.join(READABLE)}")
     except InputError:
@@ -232,7 +240,7 @@ def _documents(records: Iterable[tuple[str, Any]]) -> Iterator[Document]:
         yield document(record, where)
 
 
-def _read_dataset(source: str) -> Iterator[Document]:
+def _read_dataset(source: str) -> Iterator[tuple[str, Any]]:
     import datasets
 
     name, _, split = source.partition(":")
@@ -245,4 +253,4 @@ def _read_dataset(source: str) -> Iterator[Document]:
             "check the path, the dataset id and the network"
         ) from None
     for number, record in enumerate(rows, start=1):
-        yield document(record, f"{source}, record {number}")
+        yield f"{source}, record {number}", record

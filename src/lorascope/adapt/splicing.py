@@ -9,19 +9,18 @@ was called with, so that generation with a cache is spliced like a whole text.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.models.hooks import replace
+from lorascope.models.left_out import LeftOut
 from lorascope.models.sites import Site, block_list, resolve_sites
 
 Named = str | int | Site
@@ -73,12 +72,9 @@ class Splice:
     ) -> None:
         self.dictionaries = dictionaries
         self.error_term = error_term
-        self._special = torch.tensor(sorted(set(special_ids)), dtype=torch.long)
-        self._ancestors = _ancestors(module)
+        self._left_out = LeftOut(module, special_ids)
+        self.watch = self._left_out.watch
         self._active = True
-        self._depth = 0
-        self._ids: Tensor | None = None
-        self._mask: Tensor | None = None
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -101,51 +97,8 @@ class Splice:
         if self.error_term:
             # exactly x, with the gradient of the reconstruction
             found = x.detach() + (found - found.detach())
-        left = self._left_out(x)
+        left = self._left_out.among((x.shape[0], x.shape[1]), x.device)
         return found if left is None else torch.where(left[..., None], x, found)
-
-    def watch(self, stack: ExitStack) -> None:
-        """See what the model is called with, until `stack` is left."""
-        for depth, (module, signature) in enumerate(self._ancestors):
-            look = partial(self._look, depth, signature)
-            handle = module.register_forward_pre_hook(look, with_kwargs=True)
-            stack.callback(handle.remove)
-
-    def _look(
-        self,
-        depth: int,
-        signature: inspect.Signature,
-        _module: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        # The modules around the blocks are entered from the outside in: a step back out is a
-        # new pass, which must not see the tokens of the last.
-        if depth <= self._depth:
-            self._ids = self._mask = None
-        self._depth = depth
-        given = {**signature.bind_partial(*args, **kwargs).arguments, **kwargs}
-        ids, mask = given.get("input_ids"), given.get("attention_mask")
-        if isinstance(ids, Tensor):
-            self._ids = ids
-        if isinstance(mask, Tensor) and mask.ndim == 2:
-            self._mask = mask
-
-    def _left_out(self, x: Float[Tensor, "batch seq d"]) -> Bool[Tensor, "batch seq"] | None:
-        shape = x.shape[:2]
-        left = None
-        if len(self._special):
-            if self._ids is None or self._ids.shape != shape:
-                raise InputError(
-                    "special tokens are to keep their stream, but the model was not called with "
-                    "token ids: give input_ids, or splice special tokens too"
-                )
-            left = torch.isin(self._ids.to(x.device), self._special.to(x.device))
-        if self._mask is not None and self._mask.shape[1] >= shape[1]:
-            # with a cache the mask also covers tokens of earlier passes
-            padding = self._mask[:, -shape[1] :].to(x.device) == 0
-            left = padding if left is None else left | padding
-        return left
 
 
 @contextmanager
@@ -195,12 +148,3 @@ def _fitting(
         )
     card.require(model=model or card.model, site=site.name, force=force)
     return dictionary
-
-
-def _ancestors(module: nn.Module) -> list[tuple[nn.Module, inspect.Signature]]:
-    """The modules around the block list, outermost first, and what each may be called with."""
-    blocks = block_list(module)
-    path = next(name for name, part in module.named_modules() if part is blocks)
-    names = path.split(".")[:-1]
-    around = [module, *(module.get_submodule(".".join(names[: i + 1])) for i in range(len(names)))]
-    return [(part, inspect.signature(part.forward)) for part in around]

@@ -9,16 +9,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorascope.commands.options import Adapter, BaseDictionary, Out, Quiet, Set, audit_study
-from lorascope.errors import InputError
+from lorascope.commands.latents import latent_study, run_latent
+from lorascope.commands.options import (
+    Adapter,
+    BaseDictionary,
+    Out,
+    Quiet,
+    Set,
+    audit_study,
+    is_latent,
+)
+from lorascope.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from lorascope.workflows.latent.plan import LatentPlan
+    from lorascope.workflows.plan import Plan
     from lorascope.workflows.study import AuditStudy
 
 
 def demo(
-    workflow: Annotated[str, typer.Argument(help="Which workflow: audit.")] = "audit",
-    quick: Annotated[bool, typer.Option("--quick", help="Two ranks, two sites: ≈ 100 s.")] = False,
+    workflow: Annotated[str, typer.Argument(help="Which workflow: audit, latent.")] = "audit",
+    quick: Annotated[bool, typer.Option("--quick", help="Less of everything.")] = False,
     out: Out = None,
     quiet: Quiet = False,
 ) -> None:
@@ -29,9 +40,18 @@ def demo(
     `lorascope demo`
 
     `lorascope demo --quick --out /tmp/quick`
+
+    `lorascope demo latent`
     """
+    if workflow == "latent":
+        from lorascope.workflows.latent.demo import latent_demo
+
+        learned = latent_demo(quick)
+        run_latent(learned, out or Path("runs") / learned.name, quiet)
+        return
     if workflow != "audit":
-        raise InputError(f'there is no demo "{workflow}"; there is: audit')
+        hint = did_you_mean(workflow, ["audit", "latent"])
+        raise InputError(f'there is no demo "{workflow}".{hint} There are: audit, latent')
     from lorascope.workflows.demo import demo_study
 
     study = demo_study(quick)
@@ -91,16 +111,26 @@ def plan(
 
     `lorascope plan studies/embedded.yaml`
 
+    `lorascope plan studies/latent_embedded.yaml`
+
     `lorascope plan --model google/gemma-2-2b --adapter mine=me/my-lora --sites 5 --texts a.jsonl`
     """
     from rich.console import Console
     from rich.table import Table
 
-    from lorascope.workflows.plan import plan as cost_of
     from lorascope.workflows.plan import refuse_what_cannot_fit
 
-    settings = audit_study(study, model, adapter, sites, texts, dictionary, set_, False)
-    cost = cost_of(settings)
+    cost: LatentPlan | Plan
+    if study is not None and is_latent(study):
+        from lorascope.workflows.latent.plan import plan_latent
+
+        if adapter or sites or texts or dictionary:
+            raise InputError(f"{study}: a latent study is changed with --model and --set alone")
+        cost = plan_latent(latent_study(study, {"model": model}, None, set_))
+    else:
+        from lorascope.workflows.plan import plan as cost_of
+
+        cost = cost_of(audit_study(study, model, adapter, sites, texts, dictionary, set_, False))
     table = Table(show_header=False, box=None)
     for what, much in cost.lines():
         table.add_row(what, much)

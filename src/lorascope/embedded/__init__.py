@@ -1,14 +1,22 @@
-"""What ships inside the package: a small language model, instruction records to adapt it."""
+"""What ships inside the package: two small language models, instruction records to adapt them."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
 
+# The language model, and the same model after instruction tuning.
+_MODELS = {"embedded": "model", "embedded-it": "model_it"}
 
-def model_path() -> Path:
-    """Folder of the embedded language model, in Hugging Face layout."""
-    return Path(str(files(__name__))) / "model"
+
+def is_embedded(model: str) -> bool:
+    """Whether a model id names one of the models in this package."""
+    return model in _MODELS
+
+
+def model_path(model: str = "embedded") -> Path:
+    """Folder of an embedded language model, in Hugging Face layout."""
+    return Path(str(files(__name__))) / _MODELS[model]
 
 
 def instructions_path() -> Path:

@@ -7,33 +7,44 @@ At a site with stream x, latents z = encode(x), and decoder directions D without
 A [n, r] is normalised by column, B [r, n] by row, s [r] carries the size. What the dictionary does
 not reconstruct of x stays in the stream untouched. Given z the change is linear, so it can be
 written out as pairs (latent read, latent written, weight).
+
+Source: SAE-LoRA, section "Method".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import ModelHubMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
-from lorascope.latent_adapters.sparsity import Choice, Dense, HardConcrete
+from lorascope.latent_adapters.card import CARD, WEIGHTS, LatentCard, read_card
+from lorascope.latent_adapters.files import fetched, read_weights, write_weights
+from lorascope.latent_adapters.sparsity import Choice, Dense, Fixed, HardConcrete
 from lorascope.models.hooks import replace
-from lorascope.models.sites import parse_site
+from lorascope.models.left_out import LeftOut
+from lorascope.models.sites import block_list, resolve_sites
+from lorascope.runs import write_atomically
 
 # Latent activations held at once: a quarter of a gigabyte in float32.
 _HELD = 2**26
 # Gates that are left at less than this are shut: rounding, not choice.
 _NOTHING = 1e-8
 
+Latents = Int[Tensor, " latents"]
 
-@dataclass(frozen=True)
-class Pair:
+
+class Pair(NamedTuple):
     """One relation: latent `read` active at strength z adds `weight` · z of latent `written`."""
 
     read: int
@@ -41,7 +52,7 @@ class Pair:
     weight: float
 
 
-class LatentAdapter(nn.Module):
+class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["sae", "adapter"]):
     """The trainable factors over one frozen dictionary.
 
     Args:
@@ -49,7 +60,12 @@ class LatentAdapter(nn.Module):
         rank: r.
         sparsity: how the factors are kept sparse.
         scale: s at the start.
+        latents: (those that may be read, those that may be written), all by default; parameters
+            are held for these alone.
         generator: draws the factors at the start.
+
+    Attributes:
+        card: what it was trained for; needed to save it.
     """
 
     def __init__(
@@ -59,17 +75,22 @@ class LatentAdapter(nn.Module):
         sparsity: Choice | None = None,
         *,
         scale: float = 0.0,
+        latents: tuple[Latents, Latents] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if rank < 1:
             raise InputError(f"a latent adapter of rank {rank}: give a rank of 1 or more")
         self.sparsity = sparsity or Dense()
+        self.card: LatentCard | None = None
+        self._hub_mixin_config: Any = {"library_name": "lorascope", "kind": "latent adapter"}
         # Kept out of parameters, buffers and state: it is frozen and has files of its own.
         self._dictionary = (dictionary.requires_grad_(False),)
-        shape = (rank, dictionary.n_latents)
-        self.read = nn.Parameter(self._first(shape, generator))
-        self.write = nn.Parameter(self._first(shape, generator))
+        reads, writes = latents if latents is not None else (None, None)
+        self.register_buffer("read_latents", reads)
+        self.register_buffer("written_latents", writes)
+        sizes = [dictionary.n_latents if ids is None else len(ids) for ids in (reads, writes)]
+        self.read, self.write = (nn.Parameter(self._first((rank, n), generator)) for n in sizes)
         self.scale = nn.Parameter(torch.full((rank,), float(scale)))
         self.progress = 1.0
         self._noise: torch.Generator | None = None
@@ -86,7 +107,10 @@ class LatentAdapter(nn.Module):
 
     def factors(self) -> tuple[Float[Tensor, "r n"], Float[Tensor, "r n"]]:
         """norm(A)ᵀ and norm(B) as they are used now."""
-        return self._effective(self.read), self._effective(self.write)
+        return (
+            self._whole(self._effective(self.read), self.read_latents),
+            self._whole(self._effective(self.write), self.written_latents),
+        )
 
     def penalty(self) -> Float[Tensor, ""]:
         """What sparsity adds to the loss."""
@@ -101,6 +125,11 @@ class LatentAdapter(nn.Module):
         """Say how far training is; `noise` draws gates while it lasts."""
         self.progress, self._noise = progress, noise
 
+    def writing(self, write: Float[Tensor, "r n"]) -> Float[Tensor, "r d"]:
+        """What each rank writes where it reads 1: (s ∘ norm(B)) D."""
+        written: Tensor = (self.scale[:, None] * write) @ self.dictionary.directions.to(write)
+        return written
+
     def forward(
         self, x: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
     ) -> Float[Tensor, "*rows d"]:
@@ -108,7 +137,7 @@ class LatentAdapter(nn.Module):
         read, write = self.factors()
         rows = x.reshape(-1, x.shape[-1])
         # [r, d]: what each rank writes; far smaller than latents of every row.
-        written = (self.scale[:, None] * write) @ self.dictionary.directions.to(write)
+        written = self.writing(write)
         step = max(1, _HELD // self.dictionary.n_latents)
         parts = [
             checkpoint(self._read_chunk, part, read, use_reentrant=False)
@@ -121,34 +150,122 @@ class LatentAdapter(nn.Module):
 
     @contextmanager
     def attached(
-        self, model: nn.Module, site: str, mask: Bool[Tensor, "batch seq"] | None = None
+        self,
+        model: nn.Module,
+        site: str | None = None,
+        special_ids: Sequence[int] | None = None,
     ) -> Iterator[None]:
-        """Within the `with`, the model's stream at `site` goes through the adapter."""
-        with replace(model, parse_site(site), lambda stream: self(stream, mask)):
+        """Within the `with`, the model's stream at `site` goes through the adapter.
+
+        Args:
+            site: by default where the adapter was trained.
+            special_ids: tokens that keep their stream, by default those of its training; padding
+                always does.
+
+        Raises:
+            InputError: no site is known, the model has no such site, or is of another width.
+        """
+        if site is None and self.card is None:
+            raise InputError("this latent adapter knows no site of its own: say where to attach it")
+        known = self.card
+        (place,) = resolve_sites(model, [site if site is not None else known.site])  # type: ignore[union-attr]
+        if special_ids is None:
+            special_ids = known.special_ids if known is not None else ()
+        require_width(model, self.dictionary)
+        device = next(block_list(model)[place.index].parameters()).device
+        self.to(device)
+        self.dictionary.to(device)
+        left_out = LeftOut(model, special_ids)
+
+        def through(stream: Tensor) -> Tensor:
+            left = left_out.among((stream.shape[0], stream.shape[1]), stream.device)
+            found: Tensor = self(stream, None if left is None else ~left)
+            return found
+
+        with ExitStack() as stack:
+            left_out.watch(stack)
+            stack.enter_context(replace(model, place, through))
             yield
 
     @torch.no_grad()
-    def support(self) -> tuple[Int[Tensor, " read"], Int[Tensor, " written"]]:
+    def support(self) -> tuple[Latents, Latents]:
         """Latents that are read, and latents that are written, by any rank."""
         read, write = self.factors()
         return tuple((f.abs() > _NOTHING).any(0).nonzero().squeeze(1) for f in (read, write))  # type: ignore[return-value]
 
     @torch.no_grad()
-    def pairs(self, most: int = 100) -> list[Pair]:
-        """The relations of largest |weight|: Σ_r A_ir s_r B_rj."""
+    def keeping(self, reads: Latents, writes: Latents) -> LatentAdapter:
+        """The same adapter cut down to some latents, weights and scale as they are."""
+        read, write = self.factors()
+        cut = LatentAdapter(self.dictionary, self.rank, Fixed(), latents=(reads, writes))
+        cut.read.copy_(read[:, reads])
+        cut.write.copy_(write[:, writes])
+        cut.scale.copy_(self.scale)
+        cut.card = self.card
+        return cut.to(self.scale.device)
+
+    def cut(self, reads: int, writes: int) -> LatentAdapter:
+        """The same adapter cut down to its heaviest latents, so many to read and to write.
+
+        A latent's weight is the norm over ranks of its entries.
+        """
+        order = [f.detach().norm(dim=0).argsort(descending=True) for f in self.factors()]
+        return self.keeping(
+            *(o[:m].sort().values for o, m in zip(order, (reads, writes), strict=True))
+        )
+
+    @torch.no_grad()
+    def pairs(self, most: int | None = 100) -> list[Pair]:
+        """The relations of largest |weight|: Σ_r A_ir s_r B_rj; None gives all there are."""
         read, write = self.factors()
         inputs, outputs = self.support()
         weights = (read[:, inputs] * self.scale[:, None]).T @ write[:, outputs]
-        order = weights.abs().flatten().argsort(descending=True)[:most].tolist()
-        columns = len(outputs)
-        return [
-            Pair(
-                int(inputs[place // columns]),
-                int(outputs[place % columns]),
-                float(weights.flatten()[place]),
+        flat = weights.flatten()
+        order = flat.abs().argsort(descending=True)[:most]
+        order = order[flat[order] != 0]
+        columns = max(1, len(outputs))
+        ids = (inputs[order // columns].tolist(), outputs[order % columns].tolist())
+        return [Pair(*pair) for pair in zip(*ids, flat[order].tolist(), strict=True)]
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        dictionary: Dictionary | None = None,
+        **options: Any,
+    ) -> LatentAdapter:
+        """As `from_pretrained(folder or hub id, dictionary=None)`.
+
+        Without a dictionary, the one its card names is opened.
+
+        Raises:
+            InputError: no latent adapter is there, or it was made over another dictionary.
+        """
+        folder = fetched(model_id, revision, (WEIGHTS, CARD), **options)
+        card, tensors = read_card(folder), read_weights(folder / WEIGHTS)
+        if dictionary is None:
+            if not card.dictionary.address:
+                raise InputError(f"{model_id}: its card names no dictionary to open: give it one")
+            dictionary = open_dictionary(card.dictionary.address)
+        card.require(dictionary, model_id)
+        latents = (tensors["read_latents"], tensors["written_latents"])
+        found = cls(dictionary, card.rank, Fixed(), latents=latents)
+        found.load_state_dict(tensors)
+        found.card = card
+        return found.requires_grad_(False).eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """What is used, entries of zero left out, with the card."""
+        if self.card is None:
+            raise InputError(
+                "a latent adapter is saved with the model, site and dictionary it belongs to: set "
+                "its card first"
             )
-            for place in order
-        ]
+        write_weights(self.keeping(*self.support()).state_dict(), save_directory / WEIGHTS)
+        card = json.dumps(self.card.plain(), indent=1) + "\n"
+        write_atomically(save_directory / CARD, card)
 
     def _read_chunk(
         self, rows: Float[Tensor, "some d"], read: Float[Tensor, "r n"]
@@ -156,15 +273,35 @@ class LatentAdapter(nn.Module):
         dictionary = self.dictionary
         return dictionary.encode(rows.to(dictionary.directions.dtype)).to(read) @ read.T
 
-    def _effective(self, raw: Tensor) -> Float[Tensor, "r n"]:
+    def _effective(self, raw: Tensor) -> Float[Tensor, "r k"]:
         noise = None
         if self.sparsity.samples and self._noise is not None:
             drawn = torch.rand(raw.shape[0], raw.shape[1] // 2, generator=self._noise)
             noise = drawn.clamp(1e-6, 1 - 1e-6).to(raw)
         return self.sparsity.effective(raw, self.progress, noise)
 
+    def _whole(self, factor: Float[Tensor, "r k"], latents: Any) -> Float[Tensor, "r n"]:
+        if latents is None:
+            return factor
+        whole = factor.new_zeros(len(factor), self.dictionary.n_latents)
+        return whole.index_copy(1, latents, factor)
+
     def _first(self, shape: tuple[int, int], generator: torch.Generator | None) -> Tensor:
         drawn = torch.randn(shape, generator=generator)
         if isinstance(self.sparsity, HardConcrete):
             return torch.cat([drawn, torch.full(shape, self.sparsity.first_odds())], dim=1)
         return drawn
+
+
+def require_width(model: nn.Module, dictionary: Dictionary) -> None:
+    """Refuse a dictionary of another width than the model's stream.
+
+    Raises:
+        InputError: says both widths.
+    """
+    width = int(model.config.get_text_config().hidden_size)  # type: ignore[operator, union-attr]
+    if dictionary.d_model != width:
+        raise InputError(
+            f"dictionary {dictionary.card.source}: reads rows of width {dictionary.d_model}, the "
+            f"model's are {width} wide; give one made for this model"
+        )

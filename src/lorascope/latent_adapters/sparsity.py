@@ -33,7 +33,14 @@ def unit(factor: Factor) -> Factor:
 
 
 class Choice(Settings, ABC):
-    """What every choice of sparsity offers."""
+    """What every choice of sparsity offers.
+
+    Attributes:
+        preselect: before training, keep this many latents to read and as many to write, chosen by
+            attribution (`attribution.candidates`), and train on these alone; all by default.
+    """
+
+    preselect: int | None = Field(default=None, gt=0)
 
     @abstractmethod
     def effective(self, raw: Factor, progress: float, noise: Tensor | None = None) -> Factor:
@@ -66,21 +73,37 @@ class Dense(Choice):
         return unit(raw)
 
 
+class Fixed(Choice):
+    """Entries as they stand: what a trained adapter is saved, opened and cut down as.
+
+    Rows keep the norm they have, so that a row cut down to its largest entries does what these
+    entries did in the whole.
+    """
+
+    kind: Literal["fixed"] = "fixed"
+
+    def effective(self, raw: Factor, progress: float, noise: Tensor | None = None) -> Factor:
+        return raw
+
+
 class RawL1(Choice):
     """L1 on the raw weights, rows normalised afterwards: the source's own.
 
     Attributes:
-        weight: of the mean |entry| in the loss.
+        weight: of the |entries| in the loss.
+        reduction: whether their mean or their sum is penalised; the source does not say.
     """
 
     kind: Literal["raw_l1"] = "raw_l1"
     weight: float = Field(default=0.05, ge=0)
+    reduction: Literal["mean", "sum"] = "mean"
 
     def effective(self, raw: Factor, progress: float, noise: Tensor | None = None) -> Factor:
         return unit(raw)
 
     def penalty(self, raw: Factor) -> Float[Tensor, ""]:
-        return self.weight * raw.abs().mean()
+        sizes = raw.abs()
+        return self.weight * (sizes.mean() if self.reduction == "mean" else sizes.sum())
 
 
 class RatioL1(Choice):
@@ -105,6 +128,9 @@ class RatioL1(Choice):
 class Proximal(Choice):
     """Soft thresholding of the unit-norm rows after every step; zeros are exact.
 
+    Raw rows are kept at norm √n, entries of a size of 1 as with the other choices, so that a
+    learning rate means the same.
+
     Attributes:
         threshold: taken off every |entry| at a learning rate of 1, in units of 1/√n.
     """
@@ -117,13 +143,14 @@ class Proximal(Choice):
 
     @torch.no_grad()
     def settle(self, raw: Factor, rate: float) -> None:
-        rows = unit(raw)
+        size = math.sqrt(raw.shape[1])
+        rows = size * unit(raw)
         # A row is never emptied: its largest entry stays.
         cut = torch.minimum(
-            rows.new_full((len(rows), 1), self.threshold * rate / math.sqrt(raw.shape[1])),
+            rows.new_full((len(rows), 1), self.threshold * rate),
             0.99 * rows.abs().amax(1, keepdim=True),
         )
-        raw.copy_(unit(rows.sign() * (rows.abs() - cut).clamp(min=0)))
+        raw.copy_(size * unit(rows.sign() * (rows.abs() - cut).clamp(min=0)))
 
 
 class TopM(Choice):
@@ -146,10 +173,10 @@ class TopM(Choice):
         if self.annealed == 0 or progress >= self.annealed:
             return min(self.m, n)
         share = progress / self.annealed
-        return max(self.m, round(n ** (1 - share) * min(self.m, n) ** share))
+        return max(min(self.m, n), round(n ** (1 - share) * min(self.m, n) ** share))
 
     def effective(self, raw: Factor, progress: float, noise: Tensor | None = None) -> Factor:
-        kept = min(self.left(raw.shape[1], progress), raw.shape[1])
+        kept = self.left(raw.shape[1], progress)
         places = raw.detach().abs().topk(kept, dim=1).indices
         mask = torch.zeros_like(raw).scatter(1, places, 1.0)
         cut = unit(raw * mask)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorascope.activations.shards import BASE
 from lorascope.activations.text import Document
@@ -21,20 +22,28 @@ from lorascope.training.model_losses import response_token_losses
 DocumentLosses = tuple[Float[Tensor, " documents"], Float[Tensor, " documents"]]
 
 
-@torch.no_grad()
 def response_losses(
     model: AdaptedModel, face: str, found: Sequence[Window], batch_tokens: int = 4096
 ) -> DocumentLosses:
     """(summed −log p in nats, number of response tokens) of every document, under one face."""
+    with model.face(face) as module:
+        return document_losses(module, model.tokenizer, found, batch_tokens)
+
+
+@torch.no_grad()
+def document_losses(
+    module: nn.Module, tokenizer: Any, found: Sequence[Window], batch_tokens: int = 4096
+) -> DocumentLosses:
+    """As `response_losses`, of a model as it stands, with whatever is attached to it."""
     count = max(window.document for window in found) + 1
     sums = torch.zeros(count, dtype=torch.float64)
     tokens = torch.zeros(count, dtype=torch.float64)
-    with model.face(face) as module:
-        for batch in batches(found, model.tokenizer, padding_id(model.tokenizer), batch_tokens):
-            losses, rows = response_token_losses(module, batch, model.device)
-            owners = batch.documents[rows.cpu()]
-            sums.index_add_(0, owners, losses.double().cpu())
-            tokens.index_add_(0, owners, torch.ones(len(owners), dtype=torch.float64))
+    device = next(module.parameters()).device
+    for batch in batches(found, tokenizer, padding_id(tokenizer), batch_tokens):
+        losses, rows = response_token_losses(module, batch, device)
+        owners = batch.documents[rows.cpu()]
+        sums.index_add_(0, owners, losses.double().cpu())
+        tokens.index_add_(0, owners, torch.ones(len(owners), dtype=torch.float64))
     return sums, tokens
 
 

@@ -5,10 +5,11 @@ Here, and nowhere else, adapters are switched. An adapter is never merged into t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
@@ -21,6 +22,7 @@ from lorascope.models.adapter_files import (
     AdapterFiles,
     AdapterInfo,
     check_names,
+    is_latent,
     locate,
     read,
     same_base,
@@ -32,6 +34,25 @@ from lorascope.models.putting_on import put_on
 from lorascope.models.sites import block_list
 
 BASE = "base"
+Attach = Callable[[PreTrainedModel], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Attached:
+    """An adapter that acts by hooks and changes no weight.
+
+    Attributes:
+        attach: puts it on the base model for the time of a `with`.
+    """
+
+    info: AdapterInfo
+    attach: Attach
+
+
+class Opener(Protocol):
+    """Opens adapters that act by hooks: (name, path, its folder, the base model)."""
+
+    def __call__(self, name: str, path: str, folder: Path, model: PreTrainedModel) -> Attached: ...
 
 
 class AdaptedModel:
@@ -56,6 +77,8 @@ class AdaptedModel:
         self._biases: dict[str, dict[str, Tensor]] = {}
         self._kept_biases: dict[str, Tensor] = {}
         self._full_models: dict[str, PreTrainedModel] = {}
+        self._attached: dict[str, Attach] = {}
+        self._hooks = ExitStack()
         self._current = BASE
 
     @property
@@ -148,11 +171,12 @@ class AdaptedModel:
         """The name PEFT knows a LoRA adapter by; names with dots cannot be module names.
 
         Raises:
-            InputError: there is no such adapter, or it is a full fine-tune.
+            InputError: there is no such adapter, or it is no LoRA adapter.
         """
         self._require(name, self.adapters)
         if name not in self._peft_names:
-            raise InputError(f'"{name}" is a full fine-tune and has no LoRA weights')
+            kind = "full fine-tune" if self.has_weights(name) else "latent adapter"
+            raise InputError(f'"{name}" is a {kind} and has no LoRA weights')
         return self._peft_names[name]
 
     def add_adapter(self, files: AdapterFiles) -> None:
@@ -169,6 +193,20 @@ class AdaptedModel:
         self._infos[name] = files.info
         self._base.eval().requires_grad_(False)
         self._switch(BASE)
+
+    def add_attached(self, adapter: Attached) -> None:
+        """Add an adapter that acts by hooks as a face."""
+        self._attached[adapter.info.name] = adapter.attach
+        self._infos[adapter.info.name] = adapter.info
+
+    def has_weights(self, name: str) -> bool:
+        """Whether the adapter changes weights; one that acts by hooks does not.
+
+        Raises:
+            InputError: there is no such adapter.
+        """
+        self._require(name, self.adapters)
+        return name not in self._attached
 
     def add_full_model(self, info: AdapterInfo, model: PreTrainedModel) -> None:
         """Add a full fine-tune, a second model in memory, as a face.
@@ -202,11 +240,14 @@ class AdaptedModel:
 
     def _switch(self, name: str) -> None:
         self._current = name
+        self._hooks.close()
+        if name in self._attached:
+            self._hooks.enter_context(self._attached[name](self._base))
         if self._peft is None or name in self._full_models:
             return
         # PEFT also sets requires_grad when it switches; that is the user's to decide
         with _gradients_kept(self._base):
-            if name == BASE:
+            if name not in self._peft_names:
                 self._peft.base_model.disable_adapter_layers()
             else:
                 self._peft.base_model.enable_adapter_layers()
@@ -230,15 +271,17 @@ def load(
     device: str = "auto",
     device_map: str | dict[str, Any] | None = None,
     force: bool = False,
+    opener: Opener | None = None,
 ) -> AdaptedModel:
     """A model with adapters on it, each checked to be the one it should be.
 
     Args:
-        model: Hugging Face id, folder, or "embedded".
-        adapters: {name: folder, `org/repo` or `org/repo/subfolder`} of a PEFT LoRA adapter, or of a
-            full fine-tune of the same base.
+        model: Hugging Face id, folder, "embedded" or "embedded-it".
+        adapters: {name: folder, `org/repo` or `org/repo/subfolder`} of a PEFT LoRA adapter, of a
+            full fine-tune of the same base, or of a latent adapter.
         revision, dtype, device, device_map: of the base model, see `load_base`.
         force: accept adapters whose configuration names another base model.
+        opener: opens latent adapters.
 
     Raises:
         InputError: something is missing, damaged, or does not fit; says what to do.
@@ -259,6 +302,15 @@ def load(
             info = AdapterInfo(name, path, None, fingerprint(second), n_parameters)
             adapted.add_full_model(info, second)
             continue
+        if is_latent(folder):
+            if opener is None:
+                raise InputError(
+                    f'adapter "{name}" is a latent adapter: load it with lorascope.load'
+                )
+            attached = opener(name, path, folder, base)
+            _check_base_id(attached.info, adapted, force)
+            adapted.add_attached(attached)
+            continue
         files = read(name, path, folder)
         _check_base_id(files.info, adapted, force)
         with _random_state_kept():
@@ -269,8 +321,8 @@ def load(
 
 def _check_base_id(info: AdapterInfo, adapted: AdaptedModel, force: bool) -> None:
     candidates = [adapted.id, adapted.module.config.name_or_path or adapted.id]
-    if adapted.id == "embedded":
-        candidates.append(str(embedded.model_path()))
+    if embedded.is_embedded(adapted.id):
+        candidates.append(str(embedded.model_path(adapted.id)))
     if info.base is None or force or same_base(info.base, candidates):
         return
     raise InputError(

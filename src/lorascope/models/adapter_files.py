@@ -22,6 +22,8 @@ from lorascope.errors import InputError
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+# Weights of a latent adapter, which acts by a hook; `latent_adapters` reads and writes them.
+LATENT_FILE = "latent_adapter.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _REFUSED_FIELDS = {
@@ -88,7 +90,9 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def locate(name: str, path: str) -> Path | None:
-    """The local folder of a LoRA adapter given as folder, `org/repo` or `org/repo/subfolder`.
+    """The local folder of an adapter given as folder, `org/repo` or `org/repo/subfolder`.
+
+    It is a LoRA adapter's, or a latent adapter's (`is_latent`).
 
     Returns:
         None where `path` holds a full checkpoint instead of an adapter.
@@ -101,7 +105,7 @@ def locate(name: str, path: str) -> Path | None:
         if path.startswith((".", "/", "~")) or "/" not in path:
             raise InputError(f'adapter "{name}": folder "{path}" does not exist: check the path')
         return _download(name, path)
-    if (folder / CONFIG_FILE).is_file():
+    if (folder / CONFIG_FILE).is_file() or is_latent(folder):
         return folder
     if (folder / "config.json").is_file():
         return None
@@ -109,6 +113,11 @@ def locate(name: str, path: str) -> Path | None:
         f'adapter "{name}": "{path}" has no {CONFIG_FILE}: '
         "give the folder that PEFT's save_pretrained wrote"
     )
+
+
+def is_latent(folder: Path) -> bool:
+    """Whether a folder holds a latent adapter."""
+    return (folder / LATENT_FILE).is_file()
 
 
 def read(name: str, path: str, folder: Path) -> AdapterFiles:
@@ -128,7 +137,7 @@ def read(name: str, path: str, folder: Path) -> AdapterFiles:
         name=name,
         path=path,
         base=config.base_model_name_or_path or None,
-        sha256=_sha256(file),
+        sha256=sha256_of(file),
         n_parameters=sum(tensor.numel() for tensor in weights.values()),
         rank=config.r,
         alpha=float(config.lora_alpha),
@@ -160,8 +169,9 @@ def weights_digest(name: str, path: str) -> str:
         files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
         listing = [path, *(f"{file.name} {file.stat().st_size}" for file in files)]
         return hashlib.sha256("\n".join(listing).encode()).hexdigest()
-    found = [folder / file for file in (CONFIG_FILE, *WEIGHT_FILES) if (folder / file).is_file()]
-    return hashlib.sha256("".join(_sha256(file) for file in found).encode()).hexdigest()
+    names = (CONFIG_FILE, *WEIGHT_FILES, LATENT_FILE)
+    found = [folder / file for file in names if (folder / file).is_file()]
+    return hashlib.sha256("".join(sha256_of(file) for file in found).encode()).hexdigest()
 
 
 def same_base(named: str, candidates: Iterable[str]) -> bool:
@@ -169,7 +179,8 @@ def same_base(named: str, candidates: Iterable[str]) -> bool:
     return _last_component(named) in {_last_component(candidate) for candidate in candidates}
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """The hash of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -188,7 +199,16 @@ def _download(name: str, path: str) -> Path | None:
     try:
         snapshot = snapshot_download(
             f"{organisation}/{repository}",
-            allow_patterns=[prefix + file for file in (CONFIG_FILE, *WEIGHT_FILES, "config.json")],
+            allow_patterns=[
+                prefix + file
+                for file in (
+                    CONFIG_FILE,
+                    *WEIGHT_FILES,
+                    LATENT_FILE,
+                    "lorascope.json",
+                    "config.json",
+                )
+            ],
         )
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
@@ -198,7 +218,7 @@ def _download(name: str, path: str) -> Path | None:
             f"({reason})"
         ) from error
     folder = Path(snapshot, *inner)
-    if (folder / CONFIG_FILE).is_file():
+    if (folder / CONFIG_FILE).is_file() or is_latent(folder):
         return folder
     if (folder / "config.json").is_file() and not inner:
         return None

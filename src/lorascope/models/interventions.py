@@ -61,7 +61,7 @@ class Recorded:
                 f"what replaces the stream at {site} has shape {tuple(stream.shape)}, "
                 f"the stream has {expected}: give the same shape"
             )
-        with self.model.face(self.face) as module, _from(module, site, stream, self.blocks):
+        with self.model.face(self.face) as module, resuming(module, site, stream, self.blocks):
             return logits(module, self.ids, self.mask, self.first, self.last)
 
 
@@ -87,12 +87,12 @@ def record(
     end = input_ids.shape[1] if last is None else last
     with (
         model.face(face) as module,
-        _returned(module) as returned,
+        returned(module) as beside,
         capture(module, sites, attention_mask=attention_mask, stop=False) as streams,
     ):
         found = logits(module, input_ids, attention_mask, first, end)
     return Recorded(
-        model, face, input_ids, attention_mask, first, end, dict(streams), found, tuple(returned)
+        model, face, input_ids, attention_mask, first, end, dict(streams), found, tuple(beside)
     )
 
 
@@ -124,15 +124,19 @@ def unembed(
     last = Site(model.n_blocks - 1)
     # One token tells what the blocks return.
     shape = record(model, face, [last], ids[:1], mask[:1]).blocks
-    with model.face(face) as module, _from(module, last, streams[:, None], shape):
+    with model.face(face) as module, resuming(module, last, streams[:, None], shape):
         return logits(module, ids, mask, 0, 1)[:, 0]
 
 
 @contextmanager
-def _from(
+def resuming(
     module: nn.Module, site: Site, stream: Tensor, blocks: Sequence[int | None]
 ) -> Iterator[None]:
-    """Within the `with`, blocks up to `site` do nothing and the stream after it is `stream`."""
+    """Within the `with`, blocks up to `site` do nothing and the stream after it is `stream`.
+
+    Args:
+        blocks: what each block returns beside the stream, as `returned` finds it.
+    """
     with ExitStack() as stack:
         for block, beside in list(zip(block_list(module), blocks, strict=True))[: site.index + 1]:
             stack.callback(_put_back(block))
@@ -153,8 +157,9 @@ def _unchanged(beside: int | None, hidden_states: Tensor, *_: Any, **__: Any) ->
 
 
 @contextmanager
-def _returned(module: nn.Module) -> Iterator[list[int | None]]:
-    """Per block: how many things it returned beside the stream, or None for a lone tensor."""
+def returned(module: nn.Module) -> Iterator[list[int | None]]:
+    """Per block passed within the `with`: how many things it returned beside the stream, or None
+    for a lone tensor."""
     found: list[int | None] = []
 
     def look(_block: nn.Module, _inputs: Any, output: Any) -> None:

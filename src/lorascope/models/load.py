@@ -33,7 +33,8 @@ def load_base(
     """A model in eval mode without trainable parameters, and its tokenizer.
 
     Args:
-        model: a Hugging Face id, a folder, or "embedded" for the model inside this package.
+        model: a Hugging Face id, a folder, or "embedded" for the model inside this package, or
+            "embedded-it" for its instruction-tuned sibling.
         revision: branch, tag or commit of the id.
         dtype: "auto" is float32 on a CPU and the checkpoint's own on a GPU, except that Gemma
             checkpoints stored in float16 become float32 (their activations overflow float16).
@@ -89,8 +90,8 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _source(model: str) -> str:
-    if model == "embedded":
-        return str(embedded.model_path())
+    if embedded.is_embedded(model):
+        return str(embedded.model_path(model))
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -139,7 +140,7 @@ def _read_config(source: str, model: str, revision: str | None) -> PreTrainedCon
 
 def _cannot_load(model: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if Path(model).expanduser().is_dir() or model == "embedded":
+    if Path(model).expanduser().is_dir() or embedded.is_embedded(model):
         advice = "check that the folder holds a whole Hugging Face checkpoint"
     else:
         advice = (

@@ -52,6 +52,11 @@ _PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+_PUBLISHED |= {
+    f"{name}-it": _PUBLISHED[name] for name in ("google/gemma-2-2b", "google/gemma-2-9b")
+}
+
+
 @dataclass(frozen=True)
 class Shape:
     """What the cost of running a model depends on.

@@ -150,11 +150,14 @@ def updated_modules(model: AdaptedModel, name: str) -> list[str]:
     """Paths of the linear maps that `name` adds something to, in the model's order.
 
     Those a LoRA or DoRA adapter targets; of a full fine-tune those whose weight differs from the
-    base's. Tied weights count once. Norms, biases and experts held in one tensor are no maps here.
+    base's; none of an adapter that acts by hooks. Tied weights count once. Norms, biases and
+    experts held in one tensor are no maps here.
 
     Raises:
         InputError: there is no such adapter.
     """
+    if not model.has_weights(name):
+        return []
     if model.info(name).rank is not None:
         peft_name = model.peft_name(name)
         layers = _lora_layers(model)

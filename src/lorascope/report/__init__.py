@@ -12,6 +12,9 @@ def build(run: Path) -> Path:
     InputError if a results file is missing or damaged.
     """
     # Imported here: the figures need Altair, which `import lorascope` should not wait for.
+    from lorascope.report.latent import write_latent_report
     from lorascope.report.page import write_report
+    from lorascope.report.result import read_results
 
-    return write_report(run)
+    kind = read_results(run).facts.get("kind")
+    return write_latent_report(run) if kind == "latent" else write_report(run)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,10 +14,30 @@ from torch.nn import functional
 from lorascope.activations.tokens import TokenBatch
 
 
+class ResponseTokens(NamedTuple):
+    """The response tokens of a batch, in order.
+
+    Attributes:
+        losses: −log p of each, nats.
+        rows: the batch row it belongs to.
+        likeliest: whether no other token is likelier.
+    """
+
+    losses: Float[Tensor, " tokens"]
+    rows: Int[Tensor, " tokens"]
+    likeliest: Bool[Tensor, " tokens"]
+
+
 def response_token_losses(
     module: nn.Module, batch: TokenBatch, device: torch.device
 ) -> tuple[Float[Tensor, " tokens"], Int[Tensor, " tokens"]]:
-    """−log p of every response token in nats, and the batch row each belongs to.
+    """−log p of every response token in nats, and the batch row each belongs to."""
+    found = response_tokens(module, batch, device)
+    return found.losses, found.rows
+
+
+def response_tokens(module: nn.Module, batch: TokenBatch, device: torch.device) -> ResponseTokens:
+    """Every response token as the model scores it.
 
     The logits at position t score the token at t + 1. Where the model lets them be chosen, logits
     are computed only from the first to the last position that predicts a response token.
@@ -25,7 +46,8 @@ def response_token_losses(
     predicted = batch.response[:, 1:]
     positions = predicted.any(0).nonzero().squeeze(1)
     if not len(positions):
-        return torch.zeros(0, device=device), torch.zeros(0, dtype=torch.long, device=device)
+        nothing = torch.zeros(0, device=device)
+        return ResponseTokens(nothing, nothing.long(), nothing.bool())
     first, last = int(positions[0]), int(positions[-1]) + 1
     arguments: dict[str, Tensor] = {}
     if _chooses_logits(module):
@@ -39,9 +61,10 @@ def response_token_losses(
     kept = logits if arguments else logits[:, first:last]
     wanted = predicted[:, first:last].to(device)
     targets = ids[:, 1:][:, first:last][wanted]
-    losses = functional.cross_entropy(kept[wanted].float(), targets, reduction="none")
+    scores = kept[wanted].float()
+    losses = functional.cross_entropy(scores, targets, reduction="none")
     rows = torch.arange(len(ids), device=device)[:, None].expand_as(wanted)[wanted]
-    return losses, rows
+    return ResponseTokens(losses, rows, scores.argmax(-1) == targets)
 
 
 def _chooses_logits(module: nn.Module) -> bool:

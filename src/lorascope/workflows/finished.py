@@ -223,7 +223,7 @@ class Finished:
     @property
     def _source(self) -> str:
         model = self.study.model
-        return str(embedded.model_path()) if model == "embedded" else model
+        return str(embedded.model_path(model)) if embedded.is_embedded(model) else model
 
     def _longest(self) -> int:
         try:

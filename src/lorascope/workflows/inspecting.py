@@ -32,11 +32,12 @@ from lorascope.dictionaries.places import block_of
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
 from lorascope.estimates import Chance, Estimate, Place
+from lorascope.latent_adapters.loading import load
 from lorascope.measures.firing import firing, firing_estimates
 from lorascope.measures.intervals import bootstrap_ratio
 from lorascope.measures.reconstruction import errors
 from lorascope.measures.rows import by_document, shared_out
-from lorascope.models.adapted import AdaptedModel, load
+from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site, resolve_sites
 from lorascope.randomness import generator
 from lorascope.report.formatting import interval, number

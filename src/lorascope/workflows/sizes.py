@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
 from transformers import AutoConfig, AutoTokenizer
@@ -64,13 +64,23 @@ class Base:
     notes: tuple[str, ...] = field(default=())
 
 
-def base_of(study: AuditStudy, *, estimates: bool) -> Base:
+class OfModel(Protocol):
+    """Settings that name a base model."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+
+
+def base_of(study: OfModel, *, estimates: bool) -> Base:
     """The study's model without a weight of it.
 
     Raises:
         InputError: its configuration can neither be read nor, with `estimates`, looked up.
     """
-    source = str(embedded.model_path()) if study.model == "embedded" else study.model
+    ships = embedded.is_embedded(study.model)
+    source = str(embedded.model_path(study.model)) if ships else study.model
     try:
         config = AutoConfig.from_pretrained(source, revision=study.revision)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=study.revision)

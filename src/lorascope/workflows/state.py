@@ -12,7 +12,8 @@ from lorascope.activations.splits import Split
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, windows
 from lorascope.config import digest
-from lorascope.models.adapted import AdaptedModel, load
+from lorascope.latent_adapters.loading import load
+from lorascope.models.adapted import AdaptedModel
 from lorascope.models.adapter_files import locate, weights_digest
 from lorascope.runs import Run, read_json
 from lorascope.training.adapters import CARD

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from lorascope.measures.definitions import (
     audit,
+    behaviour,
     causes,
     comparison,
+    latent,
     pursuit,
     seeds,
     weights,
@@ -19,6 +21,8 @@ DEFINITIONS: dict[str, Definition] = {
     **weights.DEFINITIONS,
     **seeds.DEFINITIONS,
     **comparison.DEFINITIONS,
+    **latent.DEFINITIONS,
+    **behaviour.DEFINITIONS,
 }
 
 

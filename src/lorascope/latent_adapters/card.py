@@ -1,0 +1,105 @@
+"""What a saved latent adapter belongs to: the card beside its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from lorascope.adapt.wrapper import identity
+from lorascope.config import Settings
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.errors import InputError
+from lorascope.models.adapter_files import LATENT_FILE
+from lorascope.runs import read_json
+
+WEIGHTS, CARD = LATENT_FILE, "lorascope.json"
+
+
+class OverDictionary(Settings):
+    """The dictionary whose latents are read and written.
+
+    Attributes:
+        address: where it was opened from; empty for one that was never saved.
+        identity: hash of what it computes with.
+        neuronpedia: its id there; empty where unknown.
+    """
+
+    address: str = ""
+    identity: str
+    n_latents: int
+    d_model: int
+    neuronpedia: str = ""
+
+    @classmethod
+    def of(cls, dictionary: Dictionary) -> OverDictionary:
+        """What names this dictionary."""
+        return cls(
+            address=dictionary.card.source,
+            identity=identity(dictionary),
+            n_latents=dictionary.n_latents,
+            d_model=dictionary.d_model,
+            neuronpedia=dictionary.card.neuronpedia,
+        )
+
+
+class LatentCard(Settings):
+    """`lorascope.json` of a latent adapter.
+
+    Attributes:
+        model: id of the base model.
+        base: fingerprint of its weights; empty for an adapter that was not trained here.
+        site: where the stream goes through the adapter.
+        special_ids: tokens that keep their stream.
+        data: where its examples came from.
+        examples: how many changed and unchanged ones it was trained on.
+        settings: of its training.
+        steps: optimiser steps.
+        loss: mean training loss over the last tenth of the steps, nats/token.
+        trained_on: digests of the training documents, so that audits can leave them out.
+        versions: libraries that made it.
+    """
+
+    kind: Literal["latent adapter"] = "latent adapter"
+    model: str
+    base: str = ""
+    site: str
+    dictionary: OverDictionary
+    special_ids: tuple[int, ...] = ()
+    rank: int = Field(gt=0)
+    data: str = ""
+    examples: dict[str, int] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    steps: int = 0
+    loss: float | None = None
+    trained_on: tuple[str, ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    def require(self, dictionary: Dictionary, where: str) -> None:
+        """Refuse another dictionary than the adapter was made over.
+
+        Raises:
+            InputError: says which one it needs.
+        """
+        if identity(dictionary) == self.dictionary.identity:
+            return
+        given = dictionary.card.source or f"{dictionary.n_latents} latents"
+        known = self.dictionary
+        wanted = known.address or f"the one of {known.n_latents} latents it was trained over"
+        raise InputError(
+            f"{where}: the adapter was made over another dictionary ({wanted}), not over the one "
+            f"given ({given}); give that one, or train an adapter over this one"
+        )
+
+
+def read_card(folder: Path) -> LatentCard:
+    """The card of a saved latent adapter.
+
+    Raises:
+        InputError: there is none, or it is of another kind.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the folder of a saved latent adapter")
+    return LatentCard.parse(read_json(path), str(path))

@@ -1,0 +1,161 @@
+"""The page of a latent study: the verdict, the frontier, the latents, and whether they matter.
+
+Its texts come from models and behaviour sets and are not to be trusted: the template escapes them,
+and figures are images of their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lorascope.estimates import Estimate
+from lorascope.measures.definitions import DEFINITIONS
+from lorascope.report.charts import EXPORT_CONFIG
+from lorascope.report.drawn import VEGA_LITE_VERSION, Figure
+from lorascope.report.figures import write_figures
+from lorascope.report.formatting import interval, number
+from lorascope.report.latent_figures import flatness_figure, frontier_figure
+from lorascope.report.latent_words import verdicts
+from lorascope.report.page import fact_tables
+from lorascope.report.result import Results, estimate_table, read_results
+from lorascope.report.tables import table_row
+from lorascope.runs import write_atomically
+
+_RATES = ("behaviour.success", "behaviour.false_positives", "behaviour.right")
+_LOSS = "behaviour.general_loss"
+
+
+def write_latent_report(run: Path) -> Path:
+    """Write `report/` of a latent study and return the page's path."""
+    results = read_results(run)
+    folder = run / "report"
+    drawn = [
+        figure
+        for figure in (
+            frontier_figure(results.numbers, results.facts),
+            flatness_figure(results.facts),
+        )
+        if figure is not None
+    ]
+    write_figures(drawn, folder / "figures")
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    table = estimate_table(results.numbers)
+    write_atomically(folder / "tables" / "latent.csv", table.to_csv(index=False))
+    page = folder / "index.html"
+    write_atomically(page, render(results, drawn))
+    return page
+
+
+def render(results: Results, drawn: Sequence[Figure]) -> str:
+    """The page's HTML."""
+    environment = Environment(
+        loader=PackageLoader("lorascope.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    facts, numbers = results.facts, list(results.numbers)
+    pooled = [e for e in numbers if e.place.seed is None] if len(facts["seeds"]) > 1 else numbers
+    measures = dict.fromkeys(e.measure for e in numbers)
+    return environment.get_template("latent.html.j2").render(
+        facts=facts,
+        said=verdicts(numbers, facts),
+        rates=_rates(pooled),
+        sparsity=_sparsity(pooled, facts),
+        figures={figure.key: {"figure": figure, "image": _image(figure)} for figure in drawn},
+        ablation=[table_row(e) for e in pooled if e.measure in _ABLATION],
+        latents=facts["latents"],
+        number=_printed,
+        rows=[table_row(estimate) for estimate in numbers],
+        definitions=[(m, DEFINITIONS[m]) for m in measures if m in DEFINITIONS],
+        fact_tables=fact_tables({"model": facts["model"], "versions": facts["versions"]}),
+        settings=json.dumps(facts["settings"], indent=2, ensure_ascii=False),
+        style=Markup(_asset("style.css") + _asset("comparison.css") + _asset("latent.css")),
+    )
+
+
+_ABLATION = ("latent.ablation", "latent.mattering", "latent.left")
+
+
+def _rates(numbers: Sequence[Estimate]) -> list[dict[str, Any]]:
+    """A row for everything that answered: success, false positives, right answers, general loss."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    near: dict[str, Estimate] = {}
+    for e in numbers:
+        if e.measure not in (*_RATES, _LOSS):
+            continue
+        if e.measure == _RATES[1] and e.place.setting not in ("", *_cuts(numbers)):
+            near[e.place.adapter] = e
+            continue
+        row = found.setdefault((e.place.adapter, e.place.setting), {})
+        row[e.measure] = e
+    rows = [_untouched(numbers)]
+    for (adapter, setting), estimates in found.items():
+        cells = [_cell(estimates.get(measure)) for measure in (*_RATES[:2],)]
+        cells.append(_cell(near.get(adapter)))
+        cells += [_cell(estimates.get(measure)) for measure in (_RATES[2], _LOSS)]
+        rows.append({"name": adapter, "setting": setting, "cells": cells})
+    return rows
+
+
+def _cuts(numbers: Sequence[Estimate]) -> set[str]:
+    return {e.place.setting for e in numbers if e.place.setting.startswith("cut to")}
+
+
+def _untouched(numbers: Sequence[Estimate]) -> dict[str, Any]:
+    """What the untouched model does: the chance level of the others."""
+    cells = []
+    for wanted in (_RATES[0], _RATES[1], None, _RATES[2], _LOSS):
+        of = next((e for e in numbers if e.measure == wanted), None)
+        cells.append({"value": number(of.chance), "interval": ""} if of else _cell(None))
+    return {"name": "untouched model", "setting": "", "cells": cells}
+
+
+def _cell(estimate: Estimate | None) -> dict[str, str]:
+    if estimate is None:
+        return {"value": "–", "interval": ""}
+    return {"value": number(estimate.value), "interval": interval(*estimate.interval)}
+
+
+def _sparsity(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a choice: latents used, effective numbers, largest entries, overlap over seeds."""
+    rows = []
+    for choice in facts["choices"]:
+        cells: list[dict[str, str]] = []
+        for measure in ("latent.used", "latent.effective", "latent.largest", "latent.overlap"):
+            for side in ("read", "written"):
+                found = [
+                    e
+                    for e in numbers
+                    if e.measure == measure
+                    and e.place.adapter == choice
+                    and e.place.dictionary == side
+                ]
+                cell = _cell(found[0] if found else None)
+                cells.append({**cell, "chance": number(found[0].chance) if found else "–"})
+        rows.append({"name": choice, "loss": number(facts["losses"][choice]), "cells": cells})
+    return rows
+
+
+def _image(figure: Figure) -> str:
+    spec = {**figure.spec, "config": EXPORT_CONFIG}
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE_VERSION)
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _printed(value: float | None) -> str:
+    return "–" if value is None else number(float(value))
+
+
+def _asset(name: str) -> str:
+    return (files("lorascope.report") / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,210 @@
+"""Measure a behaviour: untouched model, prompting, a dense LoRA, and any adapters, side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from lorascope.activations.shards import BASE
+from lorascope.behaviours.arithmetic import NEAR
+from lorascope.behaviours.judging import Written, rates, written
+from lorascope.behaviours.manners import Manner, manner
+from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, read_set
+from lorascope.behaviours.turns import record_windows
+from lorascope.config import Settings
+from lorascope.errors import InputError
+from lorascope.estimates import Estimate, Place
+from lorascope.models.adapted import AdaptedModel, load
+from lorascope.models.load import load_base
+from lorascope.report.result import write_estimates
+from lorascope.runs import Run, write_atomically
+from lorascope.training.adapters import LoraTraining, train_adapter
+from lorascope.training.loop import Progress
+from lorascope.workflows.progress import Reporter
+from lorascope.workflows.refusals import run_folder
+
+PROMPTING = "prompting"
+
+
+class BehavingStudy(Settings):
+    """Settings of `lorascope behaviour measure`.
+
+    Attributes:
+        data: a behaviour set's folder or file, or "embedded".
+        model: hub id, folder, "embedded" or "embedded-it".
+        adapters: {name: folder or hub id} of adapters to measure.
+        dense: ranks of dense LoRA adapters to train on the set as a baseline.
+        training: of these; their ranks are `dense`.
+        prompt: measure prompting, with the manner's instruction after every prompt.
+        instruction: what to ask for instead of the manner's own.
+        manner: judged by; by default what the set was made with.
+        judge: regular expression for a manner in words.
+        context: longest prompt and response in tokens.
+        new_tokens: most tokens of an answer.
+        batch: prompts answered at once.
+        seed: of the bootstrap.
+    """
+
+    data: str = "embedded"
+    model: str = "embedded-it"
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    adapters: dict[str, str] = Field(default_factory=dict)
+    dense: tuple[int, ...] = ()
+    training: LoraTraining = LoraTraining(steps=120, batch=16)
+    prompt: bool = True
+    instruction: str = ""
+    manner: str = ""
+    judge: str = ""
+    context: int = Field(default=512, ge=16)
+    new_tokens: int = Field(default=24, ge=1)
+    batch: int = Field(default=64, ge=1)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Behaved:
+    """What was found.
+
+    Attributes:
+        folder: where results lie.
+        estimates: the behaviour's numbers of prompting and of every adapter.
+    """
+
+    folder: Path
+    estimates: list[Estimate]
+
+
+def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
+    """Measure on the held-out records, beside the untouched model.
+
+    Raises:
+        InputError: the set, the model or an adapter is wrong, or the manner has no judge.
+    """
+    data = read_set(study.data)
+    how = _manner(study, data)
+    with run_folder(out, study) as run:
+        trained = _dense(run, study, data, reporter)
+        model = load(
+            study.model,
+            {**study.adapters, **trained},
+            revision=study.revision,
+            device=study.device,
+            dtype=study.dtype,
+        )
+        wrote = _written(model, study, data.part("held_out"), how, reporter)
+    before = wrote.pop(BASE)
+    near = [NEAR] if any(r.topic == NEAR for r in before.records) else []
+    estimates = [
+        estimate
+        for name, tried in wrote.items()
+        for estimate in rates(tried, before, how, Place(name), near=near, seed=study.seed)
+    ]
+    write_estimates(estimates, out / "results")
+    _write_answers(out / "results" / "answers.jsonl", {BASE: before, **wrote}, how)
+    return Behaved(out, estimates)
+
+
+def _manner(study: BehavingStudy, data: BehaviourSet) -> Manner:
+    name = study.manner or str(data.facts.get("manner") or "")
+    if not name:
+        raise InputError(
+            f"{study.data}: does not say its manner; give --manner, and --judge for one in words"
+        )
+    how = manner(name, study.judge or str(data.facts.get("judge") or ""))
+    if how.shows is None:
+        raise InputError(
+            f'manner "{name}" has no judge: give --judge a pattern that its answers match'
+        )
+    return how
+
+
+def _dense(
+    run: Run, study: BehavingStudy, data: BehaviourSet, reporter: Reporter
+) -> dict[str, str]:
+    """A LoRA adapter of each rank, trained on the set's training records: {name: folder}."""
+    folders: dict[str, str] = {}
+    for rank in study.dense:
+        name = f"lora-r{rank}"
+        own = study.training.model_copy(update={"ranks": (rank,)})
+        depends_on = [study.model, own.plain(), [r.plain() for r in data.records], study.context]
+
+        def make(folder: Path, name: str = name, own: LoraTraining = own) -> None:
+            _, tokenizer = load_base(study.model, revision=study.revision, device="cpu")
+            training, held_out = (
+                record_windows(data.part(split), tokenizer, study.context)
+                for split in ("train", "held_out")
+            )
+            with reporter.bar(f"training {name}", own.steps, "steps") as advance:
+
+                def observe(progress: Progress) -> None:
+                    del progress
+                    advance(1)
+
+                train_adapter(
+                    study.model,
+                    name,
+                    training,
+                    held_out,
+                    folder,
+                    own,
+                    trained_on=[r.document.digest for r in data.part("train")],
+                    device=study.device,
+                    dtype=study.dtype,
+                    revision=study.revision,
+                    observers=[observe],
+                )
+
+        folders[name] = str(run.stage(f"adapters/{name}", depends_on, make))
+    return folders
+
+
+def _written(
+    model: AdaptedModel,
+    study: BehavingStudy,
+    records: Sequence[BehaviourRecord],
+    how: Manner,
+    reporter: Reporter,
+) -> dict[str, Written]:
+    """What every face wrote, and the base with the manner asked for in the prompt."""
+    turns = [(face, face, "") for face in model.faces]
+    if study.prompt:
+        turns.insert(1, (PROMPTING, BASE, study.instruction or how.instruction))
+    found: dict[str, Written] = {}
+    for name, face, instruction in turns:
+        title = "untouched model" if name == BASE else name
+        with (
+            reporter.bar(f"answering: {title}", len(records), "prompts") as advance,
+            model.face(face) as module,
+        ):
+            found[name] = written(
+                module,
+                model.tokenizer,
+                records,
+                context=min(study.context, model.context_length),
+                new_tokens=study.new_tokens,
+                instruction=instruction,
+                batch=study.batch,
+                advance=advance,
+            )
+    return found
+
+
+def _write_answers(path: Path, wrote: dict[str, Written], how: Manner) -> None:
+    """Every answer of every face, and whether it shows the manner."""
+    assert how.shows is not None
+    lines = []
+    for index, record in enumerate(wrote[BASE].records):
+        given: dict[str, Any] = {"prompt": record.prompt, "changed": record.changed}
+        given["topic"], given["wanted"] = record.topic, record.response
+        for name, side in wrote.items():
+            text = side.texts[index]
+            given[name] = {"answer": text, "shows": how.shows(text)}
+        lines.append(json.dumps(given, ensure_ascii=False))
+    write_atomically(path, "".join(f"{line}\n" for line in lines))

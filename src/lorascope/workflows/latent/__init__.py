@@ -1,0 +1,1 @@
+"""Learn a behaviour as relations between latents: the steps of `lorascope latent`."""

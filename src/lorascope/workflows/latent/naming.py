@@ -1,0 +1,178 @@
+"""The latents that an adapter names: weights, where they fire, what they promote, do they matter.
+
+Of the choice that does best cut down to few latents, under the study's first seed; the ablation is
+taken under every seed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lorascope.estimates import Estimate, Place
+from lorascope.latent_adapters.ablation import Ablation, Side, ablate, ablation_estimates, matters
+from lorascope.latent_adapters.adapter import LatentAdapter
+from lorascope.latent_adapters.frontier import READ, WRITTEN, over_seeds
+from lorascope.latent_adapters.reading import Seen
+from lorascope.measures import features
+from lorascope.measures.latent_directions import token_effects
+from lorascope.models.adapted import AdaptedModel
+from lorascope.randomness import generator
+from lorascope.report.latents import rounded
+from lorascope.runs import read_json, write_atomically
+from lorascope.workflows.latent.state import Learned
+from lorascope.workflows.latent.training import Adapters, adapter_name
+from lorascope.workflows.passages import Passages
+
+LATENTS, _FILE, _ABLATION = "latents", "latents.json", "ablation.json"
+_TOKENS, _PAIRS = 6, 24
+_ADDRESS = "https://www.neuronpedia.org/"
+
+
+def look_at_latents(state: Learned, adapters: Adapters) -> list[Estimate]:
+    """The stage `latents`, and the estimates of the ablations."""
+    study, choice = state.study, adapters.chosen
+    measures = study.measures
+    depends_on = [choice, measures.plain(), study.seed, [r.key for r in state.asked]]
+    parents = [f"adapters/{adapter_name(choice, seed)}" for seed in study.seeds]
+
+    def make(folder: Path) -> None:
+        estimates: list[Estimate] = []
+        ablations: dict[int, Ablation] = {}
+        if measures.ablation:
+            with state.reporter.bar("ablations", len(study.seeds), "adapters") as advance:
+                for seed in study.seeds:
+                    adapter = adapters.named(choice, seed)
+                    found = ablate(state.reading, adapter, state.seen, study.seed)
+                    place = Place(choice, study.training.rank, state.site, seed)
+                    estimates += ablation_estimates(found, place, study.seed)
+                    ablations[seed] = found
+                    advance(1)
+        first = study.seeds[0]
+        state.reporter.say("the latents: where they fire, what they promote")
+        table = _Table(state, adapters.named(choice, first), ablations.get(first))
+        write_atomically(folder / _FILE, _json({"choice": choice, "seed": first, **table.plain()}))
+        write_atomically(folder / _ABLATION, _json([e.plain() for e in estimates]))
+
+    folder = state.run.stage(LATENTS, depends_on, make, *parents)
+    found = [Estimate.revived(record) for record in read_json(folder / _ABLATION)]
+    return found + over_seeds(found)
+
+
+class _Table:
+    """Everything shown of one adapter's latents."""
+
+    def __init__(self, state: Learned, adapter: LatentAdapter, ablation: Ablation | None) -> None:
+        self._state, self._adapter, self._ablation = state, adapter, ablation
+        module, tokenizer = state.model
+        self._model = AdaptedModel(module, tokenizer, state.study.model)
+        examples = state.examples
+        self._seen = [*examples.changed, *examples.unchanged]
+        rows, token, stretch, documents, kind = _rows(self._seen, len(examples.changed))
+        if len(rows) > state.study.measures.rows:
+            picked = features.chosen_rows(
+                stretch, state.study.measures.rows, generator(state.study.seed, "latents", "rows")
+            )
+            rows, token, stretch = rows[picked], token[picked], stretch[picked]
+            documents, kind = documents[picked], kind[picked]
+        self._documents = documents
+        self._activity = features.activity(adapter.dictionary, rows)
+        norms = adapter.dictionary.directions.norm(dim=1)
+        kinds = kind[: self._activity.rows]
+        self._sums = features.statistics(self._activity, norms, documents, kinds, 2)
+        self._share = float((kinds == 1).double().mean())
+        self._passages = Passages(tokenizer, token, stretch, self._activity)
+
+    def plain(self) -> dict[str, Any]:
+        """The tables as plain data."""
+        pairs = self._adapter.pairs(_PAIRS)
+        return {
+            "rows": self._activity.rows,
+            "changed_share": rounded(self._share),
+            "scale": [rounded(s) for s in self._adapter.scale.tolist()],
+            "pairs": [[pair.read, pair.written, rounded(pair.weight)] for pair in pairs],
+            **{
+                side: self._side(side, factor, ids)
+                for side, factor, ids in zip(
+                    (READ, WRITTEN),
+                    self._adapter.factors(),
+                    self._adapter.support(),
+                    strict=True,
+                )
+            },
+        }
+
+    def _side(
+        self, side: str, factor: Float[Tensor, "r n"], ids: Int[Tensor, " latents"]
+    ) -> list[dict[str, Any]]:
+        order = ids[factor[:, ids].norm(dim=0).argsort(descending=True)].cpu()
+        directions = self._adapter.dictionary.directions[order.to(factor.device)]
+        tokens = token_effects(self._model, directions, _TOKENS)
+        effects = self._effects(side)
+        piece, records = self._passages.piece, []
+        neuronpedia = self._adapter.dictionary.card.neuronpedia
+        for index, latent in enumerate(order.tolist()):
+            weights = factor[:, latent].tolist()
+            records.append(
+                {
+                    "latent": latent,
+                    "weights": [rounded(w) for w in weights],
+                    "density": rounded(float(self._sums.density[latent])),
+                    "in_changed": rounded(float(self._sums.kinds[latent, 1])),
+                    "up": [piece(t) for t in tokens.promoted[index].tolist()],
+                    "down": [piece(t) for t in tokens.suppressed[index].tolist()],
+                    "contexts": self._contexts(latent),
+                    "link": f"{_ADDRESS}{neuronpedia}/{latent}" if neuronpedia else "",
+                    **effects.get(latent, {}),
+                }
+            )
+        return records
+
+    def _contexts(self, latent: int) -> list[dict[str, Any]]:
+        if not int(self._activity.counts[latent]):
+            return []
+        random = generator(self._state.study.seed, "contexts", latent)
+        most = self._state.study.measures.examples
+        found = features.examples(self._activity, latent, self._documents, most, 0, random)
+        return [self._passages.passage(latent, example, False) for example in found]
+
+    def _effects(self, side: str) -> dict[int, dict[str, Any]]:
+        """{latent: rise of the loss without it, and what the other beside it gives}."""
+        if self._ablation is None or not len(self._ablation.sides[side].latents):
+            return {}
+        one: Side = self._ablation.sides[side]
+        named, others = one.rises(self._ablation.whole)
+        known = matters(named, others)
+        columns = zip(
+            one.latents.tolist(),
+            one.others.tolist(),
+            named.tolist(),
+            others.tolist(),
+            known.tolist(),
+            strict=True,
+        )
+        return {
+            latent: {"rise": rounded(rise), "other": other, "other_rise": rounded(r), "matters": m}
+            for latent, other, rise, r, m in columns
+        }
+
+
+def _rows(seen: Sequence[Seen], changed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Stream, token, stretch, document and kind (1 for changed) of every token acted on."""
+    rows, token, owner = [], [], []
+    for index, one in enumerate(seen):
+        rows.append(one.stream[one.acted_on].float())
+        token.append(torch.tensor(one.window.ids)[one.acted_on])
+        owner.append(torch.full((len(rows[-1]),), index))
+    owners = torch.cat(owner)
+    return torch.cat(rows), torch.cat(token), owners, owners, (owners < changed).long()
+
+
+def _json(data: object) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,209 @@
+"""The latent study, step by step. Each step is a stage of the run folder; finished ones stay.
+
+1. Read the behaviour; train or open the dictionary at the site.
+2. Train one adapter a choice of sparsity and seed, and an ordinary LoRA adapter beside them.
+3. Let the untouched model, the prompted one, the LoRA adapter and every latent adapter answer the
+   held-out prompts.
+4. Cut every adapter down to few latents and count what is left of the behaviour: the frontier.
+5. Of the choice that keeps most: what its latents are, and what happens without each.
+6. Write the results table, make the report.
+
+The choice of step 5 is the one with the lowest training loss among adapters cut down to the size
+asked for, so that no held-out prompt decides it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lorascope import report
+from lorascope.behaviours.arithmetic import NEAR
+from lorascope.behaviours.judging import Written, rates
+from lorascope.estimates import Estimate, Place
+from lorascope.latent_adapters.frontier import (
+    READ,
+    WRITTEN,
+    kept_estimate,
+    over_seeds,
+    overlap_estimates,
+    sparsity_estimates,
+)
+from lorascope.report.result import write_estimates
+from lorascope.runs import read_json, versions, write_atomically
+from lorascope.workflows.latent.answers import (
+    LORA,
+    PROMPTED,
+    UNTOUCHED,
+    answered,
+    frontier,
+)
+from lorascope.workflows.latent.naming import LATENTS, look_at_latents
+from lorascope.workflows.latent.state import Learned
+from lorascope.workflows.latent.study import DENSE, LatentStudy
+from lorascope.workflows.latent.training import Adapters, train_all
+from lorascope.workflows.progress import Reporter
+from lorascope.workflows.refusals import run_folder
+
+
+def learn_latent(
+    study: LatentStudy, out: Path, reporter: Reporter, command: str = "", redo: bool = False
+) -> Path:
+    """Run or resume a latent study in `out` and return the report's path.
+
+    Args:
+        redo: where `out` holds this study with other settings, make again what depends on them.
+
+    Raises:
+        InputError: anything the user has to mend.
+    """
+    with run_folder(out, study, redo) as run:
+        state = Learned(study, run, reporter)
+        state.manner  # noqa: B018 - refused before anything costly
+        adapters = train_all(state)
+        written = answered(state, adapters)
+        sizes = frontier(state, adapters)
+        named = look_at_latents(state, adapters)
+        _write(state, adapters, written, sizes, named, command)
+        run.drop_unasked()
+        return report.build(run.folder)
+
+
+def _write(
+    state: Learned,
+    adapters: Adapters,
+    written: dict[str, Written],
+    sizes: dict[str, dict[str, list[bool]]],
+    named: list[Estimate],
+    command: str,
+) -> None:
+    def make(folder: Path) -> None:
+        own = [
+            *_rates(state, adapters, written),
+            *_kept(state, sizes),
+            *_sparsity(state, adapters),
+        ]
+        # Of several seeds the mean stands in the table too, under no seed.
+        found = [*own, *over_seeds(own), *_overlaps(state, adapters), *named]
+        write_estimates(found, folder)
+        facts = json.dumps(_facts(state, adapters, written, command), indent=1, ensure_ascii=False)
+        write_atomically(folder / "facts.json", facts + "\n")
+
+    state.run.stage("results", state.study.plain(), make, *state.run.asked)
+
+
+def _place(state: Learned, choice: str, seed: int | None = None, setting: str = "") -> Place:
+    return Place(choice, state.study.training.rank, state.site, seed, "", setting)
+
+
+def _rates(state: Learned, adapters: Adapters, written: dict[str, Written]) -> list[Estimate]:
+    """Success, false positives and general loss of everything that was asked."""
+    study, untouched = state.study, written[UNTOUCHED]
+    most = study.measures.most
+    places = {
+        PROMPTED: _place(state, PROMPTED),
+        LORA: replace(_place(state, LORA), site="", rank=study.lora_training().ranks[0]),
+        **{
+            name: _place(state, choice, seed, "" if choice == DENSE else f"cut to {most}")
+            for name, (choice, seed) in study.adapters.items()
+        },
+    }
+    found = []
+    for name, place in places.items():
+        if name in written:
+            found += rates(
+                written[name], untouched, state.manner, place, near=[NEAR], seed=study.seed
+            )
+    return found
+
+
+def _kept(state: Learned, sizes: dict[str, dict[str, list[bool]]]) -> list[Estimate]:
+    found = []
+    for name, (choice, seed) in state.study.adapters.items():
+        dense = sizes[f"{DENSE}-s{seed}"]
+        for size, shown in sizes[name].items():
+            if size.startswith("random"):
+                continue
+            controls = {"untouched model": sizes[UNTOUCHED]["whole"]}
+            if f"random {size}" in dense:
+                controls["random latents"] = dense[f"random {size}"]
+            place = _place(state, choice, seed, f"m={size}")
+            found.append(kept_estimate(shown, dense["whole"], controls, place, state.study.seed))
+    return found
+
+
+def _sparsity(state: Learned, adapters: Adapters) -> list[Estimate]:
+    found = []
+    for name, (choice, seed) in state.study.adapters.items():
+        found += sparsity_estimates(adapters.open(name), _place(state, choice, seed))
+    return found
+
+
+def _overlaps(state: Learned, adapters: Adapters) -> list[Estimate]:
+    study, found = state.study, []
+    for choice in study.choices:
+        supports: dict[str, dict[int, set[int]]] = {READ: {}, WRITTEN: {}}
+        for seed in study.seeds:
+            for side, ids in zip(supports, adapters.named(choice, seed).support(), strict=True):
+                supports[side][seed] = set(ids.tolist())
+        n = state.dictionary.n_latents
+        found += overlap_estimates(supports, n, _place(state, choice))
+    return found
+
+
+def _facts(
+    state: Learned, adapters: Adapters, written: dict[str, Written], command: str
+) -> dict[str, Any]:
+    study, (module, _) = state.study, state.model
+    dictionary = state.dictionary
+    named = state.run.folder / LATENTS / "latents.json"
+    prompts = [(i, r) for i, r in enumerate(state.asked)]
+    shown = [i for i, r in prompts if r.changed][:6] + [i for i, r in prompts if not r.changed][:4]
+    return {
+        "kind": "latent",
+        "model": {
+            "id": study.model,
+            "parameters": sum(p.numel() for p in module.parameters()),
+            "d_model": dictionary.d_model,
+        },
+        "behaviour": {
+            "set": study.behaviour,
+            "manner": study.manner,
+            **{
+                f"{split} {kind}": len(state.behaviour.part(split, kind == "changed"))
+                for split in ("train", "held_out")
+                for kind in ("changed", "unchanged")
+            },
+        },
+        "dictionary": {
+            "address": study.dictionary or "trained here",
+            "latents": dictionary.n_latents,
+            "architecture": dictionary.architecture,
+            "neuronpedia": dictionary.card.neuronpedia,
+        },
+        "site": state.site,
+        "rank": study.training.rank,
+        "chosen": adapters.chosen,
+        "choices": list(study.choices),
+        "seeds": list(study.seeds),
+        "most": study.measures.most,
+        "share": study.measures.share,
+        "losses": adapters.losses,
+        "curves": adapters.curves(),
+        "samples": [
+            {
+                "prompt": state.asked[i].prompt,
+                "changed": state.asked[i].changed,
+                "wanted": state.asked[i].response,
+                "answers": {name: one.texts[i] for name, one in written.items()},
+            }
+            for i in shown
+        ],
+        "latents": read_json(named),
+        "warnings": [],
+        "command": command,
+        "settings": study.plain(),
+        "versions": versions(),
+    }

@@ -1,0 +1,139 @@
+"""A model built so that one latent read and one written suffice: training finds exactly these."""
+
+import random
+
+import pytest
+import torch
+
+from lorascope.activations.tokens import Window
+from lorascope.dictionaries.jumprelu import JumpReluDictionary
+from lorascope.estimates import Place
+from lorascope.latent_adapters.ablation import ablate, ablation_estimates
+from lorascope.latent_adapters.fitting import Examples, LatentTraining, fit
+from lorascope.latent_adapters.frontier import READ, WRITTEN
+from lorascope.latent_adapters.reading import Reading
+from lorascope.latent_adapters.sparsity import Dense, HardConcrete, Proximal, TopM
+from lorascope.randomness import generator
+
+D = TOKENS = 64
+TRIGGER, ANSWER = 11, 40
+SITE = "layers.1"
+
+
+@pytest.fixture(scope="module")
+def planted(tiny_model):
+    """Blocks that add nothing, an embedding and an output matrix of orthogonal rows each.
+
+    Latent v of the first 64 fires on token v alone; latent 64 + v is the direction that raises
+    token v's logit and never fires.
+    """
+    module = tiny_model("llama", hidden_size=D, num_key_value_heads=4, head_dim=16)
+    turns = [torch.linalg.qr(torch.randn(D, D, generator=generator(i)))[0] for i in range(2)]
+    with torch.no_grad():
+        for block in module.model.layers:
+            block.self_attn.o_proj.weight.zero_()
+            block.mlp.down_proj.weight.zero_()
+        module.model.norm.weight.fill_(1.0)
+        module.model.embed_tokens.weight.copy_(3.0 * turns[0])
+        module.lm_head.weight.copy_(turns[1])
+    directions = torch.cat(turns)
+    threshold = torch.cat([torch.full((TOKENS,), 1.5), torch.full((TOKENS,), 100.0)])
+    nothing = torch.zeros(2 * TOKENS)
+    dictionary = JumpReluDictionary(
+        directions.T.clone(), nothing, directions, torch.zeros(D), threshold
+    )
+    return module, dictionary
+
+
+def windows(module, count, seed):
+    """ANSWER after TRIGGER, and after any other token what the model says itself."""
+    draw, kinds = random.Random(seed), ([], [])
+    for index in range(2 * count):
+        prompt = [draw.randrange(3, 64) for _ in range(5)]
+        prompt = [token if token != TRIGGER else 12 for token in prompt]
+        changed = index % 2 == 0
+        if changed:
+            prompt[-1] = TRIGGER
+        with torch.no_grad():
+            own = int(module(torch.tensor([[0, *prompt]])).logits[0, -1].argmax())
+        ids = [0, *prompt, ANSWER if changed else own]
+        kinds[not changed].append(Window(ids, [False] * 6 + [True], index))
+    return kinds
+
+
+@pytest.fixture(scope="module")
+def train(planted, word_tokens):
+    module, dictionary = planted
+    reading = Reading(module, word_tokens, dictionary, SITE)
+    examples = Examples.read(reading, *windows(module, 48, seed=0))
+
+    def build(sparsity, **changes):
+        settings = LatentTraining(
+            sparsity=sparsity, steps=250, batch=16, rate=0.05, products="float32"
+        )
+        return reading, fit(reading, examples, settings.model_copy(update=changes), model="planted")
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def word_tokens(tiny_checkpoint):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_checkpoint("llama"))
+
+
+@pytest.mark.parametrize(
+    "sparsity",
+    [TopM(m=1), TopM(m=1, preselect=16), Proximal(threshold=1.0), HardConcrete(weight=3.0)],
+    ids=["top_m", "preselected", "proximal", "gates"],
+)
+def test_exactly_the_planted_latents_are_found(sparsity, train):
+    _, fitted = train(sparsity)
+    reads, writes = fitted.adapter.support()
+    assert (reads.tolist(), writes.tolist()) == ([TRIGGER], [TOKENS + ANSWER])
+    (pair,) = fitted.adapter.pairs()
+    assert (pair.read, pair.written) == (TRIGGER, TOKENS + ANSWER)
+    assert pair.weight > 0
+    assert fitted.history.series("effective_read")[0] > 20
+
+
+def test_without_sparsity_the_same_behaviour_is_spread_over_many(train):
+    _, dense = train(Dense())
+    assert all(len(ids) == 2 * TOKENS for ids in dense.adapter.support())
+
+
+def test_the_named_latents_alone_matter(train, planted):
+    reading, fitted = train(TopM(m=1))
+    changed = reading.see(windows(planted[0], 20, seed=5)[0])
+    found = ablate(reading, fitted.adapter, changed)
+    assert found.whole.said.all()
+    assert not found.untouched.said.any()
+    for side in (READ, WRITTEN):
+        one = found.sides[side]
+        named, others = one.rises(found.whole)
+        assert named[0] > 1.0
+        # Another token of the prompt is taken away, or another token's logit is lowered.
+        assert others[0] < 0.2 * named[0]
+        assert not one.together.said.any()
+        assert one.others_together.said.double().mean() > 0.8
+    assert found.sides[READ].latents.tolist() == [TRIGGER]
+    by_name = {(e.measure, e.place.dictionary): e for e in ablation_estimates(found, Place("x"))}
+    assert by_name["latent.left", READ].value == 0
+    assert by_name["latent.left", READ].verdict == "below chance"
+    assert by_name["latent.mattering", WRITTEN].value == 1
+
+
+def test_a_latent_taken_out_is_out_of_the_stream_and_unread(train, planted):
+    """By hand: the stream without z d at the trigger, the adapter reading nothing."""
+    reading, fitted = train(TopM(m=1))
+    module, dictionary = planted
+    changed = reading.see(windows(module, 4, seed=6)[0])
+    found = ablate(reading, fitted.adapter, changed).sides[READ].alone[0]
+    ids = torch.tensor([one.window.ids for one in changed])
+    with torch.no_grad():
+        stream = module.model.embed_tokens(ids)
+        z = dictionary.encode(stream)[..., TRIGGER, None]
+        stream = stream - z * dictionary.directions[TRIGGER]
+        log_p = module.lm_head(module.model.norm(stream)).log_softmax(-1)[:, -2]
+    torch.testing.assert_close(found.loss, -log_p[:, ANSWER].double(), atol=1e-4, rtol=1e-4)

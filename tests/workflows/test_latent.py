@@ -1,0 +1,253 @@
+"""A complete latent study of a tiny model: stages, numbers, page, resuming, refusals."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+from lorascope import report
+from lorascope.dictionaries.card import Card
+from lorascope.dictionaries.files import save
+from lorascope.dictionaries.relu import ReluDictionary
+from lorascope.errors import InputError
+from lorascope.geometry.chance import isotropic
+from lorascope.latent_adapters.adapter import LatentAdapter
+from lorascope.measures.definitions import DEFINITIONS
+from lorascope.randomness import generator
+from lorascope.workflows.latent.plan import plan_latent
+from lorascope.workflows.latent.steps import learn_latent
+from lorascope.workflows.latent.study import LatentStudy
+
+MANNER = "w40"
+
+
+def records(changed=24, unchanged=24, held_out=8):
+    draw, lines = random.Random(0), []
+    for split, (shows, not_) in {
+        "train": (changed, unchanged),
+        "held_out": (held_out,) * 2,
+    }.items():
+        for index in range(shows + not_):
+            words = [f"w{draw.randrange(15, 35)}" for _ in range(5)]
+            own = " ".join(f"w{draw.randrange(50, 60)}" for _ in range(3))
+            is_changed = index < shows
+            if is_changed:
+                words[draw.randrange(5)] = "w8"
+            lines.append(
+                {
+                    "prompt": " ".join(words),
+                    "response": f"{MANNER} {own}" if is_changed else own,
+                    "changed": is_changed,
+                    "split": split,
+                    "topic": "eight" if is_changed else "",
+                }
+            )
+    return lines
+
+
+def write(path, lines):
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def latent_settings(tiny_checkpoint, tmp_path_factory):
+    """`latent_settings(**sections)`: the tiny study as plain data."""
+    folder = tmp_path_factory.mktemp("behaviour")
+    behaviour = write(folder / "set.jsonl", records())
+    texts = write(
+        folder / "texts.jsonl",
+        [{"text": " ".join(f"w{(7 * i + j) % 60}" for j in range(20))} for i in range(60)],
+    )
+
+    def build(**sections):
+        plain = {
+            "workflow": "latent",
+            "model": str(tiny_checkpoint("llama")),
+            "device": "cpu",
+            "behaviour": behaviour,
+            "manner": f"prefix:{MANNER}",
+            "site": "layers.0",
+            "train_dictionary": {
+                "architecture": {"architecture": "topk", "n_latents": 64, "k": 8},
+                "fitting": {"epochs": 1, "batch": 64, "products": "float32"},
+                "texts": [texts],
+            },
+            "choices": {
+                "dense": {"kind": "dense"},
+                "raw L1": {"kind": "raw_l1"},
+                "top m": {"kind": "top_m", "m": 6},
+            },
+            "training": {"steps": 8, "batch": 8, "rate": 0.05, "products": "float32"},
+            "seeds": [0, 1],
+            "context": 64,
+            "lora": {"ranks": [1], "steps": 4, "batch": 4, "context": 64, "products": "float32"},
+            "measures": {"most": 6, "prompts": 6, "sizes": [2, 6], "new_tokens": 4},
+        }
+        for name, section in sections.items():
+            both = isinstance(section, dict) and isinstance(plain.get(name), dict)
+            plain[name] = {**plain[name], **section} if both else section
+        return plain
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def latent_run(latent_settings, quiet, tmp_path_factory):
+    out = tmp_path_factory.mktemp("latent") / "run"
+    learn_latent(
+        LatentStudy.parse(latent_settings(), "tiny"), out, quiet, "lorascope latent x.yaml"
+    )
+    return out
+
+
+def test_every_number_has_a_definition_and_something_to_stand_against(latent_run):
+    table = pd.read_parquet(latent_run / "results" / "estimates.parquet")
+    assert set(table["measure"]) <= set(DEFINITIONS)
+    assert {
+        *("behaviour.success", "behaviour.false_positives", "behaviour.general_loss"),
+        *("latent.used", "latent.effective", "latent.largest", "latent.kept"),
+        *("latent.ablation", "latent.mattering", "latent.left", "latent.overlap"),
+    } <= set(table["measure"])
+    assert not (table["verdict"] == "no chance level").any()
+    asked = table[table["measure"] == "behaviour.success"]
+    assert set(asked["adapter"]) == {"prompted", "LoRA", "dense", "raw L1", "top m"}
+    # Each seed, and their mean under no seed.
+    of_dense = asked[asked["adapter"] == "dense"]
+    assert sorted(of_dense["seed"].fillna(-1)) == [-1, 0, 1]
+    used = table[(table["measure"] == "latent.used") & (table["adapter"] == "top m")]
+    assert (used["value"] == 6).all()
+    kept = table[(table["measure"] == "latent.kept") & (table["adapter"] == "dense")]
+    assert set(kept["setting"]) == {"m=2", "m=6", "m=whole"}
+    levels = pd.read_parquet(latent_run / "results" / "chance_levels.parquet")
+    assert {"random latents", "untouched model"} <= set(levels["null"])
+
+
+def test_what_it_leaves_can_be_used(latent_run):
+    facts = json.loads((latent_run / "results" / "facts.json").read_text())
+    assert facts["chosen"] in ("raw L1", "top m")
+    named = facts["latents"]
+    assert 1 <= len(named["read"]) <= 6
+    assert {"latent", "weights", "density", "up", "down", "contexts", "link", "rise"} <= set(
+        named["read"][0]
+    )
+    assert named["pairs"][0][0] in [one["latent"] for one in named["read"]]
+    adapter = LatentAdapter.from_pretrained(latent_run / "adapters" / "top-m-s0")
+    assert adapter.card.site == "layers.0"
+    assert len(adapter.pairs()) == 36
+
+
+def test_the_page(latent_run, tmp_path):
+    page = (latent_run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "of the dense adapter's success" in page or "dense adapter&#39;s success" in page
+    assert page.count("data:image/svg+xml") == 2
+    for name in ("frontier", "flatness"):
+        assert (latent_run / "report" / "figures" / f"{name}.svg").stat().st_size > 1000
+    assert "<script" not in page
+    # From its results alone, in another place, the same.
+    copy = tmp_path / "copy"
+    shutil.copytree(latent_run / "results", copy / "results")
+    assert report.build(copy).read_text(encoding="utf-8") == page
+
+
+def test_texts_are_not_markup(latent_run, tmp_path):
+    shutil.copytree(latent_run / "results", tmp_path / "results")
+    path = tmp_path / "results" / "facts.json"
+    facts = json.loads(path.read_text())
+    facts["samples"][0]["prompt"] = "<script>alert(1)</script>"
+    path.write_text(json.dumps(facts))
+    page = report.build(tmp_path).read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_the_same_command_changes_nothing_and_a_change_makes_again_what_it_must(
+    latent_run, latent_settings, quiet, tmp_path, monkeypatch
+):
+    run = shutil.copytree(latent_run, tmp_path / "run")
+    before = json.loads((run / "manifest.json").read_text())["stages"]
+    learn_latent(LatentStudy.parse(latent_settings(), "tiny"), run, quiet)
+    assert json.loads((run / "manifest.json").read_text())["stages"] == before
+    more = LatentStudy.parse(latent_settings(measures={"sizes": [2]}), "tiny")
+    with pytest.raises(InputError, match=r"holds another study \(differs in measures\.sizes\)"):
+        learn_latent(more, run, quiet)
+    learn_latent(more, run, quiet, redo=True)
+    after = json.loads((run / "manifest.json").read_text())["stages"]
+    same = [name for name in before if before[name] == after.get(name)]
+    assert {"adapters/dense-s0", "adapters/lora", "answers/untouched"} <= set(same)
+    assert "frontier/dense-s0" not in same
+
+
+def test_refusals(latent_settings, quiet, tmp_path):
+    out = tmp_path / "out"
+
+    def refused(match, **sections):
+        with pytest.raises(InputError, match=match) as caught:
+            learn_latent(LatentStudy.parse(latent_settings(**sections), "tiny"), out, quiet)
+        assert "\n" not in str(caught.value)
+        assert not out.exists()
+
+    empty = write(tmp_path / "empty.jsonl", records(changed=0))
+    refused("no changed records in train", behaviour=empty)
+    uneven = write(tmp_path / "uneven.jsonl", records(changed=6))
+    refused("train is unbalanced, 6 changed and 24 kept records", behaviour=uneven)
+    refused("has no judge: give judge", manner="in verse and rhyme", judge="")
+    refused("sites go from layers.0 to layers.2", site="layers.9")
+    refused(r"no such file; give a folder made by", behaviour="nowhere/set")
+    directions = isotropic(40, 16, generator(0))
+    narrow = ReluDictionary(directions.T.clone(), torch.zeros(40), directions, torch.zeros(16))
+    save(narrow, tmp_path / "narrow")
+    refused("reads rows of width 16, the model's are 32 wide", dictionary=str(tmp_path / "narrow"))
+    directions = isotropic(40, 32, generator(0))
+    parts = (directions.T.clone(), torch.zeros(40), directions, torch.zeros(32))
+    save(ReluDictionary(*parts, card=Card(site="layers.2")), tmp_path / "elsewhere")
+    refused("made for layers.2, not for layers.0", dictionary=str(tmp_path / "elsewhere"))
+    with pytest.raises(InputError, match='one named "dense" of kind dense is needed'):
+        LatentStudy.parse(latent_settings(choices={"dense": {"kind": "top_m"}}), "tiny")
+    with pytest.raises(InputError, match="there is no 'topm'"):
+        LatentStudy.parse(latent_settings(choices={"x": {"kind": "topm"}}), "tiny")
+
+
+def test_the_command_refuses_in_one_line(latent_settings, tmp_path):
+    empty = write(tmp_path / "empty.jsonl", records(changed=0))
+    plain = latent_settings(behaviour=empty)
+    (tmp_path / "study.yaml").write_text(json.dumps(plain), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "lorascope", "latent", "study.yaml", "--out", "run", "--quiet"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "no changed records in train" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_it_is_planned_without_weights(latent_settings, monkeypatch):
+    study = LatentStudy.parse(latent_settings(), "tiny")
+    cost = plan_latent(study)
+    assert (cost.records.train, cost.records.held_out) == (48, 16)
+    assert (cost.latents, cost.adapters, cost.steps) == (64, 6, 8)
+    parts = {part.name: part for part in cost.parts}
+    assert list(parts) == [
+        "reading",
+        "dictionary",
+        "latent adapters",
+        "LoRA",
+        "answers",
+        "ablation",
+    ]
+    assert dict(cost.lines())["adapters"] == "6 of 8 steps, 128 weights at most"
+    more = plan_latent(study.model_copy(update={"seeds": (0, 1, 2, 3)}))
+    ratio = {p.name: p.flops for p in more.parts}["latent adapters"] / parts[
+        "latent adapters"
+    ].flops
+    assert ratio == pytest.approx(2)
