@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lorascope.measures.definitions import (
+    adapt,
     audit,
     causes,
     comparison,
@@ -19,6 +20,7 @@ DEFINITIONS: dict[str, Definition] = {
     **weights.DEFINITIONS,
     **seeds.DEFINITIONS,
     **comparison.DEFINITIONS,
+    **adapt.DEFINITIONS,
 }
 
 
