@@ -30,8 +30,9 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from lorascope.activations.tokens import TokenBatch
-from lorascope.adapt.fitting import Adapting
+from lorascope.adapt.parts import LoraPart
 from lorascope.adapt.run import Fit
+from lorascope.adapt.settings import Learning
 from lorascope.adapt.splicing import Splice, spliced
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.randomness import generator
@@ -121,8 +122,8 @@ def obvious(peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.
 
 def ours(peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.dtype) -> Step:
     """The package's step."""
-    settings = Adapting(products=str(products).removeprefix("torch."))
-    fit = Fit(peft, None, splice, [], [], [], settings, 0)
+    settings = Learning(products=str(products).removeprefix("torch."))
+    fit = Fit(peft, None, splice, [LoraPart(peft, 1e-3)], [], [], [], settings, 0)
     return lambda: fit.step([given])["kl"]
 
 

@@ -16,15 +16,15 @@ FOUND = {
 OPENING = f"""\
 # Measures
 
-Every number of an audit: what it is, its unit, what it comes to where there is nothing to find,
-and what its interval varies. This page is written by `scripts/write_measures_doc.py` from
+Every number: what it is, its unit, what it comes to where there is nothing to find, and what its
+interval varies. This page is written by `scripts/write_measures_doc.py` from
 `src/lorascope/measures/definitions/`, the one place where a measure is defined; the report's
 footnotes come from there too.
 
 h_base is the residual stream of the base model at a site, h_adapted that of the adapted model, and
 h_Δ = h_adapted − h_base, subtracted in float32. G is the base dictionary, D the delta dictionary.
 Directions are rows of the decoder. Tables and equations are those of the audit paper,
-{SOURCE}.
+{SOURCE}, where no other is named.
 
 **Reading a number.** The interval is a 95 % interval of the value. A chance level is the same
 number under a null, with the interval in which 95 % of its values fall there. The first null is

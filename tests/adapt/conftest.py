@@ -2,17 +2,23 @@
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import windows
+from lorascope.adapt.fitting import fit
+from lorascope.adapt.parts import Lora
+from lorascope.adapt.settings import Adapting
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.gated import GatedDictionary
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.dictionaries.topk import TopKDictionary
+from lorascope.models.load import load_base
 from lorascope.randomness import generator
 
 WIDTH, LATENTS = 32, 96
+QUICK = Adapting(lora=Lora(rank=4, rate=1e-2), tokens=2400, batch=8, products="float32")
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +77,37 @@ def cut():
         return windows(documents[:60], tokenizer, 16), windows(documents[60:], tokenizer, 16)
 
     return build
+
+
+@pytest.fixture
+def go(tiny_checkpoint, cut, tmp_path):
+    """`go(dictionaries, architecture, name, fit's own arguments, **changes of the settings)`.
+
+    Changes of LoRA's settings are given beside the others.
+    """
+
+    def start(
+        dictionaries, architecture="llama", name="out", arguments=None, prepare=None, **changes
+    ):
+        place = str(tiny_checkpoint(architecture))
+        model, _ = load_base(place, device="cpu")
+        if prepare is not None:
+            prepare(model)
+        # some architectures would read its files with a tokenizer of their own
+        tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint("llama"))
+        of_lora = {name: changes.pop(name) for name in Lora.model_fields if name in changes}
+        lora = QUICK.lora.model_copy(update=of_lora)
+        settings = QUICK.model_copy(update={"lora": lora, **changes})
+        fitted = fit(
+            model,
+            tokenizer,
+            dictionaries,
+            *cut(tokenizer),
+            tmp_path / name,
+            settings,
+            model=place,
+            **{"random_draws": 1, **(arguments or {})},
+        )
+        return fitted, model
+
+    return start

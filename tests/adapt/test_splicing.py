@@ -153,6 +153,26 @@ def test_gradients_reach_the_stream_as_by_the_plain_formula(kind, tiny_model, ma
     assert all(not tensor.requires_grad for tensor in dictionary.buffers())
 
 
+@pytest.mark.parametrize("kind", ["topk", "batch_topk", "jumprelu"])
+def test_gradients_through_a_splice_are_finite_differences(kind, tiny_model, make):
+    # a model whose norms stay in float64
+    model, dictionary = tiny_model("gpt2").double(), make(kind).double()
+    ids = torch.arange(6).reshape(2, 3) + 5
+    random = torch.Generator().manual_seed(3)
+    start, step = torch.randn(2, 2, 3, 32, generator=random, dtype=torch.float64)
+    step *= 1e-6 / step.norm()
+
+    def value(x):
+        with replace(model, Site(1), lambda _: x), spliced(model, {1: dictionary}):
+            return model(input_ids=ids).logits.log_softmax(-1)[..., 7].sum()
+
+    x = start.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(x), x)
+    difference = (value(start + step) - value(start - step)) / 2
+    assert gradient.norm() > 0.1
+    assert difference.item() == pytest.approx((gradient * step).sum().item(), rel=1e-4)
+
+
 def test_several_sites_at_once_each_reads_what_the_one_before_left(tiny_model, make, tokens):
     model, first, second = tiny_model(), make(seed=1), make("jumprelu", seed=2)
     with spliced(model, {0: first}):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from torch import nn
@@ -14,7 +14,7 @@ from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError, did_you_mean
 from lorascope.models.sites import Site, block_list
 
-Blocks = Literal["all", "after"] | tuple[int, ...]
+Blocks = Literal["all", "after", "next"] | tuple[int, ...]
 Targets = Literal["all-linear"] | tuple[str, ...]
 
 
@@ -29,7 +29,7 @@ def chosen_blocks(
 
     Args:
         n_blocks: how many the model has.
-        blocks: "all", "after" the first site, or their numbers.
+        blocks: "all", "after" the first site, the "next" one after each site, or their numbers.
         before_thresholds: let adapters stand in front of thresholds all the same, with a warning.
 
     Raises:
@@ -41,14 +41,47 @@ def chosen_blocks(
         chosen = tuple(range(n_blocks))
     elif blocks == "after":
         chosen = tuple(range(first.index + 1, n_blocks))
+    elif blocks == "next":
+        chosen = tuple(site.index + 1 for site in sorted(placed) if site.index + 1 < n_blocks)
     else:
         chosen = _named(n_blocks, blocks)
     if not chosen:
-        what = f"no block comes after {first}" if blocks == "after" else "blocks is empty"
+        after = blocks in ("after", "next")
+        what = f"no block comes after {first}" if after else "blocks is empty"
         raise InputError(f"no block to adapt: {what}; give all, or block numbers")
     if (last := _last_threshold(placed)) is not None and chosen[0] <= last.index:
         _meet_thresholds(placed, last, chosen[0], n_blocks, before_thresholds)
     return chosen
+
+
+def require_still_thresholds(placed: Placed, encoders: Collection[Site], allowed: bool) -> None:
+    """Refuse a fit at the sites themselves that would let a dictionary's L0 drift.
+
+    What is fitted at one site acts on all dictionaries after it, and a dictionary's own encoder
+    decides how much of it fires; with TopK neither changes L0.
+
+    Args:
+        encoders: where the dictionary's own encoder is fitted.
+        allowed: warn instead.
+
+    Raises:
+        InputError: a dictionary with thresholds would read, or use, what is fitted.
+    """
+    last = _last_threshold(placed)
+    if last is None:
+        return
+    own = [site for site in sorted(encoders) if not isinstance(placed[site], TopKDictionary)]
+    if own:
+        acts = f"fitting the encoder of the {placed[own[0]].architecture} dictionary at {own[0]}"
+        advice = "fit its decoder alone (encoder: false)"
+    elif min(placed) < last:
+        acts = f"what is fitted at {min(placed)} acts on what the dictionary at {last} reads and"
+        advice = f"splice at {last} alone"
+    else:
+        return
+    if not allowed:
+        raise InputError(f"{acts} lets its L0 drift; {advice}, or set before_thresholds")
+    warnings.warn(f"{acts} lets its L0 drift: report the L0 with the fit on", stacklevel=3)
 
 
 def linear_maps(module: nn.Module, blocks: Sequence[int], targets: Targets) -> list[str]:

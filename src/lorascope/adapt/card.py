@@ -1,17 +1,20 @@
-"""An adapter fitted around dictionaries: its card, and opening it around the same ones only."""
+"""A fit around dictionaries: its card, and opening it around the same ones only."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from transformers import PreTrainedModel
 
 from lorascope.adapt.splicing import Given, place
-from lorascope.adapt.wrapper import Spliced, identity, with_adapter
+from lorascope.adapt.wrapper import DICTIONARIES, Spliced, identity, with_adapter
 from lorascope.config import Settings
+from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
 from lorascope.models.freezing import fingerprint
+from lorascope.models.sites import parse_site
 from lorascope.runs import read_json
 
 CARD = "lorascope.json"
@@ -37,10 +40,12 @@ class FittedCard(Settings):
         base: fingerprint of its weights.
         dictionaries: {site: what the dictionary there computes, see `identity`}.
         special_ids: tokens that kept their stream.
-        blocks: those that are adapted.
+        standing: {site: what the fitted dictionary computes that stands there instead}.
+        blocks: those that LoRA adapts.
         settings: of the fit.
         steps, tokens: optimiser steps, and the tokens whose prediction was compared in them.
-        parameters: how many numbers were fitted.
+        seconds: wall clock of these steps; looks at held-out text left out.
+        fitted: {part: how many numbers were fitted}.
         held_out: {way: result}; ways are original, spliced, adapted (adapter and splice) and
             unspliced (adapter alone).
         trained_on: digests of the training documents.
@@ -50,15 +55,22 @@ class FittedCard(Settings):
     model: str
     base: str
     dictionaries: dict[str, str]
+    standing: dict[str, str] = Field(default_factory=dict)
     special_ids: tuple[int, ...]
     blocks: tuple[int, ...]
     settings: dict[str, Any]
     steps: int
     tokens: int
-    parameters: int
+    seconds: float
+    fitted: dict[str, int]
     held_out: dict[str, Result]
     trained_on: tuple[str, ...] = ()
     versions: dict[str, str]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were fitted in all."""
+        return sum(self.fitted.values())
 
     @property
     def share_closed(self) -> float:
@@ -83,7 +95,7 @@ def read_card(folder: str | Path) -> FittedCard:
 def open_fitted(
     folder: str | Path, module: PreTrainedModel, dictionaries: Given, *, force: bool = False
 ) -> Spliced:
-    """A fitted adapter on its model, around the dictionaries it was fitted to.
+    """A fit on its model, around the dictionaries it was fitted to, or what became of them.
 
     Args:
         module: the bare base model.
@@ -111,5 +123,14 @@ def open_fitted(
             f"{folder}: the adapter was fitted to {card.model} with other weights or another dtype "
             "than this model's; load that model as it was, or force=True"
         )
-    peft = with_adapter(module, Path(folder))
-    return Spliced(peft, placed, model=card.model, special_ids=card.special_ids)
+    for site, expected in card.standing.items():
+        changed = open_dictionary(Path(folder) / DICTIONARIES / site)
+        if identity(changed) != expected:
+            raise InputError(
+                f"{folder}: the dictionary saved for {site} is not the one that was fitted; put "
+                "the saved one back"
+            )
+        placed[parse_site(site)] = changed
+    # With LoRA the files of an ordinary PEFT adapter lie in the folder itself.
+    adapted = with_adapter(module, Path(folder)) if "lora" in card.fitted else module.eval()
+    return Spliced(adapted, placed, model=card.model, special_ids=card.special_ids)

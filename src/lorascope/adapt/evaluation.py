@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lorascope.activations.tokens import TokenBatch, Window, batches
 from lorascope.adapt.divergence import Direction, token_divergences, token_losses
 from lorascope.adapt.head import Head, final_states
+from lorascope.adapt.ways import Way
 from lorascope.errors import InputError
 from lorascope.measures.outputs import Scored, scored
 from lorascope.models.load import padding_id
@@ -21,25 +21,23 @@ from lorascope.models.load import padding_id
 BATCH_TOKENS = 4096
 
 
-class Way(Protocol):
-    """A way of running the model: something to be within while it runs."""
-
-    def __call__(self) -> AbstractContextManager[Any]: ...
-
-
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """One way of running the model, summed by document.
+    """One way of running the model, summed by document, and token by token.
 
     Attributes:
         loss: −log p of the tokens that came, nats.
         kl: from the original's next-token distributions, nats.
         tokens: scored tokens.
+        losses: −log p of each scored token, nats; in the same order for all ways.
+        owners: the document of each.
     """
 
     loss: Float[Tensor, " documents"]
     kl: Float[Tensor, " documents"]
     tokens: Float[Tensor, " documents"]
+    losses: Float[Tensor, " tokens"]
+    owners: Int[Tensor, " tokens"]
 
     @property
     def mean_loss(self) -> float:
@@ -80,24 +78,34 @@ def evaluate(
     head = head or Head.of(module)
     count = max((window.document for window in windows), default=-1) + 1
     sums = {name: torch.zeros(3, count, dtype=torch.float64) for name in ways}
-    for batch, where in _scored(tokenizer, windows, keep_special):
+    single: dict[str, list[Tensor]] = {name: [] for name in ways}
+    owners: list[Tensor] = []
+    for batch, where in scored_batches(tokenizer, windows, keep_special):
         reference = _states(module, batch, where, original, products)
+        owners.append(where.documents.int())
         for name, way in ways.items():
-            states = _states(module, batch, where, way, products)
+            same = way == original  # what is the reference need not run again
+            states = reference if same else _states(module, batch, where, way, products)
             with torch.autocast(states.device.type, products, products != torch.float32):
                 kl = token_divergences(states, reference, head, direction)
                 loss = token_losses(states, where.targets, head)
             for row, values in zip(sums[name], (loss, kl, torch.ones_like(loss)), strict=True):
                 row.index_add_(0, where.documents, values.double().cpu())
-    found = {name: Evaluated(*each) for name, each in sums.items()}
-    if not all(float(one.tokens.sum()) for one in found.values()):
+            single[name].append(loss.cpu())
+    if not owners:
         raise InputError("no held-out token to score: give texts of at least two tokens")
+    whose = torch.cat(owners)
+    found = {}
+    for name in ways:
+        loss, kl, tokens = sums[name]
+        found[name] = Evaluated(loss, kl, tokens, torch.cat(single[name]), whose)
     return found
 
 
-def _scored(
-    tokenizer: Any, windows: Sequence[Window], keep_special: bool
+def scored_batches(
+    tokenizer: Any, windows: Sequence[Window], keep_special: bool = False
 ) -> Iterator[tuple[TokenBatch, Scored]]:
+    """Batches with at least one token to score, in the order of `Evaluated.losses`."""
     for batch in batches(windows, tokenizer, padding_id(tokenizer), BATCH_TOKENS):
         where = scored(batch, False, keep_special)
         if where is not None:

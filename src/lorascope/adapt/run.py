@@ -3,103 +3,112 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from peft import PeftModel
 from torch import Tensor, nn
 
 from lorascope.activations.tokens import TokenBatch, Window, pad
 from lorascope.adapt.budget import Step
-from lorascope.adapt.divergence import Direction, divergence
-from lorascope.adapt.evaluation import Evaluated, Way, evaluate
+from lorascope.adapt.divergence import divergence
+from lorascope.adapt.evaluation import Evaluated, evaluate
 from lorascope.adapt.head import Head, final_states
+from lorascope.adapt.parts.part import Part
+from lorascope.adapt.settings import Learning
 from lorascope.adapt.splicing import Splice
+from lorascope.adapt.ways import Way
 from lorascope.models.load import padding_id
+from lorascope.randomness import generator
 from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.dictionaries import product_dtype
 from lorascope.training.loop import History, Observer, Progress, stepwise
-from lorascope.training.schedules import warmup_cosine
+from lorascope.training.schedules import Schedule, warmup_cosine
+from lorascope.training.snapshots import Stopwatch
 
 # What the history calls the looks at held-out text.
 HELD_OUT_KL, HELD_OUT_LOSS = "held_out_kl", "held_out_loss"
 SAVE_SECONDS = 60.0
 
 
-class Learning(Protocol):
-    """The settings a run reads."""
-
-    @property
-    def rate(self) -> float: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def direction(self) -> Direction: ...
-    @property
-    def splice_special(self) -> bool: ...
-    @property
-    def products(self) -> str: ...
-
-
 class Fit:
-    """An adapter being fitted; the splice and the adapter are on the model already.
+    """Something being fitted; the splice and all parts are on the model already.
 
     Attributes:
         products: type of the matrix products.
-        parameters: what is fitted.
-        history: kl and tokens of every step done.
+        parts: what is fitted, in order.
+        parameters: all of theirs.
+        history: kl, tokens and seconds of every step done.
     """
 
     def __init__(
         self,
-        peft: PeftModel,
+        module: nn.Module,
         tokenizer: Any,
         splice: Splice,
+        parts: Sequence[Part],
         training: Sequence[Window],
         held_out: Sequence[Window],
         plan: Sequence[Step],
         settings: Learning,
         evaluations: int,
     ) -> None:
-        self.products = product_dtype(settings.products, peft.device)
-        self.parameters = [p for p in peft.parameters() if p.requires_grad]
+        self.parts = tuple(parts)
+        self.parameters = [parameter for part in parts for parameter in part.parameters]
+        self.products = product_dtype(settings.products, self.parameters[0].device)
         self.history = History()
-        self._peft, self._tokenizer, self._splice = peft, tokenizer, splice
+        self._module, self._tokenizer, self._splice = module, tokenizer, splice
         self._training, self._held_out, self._plan = training, held_out, plan
         self._settings = settings
         with splice.off():
-            self._head = Head.of(peft)
+            self._head = Head.of(module)
         self._looks = {round(len(plan) * (i + 1) / evaluations) for i in range(evaluations)}
+        self._watch = Stopwatch(self.history)
 
-    def go(self, observers: Sequence[Observer], checkpoint: Path | None, identity: str) -> None:
-        """Run the plan to its end, from where an earlier run of the same identity stopped."""
-        settings = self._settings
-        optimizer = torch.optim.AdamW(self.parameters, lr=settings.rate, weight_decay=0.0)
+    def go(
+        self,
+        observers: Sequence[Observer],
+        checkpoint: Path | None,
+        identity: str,
+        schedule: Schedule | None = None,
+    ) -> None:
+        """Run the plan to its end, from where an earlier run of the same identity stopped.
+
+        Args:
+            observers: called after the looks; what they note in the history is saved with it.
+            schedule: of all rates; by default a short rise and a cosine to a tenth.
+        """
+        groups = [{"params": list(part.parameters), "lr": part.rate} for part in self.parts]
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         # Last: what was noted of a step is saved with it.
-        looking = [self._look, *observers]
+        looking: list[Observer] = [self._watch, self._look, *observers]
         if checkpoint is not None:
             keeper = Checkpoint(checkpoint, identity, SAVE_SECONDS)
             keeper.bind(nn.ParameterList(self.parameters), optimizer, self.history)
             keeper.restore()
             looking.append(keeper)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate  # what was saved is the rate of one step
+        for group, part in zip(optimizer.param_groups, self.parts, strict=True):
+            group["lr"] = part.rate  # what was saved is the rate of one step
         running = stepwise(
             self.step,
             self._batches(len(self.history.records)),
             optimizer,
             self.history,
             steps=len(self._plan),
-            schedule=warmup_cosine(0.05, floor=0.1),
-            clip_norm=settings.clip,
+            schedule=schedule or warmup_cosine(0.05, floor=0.1),
+            clip_norm=self._settings.clip,
             observers=looking,
-            module=self._peft,
+            module=self._module,
         )
         for _ in running:
             pass
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock of all steps done, in this process and in those it goes on from."""
+        return self._watch.seconds
 
     def results(self) -> dict[str, Evaluated]:
         """Held-out text as the original, spliced, spliced and adapted, and adapted alone."""
@@ -110,6 +119,18 @@ class Fit:
             "unspliced": self._splice.off,
         }
         return self._evaluate(ways)
+
+    def random_results(self, seed: int, draws: int) -> list[dict[str, Evaluated]]:
+        """Adapted and unspliced again, with random changes of the same size as those fitted."""
+        ways: dict[str, Way] = {"adapted": nullcontext, "unspliced": self._splice.off}
+        found = []
+        for draw in range(draws):
+            with ExitStack() as stack:
+                for part in self.parts:
+                    random = generator(seed, "scrambled", part.name, draw)
+                    stack.enter_context(part.scrambled(random))
+                found.append(self._evaluate(ways))
+        return found
 
     def step(self, batches: Sequence[TokenBatch]) -> dict[str, Tensor]:
         """Leave gradients of the mean KL over all tokens of a step; returns it and their number."""
@@ -132,10 +153,10 @@ class Fit:
     def _states(
         self, batch: TokenBatch, kept: Bool[Tensor, "batch seq"]
     ) -> Float[Tensor, "tokens d"]:
-        device = self._peft.get_input_embeddings().weight.device
+        device = self._module.get_input_embeddings().weight.device  # type: ignore[operator]
         ids, mask = batch.ids.to(device), batch.attended.long().to(device)
         with torch.autocast(device.type, self.products, self._low):
-            states = final_states(self._peft, ids, mask)
+            states = final_states(self._module, ids, mask)
         return states[kept.to(states.device)]
 
     def _counted(self, batch: TokenBatch) -> Bool[Tensor, "batch seq"]:
@@ -162,7 +183,7 @@ class Fit:
 
     def _evaluate(self, ways: dict[str, Way]) -> dict[str, Evaluated]:
         return evaluate(
-            self._peft,
+            self._module,
             self._tokenizer,
             self._held_out,
             self._original,
@@ -175,15 +196,14 @@ class Fit:
 
     @contextmanager
     def _original(self) -> Iterator[None]:
-        """Within the `with`, neither splice nor adapter."""
+        """Within the `with`, neither splice nor anything fitted."""
         with self._splice.off(), self._bare():
             yield
 
     @contextmanager
     def _bare(self) -> Iterator[None]:
-        """Within the `with`, no adapter."""
-        self._peft.base_model.disable_adapter_layers()
-        try:
+        """Within the `with`, nothing of what is fitted."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.off())
             yield
-        finally:
-            self._peft.base_model.enable_adapter_layers()

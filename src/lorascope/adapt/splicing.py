@@ -9,7 +9,7 @@ was called with, so that generation with a cache is spliced like a whole text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -60,6 +60,8 @@ class Splice:
 
     Attributes:
         dictionaries: {site: dictionary}.
+        standing: {site: what gives the reconstruction there}: the dictionary, until someone puts
+            something else in its place.
         error_term: what a dictionary misses is added back as a constant.
     """
 
@@ -71,6 +73,7 @@ class Splice:
         error_term: bool = False,
     ) -> None:
         self.dictionaries = dictionaries
+        self.standing: dict[Site, Callable[[Tensor], Tensor]] = dict(dictionaries)
         self.error_term = error_term
         self._left_out = LeftOut(module, special_ids)
         self.watch = self._left_out.watch
@@ -91,9 +94,9 @@ class Splice:
         """What stands at `site` instead of `x`; computed in the dictionary's own precision."""
         if not self._active:
             return x
-        dictionary = self.dictionaries[site]
+        precision = self.dictionaries[site].directions.dtype
         with torch.autocast(x.device.type, enabled=False):
-            found = dictionary(x.to(dictionary.directions.dtype)).to(x.dtype)
+            found = self.standing[site](x.to(precision)).to(x.dtype)
         if self.error_term:
             # exactly x, with the gradient of the reconstruction
             found = x.detach() + (found - found.detach())

@@ -94,6 +94,27 @@ class Dictionary(nn.Module, ABC):
         }
         return self._with(turned)
 
+    def with_tensors(self, changed: dict[str, Tensor]) -> Dictionary:
+        """A copy with some of the tensors exchanged, by the names of the buffers."""
+        return self._with(changed)
+
+    @torch.no_grad()
+    def rewritten(
+        self, directions: Float[Tensor, "n d"], decoder_bias: Float[Tensor, " d"]
+    ) -> Dictionary:
+        """The same latents of every input, writing something else.
+
+        Where b_dec is taken off the input, the encoder's biases make up for its change.
+        """
+        changed = {"directions": directions, "decoder_bias": decoder_bias}
+        if self.subtract_bias:
+            changed |= self._moved_back((decoder_bias - self.decoder_bias) @ self.encoder)
+        return self._with(changed)
+
+    def _moved_back(self, moved: Float[Tensor, " n"]) -> dict[str, Tensor]:
+        """The biases with which latents stay the same once x W_enc is less by `moved`."""
+        return {"encoder_bias": self.encoder_bias + moved}
+
     @abstractmethod
     def _with(self, changed: dict[str, Tensor]) -> Dictionary:
         """A copy with some tensors exchanged."""

@@ -55,6 +55,10 @@ class GatedDictionary(Dictionary):
         magnitude = (pre - self.encoder_bias) * self.log_scale.exp() + self.magnitude_bias
         return torch.relu(magnitude) * (pre > 0)
 
+    def _moved_back(self, moved: Float[Tensor, " n"]) -> dict[str, Tensor]:
+        magnitude = self.magnitude_bias + moved * self.log_scale.exp()
+        return {**super()._moved_back(moved), "magnitude_bias": magnitude}
+
     def _with(self, changed: dict[str, Tensor]) -> GatedDictionary:
         tensors = {**dict(self.named_buffers()), **changed}
         return GatedDictionary(**tensors, subtract_bias=self.subtract_bias, card=self.card)

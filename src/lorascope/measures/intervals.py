@@ -81,11 +81,13 @@ def bootstrap(
     per_document: Float[Tensor, "documents m"],
     generator: torch.Generator,
     repeats: int = 1000,
+    tail: float = _TAIL,
 ) -> Interval:
     """Percentile interval of a statistic of sums, whole documents drawn with replacement.
 
     `statistic` maps the m summed columns of every repeat to one number a repeat. Repeats in which
-    it is nan (no token left) are passed over. `generator` is on the CPU.
+    it is nan (no token left) are passed over. `generator` is on the CPU; `tail` is the share of
+    repeats left out at each end.
     """
     rows = per_document.detach().cpu().double()
     documents = len(rows)
@@ -99,7 +101,7 @@ def bootstrap(
         counts = torch.zeros(drawn, dtype=torch.float64)
         counts.scatter_add_(1, picks, torch.ones((), dtype=torch.float64).expand(drawn))
         results.append(statistic(counts @ rows))
-    bounds = torch.tensor([_TAIL, 1 - _TAIL], dtype=torch.float64)
+    bounds = torch.tensor([tail, 1 - tail], dtype=torch.float64)
     low, high = torch.nanquantile(torch.cat(results), bounds).tolist()
     return low, high
 
@@ -109,10 +111,11 @@ def bootstrap_ratio(
     denominator: Float[Tensor, " documents"],
     generator: torch.Generator,
     repeats: int = 1000,
+    tail: float = _TAIL,
 ) -> Interval:
     """Of Σ numerator / Σ denominator, by documents: a mean over tokens from sums and counts."""
     columns = torch.stack([numerator.detach().cpu().double(), denominator.detach().cpu().double()])
-    return bootstrap(lambda sums: sums[:, 0] / sums[:, 1], columns.T, generator, repeats)
+    return bootstrap(lambda sums: sums[:, 0] / sums[:, 1], columns.T, generator, repeats, tail)
 
 
 def jackknife_interval(full: float, leave_one_out: Sequence[float]) -> Interval:

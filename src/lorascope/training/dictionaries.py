@@ -19,7 +19,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from lorascope.activations.mixing import Feed, Rows, TensorRows
+from lorascope.activations.mixing import WINDOW, Feed, Rows, TensorRows
 from lorascope.activations.scaling import mean_norm
 from lorascope.config import Settings, digest
 from lorascope.dictionaries.card import Card
@@ -32,6 +32,7 @@ from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.loop import History, Observer, Progress, stepwise
 from lorascope.training.resampling import resample
 from lorascope.training.schedules import warmup_hold_decay
+from lorascope.training.snapshots import Saving, SnapshotKeeper
 from lorascope.training.starts import sampled, start
 
 # What the history calls the relative error on held-out rows, noted at the end of every epoch.
@@ -77,6 +78,7 @@ class Job:
         card: provenance to save with it; scale, settings and token count are filled in.
         checkpoint: file to keep the run's state in; the run goes on from there if it exists.
         observers: look at this dictionary's steps.
+        saving: where and when to save it on the way, with the time it took.
     """
 
     architecture: Architecture
@@ -84,6 +86,7 @@ class Job:
     card: Card | None = None
     checkpoint: Path | None = None
     observers: Sequence[Observer] = ()
+    saving: Saving | None = None
 
 
 def product_dtype(choice: str, device: torch.device | str) -> torch.dtype:
@@ -129,11 +132,16 @@ def fit_many(
     fitting: Fitting | None = None,
     *,
     held_out: Float[Tensor, "some d"] | None = None,
+    sample: Rows | None = None,
+    window: int = WINDOW,
     device: str = "cpu",
 ) -> list[tuple[Dictionary, History]]:
     """Train several dictionaries on the same rows in one pass; each comes out as it would alone.
 
     Args:
+        sample: rows that scale, start and last look are taken from, where reading all of them
+            several times would cost too much.
+        window: rows held in memory and mixed with one another.
         held_out: rows to note the relative error on at the end of every epoch; looking at them
             does not change the dictionaries.
 
@@ -148,11 +156,14 @@ def fit_many(
             f"{fitting.batch}; give more text or a smaller batch"
         )
     try:
-        scale = mean_norm(source.chunks())
+        scale = mean_norm((sample or source).chunks())
     except ValueError as error:
         raise InputError(f"{error}: there is nothing to train on") from None
-    feed = Feed(source, fitting.batch, device=device)
-    runs = [_Run(job, source, scale, fitting, feed, device, held_out) for job in jobs]
+    feed = Feed(source, fitting.batch, window, device)
+    looked_at = sample or source
+    runs = [
+        _Run(job, len(source), looked_at, scale, fitting, feed, device, held_out) for job in jobs
+    ]
     while (done := min(run.done for run in runs)) < fitting.steps(len(source)):
         for run in runs:
             # Runs that were stopped at different steps are first brought level.
@@ -167,6 +178,7 @@ class _Run:
     def __init__(
         self,
         job: Job,
+        count: int,
         rows: Rows,
         scale: float,
         fitting: Fitting,
@@ -174,9 +186,10 @@ class _Run:
         device: str,
         held_out: Float[Tensor, "some d"] | None,
     ) -> None:
-        self._job, self._rows, self._scale, self._fitting = job, rows, scale, fitting
+        self._job, self._scale, self._fitting = job, scale, fitting
+        self._count, self._rows = count, rows
         self._held_out = None if held_out is None else held_out.to(device) / scale
-        self._steps = fitting.steps(len(rows))
+        self._steps = fitting.steps(count)
         self._resampling = {round(share * self._steps) for share in RESAMPLE_AT}
         first = start(job.architecture, rows, scale, generator(job.seed, "start")).to(device)
         products = product_dtype(fitting.products, device)
@@ -209,32 +222,44 @@ class _Run:
 
     def finished(self) -> tuple[Dictionary, History]:
         """The dictionary, once every step is done."""
-        job, rows = self._job, self._rows
+        rows = self._rows
         device = self.objective.decoder.device
         self.objective.finish(sampled(rows, _FINISH_ROWS).to(device) / self._scale)
         if self._checkpoint is not None:
             self._checkpoint.remove()
-        card = (job.card or Card()).model_copy(
+        return self.objective.dictionary(self._scale, self._card(self._steps)), self.history
+
+    def _card(self, steps: int) -> Card:
+        return (self._job.card or Card()).model_copy(
             update={
                 "scale": self._scale,
-                "seed": job.seed,
-                "tokens": self._steps * self._fitting.batch,
-                "settings": {**job.architecture.plain(), **self._fitting.plain()},
+                "seed": self._job.seed,
+                "tokens": steps * self._fitting.batch,
+                "settings": {**self._job.architecture.plain(), **self._fitting.plain()},
             }
         )
-        return self.objective.dictionary(self._scale, card), self.history
+
+    def _now(self) -> Dictionary:
+        """The dictionary there would be if training ended with the latest rows."""
+        return self.objective.ended(self._latest, self._scale, self._card(self.done))
 
     def _observers(self) -> list[Observer]:
         found = list(self._job.observers)
         if self._held_out is not None:
             found.append(self._follow)
+        if self._job.saving is not None:
+            batch = self._fitting.batch
+            keeper = SnapshotKeeper(
+                self._job.saving, self._steps, self.history, self._now, lambda steps: steps * batch
+            )
+            found.append(keeper)
         # Last: what was noted of a step is saved with it.
         return [*found, self._checkpoint] if self._checkpoint else found
 
     def _follow(self, progress: Progress) -> None:
         """At the end of an epoch, note the relative error on held-out rows."""
         assert self._held_out is not None
-        done, batch, rows = progress.step + 1, self._fitting.batch, len(self._rows)
+        done, batch, rows = progress.step + 1, self._fitting.batch, self._count
         if done * batch // rows > (done - 1) * batch // rows or progress.last:
             noted = self.history.records[-1]
             error = self.objective.look(self._held_out, self._latest)
@@ -246,7 +271,7 @@ class _Run:
         if job.checkpoint is None:
             return None
         settings = [job.architecture.plain(), self._fitting.plain(), str(products)]
-        identity = digest([settings, job.seed, len(self._rows), self._scale])
+        identity = digest([settings, job.seed, self._count, self._scale])
         checkpoint = Checkpoint(job.checkpoint, identity)
         checkpoint.bind(self.objective, self.optimizer, self.history)
         checkpoint.restore()

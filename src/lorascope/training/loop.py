@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TypeVar
 
 import torch
@@ -28,11 +29,17 @@ Scalars = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Progress:
-    """What an observer sees after a step. `scalars` stay on the device until someone reads them."""
+    """What an observer sees after a step. `scalars` stay on the device until someone reads them.
+
+    Attributes:
+        seconds: wall clock of the run's steps and of waiting for their data, observers left out;
+            counted from where this process began or went on.
+    """
 
     step: int
     total: int
     scalars: Scalars
+    seconds: float = 0.0
 
     @property
     def last(self) -> bool:
@@ -147,7 +154,9 @@ def stepwise(
     peaks = [group["lr"] for group in optimizer.param_groups]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     stream = iter(batches)
+    seconds = 0.0
     for index in range(len(history.records), steps):
+        started = perf_counter()
         try:
             batch = next(stream)
         except StopIteration:
@@ -163,10 +172,11 @@ def stepwise(
         if after is not None:
             after(index)
         history.records.append(scalars)
+        seconds += perf_counter() - started
         if observers:
             with observing(module):
                 for observe in observers:
-                    observe(Progress(index, steps, scalars))
+                    observe(Progress(index, steps, scalars, seconds))
         yield index
     for group, peak in zip(optimizer.param_groups, peaks, strict=True):
         group["lr"] = peak

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lorascope.measures.definitions import (
+    adapt,
     audit,
     behaviour,
     causes,
@@ -23,6 +24,7 @@ DEFINITIONS: dict[str, Definition] = {
     **comparison.DEFINITIONS,
     **latent.DEFINITIONS,
     **behaviour.DEFINITIONS,
+    **adapt.DEFINITIONS,
 }
 
 

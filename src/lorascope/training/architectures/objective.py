@@ -257,13 +257,19 @@ class Objective(nn.Module, ABC):
     @torch.no_grad()
     def look(self, x: Float[Tensor, "rows d"], seen: Float[Tensor, "some d"]) -> Float[Tensor, ""]:
         """Mean ‖x − x̂‖/‖x‖ of the dictionary there would be if training ended with rows `seen`."""
+        found = self.ended(seen, 1.0, Card()).to(x.device)
+        norms = x.norm(dim=1)
+        return ((x - found(x)).norm(dim=1) / norms)[norms > 0].mean()
+
+    @torch.no_grad()
+    def ended(self, seen: Float[Tensor, "some d"], scale: float, card: Card) -> Dictionary:
+        """The dictionary there would be if training ended with rows `seen`; the run goes on."""
         # What `finish` sets is a number or one a latent.
         before = {k: v.clone() for k, v in self.state_dict().items() if v.ndim < 2}
         self.finish(seen)
-        found = self.dictionary(1.0, Card()).to(x.device)
+        found = self.dictionary(scale, card)
         self.load_state_dict(before, strict=False)
-        norms = x.norm(dim=1)
-        return ((x - found(x)).norm(dim=1) / norms)[norms > 0].mean()
+        return found
 
     @torch.no_grad()
     def restart(

@@ -1,0 +1,74 @@
+"""What every part of a fit can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lorascope.adapt.splicing import Placed
+
+
+class Part(Protocol):
+    """Something that is fitted, on the model or in the splice already.
+
+    Attributes:
+        name: what cards and tables call it.
+        rate: AdamW's peak learning rate.
+        parameters: what is fitted.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def rate(self) -> float: ...
+
+    @property
+    def parameters(self) -> Sequence[nn.Parameter]: ...
+
+    def off(self) -> AbstractContextManager[None]:
+        """Within the `with`, everything is as if this part had never been."""
+
+    def scrambled(self, random: torch.Generator) -> AbstractContextManager[None]:
+        """Within the `with`, what was fitted is a random change of the same size."""
+
+    def dictionaries(self, placed: Placed) -> Placed:
+        """What now stands at each site, as dictionaries; those it leaves alone as they are."""
+
+    def save(self, folder: Path) -> None:
+        """Write what belongs to this part alone into the folder of the fit."""
+
+
+@contextmanager
+def exchanged(values: Sequence[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
+    """Within the `with`, parameters hold other values."""
+    before = [(parameter, parameter.detach().clone()) for parameter, _ in values]
+    with torch.no_grad():
+        for parameter, value in values:
+            parameter.copy_(value)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in before:
+                parameter.copy_(value)
+
+
+def orthonormal(rows: int, columns: int, random: torch.Generator) -> Float[Tensor, "rows columns"]:
+    """Random orthonormal columns, float64."""
+    drawn = torch.randn(rows, columns, generator=random, dtype=torch.float64)
+    found: Tensor = torch.linalg.qr(drawn).Q
+    return found
+
+
+def same_lengths(change: Float[Tensor, "*n d"], random: torch.Generator) -> Float[Tensor, "*n d"]:
+    """Random directions, each with the length of its row."""
+    drawn = torch.randn(change.shape, generator=random).to(change)
+    found: Tensor = drawn * (change.norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True))
+    return found

@@ -1,0 +1,252 @@
+"""What splicing dictionaries costs a model, and what a fit around them wins back.
+
+All numbers come from the same held-out tokens under different ways of running the model
+(`adapt.evaluation`); intervals are over documents, differences paired.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lorascope.activations.tokens import Window
+from lorascope.adapt.evaluation import Evaluated, scored_batches
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.measures.intervals import Interval, bootstrap, bootstrap_ratio, prediction_interval
+from lorascope.randomness import generator
+
+RANDOM = "random change of equal size"
+UNADAPTED = "spliced, not adapted"
+UNIGRAM = "unigram frequencies"
+# A change of the general loss within this share of the splice's cost counts as none.
+MARGIN = 0.05
+LOSSES = {
+    "original": "adapt.loss_original",
+    "spliced": "adapt.loss_spliced",
+    "adapted": "adapt.loss_adapted",
+    "unspliced": "adapt.loss_unspliced",
+}
+HeldOut = Mapping[str, Evaluated]
+
+
+def unigram_losses(
+    training: Sequence[Window],
+    held_out: Sequence[Window],
+    tokenizer: Any,
+    keep_special: bool = False,
+) -> Float[Tensor, " documents"]:
+    """−log p of the held-out tokens by the frequencies of tokens in the training text alone.
+
+    Summed by document over the tokens that `evaluate` scores; every token of the vocabulary counts
+    once more than it came.
+    """
+    counts = Counter(token for window in training for token in window.ids)
+    size = max(len(tokenizer), max(counts, default=0) + 1)
+    log_p = torch.ones(size, dtype=torch.float64)
+    for token, count in counts.items():
+        log_p[token] += count
+    log_p = (log_p / log_p.sum()).log()
+    documents = max((window.document for window in held_out), default=-1) + 1
+    found = torch.zeros(documents, dtype=torch.float64)
+    for _, where in scored_batches(tokenizer, held_out, keep_special):
+        found.index_add_(0, where.documents, -log_p[where.targets.cpu()])
+    return found
+
+
+def adapt_estimates(
+    held_out: HeldOut,
+    random: Sequence[HeldOut],
+    place: Place,
+    *,
+    unigram: Float[Tensor, " documents"] | None = None,
+    seed: int = 0,
+) -> list[Estimate]:
+    """Loss and KL of every way, the splice's cost before and after the fit, and the share won back.
+
+    The share is left out where the interval of the splice's cost holds 0, and the general numbers
+    where the fit does not touch the model itself.
+
+    Args:
+        held_out: the ways original, spliced, adapted and unspliced of one fit.
+        random: adapted and unspliced with random changes of equal size, a draw each.
+        unigram: sums of `unigram_losses` on the same text, a reference of the losses.
+    """
+    measuring = _Measuring(held_out, random, place, seed)
+    found = [measuring.loss(way, unigram) for way in LOSSES]
+    found += measuring.costs()
+    found += measuring.divergences()
+    found += measuring.general()
+    return found
+
+
+def compound_estimates(
+    together: HeldOut, singles: Sequence[HeldOut], place: Place, seed: int = 0
+) -> list[Estimate]:
+    """Cost of several dictionaries at once over the sum of what each costs alone, with and without
+    the fit: above 1 errors feed on one another (section 4.3).
+
+    Args:
+        together: the ways spliced and, where something was fitted, adapted; and original.
+        singles: one of each dictionary alone, on the same held-out text.
+    """
+    found = []
+    for way in ("spliced", "adapted"):
+        if way not in together or any(way not in each for each in singles):
+            continue
+        alone = [each[way].loss - each["original"].loss for each in singles]
+        whole = together[way].loss - together["original"].loss
+        columns = torch.stack([whole, torch.stack(alone).sum(0)], 1)
+        measure = "adapt.compound_spliced" if way == "spliced" else "adapt.compound_adapted"
+        random = generator(seed, measure, place)
+        found.append(
+            Estimate(
+                measure,
+                float(columns[:, 0].sum() / columns[:, 1].sum()),
+                bootstrap(lambda s: s[:, 0] / s[:, 1], columns, random),
+                int(together[way].tokens.sum()),
+                "ratio",
+                (Chance.exact("costs add up", 1.0),),
+                place,
+            )
+        )
+    return found
+
+
+def drawn_chance(
+    name: str,
+    draws: Sequence[HeldOut],
+    way: str,
+    measured: Callable[[Evaluated], tuple[float, Interval]],
+) -> Chance | None:
+    """A null from draws: their mean, and the wider of documents resampled and of the draws.
+
+    None without draws.
+    """
+    if not draws:
+        return None
+    each = [measured(draw[way]) for draw in draws]
+    levels = [value for value, _ in each]
+    bounds = [interval for _, interval in each]
+    if len(levels) > 1:
+        bounds.append(prediction_interval(levels))
+    level = sum(levels) / len(levels)
+    known = [(low, high) for low, high in bounds if low <= high] or [(level, level)]
+    return Chance(name, level, min(low for low, _ in known), max(high for _, high in known))
+
+
+class _Measuring:
+    """One fit's numbers, all with the same tokens, place and seed."""
+
+    def __init__(
+        self, held_out: HeldOut, random: Sequence[HeldOut], place: Place, seed: int
+    ) -> None:
+        self._ways, self._random, self._place, self._seed = held_out, random, place, seed
+        self._tokens = held_out["original"].tokens
+        self._cost = held_out["spliced"].loss - held_out["original"].loss
+
+    def loss(self, way: str, unigram: Float[Tensor, " documents"] | None) -> Estimate:
+        chances = []
+        if unigram is not None:
+            chances.append(self._level(UNIGRAM, unigram))
+        if way not in ("original", "unspliced"):
+            chances.append(self._level("original", self._ways["original"].loss))
+        if way == "adapted":
+            chances.append(self._level(UNADAPTED, self._ways["spliced"].loss))
+        if way in ("adapted", "unspliced"):
+            chances += self._drawn(way, lambda one: one.loss)
+        if way == "unspliced":
+            chances.append(self._level("original", self._ways["original"].loss))
+        return self._mean(LOSSES[way], self._ways[way].loss, chances)
+
+    def costs(self) -> list[Estimate]:
+        """The splice's cost before and after, and the share won back."""
+        original, adapted = self._ways["original"].loss, self._ways["adapted"].loss
+        nothing = Chance.exact("nothing spliced", 0.0)
+        after = [
+            self._level(UNADAPTED, self._cost),
+            *self._drawn("adapted", lambda one: one.loss - original),
+            nothing,
+        ]
+        before = self._mean("adapt.cost_spliced", self._cost, [nothing])
+        found = [before, self._mean("adapt.cost_adapted", adapted - original, after)]
+        if before.interval[0] > 0:
+            found.append(self._share())
+        return found
+
+    def divergences(self) -> list[Estimate]:
+        """KL of the spliced model from the original, before and after."""
+        before = self._ways["spliced"].kl
+        nothing = Chance.exact("nothing spliced", 0.0)
+        after = [
+            self._level(UNADAPTED, before),
+            *self._drawn("adapted", lambda one: one.kl),
+            nothing,
+        ]
+        return [
+            self._mean("adapt.kl_spliced", before, [nothing]),
+            self._mean("adapt.kl_adapted", self._ways["adapted"].kl, after),
+        ]
+
+    def general(self) -> list[Estimate]:
+        """What the fit does to the model without the dictionaries."""
+        original, alone = self._ways["original"], self._ways["unspliced"]
+        if torch.equal(original.losses, alone.losses):
+            return []
+        margin = MARGIN * abs(float(self._cost.sum() / self._tokens.sum()))
+        loss = [
+            Chance("a twentieth of the splice's cost", 0.0, -margin, margin),
+            *self._drawn("unspliced", lambda one: one.loss - original.loss),
+        ]
+        kl = [
+            *self._drawn("unspliced", lambda one: one.kl),
+            self._level("splice", self._ways["spliced"].kl),
+        ]
+        return [
+            self._mean("adapt.general_loss", alone.loss - original.loss, loss),
+            self._mean("adapt.general_kl", alone.kl, kl),
+        ]
+
+    def _share(self) -> Estimate:
+        def closed(one: Evaluated) -> tuple[float, Interval]:
+            won = self._ways["spliced"].loss - one.loss
+            random = generator(self._seed, "adapt.share_closed", self._place)
+            return float(won.sum() / self._cost.sum()), bootstrap_ratio(won, self._cost, random)
+
+        chances = [Chance.exact("nothing fitted", 0.0)]
+        drawn = drawn_chance(RANDOM, self._random, "adapted", closed)
+        if drawn is not None:
+            chances.append(drawn)
+        chances.sort(key=lambda chance: chance.high, reverse=True)
+        value, interval = closed(self._ways["adapted"])
+        total = int(self._tokens.sum())
+        return Estimate(
+            "adapt.share_closed", value, interval, total, "share", tuple(chances), self._place
+        )
+
+    def _mean(
+        self, measure: str, sums: Float[Tensor, " documents"], chances: Sequence[Chance]
+    ) -> Estimate:
+        value, interval = self._over_tokens(sums)
+        total = int(self._tokens.sum())
+        return Estimate(measure, value, interval, total, "nats/token", tuple(chances), self._place)
+
+    def _over_tokens(self, sums: Float[Tensor, " documents"]) -> tuple[float, Interval]:
+        # The same documents are drawn for all numbers of a place.
+        random = generator(self._seed, "adapt", self._place)
+        return float(sums.sum() / self._tokens.sum()), bootstrap_ratio(sums, self._tokens, random)
+
+    def _level(self, name: str, sums: Float[Tensor, " documents"]) -> Chance:
+        value, interval = self._over_tokens(sums)
+        low, high = (value if bound != bound else bound for bound in interval)
+        return Chance(name, value, low, high)
+
+    def _drawn(
+        self, way: str, sums: Callable[[Evaluated], Float[Tensor, " documents"]]
+    ) -> list[Chance]:
+        found = drawn_chance(RANDOM, self._random, way, lambda one: self._over_tokens(sums(one)))
+        return [] if found is None else [found]

@@ -1,0 +1,292 @@
+"""Definitions of what splicing costs, what a fit around the splice wins back, and how."""
+
+from __future__ import annotations
+
+from lorascope.measures.definitions.definition import Definition
+
+_PAPER = "arXiv 2501.19406"
+_DOCUMENTS = "bootstrap over documents, 1,000 repeats; differences are paired token by token"
+_TOKENS = (
+    "mean over held-out tokens predicted at a position that is no special token; the original is "
+    "the model itself, spliced with the dictionaries in its stream, adapted with the fit too, "
+    "unspliced with the fit alone"
+)
+_LOSS = "L = −log p(token | earlier tokens)"
+_UNIGRAM = (
+    "unigram frequencies: L by the frequencies of tokens in the training text alone, every token "
+    "of the vocabulary counted once more than it came; what is left where no context comes through"
+)
+_RANDOM = (
+    "random change of equal size: everything fitted replaced by a random change, each LoRA update "
+    "and affine map with its own singular values and random singular vectors, each latent's change "
+    "of direction and encoder with its own length and a random direction; several draws, the wider "
+    "of documents resampled and of the draws' prediction interval"
+)
+_UNADAPTED = "spliced, not adapted: the same number before the fit"
+_FILE = "measures/adapting.py"
+_CHANGES = "measures/token_changes.py"
+_STREAMS = "measures/stream_distances.py"
+_FRONTIER = "measures/frontier.py"
+_STEERING = "measures/steering.py"
+_CURVE = (
+    "lowest held-out loss of the curve so far, seconds interpolated linearly between its points; "
+    "seconds are wall clock of everything that went into a point, evaluation left out"
+)
+_STEERED = (
+    "mean over test texts of 100 · (s_α − s_0)/(range of s_0 over all texts without the fit), s "
+    "the mean log p of a text's tokens, with x + α (x·v) v in place of the stream x after the "
+    "dictionary, v the latent's unit direction; α the one of a grid with the largest mean change "
+    "on other positive texts less the rise on other negative ones, chosen without and with the fit"
+)
+_DIRECTIONS = (
+    "random directions: isotropic, tuned and tested on the same texts; prediction interval over "
+    "draws"
+)
+_TEXTS = "90 % interval, bootstrap over test texts, as in the paper"
+
+DEFINITIONS: dict[str, Definition] = {
+    "adapt.loss_original": Definition(
+        "Loss of the original",
+        "nats/token",
+        f"{_LOSS} of the original, {_TOKENS}",
+        _UNIGRAM,
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, L_BASE",
+        "below",
+    ),
+    "adapt.loss_spliced": Definition(
+        "Loss, spliced",
+        "nats/token",
+        f"{_LOSS} of the spliced model, {_TOKENS}",
+        f"{_UNIGRAM}; the original",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, L_SAE; with several dictionaries the compound loss of section 4.3",
+        "below",
+    ),
+    "adapt.loss_adapted": Definition(
+        "Loss, spliced and adapted",
+        "nats/token",
+        f"{_LOSS} of the adapted model, {_TOKENS}",
+        f"{_UNIGRAM}; the original; {_UNADAPTED}; {_RANDOM}",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, section 4",
+        "below",
+    ),
+    "adapt.loss_unspliced": Definition(
+        "Loss, adapted without splice",
+        "nats/token",
+        f"{_LOSS} of the unspliced model, {_TOKENS}",
+        f"{_UNIGRAM}; {_RANDOM}; the original",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, section 5.3",
+        "below",
+    ),
+    "adapt.cost_spliced": Definition(
+        "Cost of the splice",
+        "nats/token",
+        f"L_spliced − L_original, {_LOSS}, {_TOKENS}",
+        "nothing spliced (0): the identity dictionary costs nothing",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, section 4, L_SAE − L_BASE",
+        "above",
+    ),
+    "adapt.cost_adapted": Definition(
+        "Cost of the splice, adapted",
+        "nats/token",
+        f"L_adapted − L_original, {_LOSS}, {_TOKENS}",
+        f"{_UNADAPTED}; {_RANDOM}; nothing spliced (0)",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, section 4",
+        "below",
+    ),
+    "adapt.share_closed": Definition(
+        "Share of the cost won back",
+        "share",
+        f"Σ (L_spliced − L_adapted) / Σ (L_spliced − L_original), {_LOSS}; sums as: {_TOKENS}; "
+        "left out where the interval of the splice's cost holds 0",
+        f"the higher of these stands first: nothing fitted (0); {_RANDOM}",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, figures 3 and 4, CE improvement in %",
+        "above",
+    ),
+    "adapt.kl_spliced": Definition(
+        "Divergence, spliced",
+        "nats/token",
+        "KL in the direction that was fitted, by default KL(ŷ, y) with ŷ the spliced model's and "
+        f"y the original's next-token distribution; {_TOKENS}",
+        "nothing spliced (0)",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, equation 7",
+        "above",
+    ),
+    "adapt.kl_adapted": Definition(
+        "Divergence, spliced and adapted",
+        "nats/token",
+        f"the same KL with the adapted model in the place of the spliced; {_TOKENS}",
+        f"{_UNADAPTED}; {_RANDOM}; nothing spliced (0)",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, equation 7",
+        "below",
+    ),
+    "adapt.general_loss": Definition(
+        "Change of the general loss",
+        "nats/token",
+        f"L_unspliced − L_original, {_LOSS}, {_TOKENS}: what the adapter does where no dictionary "
+        "stands; left out where nothing of the model itself was fitted",
+        "a twentieth of the splice's cost, either way: unchanged for practical purposes where the "
+        f"whole interval lies inside; {_RANDOM}",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, section 5.3",
+    ),
+    "adapt.general_kl": Definition(
+        "General divergence",
+        "nats/token",
+        f"KL between the unspliced model and the original in the direction that was fitted, "
+        f"{_TOKENS}",
+        f"{_RANDOM}; the splice's own KL",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, section 5.3",
+        "below",
+    ),
+    "adapt.compound_spliced": Definition(
+        "Compound cost",
+        "ratio",
+        "(L_spliced − L_original) with all dictionaries at once over the sum of the same with each "
+        f"alone; {_LOSS}, {_TOKENS}",
+        "costs add up (1): above it errors feed on one another",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, section 4.3",
+    ),
+    "adapt.compound_adapted": Definition(
+        "Compound cost, adapted",
+        "ratio",
+        "(L_adapted − L_original) with all dictionaries at once over the sum of the same with each "
+        f"alone, each with its own fit; {_LOSS}, {_TOKENS}",
+        "costs add up (1)",
+        _DOCUMENTS,
+        _FILE,
+        f"{_PAPER}, section 4.3",
+    ),
+    "adapt.tokens_worse": Definition(
+        "Tokens that get worse",
+        "share",
+        f"share of tokens with L_adapted > L_spliced, {_LOSS}, {_TOKENS}",
+        f"as many better as worse (1/2); {_RANDOM}",
+        _DOCUMENTS,
+        _CHANGES,
+        f"{_PAPER}, section 6.1",
+        "below",
+    ),
+    "adapt.token_gains": Definition(
+        "Won on tokens that get better",
+        "nats/token",
+        f"Σ max(0, L_spliced − L_adapted) over the number of all tokens, {_LOSS}, {_TOKENS}",
+        _RANDOM,
+        _DOCUMENTS,
+        _CHANGES,
+        f"{_PAPER}, figure 8",
+    ),
+    "adapt.token_losses": Definition(
+        "Lost on tokens that get worse",
+        "nats/token",
+        f"Σ max(0, L_adapted − L_spliced) over the number of all tokens, {_LOSS}, {_TOKENS}; gains "
+        "less losses are the fit's gain in loss",
+        _RANDOM,
+        _DOCUMENTS,
+        _CHANGES,
+        f"{_PAPER}, figure 8",
+    ),
+    "adapt.distance": Definition(
+        "Distance to the original's stream",
+        "ratio",
+        f"mean of ‖x − x₀‖/‖x₀‖ at a block after the splice, x the adapted model's stream and x₀ "
+        f"the original's; {_TOKENS}",
+        f"{_UNADAPTED}; streams of other tokens: x₀ of another token in the place of x",
+        _DOCUMENTS,
+        _STREAMS,
+        f"{_PAPER}, section 6.2",
+        "below",
+    ),
+    "adapt.cosine": Definition(
+        "Cosine to the original's stream",
+        "cosine",
+        f"mean of x·x₀/(‖x‖‖x₀‖) at a block after the splice, x the adapted model's stream and x₀ "
+        f"the original's; {_TOKENS}",
+        f"{_UNADAPTED}; streams of other tokens: they share a large mean, so their cosine is far "
+        "above 0",
+        _DOCUMENTS,
+        _STREAMS,
+        f"{_PAPER}, section 6.2",
+        "above",
+    ),
+    "adapt.distance_change": Definition(
+        "Change of distance",
+        "ratio",
+        f"distance to the original's stream, adapted less spliced, at a block; {_TOKENS}",
+        "no change (0)",
+        _DOCUMENTS,
+        _STREAMS,
+        f"{_PAPER}, figure 11, right",
+        "below",
+    ),
+    "adapt.cosine_change": Definition(
+        "Change of cosine",
+        "cosine",
+        f"cosine to the original's stream, adapted less spliced, at a block; {_TOKENS}",
+        "no change (0)",
+        _DOCUMENTS,
+        _STREAMS,
+        f"{_PAPER}, figure 11, left",
+        "above",
+    ),
+    "adapt.time_to_loss": Definition(
+        "Time to a loss",
+        "seconds",
+        f"seconds after which a curve has reached the loss that stands in the setting: {_CURVE}; "
+        "left out where it never gets there",
+        "the other curves' seconds to the same loss",
+        "bootstrap over held-out documents, the same for all points",
+        _FRONTIER,
+        f"{_PAPER}, tables 1 and 2",
+    ),
+    "adapt.speed_up": Definition(
+        "Speed-up",
+        "ratio",
+        f"seconds of the other curve to a loss over those of ours: {_CURVE}; left out where one of "
+        "them never gets there",
+        "equally fast (1)",
+        "bootstrap over held-out documents, the same for all points of both curves",
+        _FRONTIER,
+        f"{_PAPER}, tables 1 and 2",
+        "above",
+    ),
+}
+
+for _kind, _what in (("positive", "fires"), ("negative", "is silent")):
+    for _when, _words, _how in (
+        ("before", "without the fit", ""),
+        ("after", "with the fit", ""),
+        ("change", "the fit's change", "with the fit less without it, text by text: "),
+    ):
+        DEFINITIONS[f"steering.{_when}_{_kind}"] = Definition(
+            f"Steering, {_kind} texts, {_words}",
+            "points",
+            f"{_how}{_STEERED}; texts in which the latent {_what}",
+            _DIRECTIONS,
+            _TEXTS,
+            _STEERING,
+            f"{_PAPER}, section 5.2, table 4",
+            "above" if _kind == "positive" else "either",
+        )

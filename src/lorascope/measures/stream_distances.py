@@ -1,0 +1,163 @@
+"""How far a spliced model's stream is from the original's, block by block (section 6.2).
+
+At each block after a splice, for every scored position,
+
+    distance ‖x − x₀‖/‖x₀‖        cosine x·x₀/(‖x‖‖x₀‖)
+
+with x₀ the original's stream at the same token. Streams of different tokens share a large mean,
+so a cosine has to be read beside that of another token's stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lorascope.activations.tokens import TokenBatch, Window
+from lorascope.adapt.evaluation import scored_batches
+from lorascope.adapt.ways import Way
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.measures.adapting import UNADAPTED
+from lorascope.measures.intervals import bootstrap_ratio
+from lorascope.models.hooks import capture
+from lorascope.models.sites import Site, block_list
+from lorascope.randomness import generator
+
+OTHER_TOKENS = "streams of other tokens"
+
+
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """Sums by document at one site.
+
+    Attributes:
+        distance, cosine: {way: sums over the scored positions}; `OTHER_TOKENS` is the original's
+            own stream at other positions.
+        tokens: scored positions.
+    """
+
+    distance: dict[str, Float[Tensor, " documents"]]
+    cosine: dict[str, Float[Tensor, " documents"]]
+    tokens: Float[Tensor, " documents"]
+
+
+@torch.no_grad()
+def stream_distances(
+    module: nn.Module,
+    tokenizer: Any,
+    windows: Sequence[Window],
+    ways: Mapping[str, Way],
+    first: Site,
+    *,
+    products: torch.dtype = torch.float32,
+    keep_special: bool = False,
+) -> dict[Site, Distances]:
+    """Distances at every block after `first`, and at it, for the ways spliced and adapted.
+
+    Args:
+        ways: `ways_of` a fit: original, spliced and adapted.
+        first: where the first dictionary stands; there the distance is its error.
+        products: type of the matrix products.
+        keep_special: count special tokens too.
+    """
+    sites = [Site(index) for index in range(first.index, len(block_list(module)))]
+    count = max((window.document for window in windows), default=-1) + 1
+    names = (*(way for way in ways if way in ("spliced", "adapted")), OTHER_TOKENS)
+    found = {site: _empty(names, count) for site in sites}
+    for batch, where in scored_batches(tokenizer, windows, keep_special):
+        chosen = torch.zeros_like(batch.attended)
+        chosen[:, :-1] = where.predicting
+        streams = {
+            name: _streams(module, batch, chosen, way, sites, products)
+            for name, way in ways.items()
+            if name in ("original", *names)
+        }
+        for site, sums in found.items():
+            original = streams["original"][site]
+            rows = {name: streams[name][site] for name in names if name in streams}
+            rows[OTHER_TOKENS] = original.roll(len(original) // 2, 0)
+            norms = original.norm(dim=1).clamp(min=1e-12)
+            ones = torch.ones(len(original), dtype=torch.float64)
+            sums.tokens.index_add_(0, where.documents, ones)
+            for name, x in rows.items():
+                apart = (x - original).norm(dim=1) / norms
+                cosine = (x * original).sum(1) / (norms * x.norm(dim=1).clamp(min=1e-12))
+                for into, values in ((sums.distance, apart), (sums.cosine, cosine)):
+                    into[name].index_add_(0, where.documents, values.double().cpu())
+    return found
+
+
+def distance_estimates(
+    found: Mapping[Site, Distances], place: Place, seed: int = 0
+) -> list[Estimate]:
+    """Distance and cosine of the adapted model at each block, beside those of the spliced one and
+    of other tokens; and the fit's change of both, paired by token.
+
+    Args:
+        place: of the fit; its site is replaced by the block's.
+    """
+    estimates = []
+    for site, sums in found.items():
+        here = Place(**{**place.__dict__, "site": site.name})
+        for measure, unit, values in (
+            ("adapt.distance", "ratio", sums.distance),
+            ("adapt.cosine", "cosine", sums.cosine),
+        ):
+            levels = {name: _mean(values[name], sums, here, seed) for name in values}
+            chances = tuple(
+                Chance(name, value, *bounds)
+                for name, (value, bounds) in levels.items()
+                if name != "adapted"
+            )
+            named = {"spliced": UNADAPTED}
+            chances = tuple(
+                Chance(named.get(c.null, c.null), c.level, c.low, c.high) for c in chances
+            )
+            value, interval = levels["adapted"]
+            total = int(sums.tokens.sum())
+            estimates.append(Estimate(measure, value, interval, total, unit, chances, here))
+            moved = values["adapted"] - values["spliced"]
+            value, interval = _mean(moved, sums, here, seed)
+            none = (Chance.exact("no change", 0.0),)
+            name = "adapt.distance_change" if unit == "ratio" else "adapt.cosine_change"
+            estimates.append(Estimate(name, value, interval, total, unit, none, here))
+    return estimates
+
+
+def _mean(
+    values: Float[Tensor, " documents"], sums: Distances, place: Place, seed: int
+) -> tuple[float, tuple[float, float]]:
+    value = float(values.sum() / sums.tokens.sum())
+    return value, bootstrap_ratio(values, sums.tokens, generator(seed, "distances", place))
+
+
+def _empty(names: Sequence[str], count: int) -> Distances:
+    def zeros() -> dict[str, Tensor]:
+        return {name: torch.zeros(count, dtype=torch.float64) for name in names}
+
+    return Distances(zeros(), zeros(), torch.zeros(count, dtype=torch.float64))
+
+
+def _streams(
+    module: nn.Module,
+    batch: TokenBatch,
+    chosen: Bool[Tensor, "batch seq"],
+    way: Way,
+    sites: Sequence[Site],
+    products: torch.dtype,
+) -> dict[Site, Float[Tensor, "tokens d"]]:
+    device = module.get_input_embeddings().weight.device  # type: ignore[operator]
+    ids, mask = batch.ids.to(device), batch.attended.long().to(device)
+    # Hooks run in the order they are set: within the way, so that a splice is seen.
+    with (
+        way(),
+        torch.autocast(device.type, products, products != torch.float32),
+        capture(module, sites, attention_mask=mask) as seen,
+    ):
+        module(input_ids=ids, attention_mask=mask, use_cache=False)
+    return {site: x[chosen.to(x.device)].float() for site, x in seen.items()}

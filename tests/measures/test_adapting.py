@@ -1,0 +1,168 @@
+"""Costs, shares and token changes on two documents whose numbers are worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from lorascope.activations.text import Document, Segment
+from lorascope.activations.tokens import windows
+from lorascope.adapt.evaluation import Evaluated
+from lorascope.estimates import Place
+from lorascope.measures.adapting import (
+    RANDOM,
+    UNADAPTED,
+    UNIGRAM,
+    adapt_estimates,
+    compound_estimates,
+    unigram_losses,
+)
+from lorascope.measures.token_changes import (
+    EDGES,
+    change_histogram,
+    token_change_estimates,
+)
+
+OWNERS = torch.tensor([0, 0, 0, 1])
+PLACE = Place(adapter="r4", site="layers.0")
+
+
+def evaluated(losses, kl=(0.0, 0.0)):
+    values = torch.tensor(losses)
+    sums = torch.zeros(2, dtype=torch.float64).index_add_(0, OWNERS, values.double())
+    tokens = torch.tensor([3.0, 1.0], dtype=torch.float64)
+    return Evaluated(sums, torch.tensor(kl, dtype=torch.float64), tokens, values, OWNERS.int())
+
+
+ORIGINAL = evaluated([1.0, 2.0, 3.0, 2.0])
+SPLICED = evaluated([2.0, 2.5, 5.0, 3.0], kl=(3.0, 1.0))  # 4.5 dearer
+ADAPTED = evaluated([1.5, 3.0, 4.0, 2.5], kl=(2.0, 0.4))  # 3 dearer: 1.5 of 4.5 won back
+UNSPLICED = evaluated([1.0, 2.2, 3.0, 2.0], kl=(0.1, 0.1))
+HELD_OUT = {
+    "original": ORIGINAL,
+    "spliced": SPLICED,
+    "adapted": ADAPTED,
+    "unspliced": UNSPLICED,
+}
+# draws that win −0.5 and −1 of 4.5
+DRAWS = [
+    {"adapted": evaluated([2.5, 2.5, 5.0, 3.0], kl=(4.0, 1.0)), "unspliced": UNSPLICED},
+    {"adapted": evaluated([2.0, 2.5, 5.5, 3.5], kl=(5.0, 1.0)), "unspliced": SPLICED},
+]
+
+
+def by_name(estimates):
+    found = {one.measure: one for one in estimates}
+    assert len(found) == len(estimates)
+    return found
+
+
+def test_costs_and_shares_by_hand():
+    found = by_name(adapt_estimates(HELD_OUT, DRAWS, PLACE))
+    values = {name: one.value for name, one in found.items()}
+    assert values == pytest.approx(
+        {
+            "adapt.loss_original": 2.0,
+            "adapt.loss_spliced": 12.5 / 4,
+            "adapt.loss_adapted": 11 / 4,
+            "adapt.loss_unspliced": 8.2 / 4,
+            "adapt.cost_spliced": 4.5 / 4,
+            "adapt.cost_adapted": 3 / 4,
+            "adapt.share_closed": 1.5 / 4.5,
+            "adapt.kl_spliced": 1.0,
+            "adapt.kl_adapted": 2.4 / 4,
+            "adapt.general_loss": 0.2 / 4,
+            "adapt.general_kl": 0.2 / 4,
+        }
+    )
+    assert {one.n for one in found.values()} == {4}
+    assert {one.place for one in found.values()} == {PLACE}
+    share = found["adapt.share_closed"]
+    # of two documents, resamples hold one of them alone or both: 1/3.5 (1: 1/3.5, 2: 0.5/1)
+    assert share.interval == pytest.approx((1 / 3.5, 0.5))
+    (first, second) = share.chances
+    assert {first.null, second.null} == {"nothing fitted", RANDOM}
+    drawn = first if first.null == RANDOM else second
+    assert drawn.level == pytest.approx((-0.5 - 1) / 2 / 4.5)
+    assert drawn.low < -1 / 4.5 < -0.5 / 4.5 < drawn.high
+    assert first.high >= second.high
+
+
+def test_references_are_the_other_ways():
+    found = by_name(adapt_estimates(HELD_OUT, DRAWS, PLACE, unigram=torch.tensor([12.0, 8.0])))
+    levels = {
+        name: {chance.null: chance.level for chance in one.chances} for name, one in found.items()
+    }
+    assert levels["adapt.loss_original"] == {UNIGRAM: 5.0}
+    assert levels["adapt.loss_adapted"] == pytest.approx(
+        {UNIGRAM: 5.0, "original": 2.0, UNADAPTED: 12.5 / 4, RANDOM: (13 + 13.5) / 8}
+    )
+    assert levels["adapt.cost_adapted"] == pytest.approx(
+        {UNADAPTED: 4.5 / 4, RANDOM: (5 + 5.5) / 8, "nothing spliced": 0.0}
+    )
+    assert levels["adapt.kl_adapted"][UNADAPTED] == 1.0
+    assert found["adapt.kl_adapted"].chances[0].null == UNADAPTED
+    # a twentieth of 4.5/4
+    margin = found["adapt.general_loss"].chances[0]
+    assert (margin.low, margin.high) == pytest.approx((-0.05625, 0.05625))
+    assert found["adapt.general_loss"].verdict == "at chance"
+
+
+def test_what_says_nothing_is_left_out():
+    cheap = {**HELD_OUT, "spliced": evaluated([0.0, 2.5, 3.0, 2.5]), "unspliced": ORIGINAL}
+    names = by_name(adapt_estimates(cheap, [], PLACE))
+    assert "adapt.share_closed" not in names
+    assert "adapt.general_loss" not in names
+    assert "adapt.cost_spliced" in names
+
+
+def test_compound_cost_is_over_the_sum_of_single_costs():
+    one = {"original": ORIGINAL, "spliced": evaluated([1.5, 2.0, 3.0, 2.5])}  # 1 dearer
+    other = {"original": ORIGINAL, "spliced": evaluated([1.0, 2.5, 3.0, 2.0])}  # 0.5 dearer
+    (found,) = compound_estimates(HELD_OUT, [one, other], PLACE)
+    assert found.measure == "adapt.compound_spliced"
+    assert found.value == pytest.approx(4.5 / 1.5)
+    assert found.interval == pytest.approx((2.0, 3.5))
+    assert found.verdict == "above chance"
+
+
+def test_unigram_losses_by_hand(tiny_checkpoint):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint("llama"))
+    texts = [Document((Segment(text),)) for text in ("w1 w1 w1 w2", "w1 w3", "w2 w9 w1")]
+    training, held_out = windows(texts[:2], tokenizer, 16), windows(texts[2:], tokenizer, 16)
+    found = unigram_losses(training, held_out, tokenizer)
+    # six tokens, and every one of 64 once more; w2 is predicted by nothing, w9 and w1 are scored
+    assert found.tolist() == pytest.approx([-math.log(1 / 70) - math.log(5 / 70)])
+
+
+def test_token_changes_by_hand():
+    # changes from spliced to adapted: −0.5, +0.5, −1, −0.5
+    found = by_name(token_change_estimates(HELD_OUT, DRAWS, PLACE))
+    assert found["adapt.tokens_worse"].value == 0.25
+    assert found["adapt.tokens_worse"].interval == pytest.approx((0.0, 1 / 3))
+    levels = {chance.null: chance.level for chance in found["adapt.tokens_worse"].chances}
+    # one token of four in the first draw, two in the second
+    assert levels == pytest.approx({"as many better as worse": 0.5, RANDOM: 0.375})
+    assert found["adapt.token_gains"].value == pytest.approx(2 / 4)
+    assert found["adapt.token_losses"].value == pytest.approx(0.5 / 4)
+    (drawn,) = found["adapt.token_losses"].chances
+    assert drawn.level == pytest.approx((0.5 + 1) / 8)
+    gain = (SPLICED.loss - ADAPTED.loss).sum().item() / 4
+    both = found["adapt.token_gains"].value - found["adapt.token_losses"].value
+    assert both == pytest.approx(gain)
+
+
+def test_the_histogram_holds_every_token_that_changes():
+    before = evaluated([1.0, 1.0, 1.0, 1.0])
+    after = evaluated([1.0, 1.0 + 2**-10, 0.0, 30.0])
+    found = change_histogram(before, after)
+    assert len(found["edges"]) == len(found["better"]) + 1 == len(found["worse"]) + 1
+    assert sum(found["better"]) == 1
+    assert sum(found["worse"]) == 2
+    # |−1| lies in the bin that begins at 1, 29 in the last
+    one = int((EDGES - 1.0).abs().argmin())
+    assert found["better"][one] == 1
+    assert found["worse"][-1] == 1
+    low = next(edge for edge, count in zip(EDGES.tolist(), found["worse"], strict=False) if count)
+    assert low <= 2**-10 < 2 * low
