@@ -28,3 +28,18 @@ def test_audit_an_adapter(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "above chance" in done.stdout
     assert "256 latents of width 192" in done.stdout
+
+
+def test_adapt_around_a_dictionary(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "adapt_around_a_dictionary.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    losses = dict(line.split()[:2] for line in done.stdout.splitlines()[:4])
+    assert float(losses["original"]) < float(losses["adapted"]) < float(losses["spliced"])
+    assert "an ordinary PEFT adapter of rank 8" in done.stdout

@@ -11,6 +11,7 @@ import typer
 
 from lorascope.commands import (
     adapters,
+    adapts,
     audits,
     comparisons,
     dictionaries,
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(audits.demo)
 app.command()(audits.audit)
+app.command()(adapts.adapt)
 app.command()(audits.plan)
 app.command("train-adapter")(adapters.train_adapter)
 app.command()(dictionaries.dictionary)

@@ -18,7 +18,7 @@ from lorascope.workflows.plan import plan
 from lorascope.workflows.study import AuditStudy
 
 STUDIES = Path(__file__).parents[2] / "studies"
-FILES = sorted(STUDIES.glob("*.yaml"))
+FILES = [file for file in sorted(STUDIES.glob("*.yaml")) if not file.stem.startswith("adapt_")]
 PUBLISHED = STUDIES / "gemma-2-9b-as-published.yaml"
 CORRECTED = STUDIES / "gemma-2-9b-corrected.yaml"
 PYTHIA = STUDIES / "pythia-70m.yaml"

@@ -1,4 +1,4 @@
-"""Audits: run one, plan one, make its report again."""
+"""Audits: run one; the demos; plan a study of any kind, make its report again."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorascope.commands.options import Adapter, BaseDictionary, Out, Quiet, Set, audit_study
-from lorascope.errors import InputError
+from lorascope.commands.adapts import adapt_study, run_adapt
+from lorascope.commands.options import (
+    Adapter,
+    BaseDictionary,
+    Out,
+    Quiet,
+    Set,
+    audit_study,
+    is_adapt,
+)
+from lorascope.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from lorascope.workflows.adapt.plan import AdaptPlan
+    from lorascope.workflows.plan import Plan
     from lorascope.workflows.study import AuditStudy
 
 
 def demo(
-    workflow: Annotated[str, typer.Argument(help="Which workflow: audit.")] = "audit",
-    quick: Annotated[bool, typer.Option("--quick", help="Two ranks, two sites: ≈ 100 s.")] = False,
+    workflow: Annotated[str, typer.Argument(help="Which workflow: audit, adapt.")] = "audit",
+    quick: Annotated[bool, typer.Option("--quick", help="Less of everything.")] = False,
     out: Out = None,
     quiet: Quiet = False,
 ) -> None:
@@ -29,9 +40,18 @@ def demo(
     `lorascope demo`
 
     `lorascope demo --quick --out /tmp/quick`
+
+    `lorascope demo adapt`
     """
+    if workflow == "adapt":
+        from lorascope.workflows.adapt.demo import adapt_demo
+
+        around = adapt_demo(quick)
+        run_adapt(around, out or Path("runs") / around.name, quiet)
+        return
     if workflow != "audit":
-        raise InputError(f'there is no demo "{workflow}"; there is: audit')
+        hint = did_you_mean(workflow, ["audit", "adapt"])
+        raise InputError(f'there is no demo "{workflow}".{hint} There are: audit, adapt')
     from lorascope.workflows.demo import demo_study
 
     study = demo_study(quick)
@@ -91,16 +111,28 @@ def plan(
 
     `lorascope plan studies/embedded.yaml`
 
+    `lorascope plan studies/adapt_embedded.yaml`
+
     `lorascope plan --model google/gemma-2-2b --adapter mine=me/my-lora --sites 5 --texts a.jsonl`
     """
     from rich.console import Console
     from rich.table import Table
 
-    from lorascope.workflows.plan import plan as cost_of
     from lorascope.workflows.plan import refuse_what_cannot_fit
 
-    settings = audit_study(study, model, adapter, sites, texts, dictionary, set_, False)
-    cost = cost_of(settings)
+    cost: AdaptPlan | Plan
+    if study is not None and is_adapt(study):
+        from lorascope.workflows.adapt.plan import plan_adapt
+
+        if adapter or sites:
+            raise InputError(
+                f"{study}: an adapt study has neither --adapter nor --sites; use --set"
+            )
+        cost = plan_adapt(adapt_study(study, model, dictionary, texts, set_, False))
+    else:
+        from lorascope.workflows.plan import plan as cost_of
+
+        cost = cost_of(audit_study(study, model, adapter, sites, texts, dictionary, set_, False))
     table = Table(show_header=False, box=None)
     for what, much in cost.lines():
         table.add_row(what, much)

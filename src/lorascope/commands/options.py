@@ -73,6 +73,13 @@ def audit_study(
     return AuditStudy.parse(override(data, changes or []), str(study or "options"))
 
 
+def is_adapt(study: Path) -> bool:
+    """Whether a file holds an adapt study; an audit does not say what it is."""
+    from lorascope.config import read_yaml
+
+    return read_yaml(study).get("workflow") == "adapt"
+
+
 def pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
     """{name: path} of a repeated name=path option."""
     found: dict[str, str] = {}

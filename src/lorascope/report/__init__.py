@@ -9,9 +9,16 @@ def build(run: Path) -> Path:
     """Read a finished run folder and write `report/`; returns the path of `report/index.html`.
 
     Also writes `report/figures/*.{svg,png}` and `report/tables/*.csv`. Needs only `results/`;
-    InputError if a results file is missing or damaged.
+    InputError if a results file is missing or damaged. The facts say which workflow's page it is.
     """
     # Imported here: the figures need Altair, which `import lorascope` should not wait for.
+    from lorascope.report.adapt.page import write_adapt_report
     from lorascope.report.page import write_report
+    from lorascope.report.result import read_results
 
-    return write_report(run)
+    results = read_results(run)
+    if results.facts.get("workflow") == "adapt":
+        write_adapt_report(results)
+    else:
+        write_report(results)
+    return results.run / "report" / "index.html"

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -88,12 +89,12 @@ class Plan:
             ),
             ("adapter training", f"{self.adapter_steps:,} steps"),
             ("dictionaries", f"{self.dictionaries} of {self.dictionary_steps:,} steps each{about}"),
-            ("disk", _bytes(self.disk)),
-            ("memory", f"{_bytes(self.memory)}, in {self._hungriest.name}"),
+            ("disk", in_bytes(self.disk)),
+            ("memory", f"{in_bytes(self.memory)}, in {self._hungriest.name}"),
             ("arithmetic", f"{self.flops:.2e} floating-point operations"),
             *((f"  {part.name}", f"{part.flops:.2e}") for part in self.parts),
-            ("time", f"about {_time(sum(seconds.values()))} on this machine ({self.device})"),
-            *((f"  {part.name}", _time(seconds[part.name])) for part in self.parts),
+            ("time", f"about {in_time(sum(seconds.values()))} on this machine ({self.device})"),
+            *((f"  {part.name}", in_time(seconds[part.name])) for part in self.parts),
             *(("estimated", note) for note in self.notes),
         ]
 
@@ -145,7 +146,18 @@ def plan(study: AuditStudy, *, estimates: bool = True) -> Plan:
     )
 
 
-def refuse_what_cannot_fit(cost: Plan, out: Path) -> None:
+class Needs(Protocol):
+    """What has to fit: bytes of disk and memory, and where they are used."""
+
+    @property
+    def disk(self) -> int: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+
+
+def refuse_what_cannot_fit(cost: Needs, out: Path) -> None:
     """One clear line where disk or memory will not do; what a run in `out` has written counts.
 
     Raises:
@@ -159,7 +171,7 @@ def refuse_what_cannot_fit(cost: Plan, out: Path) -> None:
         free += sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     if cost.disk > free:
         raise InputError(
-            f"{out}: the study needs {_bytes(cost.disk)} of disk and {_bytes(free)} are free; "
+            f"{out}: the study needs {in_bytes(cost.disk)} of disk and {in_bytes(free)} are free; "
             "use fewer documents or sites, or another --out"
         )
     if cost.device == "cpu":
@@ -170,8 +182,8 @@ def refuse_what_cannot_fit(cost: Plan, out: Path) -> None:
         return
     if cost.memory > total:
         raise InputError(
-            f"the study needs {_bytes(cost.memory)} of memory and {where} has "
-            f"{_bytes(total)}; use a smaller model, fewer latents, or dtype bfloat16"
+            f"the study needs {in_bytes(cost.memory)} of memory and {where} has "
+            f"{in_bytes(total)}; use a smaller model, fewer latents, or dtype bfloat16"
         )
 
 
@@ -240,7 +252,8 @@ def _parts(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> tup
     return tuple(found)
 
 
-def _bytes(count: int) -> str:
+def in_bytes(count: int) -> str:
+    """A number of bytes as people say it."""
     value = float(count)
     for unit in ("B", "kB", "MB"):
         if value < 1000:
@@ -249,7 +262,8 @@ def _bytes(count: int) -> str:
     return f"{value:,.3g} GB" if value < 1000 else f"{value:,.0f} GB"
 
 
-def _time(seconds: float) -> str:
+def in_time(seconds: float) -> str:
+    """A duration as people say it."""
     if seconds < 100:
         return f"{seconds:.2g} s"
     if seconds < 100 * 60:
