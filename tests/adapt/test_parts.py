@@ -275,8 +275,8 @@ def updates(part):
         pairs = [(layer.lora_A["default"], layer.lora_B["default"]) for layer in part._layers]
         return [(B.weight @ A.weight).detach() for A, B in pairs]
     if part.name == "affine":
-        return [each.weight.detach() - torch.eye(32) for each in part.maps.values()]
-    return [each.decoder.detach() - each.start.directions for each in part.tuned.values()]
+        return [each.weight.detach() - torch.eye(32) for each in part.fitted.values()]
+    return [each.decoder.detach() - each.start.directions for each in part.fitted.values()]
 
 
 def spectrum(part, matrix):

@@ -172,7 +172,7 @@ class _Going:
 
     def now(self, run: Fit) -> Dictionary:
         """As it is after the steps done."""
-        (tuned,) = self.part.tuned.values()
+        (tuned,) = self.part.fitted.values()
         found = tuned.finished().cpu()
         tokens = _tokens(run, len(run.history.records))
         found.card = self.card.model_copy(update={"tokens": tokens})
