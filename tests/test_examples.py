@@ -43,3 +43,16 @@ def test_latent_adapter(save_latent_adapter, tmp_path):
     assert "reads 10 and writes 10 latents" in done.stdout
     said = {line.partition(": ")[0]: line.partition(": ")[2] for line in done.stdout.splitlines()}
     assert said["base"] != said["latent"]
+def test_adapt_around_a_dictionary(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "adapt_around_a_dictionary.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    losses = dict(line.split()[:2] for line in done.stdout.splitlines()[:4])
+    assert float(losses["original"]) < float(losses["adapted"]) < float(losses["spliced"])
+    assert "an ordinary PEFT adapter of rank 8" in done.stdout

@@ -11,6 +11,7 @@ import typer
 
 from lorascope.commands import (
     adapters,
+    adapts,
     audits,
     behaviours,
     comparisons,
@@ -18,6 +19,7 @@ from lorascope.commands import (
     features,
     latents,
     selftest,
+    studies,
 )
 from lorascope.errors import InputError
 
@@ -28,16 +30,17 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.command()(audits.demo)
+app.command()(studies.demo)
 app.command()(audits.audit)
-app.command()(audits.plan)
+app.command()(adapts.adapt)
+app.command()(latents.latent)
+app.command()(studies.plan)
 app.command("train-adapter")(adapters.train_adapter)
 app.command()(dictionaries.dictionary)
 app.command()(comparisons.compare)
 app.add_typer(behaviours.app, name="behaviour")
-app.command()(audits.report)
+app.command()(studies.report)
 app.command()(features.features)
-app.command()(latents.latent)
 app.command()(selftest.selftest)
 
 # typer carries click within it or depends on it; either way this is the base of usage errors.

@@ -106,7 +106,7 @@ def go(tiny_checkpoint, cut, tmp_path):
             tmp_path / name,
             settings,
             model=place,
-            **{"random_draws": 1, **(arguments or {})},
+            **{"random_draws": 1, "evaluations": 1, **(arguments or {})},
         )
         return fitted, model
 

@@ -200,6 +200,15 @@ def test_all_parts_go_on_bit_for_bit_after_a_stop(go, make, tmp_path, monkeypatc
     assert resumed.history.series("kl") == whole.history.series("kl")
 
 
+def test_recomputing_changes_no_gradient_of_any_part(go, make):
+    changes = {"tokens": 500, "affine": AFFINE, "dictionary": TUNED}
+    dictionaries = {0: make(), 1: make(seed=1)}
+    plain, _ = go(dictionaries, name="plain", **changes)
+    recomputed, _ = go(dictionaries, name="recomputed", recompute=True, **changes)
+    assert recomputed.history.series("kl") == plain.history.series("kl")
+    assert len(set(plain.history.series("kl"))) > 3
+
+
 def everything_on(model, placed):
     """LoRA, tuned dictionaries and affine maps on a model, each already moved from its start."""
     stack = ExitStack()
@@ -266,8 +275,8 @@ def updates(part):
         pairs = [(layer.lora_A["default"], layer.lora_B["default"]) for layer in part._layers]
         return [(B.weight @ A.weight).detach() for A, B in pairs]
     if part.name == "affine":
-        return [each.weight.detach() - torch.eye(32) for each in part.maps.values()]
-    return [each.decoder.detach() - each.start.directions for each in part.tuned.values()]
+        return [each.weight.detach() - torch.eye(32) for each in part.fitted.values()]
+    return [each.decoder.detach() - each.start.directions for each in part.fitted.values()]
 
 
 def spectrum(part, matrix):

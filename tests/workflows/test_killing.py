@@ -16,8 +16,9 @@ TIMES = 10
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_a_study_ends_the_same(tmp_path):
-    command = [sys.executable, "-m", "lorascope", "demo", "--quick", "--quiet", "--out"]
+@pytest.mark.parametrize("workflow", ["audit", "adapt"])
+def test_killed_at_random_moments_a_study_ends_the_same(tmp_path, workflow):
+    command = [sys.executable, "-m", "lorascope", "demo", workflow, "--quick", "--quiet", "--out"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
     def start(run):

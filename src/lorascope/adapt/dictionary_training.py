@@ -22,7 +22,7 @@ from lorascope.activations.scaling import mean_norm
 from lorascope.activations.streamed import StreamedRows
 from lorascope.activations.tokens import Window
 from lorascope.adapt.parts import Tuned, TunedPart
-from lorascope.adapt.preparing import plan, recomputing, special_ids, still
+from lorascope.adapt.preparing import Marks, plan, recomputing, special_ids, still
 from lorascope.adapt.run import Fit
 from lorascope.adapt.settings import Learning
 from lorascope.adapt.splicing import Splice, spliced
@@ -126,16 +126,11 @@ def train_end_to_end(
     """A TopK dictionary trained on KL(ŷ, y) with ŷ what the model predicts through it.
 
     Gradients pass the k largest latents of each token; there is no reconstruction term, and latents
-    that die are not revived. It starts as `train_streamed` would start it.
+    that die are not revived. It starts as `train_streamed` would start it; arguments as there.
 
     Args:
-        module: the bare base model; it is left as it was.
-        architecture: number of latents, k and start.
         settings: `tokens` is the budget of tokens whose prediction is compared.
-        model: its id, for the card.
         held_out: text to note KL and loss on, `evaluations` times.
-        saving: where and when to save it on the way.
-        checkpoint: file to keep the run's state in; a run that was stopped goes on from it.
 
     Returns:
         The dictionary, and the history of its steps: kl, tokens and seconds.
@@ -150,18 +145,8 @@ def train_end_to_end(
         special = special_ids(tokenizer, settings)
         rows = StreamedRows(module, tokenizer, site, training, keep_special=not special)
         going, splice = _put_on(stack, module, rows, architecture, settings, special, model)
-        run = Fit(
-            module,
-            tokenizer,
-            splice,
-            [going.part],
-            training,
-            held_out,
-            steps,
-            settings,
-            evaluations,
-        )
-        looking = list(observers)
+        texts, parts, looking = (training, held_out), [going.part], list(observers)
+        run = Fit(module, tokenizer, splice, parts, *texts, steps, settings, evaluations)
         if saving is not None:
             timed = replace(saving, before=saving.before + perf_counter() - begun)
             keeper = SnapshotKeeper(
@@ -172,8 +157,7 @@ def train_end_to_end(
         key = [architecture.plain(), settings.plain(), str(run.products), before, windows, site]
         run.go(looking, checkpoint, digest(key), warmup_hold_decay())
         found = going.now(run)
-    if fingerprint(module) != before:
-        raise RuntimeError("the base model was to stay frozen but its weights changed")
+    Marks(before, {}).require_equal(Marks.of(module, {}))
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return found, run.history
@@ -188,7 +172,7 @@ class _Going:
 
     def now(self, run: Fit) -> Dictionary:
         """As it is after the steps done."""
-        (tuned,) = self.part.tuned.values()
+        (tuned,) = self.part.fitted.values()
         found = tuned.finished().cpu()
         tokens = _tokens(run, len(run.history.records))
         found.card = self.card.model_copy(update={"tokens": tokens})

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from lorascope.errors import InputError
+from lorascope.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from lorascope.workflows.study import AuditStudy
 
+Workflow = Literal["audit", "adapt", "latent"]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; the same one resumes.")]
 BaseDictionary = Annotated[
     list[str] | None,
@@ -22,6 +23,7 @@ BaseDictionary = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, no progress.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one setting of the study: key.subkey=value. Repeatable."),
@@ -49,6 +51,9 @@ def audit_study(
     from lorascope.workflows.study import AuditStudy
 
     data: dict[str, Any] = read_yaml(study) if study is not None else {}
+    if (workflow := workflow_of(study)) != "audit":
+        raise InputError(f"{study}: holds a study of {workflow}; run lorascope {workflow} {study}")
+    data.pop("workflow", None)
     if model is not None:
         data["model"] = model
     if adapter:
@@ -73,11 +78,21 @@ def audit_study(
     return AuditStudy.parse(override(data, changes or []), str(study or "options"))
 
 
-def is_latent(study: Path) -> bool:
-    """Whether a file holds a latent study; an audit does not say what it is."""
+def workflow_of(study: Path | None) -> str:
+    """Which workflow a study file is of; an audit does not say what it is.
+
+    Raises:
+        InputError: it names a workflow that there is not.
+    """
     from lorascope.config import read_yaml
 
-    return read_yaml(study).get("workflow") == "latent"
+    if study is None:
+        return "audit"
+    known, found = get_args(Workflow), str(read_yaml(study).get("workflow", "audit"))
+    if found not in known:
+        hint = did_you_mean(found, known)
+        raise InputError(f'{study}: no workflow "{found}".{hint} There are: {", ".join(known)}')
+    return found
 
 
 def pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:

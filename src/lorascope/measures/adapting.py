@@ -6,6 +6,7 @@ All numbers come from the same held-out tokens under different ways of running t
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -115,6 +116,12 @@ def compound_estimates(
             )
         )
     return found
+
+
+def reference(name: str, value: float, interval: Interval) -> Chance:
+    """A measured number as a reference of another; it stands for its interval where it has none."""
+    low, high = (value if math.isnan(bound) else bound for bound in interval)
+    return Chance(name, value, low, high)
 
 
 def drawn_chance(
@@ -241,9 +248,7 @@ class _Measuring:
         return float(sums.sum() / self._tokens.sum()), bootstrap_ratio(sums, self._tokens, random)
 
     def _level(self, name: str, sums: Float[Tensor, " documents"]) -> Chance:
-        value, interval = self._over_tokens(sums)
-        low, high = (value if bound != bound else bound for bound in interval)
-        return Chance(name, value, low, high)
+        return reference(name, *self._over_tokens(sums))
 
     def _drawn(
         self, way: str, sums: Callable[[Evaluated], Float[Tensor, " documents"]]

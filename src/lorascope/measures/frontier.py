@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -170,5 +170,4 @@ def _rising(curve: Curve) -> list[Point]:
 
 
 def _at(place: Place, setting: str) -> Place:
-    both = f"{place.setting} {setting}".strip()
-    return Place(**{**place.__dict__, "setting": both})
+    return replace(place, setting=f"{place.setting} {setting}".strip())

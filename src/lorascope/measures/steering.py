@@ -4,8 +4,8 @@
 
 1. `choose_texts` splits held-out windows by whether the latent fires: positive and negative texts,
    half of each to tune α, half to test.
-2. `steer` scores every text at every α: mean log p over its tokens, the log-probability at position
-   t being that of the token at t + 1.
+2. `steer` scores tuning texts at every α, the others at the chosen one: mean log p over a text's
+   tokens, the log-probability at position t being that of the token at t + 1.
 3. α is the one that raises the tuning texts' positives most less what it raises negatives; changes
    are measured on the other half, for the latent and for random directions tuned alike.
 
@@ -80,9 +80,8 @@ class Texts:
 
     @property
     def all(self) -> list[Window]:
-        """Positive and negative texts, each numbered as a document of its own."""
-        found = [*self.positive, *self.negative]
-        return [Window(w.ids, w.response, number) for number, w in enumerate(found)]
+        """Positive texts, then negative ones."""
+        return [*self.positive, *self.negative]
 
     @property
     def tuning(self) -> Bool[Tensor, " texts"]:
@@ -103,7 +102,8 @@ class Steered:
     Attributes:
         alphas: 0 first.
         texts: of the latent.
-        scores: {way: [directions, alphas, texts]}, nats/token.
+        scores: {way: [directions, alphas, texts]}, nats/token; texts for testing have none (nan)
+            at an α that was not chosen.
     """
 
     alphas: tuple[float, ...]
@@ -185,16 +185,27 @@ def steer(
     random = isotropic(settings.random, len(direction), generator(settings.seed, "directions"))
     directions = torch.cat([(direction / direction.norm())[None].cpu().float(), random])
     head, found = Head.of(module), {}
+    tuning = texts.tuning
     for name, way in ways.items():
-        scores = torch.zeros(len(directions), len(alphas), len(texts.all), dtype=torch.float64)
+        shape = (len(directions), len(alphas), len(tuning))
+        scores = torch.full(shape, torch.nan, dtype=torch.float64)
         with way():
-            for number, alpha in enumerate(alphas):
-                for row, v in enumerate(directions if alpha else directions[:1]):
+            scores[:, 0] = _scores(module, tokenizer, texts.all, head)
+            for row, v in enumerate(directions):
+                for number, alpha in enumerate(alphas[1:], 1):
                     with steered(module, site, v, alpha):
-                        scores[row, number] = _scores(module, tokenizer, texts.all, head)
-        scores[1:, 0] = scores[:1, 0]
+                        part = _scores(module, tokenizer, _chosen(texts, tuning), head)
+                    scores[row, number, tuning] = part
+                best = _best(texts, scores[row])
+                with steered(module, site, v, alphas[best]):
+                    part = _scores(module, tokenizer, _chosen(texts, ~tuning), head)
+                scores[row, best, ~tuning] = part
         found[name] = scores
     return Steered(alphas, texts, found)
+
+
+def _chosen(texts: Texts, chosen: Bool[Tensor, " texts"]) -> list[Window]:
+    return [window for window, taken in zip(texts.all, chosen.tolist(), strict=True) if taken]
 
 
 @contextmanager
@@ -250,12 +261,12 @@ def steering_estimates(
 
 def best_alpha(found: Steered, way: str, direction: int = 0) -> float:
     """The α that tuning chooses for a direction; 0 where none helps."""
-    return found.alphas[_best(found, found.scores[way][direction])]
+    return found.alphas[_best(found.texts, found.scores[way][direction])]
 
 
-def _best(found: Steered, scores: Float[Tensor, "alphas texts"]) -> int:
+def _best(texts: Texts, scores: Float[Tensor, "alphas texts"]) -> int:
     changes = scores - scores[:1]
-    tuning, fires = found.texts.tuning, found.texts.fires
+    tuning, fires = texts.tuning, texts.fires
     wanted = changes[:, tuning & fires].mean(1)
     unwanted = changes[:, tuning & ~fires].mean(1)
     return int((wanted - unwanted.clamp(min=0)).argmax())
@@ -269,7 +280,7 @@ def _tuned_changes(
     span = (unsteered.max() - unsteered.min()).clamp(min=1e-12)
     rows = []
     for scores in found.scores[way]:
-        best = _best(found, scores)
+        best = _best(found.texts, scores)
         rows.append(100 * (scores[best] - scores[0]) / span)
     return torch.stack(rows)
 
@@ -284,7 +295,8 @@ def _scores(
 ) -> Float[Tensor, " texts"]:
     """Mean log p over each text's tokens that are predicted at a kept position."""
     sums = torch.zeros(2, len(texts), dtype=torch.float64)
-    for batch, where in scored_batches(tokenizer, texts):
+    numbered = [Window(w.ids, w.response, number) for number, w in enumerate(texts)]
+    for batch, where in scored_batches(tokenizer, numbered):
         device = module.get_input_embeddings().weight.device  # type: ignore[operator]
         ids, mask = batch.ids.to(device), batch.attended.long().to(device)
         states = final_states(module, ids, mask)[:, :-1]

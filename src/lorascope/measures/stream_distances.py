@@ -11,7 +11,7 @@ so a cosine has to be read beside that of another token's stream.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.adapt.evaluation import scored_batches
 from lorascope.adapt.ways import Way
 from lorascope.estimates import Chance, Estimate, Place
-from lorascope.measures.adapting import UNADAPTED
+from lorascope.measures.adapting import UNADAPTED, reference
 from lorascope.measures.intervals import bootstrap_ratio
 from lorascope.models.hooks import capture
 from lorascope.models.sites import Site, block_list
@@ -103,21 +103,14 @@ def distance_estimates(
     """
     estimates = []
     for site, sums in found.items():
-        here = Place(**{**place.__dict__, "site": site.name})
+        here = replace(place, site=site.name)
         for measure, unit, values in (
             ("adapt.distance", "ratio", sums.distance),
             ("adapt.cosine", "cosine", sums.cosine),
         ):
             levels = {name: _mean(values[name], sums, here, seed) for name in values}
-            chances = tuple(
-                Chance(name, value, *bounds)
-                for name, (value, bounds) in levels.items()
-                if name != "adapted"
-            )
-            named = {"spliced": UNADAPTED}
-            chances = tuple(
-                Chance(named.get(c.null, c.null), c.level, c.low, c.high) for c in chances
-            )
+            others = {UNADAPTED: levels["spliced"], OTHER_TOKENS: levels[OTHER_TOKENS]}
+            chances = tuple(reference(name, *level) for name, level in others.items())
             value, interval = levels["adapted"]
             total = int(sums.tokens.sum())
             estimates.append(Estimate(measure, value, interval, total, unit, chances, here))

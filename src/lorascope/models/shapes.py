@@ -38,6 +38,18 @@ _PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
             "num_key_value_heads": 8,
         },
     ),
+    "meta-llama/Llama-3.1-8B": (
+        "llama",
+        {
+            "vocab_size": 128256,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 131072,
+        },
+    ),
     "EleutherAI/pythia-70m-deduped": (
         "gpt_neox",
         {

@@ -9,12 +9,16 @@ def build(run: Path) -> Path:
     """Read a finished run folder and write `report/`; returns the path of `report/index.html`.
 
     Also writes `report/figures/*.{svg,png}` and `report/tables/*.csv`. Needs only `results/`;
-    InputError if a results file is missing or damaged.
+    InputError if a results file is missing or damaged. The facts say which workflow's page it is.
     """
     # Imported here: the figures need Altair, which `import lorascope` should not wait for.
+    from lorascope.report.adapt.page import write_adapt_report
     from lorascope.report.latent import write_latent_report
     from lorascope.report.page import write_report
     from lorascope.report.result import read_results
 
-    kind = read_results(run).facts.get("kind")
-    return write_latent_report(run) if kind == "latent" else write_report(run)
+    results = read_results(run)
+    workflow = results.facts.get("workflow")
+    if workflow == "adapt":
+        return write_adapt_report(results)
+    return write_latent_report(results) if workflow == "latent" else write_report(results)

@@ -26,7 +26,7 @@ from lorascope.report.formatting import interval, number
 from lorascope.report.latent_figures import flatness_figure, frontier_figure
 from lorascope.report.latent_words import verdicts
 from lorascope.report.page import fact_tables
-from lorascope.report.result import Results, estimate_table, read_results
+from lorascope.report.result import Results, estimate_table
 from lorascope.report.tables import table_row
 from lorascope.runs import write_atomically
 
@@ -34,10 +34,9 @@ _RATES = ("behaviour.success", "behaviour.false_positives", "behaviour.right")
 _LOSS = "behaviour.general_loss"
 
 
-def write_latent_report(run: Path) -> Path:
+def write_latent_report(results: Results) -> Path:
     """Write `report/` of a latent study and return the page's path."""
-    results = read_results(run)
-    folder = run / "report"
+    folder = results.run / "report"
     drawn = [
         figure
         for figure in (

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -27,7 +27,7 @@ from lorascope.report.figures import figures, write_figures
 from lorascope.report.formatting import number
 from lorascope.report.markup import embedded_json
 from lorascope.report.paper import paper_tables, write_paper_tables
-from lorascope.report.result import Results, chance_table, estimate_table, read_results
+from lorascope.report.result import Results, chance_table, estimate_table
 from lorascope.report.tables import TopicTable, topic_tables, verdict_matrix, write_tables
 from lorascope.report.topics import Topic
 from lorascope.report.words import words
@@ -62,9 +62,8 @@ class FactTable:
     rows: list[list[str]]
 
 
-def write_report(run: Path) -> Path:
-    """Write `report/` of a run: figures, tables, then the page, whose path it returns."""
-    results = read_results(run)
+def write_report(results: Results) -> None:
+    """Write `report/` of a run: figures, tables, then the page."""
     folder = results.run / "report"
     drawn, tables = figures(results), topic_tables(results)
     write_figures(drawn, folder / "figures")
@@ -74,7 +73,6 @@ def write_report(run: Path) -> Path:
     page, part = folder / "index.html", folder / "index.html.part"
     part.write_text(render(results, drawn, tables), encoding="utf-8")
     part.replace(page)
-    return page
 
 
 def render(results: Results, drawn: list[Figure], tables: list[TopicTable]) -> str:
@@ -105,7 +103,7 @@ def render(results: Results, drawn: list[Figure], tables: list[TopicTable]) -> s
         features=features,
         style=Markup(_asset("style.css")) + (features.style if features else ""),
         script=Markup(_asset("script.js")),
-        vega=Markup(_vega()),
+        vega=Markup(vega_script()),
         specs=Markup(embedded_json({figure.key: figure.spec for figure in drawn})),
     )
 
@@ -126,7 +124,7 @@ def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:
         "Versions": [facts["versions"]] if facts.get("versions") else [],
         "Time in seconds": [facts["seconds"]] if facts.get("seconds") else [],
     }
-    tables = (_fact_table(title, list(rows)) for title, rows in records.items())
+    tables = (fact_table(title, list(rows)) for title, rows in records.items())
     return [table for table in tables if table.rows]
 
 
@@ -136,12 +134,13 @@ def _section(table: TopicTable, drawn: list[Figure], sentences: dict[str, list[s
         sentences=sentences.get(table.topic.key, []),
         figures=[figure for figure in drawn if figure.topic == table.topic.key],
         table=table,
-        csv=_data_uri(estimate_table(table.estimates).to_csv(index=False)),
-        chance_csv=_data_uri(chance_table(table.estimates).to_csv(index=False)),
+        csv=csv_uri(estimate_table(table.estimates)),
+        chance_csv=csv_uri(chance_table(table.estimates)),
     )
 
 
-def _fact_table(title: str, records: list[Mapping[str, Any]]) -> FactTable:
+def fact_table(title: str, records: Sequence[Mapping[str, Any]]) -> FactTable:
+    """Records as a table, a column for each key."""
     columns = list(dict.fromkeys(column for record in records for column in record))
     rows = [[_printed(record.get(column)) for column in columns] for record in records]
     return FactTable(title, [column.replace("_", " ") for column in columns], rows)
@@ -157,7 +156,9 @@ def _printed(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
-def _data_uri(text: str) -> str:
+def csv_uri(table: pd.DataFrame) -> str:
+    """A table's CSV as a data URI."""
+    text = table.to_csv(index=False)
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
 
 
@@ -166,7 +167,7 @@ def _asset(name: str) -> str:
 
 
 @cache
-def _vega() -> str:
+def vega_script() -> str:
     """Vega, Vega-Lite and vega-embed as one script that leaves only `vegaEmbed` behind."""
     bundle = vl_convert.javascript_bundle(
         "window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE_VERSION

@@ -28,7 +28,7 @@ _RESIDENT = 500_000_000
 # Products with a dimension of so many reach half of what large ones do.
 _HALF_SPEED_WIDTH = 128
 # Seconds of one training step of a dictionary beside its products.
-_STEP_SECONDS = 0.0013
+STEP_SECONDS = 0.0013
 # Active latents taken for granted where no setting says.
 _USUAL_L0 = 32
 # Draws of each cosine null: isotropic, rotated, and matched to two covariances.
@@ -96,7 +96,7 @@ def capture(
         2.0 * blocks * tokens * (1 + counts.adapters),
         shape.parameters * width + batch * (streams + inside),
         dtype,
-        _reached(0.5, shape.d_model),
+        reached(0.5, shape.d_model),
     )
 
 
@@ -104,7 +104,7 @@ def gates(shape: Shape, sizes: Sizes, counts: Counts, dtype: torch.dtype, held: 
     """Response loss of base and every adapter on the held-out texts, through the whole model."""
     whole = shape.block_parameters + shape.head_parameters
     flops = 2.0 * whole * sizes.held_out_tokens * (1 + counts.adapters)
-    return Part("gates", flops, held, dtype, _reached(0.25, shape.d_model))
+    return Part("gates", flops, held, dtype, reached(0.25, shape.d_model))
 
 
 def adapter_training(
@@ -130,7 +130,7 @@ def adapter_training(
     # Parameters, gradients and Adam's two moments of the largest adapter.
     own = 4 * 4 * max(training.ranks) * shape.rank_one_parameters
     memory = shape.parameters * dtype.itemsize + own + passing
-    return Part("adapter training", flops, memory, products, _reached(0.3, shape.d_model))
+    return Part("adapter training", flops, memory, products, reached(0.3, shape.d_model))
 
 
 def operations_a_row(made: Architecture, d: int, device: str) -> tuple[float, float]:
@@ -169,7 +169,7 @@ def dictionary_training(
     )
     flops = operations * fitting.batch * steps
     return Part(
-        "dictionary training", flops, rows + held, dtype, reached, fixed=steps * _STEP_SECONDS
+        "dictionary training", flops, rows + held, dtype, reached, fixed=steps * STEP_SECONDS
     )
 
 
@@ -187,7 +187,7 @@ def measures(study: AuditStudy, d: int, sizes: Sizes, counts: Counts) -> Part:
     pairs = conditions * (seeds + comb(seeds, 2)) + own_bases * comb(seeds, 2)
     flops = conditions * (seeds * through + similar) + pairs * (cosines + angles)
     memory = 8 * rows * d * 4 + 4 * 4 * 2048 * n + 4 * 8 * d * n
-    return Part("measures", flops, memory, torch.float32, _reached(0.4, d))
+    return Part("measures", flops, memory, torch.float32, reached(0.4, d))
 
 
 def pursued(study: AuditStudy, d: int, sizes: Sizes, counts: Counts) -> Part:
@@ -224,14 +224,14 @@ def effects(
     # Own direction and two others, removed and added, through the model.
     single = settings.latents * 6
     passes = 4 * whole * tokens + counts.sites * part * (spliced * tokens + single * few)
-    return Part("effects", counts.adapters * passes, held, dtype, _reached(0.25, shape.d_model))
+    return Part("effects", counts.adapters * passes, held, dtype, reached(0.25, shape.d_model))
 
 
 def weights(shape: Shape, counts: Counts) -> Part:
     """Singular values and vectors of every weight matrix; each adapter adds its own share."""
     flops = 10.0 * shape.block_parameters * shape.d_model * (1 + 0.2 * counts.adapters)
     memory = 8 * 4 * shape.d_model * max(shape.d_model, shape.d_mlp)
-    return Part("weights", flops, memory, torch.float64, _reached(0.35, shape.d_model))
+    return Part("weights", flops, memory, torch.float64, reached(0.35, shape.d_model))
 
 
 def disk(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> int:
@@ -251,7 +251,8 @@ def disk(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> int:
     return activations + adapters + one * (counts.trained + 3 * len(study.dictionaries.seeds))
 
 
-def _reached(share: float, d: int) -> float:
+def reached(share: float, d: int) -> float:
+    """The share of the product speed that a part reaches in a stream of width d."""
     return share * d / (d + _HALF_SPEED_WIDTH)
 
 

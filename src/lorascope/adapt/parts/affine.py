@@ -19,7 +19,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lorascope.adapt.parts.part import exchanged, orthonormal, same_lengths
+from lorascope.adapt.parts.part import AtSites, exchanged, orthonormal, same_lengths, standing
 from lorascope.adapt.splicing import Placed, Splice
 from lorascope.config import Settings
 from lorascope.models.sites import Site, parse_site
@@ -56,14 +56,10 @@ class AffineMap(nn.Module):
         return x @ self.weight + self.bias
 
 
-class AffinePart:
+class AffinePart(AtSites[AffineMap]):
     """Affine maps at every site of a splice, put there by `on`."""
 
     name = "affine"
-
-    def __init__(self, maps: Mapping[Site, AffineMap], rate: float) -> None:
-        self.rate, self.maps = rate, dict(maps)
-        self._active = True
 
     @classmethod
     @contextmanager
@@ -75,35 +71,20 @@ class AffinePart:
         Args:
             scales: mean norm of the stream at each site.
         """
-        before = dict(splice.standing)
         maps = {
             site: AffineMap(one.d_model, scales[site], one.directions.device)
             for site, one in splice.dictionaries.items()
         }
         part = cls(maps, settings.rate)
-        for site, inner in before.items():
-            splice.standing[site] = partial(part._after, site, inner)
-        try:
+        with standing(splice) as before:
+            for site, inner in before.items():
+                splice.standing[site] = partial(part._after, site, inner)
             yield part
-        finally:
-            splice.standing.update(before)
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        return [parameter for each in self.maps.values() for parameter in each.parameters()]
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        before, self._active = self._active, False
-        try:
-            yield
-        finally:
-            self._active = before
 
     def scrambled(self, random: torch.Generator) -> AbstractContextManager[None]:
         """W − 1 with the same singular values and random singular vectors, c turned at random."""
         values: list[tuple[nn.Parameter, Tensor]] = []
-        for each in self.maps.values():
+        for each in self.fitted.values():
             weight, width = each.weight.detach(), len(each.shift)
             change = weight.double().cpu() - torch.eye(width, dtype=torch.float64)
             left, right = (orthonormal(width, width, random) for _ in range(2))
@@ -117,14 +98,14 @@ class AffinePart:
         """The maps folded into the decoders; directions are then no longer of unit norm."""
         found: Placed = {}
         for site, one in placed.items():
-            weight, bias = self.maps[site].weight.detach(), self.maps[site].bias.detach()
+            weight, bias = self.fitted[site].weight.detach(), self.fitted[site].bias.detach()
             found[site] = one.rewritten(one.directions @ weight, one.decoder_bias @ weight + bias)
         return found
 
     def save(self, folder: Path) -> None:
         """`affine/<site>.safetensors`: weight [d, d] and bias [d] of x̂ weight + bias."""
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-        for site, each in self.maps.items():
+        for site, each in self.fitted.items():
             tensors = {"weight": each.weight, "bias": each.bias}
             plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
             save_file(plain, folder / FOLDER / f"{site}.safetensors")
@@ -133,7 +114,7 @@ class AffinePart:
         self, site: Site, inner: Callable[[Tensor], Tensor], x: Float[Tensor, "*rows d"]
     ) -> Float[Tensor, "*rows d"]:
         found = inner(x)
-        return self.maps[site](found) if self._active else found
+        return self.fitted[site](found) if self._active else found
 
 
 def read_affine(

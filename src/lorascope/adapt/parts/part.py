@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lorascope.adapt.splicing import Placed
+from lorascope.adapt.splicing import Placed, Splice
+from lorascope.models.sites import Site
+
+AtSite = TypeVar("AtSite", bound=nn.Module)
 
 
 class Part(Protocol):
@@ -43,6 +46,43 @@ class Part(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write what belongs to this part alone into the folder of the fit."""
+
+
+class AtSites(Generic[AtSite]):
+    """What a part made of one module a site shares: they stand in the splice, and act while on.
+
+    Args:
+        fitted: {site: what is fitted there}.
+        rate: AdamW's peak learning rate.
+    """
+
+    def __init__(self, fitted: Mapping[Site, AtSite], rate: float) -> None:
+        self.rate, self.fitted = rate, dict(fitted)
+        self._active = True
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of every site."""
+        return [parameter for each in self.fitted.values() for parameter in each.parameters()]
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Within the `with`, what stood at the sites before stands there again."""
+        before, self._active = self._active, False
+        try:
+            yield
+        finally:
+            self._active = before
+
+
+@contextmanager
+def standing(splice: Splice) -> Iterator[dict[Site, Callable[[Tensor], Tensor]]]:
+    """Within the `with`, something else may stand at the sites; yields what stands there now."""
+    before = dict(splice.standing)
+    try:
+        yield before
+    finally:
+        splice.standing.update(before)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lorascope.adapt.parts.part import exchanged, same_lengths
+from lorascope.adapt.parts.part import AtSites, exchanged, same_lengths, standing
 from lorascope.adapt.splicing import Placed, Splice
 from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
@@ -100,14 +100,10 @@ class TunedDictionary(nn.Module):
         return self.start.rewritten(**tensors)
 
 
-class TunedPart:
+class TunedPart(AtSites[TunedDictionary]):
     """Dictionaries of a splice that are fitted, put there by `on`."""
 
     name = "dictionary"
-
-    def __init__(self, tuned: Mapping[Site, TunedDictionary], rate: float) -> None:
-        self.rate, self.tuned = rate, dict(tuned)
-        self._active = True
 
     @classmethod
     @contextmanager
@@ -119,35 +115,20 @@ class TunedPart:
         Args:
             scales: mean norm of the stream at each site.
         """
-        before = dict(splice.standing)
         tuned = {
             site: TunedDictionary(one, scales[site], fits_encoder(one, settings))
             for site, one in splice.dictionaries.items()
         }
         part = cls(tuned, settings.rate)
-        for site in tuned:
-            splice.standing[site] = partial(part._stand, site)
-        try:
+        with standing(splice):
+            for site in tuned:
+                splice.standing[site] = partial(part._stand, site)
             yield part
-        finally:
-            splice.standing.update(before)
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        return [parameter for each in self.tuned.values() for parameter in each.parameters()]
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        before, self._active = self._active, False
-        try:
-            yield
-        finally:
-            self._active = before
 
     def scrambled(self, random: torch.Generator) -> AbstractContextManager[None]:
         """Every latent's change of what it reads and writes, and every bias's, turned at random."""
         values: list[tuple[nn.Parameter, Tensor]] = []
-        for each in self.tuned.values():
+        for each in self.fitted.values():
             origin = {"decoder": each.start.directions, "encoder": each.start.encoder}
             for name, parameter in each.named_parameters():
                 start = origin.get(name, torch.zeros_like(parameter))
@@ -160,13 +141,13 @@ class TunedPart:
         return exchanged(values)
 
     def dictionaries(self, placed: Placed) -> Placed:
-        return {site: each.finished() for site, each in self.tuned.items() if site in placed}
+        return {site: each.finished() for site, each in self.fitted.items() if site in placed}
 
     def save(self, folder: Path) -> None:
         """Nothing beside the dictionaries."""
 
     def _stand(self, site: Site, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
-        each = self.tuned[site]
+        each = self.fitted[site]
         found: Tensor = each(x) if self._active else each.start(x)
         return found
 

@@ -162,7 +162,7 @@ def _facts(
     prompts = [(i, r) for i, r in enumerate(state.asked)]
     shown = [i for i, r in prompts if r.changed][:6] + [i for i, r in prompts if not r.changed][:4]
     return {
-        "kind": "latent",
+        "workflow": "latent",
         "model": {
             "id": study.model,
             "parameters": sum(p.numel() for p in module.parameters()),

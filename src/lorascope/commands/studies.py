@@ -1,0 +1,154 @@
+"""What the three workflows share: their demos, what a study costs, its report made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from lorascope.commands.adapts import adapt_study, run_adapt
+from lorascope.commands.audits import run_audit
+from lorascope.commands.latents import latent_study, run_latent
+from lorascope.commands.options import (
+    Adapter,
+    BaseDictionary,
+    Json,
+    Out,
+    Quiet,
+    Set,
+    Workflow,
+    audit_study,
+    workflow_of,
+)
+from lorascope.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from lorascope.workflows.adapt.plan import AdaptPlan
+    from lorascope.workflows.latent.plan import LatentPlan
+    from lorascope.workflows.plan import Plan
+
+
+def demo(
+    workflow: Annotated[str, typer.Argument(help="audit, adapt or latent.")] = "audit",
+    quick: Annotated[bool, typer.Option("--quick", help="Less of everything.")] = False,
+    out: Out = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a whole workflow on the model inside the package: no network, no GPU.
+
+    **Examples**
+
+    `lorascope demo`
+
+    `lorascope demo --quick --out /tmp/quick`
+
+    `lorascope demo adapt`
+
+    `lorascope demo latent`
+    """
+    known = get_args(Workflow)
+    if workflow not in known:
+        hint = did_you_mean(workflow, known)
+        raise InputError(f'there is no demo "{workflow}".{hint} There are: {", ".join(known)}')
+    if json_ and workflow != "audit":
+        raise InputError(f"demo {workflow} --json: only an audit prints its verdicts as JSON")
+    _DEMOS[workflow](quick, out, json_, quiet)
+
+
+def plan(
+    study: Annotated[Path | None, typer.Argument(help="Study file; or use the options.")] = None,
+    model: Annotated[str | None, typer.Option(help="Base model: hub id or folder.")] = None,
+    adapter: Adapter = None,
+    sites: Annotated[str | None, typer.Option(help="Comma-separated sites.")] = None,
+    texts: Annotated[list[str] | None, typer.Option(help="File, folder or dataset id.")] = None,
+    dictionary: BaseDictionary = None,
+    set_: Set = None,
+    out: Annotated[Path, typer.Option("--out", help="Where the run would go.")] = Path("runs"),
+) -> None:
+    """Check a study of any workflow and print what it costs, without loading weights.
+
+    **Examples**
+
+    `lorascope plan studies/embedded.yaml`
+
+    `lorascope plan studies/adapt_embedded.yaml`
+
+    `lorascope plan studies/latent_embedded.yaml`
+
+    `lorascope plan --model google/gemma-2-2b --adapter mine=me/my-lora --sites 5 --texts a.jsonl`
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from lorascope.workflows.plan import refuse_what_cannot_fit
+
+    workflow = workflow_of(study)
+    cost: AdaptPlan | LatentPlan | Plan
+    if workflow == "adapt":
+        from lorascope.workflows.adapt.plan import plan_adapt
+
+        if adapter or sites:
+            raise InputError(
+                f"{study}: an adapt study has neither --adapter nor --sites; use --set"
+            )
+        cost = plan_adapt(adapt_study(study, model, dictionary, texts, set_, False))
+    elif workflow == "latent":
+        from lorascope.workflows.latent.plan import plan_latent
+
+        if adapter or sites or texts or dictionary:
+            raise InputError(f"{study}: a latent study is changed with --model and --set alone")
+        cost = plan_latent(latent_study(study, {"model": model}, None, set_))
+    else:
+        from lorascope.workflows.plan import plan as cost_of
+
+        cost = cost_of(audit_study(study, model, adapter, sites, texts, dictionary, set_, False))
+    table = Table(show_header=False, box=None)
+    for what, much in cost.lines():
+        table.add_row(what, much)
+    Console().print(table)
+    refuse_what_cannot_fit(cost, out)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+) -> None:
+    """Make the report again from a run's results, without model or activations.
+
+    **Example**
+
+    `lorascope report runs/demo`
+    """
+    from lorascope.report import build
+
+    typer.echo(str(build(run)))
+
+
+def _audit(quick: bool, out: Path | None, json_: bool, quiet: bool) -> None:
+    from lorascope.workflows.demo import demo_study
+
+    study = demo_study(quick)
+    run_audit(study, out or Path("runs") / study.name, quiet, json_)
+
+
+def _adapt(quick: bool, out: Path | None, _json: bool, quiet: bool) -> None:
+    from lorascope.workflows.adapt.demo import adapt_demo
+
+    study = adapt_demo(quick)
+    run_adapt(study, out or Path("runs") / study.name, quiet)
+
+
+def _latent(quick: bool, out: Path | None, _json: bool, quiet: bool) -> None:
+    from lorascope.workflows.latent.demo import latent_demo
+
+    study = latent_demo(quick)
+    run_latent(study, out or Path("runs") / study.name, quiet)
+
+
+_DEMOS: dict[str, Callable[[bool, Path | None, bool, bool], None]] = {
+    "audit": _audit,
+    "adapt": _adapt,
+    "latent": _latent,
+}

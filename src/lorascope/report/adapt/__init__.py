@@ -1,0 +1,1 @@
+"""The report of an adapt study: words, tables, figures and one page, from its results alone."""

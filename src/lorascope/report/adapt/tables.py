@@ -1,0 +1,229 @@
+"""The tables of an adapt report, one or two an experiment, as HTML, CSV and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from lorascope.estimates import Estimate
+from lorascope.report.adapt.found import (
+    COST_AFTER,
+    COST_BEFORE,
+    GENERAL,
+    SHARE,
+    Condition,
+    Found,
+)
+from lorascope.report.paper import Cell, PaperTable, frame, latex
+
+_COLUMNS = {
+    "Share closed": SHARE,
+    "Cost, spliced": COST_BEFORE,
+    "Cost, adapted": COST_AFTER,
+    "KL, adapted": "adapt.kl_adapted",
+    "General loss": GENERAL,
+}
+
+
+def adapt_tables(found: Found) -> dict[str, list[PaperTable]]:
+    """{section: its tables}; sections without numbers have none."""
+    made: dict[str, list[PaperTable]] = {}
+    number = 0
+    for section, make in _MAKERS.items():
+        for table in make(found):
+            if table.estimates:
+                number += 1
+                made.setdefault(section, []).append(
+                    PaperTable(**{**table.__dict__, "number": number})
+                )
+    return made
+
+
+def write_adapt_tables(tables: dict[str, list[PaperTable]], folder: Path) -> None:
+    """Write `<key>.csv` and `<key>.tex` of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in (table for several in tables.values() for table in several):
+        frame(table).to_csv(folder / f"{table.key}.csv", index=False)
+        (folder / f"{table.key}.tex").write_text(latex(table), encoding="utf-8")
+
+
+def _table(
+    key: str,
+    title: str,
+    heading: str,
+    columns: Sequence[str],
+    rows: list[tuple[str, list[Cell]]],
+    estimates: list[Estimate],
+) -> PaperTable:
+    return PaperTable(0, key, title, heading, list(columns), rows, estimates)
+
+
+def _numbers(
+    found: Found, condition: Condition, measures: Sequence[str]
+) -> tuple[list[Cell], list[Estimate]]:
+    taken = [found.number(condition, measure) for measure in measures]
+    return [Cell.of(one) for one in taken], [one for one in taken if one is not None]
+
+
+def _baselines(found: Found) -> Iterator[PaperTable]:
+    conditions = found.conditions("baselines")
+    if not conditions:
+        return
+    first, none = conditions[0], Cell("–")
+    before = Cell.of(found.number(first, COST_BEFORE))
+    divergence = Cell.of(found.number(first, "adapt.kl_spliced"))
+    rows = [("nothing", [Cell("0", "", 0.0), before, before, divergence, none, none, none])]
+    estimates = []
+    for condition in conditions:
+        cells, some = _numbers(found, condition, list(_COLUMNS.values()))
+        fits = found.fits(condition)
+        seconds = sum(fit["fit_seconds"] for fit in fits) / len(fits)
+        cells += [Cell.plain(int(fits[0]["parameters"])), Cell.plain(float(seconds))]
+        rows.append((condition.fitted, cells))
+        estimates += some
+    columns = [*_COLUMNS, "Parameters", "Seconds"]
+    title = f"What is fitted around {found.reference}, nats/token"
+    yield _table("baselines", title, "Fitted", columns, rows, estimates)
+    losses = [found.number(first, measure) for measure in _LOSSES.values()]
+    title = f"Cross-entropy with and without {found.reference}, nats/token"
+    taken = [one for one in losses if one is not None]
+    rows = [("the model", [Cell.of(one) for one in losses])]
+    yield _table("losses", title, "Of", list(_LOSSES), rows, taken)
+
+
+_LOSSES = {"Original": "adapt.loss_original", "Spliced": "adapt.loss_spliced"}
+
+
+def _scaling(found: Found) -> Iterator[PaperTable]:
+    conditions = found.conditions("scaling")
+    rows, estimates = [], []
+    for condition in conditions:
+        facts = found.dictionaries[condition.around]
+        cells, some = _numbers(found, condition, list(_COLUMNS.values()))
+        where = [
+            Cell.plain(str(facts["site"])),
+            Cell.plain(int(facts["n_latents"])),
+            Cell.plain(float(facts["l0"])),
+            Cell.plain(int(condition.rank or 0)),
+        ]
+        rows.append((condition.around, [*where, *cells]))
+        estimates += some
+    columns = ["Site", "Latents", "L0", "Rank", *_COLUMNS]
+    title = "Each dictionary and rank, nats/token"
+    yield _table("scaling", title, "Dictionary", columns, rows, estimates)
+
+
+def _single(found: Found) -> Iterator[PaperTable]:
+    measures = {"Share closed": SHARE, "Cost, adapted": COST_AFTER}
+    rows, estimates = [], []
+    conditions = found.conditions("single")
+    for condition in [*conditions, *found.conditions("reference")[: bool(conditions)]]:
+        cells, some = _numbers(found, condition, list(measures.values()))
+        rows.append((condition.fitted, cells))
+        estimates += some
+    title = "LoRA on one block alone"
+    yield _table("single_blocks", title, "Fitted", list(measures), rows, estimates)
+
+
+def _several(found: Found) -> Iterator[PaperTable]:
+    measures = {
+        "Loss, original": "adapt.loss_original",
+        "Loss, spliced": "adapt.loss_spliced",
+        "Loss, adapted": "adapt.loss_adapted",
+        "Share closed": SHARE,
+        "Cost over sum, spliced": "adapt.compound_spliced",
+        "Cost over sum, adapted": "adapt.compound_adapted",
+    }
+    rows, estimates = [], []
+    for condition in found.conditions("several"):
+        cells, some = _numbers(found, condition, list(measures.values()))
+        label = f"{len(condition.sites)}: {', '.join(condition.sites)}"
+        rows.append((label, cells))
+        estimates += some
+    title = "Several dictionaries at once, nats/token"
+    yield _table("several", title, "Sites", list(measures), rows, estimates)
+
+
+def _times(found: Found) -> Iterator[PaperTable]:
+    times = found.all_of("adapt.time_to_loss")
+    ups = {e.place.setting: e for e in found.all_of("adapt.speed_up")}
+    curves = list(found.facts.get("times", {}))
+    by_level: dict[str, dict[str, Estimate]] = {}
+    for one in times:
+        curve, _, level = one.place.setting.rpartition(" ")
+        by_level.setdefault(level, {})[curve] = one
+    rows = []
+    for level, taken in by_level.items():
+        cells = [Cell.of(taken.get(curve)) for curve in curves]
+        rows.append((level, [*cells, Cell.of(ups.get(level))]))
+    title = "Seconds to each loss, and how many times sooner LoRA is than end to end"
+    columns = [*curves, "Speed-up"]
+    yield _table("times", title, "Loss", columns, rows, [*times, *ups.values()])
+
+
+def _tokens(found: Found) -> Iterator[PaperTable]:
+    measures = {
+        "Share that gets worse": "adapt.tokens_worse",
+        "Won by those that get better": "adapt.token_gains",
+        "Lost by those that get worse": "adapt.token_losses",
+    }
+    rows, estimates = [], []
+    for condition in found.conditions("reference"):
+        cells, some = _numbers(found, condition, list(measures.values()))
+        rows.append((condition.fitted, cells))
+        estimates += some
+    title = "Single tokens, from spliced to adapted"
+    yield _table("tokens", title, "Fitted", list(measures), rows, estimates)
+
+
+def _streams(found: Found) -> Iterator[PaperTable]:
+    measures = {
+        "Distance": "adapt.distance",
+        "Change of distance": "adapt.distance_change",
+        "Cosine": "adapt.cosine",
+        "Change of cosine": "adapt.cosine_change",
+    }
+    by_site: dict[str, dict[str, Estimate]] = {}
+    for name, measure in measures.items():
+        for one in found.all_of(measure):
+            by_site.setdefault(one.place.site, {})[name] = one
+    rows = [
+        (site, [Cell.of(taken.get(name)) for name in measures]) for site, taken in by_site.items()
+    ]
+    estimates = [one for taken in by_site.values() for one in taken.values()]
+    title = "Streams behind the site against the original's"
+    yield _table("streams", title, "Site", list(measures), rows, estimates)
+
+
+def _steering(found: Found) -> Iterator[PaperTable]:
+    measures = {
+        "Positive, without": "steering.before_positive",
+        "Positive, with": "steering.after_positive",
+        "Δ positive": "steering.change_positive",
+        "Negative, without": "steering.before_negative",
+        "Negative, with": "steering.after_negative",
+        "Δ negative": "steering.change_negative",
+    }
+    by_latent: dict[str, dict[str, Estimate]] = {}
+    for name, measure in measures.items():
+        for one in found.all_of(measure):
+            by_latent.setdefault(one.place.setting, {})[name] = one
+    rows = [
+        (latent, [Cell.of(taken.get(name)) for name in measures])
+        for latent, taken in by_latent.items()
+    ]
+    estimates = [one for taken in by_latent.values() for one in taken.values()]
+    title = "Change of mean log p under steering, points; 90 % intervals"
+    yield _table("steering", title, "Latent", list(measures), rows, estimates)
+
+
+_MAKERS: dict[str, Callable[[Found], Iterator[PaperTable]]] = {
+    "baselines": _baselines,
+    "scaling": _scaling,
+    "times": _times,
+    "several": _several,
+    "tokens": _tokens,
+    "streams": _streams,
+    "single": _single,
+    "steering": _steering,
+}

@@ -1,0 +1,322 @@
+"""What an adapt study found, in plain sentences made from its numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lorascope.estimates import Estimate
+from lorascope.report.adapt.found import (
+    COST_AFTER,
+    COST_BEFORE,
+    GENERAL,
+    SHARE,
+    Condition,
+    Found,
+    best,
+    chance_named,
+)
+from lorascope.report.formatting import interval, number, plural, span
+
+
+@dataclass(frozen=True)
+class Section:
+    """One experiment of the report.
+
+    Attributes:
+        key: name of its place on the page.
+        title: heading.
+        question: what it answers.
+    """
+
+    key: str
+    title: str
+    question: str
+
+
+SECTIONS = (
+    Section(
+        "baselines",
+        "What else could be done",
+        "Of what splicing the dictionary costs, how much does each way win back, at what price?",
+    ),
+    Section(
+        "scaling",
+        "Sparsity, width, depth, rank",
+        "On which dictionaries does fitting the model help, and how large must the adapter be?",
+    ),
+    Section(
+        "times",
+        "Loss against training time",
+        "Is a TopK dictionary with LoRA sooner at a loss than one trained end to end?",
+    ),
+    Section(
+        "several",
+        "Several dictionaries at once",
+        "Do their costs add up, and how much of the compound cost comes back?",
+    ),
+    Section("tokens", "Single tokens", "Which tokens gain, and how many get worse?"),
+    Section(
+        "streams",
+        "Streams behind the site",
+        "Does the fitted model follow the original's path, or only end where it does?",
+    ),
+    Section("single", "One block alone", "Which block behind the site does the work?"),
+    Section(
+        "steering",
+        "Steering",
+        "Does a latent steer the fitted model farther on the texts it is about, and on no others?",
+    ),
+)
+
+
+def verdict(found: Found) -> list[str]:
+    """The first screen: cost, share won back, the cheap ways, the general loss."""
+    main = found.main
+    said: list[str] = []
+    if main is not None:
+        said += [*_cost(found, main), *_share(found, main), *_cheap(found, main)]
+        said += _general(found, main)
+    else:
+        said += _share_range(found)
+    return said
+
+
+def sentences(found: Found) -> dict[str, list[str]]:
+    """{section: what was found}."""
+    return {key: say(found) for key, say in _SENTENCES.items()}
+
+
+def scope(found: Found) -> str:
+    """What was studied, in one sentence."""
+    facts = found.facts
+    texts = facts.get("texts", {}).get("held_out", {})
+    fits = facts.get("fits", [])
+    seeds = {fit["seed"] for fit in fits}
+    count, model = len(found.dictionaries), facts.get("model", {}).get("id", "the model")
+    return (
+        f"{count} {'dictionary' if count == 1 else 'dictionaries'} in the stream of {model}, "
+        f"{plural(len(fits), 'fit')} ({plural(len(seeds), 'seed')}), measured on "
+        f"{texts.get('tokens', 0):,} held-out tokens of {texts.get('documents', 0):,} documents."
+    )
+
+
+def _with_interval(estimate: Estimate, as_share: bool = False) -> str:
+    if not as_share:
+        return f"{number(estimate.value)} {interval(*estimate.interval)}".strip()
+    low, high = estimate.interval
+    around = "" if math.isnan(low) else f" [{_hundredths(low)}, {_hundredths(high)}]"
+    return f"{_hundredths(estimate.value)} %{around}"
+
+
+def _hundredths(value: float) -> str:
+    """A share in whole per cent, with a true minus sign."""
+    return f"{round(100 * value)}".replace("-", "−")
+
+
+def _cost(found: Found, main: Condition) -> list[str]:
+    cost, loss = found.number(main, COST_BEFORE), found.number(main, "adapt.loss_original")
+    if cost is None or loss is None:
+        return []
+    return [
+        f"Splicing {found.reference} costs {_with_interval(cost)} nats/token of cross-entropy, on "
+        f"top of the model's own {number(loss.value)}."
+    ]
+
+
+def _share(found: Found, main: Condition) -> list[str]:
+    share, after = found.number(main, SHARE), found.number(main, COST_AFTER)
+    if share is None:
+        cost = found.number(main, COST_BEFORE)
+        return ["That is no cost beyond chance: there is no share to win back."] if cost else []
+    left = f", {number(after.value)} nats/token are left" if after else ""
+    random = chance_named(share, "random")
+    chance = "" if random is None else f"; a random change of equal size {_hundredths(random)} %"
+    return [
+        f"{main.fitted} wins back {_with_interval(share, True)} of it{left}{chance} "
+        f"({_verdict(share)})."
+    ]
+
+
+def _cheap(found: Found, main: Condition) -> list[str]:
+    others = [
+        (condition, estimate)
+        for condition in found.conditions("baselines")
+        if condition != main and (estimate := found.number(condition, SHARE)) is not None
+    ]
+    if not others:
+        return []
+    listed = "; ".join(f"{c.fitted} {_with_interval(e, True)}" for c, e in others)
+    said = [f"At the same budget of tokens: {listed}."]
+    share = found.number(main, SHARE)
+    top = best(others)
+    if share is not None and top is not None and top[1].value > share.value:
+        said.append(f"Most comes back with {top[0].fitted}.")
+    elif share is not None:
+        said.append(f"None of them wins back more than {main.fitted}.")
+    return said
+
+
+def _general(found: Found, main: Condition) -> list[str]:
+    change = found.number(main, GENERAL)
+    if change is None:
+        return []
+    inside = change.verdict == "at chance" or (
+        change.chances
+        and change.chances[0].low <= change.interval[0]
+        and change.interval[1] <= change.chances[0].high
+    )
+    side = "rises" if change.value > 0 else "falls"
+    kept = (
+        "its general loss is unchanged: within a twentieth of the splice's cost"
+        if inside
+        else f"its general loss {side} by more than a twentieth of the splice's cost"
+        if change.apart
+        else "whether its general loss is unchanged is not settled by this many tokens"
+    )
+    return [
+        f"Without the dictionary the fitted model is off by {_with_interval(change)} nats/token: "
+        f"{kept}."
+    ]
+
+
+def _verdict(estimate: Estimate) -> str:
+    words = {
+        "above chance": "above chance",
+        "below chance": "below chance",
+        "at chance": "no more than chance",
+        "underpowered": "too few data to tell from chance",
+    }
+    return words.get(estimate.verdict, estimate.verdict)
+
+
+def _share_range(found: Found) -> list[str]:
+    conditions = [*found.conditions("scaling"), *found.conditions("several")]
+    shares = [e.value for c in conditions if (e := found.number(c, SHARE)) is not None]
+    if not shares:
+        return []
+    return [f"Fitting wins back {span(shares)} of what splicing costs."]
+
+
+def _baselines(found: Found) -> list[str]:
+    main = found.main
+    conditions = found.conditions("baselines")
+    parts = {
+        c.kind: found.number(c, SHARE) for c in conditions if "lora" not in c.kind or c == main
+    }
+    both = [
+        (c, e) for c in conditions if "+" in c.kind and (e := found.number(c, SHARE)) is not None
+    ]
+    said = []
+    for condition, estimate in both:
+        alone = [parts.get(part) for part in condition.kind.split("+")]
+        known = [one.value for one in alone if one is not None]
+        if len(known) == len(alone):
+            total = sum(known)
+            less = "less than" if estimate.value < total else "no less than"
+            said.append(
+                f"{condition.fitted}: {_hundredths(estimate.value)} %, {less} the "
+                f"{_hundredths(total)} % that its parts win back one by one."
+            )
+    return said
+
+
+def _scaling(found: Found) -> list[str]:
+    taken = [
+        (c, e) for c in found.conditions("scaling") if (e := found.number(c, SHARE)) is not None
+    ]
+    if not taken:
+        return []
+    above = sum(e.verdict == "above chance" for _, e in taken)
+    top = best(taken)
+    assert top is not None
+    if len(taken) == 1:
+        return []
+    return [
+        f"Over {len(taken)} combinations of dictionary and rank the share won back is "
+        f"{span(e.value for _, e in taken)}, above chance in {above}; most for {top[0].around} "
+        f"with {top[0].fitted}."
+    ]
+
+
+def _times(found: Found) -> list[str]:
+    ups = [e for e in found.all_of("adapt.speed_up") if e.value == e.value]
+    if not ups:
+        return []
+    sooner = sum(e.verdict == "above chance" for e in ups)
+    return [
+        f"TopK + LoRA takes {span(e.value for e in ups)} times less time than end to end over "
+        f"{plural(len(ups), 'loss').replace('losss', 'losses')}; sooner beyond chance in {sooner}."
+    ]
+
+
+def _several(found: Found) -> list[str]:
+    said = []
+    for condition in found.conditions("several"):
+        before = found.number(condition, "adapt.loss_spliced")
+        after = found.number(condition, "adapt.loss_adapted")
+        if before and after:
+            said.append(
+                f"{plural(len(condition.sites), 'site')}: {number(before.value)} nats/token "
+                f"spliced, {_with_interval(after)} with {condition.fitted}."
+            )
+    return said
+
+
+def _tokens(found: Found) -> list[str]:
+    worse = found.number(found.main, "adapt.tokens_worse") if found.main else None
+    if worse is None:
+        return []
+    random = chance_named(worse, "random")
+    chance = f"; under a random change of equal size {_hundredths(random)} %" if random else ""
+    return [f"{_with_interval(worse, True)} of the tokens get worse{chance}."]
+
+
+def _streams(found: Found) -> list[str]:
+    changes = found.all_of("adapt.distance_change")
+    behind = [e for e in changes if e.place.site != (found.main.site if found.main else "")]
+    if not behind:
+        return []
+    closer = sum(e.verdict == "below chance" for e in behind)
+    return [
+        f"The stream comes closer to the original's at {closer} of {len(behind)} blocks behind the "
+        f"site: distance changes by {span(e.value for e in behind)}."
+    ]
+
+
+def _single(found: Found) -> list[str]:
+    conditions = found.conditions("single")
+    whole = found.number(found.main, SHARE) if found.main else None
+    if not conditions or whole is None or found.main is None:
+        return []
+    first, last = (found.number(conditions[i], SHARE) for i in (0, -1))
+    if first is None or last is None:
+        return []
+    return [
+        f"The next block alone wins back {_with_interval(first, True)}, the last alone "
+        f"{_with_interval(last, True)}; {found.main.fitted} {_with_interval(whole, True)}."
+    ]
+
+
+def _steering(found: Found) -> list[str]:
+    positive = found.all_of("steering.change_positive")
+    if not positive:
+        return []
+    better = sum(e.verdict == "above chance" for e in positive)
+    return [
+        f"With LoRA steering raises positive texts further, beyond random directions, for {better} "
+        f"of {plural(len(positive), 'latent')}: {span(e.value for e in positive)} points."
+    ]
+
+
+_SENTENCES: dict[str, Callable[[Found], list[str]]] = {
+    "baselines": _baselines,
+    "scaling": _scaling,
+    "times": _times,
+    "several": _several,
+    "tokens": _tokens,
+    "streams": _streams,
+    "single": _single,
+    "steering": _steering,
+}

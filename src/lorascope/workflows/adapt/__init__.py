@@ -1,0 +1,1 @@
+"""The workflow of fitting a model around its frozen dictionaries."""

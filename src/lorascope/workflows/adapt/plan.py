@@ -1,0 +1,199 @@
+"""What an adapt study will cost, worked out without weights, and refused where it cannot fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from lorascope.activations.collect import Capture
+from lorascope.dictionaries.registry import SCHEME, look_up
+from lorascope.errors import InputError
+from lorascope.training.dictionaries import product_dtype
+from lorascope.workflows.adapt import costs
+from lorascope.workflows.adapt.cells import Asked, asked
+from lorascope.workflows.adapt.state import require_held_out
+from lorascope.workflows.adapt.study import AdaptStudy
+from lorascope.workflows.costs import Part, resident
+from lorascope.workflows.plan import in_bytes, in_time, refuse_what_cannot_fit
+from lorascope.workflows.sizes import Base, Sizes, base_of, sizes_of
+from lorascope.workflows.speed import device_of, product_speed
+from lorascope.workflows.study import AuditStudy
+
+__all__ = ["AdaptPlan", "plan_adapt", "refuse_what_cannot_fit"]
+
+
+@dataclass(frozen=True)
+class AdaptPlan:
+    """The size of an adapt study.
+
+    Attributes:
+        parameters: of the base model.
+        training_tokens, held_out_tokens: that count; the first train dictionaries and fits.
+        dictionaries: how many are trained, and how many brought along.
+        fits: how many.
+        fit_tokens: tokens compared over all fits.
+        disk: bytes of the run folder; the hub's own cache is not counted.
+        parts: arithmetic and memory of each part.
+        device: where it would run: "cpu", "cuda", or "several devices".
+        notes: what was estimated, and from what.
+    """
+
+    parameters: int
+    d_model: int
+    blocks: int
+    documents: int
+    training_tokens: int
+    held_out_tokens: int
+    dictionaries: tuple[int, int]
+    fits: int
+    fit_tokens: int
+    disk: int
+    parts: tuple[Part, ...]
+    device: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the hungriest part takes."""
+        return resident(self._hungriest)
+
+    @property
+    def _hungriest(self) -> Part:
+        return max(self.parts, key=lambda part: part.memory)
+
+    def seconds(self) -> dict[str, float]:
+        """Estimated time of each part here, from a product speed measured now."""
+        device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
+        return {part.name: part.seconds(product_speed(device, part.dtype)) for part in self.parts}
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) for a table; times the device's products for a moment."""
+        about = " (estimated)" if self.notes else ""
+        seconds, (trained, brought) = self.seconds(), self.dictionaries
+        return [
+            ("model", f"{self.parameters:,} parameters, {self.blocks} blocks of {self.d_model}"),
+            ("documents", f"{self.documents:,}{about}"),
+            (
+                "tokens",
+                f"{self.training_tokens:,} to train and fit on, {self.held_out_tokens:,} held "
+                f"out{about}",
+            ),
+            ("dictionaries", f"{trained} trained here, {brought} brought along"),
+            ("fits", f"{self.fits}, {self.fit_tokens:,} tokens in all"),
+            ("disk", in_bytes(self.disk)),
+            ("memory", f"{in_bytes(self.memory)}, in {self._hungriest.name}"),
+            ("arithmetic", f"{sum(p.flops for p in self.parts):.2e} floating-point operations"),
+            *((f"  {part.name}", f"{part.flops:.2e}") for part in self.parts),
+            ("time", f"about {in_time(sum(seconds.values()))} on this machine ({self.device})"),
+            *((f"  {part.name}", in_time(seconds[part.name])) for part in self.parts),
+            *(("estimated", note) for note in self.notes),
+        ]
+
+
+def plan_adapt(study: AdaptStudy, *, estimates: bool = True) -> AdaptPlan:
+    """Tokens, fits, disk, memory and arithmetic of a study, from configuration and texts alone.
+
+    Args:
+        estimates: where a well-known model or dataset is not at hand, go by what is published
+            about it and say so.
+
+    Raises:
+        InputError: model, sites, dictionaries, blocks or texts do not fit the study, or a budget
+            is smaller than one step.
+    """
+    sized = _sized(study)
+    base = base_of(sized, estimates=estimates)
+    what = asked(study, base.shape.blocks)
+    _require_blocks(what, base.shape.blocks)
+    for one in what.dictionaries.values():
+        if one.address.startswith(SCHEME):
+            look_up(one.address)
+    sizes = sizes_of(sized, base, estimates=estimates)
+    held_out = min(sizes.held_out_tokens, study.measure_tokens)
+    require_held_out(sizes.held_out_documents, held_out)
+    _require_steps(study, sizes)
+    known = costs.widths(what, base.shape.d_model)
+    guessed = f"latents of {', '.join(known.guessed)}: 32,768" if known.guessed else ""
+    trained = sum(not one.address for one in what.dictionaries.values())
+    return AdaptPlan(
+        parameters=base.shape.parameters,
+        d_model=base.shape.d_model,
+        blocks=base.shape.blocks,
+        documents=sizes.documents,
+        training_tokens=sizes.probe_tokens,
+        held_out_tokens=held_out,
+        dictionaries=(trained, len(what.dictionaries) - trained),
+        fits=len(what.fits),
+        fit_tokens=len(what.fits) * study.fit.tokens,
+        disk=costs.disk(study, base.shape, what, known.latents),
+        parts=_parts(study, base, what, known.latents),
+        device="several devices" if study.device_map else device_of(study.device),
+        notes=(*sizes.notes, guessed) if guessed else sizes.notes,
+    )
+
+
+def _sized(study: AdaptStudy) -> AuditStudy:
+    """The same model and texts as an audit reads them: sizes are counted once for both."""
+    return AuditStudy(
+        model=study.model,
+        revision=study.revision,
+        adapters={"none": "none"},
+        sites=("layers.0",),
+        texts=study.texts,
+        capture=Capture(context=study.context),
+        seed=study.seed,
+    )
+
+
+def _parts(study: AdaptStudy, base: Base, what: Asked, latents: dict[str, int]) -> tuple[Part, ...]:
+    device, shape = device_of(study.device), base.shape
+    weights = getattr(torch, study.dtype) if study.dtype != "auto" else torch.float32
+    products = product_dtype(study.fit.products, device)
+    found = []
+    if study.dictionaries.train is not None:
+        own = product_dtype("auto", device)
+        found.append(costs.dictionary_training(study, shape, what, device, own))
+    if what.fits:
+        found.append(costs.fits(study, shape, what.fits, latents, weights, products))
+    if study.experiments.times is not None:
+        found.append(costs.times(study, shape, what, device, weights, products))
+    return tuple(found)
+
+
+def _require_blocks(what: Asked, n_blocks: int) -> None:
+    """Refuse fits that would have no block to adapt, before any weight is loaded."""
+    for cell in what.fits:
+        last = int(cell.sites[0].rpartition(".")[2]) == n_blocks - 1
+        if last and cell.blocks in ("after", "next"):
+            raise InputError(
+                f"no block to adapt: no block comes after {cell.sites[0]}; give another site, or "
+                "fit.lora.blocks=all"
+            )
+        for number in cell.blocks if isinstance(cell.blocks, tuple) else ():
+            if not 0 <= number < n_blocks:
+                raise InputError(
+                    f"fit.lora.blocks: block {number} does not exist: the model has {n_blocks}, 0 "
+                    f"to {n_blocks - 1}"
+                )
+
+
+def _require_steps(study: AdaptStudy, sizes: Sizes) -> None:
+    """Refuse a budget that certainly does not reach for one step."""
+    each = study.fit.batch * study.fit.accumulate
+    budgets = [study.fit.tokens]
+    if study.experiments.times is not None:
+        budgets += [study.experiments.times.end_to_end_tokens]
+        budgets += [study.experiments.times.fit_tokens or study.fit.tokens]
+    for budget in budgets:
+        if budget < each:
+            raise InputError(
+                f"a budget of {budget} tokens is smaller than one step of {each} windows; give a "
+                "larger budget, or a smaller fit.batch"
+            )
+    train = study.dictionaries.train
+    if train is not None and sizes.probe_tokens < train.batch:
+        raise InputError(
+            f"the texts leave {sizes.probe_tokens:,} tokens to train dictionaries on; batches of "
+            f"{train.batch} need more: give more text, or a smaller dictionaries.train.batch"
+        )

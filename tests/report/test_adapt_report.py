@@ -1,0 +1,179 @@
+"""The page of an adapt study: what it says of planted numbers, and hostile strings in it."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+import lorascope.report
+from lorascope.estimates import Chance, Estimate, Place
+from lorascope.report.adapt.figures import adapt_figures
+from lorascope.report.adapt.found import Found, axis
+from lorascope.report.adapt.tables import adapt_tables
+from lorascope.report.adapt.words import verdict
+from lorascope.report.result import read_results, write_estimates
+
+HOSTILE = "</script><img src=http://evil.example/x onerror=alert(1)><!--\u2028{{ 7*7 }}"
+WAYS = {
+    "LoRA everywhere, rank 16": ("lora", 16, 0.4),
+    "affine": ("affine", None, 0.25),
+    "KL fine-tune": ("dictionary", None, 0.3),
+    "LoRA everywhere, rank 16 + affine": ("lora+affine", 16, 0.5),
+}
+DICTIONARIES = {"a": (8.0, 0.9), "b": (16.0, 0.6), "c": (32.0, 0.3)}
+
+
+def numbers(what, around, share, seed, cost, general=0.001):
+    place = Place(adapter=what, rank=16, site="layers.3", seed=seed, dictionary=around)
+    random = Chance("random change of equal size", 0.0, -0.02, 0.02)
+    spread = 0.01 * (seed - 1)
+
+    def one(measure, value, *chances, unit="nats/token"):
+        interval = (value - 0.02, value + 0.02)
+        return Estimate(measure, value, interval, 4000, unit, chances, place)
+
+    yield one("adapt.share_closed", share + spread, random, unit="share")
+    yield one("adapt.cost_spliced", cost, Chance.exact("nothing spliced", 0.0))
+    left = cost * (1 - share)
+    yield one("adapt.cost_adapted", left, Chance("spliced, not adapted", cost, cost, cost))
+    yield one("adapt.loss_original", 3.0, Chance.exact("unigram frequencies", 6.0))
+    yield one("adapt.loss_spliced", 3.0 + cost, Chance.exact("unigram frequencies", 6.0))
+    yield one("adapt.kl_spliced", cost, Chance.exact("nothing spliced", 0.0))
+    margin = Chance("a twentieth of the splice's cost", 0.0, -0.05 * cost, 0.05 * cost)
+    yield replace(one("adapt.general_loss", general, margin), interval=(general, general))
+
+
+def fit(what, kind, rank, around, seed):
+    return {
+        "name": f"{around}-{what}-{seed}",
+        **{"fitted": what, "kind": kind, "rank": rank, "adapts": "all", "seed": seed},
+        **{"around": around, "dictionaries": [around], "sites": ["layers.3"]},
+        **{"steps": 10, "fit_tokens": 5000, "fit_seconds": 4.5, "parameters": 1234},
+        "changes": {"edges": [0.01, 0.1, 1.0], "better": [30, 20], "worse": [25, 5]},
+    }
+
+
+@pytest.fixture
+def run(tmp_path):
+    """`run(hostile=False)`: a run folder with planted results of three seeds."""
+
+    def build(name="b", model="embedded", command="lorascope adapt x.yaml", **facts):
+        estimates, fits, scaling, baselines = [], [], [], []
+        names = {**DICTIONARIES, name: DICTIONARIES["b"]}
+        if name != "b":
+            del names["b"]
+        for seed in (0, 1, 2):
+            for what, (kind, rank, share) in WAYS.items():
+                for around, (_, cost) in names.items():
+                    if around != name and kind != "lora":
+                        continue
+                    estimates += numbers(what, around, share, seed, cost)
+                    fits.append(fit(what, kind, rank, around, seed))
+                    if around == name:
+                        baselines.append(fits[-1]["name"])
+                    if kind == "lora":
+                        scaling.append(fits[-1]["name"])
+        shown = [
+            {"name": d, "site": "layers.3", "n_latents": 1024, "l0": l0, "relative_error": 0.3}
+            for d, (l0, _) in names.items()
+        ]
+        folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        write_estimates(estimates, folder / "results")
+        record = {
+            "workflow": "adapt",
+            "model": {"id": model},
+            "texts": {"held_out": {"documents": 40, "tokens": 4000}},
+            "dictionaries": shown,
+            "reference": name,
+            "experiments": {"baselines": baselines, "scaling": scaling, "reference": baselines[:1]},
+            "fits": fits,
+            "gates": [],
+            "warnings": [],
+            "times": {},
+            "steering": [],
+            "command": command,
+            "versions": {"torch": "2"},
+            "settings": {"seed": 0},
+            **facts,
+        }
+        (folder / "results" / "facts.json").write_text(json.dumps(record), encoding="utf-8")
+        return folder
+
+    return build
+
+
+def test_the_verdict_comes_first_and_says_what_the_numbers_say(run):
+    said = verdict(Found(read_results(run())))
+    assert said[0].startswith("Splicing b costs 0.600 ")
+    assert "LoRA everywhere, rank 16 wins back 40 %" in said[1]
+    assert said[1].endswith("a random change of equal size 0 % (above chance).")
+    assert "KL fine-tune 30 %" in said[2]
+    assert "affine 25 %" in said[2]
+    assert said[3] == "Most comes back with LoRA everywhere, rank 16 + affine."
+    assert said[4].endswith(
+        "its general loss is unchanged: within a twentieth of the splice's cost."
+    )
+
+
+def test_seeds_give_one_number_with_a_t_interval(run):
+    found = Found(read_results(run()))
+    share = found.number(found.main, "adapt.share_closed")
+    assert share.value == pytest.approx(0.4)
+    # s = 0.01 over three seeds: 0.4 ± 4.303 · 0.01/√3
+    assert share.interval == pytest.approx((0.4 - 0.02484, 0.4 + 0.02484), abs=1e-4)
+
+
+def test_dictionaries_along_one_axis(run):
+    found = Found(read_results(run()))
+    along = axis(found, found.conditions("scaling"), "l0")
+    assert [(value, c.around) for value, c in along] == [(8, "a"), (16, "b"), (32, "c")]
+    assert axis(found, found.conditions("scaling"), "n_latents") == []
+
+
+def test_figures_hold_the_numbers_and_their_chance_levels(run):
+    found = Found(read_results(run()))
+    drawn = {figure.key: figure for figure in adapt_figures(found)}
+    assert {"baselines_share", "scaling_l0_share", "scaling_l0_cost", "tokens"} <= set(drawn)
+    rows = drawn["scaling_l0_cost"].spec["data"]["values"]
+    assert {(row["label"], round(row["chance"], 6)) for row in rows} == {
+        ("8", 0.9),
+        ("16", 0.6),
+        ("32", 0.3),
+    }
+    tokens = drawn["tokens"].spec["data"]["values"]
+    assert sum(row["count"] for row in tokens) == 80
+
+
+def test_tables_as_csv_and_latex(run):
+    folder = run()
+    lorascope.report.build(folder)
+    rows = (folder / "report" / "tables" / "baselines.csv").read_text().splitlines()
+    assert rows[0].startswith("Fitted,Share closed,")
+    assert [row.partition(",")[0] for row in rows[1:3]] == ["nothing", '"LoRA everywhere']
+    assert "\\toprule" in (folder / "report" / "tables" / "scaling.tex").read_text()
+    tables = adapt_tables(Found(read_results(folder)))
+    assert list(tables) == ["baselines", "scaling"]
+
+
+def test_hostile_strings_stay_text(run):
+    folder = run(name=HOSTILE, model=HOSTILE, command=HOSTILE, warnings=[HOSTILE])
+    page = lorascope.report.build(folder).read_text(encoding="utf-8")
+    tags: list[str] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: tags.append(tag)
+    parser.feed(page)
+    assert "img" not in tags
+    assert tags.count("script") == 3
+    assert "{{ 7*7 }}" in page
+    assert "default-src 'none'" in page
+
+
+def test_without_a_share_the_page_says_so(run):
+    folder = run()
+    table = read_results(folder)
+    kept = [e for e in table.numbers if e.measure != "adapt.share_closed"]
+    write_estimates(kept, folder / "results")
+    said = verdict(Found(read_results(folder)))
+    assert said[1] == "That is no cost beyond chance: there is no share to win back."
+    lorascope.report.build(folder)

@@ -1,0 +1,319 @@
+"""Fitting a tiny random model around its dictionaries: a whole study, stopped, resumed, refused."""
+
+import json
+import random
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from peft import PeftModel
+from typer.testing import CliRunner
+
+import lorascope.report
+from lorascope.activations.tokens import Window
+from lorascope.adapt.card import read_card
+from lorascope.cli import app
+from lorascope.dictionaries.files import open_dictionary, save
+from lorascope.errors import InputError
+from lorascope.models.load import load_base
+from lorascope.report.result import read_results
+from lorascope.runs import read_json
+from lorascope.workflows.adapt import fits as fits_module
+from lorascope.workflows.adapt.cells import asked
+from lorascope.workflows.adapt.plan import plan_adapt
+from lorascope.workflows.adapt.state import spread
+from lorascope.workflows.adapt.study import AdaptStudy
+from lorascope.workflows.adapt.workflow import adapt
+
+BLOCKS = 3
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory):
+    """Sentences of a pattern that the tiny model's words can carry."""
+    words = random.Random(0)
+    lines = [
+        json.dumps({"text": " ".join(f"w{words.randrange(20)}" for _ in range(30))})
+        for _ in range(60)
+    ]
+    path = tmp_path_factory.mktemp("sentences") / "texts.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_checkpoint, sentences):
+    """`plain(**changes)`: the tiny study as plain data."""
+
+    def build(**changes):
+        data = {
+            "model": str(tiny_checkpoint("llama")),
+            "device": "cpu",
+            "texts": {"sources": [str(sentences)], "held_out": 0.3},
+            "context": 32,
+            "dictionaries": {
+                "train": {
+                    "sites": ["layers.0", "layers.1"],
+                    "n_latents": [64],
+                    "k": [4, 8],
+                    "tokens": 2048,
+                    "batch": 128,
+                }
+            },
+            "fit": {
+                "tokens": 1200,
+                "batch": 4,
+                "evaluations": 2,
+                "random_draws": 2,
+                "products": "float32",
+                "lora": {"rank": 2, "blocks": "all", "rate": 0.01},
+            },
+            "experiments": {
+                "ranks": [2],
+                "baselines": ["affine+dictionary", "lora_next", "lora"],
+                "several": [["layers.0", "layers.1"]],
+                "times": {
+                    "tokens": 1024,
+                    "end_to_end_tokens": 800,
+                    "shares": [0.5, 1.0],
+                    "fit_tokens": 600,
+                    "levels": 2,
+                },
+                "steering": {
+                    "latents": list(range(6)),
+                    "settings": {"texts": 8, "alphas": [1.0], "random": 2},
+                },
+            },
+            "seeds": [0, 1],
+        }
+        for key, value in changes.items():
+            section, _, name = key.partition("__")
+            if name:
+                data[section] = {**data[section], name: value}
+            else:
+                data[section] = value
+        return data
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def study(plain):
+    return AdaptStudy.parse(plain(), "tiny")
+
+
+@pytest.fixture(scope="module")
+def finished(study, quiet, tmp_path_factory):
+    """The run folder of the whole study; copy it before changing it."""
+    out = tmp_path_factory.mktemp("adapt") / "tiny"
+    adapt(study, out, quiet, "lorascope adapt tiny.yaml")
+    return out
+
+
+def quick(plain, **changes):
+    """A study of two fits."""
+    experiments = {"ranks": [2], "baselines": [], "single_blocks": False, "tokens": False}
+    data = plain(experiments={**experiments, "distances": False}, seeds=[0], **changes)
+    data["dictionaries"] = {"train": {**data["dictionaries"]["train"], "sites": ["layers.1"]}}
+    return AdaptStudy.parse(data, "quick")
+
+
+def test_what_a_study_asks_for(study):
+    found = asked(study, BLOCKS)
+    assert list(found.dictionaries) == ["layers.0-64-k4", "layers.0-64-k8", "layers.1-64-k4"]
+    assert found.reference.name == "layers.0-64-k4"
+    counts = {name: len(cells) for name, cells in found.cells.items()}
+    # 3 ways, 3 dictionaries, 2 blocks behind the site, 1 set, each with 2 seeds.
+    assert counts == {"baselines": 6, "scaling": 6, "single": 4, "several": 2, "reference": 2}
+    # LoRA around the reference serves three experiments, its next block two.
+    assert len(found.fits) == 20 - 2 - 2 - 2
+    assert len({cell.name for cell in found.fits}) == len(found.fits)
+    train = study.dictionaries.train.model_copy(update={"grid": True})
+    whole = study.dictionaries.model_copy(update={"train": train})
+    assert len(asked(study.model_copy(update={"dictionaries": whole}), BLOCKS).dictionaries) == 4
+
+
+def test_measured_windows_are_of_as_many_documents_as_possible():
+    special = SimpleNamespace(all_special_ids=[0])
+    windows = [Window([0, *[5] * 4], [], document) for document in (0, 0, 0, 1, 2, 2)]
+    named = [replace(window, ids=[0, n + 1, 5, 5, 5]) for n, window in enumerate(windows)]
+    # 4 tokens of each count: one window of every document, then the first document's second.
+    kept = spread(named, special, 16)
+    assert [(window.document, window.ids[1]) for window in kept] == [(0, 1), (1, 4), (2, 5), (0, 2)]
+    assert [window.document for window in spread(named, special, 15)] == [0, 1, 2]
+    assert len(spread(named, special, 1000)) == 6
+    assert len(spread(named, special, 1)) == 1
+
+
+def test_every_number_stands_in_the_results(finished, study):
+    numbers = read_results(finished).estimates
+    for measure in (
+        *("adapt.cost_spliced", "adapt.cost_adapted", "adapt.general_loss", "adapt.kl_adapted"),
+        *("adapt.tokens_worse", "adapt.distance", "adapt.time_to_loss", "adapt.compound_spliced"),
+    ):
+        assert (numbers["measure"] == measure).any(), measure
+    fits = asked(study, BLOCKS).fits
+    costs = numbers[numbers["measure"] == "adapt.cost_adapted"]
+    assert len(costs) == len(fits)
+    assert len(costs.drop_duplicates(["adapter", "site", "seed", "dictionary"])) == len(fits)
+    chances = read_results(finished).chance_levels
+    without = set(numbers["measure"]) - set(chances["measure"])
+    assert without == set(), "numbers without a chance level or reference"
+
+
+def test_fits_are_ordinary_adapters_and_leave_the_base_alone(finished, study):
+    facts = read_results(finished).facts
+    assert all(gate["passed"] for gate in facts["gates"])
+    name = "layers.0-64-k4-lora-all-r2-s0"
+    module, _ = load_base(study.model, device="cpu")
+    peft = PeftModel.from_pretrained(module, str(finished / "fits" / name))
+    assert any(p.abs().sum() > 0 for n, p in peft.named_parameters() if "lora_B" in n)
+    card = read_card(finished / "fits" / name)
+    assert card.held_out["adapted"].kl < card.held_out["spliced"].kl
+    shown = {fit["name"]: fit for fit in facts["fits"]}[name]
+    assert shown["blocks"] == [0, 1, 2]
+    assert shown["curve"][-1]["kl"] == pytest.approx(card.held_out["adapted"].kl, rel=1e-5)
+
+
+def test_the_report_says_it_and_remakes_from_results_alone(finished, tmp_path):
+    page = (finished / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Splicing layers.0-64-k4 costs" in page
+    assert "lorascope adapt tiny.yaml" in page
+    alone = tmp_path / "alone"
+    shutil.copytree(finished / "results", alone / "results")
+    assert lorascope.report.build(alone).read_text(encoding="utf-8") == page
+    tables = {file.name for file in (alone / "report" / "tables").iterdir()}
+    assert {"baselines.csv", "baselines.tex", "scaling.csv", "times.csv"} <= tables
+    figures = {file.stem for file in (alone / "report" / "figures").glob("*.svg")}
+    assert {"tokens", "adapt_distance", "times", "several", "steering"} <= figures
+
+
+def test_nothing_is_done_twice(finished, study, quiet, tmp_path, monkeypatch):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = pd.read_parquet(run / "results" / "estimates.parquet")
+
+    def refuse(*_args, **_settings):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(fits_module, "fit", refuse)
+    adapt(study, run, quiet)
+    pd.testing.assert_frame_equal(before, pd.read_parquet(run / "results" / "estimates.parquet"))
+
+
+def test_a_stop_loses_at_most_one_fit(plain, quiet, tmp_path, monkeypatch):
+    study = quick(plain)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    adapt(study, whole, quiet)
+    names = [cell.name for cell in asked(study, BLOCKS).fits]
+    assert len(names) == 2
+    real, calls = fits_module.fit, []
+
+    def fit(*args, **settings):
+        calls.append(1)
+        if len(calls) == 2:
+
+            def stop(progress):
+                if progress.step == 3:
+                    raise KeyboardInterrupt
+
+            settings["observers"] = [*settings["observers"], stop]
+        return real(*args, **settings)
+
+    monkeypatch.setattr(fits_module, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(study, stopped, quiet)
+    done = read_json(stopped / "manifest.json")["stages"]
+    assert f"fits/{names[0]}" in done
+    assert f"fits/{names[1]}" not in done
+    adapt(study, stopped, quiet)
+    assert len(calls) == 3
+    found, expected = (
+        pd.read_parquet(run / "results" / "estimates.parquet") for run in (stopped, whole)
+    )
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_dictionaries_brought_along(plain, finished, quiet, tmp_path):
+    trained = finished / "dictionaries" / "layers.1-64-k4"
+    copy = tmp_path / "mine"
+    save(open_dictionary(trained), copy)
+    data = quick(plain).plain()
+    data["dictionaries"] = {"bring": {"mine": {"site": "layers.1", "address": str(copy)}}}
+    run = tmp_path / "run"
+    adapt(AdaptStudy.parse(data, "brought"), run, quiet)
+    (one,) = read_results(run).facts["dictionaries"]
+    assert (one["name"], one["n_latents"], one["source"]) == ("mine", 64, str(copy))
+    assert one["l0"] == pytest.approx(4, abs=0.5)
+    data["dictionaries"]["bring"]["mine"]["site"] = "layers.0"
+    with pytest.raises(InputError, match=r"layers\.1"):
+        adapt(AdaptStudy.parse(data, "elsewhere"), tmp_path / "elsewhere", quiet)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"fit__tokens": 3}, "a budget of 3 tokens is smaller than one step"),
+        ({"fit__tokens": 60}, "smaller than one step"),
+        ({"fit__seed": 4}, "seed is set by the study's seeds"),
+        ({"seeds": [1, 1]}, "repeat"),
+        ({"dictionaries": {}}, "no dictionary to fit around"),
+        ({"experiments__several": [["layers.1", "1"]]}, "give different sites"),
+        ({"experiments__several": [["layers.1", "layers.7"]]}, "layers.7"),
+        (
+            {"experiments__ranks": [], "experiments__baselines": ["lora_nex"]},
+            "experiments.baselines.0",
+        ),
+        ({"measure_tokens": 200, "texts__held_out": 0.01}, "documents"),
+        ({"dictionaries": {"bring": {"a": {"site": "9", "address": "x"}}}}, "layers.9"),
+        (
+            {
+                "dictionaries": {"bring": {"a": {"site": "1", "address": "x"}}},
+                "experiments__several": [],
+                "experiments__times": None,
+            },
+            "x: no such folder",
+        ),
+    ],
+)
+def test_refusals_say_what_to_mend_and_leave_nothing(plain, quiet, tmp_path, change, line):
+    out = tmp_path / "refused"
+    with pytest.raises(InputError) as caught:
+        adapt(AdaptStudy.parse(plain(**change), "study"), out, quiet)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_no_block_behind_the_last_site(plain, quiet, tmp_path):
+    data = quick(plain).plain()
+    data["dictionaries"]["train"]["sites"] = ["layers.2"]
+    data["fit"]["lora"]["blocks"] = "after"
+    with pytest.raises(InputError, match=r"no block to adapt: no block comes after layers\.2"):
+        plan_adapt(AdaptStudy.parse(data, "last"))
+
+
+def test_the_command_line_plans_runs_and_remakes(plain, tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(AdaptStudy.parse(quick(plain).plain(), "x").yaml(), encoding="utf-8")
+    runner = CliRunner()
+
+    def call(*arguments):
+        return runner.invoke(app, [str(each) for each in arguments])
+
+    planned = call("plan", file)
+    assert planned.exit_code == 0, planned.output
+    assert "2 trained here, 0 brought along" in planned.output
+    out = tmp_path / "run"
+    ran = call("adapt", file, "--out", out, "--quiet", "--set", "fit.tokens=400")
+    assert ran.exit_code == 0, ran.output
+    assert ran.output.strip().endswith("index.html")
+    again = call("report", out)
+    assert again.exit_code == 0
+    misspelt = call("adapt", file, "--set", "fit.token=3")
+    assert isinstance(misspelt.exception, InputError)
+    assert 'Did you mean "tokens"?' in str(misspelt.exception)
+    missing = call("adapt", "--model", "embedded")
+    assert "--dictionary, --texts" in str(missing.exception)
