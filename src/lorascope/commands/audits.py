@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorascope.commands.options import Adapter, BaseDictionary, Out, Quiet, Set, audit_study
+from lorascope.commands.options import Adapter, BaseDictionary, Json, Out, Quiet, Set, audit_study
 from lorascope.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def demo(
     workflow: Annotated[str, typer.Argument(help="Which workflow: audit.")] = "audit",
     quick: Annotated[bool, typer.Option("--quick", help="Two ranks, two sites: ≈ 100 s.")] = False,
     out: Out = None,
+    json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a whole workflow on the model inside the package: no network, no GPU.
@@ -35,7 +36,7 @@ def demo(
     from lorascope.workflows.demo import demo_study
 
     study = demo_study(quick)
-    _audit(study, out or Path("runs") / study.name, quiet)
+    _audit(study, out or Path("runs") / study.name, quiet, json_)
 
 
 def audit(
@@ -57,6 +58,7 @@ def audit(
     redo: Annotated[
         bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
     ] = False,
+    json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Audit adapters: what they add to the residual stream, beside chance.
@@ -69,10 +71,12 @@ def audit(
     `lorascope audit studies/embedded.yaml --set seed=1`
 
     `lorascope audit studies/embedded.yaml --dictionary layers.5=hf://me/my-saes/layers.5`
+
+    `lorascope audit studies/embedded.yaml --out runs/mine --json > verdicts.json`
     """
     settings = audit_study(study, model, adapter, sites, texts, dictionary, set_, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
-    _audit(settings, folder, quiet, redo)
+    _audit(settings, folder, quiet, json_, redo)
 
 
 def plan(
@@ -122,10 +126,21 @@ def report(
     typer.echo(str(build(run)))
 
 
-def _audit(study: AuditStudy, out: Path, quiet: bool, redo: bool = False) -> None:
+def _audit(study: AuditStudy, out: Path, quiet: bool, json_: bool, redo: bool = False) -> None:
+    """Run it, then print the verdicts as a table or as JSON, and the report's path."""
+    import json
+
+    from rich.console import Console
+
+    from lorascope.report.terminal import summary, summary_data
     from lorascope.workflows.audit import audit as run_audit
     from lorascope.workflows.progress import Reporter
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    path = run_audit(study, out, Reporter(quiet), command, redo)
+    path = run_audit(study, out, Reporter(quiet or json_), command, redo)
+    if json_:
+        typer.echo(json.dumps(summary_data(out, path), indent=1, ensure_ascii=False))
+        return
+    if not quiet:
+        Console().print(summary(out))
     typer.echo(str(path))

@@ -22,6 +22,7 @@ BaseDictionary = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, no progress.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one setting of the study: key.subkey=value. Repeatable."),
