@@ -208,15 +208,21 @@ def test_two_conditions_stand_side_by_side(opened):
     assert opened.js("document.getElementById('sides-latents').hidden")
 
 
-def test_a_phone_needs_no_sideways_scrolling(opened, address):
-    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+@pytest.mark.parametrize(
+    ("width", "media"), [(390, "screen"), (1280, "screen"), (794, "print")], ids=str
+)
+def test_no_page_is_wider_than_its_window_or_paper(opened, address, width, media):
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
     opened.call("Emulation.setDeviceMetricsOverride", **size)
+    opened.call("Emulation.setEmulatedMedia", media=media, features=[])
     try:
         opened.open(address)
         drawn(opened)
-        assert opened.js("document.documentElement.scrollWidth") <= 390
+        opened.js("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        assert opened.js("document.documentElement.scrollWidth") <= width
     finally:
         opened.call("Emulation.clearDeviceMetricsOverride")
+        opened.call("Emulation.setEmulatedMedia", media="", features=[])
 
 
 def test_a_link_to_a_latent_opens_it(opened, address):
