@@ -16,6 +16,7 @@ import argparse
 import base64
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -46,15 +47,23 @@ def write_run(folder: Path, latents: int, sites: int, tokens: str = "") -> Path:
     estimates = planted_estimates("chance", adapters, names, seeds=(0, 1))
     write_estimates(estimates, folder / "results")
     (folder / "results" / "facts.json").write_text(json.dumps(facts_for(estimates)))
-    noise = random.Random(0)
+    noise, first = random.Random(0), Path()
     for site in names:
         for adapter, rank in adapters.items():
             near = [(site, other) for other in adapters if other != adapter]
             near += [(other, adapter) for other in names if other != site]
-            head = _head(site, adapter, rank, latents, near)
-            details = [_record(noise, i, near, latents, tokens) for i in range(latents)]
             place = folder / "features" / f"{site}-r{rank}"
+            # Records of one dictionary serve all: what they say does not matter here.
+            details = (
+                []
+                if first.name
+                else [_record(noise, i, near, latents, tokens) for i in range(latents)]
+            )
+            head = _head(site, adapter, rank, latents, near)
             write_latents(place, head, _columns(noise, latents, tokens), details)
+            for path in first.glob("details-*.json") if first.name else ():
+                shutil.copy(path, place / path.name)
+            first = first if first.name else place
     return folder
 
 

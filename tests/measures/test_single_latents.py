@@ -221,7 +221,8 @@ def test_the_chance_level_of_first_order_effects_holds_95_percent_of_random_dire
     random, inside = torch.Generator().manual_seed(0), []
     for _ in range(40):
         drawn = isotropic(6, D, random)
-        turned = ReluDictionary(dictionary.W_enc, dictionary.b_enc, drawn, torch.zeros(D))
+        encoder = dictionary.encoder, dictionary.encoder_bias
+        turned = ReluDictionary(*encoder, drawn, torch.zeros(D))
         changed = attributed_losses(model, found, "layers.1", turned).loss
         inside.append(changed.abs() <= chance)
     share = torch.stack(inside).float()[:, chance > 0].mean()

@@ -63,8 +63,7 @@ def features(
 
     from rich.console import Console
 
-    from lorascope.report.formatting import plural
-    from lorascope.report.labels import import_labels, read_labels
+    from lorascope.report.labels import read_labels
     from lorascope.report.latents import choose, choose_site, read_latents
 
     if sort not in _SORTS:
@@ -78,13 +77,7 @@ def features(
             f"{run}: has no latents to list; give the folder of a finished audit of this version"
         )
     if labels is not None:
-        site = choose_site(found, site)
-        kept = import_labels(run, site, labels)
-        typer.echo(
-            f"lorascope: {plural(kept, 'label')} of the base dictionary at {site} kept; "
-            f"lorascope report {run} puts them on the page",
-            err=True,
-        )
+        site = _labelled(run, choose_site(found, site), labels)
     chosen = choose(found, site, adapter, seed)
     named = read_labels(run).get(chosen.head["site"], {})
     rows = _rows(chosen, sort, top, named)
@@ -93,6 +86,20 @@ def features(
         typer.echo(json.dumps({**chosen.head, "latents": records}, indent=1, ensure_ascii=False))
         return
     _print(chosen, rows, bool(named), Console())
+
+
+def _labelled(run: Path, site: str, labels: Path) -> str:
+    """Keep an export's labels in the run and say so; returns the site."""
+    from lorascope.report.formatting import plural
+    from lorascope.report.labels import import_labels
+
+    kept = import_labels(run, site, labels)
+    typer.echo(
+        f"lorascope: {plural(kept, 'label')} of the base dictionary at {site} kept; "
+        f"lorascope report {run} puts them on the page",
+        err=True,
+    )
+    return site
 
 
 def _rows(chosen: Browsed, sort: str, top: int, named: dict[str, str]) -> list[dict[str, Any]]:

@@ -354,6 +354,7 @@ def read_spots(
     latents: Int[Tensor, " n"],
     most: int,
 ) -> Iterator[Spot]:
+    """The first documents' batches, at most `most` tokens, under both faces."""
     sites = sorted({*found.limits, site, Site(model.n_blocks - 1)})
     norms = dictionary.directions[latents.to(dictionary.directions.device)].norm(dim=1)
     chosen = first_documents(found.windows, most)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from lorascope.report.latents import BLOCK, Browsed
-from lorascope.report.markup import embedded_json
+from lorascope.report.markup import embedded_json, escaped_json
 from lorascope.runs import write_atomically
 
 PAGE_ROWS: Final = 4096
@@ -84,11 +84,16 @@ def _beside(
     """Write what the page lacks of one dictionary."""
     rows, details = _shares(dictionaries)
     if len(each) > rows:
-        yield _write(folder, f"{index}-table", _columns(each, len(each), labels))
+        table = embedded_json(_columns(each, len(each), labels))
+        yield _write(folder, f"{index}-table", table)
     if len(each) > details:
         for number in range(details // BLOCK, each.blocks):
-            records = [_record(record, labels) for record in each.block(number)]
-            yield _write(folder, f"{index}-{number:03d}", records)
+            if labels:
+                text = embedded_json([_record(record, labels) for record in each.block(number)])
+            else:
+                # As it stands: parsing gigabytes to write them again takes minutes.
+                text = escaped_json(each.path(number).read_text(encoding="utf-8").strip())
+            yield _write(folder, f"{index}-{number:03d}", text)
 
 
 def _shares(dictionaries: int) -> tuple[int, int]:
@@ -126,9 +131,9 @@ def _record(record: dict[str, Any], labels: Labels) -> dict[str, Any]:
     return {**record, "built": built}
 
 
-def _write(folder: Path, name: str, data: dict[str, Any] | Sequence[Any]) -> Path:
+def _write(folder: Path, name: str, text: str) -> Path:
     path = folder / f"{name}.js"
-    write_atomically(path, f'{_CALLBACK}("{name}",{embedded_json(data)});\n')
+    write_atomically(path, f'{_CALLBACK}("{name}",{text});\n')
     return path
 
 

@@ -47,7 +47,11 @@ class Browsed:
 
     def block(self, number: int) -> list[dict[str, Any]]:
         """The records of one file."""
-        return list(read_json(self.folder / f"details-{number:03d}.json"))
+        return list(read_json(self.path(number)))
+
+    def path(self, number: int) -> Path:
+        """The file that holds a block of records."""
+        return self.folder / f"details-{number:03d}.json"
 
     def details(self, most: int) -> Iterator[dict[str, Any]]:
         """The first `most` records."""

@@ -14,7 +14,13 @@ _JSON_ESCAPES: Final = str.maketrans(
 
 def embedded_json(data: object) -> str:
     """JSON that cannot end the script element it stands in, nor start a comment there."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return escaped_json(
+        json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    )
+
+
+def escaped_json(text: str) -> str:
+    """JSON text whose strings cannot end a script element; it stays the same data."""
     return text.translate(_JSON_ESCAPES)
 
 
