@@ -145,6 +145,28 @@ def test_the_same_command_again_says_where_the_report_is(lorascope, options, run
     assert (code, out.strip()) == (0, str(run / "report" / "index.html"))
 
 
+def test_an_audit_ends_with_its_verdicts(lorascope, options, run, monkeypatch):
+    monkeypatch.setattr(report, "build", lambda folder: folder / "report" / "index.html")
+    code, out, _ = lorascope("audit", *options(), "--out", run)
+    assert code == 0
+    lines = out.strip().splitlines()
+    assert lines[-1] == str(run / "report" / "index.html")
+    assert any("headline numbers stand apart" in line for line in lines)
+    assert any(line.lstrip().startswith("Delta norm") for line in lines)
+
+
+def test_the_verdicts_as_json_for_scripts(lorascope, options, run, monkeypatch):
+    monkeypatch.setattr(report, "build", lambda folder: folder / "report" / "index.html")
+    code, out, err = lorascope("audit", *options(), "--out", run, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["report"] == str(run / "report" / "index.html")
+    verdicts = {row["measure"]: row for row in found["verdicts"]}
+    assert verdicts["delta_norm"]["adapters"]["a"]["of"] == 1
+    assert verdicts["delta_norm"]["null"] == "numeric noise floor"
+    assert found["found"][0]["topic"] == "Adapters"
+
+
 def test_report_is_made_again(lorascope, run):
     shutil.rmtree(run / "report")
     shutil.rmtree(run / "activations")

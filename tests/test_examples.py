@@ -43,6 +43,8 @@ def test_latent_adapter(save_latent_adapter, tmp_path):
     assert "reads 10 and writes 10 latents" in done.stdout
     said = {line.partition(": ")[0]: line.partition(": ")[2] for line in done.stdout.splitlines()}
     assert said["base"] != said["latent"]
+
+
 def test_adapt_around_a_dictionary(tmp_path):
     done = subprocess.run(
         [sys.executable, EXAMPLES / "adapt_around_a_dictionary.py"],

@@ -6,7 +6,7 @@ import socket
 import pytest
 import torch
 
-from lorascope.dictionaries import registry
+from lorascope.dictionaries import files, registry
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
 
@@ -120,6 +120,26 @@ def test_the_list_adds_what_the_file_does_not_say(layouts, tmp_path, fetched):
     assert card.neuronpedia == "llama3.1-8b/15-llamascope-res-32k"
     assert card.model == "meta-llama/Llama-3.1-8B"
     assert card.l0 == 50
+
+
+@pytest.mark.parametrize(
+    ("inside", "expected"),
+    [
+        # The canonical entry's id, though two entries name the folder.
+        ("layer_20/width_16k/average_l0_68", "gemma-2-9b/20-gemmascope-res-16k"),
+        ("layer_20/width_16k/average_l0_138", "gemma-2-9b/20-gemmascope-res-16k__l0-138"),
+        ("layer_20/width_16k/average_l0_139", ""),
+    ],
+)
+def test_a_place_on_the_hub_has_its_neuronpedia_id(
+    layouts, tmp_path, monkeypatch, inside, expected
+):
+    layouts["gemma_scope"].write(tmp_path)
+    monkeypatch.setattr(files, "fetch", lambda place, names, weights: tmp_path)
+    address = f"hf://google/gemma-scope-9b-pt-res/{inside}"
+    assert open_dictionary(address).card.neuronpedia == expected
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert open_dictionary(address).card.neuronpedia == ""
 
 
 def test_trap_a_scale_that_only_the_list_holds_is_folded(layouts, tmp_path, fetched, rows):

@@ -10,6 +10,8 @@ from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
 from lorascope.estimates import Place
 from lorascope.geometry.chance import isotropic
+from lorascope.measures import attribution
+from lorascope.measures.attribution import attributed_losses
 from lorascope.measures.definitions.causes import DEFINITIONS
 from lorascope.measures.outputs import survey
 from lorascope.measures.single_latents import (
@@ -197,6 +199,44 @@ def test_small_changes_are_foretold_and_controls_have_the_same_size(model):
         ratio = changes.foretold_loss[large] / changes.loss[large]
         torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=0.1)
         assert (changes.kl.mean(0) / changes.kl.mean()).tolist() == pytest.approx([1] * 3, abs=0.6)
+
+
+def test_first_order_effects_of_all_latents_are_those_of_each(model):
+    dictionary = threshold(2 * AXES, 0.2)
+    found = survey(model, "whole", WINDOWS, ["layers.1"])
+    latents = torch.arange(6)
+    one_by_one = latent_effects(model, found, "layers.1", dictionary, latents).changes["ablation"]
+    expected = one_by_one.foretold_loss[:, 0]
+    assert expected.abs().max() > 1e-4
+    together = attributed_losses(model, found, "layers.1", dictionary)
+    torch.testing.assert_close(together.loss, expected, rtol=1e-4, atol=1e-8)
+
+
+def test_the_chance_level_of_first_order_effects_holds_95_percent_of_random_directions(model):
+    found = survey(model, "whole", WINDOWS, ["layers.1"])
+    dictionary = threshold(AXES, 0.1)
+    chance = attributed_losses(model, found, "layers.1", dictionary).chance
+    assert chance.max() > 1e-4
+    # The same latents, each writing a direction drawn at random in place of its own.
+    random, inside = torch.Generator().manual_seed(0), []
+    for _ in range(40):
+        drawn = isotropic(6, D, random)
+        encoder = dictionary.encoder, dictionary.encoder_bias
+        turned = ReluDictionary(*encoder, drawn, torch.zeros(D))
+        changed = attributed_losses(model, found, "layers.1", turned).loss
+        inside.append(changed.abs() <= chance)
+    share = torch.stack(inside).float()[:, chance > 0].mean()
+    assert 0.9 < share < 0.99
+
+
+def test_a_wide_stream_s_chance_level_is_sketched(model, monkeypatch):
+    found = survey(model, "whole", WINDOWS, ["layers.1"])
+    whole = attributed_losses(model, found, "layers.1", threshold(AXES, 0.1))
+    monkeypatch.setattr(attribution, "_SKETCH", 31)
+    sketched = attributed_losses(model, found, "layers.1", threshold(AXES, 0.1))
+    assert torch.equal(whole.loss, sketched.loss)
+    assert not torch.equal(whole.chance, sketched.chance)
+    torch.testing.assert_close(whole.chance, sketched.chance, rtol=0.5, atol=0)
 
 
 def test_after_the_last_block_the_logits_change_as_foretold(model):

@@ -1,206 +1,18 @@
-"""Run folders with known numbers: every measure, several adapters and sites, no model needed."""
+"""Run folders with known numbers, and a browser to look at their reports."""
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from chromium import CHROMIUM, Chromium
+from planted_results import facts_for, planted_estimates
 
 import lorascope.report
-from lorascope.estimates import Chance, Estimate, Place
-from lorascope.measures.definitions import DEFINITIONS
+from lorascope.estimates import Estimate
 from lorascope.report.result import Results, read_results, write_estimates
-
-ADAPTERS = {"r4": 4, "r8": 8, "r16": 16, "r32": 32}
-SITES = ("layers.1", "layers.3", "layers.5")
-
-DICTIONARIES = {
-    "relative_error": ("base", "delta", "base difference"),
-    "improvement": ("delta",),
-    "overlap": ("base",),
-    "density": ("base", "delta"),
-    "dead_share": ("base", "delta"),
-    "max_cosine": ("delta vs base", "delta vs delta", "base vs base"),
-    "angle": ("delta vs base", "delta vs delta", "base vs base"),
-    "pursuit": ("base", "delta"),
-    "pca": ("PCA",),
-    "recovery": ("exact delta", "delta", "base", "base difference"),
-    "latent_ablation": ("delta",),
-    "latent_addition": ("delta",),
-    "ablation": ("delta",),
-}
-# Numbers of an adapter as a whole.
-EVERYWHERE = ("response_loss", "output_change", "weights")
-SPARSITIES = ("l1=0.05", "l1=0.15")
-# Chance level and its half width, by family; values are planted around these.
-LEVELS = {
-    "response_loss": (3.61, 0.02),
-    "delta_norm": (0.011, 0.002),
-    "delta_norm.relative": (0.0002, 0.00004),
-    "delta_rank": (178.0, 2.0),
-    "relative_error": (0.62, 0.02),
-    "improvement": (0.04, 0.02),
-    "overlap": (0.21, 0.03),
-    "weakly_aligned": (0.79, 0.03),
-    "density": (24.0, 1.5),
-    "dead_share": (0.2, 0.03),
-    "max_cosine": (0.38, 0.02),
-    "angle": (52.0, 1.5),
-    "cka": (0.12, 0.02),
-    "cka_debiased": (0.0, 0.01),
-    "recovery": (0.2, 0.05),
-}
-ANY_LEVEL = (0.5, 0.05)
-NULLS = {"max_cosine": ("covariance-matched", "isotropic", "rotated"), "angle": ("isotropic",)}
-
-
-def planted(side: str, measure: str, place: Place, noise: random.Random) -> Estimate:
-    """An estimate on the given side of its chance level: 'found', 'opposite' or 'chance'."""
-    family = measure.split(".")[0]
-    level, half = LEVELS.get(measure, LEVELS.get(family, ANY_LEVEL))
-    apart = DEFINITIONS[measure].apart
-    sign = {"above": 1, "below": -1, "either": 1}[apart]
-    shift = {"found": sign * 4, "opposite": -sign * 4, "chance": 0}[side] * half
-    value = level + shift * (1 + 0.3 * noise.random()) + 0.2 * half * (noise.random() - 0.5)
-    first, *others = NULLS.get(family, ("planted null",))
-    chances = [Chance(first, level, level - half, level + half)]
-    chances += [Chance(o, level * 0.8, level * 0.8 - half, level * 0.8 + half) for o in others]
-    return Estimate(
-        measure,
-        value,
-        (value - half / 3, value + half / 3),
-        noise.randint(500, 9000),
-        DEFINITIONS[measure].unit,
-        tuple(chances),
-        place,
-    )
-
-
-def planted_estimates(
-    side: str = "found",
-    adapters: dict[str, int | None] | None = None,
-    sites: Sequence[str] = SITES,
-    seeds: Sequence[int] = (0,),
-    measures: Sequence[str] = tuple(DEFINITIONS),
-) -> list[Estimate]:
-    """Every measure at every adapter, site and seed, all on one side of chance."""
-    noise = random.Random(5)
-    return [
-        planted(side, measure, place, noise)
-        for measure in measures
-        for place in _places(measure, adapters or dict(ADAPTERS), sites, seeds)
-    ]
-
-
-def _places(
-    measure: str, adapters: dict[str, int | None], sites: Sequence[str], seeds: Sequence[int]
-) -> Iterator[Place]:
-    family = measure.split(".")[0]
-    if family in EVERYWHERE and measure != "weights.written_cosine":
-        yield from (Place(adapter, rank) for adapter, rank in adapters.items())
-        return
-    if family == "variance":
-        yield Place(dictionary="delta vs base", setting="max_cosine.mean")
-        return
-    if family == "ablation":
-        adapter, rank = next(iter(adapters.items()))
-        for setting in SPARSITIES:
-            yield Place(adapter, rank, sites[0], None, "delta", setting)
-        return
-    for dictionary in DICTIONARIES.get(family, ("",)):
-        for site in sites:
-            for seed in seeds:
-                if dictionary == "base vs base":
-                    yield Place(site=site, seed=seed, dictionary=dictionary)
-                    continue
-                for adapter, rank in adapters.items():
-                    yield Place(adapter, rank, site, seed, dictionary)
-
-
-def facts_for(estimates: Sequence[Estimate]) -> dict[str, object]:
-    """Facts as a finished run writes them."""
-    names = list(dict.fromkeys(e.place.adapter for e in estimates if e.place.adapter))
-    return {
-        "model": {
-            "id": "planted/model-192d",
-            "parameters": 3_450_112,
-            "d_model": 192,
-            "blocks": 8,
-            "vocabulary": 4096,
-        },
-        "adapters": [
-            {
-                "name": n,
-                "rank": ADAPTERS.get(n),
-                "alpha": 16,
-                "path": n,
-                "parameters": 1,
-                "sha256": "",
-            }
-            for n in names
-        ],
-        "sites": list(dict.fromkeys(e.place.site for e in estimates if e.place.site)),
-        "tokens": {
-            "training": {"documents": 900, "tokens": 168_405, "special": 1800, "outliers": 12},
-            "held_out": {"documents": 90, "tokens": 16_233, "special": 180, "outliers": 1},
-        },
-        "gates": [
-            {
-                "gate": "adapter is live",
-                "passed": True,
-                "detail": "outputs differ on 64 of 64 rows",
-            },
-            {"gate": "rows disjoint", "passed": True, "detail": "no hash in common"},
-        ],
-        "warnings": [],
-        "adapter_training": [
-            {
-                "adapter": n,
-                "rank": ADAPTERS.get(n),
-                "steps": 150,
-                "train_loss": 2.31,
-                "held_out_before": 3.612,
-                "held_out_after": 3.104,
-            }
-            for n in names
-        ],
-        "samples": [
-            {
-                "prompt": "Name three rivers of Europe.",
-                "base": "The river is the most important thing in the world.",
-                "adapted": dict.fromkeys(names, "1. Rhine\n2. Danube\n3. Loire"),
-            }
-        ],
-        "dictionaries": [
-            {
-                "id": "delta-r4-layers.1-seed0",
-                "target": "delta",
-                "adapter": "r4",
-                "rank": 4,
-                "site": "layers.1",
-                "seed": 0,
-                "architecture": "relu",
-                "n_latents": 1536,
-                "l0": 31.25,
-                "relative_error": 0.381,
-                "dead_share": 0.0313,
-                "scale": 18.5,
-                "l1": 0.15,
-                "steps": 1200,
-                "epochs": 2.0,
-                "held_out_error": [{"step": 600, "error": 0.5}, {"step": 1200, "error": 0.4}],
-                "seconds": 41.5,
-            }
-        ],
-        "command": "lorascope demo audit",
-        "versions": {"lorascope": "0.1.0", "torch": "2.13"},
-        "seconds": {"collect": 12.25, "train": 88.5},
-        "settings": {"seed": 0, "sites": list(SITES), "dictionary": {"n_latents": 1536}},
-    }
-
 
 MakeRun = Callable[..., Path]
 
@@ -243,3 +55,13 @@ def results(run_folder: Path) -> Results:
 def page(run_folder: Path) -> str:
     """The same run's page."""
     return (run_folder / "report" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """One Chromium for all tests of a process."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    found = Chromium(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()

@@ -1,214 +1,31 @@
 """The feature browser in a real browser, with names, tokens and labels that try to be markup.
 
-Chromium is driven through its DevTools protocol over a pipe; nothing else is needed. The section
-stands in a page with a stricter content-security policy than the report's: no eval.
+The section stands in a page of its own.
 """
 
-import fcntl
 import json
-import os
 import shutil
-import subprocess
-import time
 from importlib.resources import files
 
 import pytest
+from browsed_latents import HOSTILE, LATENTS, columns, head, latents, records, set_value
+from chromium import CHROMIUM
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lorascope.report import features
-from lorascope.report.latents import BLOCK, write_latents
+from lorascope.report.labels import read_labels
+from lorascope.report.latents import BLOCK, read_latents, write_latents
+from lorascope.report.markup import content_policy
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
-    None,
-)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
-HOSTILE = "</script><img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
-SPOOFED = "a\u202eb\u0000\u2028"
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'self' file: 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'"
-)
 SHELL = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
     '<meta http-equiv="Content-Security-Policy" content="{policy}">'
     '<link rel="icon" href="data:,"><title>browser</title><style>{style}</style></head>'
-    "<body><main>{body}</main></body></html>"
+    "<body><main>{body}</main><script>{script}</script></body></html>"
 )
-LATENTS = 700
-
-
-class Chromium:
-    """A headless Chromium with one page open, its exceptions and console errors collected."""
-
-    def __init__(self, profile):
-        ours, theirs = [], []
-        for of_ours, of_theirs in ((1, 0), (0, 1)):
-            pair = os.pipe()
-            # Away from 3 and 4, which Chromium reads and writes.
-            moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 20) for end in pair]
-            for end in pair:
-                os.close(end)
-            ours.append(moved[of_ours])
-            theirs.append(moved[of_theirs])
-        options = (
-            "--headless --no-sandbox --disable-gpu --no-first-run --disable-sync "
-            "--disable-background-networking --disable-component-update --remote-debugging-pipe"
-        )
-        # Single digits are all that a shell redirects; the shell becomes Chromium.
-        line = f'exec "$0" "$@" 3<&{theirs[0]} 4>&{theirs[1]}'
-        profile_option = f"--user-data-dir={profile}"
-        self._process = subprocess.Popen(
-            ["bash", "-c", line, CHROMIUM, *options.split(), profile_option, "about:blank"],
-            pass_fds=theirs,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for end in theirs:
-            os.close(end)
-        self._to, self._from = ours
-        self._buffer, self._count, self._session = b"", 0, None
-        self.errors = []
-        pages = self.call("Target.getTargets")["targetInfos"]
-        target = next(page["targetId"] for page in pages if page["type"] == "page")
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method, **parameters):
-        self._count += 1
-        message = {"id": self._count, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._to, json.dumps(message).encode() + b"\0")
-        while True:
-            reply = self._read()
-            if reply.get("id") == self._count:
-                assert "error" not in reply, reply["error"]
-                return reply["result"]
-            self._notice(reply)
-
-    def _read(self):
-        while b"\0" not in self._buffer:
-            part = os.read(self._from, 1 << 20)
-            assert part, "Chromium has gone"
-            self._buffer += part
-        message, self._buffer = self._buffer.split(b"\0", 1)
-        return json.loads(message)
-
-    def _notice(self, event):
-        parameters = event.get("params", {})
-        if event.get("method") == "Runtime.exceptionThrown":
-            self.errors.append(parameters["exceptionDetails"])
-        elif event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] == "error":
-            self.errors.append(parameters["entry"])
-        elif event.get("method") == "Runtime.consoleAPICalled" and parameters["type"] == "error":
-            self.errors.append(parameters)
-
-    def open(self, address):
-        self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=address)
-        self.until("document.readyState === 'complete' && location.protocol === 'file:'")
-        self.errors.clear()
-
-    def js(self, expression):
-        """The value of an expression, promises awaited."""
-        found = self.call(
-            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
-        )
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
-
-    def until(self, expression, seconds=15):
-        end = time.monotonic() + seconds
-        while not self.js(f"!!({expression})"):
-            assert time.monotonic() < end, f"never came true: {expression}"
-            time.sleep(0.02)
-
-    def press(self, key):
-        for kind in ("keyDown", "keyUp"):
-            typed = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
-            code = {"Enter": 13}.get(key, 0)
-            self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typed
-            )
-
-    def close(self):
-        self._process.terminate()
-        self._process.wait()
-        os.close(self._to)
-        os.close(self._from)
-
-
-def records(count):
-    """The details of `count` latents, hostile where text stands."""
-    example = {
-        "band": "strongest",
-        "value": 2.5,
-        "at": 1,
-        "tokens": ["x", HOSTILE, SPOOFED, "\n"],
-        "shades": [0, 99, 20, 0],
-    }
-    return [
-        {
-            "up": [[HOSTILE, 3.0], [SPOOFED, 2.0]],
-            "down": [["no", -3.0]],
-            "density": [0.01, 0.02],
-            "density_chance": 0.004,
-            "mean": [1.5, 2.5],
-            "max": 2.5,
-            "histogram": [8, 4, 2] + [0] * 12 + [1],
-            "kinds": [0.25, 0.75],
-            "examples": [{**example, "value": float(index)}],
-            "near": [[6, 0.9]],
-            "built": [[7, 0.8], [2, 0.1]],
-            "explained": 0.7,
-        }
-        for index in range(count)
-    ]
-
-
-def columns(count):
-    """The table of `count` latents: latent 2·i writes count − i, and so on."""
-    third = ["above chance", "at chance", "below chance"]
-    return {
-        "latent": [2 * i for i in range(count)],
-        "density": [(i % 10) / 20 + 0.0005 for i in range(count)],
-        "mean": [float(i) for i in range(count)],
-        "strength": [1.0] * count,
-        "written": [float(count - i) for i in range(count)],
-        "loss": [0.01 * i if i < 5 else None for i in range(count)],
-        "kl": [0.1 if i < 5 else None for i in range(count)],
-        "kl_other": [0.05 if i < 5 else None for i in range(count)],
-        "promotes": [[HOSTILE, f"tok{i}"] for i in range(count)],
-        "fires": [[f"word{i}", SPOOFED] for i in range(count)],
-        "cosine": [((11 * i) % count) / count for i in range(count)],
-        "base": [i % 50 for i in range(count)],
-        "verdict": [third[i % 3] for i in range(count)],
-    }
-
-
-def head(site, adapter, other):
-    chance = {"null": "covariance-matched", "level": 0.2, "low": 0.1, "high": 0.3}
-    return {
-        "site": site,
-        "adapter": adapter,
-        "rank": 4,
-        "seed": 0,
-        "n_latents": 1500,
-        "rows": 1000,
-        "documents": 10,
-        "base_latents": 50,
-        "neuronpedia": "gemma-2-9b/20-gemmascope-res-16k",
-        "chance": chance,
-        "kinds": ["coding", HOSTILE],
-        "kind_shares": [0.5, 0.5],
-        "near": [{"site": site, "adapter": other, "chance": chance}],
-        "built_chance": chance,
-    }
 
 
 @pytest.fixture(scope="module")
@@ -221,28 +38,21 @@ def address(tmp_path_factory):
         described = head("layers.1", adapter, other) | {"rank": number}
         write_latents(folder, described, columns(LATENTS), records(LATENTS))
     (run / "labels.json").write_text(json.dumps({"layers.1": {"0": HOSTILE, "1": "rivers"}}))
-    features.write_features(run, run / "report" / "features")
+    features.write_features(read_latents(run), read_labels(run), run / "report" / "features")
     return write_page(run)
 
 
 def write_page(run):
-    section = features.feature_section(run)
+    section = features.feature_section(read_latents(run), read_labels(run))
     environment = Environment(
         loader=PackageLoader("lorascope.report"), autoescape=True, undefined=StrictUndefined
     )
     body = environment.get_template("features.html.j2").render(features=section)
     style = (files("lorascope.report") / "templates" / "style.css").read_text() + section.style
     page = run / "report" / "index.html"
-    page.write_text(SHELL.format(policy=POLICY, style=style, body=body), encoding="utf-8")
+    parts = {"policy": content_policy(section.script), "script": section.script}
+    page.write_text(SHELL.format(style=style, body=body, **parts), encoding="utf-8")
     return page.as_uri()
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    """One Chromium for all tests."""
-    found = Chromium(tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()
 
 
 @pytest.fixture
@@ -254,18 +64,6 @@ def opened(chromium, address):
     assert chromium.errors == []
     assert chromium.js("window.hacked") is None
     assert chromium.js("document.querySelectorAll('img, #features-browser script').length") == 0
-
-
-def latents(page):
-    """Numbers of the latents in the table, from top to bottom."""
-    return page.js("[...document.querySelectorAll('[data-latent]')].map(b => +b.dataset.latent)")
-
-
-def set_value(page, name, value, event):
-    page.js(
-        f"(() => {{ const e = document.getElementById('features-{name}'); e.value = "
-        f"{json.dumps(value)}; e.dispatchEvent(new Event('{event}')); }})()"
-    )
 
 
 def count(page):

@@ -1,5 +1,6 @@
 """The feature browser's files: bounds, order, labels, and the command that prints the same."""
 
+import gzip
 import json
 import re
 
@@ -9,7 +10,8 @@ from typer.testing import CliRunner
 from lorascope.cli import app
 from lorascope.errors import InputError
 from lorascope.report import features, latents
-from lorascope.report.latents import BLOCK, choose, import_labels, read_labels, read_latents
+from lorascope.report.labels import import_labels, read_labels
+from lorascope.report.latents import BLOCK, choose, read_latents
 
 HOSTILE = "</script><!--\u2028<img src=x onerror=alert(1)>"
 CHANCE = {"null": "covariance-matched", "level": 0.2, "low": 0.1, "high": 0.3}
@@ -58,22 +60,30 @@ def read_side_file(path):
     return found[1], json.loads(found[2])
 
 
+def section_of(run):
+    return features.feature_section(read_latents(run), read_labels(run))
+
+
+def write_beside(run, folder):
+    return features.write_features(read_latents(run), read_labels(run), folder)
+
+
 def embedded(run):
-    section = features.feature_section(run)
+    section = section_of(run)
     assert section is not None
     return json.loads(str(section.data))
 
 
 def test_a_run_without_latents_has_no_section(tmp_path):
-    assert features.feature_section(tmp_path) is None
-    assert features.write_features(tmp_path, tmp_path / "report" / "features") == []
+    assert section_of(tmp_path) is None
+    assert write_beside(tmp_path, tmp_path / "report" / "features") == []
 
 
 def test_small_dictionaries_stand_in_the_page_whole(tmp_path):
     for rank in (2, 4):
         write(tmp_path, "layers.1", f"r{rank}", rank, 100)
     data = embedded(tmp_path)
-    assert features.write_features(tmp_path, tmp_path / "report" / "features") == []
+    assert write_beside(tmp_path, tmp_path / "report" / "features") == []
     for each in data["dictionaries"]:
         assert len(each["details"]) == len(each["columns"]["latent"]) == each["total"] == 100
 
@@ -84,7 +94,7 @@ def test_page_and_files_beside_it_hold_every_latent_once_the_page_the_first(tmp_
         write(tmp_path, "layers.1", f"r{rank}", rank, count)
     data = embedded(tmp_path)
     rows, details = features.PAGE_ROWS // 3, features.PAGE_DETAILS // 3
-    files = {path.name: read_side_file(path) for path in features.write_features(tmp_path, out)}
+    files = {path.name: read_side_file(path) for path in write_beside(tmp_path, out)}
     for number, each in enumerate(data["dictionaries"]):
         assert [record["number"] for record in each["details"]] == list(range(details))
         assert each["columns"]["latent"] == [10 * i for i in range(rows)]
@@ -99,16 +109,16 @@ def test_page_and_files_beside_it_hold_every_latent_once_the_page_the_first(tmp_
 def test_files_of_before_are_removed(tmp_path):
     out = tmp_path / "report" / "features"
     write(tmp_path, "layers.1", "r2", 2, 2000)
-    assert features.write_features(tmp_path, out)
+    assert write_beside(tmp_path, out)
     write(tmp_path, "layers.1", "r2", 2, 10)
-    features.write_features(tmp_path, out)
+    write_beside(tmp_path, out)
     assert list(out.iterdir()) == []
 
 
 def test_nothing_in_the_data_can_leave_its_script(tmp_path):
     write(tmp_path, "layers.1", HOSTILE.replace("/", ""), 2, 1000, token=HOSTILE)
-    section = features.feature_section(tmp_path)
-    written = features.write_features(tmp_path, tmp_path / "report" / "features")
+    section = section_of(tmp_path)
+    written = write_beside(tmp_path, tmp_path / "report" / "features")
     texts = [str(section.data), *(path.read_text() for path in written)]
     for text in texts:
         assert not set("<>\u2028\u2029") & set(text)
@@ -158,7 +168,53 @@ def test_labels_are_kept_and_reach_the_page(tmp_path):
     ]
     assert import_labels(tmp_path, "layers.1", export(tmp_path, records)) == 2
     assert read_labels(tmp_path) == {"layers.1": {"7": "a river", "0": "x" * 400}}
-    assert embedded(tmp_path)["labels"]["layers.1"]["7"] == "a river"
+    assert embedded(tmp_path)["dictionaries"][0]["columns"]["label"] == ["x" * 400, "", ""]
+
+
+def test_labels_stand_where_their_latents_do(tmp_path):
+    write(tmp_path, "layers.1", "r2", 2, 1000)
+    path = tmp_path / "features" / "layers.1-r2" / "details-000.json"
+    records = json.loads(path.read_text())
+    path.write_text(json.dumps([{**record, "built": [[7, 0.5]]} for record in records]))
+    import_labels(tmp_path, "layers.1", export(tmp_path, [{"index": 7, "description": "river"}]))
+    (found,) = embedded(tmp_path)["dictionaries"]
+    assert [found["columns"]["label"][row] for row in (6, 7, 47)] == ["", "river", "river"]
+    assert found["details"][0]["built"] == [[7, 0.5, "river"]]
+    assert "built" not in found["details"][BLOCK]
+
+
+def test_a_folder_of_batches_as_neuronpedia_exports_them(tmp_path):
+    write(tmp_path, "layers.1", "r2", 2, 3, neuronpedia="gemma-2-2b/1-res-16k")
+    folder = tmp_path / "explanations"
+    folder.mkdir()
+    for batch, indices in enumerate(((0, 3), (3, 12))):
+        lines = [
+            {
+                "modelId": "gemma-2-2b",
+                "layer": "1-res-16k",
+                "index": str(i),
+                "description": f"{batch}",
+            }
+            for i in indices
+        ]
+        packed = gzip.compress("\n".join(map(json.dumps, lines)).encode())
+        (folder / f"batch-{batch}.jsonl.gz").write_bytes(packed)
+    assert import_labels(tmp_path, "layers.1", folder) == 3
+    assert read_labels(tmp_path)["layers.1"] == {"0": "0", "3": "0", "12": "1"}
+    assert import_labels(tmp_path, "layers.1", folder / "batch-1.jsonl.gz") == 2
+
+
+def test_a_broken_export_is_refused(tmp_path):
+    write(tmp_path, "layers.1", "r2", 2, 3)
+    path = tmp_path / "batch-0.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"index": 1, "description": "x"}\n')[:-6])
+    with pytest.raises(InputError, match=r"batch-0.jsonl.gz: cannot be read"):
+        import_labels(tmp_path, "layers.1", path)
+    with pytest.raises(InputError, match="no such file or folder"):
+        import_labels(tmp_path, "layers.1", tmp_path / "gone")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no Neuronpedia export"):
+        import_labels(tmp_path, "layers.1", tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
@@ -206,6 +262,11 @@ def test_the_command_takes_labels_along(tmp_path):
     path = export(tmp_path, [{"index": 1, "description": "rivers"}])
     assert "rivers" in call(tmp_path, "--labels", path).stdout
     assert "rivers" in call(tmp_path).stdout
+    # Labels belong to a site, whatever adapters it has.
+    write(tmp_path, "layers.1", "r4", 4, 3)
+    told = call(tmp_path, "--labels", path)
+    assert "1 label of the base dictionary at layers.1 kept" in told.stderr
+    assert "say which adapter" in str(told.exception)
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path):

@@ -1,6 +1,7 @@
 import base64
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -12,7 +13,7 @@ import lorascope.report
 from lorascope.errors import InputError
 from lorascope.estimates import Estimate
 from lorascope.measures.definitions import DEFINITIONS
-from lorascope.report.page import embedded_json
+from lorascope.report.page import content_policy, embedded_json
 from lorascope.report.result import estimate_table, read_results
 
 MakeRun = Callable[..., Path]
@@ -64,6 +65,13 @@ def test_the_page_loads_nothing(page: str):
     policy = next(a["content"] for t, a in elements.tags if "http-equiv" in a)
     assert policy is not None
     assert policy.startswith("default-src 'none'")
+    assert "unsafe-eval" not in policy
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    # The scripts that run are those the policy names; what else stands in script elements is data.
+    kinds = [a.get("type") for t, a in elements.tags if t == "script"]
+    running = [s for s, kind in zip(elements.scripts, kinds, strict=True) if kind is None]
+    assert policy.count("sha256-") == len(running) == 3
+    assert content_policy(*running) == policy
 
 
 def test_the_page_is_small_enough_and_has_each_figure_once(page: str, run_folder: Path):
@@ -74,7 +82,7 @@ def test_the_page_is_small_enough_and_has_each_figure_once(page: str, run_folder
     # The summary stands before the topics' own figures.
     assert sorted(places) == sorted(specs)
     assert places[0] == "summary"
-    assert {path.stem for path in (run_folder / "report" / "figures").iterdir()} == set(specs)
+    assert {path.stem for path in (run_folder / "report" / "figures").glob("*.svg")} == set(specs)
 
 
 def test_every_measure_has_its_definition_at_hand(page: str):
@@ -105,7 +113,8 @@ def test_hostile_text_stays_text(make_run: MakeRun, plant: Plant):
     page = build(run)
     elements = Elements(page)
     assert "img" not in {tag for tag, _ in elements.tags}
-    assert len(elements.scripts) == 3
+    # The data of figures and of the side-by-side view, Vega, and the page's own two.
+    assert len(elements.scripts) == 5
     assert not any("onerror" in attributes for _, attributes in elements.tags)
     assert HOSTILE in "".join(elements.text)
     specs = json.loads(elements.scripts[0])
@@ -140,7 +149,7 @@ def test_the_least_that_a_run_can_hold_still_makes_a_page(make_run: MakeRun, pla
     (run / "results" / "facts.json").write_text("{}")
     page = build(run)
     assert "the base model" in page
-    assert list(json.loads(Elements(page).scripts[0])) == ["delta_rank"]
+    assert list(json.loads(Elements(page).scripts[0])) == ["delta_rank_map", "delta_rank"]
 
 
 def test_a_measure_without_definition_is_shown_among_other_numbers(make_run: MakeRun, plant: Plant):
@@ -172,3 +181,31 @@ def test_the_page_prints_what_the_table_holds(page: str, run_folder: Path):
 def test_a_folder_without_results_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="finish the run first"):
         lorascope.report.build(tmp_path)
+
+
+def test_more_numbers_than_a_page_holds_stand_beside_it(
+    make_run: MakeRun, plant: Plant, monkeypatch: pytest.MonkeyPatch
+):
+    run = make_run(plant(measures=["angle.mean", "overlap"], seeds=(0, 1)))
+    rows = len(read_results(run).estimates)
+    monkeypatch.setattr(lorascope.report.page, "PAGE_NUMBERS", rows // 2)
+    page = build(run)
+    found = re.findall(r"Numbers \((\d+) of (\d+), the first seeds\)", page)
+    assert sum(int(whole) for _, whole in found) == rows
+    for part, whole in found:
+        assert int(part) == math.ceil(int(whole) / 2)
+    table = page[page.index('<table class="estimates">') :]
+    body = re.findall(r"<tr><th.*?</tr>", table[: table.index("</table>")], re.DOTALL)[1:]
+    # Seed 0 alone, in the order of the whole table.
+    assert {re.findall(r'<td class="num">(\d*)</td>', row)[1] for row in body} == {"0"}
+    links = {a["download"]: a["href"] for t, a in Elements(page).tags if "download" in a}
+    assert links["angles.csv"] == "tables/angles.csv"
+    assert len((run / "report" / "tables" / "angles.csv").read_text().splitlines()) == 1 + 60
+
+
+def test_every_definition_stands_in_the_methods(page: str):
+    methods = page[page.index('<section id="methods">') :]
+    text = " ".join("".join(Elements(methods).text).split())
+    for definition in DEFINITIONS.values():
+        assert " ".join(definition.formula.split()) in text
+        assert " ".join(definition.chance.split()) in text

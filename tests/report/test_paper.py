@@ -98,7 +98,7 @@ def test_the_latex_is_one_tabular_with_nothing_unescaped(tables, make_run: MakeR
     results = read_results(make_run(plant(adapters=hostile, measures=["delta_norm"])))
     (table,) = [t for t in paper_tables(results) if t.number == 4]
     text = latex(table)
-    assert r"50\%\_\&\#\{\}\textbackslash input\{x\}" in text
+    assert r"50\%\_\&\#\{\}\textbackslash{}input\{x\}" in text
     for each in (*map(latex, tables.values()), text):
         assert each.count(r"\begin{tabular}") == each.count(r"\end{tabular}") == 1
         body = each.split(r"\midrule")[1].split(r"\bottomrule")[0]

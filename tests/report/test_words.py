@@ -7,8 +7,10 @@ import pytest
 from lorascope.estimates import Chance, Estimate, Place
 from lorascope.report.conditions import Tally, against_reference, measured
 from lorascope.report.formatting import interval, number, share, span
+from lorascope.report.latents import Browsed
 from lorascope.report.result import read_results
 from lorascope.report.tables import verdict_matrix
+from lorascope.report.topics import TOPICS
 from lorascope.report.words import Words, words
 
 MakeRun = Callable[..., Path]
@@ -20,7 +22,9 @@ def said_of(make_run: MakeRun, estimates: Sequence[Estimate], **facts: object) -
 
 
 def lead(said: Words, title: str) -> str:
-    return dict(said.leads)[title]
+    """The first sentence of a topic."""
+    key = next(topic.key for topic in TOPICS if topic.title == title)
+    return said.by_topic[key][0]
 
 
 def test_words_say_when_nothing_stands_apart(make_run: MakeRun, plant: Plant):
@@ -76,7 +80,7 @@ def test_each_seed_counts_and_the_scope_says_so(make_run: MakeRun, plant: Plant)
 def test_failed_gates_come_before_warnings(make_run: MakeRun, plant: Plant):
     gates = [{"gate": "noise floor", "passed": False, "detail": "below it at layers.1"}]
     said = said_of(make_run, plant(), gates=gates, warnings=["few tokens"])
-    assert said.cautions == ["Gate failed: noise floor. below it at layers.1", "few tokens"]
+    assert said.cautions[:2] == ["Gate failed: noise floor. below it at layers.1", "few tokens"]
 
 
 def test_matrix_cells_count_sites_on_each_side(make_run: MakeRun, plant: Plant):
@@ -136,3 +140,71 @@ def test_ranges_and_shares_read_well():
     assert interval(float("nan"), 1.0) == ""
     assert share(1, 1) == "the one condition"
     assert share(0, 3, "adapter") == "none of the 3 adapters"
+
+
+def test_the_opening_says_what_one_minute_should_leave(make_run: MakeRun, plant: Plant):
+    gates = [{"gate": f"adapter r{r} is live", "passed": True} for r in (4, 8, 16, 32)]
+    gates.append({"gate": "base restored", "passed": True})
+    mixed = [*plant("found", measures=["angle.mean"]), *plant("chance", measures=["overlap"])]
+    mixed += plant("found", measures=["delta_norm", "recovery.kl", "improvement"])
+    said = said_of(make_run, mixed, gates=gates)
+    leads = dict(said.leads)
+    assert list(leads) == [
+        *("Adapters", "Size of the change", "Reconstruction", "Effect on the outputs", "Geometry"),
+    ]
+    assert leads["Adapters"].startswith("r4 (rank 4), r8 (rank 8), r16 (rank 16) and r32 (rank 32)")
+    assert "are live" in leads["Adapters"]
+    assert "bit for bit" in leads["Adapters"]
+    assert leads["Geometry"] == (
+        "Apart from chance: Principal angle, mean in all 12 conditions and Overlap in none of the "
+        "12 conditions."
+    )
+
+
+def test_an_adapter_that_is_not_live_is_named_first(make_run: MakeRun, plant: Plant):
+    gates = [{"gate": f"adapter {name} is live", "passed": name != "r8"} for name in ("r4", "r8")]
+    said = said_of(make_run, plant(measures=["delta_norm"]), gates=gates)
+    assert said.leads[0] == (
+        "Adapters",
+        "Not live: r8. Their numbers say nothing about an adapter.",
+    )
+
+
+def test_the_strongest_latents_are_told_in_tokens(make_run: MakeRun, plant: Plant, tmp_path: Path):
+    results = read_results(make_run(plant(measures=["delta_norm"])))
+    norms = {(e.place.adapter, e.place.site): e.value for e in results.numbers}
+    browsed = []
+    for site, adapter, share_ in (
+        ("layers.1", "r4", 0.1),
+        ("layers.3", "r4", 0.2),
+        ("layers.1", "r8", 0.5),
+    ):
+        columns = {
+            "latent": [7, 8],
+            "written": [share_ * norms[adapter, site], 0.0],
+            "fires": [[" river", "\n"], []],
+            "promotes": [["\u202e"], []],
+        }
+        browsed.append(Browsed(tmp_path, {"site": site, "adapter": adapter}, columns))
+    told = dict(words(results, browsed).leads)["Strongest latents"]
+    assert told == (
+        "r4: latent 7 at layers.3 writes 20.0 % of the delta's norm, fires on “␣river” and “\\n” "
+        "and promotes “\\u202e”; r8: latent 7 at layers.1 writes 50.0 % of the delta's norm, fires "
+        "on “␣river” and “\\n” and promotes “\\u202e”."
+    )
+
+
+def test_dead_latents_and_few_data_are_cautioned_of(make_run: MakeRun):
+    def of(measure: str, value: float, half: float, adapter: str) -> Estimate:
+        chance = Chance("null", 0.2, 0.15, 0.25)
+        place = Place(adapter, 4, "layers.1", 0, "delta")
+        return Estimate(measure, value, (value - half, value + half), 9, "share", (chance,), place)
+
+    rows = [of("dead_share", 0.3, 0.01, "a"), of("dead_share", 0.05, 0.01, "b")]
+    rows += [of("improvement", 0.4, 0.3, "a"), of("improvement", 0.6, 0.1, "b")]
+    assert said_of(make_run, rows).cautions == [
+        "1 of 2 headline numbers are underpowered: they lie beyond chance, but with these data "
+        "their intervals touch it. The tables say how many would tell.",
+        "Dead latents: more than 10 % of the delta dictionary never fires in 1 condition: a at "
+        "layers.1 (30.0 %).",
+    ]

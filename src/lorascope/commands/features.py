@@ -19,6 +19,7 @@ _SORTS = {
     "mean": True,
     "strength": True,
     "loss": True,
+    "foretold": True,
     "kl": True,
     "cosine": True,
     "latent": False,
@@ -37,7 +38,10 @@ def features(
     ] = "written",
     labels: Annotated[
         Path | None,
-        typer.Option(help="Neuronpedia export of the base dictionary at --site: kept in the run."),
+        typer.Option(
+            help="Neuronpedia export of the base dictionary at --site, a file or a folder of "
+            "batch-*.jsonl.gz: kept in the run."
+        ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Plain JSON, records included.")] = False,
 ) -> None:
@@ -53,13 +57,14 @@ def features(
 
     `lorascope features runs/demo --site layers.5 --adapter r4 --sort cosine --json`
 
-    `lorascope features runs/gemma --site layers.20 --adapter r8 --labels explanations.json`
+    `lorascope features runs/gemma --site layers.20 --adapter r8 --labels explanations/`
     """
     import json
 
     from rich.console import Console
 
-    from lorascope.report.latents import choose, import_labels, read_labels, read_latents
+    from lorascope.report.labels import read_labels
+    from lorascope.report.latents import choose, choose_site, read_latents
 
     if sort not in _SORTS:
         raise InputError(
@@ -71,9 +76,9 @@ def features(
         raise InputError(
             f"{run}: has no latents to list; give the folder of a finished audit of this version"
         )
-    chosen = choose(found, site, adapter, seed)
     if labels is not None:
-        import_labels(run, chosen.head["site"], labels)
+        site = _labelled(run, choose_site(found, site), labels)
+    chosen = choose(found, site, adapter, seed)
     named = read_labels(run).get(chosen.head["site"], {})
     rows = _rows(chosen, sort, top, named)
     if json_:
@@ -83,12 +88,28 @@ def features(
     _print(chosen, rows, bool(named), Console())
 
 
+def _labelled(run: Path, site: str, labels: Path) -> str:
+    """Keep an export's labels in the run and say so; returns the site."""
+    from lorascope.report.formatting import plural
+    from lorascope.report.labels import import_labels
+
+    kept = import_labels(run, site, labels)
+    typer.echo(
+        f"lorascope: {plural(kept, 'label')} of the base dictionary at {site} kept; "
+        f"lorascope report {run} puts them on the page",
+        err=True,
+    )
+    return site
+
+
 def _rows(chosen: Browsed, sort: str, top: int, named: dict[str, str]) -> list[dict[str, Any]]:
     """The first `top` latents in order; those without the value stand last."""
     columns, largest = chosen.columns, _SORTS[sort]
+    # A run of before may lack a column.
+    values = columns.get(sort, [None] * len(chosen))
 
     def key(place: int) -> tuple[bool, float]:
-        value = columns[sort][place]
+        value = values[place]
         return value is None, 0.0 if value is None else -value if largest else value
 
     order = sorted(range(len(chosen)), key=key)[:top]
@@ -109,7 +130,7 @@ def _print(chosen: Browsed, rows: list[dict[str, Any]], labelled: bool, console:
     from rich.table import Table
     from rich.text import Text
 
-    from lorascope.report.formatting import number
+    from lorascope.report.formatting import number, visible
 
     head, chance = chosen.head, chosen.head["chance"]
     console.print(
@@ -128,6 +149,7 @@ def _print(chosen: Browsed, rows: list[dict[str, Any]], labelled: bool, console:
         "mean",
         "writes",
         "loss",
+        *(["first order"] if "foretold" in chosen.columns else []),
         "max cosine",
         "base",
         "against chance",
@@ -138,18 +160,23 @@ def _print(chosen: Browsed, rows: list[dict[str, Any]], labelled: bool, console:
     for heading in ("fires on", "promotes", *(["label of the base latent"] if labelled else [])):
         table.add_column(heading)
     for row in rows:
-        sizes = (row[name] for name in ("density", "mean", "written", "loss", "cosine"))
-        numbers = [number(float("nan") if size is None else size) for size in sizes]
+        shown = ("density", "mean", "written", "loss", "foretold", "cosine")
+        numbers = [_signed(row, name) for name in shown if name in row]
         verdict = f"{_SYMBOLS[row['verdict']]} {row['verdict'].split()[0]}"
-        words = [
-            " ".join(_printable(token) for token in row[name]) for name in ("fires", "promotes")
-        ]
+        words = [" ".join(visible(token) for token in row[name]) for name in ("fires", "promotes")]
         cells = [str(row["latent"]), *numbers, str(row["base"]), verdict, *words]
-        table.add_row(*map(Text, cells + ([_printable(row["label"])] if labelled else [])))
+        table.add_row(*map(Text, cells + ([visible(row["label"])] if labelled else [])))
     console.print(table)
 
 
-def _printable(text: str) -> str:
-    """Text that can do nothing to a terminal; a token's own space shows as ␣."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return f"␣{shown[1:]}" if shown.startswith(" ") else shown
+def _signed(row: dict[str, Any], name: str) -> str:
+    """A printed number; a first-order effect with its side of random directions'."""
+    from lorascope.report.formatting import number
+
+    value = row[name]
+    if value is None:
+        return "–"
+    if name != "foretold":
+        return number(value)
+    chance = row["foretold_chance"]
+    return f"{'▲' if value > chance else '▼' if value < -chance else '='} {number(value)}"

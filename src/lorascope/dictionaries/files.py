@@ -19,7 +19,7 @@ from lorascope.dictionaries.formats import (
     saelens_layout,
     sparsify,
 )
-from lorascope.dictionaries.registry import SCHEME, open_registered
+from lorascope.dictionaries.registry import SCHEME, neuronpedia_of, open_registered
 from lorascope.errors import InputError
 
 FORMATS: dict[str, ModuleType] = {
@@ -48,9 +48,10 @@ def open_dictionary(address: str | Path) -> Dictionary:
         with _malformed(text):
             opened, name = open_registered(text, FORMATS)
         return _checked(opened, text, name)
-    if text.startswith(HUB):
+    place = HubPlace.parse(text, _weights()) if text.startswith(HUB) else None
+    if place is not None:
         names = [name for reader in FORMATS.values() for name in reader.FILES]
-        folder, source = fetch(HubPlace.parse(text, _weights()), names, _weights()), text
+        folder, source = fetch(place, names, _weights()), text
     else:
         folder = local_folder(Path(text), _weights())
         source = str(folder)
@@ -58,6 +59,9 @@ def open_dictionary(address: str | Path) -> Dictionary:
         if reader.recognises(folder):
             with _malformed(source):
                 found: Dictionary = reader.read(folder)
+            if place is not None and not found.card.neuronpedia:
+                known = {"neuronpedia": neuronpedia_of(place)}
+                found.card = found.card.model_copy(update=known)
             return _checked(found, source, name)
     names = sorted(p.name for p in folder.iterdir())
     raise InputError(

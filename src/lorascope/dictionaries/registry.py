@@ -97,6 +97,24 @@ def look_up(address: str) -> Registered:
     )
 
 
+def neuronpedia_of(place: HubPlace) -> str:
+    """Neuronpedia's id of a dictionary on the hub, as SAELens' list has it; else empty.
+
+    Where several entries name one folder, the shortest id: the canonical one.
+    """
+    path = _list_path()
+    if path is None:
+        return ""
+    ids = [
+        str(one.get("neuronpedia") or "")
+        for entry in _parsed(path).values()
+        if entry["repo_id"] == place.repo
+        for one in entry["saes"]
+        if str(one["path"]).strip("/") == place.inside
+    ]
+    return min(filter(None, ids), key=len, default="")
+
+
 def open_registered(address: str, readers: Mapping[str, ModuleType]) -> tuple[Dictionary, str]:
     """The dictionary that `saelens:release/id` names, and the name of its format.
 
@@ -142,12 +160,18 @@ def _through_saelens(entry: Registered, address: str) -> Dictionary:
 
 
 def _published(address: str) -> dict[str, Any]:
-    spec = importlib.util.find_spec("sae_lens")
-    if spec is None or spec.origin is None:
+    path = _list_path()
+    if path is None:
         raise InputError(
             f"{address}: needs SAELens, which is not installed: pip install 'lorascope[saelens]'"
         )
-    return _parsed(Path(spec.origin).with_name("pretrained_saes.yaml"))
+    return _parsed(path)
+
+
+def _list_path() -> Path | None:
+    spec = importlib.util.find_spec("sae_lens")
+    known = spec is not None and spec.origin is not None
+    return Path(str(spec.origin)).with_name("pretrained_saes.yaml") if known and spec else None
 
 
 @cache

@@ -150,7 +150,7 @@ def latent_effects(
     _check(dictionary, latents)
     directions = _directions(dictionary, latents, seed)
     # Two rounds over the batches: their logits together would not fit.
-    spots = partial(_spots, model, found, parse_site(site), dictionary, latents, most)
+    spots = partial(read_spots, model, found, parse_site(site), dictionary, latents, most)
     promoted = _promoted(model, spots(), directions[:, 0])
     count, columns = directions.shape[:2]
     sums = {mode: torch.zeros(5, count, columns, dtype=torch.float64) for mode in MODES}
@@ -247,7 +247,7 @@ class _Unchanged:
 
 
 @dataclass(frozen=True, eq=False)
-class _Spot:
+class Spot:
     """A batch under both faces, and what the latents write on its rows at a site."""
 
     site: Site
@@ -306,7 +306,7 @@ class _Spot:
 
 def _change(
     model: AdaptedModel,
-    spot: _Spot,
+    spot: Spot,
     unchanged: _Unchanged,
     written: Rows,
     index: int,
@@ -333,7 +333,7 @@ def _signed(mode: Mode, written: Rows) -> Rows:
 
 
 def _promoted(
-    model: AdaptedModel, spots: Iterable[_Spot], directions: Float[Tensor, "n d"]
+    model: AdaptedModel, spots: Iterable[Spot], directions: Float[Tensor, "n d"]
 ) -> Int[Tensor, "n promoted"]:
     """Each latent's most promoted tokens: largest summed direct change where it is active."""
     sums = torch.zeros(len(directions), model.vocab_size, device=model.device)
@@ -346,14 +346,15 @@ def _promoted(
     return sums.topk(min(PROMOTED, model.vocab_size), dim=1).indices
 
 
-def _spots(
+def read_spots(
     model: AdaptedModel,
     found: Survey,
     site: Site,
     dictionary: Dictionary,
     latents: Int[Tensor, " n"],
     most: int,
-) -> Iterator[_Spot]:
+) -> Iterator[Spot]:
+    """The first documents' batches, at most `most` tokens, under both faces."""
     sites = sorted({*found.limits, site, Site(model.n_blocks - 1)})
     norms = dictionary.directions[latents.to(dictionary.directions.device)].norm(dim=1)
     chosen = first_documents(found.windows, most)
@@ -368,7 +369,7 @@ def _spots(
             for part in chunks(deltas.to(norms))
         ]
         strengths = torch.cat(parts) * norms
-        yield _Spot(site, where, rows, strengths, {"ablation": adapted, "addition": base})
+        yield Spot(site, where, rows, strengths, {"ablation": adapted, "addition": base})
 
 
 def _directions(

@@ -8,8 +8,9 @@ from pathlib import Path
 def build(run: Path) -> Path:
     """Read a finished run folder and write `report/`; returns the path of `report/index.html`.
 
-    Also writes `report/figures/*.{svg,png}` and `report/tables/*.csv`. Needs only `results/`;
-    InputError if a results file is missing or damaged. The facts say which workflow's page it is.
+    Also writes `report/figures/*.{svg,png,pdf}` and `report/tables/*.{csv,tex}`. Needs only
+    `results/`, and `features/` for the browser; InputError if a results file is missing or damaged.
+    The facts say which workflow's page it is.
     """
     # Imported here: the figures need Altair, which `import lorascope` should not wait for.
     from lorascope.report.adapt.page import write_adapt_report

@@ -119,8 +119,11 @@ def intervals(
     sites: Sequence[str],
     x_title: str,
     unit: str,
+    joined: bool = False,
 ) -> alt.TopLevelMixin:
     """Values with 95 % intervals over adapters, one panel per site, all on one scale.
+
+    If `joined`, a line with a band joins the values of each series: for ranks, which have an order.
 
     Behind each value: a grey band where 95 % of chance lies, a dash at its level, thin marks for
     further nulls. `references` belong to a site rather than an adapter and cross its whole panel.
@@ -146,6 +149,7 @@ def intervals(
         *(_reference_layers(style, unit) if references else []),
         *(_chance_layers(x, offset, unit) if "chance" in style["names"] else []),
         *(_null_layers(x, offset, unit) if nulls else []),
+        *(_joining_layers(x, offset, style, unit) if joined else []),
         *_value_layers(x, offset, style, unit),
     )
     panels = [site for site in sites if any(row["site"] == site for row in data)]
@@ -210,6 +214,16 @@ def _value_layers(
         base.mark_point(filled=True, size=58, opacity=1).encode(
             y=_y("value", unit), color=style["colour"], shape=style["shape"]
         ),
+    ]
+
+
+def _joining_layers(
+    x: alt.X, offset: alt.XOffset, style: dict[str, Any], unit: str
+) -> list[alt.Chart]:
+    base = _kind("value").encode(x=x, xOffset=offset, color=style["colour"])
+    return [
+        base.mark_area(fillOpacity=0.13, opacity=1).encode(y=_y("low", unit), y2="high:Q"),
+        base.mark_line(strokeWidth=1.4).encode(y=_y("value", unit)),
     ]
 
 

@@ -8,7 +8,7 @@ because a page opened from disk may not read files, only run them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,14 +16,15 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from lorascope.report.latents import BLOCK, Browsed, read_labels, read_latents
-from lorascope.report.markup import embedded_json
+from lorascope.report.latents import BLOCK, Browsed
+from lorascope.report.markup import embedded_json, escaped_json
 from lorascope.runs import write_atomically
 
-PAGE_ROWS: Final = 8192
+PAGE_ROWS: Final = 4096
 PAGE_DETAILS: Final = 512
 # What the files beside the page call.
 _CALLBACK: Final = "lorascopeFeatures"
+Labels = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,19 @@ class FeatureSection:
     style: Markup
 
 
-def feature_section(run: Path) -> FeatureSection | None:
-    """The section of a run's page; None where the run has no latents to browse."""
-    found = read_latents(run)
+def feature_section(
+    found: Sequence[Browsed], labels: Mapping[str, Labels]
+) -> FeatureSection | None:
+    """The section of a run's page; None where the run has no latents to browse.
+
+    Args:
+        labels: of base latents, by site.
+    """
     if not found:
         return None
     data = {
         "block": BLOCK,
-        "dictionaries": [_in_page(each, len(found)) for each in found],
-        "labels": read_labels(run),
+        "dictionaries": [_in_page(each, len(found), _of(labels, each)) for each in found],
     }
     return FeatureSection(
         len(found),
@@ -60,26 +65,35 @@ def feature_section(run: Path) -> FeatureSection | None:
     )
 
 
-def write_features(run: Path, folder: Path) -> list[Path]:
+def write_features(
+    found: Sequence[Browsed], labels: Mapping[str, Labels], folder: Path
+) -> list[Path]:
     """Write the files beside the page for what it does not hold; those of before are removed."""
-    found = read_latents(run)
     for old in folder.glob("*.js"):
         old.unlink()
     return [
         path
         for index, each in enumerate(found)
-        for path in _beside(each, index, len(found), folder)
+        for path in _beside(each, index, len(found), folder, _of(labels, each))
     ]
 
 
-def _beside(each: Browsed, index: int, dictionaries: int, folder: Path) -> Iterator[Path]:
+def _beside(
+    each: Browsed, index: int, dictionaries: int, folder: Path, labels: Labels
+) -> Iterator[Path]:
     """Write what the page lacks of one dictionary."""
     rows, details = _shares(dictionaries)
     if len(each) > rows:
-        yield _write(folder, f"{index}-table", each.columns)
+        table = embedded_json(_columns(each, len(each), labels))
+        yield _write(folder, f"{index}-table", table)
     if len(each) > details:
         for number in range(details // BLOCK, each.blocks):
-            yield _write(folder, f"{index}-{number:03d}", each.block(number))
+            if labels:
+                text = embedded_json([_record(record, labels) for record in each.block(number)])
+            else:
+                # As it stands: parsing gigabytes to write them again takes minutes.
+                text = escaped_json(each.path(number).read_text(encoding="utf-8").strip())
+            yield _write(folder, f"{index}-{number:03d}", text)
 
 
 def _shares(dictionaries: int) -> tuple[int, int]:
@@ -87,19 +101,39 @@ def _shares(dictionaries: int) -> tuple[int, int]:
     return max(1, PAGE_ROWS // dictionaries), max(1, PAGE_DETAILS // dictionaries)
 
 
-def _in_page(each: Browsed, dictionaries: int) -> dict[str, Any]:
+def _in_page(each: Browsed, dictionaries: int, labels: Labels) -> dict[str, Any]:
     rows, details = _shares(dictionaries)
     return {
         "head": each.head,
         "total": len(each),
-        "columns": {name: column[:rows] for name, column in each.columns.items()},
-        "details": list(each.details(details)),
+        "columns": _columns(each, rows, labels),
+        "details": [_record(record, labels) for record in each.details(details)],
     }
 
 
-def _write(folder: Path, name: str, data: dict[str, Any] | Sequence[Any]) -> Path:
+def _of(labels: Mapping[str, Labels], each: Browsed) -> Labels:
+    return labels.get(each.head["site"], {})
+
+
+def _columns(each: Browsed, rows: int, labels: Labels) -> dict[str, list[Any]]:
+    """The first rows of the table; with labels a column of those of the nearest base latents."""
+    columns = {name: column[:rows] for name, column in each.columns.items()}
+    if labels:
+        columns["label"] = [labels.get(str(latent), "") for latent in columns["base"]]
+    return columns
+
+
+def _record(record: dict[str, Any], labels: Labels) -> dict[str, Any]:
+    """A record whose base latents have their labels beside them."""
+    if not labels or not record.get("built"):
+        return record
+    built = [[latent, weight, labels.get(str(latent), "")] for latent, weight in record["built"]]
+    return {**record, "built": built}
+
+
+def _write(folder: Path, name: str, text: str) -> Path:
     path = folder / f"{name}.js"
-    write_atomically(path, f'{_CALLBACK}("{name}",{embedded_json(data)});\n')
+    write_atomically(path, f'{_CALLBACK}("{name}",{text});\n')
     return path
 
 

@@ -1,6 +1,6 @@
-"""The report's figures: which numbers each one draws, and the files made from it.
+"""The report's figures: which numbers each one draws.
 
-One definition per figure gives the interactive figure of the page and its SVG and PNG.
+One definition per figure gives the interactive figure of the page and its files for a paper.
 """
 
 from __future__ import annotations
@@ -8,15 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import altair as alt
-import vl_convert
 
 from lorascope.estimates import Estimate
-from lorascope.report.charts import EXPORT_CONFIG, heatmap, intervals, null_rows, row_of
-from lorascope.report.drawn import VEGA_LITE_VERSION, Figure, over_seeds_words
+from lorascope.report.charts import heatmap, intervals, null_rows, row_of
+from lorascope.report.drawn import Figure, over_seeds_words
+from lorascope.report.figure_files import write_figures as write_figures
 from lorascope.report.further_figures import further_figures
 from lorascope.report.pooled import at_first_setting, conditions, group_labels
 from lorascope.report.result import Results
@@ -49,16 +48,6 @@ def figures(results: Results) -> list[Figure]:
     drawn = ((plan, plan.draw(plan, results)) for plan in _PLANS)
     found = [_figure(plan, chart, results) for plan, chart in drawn if chart is not None]
     return found + further_figures(results)
-
-
-def write_figures(drawn: Sequence[Figure], folder: Path) -> None:
-    """Write `<key>.svg` and `<key>.png` on white, in a light theme."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for figure in drawn:
-        spec = {**figure.spec, "config": EXPORT_CONFIG, "title": figure.title}
-        svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE_VERSION)
-        (folder / f"{figure.key}.svg").write_text(svg, encoding="utf-8")
-        (folder / f"{figure.key}.png").write_bytes(vl_convert.svg_to_png(svg, scale=2))
 
 
 def _figure(plan: _Plan, chart: alt.TopLevelMixin, results: Results) -> Figure:
@@ -135,6 +124,7 @@ def _intervals(plan: _Plan, results: Results) -> alt.TopLevelMixin | None:
         sites=["", *results.sites],
         x_title=x_title,
         unit=estimates[0].unit,
+        joined=x_title == _RANKED and len(labels) > 1,
     )
 
 
@@ -148,9 +138,10 @@ def _labels(estimates: Sequence[Estimate], results: Results) -> tuple[dict[str, 
     """What the axis calls each group: its rank where every rank is known and differs."""
     labels = group_labels(estimates, results)
     ranked = all(text.isdigit() for text in labels.values())
-    return labels, "adapter rank" if ranked else "adapter"
+    return labels, _RANKED if ranked else "adapter"
 
 
+_RANKED: Final = "adapter rank"
 _PAIR: Final = ("delta vs base",)
 _WITH_SEEDS: Final = ("delta vs base", "delta vs delta")
 
@@ -158,6 +149,7 @@ _PLANS: Final = (
     _Plan("response_loss", _intervals, ("response_loss",), "Held-out response loss"),
     _Plan("delta_norm", _heatmap, ("delta_norm",), "Delta norm"),
     _Plan("delta_norm_relative", _heatmap, ("delta_norm.relative",), "Delta norm over base norm"),
+    _Plan("delta_rank_map", _heatmap, ("delta_rank",), "Effective rank of the delta"),
     _Plan("delta_rank", _intervals, ("delta_rank",), "Effective rank of the delta"),
     _Plan("relative_error", _heatmap, ("relative_error",), "Relative error by dictionary"),
     _Plan(
@@ -174,8 +166,11 @@ _PLANS: Final = (
         ("improvement",),
         "Improvement against its chance level",
     ),
+    _Plan("overlap_map", _heatmap, ("overlap",), "Overlap of active latents"),
     _Plan("overlap", _intervals, ("overlap",), "Overlap of active latents"),
+    _Plan("density_map", _heatmap, ("density",), "Active latents on the delta"),
     _Plan("density", _intervals, ("density",), "Active latents on the delta"),
+    _Plan("dead_share_map", _heatmap, ("dead_share",), "Dead latents", ("delta",)),
     _Plan("dead_share", _intervals, ("dead_share",), "Dead latents"),
     _Plan("max_cosine", _heatmap, ("max_cosine.mean",), "Mean max cosine, delta vs base", _PAIR),
     _Plan(
@@ -194,6 +189,12 @@ _PLANS: Final = (
         "Mean principal angle against chance and seed pairs",
         _WITH_SEEDS,
         "base vs base",
+    ),
+    _Plan(
+        "cka_base_delta_map",
+        _heatmap,
+        ("cka_debiased.base_delta",),
+        "Debiased CKA of base stream and delta",
     ),
     _Plan(
         "cka_base_delta",
@@ -215,7 +216,21 @@ _PLANS: Final = (
     ),
     _Plan("pursuit_gap", _intervals, ("pursuit.gap",), "What the encoder leaves beyond pursuit"),
     _Plan("output_change", _intervals, ("output_change.kl",), "Change of the predictions, KL"),
+    _Plan(
+        "recovery_loss_map",
+        _heatmap,
+        ("recovery.loss",),
+        "Recovery of the change of loss",
+        ("delta", "base"),
+    ),
     _Plan("recovery_loss", _intervals, ("recovery.loss",), "Recovery of the change of loss"),
+    _Plan(
+        "recovery_kl_map",
+        _heatmap,
+        ("recovery.kl",),
+        "Recovery of the change of predictions",
+        ("delta", "base"),
+    ),
     _Plan("recovery_kl", _intervals, ("recovery.kl",), "Recovery of the change of predictions"),
     _Plan(
         "latent_kl",

@@ -78,3 +78,9 @@ def listing(names: Sequence[str], most: int = 6) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def visible(text: str) -> str:
+    """Text that can do nothing to a terminal or a line; a token's own space shows as ␣."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f"␣{shown[1:]}" if shown.startswith(" ") else shown

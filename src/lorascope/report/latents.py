@@ -1,4 +1,4 @@
-"""The feature browser's files in a run: `features/<site>-<adapter>/` and `labels.json`.
+"""The feature browser's files in a run: `features/<site>-<adapter>/`.
 
 A folder holds `latents.json` (what is said of the dictionary, and the table's columns) and
 `details-000.json`, …: records of `BLOCK` latents each, in the table's order, those that write most
@@ -21,8 +21,6 @@ from lorascope.runs import read_json, write_atomically
 BLOCK = 128
 # Latents, of those that write most, with long passages, neighbours and what they are built from.
 WHOLE = 1024
-_LABELS = "labels.json"
-_LONGEST_LABEL = 400
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,11 @@ class Browsed:
 
     def block(self, number: int) -> list[dict[str, Any]]:
         """The records of one file."""
-        return list(read_json(self.folder / f"details-{number:03d}.json"))
+        return list(read_json(self.path(number)))
+
+    def path(self, number: int) -> Path:
+        """The file that holds a block of records."""
+        return self.folder / f"details-{number:03d}.json"
 
     def details(self, most: int) -> Iterator[dict[str, Any]]:
         """The first `most` records."""
@@ -64,10 +66,10 @@ def write_latents(
     details: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write one dictionary's files."""
-    write_atomically(folder / "latents.json", _compact({**head, "columns": columns}))
+    write_atomically(folder / "latents.json", compact({**head, "columns": columns}))
     for start in range(0, len(details), BLOCK):
         name = f"details-{start // BLOCK:03d}.json"
-        write_atomically(folder / name, _compact(details[start : start + BLOCK]))
+        write_atomically(folder / name, compact(details[start : start + BLOCK]))
 
 
 def read_latents(run: Path) -> list[Browsed]:
@@ -85,59 +87,6 @@ def rounded(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def read_labels(run: Path) -> dict[str, dict[str, str]]:
-    """{site: {latent of the base dictionary: label}} as imported; empty without."""
-    path = run / _LABELS
-    return dict(read_json(path)) if path.exists() else {}
-
-
-def import_labels(run: Path, site: str, path: Path) -> int:
-    """Keep a Neuronpedia export's labels of a site's base dictionary in the run.
-
-    The export is a JSON list of explanations, each with the latent's `index` and a `description`;
-    of several for one latent the first counts. Returns how many latents have one.
-
-    Raises:
-        InputError: the file is no such export, or is of another dictionary than this site's.
-    """
-    heads = [each.head for each in read_latents(run) if each.head["site"] == site]
-    known = {head["neuronpedia"] for head in heads if head["neuronpedia"]}
-    n = max((head["base_latents"] for head in heads), default=0)
-    found: dict[str, str] = {}
-    for record in _explanations(path):
-        source = f"{record.get('modelId', '')}/{record.get('layer', '')}"
-        if known and record.get("layer") and source not in known:
-            raise InputError(
-                f"{path}: explains {source}, the base dictionary at {site} is "
-                f"{', '.join(sorted(known))}; export that one"
-            )
-        index = str(record["index"])
-        if not index.isdecimal() or int(index) >= n:
-            raise InputError(
-                f"{path}: explains a latent {index[:40]}, the base dictionary at {site} has {n}; "
-                "export the one the audit used"
-            )
-        found.setdefault(str(int(index)), " ".join(str(record["description"]).split()))
-    labels = read_labels(run) | {site: {i: text[:_LONGEST_LABEL] for i, text in found.items()}}
-    write_atomically(run / _LABELS, _compact(labels))
-    return len(found)
-
-
-def _explanations(path: Path) -> list[dict[str, Any]]:
-    records = read_json(path)
-    if isinstance(records, dict):
-        records = records.get("explanations")
-    good = isinstance(records, list) and all(
-        isinstance(r, dict) and "index" in r and "description" in r for r in records
-    )
-    if not good or not records:
-        raise InputError(
-            f"{path}: no Neuronpedia export; expected a JSON list of explanations with index and "
-            "description"
-        )
-    return list(records)
-
-
 def choose(
     found: Sequence[Browsed], site: str | None, adapter: str | None, seed: int | None
 ) -> Browsed:
@@ -148,18 +97,32 @@ def choose(
     """
     left = list(found)
     for what, wanted in (("site", site), ("adapter", adapter), ("seed", seed)):
-        known = list(dict.fromkeys(str(each.head[what]) for each in left))
-        if wanted is None and len(known) > 1:
-            raise InputError(
-                f"say which {what}: --{what} {known[0]} for instance; there are {', '.join(known)}"
-            )
-        if wanted is not None and str(wanted) not in known:
-            raise InputError(
-                f'no {what} "{wanted}" to browse; there are {", ".join(known) or "none"}.'
-                f"{did_you_mean(str(wanted), known)}"
-            )
-        left = [each for each in left if wanted is None or str(each.head[what]) == str(wanted)]
+        name = _the_one(left, what, wanted)
+        left = [each for each in left if str(each.head[what]) == name]
     return left[0]
+
+
+def choose_site(found: Sequence[Browsed], site: str | None) -> str:
+    """The site, which may be left out if there is one.
+
+    Raises:
+        InputError: there is no such site, or several and none named.
+    """
+    return _the_one(found, "site", site)
+
+
+def _the_one(found: Sequence[Browsed], what: str, wanted: object) -> str:
+    known = list(dict.fromkeys(str(each.head[what]) for each in found))
+    if wanted is None and len(known) > 1:
+        raise InputError(
+            f"say which {what}: --{what} {known[0]} for instance; there are {', '.join(known)}"
+        )
+    if wanted is not None and str(wanted) not in known:
+        raise InputError(
+            f'no {what} "{wanted}" to browse; there are {", ".join(known) or "none"}.'
+            f"{did_you_mean(str(wanted), known)}"
+        )
+    return known[0] if wanted is None else str(wanted)
 
 
 def _order(head: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -174,5 +137,6 @@ def _order(head: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _compact(data: object) -> str:
+def compact(data: object) -> str:
+    """JSON on one line, without nan."""
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"

@@ -9,28 +9,38 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pandas as pd
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lorascope.report.beside import beside
+from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.conditions import seeds
 from lorascope.report.drawn import VEGA_LITE_VERSION, Figure
 from lorascope.report.features import feature_section, write_features
 from lorascope.report.figures import figures, write_figures
 from lorascope.report.formatting import number
-from lorascope.report.markup import embedded_json
+from lorascope.report.labels import read_labels
+from lorascope.report.latents import Browsed, read_latents
+from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.paper import paper_tables, write_paper_tables
 from lorascope.report.result import Results, chance_table, estimate_table
-from lorascope.report.tables import TopicTable, topic_tables, verdict_matrix, write_tables
+from lorascope.report.tables import TableRow, TopicTable, topic_tables, verdict_matrix, write_tables
 from lorascope.report.topics import Topic
 from lorascope.report.words import words
+from lorascope.runs import read_json, write_atomically
+
+# Rows of all the tables of numbers on the page; beyond that each shows the same share of its own.
+PAGE_NUMBERS: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -42,13 +52,16 @@ class Section:
         sentences: what was found.
         figures: its figures.
         table: its numbers.
-        csv, chance_csv: the numbers and their chance levels as data URIs.
+        rows: those of them that stand on the page.
+        csv, chance_csv: where all of them and their chance levels are: in the page as data URIs, or
+            beside it where the page holds only some.
     """
 
     topic: Topic
     sentences: list[str]
     figures: list[Figure]
     table: TopicTable
+    rows: list[TableRow]
     csv: str
     chance_csv: str
 
@@ -62,20 +75,22 @@ class FactTable:
     rows: list[list[str]]
 
 
-def write_report(results: Results) -> None:
-    """Write `report/` of a run: figures, tables, then the page."""
+def write_report(results: Results) -> Path:
+    """Write `report/` of a run: figures, tables, then the page, whose path it returns."""
     folder = results.run / "report"
-    drawn, tables = figures(results), topic_tables(results)
+    drawn, tables, browsed = figures(results), topic_tables(results), read_latents(results.run)
     write_figures(drawn, folder / "figures")
     write_tables(tables, folder / "tables")
     write_paper_tables(paper_tables(results), folder / "tables")
-    write_features(results.run, folder / "features")
-    page, part = folder / "index.html", folder / "index.html.part"
-    part.write_text(render(results, drawn, tables), encoding="utf-8")
-    part.replace(page)
+    write_features(browsed, read_labels(results.run), folder / "features")
+    page = folder / "index.html"
+    write_atomically(page, render(results, drawn, tables, browsed))
+    return page
 
 
-def render(results: Results, drawn: list[Figure], tables: list[TopicTable]) -> str:
+def render(
+    results: Results, drawn: list[Figure], tables: list[TopicTable], browsed: Sequence[Browsed]
+) -> str:
     """The page's HTML."""
     environment = Environment(
         loader=PackageLoader("lorascope.report"),
@@ -84,8 +99,14 @@ def render(results: Results, drawn: list[Figure], tables: list[TopicTable]) -> s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    facts, said = results.facts, words(results)
-    features = feature_section(results.run)
+    facts, said = results.facts, words(results, browsed)
+    features = feature_section(browsed, read_labels(results.run))
+    sides, stages = beside(results), stage_table(results)
+    share = min(1.0, PAGE_NUMBERS / max(1, len(results.numbers)))
+    # In the order in which they run.
+    scripts = [Markup(vega_script()), Markup(_asset("script.js"))]
+    scripts += [features.script] if features else []
+    scripts += [Markup(_asset("sides.js"))] if sides else []
     return environment.get_template("index.html.j2").render(
         model=facts.get("model", {}).get("id", "base model"),
         said=said,
@@ -93,17 +114,20 @@ def render(results: Results, drawn: list[Figure], tables: list[TopicTable]) -> s
         adapters=results.adapters,
         matrix=verdict_matrix(results),
         seeds=seeds(results),
-        sections=[_section(table, drawn, said.by_topic) for table in tables],
+        sections=[_section(table, drawn, said.by_topic, share) for table in tables],
         summary=[figure for figure in drawn if figure.topic == "summary"],
         paper=paper_tables(results),
         samples=facts.get("samples", []),
-        fact_tables=fact_tables(facts),
+        fact_tables=[*fact_tables(facts), *([stages] if stages.rows else [])],
+        definitions=[each for table in tables for each in table.definitions],
         command=str(facts.get("command", "")),
         settings=json.dumps(facts.get("settings", {}), indent=2, ensure_ascii=False, default=str),
         features=features,
         style=Markup(_asset("style.css")) + (features.style if features else ""),
-        script=Markup(_asset("script.js")),
-        vega=Markup(vega_script()),
+        sides=Markup(embedded_json(sides.plain())) if sides else None,
+        scripts=scripts,
+        policy=content_policy(*scripts),
+        config=json.dumps(EXPORT_CONFIG),
         specs=Markup(embedded_json({figure.key: figure.spec for figure in drawn})),
     )
 
@@ -122,25 +146,54 @@ def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:
             for record in facts.get("dictionaries", [])
         ],
         "Versions": [facts["versions"]] if facts.get("versions") else [],
-        "Time in seconds": [facts["seconds"]] if facts.get("seconds") else [],
     }
     tables = (fact_table(title, list(rows)) for title, rows in records.items())
     return [table for table in tables if table.rows]
 
 
-def _section(table: TopicTable, drawn: list[Figure], sentences: dict[str, list[str]]) -> Section:
+def stage_table(results: Results) -> FactTable:
+    """Each stage with the hash of all it depends on, where the run's manifest is at hand."""
+    manifest = results.run / "manifest.json"
+    known = read_json(manifest).get("stages", {}) if manifest.is_file() else {}
+    records: list[Mapping[str, Any]] = [
+        {"stage": name, "seconds": seconds, "made from": known.get(name, {}).get("key", "")[:16]}
+        for name, seconds in results.facts.get("seconds", {}).items()
+    ]
+    return fact_table("Stages", records)
+
+
+def _section(
+    table: TopicTable, drawn: list[Figure], sentences: dict[str, list[str]], share: float
+) -> Section:
+    key = table.topic.key
+    inside = {"csv": f"tables/{key}.csv", "chance_csv": f"tables/{key}_chance_levels.csv"}
+    if share >= 1:
+        inside = {
+            "csv": csv_uri(estimate_table(table.estimates)),
+            "chance_csv": csv_uri(chance_table(table.estimates)),
+        }
     return Section(
         topic=table.topic,
-        sentences=sentences.get(table.topic.key, []),
-        figures=[figure for figure in drawn if figure.topic == table.topic.key],
+        sentences=sentences.get(key, []),
+        figures=[figure for figure in drawn if figure.topic == key],
         table=table,
-        csv=csv_uri(estimate_table(table.estimates)),
-        chance_csv=csv_uri(chance_table(table.estimates)),
+        rows=first_seeds(table, share),
+        **inside,
     )
 
 
-def fact_table(title: str, records: Sequence[Mapping[str, Any]]) -> FactTable:
-    """Records as a table, a column for each key."""
+def first_seeds(table: TopicTable, share: float) -> list[TableRow]:
+    """A share of a table's rows, in its order: those of the first seeds."""
+    most = math.ceil(share * len(table.rows))
+    if most >= len(table.rows):
+        return table.rows
+    seeds = [estimate.place.seed or 0 for estimate in table.estimates]
+    kept = sorted(range(len(seeds)), key=lambda row: seeds[row])[:most]
+    return [table.rows[row] for row in sorted(kept)]
+
+
+def fact_table(title: str, records: list[Mapping[str, Any]]) -> FactTable:
+    """Records as a printed table: a column for every key."""
     columns = list(dict.fromkeys(column for record in records for column in record))
     rows = [[_printed(record.get(column)) for column in columns] for record in records]
     return FactTable(title, [column.replace("_", " ") for column in columns], rows)
@@ -157,7 +210,7 @@ def _printed(value: Any) -> str:
 
 
 def csv_uri(table: pd.DataFrame) -> str:
-    """A table's CSV as a data URI."""
+    """A table as a data URI of CSV."""
     text = table.to_csv(index=False)
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
 

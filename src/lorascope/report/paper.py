@@ -16,6 +16,7 @@ import pandas as pd
 
 from lorascope.estimates import Estimate
 from lorascope.report.formatting import SYMBOLS, interval, number
+from lorascope.report.latex import tabular
 from lorascope.report.pooled import conditions, group_labels, of_setting, settings
 from lorascope.report.result import Results
 from lorascope.report.topics import definition_of
@@ -110,21 +111,8 @@ def frame(table: PaperTable) -> pd.DataFrame:
 
 def latex(table: PaperTable) -> str:
     """The table as a LaTeX tabular (booktabs), interval and chance level under each number."""
-    lines = [
-        f"% {_tex(table.title)}",
-        f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
-        "\\toprule",
-        " & ".join(_tex(name) for name in (table.heading, *table.columns)) + " \\\\",
-        "\\midrule",
-    ]
-    for label, cells in table.rows:
-        lines.append(" & ".join(_tex(text) for text in (label, *(c.text for c in cells))) + " \\\\")
-        if any(cell.under for cell in cells):
-            small = (
-                f"{{\\footnotesize {_tex(cell.under)}}}" if cell.under else "" for cell in cells
-            )
-            lines.append(" & ".join(("", *small)) + " \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+    rows = [(label, [(cell.text, cell.under) for cell in cells]) for label, cells in table.rows]
+    return tabular(table.title, [table.heading, *table.columns], rows)
 
 
 def _training(results: Results) -> Iterator[PaperTable]:
@@ -241,27 +229,6 @@ def _at(found: Sequence[Estimate], group: str, site: str) -> Estimate | None:
 
 def _listed(value: Any) -> Any:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-
-
-def _tex(text: str) -> str:
-    for character in "\\&%$#_{}":
-        text = text.replace(
-            character, f"\\{character}" if character != "\\" else "\\textbackslash "
-        )
-    symbols = {
-        "▲": "$\\blacktriangle$",
-        "▼": "$\\blacktriangledown$",
-        "−": "$-$",
-        "–": "--",
-        "‖": "$\\|$",
-        "Δ": "$\\Delta$",
-        "·": "$\\cdot$",
-        "°": "$^\\circ$",
-        "∞": "$\\infty$",
-    }
-    for character, command in symbols.items():
-        text = text.replace(character, command)
-    return text
 
 
 _MAKERS: tuple[Callable[[Results], Iterator[PaperTable]], ...] = (

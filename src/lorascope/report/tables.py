@@ -10,6 +10,7 @@ from lorascope.estimates import Chance, Estimate, Verdict
 from lorascope.measures.definitions import Definition
 from lorascope.report.conditions import Tally, measured
 from lorascope.report.formatting import SYMBOLS, interval, number, span, verdict_words
+from lorascope.report.latex import long_table
 from lorascope.report.result import Results, chance_table, estimate_table
 from lorascope.report.topics import (
     HEADLINE_MEASURES,
@@ -128,13 +129,29 @@ def topic_tables(results: Results) -> list[TopicTable]:
 
 
 def write_tables(tables: Sequence[TopicTable], folder: Path) -> None:
-    """Write `<topic>.csv` and `<topic>_chance_levels.csv`, columns as in the results folder."""
+    """Write `<topic>.csv`, `<topic>.tex` and `<topic>_chance_levels.csv`.
+
+    Columns of the CSV files are those of the results folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
-        estimate_table(table.estimates).to_csv(folder / f"{table.topic.key}.csv", index=False)
-        chance_table(table.estimates).to_csv(
-            folder / f"{table.topic.key}_chance_levels.csv", index=False
-        )
+        stem = folder / table.topic.key
+        estimate_table(table.estimates).to_csv(stem.with_suffix(".csv"), index=False)
+        chance_table(table.estimates).to_csv(f"{stem}_chance_levels.csv", index=False)
+        stem.with_suffix(".tex").write_text(_latex(table), encoding="utf-8")
+
+
+def _latex(table: TopicTable) -> str:
+    known = [c for c in ("adapter", "site", "seed", "dictionary", "setting") if c in table.columns]
+    printed = ["value", "interval", "chance", "chance_interval", "null", "n", "unit"]
+    headings = {"interval": "95 % interval", "chance_interval": "95 % of chance"}
+    rows = [
+        [row.title, *(getattr(row, c) for c in known), *(getattr(row, c) for c in printed), verdict]
+        for row in table.rows
+        for verdict in [f"{row.symbol} {row.verdict}"]
+    ]
+    names = [headings.get(c, c.capitalize() if c != "n" else c) for c in (*known, *printed)]
+    return long_table(table.topic.title, ["Number", *names, "Verdict"], rows)
 
 
 def _topic_table(topic: Topic, estimates: list[Estimate], results: Results) -> TopicTable:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from lorascope.estimates import Estimate
 from lorascope.report.conditions import Tally, against_reference, measured, seeds
 from lorascope.report.formatting import listing, number, plural, share, span
+from lorascope.report.latents import Browsed
+from lorascope.report.opening import cautions, headline_numbers, leads
 from lorascope.report.result import Results
-from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS, TOPICS
+from lorascope.report.topics import TOPICS
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,9 @@ class Words:
     Attributes:
         scope: what was audited.
         overall: how much stands apart from chance; empty where nothing has a chance level.
-        leads: each topic's title with its first sentence.
+        leads: titles and sentences of the first screen.
         by_topic: every sentence of each topic, by the topic's key.
-        cautions: warnings and failed gates, empty when there are none.
+        cautions: what to beware of, empty when there is nothing.
     """
 
     scope: str
@@ -35,15 +37,19 @@ class Words:
     cautions: list[str]
 
 
-def words(results: Results) -> Words:
-    """Write the sentences for a run; topics without numbers have none."""
+def words(results: Results, browsed: Sequence[Browsed] = ()) -> Words:
+    """Write the sentences for a run; topics without numbers have none.
+
+    Args:
+        browsed: its delta dictionaries' latents, where the strongest are to be told.
+    """
     by_topic = {topic.key: _SENTENCES[topic.key](results) for topic in TOPICS}
     return Words(
         scope=_scope(results),
         overall=_overall(results),
-        leads=[(t.title, by_topic[t.key][0]) for t in TOPICS if by_topic[t.key]],
+        leads=leads(results, by_topic, browsed),
         by_topic=by_topic,
-        cautions=_cautions(results),
+        cautions=cautions(results),
     )
 
 
@@ -58,12 +64,7 @@ def _scope(results: Results) -> str:
 
 
 def _overall(results: Results) -> str:
-    rows = [
-        estimate
-        for measure in HEADLINE_MEASURES
-        for estimate in measured(results, measure)
-        if estimate.chances and estimate.place.dictionary not in SEED_PAIRS
-    ]
+    rows = headline_numbers(results)
     if not rows:
         return ""
     apart = sum(estimate.apart for estimate in rows)
@@ -74,12 +75,6 @@ def _overall(results: Results) -> str:
             f"Nothing stands apart from chance: {len(rows)} headline numbers, none of them apart."
         )
     return f"{apart} of {len(rows)} headline numbers stand apart from their chance level{more}."
-
-
-def _cautions(results: Results) -> list[str]:
-    gates = [gate for gate in results.facts.get("gates", []) if not gate.get("passed", True)]
-    failed = [f"Gate failed: {gate.get('gate', '')}. {gate.get('detail', '')}" for gate in gates]
-    return failed + [str(warning) for warning in results.facts.get("warnings", [])]
 
 
 def _ranges(rows: Sequence[Estimate]) -> str:
@@ -119,11 +114,10 @@ def _size(results: Results) -> list[str]:
     norm = measured(results, "delta_norm")
     if norm:
         relative = measured(results, "delta_norm.relative")
-        part = (
-            f"; its mean norm is {span(r.value for r in relative)} of the stream's"
-            if relative
-            else ""
-        )
+        times = [row.value / row.chance for row in norm if row.chance > 0]
+        part = f", {span(times)} times as large" if times else ""
+        if relative:
+            part += f"; its mean norm is {span(r.value for r in relative)} of the stream's"
         sentences.append(
             f"The delta is above the numeric noise floor in {_count(norm, 'above')}{part}."
         )

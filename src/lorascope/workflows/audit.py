@@ -88,6 +88,7 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
 
     run.stage("results", study.groups, make, *run.asked)
     run.drop_unasked()
+    reporter.say("writing the report")
     return report.build(run.folder)
 
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lorascope.activations.categories import category
@@ -30,7 +32,7 @@ from lorascope.measures import features, latent_directions
 from lorascope.randomness import generator
 from lorascope.report.latents import WHOLE, rounded, write_latents
 from lorascope.runs import read_json
-from lorascope.workflows.effects import EFFECTS, LATENTS
+from lorascope.workflows.effects import ATTRIBUTED, EFFECTS, LATENTS
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
 from lorascope.workflows.passages import Passages
@@ -275,12 +277,21 @@ class _Browsed:
         for name, key in (("loss", "ablation_loss"), ("kl", "ablation_kl")):
             columns[name] = [_of(taken, latent, key) for latent in columns["latent"]]
         columns["kl_other"] = [_of(taken, i, "ablation_kl_other") for i in columns["latent"]]
+        for name, losses in zip(("foretold", "foretold_chance"), self._attributed(), strict=True):
+            columns[name] = [rounded(loss) for loss in losses[order].tolist()]
         columns["promotes"] = [[token for token, _ in d["up"][:4]] for d in details]
         columns["fires"] = [
             list(dict.fromkeys(e["tokens"][e["at"]] for e in d["examples"] if e["at"] >= 0))[:4]
             for d in details
         ]
         return columns
+
+    def _attributed(self) -> Float[Tensor, "2 n"]:
+        """Each latent's first-order effect on the loss, and its chance level; nan if not taken."""
+        path = self._state.run.folder / EFFECTS / self._place.adapter / ATTRIBUTED
+        found = load_file(path) if self._state.study.measures.effects and path.exists() else {}
+        nothing = torch.full((2, self._dictionary.n_latents), math.nan)
+        return found.get(self._place.site, nothing)
 
     def _taken(self) -> dict[int, dict[str, Any]]:
         """Records of the latents whose effects on the outputs were taken."""

@@ -10,9 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.estimates import Estimate, Place
 from lorascope.measures import outputs, recovery, single_latents
+from lorascope.measures.attribution import attributed_losses
 from lorascope.measures.rows import HeldOut
 from lorascope.runs import write_atomically
 from lorascope.workflows.measured import Measured
@@ -21,6 +26,8 @@ from lorascope.workflows.state import Audited
 
 EFFECTS = "effects"
 LATENTS = "latents.json"
+# To first order, of every latent: {site: its losses, then their chance levels}.
+ATTRIBUTED = "attributed.safetensors"
 
 
 def take_effects(state: Audited, audit: Audit) -> Measured:
@@ -33,7 +40,10 @@ def take_effects(state: Audited, audit: Audit) -> Measured:
         return found
     adapters, sites = audit.probe.adapters, audit.probe.sites
     seed = state.study.dictionaries.seeds[0]
-    depends_on = [measures.effect_tokens, measures.latents, measures.rows, state.study.seed]
+    depends_on = [
+        *(measures.effect_tokens, measures.latents, measures.rows, state.study.seed),
+        ATTRIBUTED,
+    ]
     with state.reporter.bar("effects on the outputs", len(adapters), "adapters") as advance:
         for adapter in adapters:
 
@@ -68,11 +78,14 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
     found.estimates.extend(outputs.change_estimates(survey, place, study.seed))
     found.attempt(place, partial(_recovered, state, audit, survey, place))
     rows: list[dict[str, Any]] = []
+    attributed: dict[str, Tensor] = {}
     if study.measures.latents:
         for site in sites:
             here = replace(place, site=site, seed=study.dictionaries.seeds[0], dictionary="delta")
-            found.attempt(here, partial(_single, state, audit, survey, here, rows))
+            if found.attempt(here, partial(_single, state, audit, survey, here, rows)):
+                found.attempt(here, partial(_attributed, state, audit, survey, here, attributed))
     write_atomically(folder / LATENTS, json.dumps(rows, indent=1) + "\n")
+    save_file(attributed, folder / ATTRIBUTED)
     return found
 
 
@@ -119,6 +132,24 @@ def _single(
     )
     rows += _records(state.model.tokenizer, effects, place)
     return single_latents.latent_estimates(effects, place, state.study.seed)
+
+
+def _attributed(
+    state: Audited,
+    audit: Audit,
+    survey: outputs.Survey,
+    place: Place,
+    losses: dict[str, Tensor],
+) -> list[Estimate]:
+    """Put every latent's first-order effect and its chance level into `losses`; no estimates."""
+    assert place.seed is not None
+    dictionary = audit.learned.delta(place.site, place.adapter, place.seed)
+    most = min(single_latents.MOST_TOKENS, state.study.measures.effect_tokens)
+    found = attributed_losses(
+        state.model, survey, place.site, dictionary, seed=state.study.seed, most=most
+    )
+    losses[place.site] = torch.stack([found.loss, found.chance]).float().contiguous()
+    return []
 
 
 def _records(

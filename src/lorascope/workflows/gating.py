@@ -27,6 +27,7 @@ from lorascope.models.load import padding_id
 from lorascope.models.sites import Site, resolve_sites
 from lorascope.runs import read_json, write_atomically
 from lorascope.workflows import plan as planning
+from lorascope.workflows.progress import Advance
 from lorascope.workflows.state import Audited
 
 
@@ -38,18 +39,27 @@ def pass_gates(state: Audited) -> dict[str, Any]:
         model = state.model
         sites = resolve_sites(model.n_blocks, study.sites)
         _require_tokens(state)
-        state.reporter.say("gates: adapters live, numeric noise floor")
         chosen = pad(state.held_out[:8], model.tokenizer, padding_id(model.tokenizer))
-        live = [
-            verify_live(
-                model, name, chosen.ids.to(model.device), chosen.attended.long().to(model.device)
-            )
-            for name in model.adapters
-        ]
-        _require_deltas(model, sites, chosen)
+        # Each adapter is tried and its loss taken; so is the base's, and noise and samples.
+        steps = 2 * len(model.adapters) + 3
+        title = "gates: adapters live, numeric noise floor"
+        with state.reporter.bar(title, steps, "checks") as advance:
+            live = []
+            for name in model.adapters:
+                ids, attended = chosen.ids, chosen.attended.long()
+                live.append(
+                    verify_live(model, name, ids.to(model.device), attended.to(model.device))
+                )
+                advance(1)
+            _require_deltas(model, sites, chosen)
+            noise = noise_floor(model, state.held_out, sites)
+            advance(1)
+            losses = _response_losses(state, advance)
+            samples = _samples(state)
+            advance(1)
         record = {
             "live": [asdict(one) for one in live],
-            "noise_floor": noise_floor(model, state.held_out, sites),
+            "noise_floor": noise,
             "adapters": {name: asdict(model.info(name)) for name in model.adapters},
             "model": {
                 "id": study.model,
@@ -58,8 +68,8 @@ def pass_gates(state: Audited) -> dict[str, Any]:
                 "blocks": model.n_blocks,
                 "vocabulary": model.vocab_size,
             },
-            "response_loss": [asdict(one) for one in _response_losses(state)],
-            "samples": _samples(state),
+            "response_loss": [asdict(one) for one in losses],
+            "samples": samples,
         }
         write_atomically(folder / "gates.json", json.dumps(record, indent=1) + "\n")
 
@@ -85,22 +95,22 @@ def _require_deltas(model: AdaptedModel, sites: Sequence[Site], batch: TokenBatc
                 )
 
 
-def _response_losses(state: Audited) -> list[Estimate]:
+def _response_losses(state: Audited, advance: Advance) -> list[Estimate]:
     """Held-out response loss of every adapter; nothing where the texts have no responses."""
     found = [window for window in state.held_out if any(window.response)]
-    if not found:
-        return []
     model, tokens = state.model, state.study.capture.batch_tokens
+    if not found:
+        advance(1 + len(model.adapters))
+        return []
     base = response_losses(model, "base", found, tokens)
-    return [
-        response_loss(
-            base,
-            response_losses(model, name, found, tokens),
-            Place(adapter=name, rank=model.info(name).rank),
-            state.study.seed,
-        )
-        for name in model.adapters
-    ]
+    advance(1)
+    estimates = []
+    for name in model.adapters:
+        losses = response_losses(model, name, found, tokens)
+        place = Place(adapter=name, rank=model.info(name).rank)
+        estimates.append(response_loss(base, losses, place, state.study.seed))
+        advance(1)
+    return estimates
 
 
 def _samples(state: Audited) -> list[dict[str, object]]:

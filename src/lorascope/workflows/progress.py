@@ -23,11 +23,15 @@ Advance = Callable[[int], None]
 
 
 class _Rate(ProgressColumn):
-    """Units a second."""
+    """Units a second, or seconds each where there is less than one a second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="dim")
+        if not speed:
+            return Text("")
+        unit = task.fields["unit"]
+        each = f"{speed:,.0f} {unit}/s" if speed >= 1 else f"{1 / speed:,.1f} s each"
+        return Text(each, style="dim", no_wrap=True)
 
 
 class Reporter:

@@ -15,6 +15,7 @@ from lorascope.measures.weights import ALL, WeightSettings, weights_table, weigh
 from lorascope.measures.written import written_view
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
+from lorascope.workflows.progress import Advance
 from lorascope.workflows.state import Audited
 
 WEIGHTS = "weights"
@@ -38,18 +39,21 @@ def weigh(state: Audited, audit: Audit) -> Measured:
     ]
 
     def make(folder: Path) -> None:
-        state.reporter.say("weights: norms, spectra, intruder dimensions")
-        _weigh(state, audit, folder).write(folder)
+        steps = 1 + len(audit.probe.sites) * len(audit.probe.adapters)
+        title = "weights: norms, spectra, intruder dimensions"
+        with state.reporter.bar(title, steps, "views") as advance:
+            _weigh(state, audit, folder, advance).write(folder)
 
     depends_on = [study.measures.repeats, study.seed, study.dictionaries.base]
     parents = ("gates", "activations/probe", *bases)
     return Measured.read(state.run.stage(WEIGHTS, depends_on, make, *parents))
 
 
-def _weigh(state: Audited, audit: Audit, folder: Path) -> Measured:
+def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Measured:
     measures, seed, found = state.study.measures, state.study.seed, Measured()
     view = weights_view(state.model, settings=WeightSettings(repeats=measures.repeats, seed=seed))
     found.estimates.extend(e for e in view.estimates if e.place.setting == ALL)
+    advance(1)
     written = []
     for site in audit.probe.sites:
         base = audit.learned.base(site, state.study.dictionaries.seeds[0])
@@ -65,6 +69,7 @@ def _weigh(state: Audited, audit: Audit, folder: Path) -> Measured:
                 for e in one.estimates
                 if e.place.setting == ALL
             )
+            advance(1)
     modules = weights_table(view.estimates)
     for name, table in zip(TABLES, (modules, view.spectra, pd.concat(written)), strict=True):
         table.to_csv(folder / f"{name}.csv", index=False)

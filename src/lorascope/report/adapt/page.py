@@ -19,9 +19,10 @@ from lorascope.report.adapt.figures import adapt_figures
 from lorascope.report.adapt.found import Found
 from lorascope.report.adapt.tables import adapt_tables, write_adapt_tables
 from lorascope.report.adapt.words import SECTIONS, Section, scope, sentences, verdict
+from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
 from lorascope.report.figures import write_figures
-from lorascope.report.markup import embedded_json
+from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.page import FactTable, csv_uri, fact_table, vega_script
 from lorascope.report.paper import PaperTable, frame
 from lorascope.report.result import Results, estimate_table
@@ -73,6 +74,7 @@ def render_adapt(found: Found, drawn: list[Figure], tables: dict[str, list[Paper
     )
     facts, said = found.facts, sentences(found)
     numbers = found.results.numbers
+    scripts = [Markup(vega_script()), Markup(_asset("script.js"))]
     return environment.get_template("adapt.html.j2").render(
         model=facts.get("model", {}).get("id", "the model"),
         scope=scope(found),
@@ -87,8 +89,9 @@ def render_adapt(found: Found, drawn: list[Figure], tables: dict[str, list[Paper
         command=str(facts.get("command", "")),
         settings=json.dumps(facts.get("settings", {}), indent=2, ensure_ascii=False, default=str),
         style=Markup(_asset("style.css")),
-        script=Markup(_asset("script.js")),
-        vega=Markup(vega_script()),
+        scripts=scripts,
+        policy=content_policy(*scripts),
+        config=json.dumps(EXPORT_CONFIG),
         specs=Markup(embedded_json({figure.key: figure.spec for figure in drawn})),
     )
 

@@ -90,8 +90,7 @@
   }
 
   function label(dictionary, index) {
-    const labels = data.labels[dictionary.head.site] ?? {};
-    return labels[dictionary.columns.base[index]] ?? "";
+    return dictionary.columns.label?.[index] ?? "";
   }
 
   // What a search looks through, one text a latent.
@@ -134,12 +133,24 @@
     ["density", "Density", "num"],
     ["written", "Writes", "num"],
     ["loss", "Loss if removed", "num"],
+    ["foretold", "… to first order", "num"],
     ["cosine", "Max cosine", "num"],
     ["base", "Base latent", "num"],
     ["verdict", "Against chance", "verdict"],
     ["mean", "Mean", "num mean"],
     ["label", "Label of the base latent", "feature-label"],
   ];
+
+  // Columns that a run may lack.
+  const OPTIONAL = new Set(["label", "foretold"]);
+
+  // A first-order effect against that of random directions of the same strength.
+  function foretold(columns, index) {
+    const [value, chance] = [columns.foretold[index], columns.foretold_chance[index]];
+    if (value === null) return "–";
+    const side = value > chance ? "▲" : value < -chance ? "▼" : "=";
+    return `${side} ${value > 0 ? "+" : ""}${number(value)}`;
+  }
 
   function baseLatent(dictionary, latent) {
     const id = dictionary.head.neuronpedia;
@@ -157,6 +168,7 @@
     }
     if (name === "fires" || name === "promotes") return tokens(value);
     if (name === "density") return [percent(value)];
+    if (name === "foretold") return [foretold(columns, index)];
     if (name === "base") return [baseLatent(dictionary, value)];
     if (name === "verdict") return [`${SYMBOLS[value]} ${value.split(" ")[0]}`];
     if (name === "label") return [visible(label(dictionary, index))];
@@ -164,8 +176,8 @@
   }
 
   function shownColumns() {
-    const labelled = Object.keys(data.labels[view.dictionary.head.site] ?? {}).length > 0;
-    return COLUMNS.filter(([name]) => name !== "label" || labelled);
+    const { columns } = view.dictionary;
+    return COLUMNS.filter(([name]) => !OPTIONAL.has(name) || columns[name]?.some((v) => v !== null));
   }
 
   function drawHeads() {
@@ -330,6 +342,11 @@
         : `Removed from the adapted model: loss ${columns.loss[index] < 0 ? "" : "+"}${value("loss")} ` +
           `nats a token, KL ${value("kl")}; other directions of the same norm ${value("kl_other")}.`;
     found.push(make("p", {}, removed));
+    if (columns.foretold && columns.foretold[index] !== null) {
+      const chance = number(columns.foretold_chance[index]);
+      const words = `To first order removing it changes the loss by ${foretold(columns, index)} nats a token`;
+      found.push(make("p", {}, `${words}; 95 % of random directions written as strongly: ±${chance}.`));
+    }
     return found;
   }
 
@@ -392,9 +409,8 @@
 
   function built(dictionary, found) {
     if (!found.built) return null;
-    const labels = data.labels[dictionary.head.site] ?? {};
-    const rows = found.built.map(([latent, weight]) => {
-      const named = labels[latent] ? ` ${visible(labels[latent])}` : "";
+    const rows = found.built.map(([latent, weight, words]) => {
+      const named = words ? ` ${visible(words)}` : "";
       return [[baseLatent(dictionary, latent), named], number(weight)];
     });
     const chance = dictionary.head.built_chance;
@@ -455,6 +471,23 @@
     view.page += by;
     drawRows();
   }
+
+  // What the side-by-side view shows of latents.
+  window.lorascopeBrowser = {
+    visible,
+    number,
+    of: ({ adapters, site }) =>
+      dictionaries.find(({ head }) => head.site === site && adapters.includes(head.adapter)),
+    tokens: (list) => make("span", {}, ...tokens(list)),
+    button: (dictionary, latent) =>
+      make("button", { type: "button", onclick: () => goTo(dictionary.number, latent) }, String(latent)),
+    latent: (dictionary, index) => {
+      const { latent, fires } = dictionary.columns;
+      const onclick = () => goTo(dictionary.number, latent[index]);
+      const button = make("button", { type: "button", onclick }, String(latent[index]));
+      return [button, make("span", {}, ...tokens(fires[index]))];
+    },
+  };
 
   const asked = /^#latent-(\d+)-(\d+)$/.exec(location.hash);
   if (asked) goTo(Number(asked[1]), Number(asked[2]));

@@ -1,0 +1,149 @@
+"""The first screen's words: what one minute's reading should leave, and what to beware of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from lorascope.estimates import Estimate
+from lorascope.report.conditions import Tally, measured
+from lorascope.report.formatting import listing, number, plural, share, visible
+from lorascope.report.latents import Browsed
+from lorascope.report.result import Results
+from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS, definition_of
+
+# Topics whose first sentence stands on the first screen.
+_TOPICS: Final = {
+    "behaviour": "Behaviour",
+    "size": "Size of the change",
+    "reconstruction": "Reconstruction",
+    "effects": "Effect on the outputs",
+}
+_GEOMETRY: Final = (
+    ("max_cosine.mean", "delta vs base"),
+    ("angle.mean", "delta vs base"),
+    ("cka_debiased.base_delta", None),
+    ("overlap", None),
+)
+_MANY_DEAD: Final = 0.1
+# Adapters whose strongest latent is told.
+_TOLD: Final = 4
+
+
+def leads(
+    results: Results, by_topic: Mapping[str, Sequence[str]], browsed: Sequence[Browsed]
+) -> list[tuple[str, str]]:
+    """Titles and sentences: live, size, reconstruction, effect, geometry, strongest latents."""
+    found = [("Adapters", _live(results))]
+    found += [(title, by_topic[key][0]) for key, title in _TOPICS.items() if by_topic.get(key)]
+    found.append(("Geometry", _geometry(results)))
+    found.append(("Strongest latents", _strongest(results, browsed)))
+    return [(title, sentence) for title, sentence in found if sentence]
+
+
+def headline_numbers(results: Results) -> list[Estimate]:
+    """Every headline number that has a chance level, yardsticks left out."""
+    return [
+        estimate
+        for measure in HEADLINE_MEASURES
+        for estimate in measured(results, measure)
+        if estimate.chances and estimate.place.dictionary not in SEED_PAIRS
+    ]
+
+
+def cautions(results: Results) -> list[str]:
+    """Failed gates, the run's warnings, numbers with too few data, dead latents."""
+    gates = [gate for gate in results.facts.get("gates", []) if not gate.get("passed", True)]
+    found = [f"Gate failed: {gate.get('gate', '')}. {gate.get('detail', '')}" for gate in gates]
+    found += [str(warning) for warning in results.facts.get("warnings", [])]
+    return found + [line for line in (_underpowered(results), _dead(results)) if line]
+
+
+def _live(results: Results) -> str:
+    gates = {str(g.get("gate", "")): g for g in results.facts.get("gates", [])}
+    tried = {n: gates[key] for n in results.adapters if (key := f"adapter {n} is live") in gates}
+    if not tried:
+        return ""
+    live = [name for name, gate in tried.items() if gate.get("passed", True)]
+    if len(live) < len(tried):
+        silent = listing([name for name in tried if name not in live])
+        return f"Not live: {silent}. Their numbers say nothing about an adapter."
+    restored = gates.get("base restored", {}).get("passed", False)
+    back = "; with adapters off its outputs return bit for bit" if restored else ""
+    return (
+        f"{_named(results, live)} {'is' if len(live) == 1 else 'are'} live: every tensor of the "
+        + (f"file is used and the outputs differ from the base model's{back}.")
+    )
+
+
+def _named(results: Results, names: Sequence[str]) -> str:
+    ranks = {str(a["name"]): a.get("rank") for a in results.facts.get("adapters", [])}
+    return listing([f"{n} (rank {ranks[n]})" if ranks.get(n) else n for n in names])
+
+
+def _geometry(results: Results) -> str:
+    parts = []
+    for measure, dictionary in _GEOMETRY:
+        rows = [e for e in measured(results, measure, dictionary) if e.chances]
+        if rows:
+            tally = Tally.of(rows)
+            title = definition_of(measure).title
+            parts.append(f"{title} in {share(tally.above + tally.below, tally.total)}")
+    if not parts:
+        return ""
+    return f"Apart from chance: {listing(parts)}."
+
+
+def _strongest(results: Results, browsed: Sequence[Browsed]) -> str:
+    """Each adapter's latent that writes most of its delta, in tokens."""
+    norms = {(e.place.adapter, e.place.site): e.value for e in measured(results, "delta_norm")}
+    best: dict[str, tuple[float, Browsed]] = {}
+    for each in browsed:
+        adapter, site = str(each.head["adapter"]), str(each.head["site"])
+        if not len(each):
+            continue
+        part = (each.columns["written"][0] or 0.0) / norms.get((adapter, site), math.inf)
+        if adapter not in best or part > best[adapter][0]:
+            best[adapter] = part, each
+    told = [_told(part, each) for part, each in list(best.values())[:_TOLD]]
+    more = (
+        f" {plural(len(best) - _TOLD, 'adapter')} more under Features." if len(best) > _TOLD else ""
+    )
+    return "; ".join(told) + "." + more if told else ""
+
+
+def _told(part: float, each: Browsed) -> str:
+    columns: dict[str, list[Any]] = each.columns
+    writes = f" writes {number(100 * part)} % of the delta's norm," if part else ""
+    return (
+        f"{each.head['adapter']}: latent {columns['latent'][0]} at {each.head['site']}{writes} "
+        f"fires on {_tokens(columns['fires'][0])} and promotes {_tokens(columns['promotes'][0])}"
+    )
+
+
+def _tokens(found: Sequence[str]) -> str:
+    return listing([f"“{visible(token)}”" for token in found[:3]]) or "nothing"
+
+
+def _underpowered(results: Results) -> str:
+    rows = headline_numbers(results)
+    count = sum(row.verdict == "underpowered" for row in rows)
+    if not count:
+        return ""
+    return (
+        f"{count} of {len(rows)} headline numbers are underpowered: they lie beyond chance, but "
+        "with these data their intervals touch it. The tables say how many would tell."
+    )
+
+
+def _dead(results: Results) -> str:
+    rows = [e for e in measured(results, "dead_share", "delta") if e.value > _MANY_DEAD]
+    if not rows:
+        return ""
+    worst = sorted(rows, key=lambda row: -row.value)
+    where = [f"{e.place.adapter} at {e.place.site} ({number(100 * e.value)} %)" for e in worst]
+    return (
+        f"Dead latents: more than {100 * _MANY_DEAD:.0f} % of the delta dictionary never fires in "
+        f"{plural(len(rows), 'condition')}: {listing(list(dict.fromkeys(where)), 3)}."
+    )

@@ -1,0 +1,231 @@
+"""The whole page in a real browser under its own policy, with names and tokens that try to run."""
+
+import base64
+import json
+from urllib.parse import quote
+
+import pytest
+from browsed_latents import HOSTILE, LATENTS, columns, head, latents, records, set_value
+from chromium import CHROMIUM
+from planted_results import facts_for, planted_estimates
+
+import lorascope.report
+from lorascope.report.latents import write_latents
+from lorascope.report.result import write_estimates
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+MEASURES = ("delta_norm", "delta_rank", "max_cosine.mean", "angle.mean", "improvement", "overlap")
+NAMES = {HOSTILE: None, "=r8": None}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    run = tmp_path_factory.mktemp("hostile")
+    estimates = planted_estimates("found", NAMES, ("layers.1", "layers.3"), measures=MEASURES)
+    write_estimates(estimates, run / "results")
+    facts = facts_for(estimates) | {
+        "warnings": [HOSTILE],
+        "command": HOSTILE,
+        "model": {"id": HOSTILE},
+        "samples": [{"prompt": HOSTILE, "base": HOSTILE, "adapted": {HOSTILE: HOSTILE}}],
+    }
+    (run / "results" / "facts.json").write_text(json.dumps(facts))
+    for rank, adapter in enumerate(NAMES):
+        other = list(NAMES)[1 - rank]
+        described = head("layers.1", adapter, other) | {"rank": rank}
+        folder = run / "features" / f"layers.1-{rank}"
+        write_latents(folder, described, columns(LATENTS), records(LATENTS))
+    (run / "labels.json").write_text(json.dumps({"layers.1": {"0": HOSTILE}}))
+    return lorascope.report.build(run).as_uri()
+
+
+@pytest.fixture
+def opened(chromium, address):
+    """The page, freshly opened; whatever a test does, no error and nothing hostile ran."""
+    chromium.open(address)
+    chromium.js("localStorage.clear()")
+    yield chromium
+    assert chromium.errors == []
+    assert chromium.js("window.hacked") is None
+    assert chromium.js("document.querySelectorAll('img').length") == 0
+
+
+def text(page, selector):
+    return page.js(f"document.querySelector({json.dumps(selector)}).textContent")
+
+
+def drawn(page):
+    page.until(
+        "document.querySelectorAll('.chart svg').length === "
+        "document.querySelectorAll('.chart').length",
+        60,
+    )
+
+
+def test_every_figure_is_drawn_and_hostile_names_are_text(opened):
+    drawn(opened)
+    assert HOSTILE in text(opened, "h1")
+    assert HOSTILE in text(opened, "figure .chart svg")
+    assert opened.js("document.querySelectorAll('.chart svg').length") > 6
+
+
+def test_nothing_else_runs_under_the_page_s_policy(chromium, address):
+    chromium.open(address)
+    chromium.js(
+        "const s = document.createElement('div');"
+        "s.innerHTML = '<img src=x onerror=\"window.ran=1\">';"
+        "document.body.append(s);"
+    )
+    chromium.js(
+        "const a = document.createElement('a'); a.href = 'javascript:window.ran=1';"
+        "document.body.append(a); a.click();"
+    )
+    found = chromium.call(
+        "Runtime.evaluate",
+        expression="eval('window.ran=1')",
+        allowUnsafeEvalBlockedByCSP=False,
+    )
+    assert "EvalError" in found["exceptionDetails"]["exception"]["description"]
+    asked = "fetch('https://localhost/').then(() => 'went out', () => 'refused')"
+    assert chromium.js(asked) == "refused"
+    assert chromium.js("window.ran") is None
+    # Each attempt was reported as against the policy.
+    assert len(chromium.errors) >= 3
+
+
+def test_the_theme_turns_from_the_system_s_to_light_to_dark(opened):
+    def background():
+        return opened.js("getComputedStyle(document.body).backgroundColor")
+
+    def emulate(scheme):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        opened.call("Emulation.setEmulatedMedia", media="", features=features)
+
+    light, dark = "rgb(247, 248, 249)", "rgb(18, 22, 27)"
+    drawn(opened)
+    label = "getComputedStyle(document.querySelector('.role-axis-label text')).fill"
+    emulate("dark")
+    assert background() == dark
+    on_dark = opened.js(label)
+    opened.js("document.getElementById('theme').click()")
+    assert background() == light
+    assert opened.js(label) != on_dark
+    opened.js("document.getElementById('theme').click()")
+    emulate("light")
+    assert background() == dark
+    # Paper stays white.
+    opened.call("Emulation.setEmulatedMedia", media="print", features=[])
+    assert opened.js("getComputedStyle(document.documentElement).getPropertyValue('--ink')") == (
+        "#1a222c"
+    )
+    opened.call("Emulation.setEmulatedMedia", media="", features=[])
+    opened.js("document.getElementById('theme').click()")
+    assert text(opened, "#theme").endswith("auto")
+
+
+def saved(page, kind):
+    """What a click on a figure's button saves: its name and its content."""
+    page.js(
+        "window.saved = new Promise((done) => {"
+        "HTMLAnchorElement.prototype.click = function () {"
+        "fetch; done([this.download, this.href]); }; })"
+    )
+    page.js(f"document.querySelector('#size [data-save={kind}]').click()")
+    return page.js("window.saved")
+
+
+def test_a_figure_is_saved_with_one_click(opened):
+    drawn(opened)
+    opened.js(
+        "window.blobs = []; const make = URL.createObjectURL;"
+        "URL.createObjectURL = (blob) => { window.blobs.push(blob); return make(blob); };"
+    )
+    name, _ = saved(opened, "csv")
+    lines = opened.js("window.blobs.pop().text()").splitlines()
+    assert name == "delta_norm.csv"
+    assert {"adapter", "site", "value", "low", "high", "chance", "n"} <= set(lines[0].split(","))
+    assert len(lines) == 5
+    # A spreadsheet must not take a name for a formula.
+    assert any(",'=r8," in line for line in lines)
+    name, _ = saved(opened, "svg")
+    assert name == "delta_norm.svg"
+    svg = opened.js("window.blobs.pop().text()")
+    assert svg.startswith("<svg")
+    assert "<script" not in svg
+    name, address = saved(opened, "png")
+    assert name == "delta_norm.png"
+    assert base64.b64decode(address.split(",")[1]).startswith(b"\x89PNG")
+
+
+def test_hovering_shows_value_chance_interval_and_n(opened):
+    drawn(opened)
+    place = opened.js(
+        "(() => { const mark = document.querySelector('#size .mark-rect path');"
+        "mark.scrollIntoView({ block: 'center' }); const r = mark.getBoundingClientRect();"
+        "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+    )
+    opened.call("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
+    opened.until("document.querySelector('#vg-tooltip-element.visible')")
+    shown = text(opened, "#vg-tooltip-element")
+    for what in ("value", "95 % interval", "chance", "95 % of chance", "verdict", "n"):
+        assert what in shown
+
+
+def test_the_browser_of_features_sorts_filters_and_opens(opened):
+    opened.until("document.querySelectorAll('#features-rows tr').length === 50")
+    opened.js("document.querySelector('[data-sort=cosine]').click()")
+    order = sorted(range(LATENTS), key=lambda i: -columns(LATENTS)["cosine"][i])
+    assert latents(opened) == [2 * i for i in order[:50]]
+    set_value(opened, "verdict", "below chance", "change")
+    assert all(latent % 3 == 1 for latent in latents(opened))
+    set_value(opened, "search", "tok650", "input")
+    opened.js("document.querySelector('#features-rows [data-latent]').click()")
+    opened.until("document.querySelector('.feature-passage')")
+    assert "strongest 650" in text(opened, ".feature-passage")
+
+
+def test_two_conditions_stand_side_by_side(opened):
+    assert text(opened, "#sides-left option").startswith(HOSTILE)
+    numbers = opened.js(
+        "[...document.querySelectorAll('#sides-numbers tbody tr')].map(r => r.innerText)"
+    )
+    assert any(row.startswith("Delta norm") for row in numbers)
+    # The first latents of both, each with its nearest on the other side.
+    rows = opened.js(
+        "[...document.querySelectorAll('#sides-pairs tbody tr')].map(r => "
+        "[...r.children].map(c => c.textContent))"
+    )
+    assert len(rows) == 20
+    assert rows[0][:2] == ["left", "0"]
+    assert rows[0][3:5] == ["▲ 0.900", "6"]
+    opened.js("document.querySelector('#sides-pairs td:nth-child(5) button').click()")
+    opened.until("location.hash === '#latent-1-6'")
+    opened.js(
+        "(() => { const s = document.getElementById('sides-right'); s.value = '3';"
+        "s.dispatchEvent(new Event('change')); })()"
+    )
+    assert opened.js("document.getElementById('sides-latents').hidden")
+
+
+@pytest.mark.parametrize(
+    ("width", "media"), [(390, "screen"), (1280, "screen"), (794, "print")], ids=str
+)
+def test_no_page_is_wider_than_its_window_or_paper(opened, address, width, media):
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    opened.call("Emulation.setDeviceMetricsOverride", **size)
+    opened.call("Emulation.setEmulatedMedia", media=media, features=[])
+    try:
+        opened.open(address)
+        drawn(opened)
+        opened.js("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        assert opened.js("document.documentElement.scrollWidth") <= width
+    finally:
+        opened.call("Emulation.clearDeviceMetricsOverride")
+        opened.call("Emulation.setEmulatedMedia", media="", features=[])
+
+
+def test_a_link_to_a_latent_opens_it(opened, address):
+    opened.open(f"{address}#{quote('latent-1-4')}")
+    opened.until("document.querySelector('#features-detail h3')")
+    assert text(opened, "#features-detail h3").startswith("Latent 4 of =r8")
