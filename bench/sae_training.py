@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from lorascope.randomness import generator
 from lorascope.training.architectures.objective import Start
+from lorascope.training.dictionaries import product_dtype
 
 HELD_OUT = 8192
 TURN = 10
@@ -98,10 +99,10 @@ def quality(side: Side, held_out: Tensor) -> tuple[float, float]:
     return error / variance, active / len(held_out)
 
 
-def matrix_peak(device: str) -> float:
-    """FLOP/s of the machine's best bfloat16 product."""
-    size = 8192 if device == "cuda" else 4096
-    a = torch.randn(size, size, device=device).bfloat16()
+def matrix_peak(device: str, dtype: torch.dtype) -> float:
+    """FLOP/s of the machine's best product in the type this package takes there."""
+    size = 8192 if device == "cuda" else 4096 if dtype == torch.bfloat16 else 2048
+    a = torch.randn(size, size, device=device).to(dtype)
     best = 0.0
     for _ in range(6):
         synchronise(device)
@@ -145,13 +146,15 @@ def _resident(field: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def compare(task: Task, device: str, peak: float) -> None:
-    """One shape and architecture's table."""
+def compare(task: Task, device: str, peak: float, wanted: list[str]) -> None:
+    """One shape and architecture's table, of the sides wanted and this package's."""
     rows, held_out = planted(task, device)
     start, encoder = first(task, rows)
     sides: dict[str, Side] = {}
     missing = []
     for name, make in SIDES[task.architecture].items():
+        if wanted and name not in ("lorascope", *wanted):
+            continue
         try:
             sides[name] = make(task, start, encoder)
         except ImportError:
@@ -182,6 +185,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--shape", action="append", help="d x n, as in 256x4096; repeatable")
     parser.add_argument("--architecture", action="append", choices=sorted(SIDES))
+    names = sorted({name for sides in SIDES.values() for name in sides})
+    parser.add_argument("--side", action="append", choices=names, help="these only; repeatable")
     parser.add_argument("--steps", type=int, help="steps of every side")
     parser.add_argument("--batch", type=int, help="rows a step")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
@@ -201,11 +206,13 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     found = {p.metadata["Name"]: p.version for p in metadata.distributions()}
     print(", ".join(f"{p} {found[p]}" for p in PACKAGES if p in found))
-    peak = matrix_peak(device)
+    own = product_dtype("auto", device)
+    low = str(own).removeprefix("torch.")
+    peak = matrix_peak(device, own)
     threads = torch.get_num_threads()
-    print(f"{device} {name}, {threads} threads, bfloat16 products up to {peak / 1e9:,.0f} GFLOP/s")
+    print(f"{device} {name}, {threads} threads, {low} products up to {peak / 1e9:,.0f} GFLOP/s")
     for task in tasks:
-        compare(task, device, peak)
+        compare(task, device, peak, arguments.side or [])
 
 
 if __name__ == "__main__":
