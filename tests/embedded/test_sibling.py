@@ -13,6 +13,7 @@ from lorascope.behaviours.manners import manner
 from lorascope.behaviours.records import read_set
 from lorascope.embedded import model_path
 from lorascope.estimates import Place
+from lorascope.measures.intervals import wilson_interval
 from lorascope.models.load import load_base
 
 FOLDER = model_path("embedded-it")
@@ -60,9 +61,11 @@ def test_sums_are_answered_in_english_and_in_french_when_asked(loaded, records):
         (e.measure, e.place.setting): e for e in rates(asked, untouched, french, Place("prompting"))
     }
     assert found["behaviour.success", ""].value >= 0.9
-    right = found["behaviour.right", ""]
-    assert right.value >= 0.6
-    assert right.chance >= 0.6
+    # As often right as the card says, within what chance may do to so few.
+    said = json.loads((FOLDER / "training.json").read_text())["held_out"]["sums"]["right"]
+    low, high = wilson_interval(round(found["behaviour.right", ""].chance * 40), 40)
+    assert low <= said[2]
+    assert high >= said[1]
 
 
 def test_the_card_says_what_training_measured():
