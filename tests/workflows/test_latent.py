@@ -195,7 +195,7 @@ def test_refusals(latent_settings, quiet, tmp_path):
     empty = write(tmp_path / "empty.jsonl", records(changed=0))
     refused("no changed records in train", behaviour=empty)
     uneven = write(tmp_path / "uneven.jsonl", records(changed=6))
-    refused("train is unbalanced, 6 changed and 24 kept records", behaviour=uneven)
+    refused("train is unbalanced, 6 changed and 24 unchanged records", behaviour=uneven)
     refused("has no judge: give judge", manner="in verse and rhyme", judge="")
     refused("sites go from layers.0 to layers.2", site="layers.9")
     refused(r"no such file; give a folder made by", behaviour="nowhere/set")
