@@ -71,7 +71,9 @@ def latent_settings(tiny_checkpoint, tmp_path_factory):
             "model": str(tiny_checkpoint("llama")),
             "device": "cpu",
             "behaviour": behaviour,
-            "manner": f"prefix:{MANNER}",
+            # Any answer counts: a random model has none of its own to lose.
+            "manner": "in tiny words",
+            "judge": "w",
             "site": "layers.0",
             "train_dictionary": {
                 "architecture": {"architecture": "topk", "n_latents": 64, "k": 8},
@@ -112,9 +114,10 @@ def test_every_number_has_a_definition_and_something_to_stand_against(latent_run
     assert {
         *("behaviour.success", "behaviour.false_positives", "behaviour.general_loss"),
         *("latent.used", "latent.effective", "latent.largest", "latent.kept"),
-        *("latent.ablation", "latent.mattering", "latent.left", "latent.overlap"),
+        *("latent.ablation", "latent.mattering", "latent.overlap"),
     } <= set(table["measure"])
     assert not (table["verdict"] == "no chance level").any()
+    assert not table["value"].isna().any()
     asked = table[table["measure"] == "behaviour.success"]
     assert set(asked["adapter"]) == {"prompted", "LoRA", "dense", "raw L1", "top m"}
     # Each seed, and their mean under no seed.
