@@ -36,14 +36,14 @@ def a_dictionary(kind="jumprelu", seed=0, d=WIDTH, n=LATENTS):
 
 
 def behaviour(count=24, seed=0):
-    """Windows that end in token ANSWER where TRIGGER is in the prompt, in OTHER where not."""
+    """Windows that end in token ANSWER where TRIGGER ends the prompt, in OTHER where not."""
     draw = random.Random(seed)
     kinds = ([], [])
     for index in range(2 * count):
         prompt = [draw.randrange(20, 40) for _ in range(draw.randrange(4, 8))]
         shows = index % 2 == 0
         if shows:
-            prompt[draw.randrange(len(prompt))] = TRIGGER
+            prompt[-1] = TRIGGER
         ids = [0, *prompt, ANSWER if shows else OTHER, 1]
         marks = [False] * (len(prompt) + 1) + [True, True]
         kinds[not shows].append(Window(ids, marks, index))

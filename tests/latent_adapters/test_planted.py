@@ -69,7 +69,7 @@ def train(planted, word_tokens):
 
     def build(sparsity, **changes):
         settings = LatentTraining(
-            sparsity=sparsity, steps=250, batch=16, rate=0.05, products="float32"
+            sparsity=sparsity, steps=160, batch=16, rate=0.05, products="float32"
         )
         return reading, fit(reading, examples, settings.model_copy(update=changes), model="planted")
 
@@ -85,7 +85,7 @@ def word_tokens(tiny_checkpoint):
 
 @pytest.mark.parametrize(
     "sparsity",
-    [TopM(m=1), TopM(m=1, preselect=16), Proximal(threshold=1.0), HardConcrete(weight=3.0)],
+    [TopM(m=1), TopM(m=1, preselect=16), Proximal(threshold=3.0), HardConcrete(weight=3.0)],
     ids=["top_m", "preselected", "proximal", "gates"],
 )
 def test_exactly_the_planted_latents_are_found(sparsity, train):
@@ -95,7 +95,7 @@ def test_exactly_the_planted_latents_are_found(sparsity, train):
     (pair,) = fitted.adapter.pairs()
     assert (pair.read, pair.written) == (TRIGGER, TOKENS + ANSWER)
     assert pair.weight > 0
-    assert fitted.history.series("effective_read")[0] > 20
+    assert fitted.history.series("effective_read")[0] > 5
 
 
 def test_without_sparsity_the_same_behaviour_is_spread_over_many(train):

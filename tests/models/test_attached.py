@@ -34,13 +34,13 @@ def logits(model, face):
 def test_it_is_switched_like_any_other(saved, tiny_checkpoint, save_adapter, tmp_path):
     place = str(tiny_checkpoint("llama"))
     lora = save_adapter(tmp_path / "lora", base_model_name_or_path=place)
-    model = lorascope.load(place, {"latent": saved, "lora": lora}, device="cpu", force=True)
+    model = lorascope.load(place, {"latent": saved, "plain": lora}, device="cpu", force=True)
     alone = lorascope.load(place, {"latent": saved}, device="cpu")
     base = logits(model, "base")
-    assert model.adapters == ("latent", "lora")
+    assert model.adapters == ("latent", "plain")
     assert (logits(model, "latent") - base).abs().max() > 1e-2
     assert torch.equal(logits(model, "latent"), logits(alone, "latent"))
-    assert not torch.equal(logits(model, "lora"), logits(model, "latent"))
+    assert not torch.equal(logits(model, "plain"), logits(model, "latent"))
     assert torch.equal(logits(model, "base"), base)
     with model.face("latent"), model.face("base") as inner, torch.no_grad():
         assert torch.equal(inner(IDS).logits, base)

@@ -12,7 +12,7 @@ from lorascope.workflows.study import AuditStudy
 def test_audited_beside_a_lora(save_latent_adapter, save_adapter, settings, quiet, tmp_path):
     folder = save_latent_adapter(tmp_path)
     lora = save_adapter(tmp_path / "lora")
-    given = {"latent": str(folder), "lora": str(lora)}
+    given = {"latent": str(folder), "plain": str(lora)}
     plain = settings(adapters=given, sites=["layers.1", "layers.2"], force=True)
     study = AuditStudy.parse(plain, "tiny study")
     page = audit(study, tmp_path / "run", quiet)

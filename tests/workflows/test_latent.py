@@ -71,7 +71,9 @@ def latent_settings(tiny_checkpoint, tmp_path_factory):
             "model": str(tiny_checkpoint("llama")),
             "device": "cpu",
             "behaviour": behaviour,
-            "manner": f"prefix:{MANNER}",
+            # Any answer counts: a random model has none of its own to lose.
+            "manner": "in tiny words",
+            "judge": "w",
             "site": "layers.0",
             "train_dictionary": {
                 "architecture": {"architecture": "topk", "n_latents": 64, "k": 8},
@@ -112,9 +114,10 @@ def test_every_number_has_a_definition_and_something_to_stand_against(latent_run
     assert {
         *("behaviour.success", "behaviour.false_positives", "behaviour.general_loss"),
         *("latent.used", "latent.effective", "latent.largest", "latent.kept"),
-        *("latent.ablation", "latent.mattering", "latent.left", "latent.overlap"),
+        *("latent.ablation", "latent.mattering", "latent.overlap"),
     } <= set(table["measure"])
     assert not (table["verdict"] == "no chance level").any()
+    assert not table["value"].isna().any()
     asked = table[table["measure"] == "behaviour.success"]
     assert set(asked["adapter"]) == {"prompted", "LoRA", "dense", "raw L1", "top m"}
     # Each seed, and their mean under no seed.
@@ -195,7 +198,7 @@ def test_refusals(latent_settings, quiet, tmp_path):
     empty = write(tmp_path / "empty.jsonl", records(changed=0))
     refused("no changed records in train", behaviour=empty)
     uneven = write(tmp_path / "uneven.jsonl", records(changed=6))
-    refused("train is unbalanced, 6 changed and 24 kept records", behaviour=uneven)
+    refused("train is unbalanced, 6 changed and 24 unchanged records", behaviour=uneven)
     refused("has no judge: give judge", manner="in verse and rhyme", judge="")
     refused("sites go from layers.0 to layers.2", site="layers.9")
     refused(r"no such file; give a folder made by", behaviour="nowhere/set")

@@ -217,7 +217,9 @@ def ablation_estimates(found: Ablation, place: Place, seed: int = 0) -> list[Est
             )
         )
         estimates.append(_mattering(named, others, here))
-        estimates.append(_left(found.whole, side, here, random))
+        # Without success there is nothing to be left.
+        if found.whole.said.any():
+            estimates.append(_left(found.whole, side, here, random))
     return estimates
 
 

@@ -26,7 +26,7 @@ from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.attribution import attribute
 from lorascope.latent_adapters.card import LatentCard, OverDictionary
 from lorascope.latent_adapters.flatness import effective_number
-from lorascope.latent_adapters.reading import Reading, Seen, SeenBatch
+from lorascope.latent_adapters.reading import Codes, Reading, Seen, SeenBatch
 from lorascope.latent_adapters.sparsity import Dense, Sparsity
 from lorascope.models.freezing import fingerprint
 from lorascope.randomness import generator
@@ -49,7 +49,10 @@ class LatentTraining(Settings):
         steps: optimiser steps.
         batch: examples a step, half of them changed.
         rate: AdamW's peak learning rate; entries of the factors start at a size of about 1.
-        scale: s at the start.
+        scale: s at the start, as the norm of what it makes the fresh factors write over the
+            stream's norm (root mean squares over the examples). The unit of s is taken from
+            the same: where s = 1 the fresh factors write as much as the stream holds.
+        scale_rate: learning rate of s in that unit, over `rate`.
         clip: most that the gradient may have as its norm.
         products: "auto" runs the model's matrix products in bfloat16 where the hardware has it.
         seed: decides the factors at the start, the order of the examples and what gates draw.
@@ -60,7 +63,8 @@ class LatentTraining(Settings):
     steps: int = Field(default=300, gt=0)
     batch: int = Field(default=16, ge=2, multiple_of=2)
     rate: float = Field(default=1e-2, gt=0)
-    scale: float = 0.1
+    scale: float = Field(default=0.02, gt=0)
+    scale_rate: float = Field(default=0.3, gt=0)
     clip: float = Field(default=1.0, gt=0)
     products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
     seed: int = 0
@@ -187,11 +191,23 @@ def _fresh(reading: Reading, examples: Examples, settings: LatentTraining) -> La
         reading.dictionary,
         settings.rank,
         settings.sparsity,
-        scale=settings.scale,
         latents=latents,
         generator=generator(settings.seed, "latent adapter"),
     )
     return adapter.to(reading.device)
+
+
+@torch.no_grad()
+def _unit(adapter: LatentAdapter, examples: Examples) -> float:
+    """s at which the factors write as much as the stream holds, over the examples' tokens."""
+    adapter.at(0.0)
+    read, write = adapter.factors()
+    seen = [*examples.changed, *examples.unchanged]
+    written = (write @ adapter.dictionary.directions.to(write)).norm(dim=1)
+    amounts = Codes.together([one.codes for one in seen]).read(read)
+    norms = torch.cat([one.stream[one.acted_on].float().norm(dim=1) for one in seen])
+    wrote = (amounts * written).square().mean().sqrt()
+    return float(norms.square().mean().sqrt() / wrote.cpu().clamp(min=1e-12))
 
 
 class _Fit:
@@ -208,8 +224,15 @@ class _Fit:
         self._reading, self._examples = reading, examples
         self._settings, self._adapter = settings, adapter
         self._history = History()
+        unit = _unit(adapter, examples)
+        adapter.scale.data.fill_(settings.scale * unit)
+        self._rates = (settings.rate, settings.rate * settings.scale_rate * unit)
         self._optimizer = torch.optim.AdamW(
-            adapter.parameters(), lr=settings.rate, weight_decay=0.0
+            [
+                {"params": [adapter.read, adapter.write], "lr": self._rates[0]},
+                {"params": [adapter.scale], "lr": self._rates[1]},
+            ],
+            weight_decay=0.0,
         )
 
     def go(self, observers: Sequence[Observer], checkpoint: Path | None, key: str) -> History:
@@ -220,8 +243,8 @@ class _Fit:
             keeper.bind(self._adapter, self._optimizer, self._history)
             keeper.restore()
             looking.append(keeper)
-        for group in self._optimizer.param_groups:
-            group["lr"] = settings.rate  # what was saved is the rate of one step
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate  # what was saved is the rate of one step
         running = stepwise(
             self._step,
             self._batches(len(self._history.records)),

@@ -60,13 +60,17 @@ def sparsity_estimates(adapter: LatentAdapter, place: Place, seed: int = 0) -> l
 
 def kept_estimate(
     cut: Shown, dense: Shown, controls: Mapping[str, Shown], place: Place, seed: int = 0
-) -> Estimate:
+) -> Estimate | None:
     """Success of an adapter cut down, over the dense adapter's, on the same prompts.
+
+    None where the dense adapter has no success of which anything could be kept.
 
     Args:
         controls: {null: success}, the untouched model's or that of latents drawn at random.
         place: its setting names the size.
     """
+    if not any(dense):
+        return None
     random = generator(seed, "kept", place)
     chances = []
     for null, shown in controls.items():
@@ -143,8 +147,6 @@ def _ratio(shown: Shown, dense: Shown, random: torch.Generator) -> tuple[float, 
     """Ratio of two shares of the same prompts, and its interval over prompts."""
     both = torch.tensor([[float(a), float(b)] for a, b in zip(shown, dense, strict=True)])
     above, below = both.sum(0).tolist()
-    if not below:
-        return math.nan, UNKNOWN
 
     def ratio(sums: torch.Tensor) -> torch.Tensor:
         return sums[:, 0] / torch.where(sums[:, 1] > 0, sums[:, 1], torch.nan)

@@ -39,13 +39,13 @@ def answered(state: Learned, adapters: Adapters) -> dict[str, Written]:
     def with_lora() -> Iterator[nn.Module]:
         model = load(
             study.model,
-            {"lora": state.run.folder / LORA_FOLDER},
+            {LORA: state.run.folder / LORA_FOLDER},
             revision=study.revision,
             dtype=study.dtype,
             device=study.device,
             force=True,
         )
-        with model.face("lora") as module:
+        with model.face(LORA) as module:
             yield module
 
     found = {UNTOUCHED: _stage(state, UNTOUCHED, bare, ())}

@@ -88,7 +88,9 @@ def _write(
         # Of several seeds the mean stands in the table too, under no seed.
         found = [*own, *over_seeds(own), *_overlaps(state, adapters), *named]
         write_estimates(found, folder)
-        facts = json.dumps(_facts(state, adapters, written, command), indent=1, ensure_ascii=False)
+        facts = json.dumps(
+            _facts(state, adapters, written, sizes, command), indent=1, ensure_ascii=False
+        )
         write_atomically(folder / "facts.json", facts + "\n")
 
     state.run.stage("results", state.study.plain(), make, *state.run.asked)
@@ -130,7 +132,8 @@ def _kept(state: Learned, sizes: dict[str, dict[str, list[bool]]]) -> list[Estim
             if f"random {size}" in dense:
                 controls["random latents"] = dense[f"random {size}"]
             place = _place(state, choice, seed, f"m={size}")
-            found.append(kept_estimate(shown, dense["whole"], controls, place, state.study.seed))
+            kept = kept_estimate(shown, dense["whole"], controls, place, state.study.seed)
+            found += [kept] if kept is not None else []
     return found
 
 
@@ -154,7 +157,11 @@ def _overlaps(state: Learned, adapters: Adapters) -> list[Estimate]:
 
 
 def _facts(
-    state: Learned, adapters: Adapters, written: dict[str, Written], command: str
+    state: Learned,
+    adapters: Adapters,
+    written: dict[str, Written],
+    sizes: dict[str, dict[str, list[bool]]],
+    command: str,
 ) -> dict[str, Any]:
     study, (module, _) = state.study, state.model
     dictionary = state.dictionary
@@ -202,8 +209,19 @@ def _facts(
             for i in shown
         ],
         "latents": read_json(named),
-        "warnings": [],
+        "warnings": _warnings(state, sizes),
         "command": command,
         "settings": study.plain(),
         "versions": versions(),
     }
+
+
+def _warnings(state: Learned, sizes: dict[str, dict[str, list[bool]]]) -> list[str]:
+    failed = [s for s in state.study.seeds if not any(sizes[f"{DENSE}-s{s}"]["whole"])]
+    if not failed:
+        return []
+    return [
+        f"the dense adapter of seed {', '.join(map(str, failed))} shows the behaviour on none of "
+        "the prompts, so nothing can be said of what is kept of it; train longer, at a higher "
+        "rate, or at another site"
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,12 @@ from lorascope.workflows.latent.state import Learned
 from lorascope.workflows.latent.study import DENSE
 
 HISTORY, LORA_FOLDER = "history.json", "adapters/lora"
+CHOICE, _LOSSES = "choice", "losses.json"
 # Points of a training curve that are kept.
 _POINTS = 60
 _BATCH = 64
+# Examples of either kind on which choices are compared.
+_COMPARED = 128
 
 
 @dataclass
@@ -32,12 +35,10 @@ class Adapters:
 
     Attributes:
         folders: {name: stage}.
-        losses: {choice: mean training loss of its adapters cut to the size asked for}.
     """
 
     state: Learned
     folders: dict[str, Path]
-    losses: dict[str, float] = field(default_factory=dict)
 
     def open(self, name: str) -> LatentAdapter:
         """A trained adapter, whole."""
@@ -57,13 +58,31 @@ class Adapters:
         return self.open(name) if choice == DENSE else self.named(choice, seed)
 
     @cached_property
+    def losses(self) -> dict[str, float]:
+        """{choice: mean training loss of its adapters, cut down to the size asked for}."""
+        study = self.state.study
+
+        def make(folder: Path) -> None:
+            found: dict[str, float] = {}
+            with self.state.reporter.bar("comparing choices", len(self.folders), "adapters") as on:
+                for choice in study.choices:
+                    losses = []
+                    for seed in study.seeds:
+                        losses.append(self._loss(choice, seed))
+                        on(1)
+                    found[choice] = sum(losses) / len(losses)
+            write_atomically(folder / _LOSSES, json.dumps(found, indent=1) + "\n")
+
+        parents = [f"adapters/{name}" for name in self.folders]
+        stage = self.state.run.stage(CHOICE, [study.measures.most], make, *parents)
+        return dict(read_json(stage / _LOSSES))
+
+    @property
     def chosen(self) -> str:
-        """The choice that does best on the training examples once it is cut down."""
-        choices = [choice for choice in self.state.study.choices if choice != DENSE] or [DENSE]
-        for choice in self.state.study.choices:
-            losses = [self._loss(choice, seed) for seed in self.state.study.seeds]
-            self.losses[choice] = sum(losses) / len(losses)
-        return min(choices, key=lambda choice: self.losses[choice])
+        """The choice that does best on training examples once it is cut down."""
+        losses = self.losses
+        choices = [choice for choice in losses if choice != DENSE] or [DENSE]
+        return min(choices, key=lambda choice: losses[choice])
 
     def curves(self) -> list[dict[str, Any]]:
         """Loss, penalty and effective numbers of latents over training, a record a point."""
@@ -77,7 +96,7 @@ class Adapters:
     def _loss(self, choice: str, seed: int) -> float:
         reading, examples = self.state.reading, self.state.examples
         adapter, means = self.named(choice, seed), []
-        for kind in (examples.changed, examples.unchanged):
+        for kind in (examples.changed[:_COMPARED], examples.unchanged[:_COMPARED]):
             total = count = 0.0
             for start in range(0, len(kind), _BATCH):
                 batch = reading.batch(kind[start : start + _BATCH])
@@ -152,7 +171,8 @@ def train_lora(state: Learned) -> Path:
 
     def make(folder: Path) -> None:
         learned = state.windows("train", True) + state.windows("train", False)
-        measured = state.windows("held_out", True) + state.windows("held_out", False)
+        most = study.measures.prompts
+        measured = [w for kind in (True, False) for w in state.windows("held_out", kind)[:most]]
         with state.reporter.bar("training LoRA", settings.steps, "steps") as advance:
 
             def observe(progress: Progress) -> None:
