@@ -15,7 +15,7 @@ from lorascope.adapt.card import open_fitted, read_card
 from lorascope.adapt.evaluation import evaluate
 from lorascope.adapt.parts import Affine, AffinePart, LoraPart, Tuned, TunedPart
 from lorascope.adapt.parts.affine import read_affine
-from lorascope.adapt.parts.lora import Lora
+from lorascope.adapt.parts.lora import Lora, same_spectrum
 from lorascope.adapt.parts.tuned import TunedDictionary
 from lorascope.adapt.settings import Adapting
 from lorascope.adapt.splicing import spliced
@@ -267,6 +267,18 @@ def test_a_random_change_is_of_the_same_size_and_goes_again(tiny_model, make, to
         assert lora is parts[0]
         assert tuned.name == "dictionary"
         assert affine.name == "affine"
+
+
+@pytest.mark.parametrize(("rank", "inside", "outside"), [(3, 20, 7), (8, 5, 6), (2, 2, 9)])
+def test_random_factors_have_the_same_singular_values(rank, inside, outside):
+    random = generator(7, "factors")
+    A, B = (torch.randn(shape, generator=random) for shape in ((rank, inside), (outside, rank)))
+    new_a, new_b = same_spectrum(A, B, random)
+    assert new_a.shape == A.shape
+    assert new_b.shape == B.shape
+    before, after = (torch.linalg.svdvals(each) for each in (B @ A, new_b @ new_a))
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(B @ A, new_b @ new_a, atol=0.1)
 
 
 def updates(part):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lorascope.training import loop
 from lorascope.training.loop import Progress, train
 from lorascope.training.schedules import warmup_cosine
 
@@ -113,3 +114,24 @@ def test_no_more_batches_are_taken_than_steps():
     stream = iter(batches(1.0, 1.0, 7.0))
     train(line.step, stream, line.optimizer, steps=2)
     assert next(stream).item() == 7.0
+
+
+def test_seconds_are_those_of_steps_and_data_and_not_of_observers(monkeypatch):
+    clock, seen, line = [100.0], [], Line()
+    monkeypatch.setattr(loop, "perf_counter", lambda: clock[0])
+
+    def data():
+        for value in (2.0, -1.0, 5.0):
+            clock[0] += 3
+            yield torch.tensor([value])
+
+    def step(batch):
+        clock[0] += 1
+        return line.step(batch)
+
+    def look(progress):
+        seen.append(progress.seconds)
+        clock[0] += 50
+
+    train(step, data(), line.optimizer, steps=3, observers=[look])
+    assert seen == [4, 8, 12]

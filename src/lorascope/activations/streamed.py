@@ -80,11 +80,11 @@ class StreamedRows:
             yield stream[self._kept(batch).to(stream.device)].float()
 
     def sample(self, rows: int) -> TensorRows:
-        """About so many rows in memory, from chunks in even steps through all of them."""
+        """About so many rows in main memory, from chunks in even steps through all of them."""
         wanted = max(1, round(len(self._sizes) * min(1.0, rows / len(self))))
         step = len(self._sizes) / wanted
         chosen = sorted({int(step * number) for number in range(wanted)})
-        return TensorRows(torch.cat(list(self.chunks(chosen))))
+        return TensorRows(torch.cat([chunk.cpu() for chunk in self.chunks(chosen)]))
 
     def _kept(self, batch: TokenBatch) -> Tensor:
         return batch.attended if self._keep_special else batch.kept

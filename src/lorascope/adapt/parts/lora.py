@@ -106,7 +106,7 @@ class LoraPart:
         values: list[tuple[nn.Parameter, Tensor]] = []
         for layer in self._layers:
             A, B = (cast(Any, each)["default"].weight for each in (layer.lora_A, layer.lora_B))
-            values += zip((A, B), _same_spectrum(A.detach(), B.detach(), random), strict=True)
+            values += zip((A, B), same_spectrum(A.detach(), B.detach(), random), strict=True)
         return exchanged(values)
 
     def dictionaries(self, placed: Placed) -> Placed:
@@ -117,7 +117,7 @@ class LoraPart:
         self._peft.save_pretrained(folder, save_embedding_layers=False)
 
 
-def _same_spectrum(
+def same_spectrum(
     A: Float[Tensor, "r in"], B: Float[Tensor, "out r"], random: torch.Generator
 ) -> tuple[Float[Tensor, "r in"], Float[Tensor, "out r"]]:
     """Factors of a matrix with the singular values of B A and random singular vectors."""
