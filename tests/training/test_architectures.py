@@ -1,5 +1,7 @@
 """Every architecture: written-out gradients are autograd's, in every layout; losses by hand."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
@@ -290,17 +292,24 @@ def test_the_penalty_is_steered_towards_the_target(settings):
     x = batch()
     l0 = made(settings).step(x)["l0"].item()
 
-    def moved(target):
+    def moved(target, off, horizon=None):
         fresh = made(settings.model_copy(update={"target_l0": target}))
+        fresh.off.fill_(off)
+        fresh.horizon = horizon
         before = fresh.weight.item()
         fresh.step(x)
         return fresh.weight.item() / before
 
-    # the penalty moves by the ratio to the power 0.02: up where too many latents are active
-    assert moved(l0 / 2) == pytest.approx(2**0.02, rel=1e-5)
-    assert moved(2 * l0) == pytest.approx(0.5**0.02, rel=1e-5)
-    assert moved(l0 / 1000) == pytest.approx(1.03, rel=1e-5)
-    assert moved(None) == 1.0
+    # Steady, λ moves by the ratio to the power 0.02: up where too many latents are active.
+    assert moved(l0 / 2, math.log(2)) == pytest.approx(2**0.02, rel=1e-5)
+    assert moved(2 * l0, -math.log(2)) == pytest.approx(0.5**0.02, rel=1e-5)
+    # In a run of 400 steps by 40/400 at each; what changed since the last step beside it.
+    assert moved(l0 / 1.5, math.log(1.5), 400) == pytest.approx(1.5**0.1, rel=1e-5)
+    assert moved(l0 / 1.5, math.log(1.52)) == pytest.approx(1.5**0.02 * 1.5 / 1.52, rel=1e-5)
+    # Far from the target: never by more than 5 %, and changes that far off do not count.
+    assert moved(l0 / 10**4, 0.7) == pytest.approx(math.exp(0.05), rel=1e-5)
+    assert moved(l0 / 4, 0.7) == pytest.approx(4**0.02, rel=1e-5)
+    assert moved(None, 0.0) == 1.0
 
 
 def test_settings_out_of_reach_are_refused():

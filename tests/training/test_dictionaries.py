@@ -8,6 +8,7 @@ from lorascope.activations.mixing import TensorRows
 from lorascope.dictionaries.card import Card
 from lorascope.errors import InputError
 from lorascope.randomness import generator
+from lorascope.training.architectures.gated import Gated
 from lorascope.training.architectures.relu import ReLU
 from lorascope.training.dictionaries import Fitting, Job, fit, fit_many, product_dtype
 
@@ -63,6 +64,15 @@ def test_the_target_l0_is_reached(rows, target):
     assert active == pytest.approx(target, rel=0.1)
     assert history.series("l0")[0] > 1.5 * target
     assert history.series("l1")[-1] > history.series("l1")[0]
+
+
+@pytest.mark.parametrize("architecture", [ReLU, Gated], ids=["relu", "gated"])
+def test_the_target_l0_is_reached_in_a_short_run(rows, architecture):
+    fitting = Fitting(epochs=10, batch=256, products="float32")
+    assert fitting.steps(len(rows)) == 235
+    learned = fit(architecture(n_latents=64, l1=0.02, target_l0=6), rows, fitting=fitting)
+    active = (learned.encode(rows) > 0).float().sum(1).mean().item()
+    assert active == pytest.approx(6, rel=0.1)
 
 
 def test_dead_latents_are_brought_back(rows):

@@ -194,6 +194,7 @@ class _Run:
         first = start(job.architecture, rows, scale, generator(job.seed, "start")).to(device)
         products = product_dtype(fitting.products, device)
         self.objective = job.architecture.objective(first, products)
+        self.objective.horizon = self._steps
         self.objective.calibrate(sampled(rows, _CALIBRATE_ROWS).to(device) / scale)
         self.optimizer = torch.optim.Adam(self.objective.parameters(), lr=fitting.rate, fused=True)
         self.history = History()

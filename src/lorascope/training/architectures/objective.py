@@ -106,6 +106,8 @@ class Objective(nn.Module, ABC):
         self.encoder_bias = nn.Parameter(torch.zeros(n, device=device))
         self.decoder_bias = nn.Parameter(start.bias.clone())
         self.products = products
+        # Steps of the whole run, for what is paced by them; None while no one has said.
+        self.horizon: int | None = None
         # Everything a resumed run needs beside the parameters is a buffer.
         self.register_buffer("l0", torch.full((), float(n), device=device))
         self.register_buffer("idle", torch.zeros(n, dtype=torch.long, device=device))

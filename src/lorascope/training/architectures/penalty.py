@@ -13,6 +13,13 @@ from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCode
 from lorascope.training.architectures.objective import ArchitectureSettings, Objective, Start
 from lorascope.training.architectures.selection import above
 
+# log λ moves each step by this share of log(L0 / target), or so many times that over a whole run.
+_RATE, _TIMES = 0.02, 40.0
+# What of a change in log(L0 / target) log λ follows at once, while it is within `_NEAR` of 0.
+_PROPORTIONAL, _NEAR = 1.0, 0.7
+# The most that log λ moves in a step.
+_MOST = 0.05
+
 
 class PenalisedSettings(ArchitectureSettings):
     """Settings of an architecture whose sparsity comes from a penalty.
@@ -38,6 +45,7 @@ class PenalisedObjective(Objective):
     """An objective with a penalty weight λ, a buffer that moves while a target L0 is sought."""
 
     weight: Tensor
+    off: Tensor
 
     def __init__(
         self,
@@ -48,7 +56,9 @@ class PenalisedObjective(Objective):
     ) -> None:
         super().__init__(start, products)
         self.target_l0 = settings.target_l0
-        self.register_buffer("weight", torch.tensor(weight, device=start.bias.device))
+        device = start.bias.device
+        self.register_buffer("weight", torch.tensor(weight, device=device))
+        self.register_buffer("off", torch.full((), _NEAR, device=device))
 
     def gather(
         self, u: Float[Tensor, "some n"], bias: Float[Tensor, " n"], gain: Float[Tensor, " n"]
@@ -66,8 +76,17 @@ class PenalisedObjective(Objective):
         return {"l1": self.weight.clone()}
 
     def count(self, codes: Codes, rows: int) -> None:
-        """As every architecture, then move λ by the ratio of L0 to its target."""
+        """As every architecture, then move λ towards the target L0.
+
+        With e = log(L0 / target): log λ grows by r·e + p·Δe, an integral and a proportional term.
+        r is at least `_RATE` and larger in short runs, which have fewer steps to get there in.
+        """
         super().count(codes, rows)
-        if self.target_l0 is not None:
-            ratio = self.l0.clamp(min=0.1) / self.target_l0
-            self.weight *= ratio.pow(0.02).clamp(0.97, 1.03)
+        if self.target_l0 is None:
+            return
+        off = (self.l0.clamp(min=0.1) / self.target_l0).log()
+        near = off.clamp(-_NEAR, _NEAR)
+        rate = max(_RATE, _TIMES / self.horizon) if self.horizon else _RATE
+        change = off * rate + (near - self.off) * _PROPORTIONAL
+        self.weight *= change.clamp(-_MOST, _MOST).exp()
+        self.off.copy_(near)
