@@ -2,12 +2,10 @@
 
 import csv
 import re
-from pathlib import Path
 
 import pytest
 
-from lorascope.report.drawn import Figure
-from lorascope.report.figure_files import DOUBLE, SINGLE, narrowed, stacked, write_figures
+from lorascope.report.figure_files import DOUBLE, SINGLE, narrowed, write_figures
 from lorascope.report.figures import figures
 from lorascope.report.latex import escaped, figure, long_table
 
@@ -65,8 +63,6 @@ def test_a_narrow_figure_stays_as_it_is():
     svg = '<svg class="marks" width="200" height="100" viewBox="0 0 200 100"></svg>'
     assert narrowed(svg, 252) == svg
     assert 'width="100" height="50.0" viewBox="0 0 200 100"' in narrowed(svg, 100)
-    assert stacked({"columns": 3}) == {"columns": 1}
-    assert stacked({"layer": []}) == {"layer": []}
 
 
 def test_text_stays_text_in_latex():
@@ -82,8 +78,8 @@ def test_text_stays_text_in_latex():
         assert escaped(hostile) in text
 
 
-def test_a_figure_s_files_need_no_title_in_one_column(written):
+def test_panels_in_one_column_have_no_title(written):
     folder, drawn = written
-    title = next(f.title for f in drawn if isinstance(f, Figure) and f.key == "delta_norm")
-    assert title in (folder / "delta_norm.svg").read_text()
-    assert title not in Path(folder / "single" / "delta_norm.svg").read_text()
+    for each in drawn:
+        assert each.title in (folder / f"{each.key}.svg").read_text()
+    assert drawn[1].title not in (folder / "single" / f"{drawn[1].key}.svg").read_text()
