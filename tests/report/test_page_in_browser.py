@@ -132,7 +132,7 @@ def saved(page, kind):
     page.js(
         "window.saved = new Promise((done) => {"
         "HTMLAnchorElement.prototype.click = function () {"
-        "fetch; done([this.download, this.href]); }; })"
+        "done([this.download, this.href]); }; }); null"
     )
     page.js(f"document.querySelector('#size [data-save={kind}]').click()")
     return page.js("window.saved")
