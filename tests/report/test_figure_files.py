@@ -12,6 +12,11 @@ from lorascope.report.latex import escaped, figure, long_table
 WIDTH = re.compile(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)" viewBox="0 0 ([\d.]+) ([\d.]+)"')
 
 
+def size(path):
+    """Width and height of an SVG, then those of what is drawn in it."""
+    return map(float, WIDTH.search(path.read_text()).groups())
+
+
 @pytest.fixture(scope="module")
 def written(results, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
@@ -31,16 +36,13 @@ def test_every_figure_is_there_in_both_widths(written):
     assert names == wide | narrow | {"captions.csv", "figures.tex"}
     for place, most in ((folder, DOUBLE), (folder / "single", SINGLE)):
         for path in place.glob("*.svg"):
-            width, height, inner_width, inner_height = map(
-                float, WIDTH.search(path.read_text())[1:5]
-            )
+            width, height, inner_width, inner_height = size(path)
             assert width <= most
             assert width / height == pytest.approx(inner_width / inner_height, rel=0.01)
             box = re.search(rb"MediaBox ?\[ ?0 0 ([\d.]+)", path.with_suffix(".pdf").read_bytes())
             assert float(box[1]) == pytest.approx(width, abs=1)
     # One point of text stays readable: three panels are not squeezed into one column.
-    panels = (folder / "single" / "max_cosine_intervals.svg").read_text()
-    width, _, inner_width, inner_height = map(float, WIDTH.search(panels)[1:5])
+    width, _, inner_width, inner_height = size(folder / "single" / "max_cosine_intervals.svg")
     assert inner_height > inner_width
     assert width / inner_width > 0.6
 

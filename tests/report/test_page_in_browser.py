@@ -165,7 +165,8 @@ def test_hovering_shows_value_chance_interval_and_n(opened):
     drawn(opened)
     place = opened.js(
         "(() => { const mark = document.querySelector('#size .mark-rect path');"
-        "mark.scrollIntoView({ block: 'center', behavior: 'instant' }); const r = mark.getBoundingClientRect();"
+        "mark.scrollIntoView({ block: 'center', behavior: 'instant' });"
+        "const r = mark.getBoundingClientRect();"
         "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
     )
     opened.call("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
