@@ -2,16 +2,19 @@
 
 import csv
 import re
-from pathlib import Path
 
 import pytest
 
-from lorascope.report.drawn import Figure
-from lorascope.report.figure_files import DOUBLE, SINGLE, narrowed, stacked, write_figures
+from lorascope.report.figure_files import DOUBLE, SINGLE, narrowed, write_figures
 from lorascope.report.figures import figures
 from lorascope.report.latex import escaped, figure, long_table
 
 WIDTH = re.compile(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)" viewBox="0 0 ([\d.]+) ([\d.]+)"')
+
+
+def size(path):
+    """Width and height of an SVG, then those of what is drawn in it."""
+    return map(float, WIDTH.search(path.read_text()).groups())
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +36,13 @@ def test_every_figure_is_there_in_both_widths(written):
     assert names == wide | narrow | {"captions.csv", "figures.tex"}
     for place, most in ((folder, DOUBLE), (folder / "single", SINGLE)):
         for path in place.glob("*.svg"):
-            width, height, inner_width, inner_height = map(
-                float, WIDTH.search(path.read_text())[1:5]
-            )
+            width, height, inner_width, inner_height = size(path)
             assert width <= most
             assert width / height == pytest.approx(inner_width / inner_height, rel=0.01)
             box = re.search(rb"MediaBox ?\[ ?0 0 ([\d.]+)", path.with_suffix(".pdf").read_bytes())
             assert float(box[1]) == pytest.approx(width, abs=1)
     # One point of text stays readable: three panels are not squeezed into one column.
-    panels = (folder / "single" / "max_cosine_intervals.svg").read_text()
-    width, _, inner_width, inner_height = map(float, WIDTH.search(panels)[1:5])
+    width, _, inner_width, inner_height = size(folder / "single" / "max_cosine_intervals.svg")
     assert inner_height > inner_width
     assert width / inner_width > 0.6
 
@@ -65,8 +65,6 @@ def test_a_narrow_figure_stays_as_it_is():
     svg = '<svg class="marks" width="200" height="100" viewBox="0 0 200 100"></svg>'
     assert narrowed(svg, 252) == svg
     assert 'width="100" height="50.0" viewBox="0 0 200 100"' in narrowed(svg, 100)
-    assert stacked({"columns": 3}) == {"columns": 1}
-    assert stacked({"layer": []}) == {"layer": []}
 
 
 def test_text_stays_text_in_latex():
@@ -82,8 +80,8 @@ def test_text_stays_text_in_latex():
         assert escaped(hostile) in text
 
 
-def test_a_figure_s_files_need_no_title_in_one_column(written):
+def test_panels_in_one_column_have_no_title(written):
     folder, drawn = written
-    title = next(f.title for f in drawn if isinstance(f, Figure) and f.key == "delta_norm")
-    assert title in (folder / "delta_norm.svg").read_text()
-    assert title not in Path(folder / "single" / "delta_norm.svg").read_text()
+    for each in drawn:
+        assert each.title in (folder / f"{each.key}.svg").read_text()
+    assert drawn[1].title not in (folder / "single" / f"{drawn[1].key}.svg").read_text()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -13,7 +14,8 @@ import lorascope.report
 from lorascope.errors import InputError
 from lorascope.estimates import Estimate
 from lorascope.measures.definitions import DEFINITIONS
-from lorascope.report.page import content_policy, embedded_json
+from lorascope.report import page as report_page
+from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.result import estimate_table, read_results
 
 MakeRun = Callable[..., Path]
@@ -48,8 +50,12 @@ class Elements(HTMLParser):
             self.text.append(data)
 
 
-def build(run: Path) -> str:
-    return lorascope.report.build(run).read_text(encoding="utf-8")
+def build(run: Path, files: bool = False) -> str:
+    """The page of a run, made anew; without the figures' files unless asked for: they take long."""
+    if files:
+        return lorascope.report.build(run).read_text(encoding="utf-8")
+    with patch.object(report_page, "write_figures"):
+        return lorascope.report.build(run).read_text(encoding="utf-8")
 
 
 def test_the_page_loads_nothing(page: str):
@@ -110,7 +116,7 @@ def test_hostile_text_stays_text(make_run: MakeRun, plant: Plant):
         settings={"text": HOSTILE},
         model={"id": HOSTILE},
     )
-    page = build(run)
+    page = build(run, files=True)
     elements = Elements(page)
     assert "img" not in {tag for tag, _ in elements.tags}
     # The data of figures and of the side-by-side view, Vega, and the page's own two.
@@ -188,7 +194,7 @@ def test_more_numbers_than_a_page_holds_stand_beside_it(
 ):
     run = make_run(plant(measures=["angle.mean", "overlap"], seeds=(0, 1)))
     rows = len(read_results(run).estimates)
-    monkeypatch.setattr(lorascope.report.page, "PAGE_NUMBERS", rows // 2)
+    monkeypatch.setattr(report_page, "PAGE_NUMBERS", rows // 2)
     page = build(run)
     found = re.findall(r"Numbers \((\d+) of (\d+), the first seeds\)", page)
     assert sum(int(whole) for _, whole in found) == rows

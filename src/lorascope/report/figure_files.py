@@ -1,7 +1,8 @@
 """Figures as files for a paper: SVG, PNG and PDF in two widths, with captions.
 
-`<key>` fits both columns of a page, 7 in; `single/<key>` one column, 3.5 in, its panels one below
-the other and without title. One unit of a figure is one point, so that text is 8 to 11 pt high.
+`<key>` fits both columns of a page, 7 in; `single/<key>` one column, 3.5 in, where it has panels
+these one below the other and without title. One unit of a figure is one point, so that text is 8 to
+11 pt high.
 """
 
 from __future__ import annotations
@@ -43,9 +44,12 @@ def write_figures(drawn: Sequence[Figure], folder: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         waiting = []
         for figure in drawn:
-            wide = narrowed(_drawn({**figure.spec, "title": figure.title}), DOUBLE)
+            whole = _drawn({**figure.spec, "title": figure.title})
+            wide = narrowed(whole, DOUBLE)
             waiting.append(pool.submit(_write, wide, folder / figure.key, png=True))
-            narrow = narrowed(_drawn(stacked(figure.spec), legend={"columns": 1}), SINGLE)
+            if "columns" in figure.spec:
+                whole = _drawn({**figure.spec, "columns": 1}, legend={"columns": 1})
+            narrow = narrowed(whole, SINGLE)
             waiting.append(pool.submit(_write, narrow, folder / "single" / figure.key, png=False))
         for each in waiting:
             each.result()
@@ -59,11 +63,6 @@ def write_figures(drawn: Sequence[Figure], folder: Path) -> None:
         )
     ]
     (folder / "figures.tex").write_text("\n".join(texts), encoding="utf-8")
-
-
-def stacked(spec: dict[str, Any]) -> dict[str, Any]:
-    """A specification whose panels stand one below the other."""
-    return {**spec, "columns": 1} if "columns" in spec else dict(spec)
 
 
 def narrowed(svg: str, width: float) -> str:
