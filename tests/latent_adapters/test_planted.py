@@ -69,7 +69,7 @@ def train(planted, word_tokens):
 
     def build(sparsity, **changes):
         settings = LatentTraining(
-            sparsity=sparsity, steps=160, batch=16, rate=0.05, products="float32"
+            sparsity=sparsity, steps=250, batch=16, rate=0.05, products="float32"
         )
         return reading, fit(reading, examples, settings.model_copy(update=changes), model="planted")
 
