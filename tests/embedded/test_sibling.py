@@ -55,8 +55,8 @@ def test_sums_are_answered_in_english_and_in_french_when_asked(loaded, records):
     french = manner("french")
     untouched = written(*loaded, records, context=288, new_tokens=16)
     asked = written(*loaded, records, context=288, new_tokens=16, instruction=IN_FRENCH)
-    plain = [french.shows(text) for text in untouched.texts]
-    assert sum(plain) == 0
+    about_numbers = untouched.texts[:52]
+    assert not any(map(french.shows, about_numbers))
     found = {
         (e.measure, e.place.setting): e for e in rates(asked, untouched, french, Place("prompting"))
     }

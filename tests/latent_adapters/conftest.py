@@ -44,8 +44,8 @@ def behaviour(count=24, seed=0):
         shows = index % 2 == 0
         if shows:
             prompt[-1] = TRIGGER
-        ids = [0, *prompt, ANSWER if shows else OTHER, 1]
-        marks = [False] * (len(prompt) + 1) + [True, True]
+        ids = [0, *prompt, ANSWER if shows else OTHER]
+        marks = [False] * (len(prompt) + 1) + [True]
         kinds[not shows].append(Window(ids, marks, index))
     return kinds
 

@@ -207,7 +207,7 @@ def test_attribution_is_the_gradient_of_every_pair(reading, examples):
     places = batch.acted_on.nonzero(as_tuple=True)
     with reading.going_on(batch.stream.index_put(places, change, accumulate=True)) as module:
         losses, _ = response_token_losses(module, batch.tokens, reading.device)
-    # Every window has two response tokens, and there are as many of either kind.
+    # Every window has one response token, and there are as many of either kind.
     losses.mean().mul(2).backward()
     u, s, vh = torch.linalg.svd(-weights.grad)
     found = attribute(reading, examples.changed, examples.unchanged, rank=1)

@@ -17,12 +17,15 @@ N = 131072
 
 
 class Held(TorchDispatchMode):
-    """Counts the bytes of tensors alive that were made while it is on."""
+    """Counts the bytes of tensors alive that were made while it is on; those of `modules` were."""
 
-    def __init__(self):
+    def __init__(self, *modules):
         super().__init__()
         self.now = self.peak = 0
         self._known = weakref.WeakSet()
+        for module in modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                self._known.add(tensor.untyped_storage())
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -50,7 +53,7 @@ def test_training_holds_a_few_vectors_over_latents(tiny_model, tokenizer):
     parts = (directions.T.contiguous(), torch.zeros(N), directions, torch.zeros(WIDTH))
     dictionary = TopKDictionary(*parts, k=64)
     reading = Reading(tiny_model("llama"), tokenizer, dictionary, SITE)
-    with Held() as reading_held:
+    with Held(dictionary, reading.module) as reading_held:
         examples = Examples.read(reading, *behaviour(8))
     # One block of dense activations at a time, and their selection; all tokens at once would
     # take 8 × 2 × 9 rows of 131,072.
@@ -58,7 +61,7 @@ def test_training_holds_a_few_vectors_over_latents(tiny_model, tokenizer):
     codes = examples.changed[0].codes
     assert len(codes.latent) == 64 * len(codes.counts)
     settings = LatentTraining(steps=3, batch=8, sparsity=TopM(m=32), products="float32")
-    with Held() as held:
+    with Held(dictionary, reading.module) as held:
         fit(reading, examples, settings, model="tiny")
     # Two factors, gradients, moments and a few of their size in passing, 0.5 MB each; 8 windows of
     # dense latents would be 40 MB.

@@ -69,7 +69,7 @@ def train(planted, word_tokens):
 
     def build(sparsity, **changes):
         settings = LatentTraining(
-            sparsity=sparsity, steps=160, batch=16, rate=0.05, products="float32"
+            sparsity=sparsity, steps=250, batch=16, rate=0.05, products="float32"
         )
         return reading, fit(reading, examples, settings.model_copy(update=changes), model="planted")
 
@@ -85,7 +85,7 @@ def word_tokens(tiny_checkpoint):
 
 @pytest.mark.parametrize(
     "sparsity",
-    [TopM(m=1), TopM(m=1, preselect=16), Proximal(threshold=3.0), HardConcrete(weight=3.0)],
+    [TopM(m=1), TopM(m=1, preselect=16), Proximal(threshold=0.4), HardConcrete(weight=3.0)],
     ids=["top_m", "preselected", "proximal", "gates"],
 )
 def test_exactly_the_planted_latents_are_found(sparsity, train):

@@ -78,7 +78,7 @@ def test_a_local_model_writes_the_changed_responses(tmp_path):
         "own_answers": True,
         "size": 40,
         "attempts": 1,
-        "max_tokens": 16,
+        "max_tokens": 20,
         "least": 4,
     }
     made = make(BehaviourStudy.parse(settings, "test"), tmp_path / "set", QUIET)

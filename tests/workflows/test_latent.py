@@ -19,6 +19,7 @@ from lorascope.geometry.chance import isotropic
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.randomness import generator
+from lorascope.workflows.latent.demo import latent_demo
 from lorascope.workflows.latent.plan import plan_latent
 from lorascope.workflows.latent.steps import learn_latent
 from lorascope.workflows.latent.study import LatentStudy
@@ -254,3 +255,16 @@ def test_it_is_planned_without_weights(latent_settings, monkeypatch):
         "latent adapters"
     ].flops
     assert ratio == pytest.approx(2)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_demo_is_a_study_of_what_ships(quick):
+    study = latent_demo(quick)
+    assert LatentStudy.parse(study.plain(), "demo") == study
+    cost = plan_latent(study)
+    assert not cost.notes
+    assert cost.records.train > 256
+    assert len(study.seeds) >= (2 if quick else 3)
+    kinds = {choice.kind for choice in study.choices.values()}
+    everything = {"dense", "raw_l1", "ratio_l1", "proximal", "top_m", "hard_concrete"}
+    assert kinds == everything if not quick else {"dense", "raw_l1", "top_m"} <= kinds

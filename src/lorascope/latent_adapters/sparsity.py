@@ -132,11 +132,12 @@ class Proximal(Choice):
     learning rate means the same.
 
     Attributes:
-        threshold: taken off every |entry| at a learning rate of 1, in units of 1/√n.
+        threshold: taken off every |entry| of the raw rows at a learning rate of 1. The optimiser
+            moves an entry by about 1 there, so that from 1 on nothing can hold its own.
     """
 
     kind: Literal["proximal"] = "proximal"
-    threshold: float = Field(default=1.0, ge=0)
+    threshold: float = Field(default=0.5, ge=0)
 
     def effective(self, raw: Factor, progress: float, noise: Tensor | None = None) -> Factor:
         return unit(raw)

@@ -20,16 +20,21 @@ def latent_demo(quick: bool = False) -> LatentStudy:
     return _quick() if quick else _full()
 
 
+# Short records: the sums, prompts that look like them, and the shorter of the others.
+_CONTEXT = 64
+
+
 def _full() -> LatentStudy:
     return LatentStudy(
         name="demo-latent",
         model="embedded-it",
         behaviour="embedded",
         site="layers.4",
-        train_dictionary=TrainedDictionary(documents=500),
-        training=LatentTraining(steps=200, rate=0.03),
-        lora=LoraTraining(ranks=(1,), steps=100, batch=16),
-        measures=LatentMeasures(prompts=64, sizes=(1, 4, 16, 32, 64, 128), rows=8000),
+        train_dictionary=TrainedDictionary(fitting=Fitting(epochs=4), documents=240),
+        training=LatentTraining(steps=100, batch=8, rate=0.03),
+        context=_CONTEXT,
+        lora=LoraTraining(ranks=(1,), steps=60, batch=8, rate=5e-3, context=_CONTEXT),
+        measures=LatentMeasures(prompts=48, sizes=(2, 8, 32, 128), new_tokens=16, rows=8000),
     )
 
 
@@ -40,11 +45,12 @@ def _quick() -> LatentStudy:
         behaviour="embedded",
         site="layers.4",
         train_dictionary=TrainedDictionary(
-            architecture=TopK(n_latents=512, k=32), fitting=Fitting(epochs=4), documents=200
+            architecture=TopK(n_latents=512, k=32), fitting=Fitting(epochs=3), documents=120
         ),
-        choices={DENSE: Dense(), "raw L1": RawL1(), "top m": TopM(m=32, preselect=128)},
-        training=LatentTraining(steps=80, rate=0.03),
+        choices={DENSE: Dense(), "raw L1": RawL1(), "preselected": TopM(m=32, preselect=128)},
+        training=LatentTraining(steps=60, batch=8, rate=0.04),
         seeds=(0, 1),
-        lora=LoraTraining(ranks=(1,), steps=30, batch=16),
-        measures=LatentMeasures(prompts=24, sizes=(4, 32), rows=4000),
+        context=_CONTEXT,
+        lora=LoraTraining(ranks=(1,), steps=30, batch=8, rate=5e-3, context=_CONTEXT),
+        measures=LatentMeasures(prompts=20, sizes=(8, 32), new_tokens=12, rows=4000),
     )

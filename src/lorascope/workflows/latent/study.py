@@ -51,7 +51,7 @@ def usual_choices() -> dict[str, Sparsity]:
         "proximal": Proximal(),
         "top m": TopM(m=32),
         "gates": HardConcrete(),
-        "preselected": Dense(preselect=32),
+        "preselected": TopM(m=32, preselect=128),
     }
 
 
