@@ -16,6 +16,7 @@ from lorascope.adapt.evaluation import evaluate
 from lorascope.adapt.parts import Affine, AffinePart, LoraPart, Tuned, TunedPart
 from lorascope.adapt.parts.affine import read_affine
 from lorascope.adapt.parts.lora import Lora, same_spectrum
+from lorascope.adapt.parts.part import exchanged
 from lorascope.adapt.parts.tuned import TunedDictionary
 from lorascope.adapt.settings import Adapting
 from lorascope.adapt.splicing import spliced
@@ -257,7 +258,7 @@ def test_a_random_change_is_of_the_same_size_and_goes_again(tiny_model, make, to
         lora, tuned, affine = parts
         before, sizes = [[updates(part) for part in parts] for _ in range(2)]
         for part in parts:
-            with part.scrambled(generator(3, "draw")):
+            with exchanged(part.scrambled(generator(3, "draw"))):
                 assert (logits(model, tokens) - moved).abs().max() > 0.01
                 for was, now in zip(before[parts.index(part)], updates(part), strict=True):
                     assert not torch.allclose(was, now)
