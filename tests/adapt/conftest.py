@@ -1,5 +1,8 @@
 """Dictionaries of every kind for the tiny models, and text in windows."""
 
+import copy
+from functools import cache
+
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -79,8 +82,16 @@ def cut():
     return build
 
 
+@pytest.fixture(scope="session")
+def loaded(tiny_checkpoint):
+    """`loaded(architecture)`: the tiny model as `load_base` gives it, to be copied."""
+    return cache(
+        lambda architecture: load_base(str(tiny_checkpoint(architecture)), device="cpu")[0]
+    )
+
+
 @pytest.fixture
-def go(tiny_checkpoint, cut, tmp_path):
+def go(tiny_checkpoint, loaded, cut, tmp_path):
     """`go(dictionaries, architecture, name, fit's own arguments, **changes of the settings)`.
 
     Changes of LoRA's settings are given beside the others.
@@ -90,7 +101,7 @@ def go(tiny_checkpoint, cut, tmp_path):
         dictionaries, architecture="llama", name="out", arguments=None, prepare=None, **changes
     ):
         place = str(tiny_checkpoint(architecture))
-        model, _ = load_base(place, device="cpu")
+        model = copy.deepcopy(loaded(architecture))
         if prepare is not None:
             prepare(model)
         # some architectures would read its files with a tokenizer of their own
@@ -106,7 +117,7 @@ def go(tiny_checkpoint, cut, tmp_path):
             tmp_path / name,
             settings,
             model=place,
-            **{"random_draws": 1, "evaluations": 1, **(arguments or {})},
+            **{"random_draws": 0, "evaluations": 0, **(arguments or {})},
         )
         return fitted, model
 

@@ -8,7 +8,12 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, CohereConfig, GraniteConfig
 
-from lorascope.adapt.divergence import divergence, token_divergences, token_losses
+from lorascope.adapt.divergence import (
+    divergence,
+    token_divergences,
+    token_losses,
+    token_scores,
+)
 from lorascope.adapt.head import Head, final_states
 from lorascope.errors import InputError
 from lorascope.randomness import generator
@@ -95,6 +100,11 @@ def test_directions_by_hand():
         assert divergence(spliced, original, head, direction).item() == pytest.approx(expected)
         found = token_divergences(spliced, original, head, direction)
         assert found.tolist() == pytest.approx([expected])
+        both = token_scores(spliced, original, torch.tensor([1]), head, direction)
+        assert [each.tolist() for each in both] == [
+            pytest.approx([expected]),
+            pytest.approx([-math.log(0.2)]),
+        ]
     losses = token_losses(spliced.repeat(2, 1), torch.tensor([0, 1]), head)
     assert losses.tolist() == pytest.approx([-math.log(0.8), -math.log(0.2)])
 
@@ -120,6 +130,8 @@ def test_equal_models_do_not_diverge():
     assert gradient.abs().max() < 1e-6
     assert divergence(spliced[:0], spliced[:0], head, tokens=4).item() == 0
     assert token_divergences(spliced[:0], spliced[:0], head).shape == (0,)
+    none = torch.zeros(0, dtype=torch.long)
+    assert [each.shape for each in token_scores(spliced[:0], spliced[:0], none, head)] == [(0,)] * 2
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -41,7 +41,7 @@ def test_the_gap_closes_and_everything_frozen_stays(
 ):
     dictionary = make("topk")
     before = fingerprint(dictionary)
-    fitted, model = go({"layers.0": dictionary}, architecture, tokens=4000)
+    fitted, model = go({"layers.0": dictionary}, architecture, tokens=2400)
     place = tiny_checkpoint(architecture)
     fresh = AutoModelForCausalLM.from_pretrained(place).eval()
     assert fingerprint(model) == fingerprint(fresh) == fitted.card.base
@@ -136,7 +136,7 @@ def test_accumulated_gradients_are_those_of_one_pass(go, make, tmp_path):
     assert four.history.series("kl") == pytest.approx(one.history.series("kl"), rel=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_recomputing_changes_no_gradient(architecture, go, make, tmp_path, monkeypatch):
     calls = []
     real = torch.utils.checkpoint.checkpoint
@@ -172,7 +172,8 @@ class Stopped(Exception):  # noqa: N818 - a signal
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(go, make, tmp_path):
-    whole, _ = go({0: make()}, name="whole", tokens=900)
+    looks = {"evaluations": 3}
+    whole, _ = go({0: make()}, name="whole", tokens=900, arguments=looks)
     file = tmp_path / "state.pt"
 
     def stop(progress):
@@ -183,15 +184,21 @@ def test_a_stopped_run_goes_on_bit_for_bit(go, make, tmp_path):
     with monkey.context() as patch:
         patch.setattr(running, "SAVE_SECONDS", 0.0)
         with pytest.raises(Stopped):
-            go({0: make()}, name="broken", tokens=900, arguments={"observers": [stop]} | at(file))
+            go(
+                {0: make()},
+                name="broken",
+                tokens=900,
+                arguments={"observers": [stop]} | at(file) | looks,
+            )
         assert file.stat().st_size < 300_000  # the adapter alone, not the model
         seen = []
-        arguments = {"observers": [lambda progress: seen.append(progress.step)]} | at(file)
+        arguments = {"observers": [lambda progress: seen.append(progress.step)]} | at(file) | looks
         resumed, _ = go({0: make()}, name="broken", tokens=900, arguments=arguments)
     assert seen[0] == 4
     assert stored(tmp_path / "whole") == stored(tmp_path / "broken")
     assert resumed.history.series("kl") == whole.history.series("kl")
     assert resumed.history.points(HELD_OUT_KL) == whole.history.points(HELD_OUT_KL)
+    assert len(whole.history.points(HELD_OUT_KL)) == 3
     assert resumed.card.seconds > 0
     seconds = {"seconds": whole.card.seconds}
     assert resumed.card.model_copy(update=seconds) == whole.card

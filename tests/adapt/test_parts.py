@@ -16,6 +16,7 @@ from lorascope.adapt.evaluation import evaluate
 from lorascope.adapt.parts import Affine, AffinePart, LoraPart, Tuned, TunedPart
 from lorascope.adapt.parts.affine import read_affine
 from lorascope.adapt.parts.lora import Lora, same_spectrum
+from lorascope.adapt.parts.part import exchanged
 from lorascope.adapt.parts.tuned import TunedDictionary
 from lorascope.adapt.settings import Adapting
 from lorascope.adapt.splicing import spliced
@@ -27,7 +28,6 @@ from lorascope.models.freezing import fingerprint
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
 
-KINDS = ("topk", "batch_topk", "jumprelu", "relu", "gated")
 WITHOUT = {"lora": None}
 AFFINE = Affine(rate=3e-3)
 TUNED = Tuned(rate=3e-3)
@@ -48,7 +48,8 @@ def logits(model, tokens):
 def test_each_part_closes_the_gap_and_opens_again(name, go, make, tiny_checkpoint, cut, tmp_path):
     dictionaries = {0: make("topk"), 1: make("topk", seed=1)}
     before = [identity(each) for each in dictionaries.values()]
-    fitted, model = go(dictionaries, name="out", tokens=4000, **PARTS[name])
+    arguments = {"random_draws": 1}
+    fitted, model = go(dictionaries, tokens=2400, arguments=arguments, **PARTS[name])
     card, ways = fitted.card, fitted.card.held_out
     assert card == read_card(tmp_path / "out")
     fresh = AutoModelForCausalLM.from_pretrained(tiny_checkpoint("llama")).eval()
@@ -59,6 +60,7 @@ def test_each_part_closes_the_gap_and_opens_again(name, go, make, tiny_checkpoin
     assert fitted.random[0]["adapted"].mean_kl > 0.9 * ways["spliced"].kl
     # what was fitted acts through the splice alone, but for LoRA
     assert (ways["unspliced"].kl > 1e-4) == ("lora" in card.fitted)
+    require_files(tmp_path / "out", name, card)
     # opened again, all ways do as they did
     opened = open_fitted(tmp_path / "out", model, dictionaries)
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint("llama"))
@@ -71,22 +73,17 @@ def test_each_part_closes_the_gap_and_opens_again(name, go, make, tiny_checkpoin
         )
 
 
-def test_the_files_of_each_part(go, make, tmp_path):
-    dictionaries = {0: make("topk"), 1: make("topk", seed=1)}
-    for name, changes in PARTS.items():
-        fitted, _ = go(dictionaries, name=name, tokens=300, **changes)
-        folder, parts = tmp_path / name, set(fitted.card.fitted)
-        assert (folder / "adapter_model.safetensors").exists() == ("lora" in parts)
-        assert (folder / "affine" / "layers.1.safetensors").exists() == ("affine" in parts)
-        changed = bool(parts & {"affine", "dictionary"})
-        assert (folder / "dictionaries" / "layers.0").exists() == changed
-        assert set(fitted.card.standing) == ({"layers.0", "layers.1"} if changed else set())
-    assert read_card(tmp_path / "next block").blocks == (1, 2)
-    assert read_card(tmp_path / "affine").blocks == ()
+def require_files(folder, name, card):
+    parts, changed = set(card.fitted), name not in ("next block",)
+    assert (folder / "adapter_model.safetensors").exists() == ("lora" in parts)
+    assert (folder / "affine" / "layers.1.safetensors").exists() == ("affine" in parts)
+    assert (folder / "dictionaries" / "layers.0").exists() == changed
+    assert set(card.standing) == ({"layers.0", "layers.1"} if changed else set())
+    assert card.blocks == (() if "lora" not in parts else (1, 2))
     width, latents = 32, 96
-    assert read_card(tmp_path / "all").fitted["affine"] == 2 * (width * width + width)
-    tuned = 2 * (2 * width * latents + width + latents)
-    assert read_card(tmp_path / "dictionary").fitted == {"dictionary": tuned}
+    counts = {"affine": width * width + width, "dictionary": (2 * width + 1) * latents + width}
+    for part, count in counts.items():
+        assert card.fitted.get(part, 2 * count) == 2 * count
 
 
 def test_lora_beside_other_parts_is_an_ordinary_peft_adapter(go, make, tmp_path):
@@ -102,7 +99,7 @@ def test_lora_beside_other_parts_is_an_ordinary_peft_adapter(go, make, tmp_path)
     assert (expected - plain).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["topk", "jumprelu", "gated"])
 def test_an_affine_map_is_folded_into_the_decoder(kind, go, make, tmp_path):
     dictionary = make(kind)
     go({0: dictionary}, tokens=1500, **PARTS["affine"])
@@ -130,7 +127,7 @@ def test_tuned_directions_keep_their_norms_and_k(go, make, tmp_path):
     assert (tuned.encoder - dictionary.encoder).norm() > 0.1
 
 
-@pytest.mark.parametrize("kind", ["batch_topk", "jumprelu", "relu", "gated"])
+@pytest.mark.parametrize("kind", ["jumprelu", "gated"])
 def test_with_thresholds_the_decoder_alone_is_tuned_and_l0_stays(kind, go, make, tmp_path):
     dictionary = make(kind)
     fitted, _ = go({0: dictionary}, tokens=2500, **PARTS["dictionary"])
@@ -154,8 +151,9 @@ def test_what_would_let_l0_drift_is_refused(dictionaries, changes, words, go, ma
     with pytest.raises(InputError, match=words) as caught:
         go(given, **WITHOUT, **changes)
     assert "\n" not in str(caught.value)
-    with pytest.warns(UserWarning, match="L0 drift"):
-        go(given, **WITHOUT, **changes, before_thresholds=True, tokens=200)
+    if "affine" in changes:
+        with pytest.warns(UserWarning, match="L0 drift"):
+            go(given, **WITHOUT, **changes, before_thresholds=True, tokens=200)
 
 
 def test_nothing_to_fit_and_no_next_block(go, make):
@@ -257,7 +255,7 @@ def test_a_random_change_is_of_the_same_size_and_goes_again(tiny_model, make, to
         lora, tuned, affine = parts
         before, sizes = [[updates(part) for part in parts] for _ in range(2)]
         for part in parts:
-            with part.scrambled(generator(3, "draw")):
+            with exchanged(part.scrambled(generator(3, "draw"))):
                 assert (logits(model, tokens) - moved).abs().max() > 0.01
                 for was, now in zip(before[parts.index(part)], updates(part), strict=True):
                     assert not torch.allclose(was, now)

@@ -69,7 +69,7 @@ def test_the_identity_splice_is_at_no_distance(tiny_model, identity_dictionary, 
 
 def test_a_fit_brings_the_last_stream_nearer(go, make, cut, tokenizer, tmp_path):
     dictionary = make()
-    _, model = go({0: dictionary}, tokens=6000)
+    _, model = go({0: dictionary}, tokens=1200)
     opened = open_fitted(tmp_path / "out", model, {0: dictionary})
     ways = ways_of(opened, {0: dictionary})
     found = stream_distances(opened.module, tokenizer, cut(tokenizer)[1], ways, Site(0))

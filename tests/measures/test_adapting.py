@@ -114,6 +114,7 @@ def test_what_says_nothing_is_left_out():
     names = by_name(adapt_estimates(cheap, [], PLACE))
     assert "adapt.share_closed" not in names
     assert "adapt.general_loss" not in names
+    assert "adapt.loss_unspliced" not in names
     assert "adapt.cost_spliced" in names
 
 

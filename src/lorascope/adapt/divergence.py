@@ -82,6 +82,29 @@ def token_losses(
     return torch.cat(found) if found else states.new_zeros(0, dtype=torch.float32)
 
 
+@torch.no_grad()
+def token_scores(
+    spliced: States,
+    original: States,
+    targets: Int[Tensor, " tokens"],
+    head: Head,
+    direction: Direction = "spliced_original",
+    *,
+    chunk: int = CHUNK,
+) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
+    """`token_divergences` and the spliced model's `token_losses` from the same scores."""
+    pairs = _Pairs(head, spliced, chunk)
+    places = targets.to(spliced.device)[:, None]
+    kl, losses = [], []
+    for rows in pairs.rows():
+        log_s = pairs.log_probabilities(spliced[rows], "spliced")
+        losses.append(-log_s.gather(1, places[rows]).squeeze(1))
+        log_o = pairs.log_probabilities(original[rows], "original")
+        kl.append(pairs.between(log_s, log_o, direction))
+    empty = spliced.new_zeros(0, dtype=torch.float32)
+    return torch.cat([empty, *kl]), torch.cat([empty, *losses])
+
+
 class _Divergence(torch.autograd.Function):
     """Sum of KL times `share`, its gradient computed beside it."""
 
@@ -169,6 +192,10 @@ class _Pairs:
         """KL of each row."""
         log_s = self.log_probabilities(spliced[rows], "spliced")
         log_o = self.log_probabilities(original[rows], "original")
+        return self.between(log_s, log_o, direction)
+
+    def between(self, log_s: Tensor, log_o: Tensor, direction: Direction) -> Tensor:
+        """KL of rows scored last; writes over both scores."""
         raw = self._room("raw", len(log_s))
         if direction == "spliced_original":
             torch.exp(log_s, out=raw)

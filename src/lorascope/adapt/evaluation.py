@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lorascope.activations.tokens import TokenBatch, Window, batches
-from lorascope.adapt.divergence import Direction, token_divergences, token_losses
+from lorascope.adapt.divergence import Direction, token_losses, token_scores
 from lorascope.adapt.head import Head, final_states
 from lorascope.adapt.ways import Way
 from lorascope.errors import InputError
@@ -66,7 +66,7 @@ def evaluate(
     """Every way on the same tokens: those predicted at a position that is not special.
 
     Args:
-        original: the way the others are compared with, by KL.
+        original: the way the others are compared with, by KL; among `ways` too it is run once.
         direction: of that KL, the way in the place of the spliced model.
         products: type of the matrix products.
         head: of the model, where it is known already.
@@ -87,8 +87,11 @@ def evaluate(
             same = way == original  # what is the reference need not run again
             states = reference if same else _states(module, batch, where, way, products)
             with torch.autocast(states.device.type, products, products != torch.float32):
-                kl = token_divergences(states, reference, head, direction)
-                loss = token_losses(states, where.targets, head)
+                if same:
+                    loss = token_losses(states, where.targets, head)
+                    kl = torch.zeros_like(loss)
+                else:
+                    kl, loss = token_scores(states, reference, where.targets, head, direction)
             for row, values in zip(sums[name], (loss, kl, torch.ones_like(loss)), strict=True):
                 row.index_add_(0, where.documents, values.double().cpu())
             single[name].append(loss.cpu())

@@ -109,8 +109,7 @@ def fit(
             windows = [window.ids for window in training]
             key = [settings.plain(), str(run.products), marks.base, marks.dictionaries, windows]
             run.go(observers, checkpoint, digest(key))
-            results = run.results()
-            random = run.random_results(settings.seed, random_draws)
+            results, random = run.results(settings.seed, random_draws)
             standing = _saved(parts, placed, folder)
     marks.require_equal(Marks.of(module, placed))
     facts = {"model": model, "special_ids": special, "blocks": blocks, "settings": settings.plain()}

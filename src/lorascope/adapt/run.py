@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lorascope.adapt.budget import Step
 from lorascope.adapt.divergence import divergence
 from lorascope.adapt.evaluation import Evaluated, evaluate
 from lorascope.adapt.head import Head, final_states
-from lorascope.adapt.parts.part import Part
+from lorascope.adapt.parts.part import Part, Values, exchanged
 from lorascope.adapt.settings import Learning
 from lorascope.adapt.splicing import Splice
 from lorascope.adapt.ways import Way
@@ -110,27 +111,48 @@ class Fit:
         """Wall clock of all steps done, in this process and in those it goes on from."""
         return self._watch.seconds
 
-    def results(self) -> dict[str, Evaluated]:
-        """Held-out text as the original, spliced, spliced and adapted, and adapted alone."""
+    def results(
+        self, seed: int, draws: int
+    ) -> tuple[dict[str, Evaluated], list[dict[str, Evaluated]]]:
+        """Held-out text under every way, all on the same batches.
+
+        Args:
+            seed: decides the random changes.
+            draws: how many.
+
+        Returns:
+            The ways original, spliced, adapted (spliced and fitted) and unspliced (fitted alone);
+            and adapted and unspliced again with each random change of the fit's size in its place.
+        """
         ways: dict[str, Way] = {
             "original": self._original,
             "spliced": self._bare,
             "adapted": nullcontext,
-            "unspliced": self._splice.off,
         }
-        return self._evaluate(ways)
-
-    def random_results(self, seed: int, draws: int) -> list[dict[str, Evaluated]]:
-        """Adapted and unspliced again, with random changes of the same size as those fitted."""
-        ways: dict[str, Way] = {"adapted": nullcontext, "unspliced": self._splice.off}
-        found = []
+        alone = any(part.changes_model for part in self.parts)
+        if alone:
+            ways["unspliced"] = self._splice.off
         for draw in range(draws):
-            with ExitStack() as stack:
-                for part in self.parts:
-                    random = generator(seed, "scrambled", part.name, draw)
-                    stack.enter_context(part.scrambled(random))
-                found.append(self._evaluate(ways))
-        return found
+            values = [
+                value
+                for part in self.parts
+                for value in part.scrambled(generator(seed, "scrambled", part.name, draw))
+            ]
+            ways[f"adapted {draw}"] = partial(exchanged, values)
+            if alone:
+                ways[f"unspliced {draw}"] = partial(self._unspliced, values)
+        found = self._evaluate(ways)
+        # Without the splice nothing but LoRA acts.
+        own = {name: found[name] for name in ("original", "spliced", "adapted")}
+        own["unspliced"] = found.get("unspliced", own["original"])
+        random = [
+            {
+                "adapted": found[f"adapted {draw}"],
+                "unspliced": found.get(f"unspliced {draw}", own["original"]),
+            }
+            for draw in range(draws)
+        ]
+        return own, random
 
     def step(self, batches: Sequence[TokenBatch]) -> dict[str, Tensor]:
         """Leave gradients of the mean KL over all tokens of a step; returns it and their number."""
@@ -198,6 +220,12 @@ class Fit:
     def _original(self) -> Iterator[None]:
         """Within the `with`, neither splice nor anything fitted."""
         with self._splice.off(), self._bare():
+            yield
+
+    @contextmanager
+    def _unspliced(self, values: Values) -> Iterator[None]:
+        """Within the `with`, no splice, and other values in the fit's place."""
+        with self._splice.off(), exchanged(values):
             yield
 
     @contextmanager

@@ -78,7 +78,7 @@ def adapt_estimates(
         unigram: sums of `unigram_losses` on the same text, a reference of the losses.
     """
     measuring = _Measuring(held_out, random, place, seed)
-    found = [measuring.loss(way, unigram) for way in LOSSES]
+    found = [measuring.loss(way, unigram) for way in LOSSES if measuring.says_something(way)]
     found += measuring.costs()
     found += measuring.divergences()
     found += measuring.general()
@@ -156,6 +156,11 @@ class _Measuring:
         self._tokens = held_out["original"].tokens
         self._cost = held_out["spliced"].loss - held_out["original"].loss
 
+    def says_something(self, way: str) -> bool:
+        """False for the unspliced model where nothing of the model itself was fitted."""
+        original = self._ways["original"].losses
+        return way != "unspliced" or not torch.equal(original, self._ways[way].losses)
+
     def loss(self, way: str, unigram: Float[Tensor, " documents"] | None) -> Estimate:
         chances = []
         if unigram is not None:
@@ -201,9 +206,9 @@ class _Measuring:
 
     def general(self) -> list[Estimate]:
         """What the fit does to the model without the dictionaries."""
-        original, alone = self._ways["original"], self._ways["unspliced"]
-        if torch.equal(original.losses, alone.losses):
+        if not self.says_something("unspliced"):
             return []
+        original, alone = self._ways["original"], self._ways["unspliced"]
         margin = MARGIN * abs(float(self._cost.sum() / self._tokens.sum()))
         loss = [
             Chance("a twentieth of the splice's cost", 0.0, -margin, margin),

@@ -9,7 +9,7 @@ is a dictionary with the same latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lorascope.adapt.parts.part import AtSites, exchanged, orthonormal, same_lengths, standing
+from lorascope.adapt.parts.part import AtSites, Values, orthonormal, same_lengths, standing
 from lorascope.adapt.splicing import Placed, Splice
 from lorascope.config import Settings
 from lorascope.models.sites import Site, parse_site
@@ -81,9 +81,9 @@ class AffinePart(AtSites[AffineMap]):
                 splice.standing[site] = partial(part._after, site, inner)
             yield part
 
-    def scrambled(self, random: torch.Generator) -> AbstractContextManager[None]:
+    def scrambled(self, random: torch.Generator) -> Values:
         """W − 1 with the same singular values and random singular vectors, c turned at random."""
-        values: list[tuple[nn.Parameter, Tensor]] = []
+        values: Values = []
         for each in self.fitted.values():
             weight, width = each.weight.detach(), len(each.shift)
             change = weight.double().cpu() - torch.eye(width, dtype=torch.float64)
@@ -91,7 +91,7 @@ class AffinePart(AtSites[AffineMap]):
             drawn = left * torch.linalg.svdvals(change) @ right.T + torch.eye(width).double()
             values.append((each.weight, drawn.to(weight)))
             values.append((each.shift, same_lengths(each.shift.detach().cpu(), random)))
-        return exchanged(values)
+        return values
 
     @torch.no_grad()
     def dictionaries(self, placed: Placed) -> Placed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorascope.adapt.blocks import Blocks, Targets, linear_maps
-from lorascope.adapt.parts.part import exchanged, orthonormal
+from lorascope.adapt.parts.part import Values, orthonormal
 from lorascope.adapt.splicing import Placed
 from lorascope.config import Settings
 from lorascope.randomness import derived_seed
@@ -45,6 +45,7 @@ class LoraPart:
     """A fresh adapter on a model, put there by `on`."""
 
     name = "lora"
+    changes_model = True
 
     def __init__(self, peft: PeftModel, rate: float) -> None:
         self.rate = rate
@@ -101,13 +102,13 @@ class LoraPart:
         finally:
             self._peft.base_model.enable_adapter_layers()
 
-    def scrambled(self, random: torch.Generator) -> AbstractContextManager[None]:
+    def scrambled(self, random: torch.Generator) -> Values:
         """Every update B A with the same singular values and random singular vectors."""
-        values: list[tuple[nn.Parameter, Tensor]] = []
+        values: Values = []
         for layer in self._layers:
             A, B = (cast(Any, each)["default"].weight for each in (layer.lora_A, layer.lora_B))
             values += zip((A, B), same_spectrum(A.detach(), B.detach(), random), strict=True)
-        return exchanged(values)
+        return values
 
     def dictionaries(self, placed: Placed) -> Placed:
         return placed

@@ -17,6 +17,9 @@ from lorascope.models.sites import Site
 AtSite = TypeVar("AtSite", bound=nn.Module)
 
 
+Values = list[tuple[nn.Parameter, Tensor]]
+
+
 class Part(Protocol):
     """Something that is fitted, on the model or in the splice already.
 
@@ -38,8 +41,12 @@ class Part(Protocol):
     def off(self) -> AbstractContextManager[None]:
         """Within the `with`, everything is as if this part had never been."""
 
-    def scrambled(self, random: torch.Generator) -> AbstractContextManager[None]:
-        """Within the `with`, what was fitted is a random change of the same size."""
+    @property
+    def changes_model(self) -> bool:
+        """Whether it acts on the model without the splice too."""
+
+    def scrambled(self, random: torch.Generator) -> Values:
+        """The parameters with a random change of the same size in place of what was fitted."""
 
     def dictionaries(self, placed: Placed) -> Placed:
         """What now stands at each site, as dictionaries; those it leaves alone as they are."""
@@ -51,10 +58,14 @@ class Part(Protocol):
 class AtSites(Generic[AtSite]):
     """What a part made of one module a site shares: they stand in the splice, and act while on.
 
+    Without the splice they do nothing.
+
     Args:
         fitted: {site: what is fitted there}.
         rate: AdamW's peak learning rate.
     """
+
+    changes_model = False
 
     def __init__(self, fitted: Mapping[Site, AtSite], rate: float) -> None:
         self.rate, self.fitted = rate, dict(fitted)
@@ -86,7 +97,7 @@ def standing(splice: Splice) -> Iterator[dict[Site, Callable[[Tensor], Tensor]]]
 
 
 @contextmanager
-def exchanged(values: Sequence[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
+def exchanged(values: Values) -> Iterator[None]:
     """Within the `with`, parameters hold other values."""
     before = [(parameter, parameter.detach().clone()) for parameter, _ in values]
     with torch.no_grad():

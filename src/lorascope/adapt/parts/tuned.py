@@ -12,7 +12,7 @@ so directions of unit norm stay so by construction, and one rate suits weights a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lorascope.adapt.parts.part import AtSites, exchanged, same_lengths, standing
+from lorascope.adapt.parts.part import AtSites, Values, same_lengths, standing
 from lorascope.adapt.splicing import Placed, Splice
 from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
@@ -125,9 +125,9 @@ class TunedPart(AtSites[TunedDictionary]):
                 splice.standing[site] = partial(part._stand, site)
             yield part
 
-    def scrambled(self, random: torch.Generator) -> AbstractContextManager[None]:
+    def scrambled(self, random: torch.Generator) -> Values:
         """Every latent's change of what it reads and writes, and every bias's, turned at random."""
-        values: list[tuple[nn.Parameter, Tensor]] = []
+        values: Values = []
         for each in self.fitted.values():
             origin = {"decoder": each.start.directions, "encoder": each.start.encoder}
             for name, parameter in each.named_parameters():
@@ -138,7 +138,7 @@ class TunedPart(AtSites[TunedDictionary]):
                 drawn = same_lengths(rows, random)
                 drawn = drawn.T if name == "encoder" else drawn
                 values.append((parameter, start + drawn.to(start)))
-        return exchanged(values)
+        return values
 
     def dictionaries(self, placed: Placed) -> Placed:
         return {site: each.finished() for site, each in self.fitted.items() if site in placed}

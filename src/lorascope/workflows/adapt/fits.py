@@ -221,7 +221,8 @@ def facts_of(run: Run, cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def save_sums(held_out: dict[str, Evaluated], folder: Path) -> None:
     """Keep the sums by document of every way."""
     tensors = {
-        f"{way}.{field}": getattr(one, field).contiguous()
+        # Ways that ran once share their sums; each is written on its own.
+        f"{way}.{field}": getattr(one, field).clone()
         for way, one in held_out.items()
         for field in ("loss", "kl", "tokens")
     }
