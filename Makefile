@@ -38,6 +38,8 @@ check: install-dev
 bench: install-dev
 	$(BIN)/python bench/sae_training.py
 	$(BIN)/python bench/geometry.py
+	$(BIN)/python bench/adapt.py
+	$(BIN)/python bench/report.py
 
 docs: install-dev
 	$(BIN)/python scripts/write_measures_doc.py
