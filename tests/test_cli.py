@@ -19,10 +19,11 @@ from lorascope.workflows import plan as plan_module
 from lorascope.workflows.demo import demo_study
 
 COMMANDS = (
-    *("demo", "audit", "plan", "train-adapter", "dictionary", "compare", "features"),
+    *("demo", "audit", "adapt", "plan", "train-adapter", "dictionary", "compare", "features"),
     *("report", "selftest"),
 )
 EMBEDDED = Path(__file__).parents[1] / "studies" / "embedded.yaml"
+AROUND = EMBEDDED.with_name("adapt_embedded.yaml")
 SMALL = [
     "capture.context=64",
     "dictionaries.architecture.n_latents=64",
@@ -276,7 +277,11 @@ def test_what_is_no_input_error_is_not_hidden(lorascope, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["demo", "adapt"], 'no demo "adapt"; there is: audit'),
+        (["demo", "adap"], 'no demo "adap". Did you mean "adapt"? There are: audit, adapt'),
+        (["adapt", "--model", "m"], "give a study file, or the options --dictionary, --texts"),
+        (["adapt", str(EMBEDDED)], 'unknown key "train"'),
+        (["plan", str(AROUND), "--sites", "1"], "an adapt study has neither --adapter nor --sites"),
+        (["plan", str(AROUND), "--set", "fit.token=3"], 'unknown key "fit.token". Did you mean'),
         (["audit"], "give a study file, or the options --model, --adapter, --sites, --texts"),
         (["plan", "--model", "m", "--texts", "t"], "the options --adapter, --sites"),
         (["audit", "--adapter", "r4"], "--adapter r4: expected name=path"),

@@ -124,6 +124,13 @@ def test_seeds_give_one_number_with_a_t_interval(run):
     assert share.interval == pytest.approx((0.4 - 0.02484, 0.4 + 0.02484), abs=1e-4)
 
 
+def test_seeds_do_not_hide_what_documents_leave_open(run):
+    found = Found(read_results(run()))
+    cost = found.number(found.main, "adapt.cost_spliced")
+    # The same in every seed; its interval over documents is ± 0.02.
+    assert cost.interval == pytest.approx((0.58, 0.62))
+
+
 def test_dictionaries_along_one_axis(run):
     found = Found(read_results(run()))
     along = axis(found, found.conditions("scaling"), "l0")

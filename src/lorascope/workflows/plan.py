@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -24,33 +23,17 @@ from lorascope.workflows.speed import device_of, product_speed
 from lorascope.workflows.study import AuditStudy
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The size of a study.
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What any study takes.
 
     Attributes:
-        parameters: of the base model.
-        probe_tokens, held_out_tokens: tokens that count; the first train dictionaries.
-        dictionaries: how many are trained.
-        dictionary_steps: optimiser steps of one of them.
-        adapter_steps: optimiser steps over all adapters trained.
         disk: bytes of the run folder; the hub's own cache is not counted.
         parts: arithmetic and memory of each part.
         device: where it would run: "cpu", "cuda", or "several devices".
         notes: what was estimated, and from what.
     """
 
-    parameters: int
-    d_model: int
-    blocks: int
-    documents: int
-    probe_tokens: int
-    held_out_tokens: int
-    adapters: int
-    sites: int
-    dictionaries: int
-    dictionary_steps: int
-    adapter_steps: int
     disk: int
     parts: tuple[Part, ...]
     device: str
@@ -67,6 +50,11 @@ class Plan:
         return costs.resident(self._hungriest)
 
     @property
+    def about(self) -> str:
+        """What stands behind a number that was estimated."""
+        return " (estimated)" if self.notes else ""
+
+    @property
     def _hungriest(self) -> Part:
         return max(self.parts, key=lambda part: part.memory)
 
@@ -75,27 +63,60 @@ class Plan:
         device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
         return {part.name: part.seconds(product_speed(device, part.dtype)) for part in self.parts}
 
+    def prices(self) -> list[tuple[str, str]]:
+        """(what, how much) of disk, memory, arithmetic and time; times products for a moment."""
+        seconds = self.seconds()
+        return [
+            ("disk", _bytes(self.disk)),
+            ("memory", f"{_bytes(self.memory)}, in {self._hungriest.name}"),
+            ("arithmetic", f"{self.flops:.2e} floating-point operations"),
+            *((f"  {part.name}", f"{part.flops:.2e}") for part in self.parts),
+            ("time", f"about {_time(sum(seconds.values()))} on this machine ({self.device})"),
+            *((f"  {part.name}", _time(seconds[part.name])) for part in self.parts),
+            *(("estimated", note) for note in self.notes),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Cost):
+    """The size of an audit.
+
+    Attributes:
+        parameters: of the base model.
+        probe_tokens, held_out_tokens: tokens that count; the first train dictionaries.
+        dictionaries: how many are trained.
+        dictionary_steps: optimiser steps of one of them.
+        adapter_steps: optimiser steps over all adapters trained.
+    """
+
+    parameters: int
+    d_model: int
+    blocks: int
+    documents: int
+    probe_tokens: int
+    held_out_tokens: int
+    adapters: int
+    sites: int
+    dictionaries: int
+    dictionary_steps: int
+    adapter_steps: int
+
     def lines(self) -> list[tuple[str, str]]:
         """(what, how much) for a table; times the device's products for a moment."""
-        about = " (estimated)" if self.notes else ""
-        seconds = self.seconds()
         return [
             ("model", f"{self.parameters:,} parameters, {self.blocks} blocks of {self.d_model}"),
             ("adapters × sites", f"{self.adapters} × {self.sites}"),
-            ("documents", f"{self.documents:,}{about}"),
+            ("documents", f"{self.documents:,}{self.about}"),
             (
                 "tokens",
-                f"{self.probe_tokens:,} to train on, {self.held_out_tokens:,} held out{about}",
+                f"{self.probe_tokens:,} to train on, {self.held_out_tokens:,} held out{self.about}",
             ),
             ("adapter training", f"{self.adapter_steps:,} steps"),
-            ("dictionaries", f"{self.dictionaries} of {self.dictionary_steps:,} steps each{about}"),
-            ("disk", in_bytes(self.disk)),
-            ("memory", f"{in_bytes(self.memory)}, in {self._hungriest.name}"),
-            ("arithmetic", f"{self.flops:.2e} floating-point operations"),
-            *((f"  {part.name}", f"{part.flops:.2e}") for part in self.parts),
-            ("time", f"about {in_time(sum(seconds.values()))} on this machine ({self.device})"),
-            *((f"  {part.name}", in_time(seconds[part.name])) for part in self.parts),
-            *(("estimated", note) for note in self.notes),
+            (
+                "dictionaries",
+                f"{self.dictionaries} of {self.dictionary_steps:,} steps each{self.about}",
+            ),
+            *self.prices(),
         ]
 
 
@@ -146,18 +167,7 @@ def plan(study: AuditStudy, *, estimates: bool = True) -> Plan:
     )
 
 
-class Needs(Protocol):
-    """What has to fit: bytes of disk and memory, and where they are used."""
-
-    @property
-    def disk(self) -> int: ...
-    @property
-    def memory(self) -> int: ...
-    @property
-    def device(self) -> str: ...
-
-
-def refuse_what_cannot_fit(cost: Needs, out: Path) -> None:
+def refuse_what_cannot_fit(cost: Cost, out: Path) -> None:
     """One clear line where disk or memory will not do; what a run in `out` has written counts.
 
     Raises:
@@ -171,7 +181,7 @@ def refuse_what_cannot_fit(cost: Needs, out: Path) -> None:
         free += sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     if cost.disk > free:
         raise InputError(
-            f"{out}: the study needs {in_bytes(cost.disk)} of disk and {in_bytes(free)} are free; "
+            f"{out}: the study needs {_bytes(cost.disk)} of disk and {_bytes(free)} are free; "
             "use fewer documents or sites, or another --out"
         )
     if cost.device == "cpu":
@@ -182,8 +192,8 @@ def refuse_what_cannot_fit(cost: Needs, out: Path) -> None:
         return
     if cost.memory > total:
         raise InputError(
-            f"the study needs {in_bytes(cost.memory)} of memory and {where} has "
-            f"{in_bytes(total)}; use a smaller model, fewer latents, or dtype bfloat16"
+            f"the study needs {_bytes(cost.memory)} of memory and {where} has "
+            f"{_bytes(total)}; use a smaller model, fewer latents, or dtype bfloat16"
         )
 
 
@@ -252,8 +262,7 @@ def _parts(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> tup
     return tuple(found)
 
 
-def in_bytes(count: int) -> str:
-    """A number of bytes as people say it."""
+def _bytes(count: int) -> str:
     value = float(count)
     for unit in ("B", "kB", "MB"):
         if value < 1000:
@@ -262,8 +271,7 @@ def in_bytes(count: int) -> str:
     return f"{value:,.3g} GB" if value < 1000 else f"{value:,.0f} GB"
 
 
-def in_time(seconds: float) -> str:
-    """A duration as people say it."""
+def _time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.2g} s"
     if seconds < 100 * 60:

@@ -9,6 +9,7 @@ import altair as alt
 
 from lorascope.report.charts import CHANCE_COLOUR, SERIES_COLOURS, Row
 
+_DASHES = ([5, 3], [1, 3], [9, 3])
 _SHAPES = ("circle", "square", "diamond", "triangle-up")
 
 
@@ -40,8 +41,14 @@ def curves(
     shape = alt.Shape(
         "series:N", title=None, scale=alt.Scale(domain=domain, range=shapes), legend=legend
     )
+    # References share one grey: their dashes tell them apart, in the legend too.
+    dashes = [[1, 0]] * len(names) + [_DASHES[i % len(_DASHES)] for i in range(len(references))]
+    dash = alt.StrokeDash(
+        "series:N", title=None, scale=alt.Scale(domain=domain, range=dashes), legend=legend
+    )
     kind = alt.Scale(type="log") if log_x else alt.Scale(zero=False, nice=not whole)
-    axis = alt.Axis(tickMinStep=1, format="d") if whole else alt.Axis()
+    ticks = sorted({row["x"] for row in rows})
+    axis = alt.Axis(values=ticks, format="d") if whole else alt.Axis()
     x = alt.X("x:Q", title=x_title, scale=kind, axis=axis)
     data = [*({**row, "kind": "value"} for row in rows)]
     data += [{**row, "kind": "level"} for row in levels]
@@ -57,8 +64,8 @@ def curves(
         across = alt.Chart().transform_filter("datum.kind === 'level'").encode(tooltip=_tooltip())
         layers.insert(
             0,
-            across.mark_rule(strokeDash=[5, 3], strokeWidth=1.4).encode(
-                y=_y("value", y_title), color=colour
+            across.mark_rule(strokeWidth=1.4).encode(
+                y=_y("value", y_title), color=colour, strokeDash=dash
             ),
         )
     chart = alt.layer(*layers).properties(width=420, height=240)

@@ -44,7 +44,8 @@ def _seeds(found: Found, condition: Condition) -> str:
     count = len(found.fits(condition))
     if count < 2:
         return " Intervals over documents."
-    return f" Means over {count} seeds, intervals {'over' if count > 2 else 'spanning'} them."
+    how = "over them" if count > 2 else "spanning theirs"
+    return f" Means over {count} seeds, intervals {how} or over documents, the wider."
 
 
 def _baselines(found: Found) -> Iterator[Figure]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from lorascope.estimates import Estimate
+from lorascope.estimates import Estimate, Place
 from lorascope.report.adapt.found import (
     COST_AFTER,
     COST_BEFORE,
@@ -183,16 +183,8 @@ def _streams(found: Found) -> Iterator[PaperTable]:
         "Cosine": "adapt.cosine",
         "Change of cosine": "adapt.cosine_change",
     }
-    by_site: dict[str, dict[str, Estimate]] = {}
-    for name, measure in measures.items():
-        for one in found.all_of(measure):
-            by_site.setdefault(one.place.site, {})[name] = one
-    rows = [
-        (site, [Cell.of(taken.get(name)) for name in measures]) for site, taken in by_site.items()
-    ]
-    estimates = [one for taken in by_site.values() for one in taken.values()]
     title = "Streams behind the site against the original's"
-    yield _table("streams", title, "Site", list(measures), rows, estimates)
+    yield _by_place(found, "streams", title, "Site", measures, lambda place: place.site)
 
 
 def _steering(found: Found) -> Iterator[PaperTable]:
@@ -204,17 +196,28 @@ def _steering(found: Found) -> Iterator[PaperTable]:
         "Negative, with": "steering.after_negative",
         "Δ negative": "steering.change_negative",
     }
-    by_latent: dict[str, dict[str, Estimate]] = {}
-    for name, measure in measures.items():
-        for one in found.all_of(measure):
-            by_latent.setdefault(one.place.setting, {})[name] = one
-    rows = [
-        (latent, [Cell.of(taken.get(name)) for name in measures])
-        for latent, taken in by_latent.items()
-    ]
-    estimates = [one for taken in by_latent.values() for one in taken.values()]
     title = "Change of mean log p under steering, points; 90 % intervals"
-    yield _table("steering", title, "Latent", list(measures), rows, estimates)
+    yield _by_place(found, "steering", title, "Latent", measures, lambda place: place.setting)
+
+
+def _by_place(
+    found: Found,
+    key: str,
+    title: str,
+    heading: str,
+    measures: dict[str, str],
+    named: Callable[[Place], str],
+) -> PaperTable:
+    """A row for each site or setting at which the measures were taken."""
+    taken: dict[str, dict[str, Estimate]] = {}
+    for column, measure in measures.items():
+        for one in found.all_of(measure):
+            taken.setdefault(named(one.place), {})[column] = one
+    rows = [
+        (label, [Cell.of(some.get(name)) for name in measures]) for label, some in taken.items()
+    ]
+    estimates = [one for some in taken.values() for one in some.values()]
+    return _table(key, title, heading, list(measures), rows, estimates)
 
 
 _MAKERS: dict[str, Callable[[Found], Iterator[PaperTable]]] = {

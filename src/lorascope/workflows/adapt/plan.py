@@ -14,17 +14,17 @@ from lorascope.workflows.adapt import costs
 from lorascope.workflows.adapt.cells import Asked, asked
 from lorascope.workflows.adapt.state import require_held_out
 from lorascope.workflows.adapt.study import AdaptStudy
-from lorascope.workflows.costs import Part, resident
-from lorascope.workflows.plan import in_bytes, in_time, refuse_what_cannot_fit
+from lorascope.workflows.costs import Part
+from lorascope.workflows.plan import Cost, refuse_what_cannot_fit
 from lorascope.workflows.sizes import Base, Sizes, base_of, sizes_of
-from lorascope.workflows.speed import device_of, product_speed
+from lorascope.workflows.speed import device_of
 from lorascope.workflows.study import AuditStudy
 
 __all__ = ["AdaptPlan", "plan_adapt", "refuse_what_cannot_fit"]
 
 
-@dataclass(frozen=True)
-class AdaptPlan:
+@dataclass(frozen=True, kw_only=True)
+class AdaptPlan(Cost):
     """The size of an adapt study.
 
     Attributes:
@@ -33,10 +33,6 @@ class AdaptPlan:
         dictionaries: how many are trained, and how many brought along.
         fits: how many.
         fit_tokens: tokens compared over all fits.
-        disk: bytes of the run folder; the hub's own cache is not counted.
-        parts: arithmetic and memory of each part.
-        device: where it would run: "cpu", "cuda", or "several devices".
-        notes: what was estimated, and from what.
     """
 
     parameters: int
@@ -48,46 +44,21 @@ class AdaptPlan:
     dictionaries: tuple[int, int]
     fits: int
     fit_tokens: int
-    disk: int
-    parts: tuple[Part, ...]
-    device: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def memory(self) -> int:
-        """Bytes that the hungriest part takes."""
-        return resident(self._hungriest)
-
-    @property
-    def _hungriest(self) -> Part:
-        return max(self.parts, key=lambda part: part.memory)
-
-    def seconds(self) -> dict[str, float]:
-        """Estimated time of each part here, from a product speed measured now."""
-        device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
-        return {part.name: part.seconds(product_speed(device, part.dtype)) for part in self.parts}
 
     def lines(self) -> list[tuple[str, str]]:
         """(what, how much) for a table; times the device's products for a moment."""
-        about = " (estimated)" if self.notes else ""
-        seconds, (trained, brought) = self.seconds(), self.dictionaries
+        trained, brought = self.dictionaries
         return [
             ("model", f"{self.parameters:,} parameters, {self.blocks} blocks of {self.d_model}"),
-            ("documents", f"{self.documents:,}{about}"),
+            ("documents", f"{self.documents:,}{self.about}"),
             (
                 "tokens",
                 f"{self.training_tokens:,} to train and fit on, {self.held_out_tokens:,} held "
-                f"out{about}",
+                f"out{self.about}",
             ),
             ("dictionaries", f"{trained} trained here, {brought} brought along"),
             ("fits", f"{self.fits}, {self.fit_tokens:,} tokens in all"),
-            ("disk", in_bytes(self.disk)),
-            ("memory", f"{in_bytes(self.memory)}, in {self._hungriest.name}"),
-            ("arithmetic", f"{sum(p.flops for p in self.parts):.2e} floating-point operations"),
-            *((f"  {part.name}", f"{part.flops:.2e}") for part in self.parts),
-            ("time", f"about {in_time(sum(seconds.values()))} on this machine ({self.device})"),
-            *((f"  {part.name}", in_time(seconds[part.name])) for part in self.parts),
-            *(("estimated", note) for note in self.notes),
+            *self.prices(),
         ]
 
 
