@@ -257,6 +257,8 @@
     if (view.dictionary !== dictionary) return;
     drawAbout();
     draw();
+    // Before somebody searches, so that the first answer is as quick as the next.
+    setTimeout(() => texts(dictionary), 200);
   }
 
   async function goTo(number_, latent) {
