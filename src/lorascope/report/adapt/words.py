@@ -133,8 +133,9 @@ def _share(found: Found, main: Condition) -> list[str]:
     left = f", {number(after.value)} nats/token are left" if after else ""
     random = chance_named(share, "random")
     chance = "" if random is None else f"; a random change of equal size {_hundredths(random)} %"
+    wins = "wins back" if share.value > 0 else "wins nothing back:"
     return [
-        f"{main.fitted} wins back {_with_interval(share, True)} of it{left}{chance} "
+        f"{main.fitted} {wins} {_with_interval(share, True)} of it{left}{chance} "
         f"({_verdict(share)})."
     ]
 

@@ -14,7 +14,7 @@ from lorascope.workflows.study import Texts
 
 
 def adapt_demo(quick: bool = False) -> AdaptStudy:
-    """Three L0s, two widths and two sites at two ranks, with baselines; less of each if quick."""
+    """Three L0s and two sites at two ranks, with baselines; one dictionary if quick."""
     return _quick() if quick else _full()
 
 
@@ -24,7 +24,7 @@ def _fit(tokens: int, rank: int) -> FitSettings:
         affine=Affine(rate=3e-3),
         dictionary=Tuned(rate=1e-3),
         tokens=tokens,
-        batch=4,
+        batch=8,
         evaluations=0,
         random_draws=3,
     )
@@ -40,14 +40,17 @@ def _full() -> AdaptStudy:
         dictionaries=Around(
             train=TrainTopK(
                 sites=("layers.3", "layers.1"),
-                n_latents=(1024, 2048),
+                n_latents=(1024,),
                 k=(16, 8, 32),
                 tokens=100_000,
             )
         ),
-        fit=_fit(5_000, 16),
+        fit=_fit(7_000, 16),
         experiments=Experiments(
-            ranks=(1, 16), single_blocks=False, several=(("layers.1", "layers.3"),)
+            ranks=(4, 16),
+            baselines=("dictionary", "affine", "lora_next", "lora", "lora+affine"),
+            single_blocks=False,
+            several=(("layers.1", "layers.3"),),
         ),
         seeds=(0,),
     )
@@ -63,10 +66,10 @@ def _quick() -> AdaptStudy:
         dictionaries=Around(
             train=TrainTopK(sites=("layers.3",), n_latents=(512,), k=(8,), tokens=30_000)
         ),
-        fit=_fit(3_000, 16),
+        fit=_fit(6_000, 16),
         experiments=Experiments(
             ranks=(16,),
-            baselines=("dictionary", "affine", "lora_next", "lora"),
+            baselines=("affine", "lora_next", "lora"),
             single_blocks=False,
             distances=False,
         ),
