@@ -82,7 +82,7 @@ def test_a_step_from_the_site_is_a_step_through_the_whole_model(
 
 def test_it_learns_when_to_answer_and_leaves_the_frozen_alone(reading, trained, tokenizer):
     before = [fingerprint(reading.module), fingerprint(reading.dictionary)]
-    fitted = trained(steps=120)
+    fitted = trained(steps=300, rate=0.05)
     assert [fingerprint(reading.module), fingerprint(reading.dictionary)] == before
     losses = fitted.history.series("loss")
     assert sum(losses[-10:]) < 0.75 * sum(losses[:10])

@@ -85,7 +85,7 @@ def word_tokens(tiny_checkpoint):
 
 @pytest.mark.parametrize(
     "sparsity",
-    [TopM(m=1), TopM(m=1, preselect=16), Proximal(threshold=0.4), HardConcrete(weight=3.0)],
+    [TopM(m=1), TopM(m=1, preselect=16), Proximal(threshold=0.8), HardConcrete(weight=10.0)],
     ids=["top_m", "preselected", "proximal", "gates"],
 )
 def test_exactly_the_planted_latents_are_found(sparsity, train):
