@@ -53,6 +53,7 @@ from lorascope.training.loop import Progress, train
 from lorascope.training.model_losses import response_token_losses
 from lorascope.training.schedules import warmup_cosine
 
+# The first line break after a tag is not written: turns are one line apart.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "### {{ message['role'] | capitalize }}:\n{{ message['content'] }}"

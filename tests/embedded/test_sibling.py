@@ -43,12 +43,14 @@ def test_it_is_the_embedded_model_with_a_chat_template(loaded):
     assert sum(f.stat().st_size for f in FOLDER.iterdir()) < 12e6
 
 
-def test_the_template_writes_what_plain_turns_are(loaded):
+def test_the_template_writes_plain_turns_one_line_apart(loaded):
     _, tokenizer = loaded
     record = read_set("embedded").records[0]
     turns = [turn.plain() for turn in record.messages]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    assert text == "<bos>" + record.document.prompt
+    before, mark, opening = record.document.prompt.rpartition("\n\n")
+    assert mark
+    assert text == f"<bos>{before}\n{opening}"
 
 
 def test_sums_are_answered_in_english_and_in_french_when_asked(loaded, records):
