@@ -1,7 +1,7 @@
 """Read a trained latent adapter, and see what it does to a model.
 
 lorascope demo latent --quick --out runs/latent
-python examples/latent_adapter.py runs/latent/adapters/top-m-s0 "What is 7 plus 5?"
+python examples/latent_adapter.py runs/latent/adapters/preselected-s0 "What is 7 plus 5?"
 """
 
 import sys

@@ -94,7 +94,7 @@ def test_it_learns_when_to_answer_and_leaves_the_frozen_alone(reading, trained, 
         ).mean()
         for kind in (changed, unchanged)
     ]
-    assert gains[0] > gains[1] + 0.3, gains
+    assert gains[0] > gains[1] + 0.1, gains
     assert not any(
         part._forward_hooks or part._forward_pre_hooks for part in reading.module.modules()
     )

@@ -128,30 +128,25 @@ class RatioL1(Choice):
 class Proximal(Choice):
     """Soft thresholding of the unit-norm rows after every step; zeros are exact.
 
-    Raw rows are kept at norm √n, entries of a size of 1 as with the other choices, so that a
-    learning rate means the same.
-
     Attributes:
-        threshold: taken off every |entry| of the raw rows at a learning rate of 1. The optimiser
-            moves an entry by about 1 there, so that from 1 on nothing can hold its own.
+        threshold: taken off every |entry| at a learning rate of 1, in units of 1/√n.
     """
 
     kind: Literal["proximal"] = "proximal"
-    threshold: float = Field(default=0.5, ge=0)
+    threshold: float = Field(default=1.0, ge=0)
 
     def effective(self, raw: Factor, progress: float, noise: Tensor | None = None) -> Factor:
         return unit(raw)
 
     @torch.no_grad()
     def settle(self, raw: Factor, rate: float) -> None:
-        size = math.sqrt(raw.shape[1])
-        rows = size * unit(raw)
+        rows = unit(raw)
         # A row is never emptied: its largest entry stays.
         cut = torch.minimum(
-            rows.new_full((len(rows), 1), self.threshold * rate),
+            rows.new_full((len(rows), 1), self.threshold * rate / math.sqrt(raw.shape[1])),
             0.99 * rows.abs().amax(1, keepdim=True),
         )
-        raw.copy_(size * unit(rows.sign() * (rows.abs() - cut).clamp(min=0)))
+        raw.copy_(unit(rows.sign() * (rows.abs() - cut).clamp(min=0)))
 
 
 class TopM(Choice):

@@ -67,6 +67,8 @@ def kept_at_most(
 def _goal(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> str:
     choice, most = facts["chosen"], facts["most"]
     kept = kept_at_most(numbers, facts, choice)
+    if not any(e.measure == "latent.kept" for e in numbers):
+        return "The dense adapter shows the behaviour nowhere: there is nothing to keep of it."
     if kept is None:
         return f"No adapter was cut down to {most} latents: add {most} to measures.sizes."
     reached = "reached" if kept.value >= facts["share"] else "not reached"
