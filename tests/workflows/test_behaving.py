@@ -29,6 +29,7 @@ def study(small, **changes):
     return BehavingStudy.parse({**given, **changes}, "test")
 
 
+@pytest.mark.slow
 def test_a_dense_adapter_learns_the_behaviour_and_prompting_spills(small, tmp_path):
     found = measure(study(small), tmp_path / "out", QUIET)
     values = {
