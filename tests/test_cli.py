@@ -279,7 +279,7 @@ def test_what_is_no_input_error_is_not_hidden(lorascope, monkeypatch):
     [
         (["demo", "adap"], 'no demo "adap". Did you mean "adapt"? There are: audit, adapt'),
         (["adapt", "--model", "m"], "give a study file, or the options --dictionary, --texts"),
-        (["adapt", str(EMBEDDED)], 'unknown key "train"'),
+        (["adapt", str(EMBEDDED)], "holds a study of audit"),
         (["plan", str(AROUND), "--sites", "1"], "an adapt study has neither --adapter nor --sites"),
         (["plan", str(AROUND), "--set", "fit.token=3"], 'unknown key "fit.token". Did you mean'),
         (["audit"], "give a study file, or the options --model, --adapter, --sites, --texts"),
@@ -470,7 +470,7 @@ def test_default_run_folder_is_named_from_the_whole_study(
 ):
     monkeypatch.chdir(tmp_path)
     outs = []
-    monkeypatch.setattr(audits, "_audit", lambda study, out, quiet, redo: outs.append(Path(out)))
+    monkeypatch.setattr(audits, "run_audit", lambda study, out, quiet, redo: outs.append(Path(out)))
     for change in ("seed=0", "seed=1", "measures.repeats=4"):
         assert lorascope("audit", *options(change))[0] == 0
     assert len(set(outs)) == 3

@@ -159,6 +159,10 @@ class Run:
         """Wall-clock seconds by stage."""
         return {name: stage["seconds"] for name, stage in self.manifest["stages"].items()}
 
+    def keys(self) -> dict[str, str]:
+        """Hash of all that a stage depends on, by stage."""
+        return {name: stage["key"] for name, stage in self.manifest["stages"].items()}
+
     def _save(self) -> None:
         write_atomically(self._manifest_path, json.dumps(self.manifest, indent=1) + "\n")
 

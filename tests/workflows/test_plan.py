@@ -141,7 +141,7 @@ def test_speed_is_of_this_device(dtype, monkeypatch):
     [(5.04, "5 s"), (99, "99 s"), (150, "2.5 min"), (7200, "2 h"), (864000, "10 days")],
 )
 def test_times_as_people_say_them(seconds, text):
-    assert plan_module.in_time(seconds) == text
+    assert plan_module._time(seconds) == text
 
 
 def test_longest_of_a_batch_by_hand():

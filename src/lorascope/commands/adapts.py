@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Out, Quiet, Set, pairs
+from lorascope.commands.options import Out, Quiet, Set, pairs, require_workflow
 from lorascope.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def adapt_study(
     from lorascope.config import override, read_yaml
     from lorascope.workflows.adapt.study import AdaptStudy
 
+    require_workflow(study, "adapt")
     data: dict[str, Any] = read_yaml(study) if study is not None else {}
     if model is not None:
         data["model"] = model

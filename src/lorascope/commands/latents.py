@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Out, Quiet, Set
+from lorascope.commands.options import Out, Quiet, Set, require_workflow
 from lorascope.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def latent_study(
     from lorascope.config import override, read_yaml
     from lorascope.workflows.latent.study import LatentStudy
 
+    require_workflow(study, "latent")
     data: dict[str, Any] = read_yaml(study) if study is not None else {}
     data |= {name: value for name, value in given.items() if value is not None}
     if rank is not None:

@@ -51,8 +51,7 @@ def audit_study(
     from lorascope.workflows.study import AuditStudy
 
     data: dict[str, Any] = read_yaml(study) if study is not None else {}
-    if (workflow := workflow_of(study)) != "audit":
-        raise InputError(f"{study}: holds a study of {workflow}; run lorascope {workflow} {study}")
+    require_workflow(study, "audit")
     data.pop("workflow", None)
     if model is not None:
         data["model"] = model
@@ -93,6 +92,16 @@ def workflow_of(study: Path | None) -> str:
         hint = did_you_mean(found, known)
         raise InputError(f'{study}: no workflow "{found}".{hint} There are: {", ".join(known)}')
     return found
+
+
+def require_workflow(study: Path | None, wanted: Workflow) -> None:
+    """Refuse a study file of another workflow.
+
+    Raises:
+        InputError: says which it is of, and the command for it.
+    """
+    if study is not None and (found := workflow_of(study)) != wanted:
+        raise InputError(f"{study}: holds a study of {found}; run lorascope {found} {study}")
 
 
 def pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:

@@ -37,7 +37,7 @@ from lorascope.report.result import Results, chance_table, estimate_table
 from lorascope.report.tables import TableRow, TopicTable, topic_tables, verdict_matrix, write_tables
 from lorascope.report.topics import Topic
 from lorascope.report.words import words
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import write_atomically
 
 # Rows of all the tables of numbers on the page; beyond that each shows the same share of its own.
 PAGE_NUMBERS: Final = 2000
@@ -101,7 +101,7 @@ def render(
     )
     facts, said = results.facts, words(results, browsed)
     features = feature_section(browsed, read_labels(results.run))
-    sides, stages = beside(results), stage_table(results)
+    sides, stages = beside(results), stage_table(facts)
     share = min(1.0, PAGE_NUMBERS / max(1, len(results.numbers)))
     # In the order in which they run.
     scripts = [Markup(vega_script()), Markup(_asset("script.js"))]
@@ -151,13 +151,12 @@ def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:
     return [table for table in tables if table.rows]
 
 
-def stage_table(results: Results) -> FactTable:
-    """Each stage with the hash of all it depends on, where the run's manifest is at hand."""
-    manifest = results.run / "manifest.json"
-    known = read_json(manifest).get("stages", {}) if manifest.is_file() else {}
+def stage_table(facts: Mapping[str, Any]) -> FactTable:
+    """Each stage with its seconds and the hash of all it depends on."""
+    keys = facts.get("made_from", {})
     records: list[Mapping[str, Any]] = [
-        {"stage": name, "seconds": seconds, "made from": known.get(name, {}).get("key", "")[:16]}
-        for name, seconds in results.facts.get("seconds", {}).items()
+        {"stage": name, "seconds": seconds, "made from": keys.get(name, "")[:16]}
+        for name, seconds in facts.get("seconds", {}).items()
     ]
     return fact_table("Stages", records)
 

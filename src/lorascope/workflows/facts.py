@@ -51,6 +51,7 @@ def facts(
         "command": command,
         "versions": versions(),
         "seconds": state.run.seconds(),
+        "made_from": state.run.keys(),
         "settings": state.study.plain(),
     }
 

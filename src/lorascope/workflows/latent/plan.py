@@ -16,11 +16,11 @@ from lorascope.errors import InputError
 from lorascope.models.shapes import Shape
 from lorascope.models.sites import resolve_sites
 from lorascope.training.dictionaries import product_dtype
-from lorascope.workflows.costs import Part, operations_a_row, resident
+from lorascope.workflows.costs import Part, operations_a_row
 from lorascope.workflows.latent.study import LatentStudy
-from lorascope.workflows.plan import in_bytes, in_time
+from lorascope.workflows.plan import Cost
 from lorascope.workflows.sizes import CHARACTERS_PER_TOKEN, Base, base_of
-from lorascope.workflows.speed import device_of, product_speed
+from lorascope.workflows.speed import device_of
 
 # What is assumed of a behaviour set that is not made yet.
 _RECORDS, _HELD_OUT, _TOKENS = 512, 128, 200.0
@@ -41,18 +41,14 @@ class Records:
     tokens: float
 
 
-@dataclass(frozen=True)
-class LatentPlan:
+@dataclass(frozen=True, kw_only=True)
+class LatentPlan(Cost):
     """The size of a latent study.
 
     Attributes:
         parameters: of the base model.
         latents: of the dictionary.
         adapters: latent adapters trained; one ordinary adapter comes on top.
-        disk: bytes of the run folder; the hub's own cache is not counted.
-        parts: arithmetic and memory of each part.
-        device: where it would run.
-        notes: what was estimated, and from what.
     """
 
     parameters: int
@@ -63,28 +59,10 @@ class LatentPlan:
     rank: int
     adapters: int
     steps: int
-    disk: int
-    parts: tuple[Part, ...]
-    device: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def memory(self) -> int:
-        """Bytes that the hungriest part takes."""
-        return resident(self._hungriest)
-
-    @property
-    def _hungriest(self) -> Part:
-        return max(self.parts, key=lambda part: part.memory)
-
-    def seconds(self) -> dict[str, float]:
-        """Estimated time of each part here, from a product speed measured now."""
-        return {p.name: p.seconds(product_speed(self.device, p.dtype)) for p in self.parts}
 
     def lines(self) -> list[tuple[str, str]]:
         """(what, how much) for a table; times the device's products for a moment."""
-        about = " (estimated)" if self.notes else ""
-        seconds, known = self.seconds(), self.records
+        known, about = self.records, self.about
         written = 2 * self.rank * self.latents
         return [
             ("model", f"{self.parameters:,} parameters, {self.blocks} blocks of {self.d_model}"),
@@ -96,13 +74,7 @@ class LatentPlan:
             ("tokens", f"{known.train * known.tokens:,.0f} to train on{about}"),
             ("dictionary", f"{self.latents:,} latents"),
             ("adapters", f"{self.adapters} of {self.steps:,} steps, {written:,} weights at most"),
-            ("disk", in_bytes(self.disk)),
-            ("memory", f"{in_bytes(self.memory)}, in {self._hungriest.name}"),
-            ("arithmetic", f"{sum(p.flops for p in self.parts):.2e} floating-point operations"),
-            *((f"  {part.name}", f"{part.flops:.2e}") for part in self.parts),
-            ("time", f"about {in_time(sum(seconds.values()))} on this machine ({self.device})"),
-            *((f"  {part.name}", in_time(seconds[part.name])) for part in self.parts),
-            *(("estimated", note) for note in self.notes),
+            *self.prices(),
         ]
 
 
