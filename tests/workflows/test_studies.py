@@ -36,6 +36,9 @@ def rows(source):
 
 def test_all_of_them_are_here():
     assert [file.stem for file in ALL] == [
+        "adapt_embedded",
+        "adapt_gemma-2-2b",
+        "adapt_llama-3.1-8b",
         "embedded",
         "gemma-2-9b-as-published",
         "gemma-2-9b-corrected",
