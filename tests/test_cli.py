@@ -470,7 +470,7 @@ def test_default_run_folder_is_named_from_the_whole_study(
 ):
     monkeypatch.chdir(tmp_path)
     outs = []
-    monkeypatch.setattr(audits, "run_audit", lambda study, out, quiet, redo: outs.append(Path(out)))
+    monkeypatch.setattr(audits, "run_audit", lambda study, out, *_: outs.append(Path(out)))
     for change in ("seed=0", "seed=1", "measures.repeats=4"):
         assert lorascope("audit", *options(change))[0] == 0
     assert len(set(outs)) == 3

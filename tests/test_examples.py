@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lorascope.workflows.adapters import TrainStudy, run_training
 from lorascope.workflows.progress import Reporter
 
@@ -45,6 +47,7 @@ def test_latent_adapter(save_latent_adapter, tmp_path):
     assert said["base"] != said["latent"]
 
 
+@pytest.mark.slow
 def test_adapt_around_a_dictionary(tmp_path):
     done = subprocess.run(
         [sys.executable, EXAMPLES / "adapt_around_a_dictionary.py"],

@@ -10,6 +10,9 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "bench" / "geometry.py"
 
 
+pytestmark = pytest.mark.slow  # minutes on two cores
+
+
 @pytest.fixture(scope="module")
 def printed():
     command = [sys.executable, str(SCRIPT), "--quick", "--repeats", "1", "--device", "cpu"]

@@ -18,6 +18,9 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "compare_backdoor.py"
 FALSE_RATE = 0.1
 
 
+pytestmark = pytest.mark.slow  # minutes on two cores
+
+
 @pytest.fixture(scope="module")
 def example():
     spec = importlib.util.spec_from_file_location("compare_backdoor", EXAMPLE)

@@ -13,6 +13,8 @@ from lorascope.planted.rates import Rate
 from lorascope.workflows import selftest as workflow
 from lorascope.workflows.progress import Reporter
 
+pytestmark = pytest.mark.slow  # minutes on two cores
+
 
 @pytest.fixture(scope="module")
 def quick():

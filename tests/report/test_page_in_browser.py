@@ -163,14 +163,17 @@ def test_a_figure_is_saved_with_one_click(opened):
 
 def test_hovering_shows_value_chance_interval_and_n(opened):
     drawn(opened)
-    place = opened.js(
-        "(() => { const mark = document.querySelector('#size .mark-rect path');"
-        "mark.scrollIntoView({ block: 'center', behavior: 'instant' });"
-        "const r = mark.getBoundingClientRect();"
-        "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
-    )
-    opened.call("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
-    opened.until("document.querySelector('#vg-tooltip-element.visible')")
+    # A pointer at rest is not told of what scrolls under it: it moves until it is seen.
+    for step in range(200):
+        x, y = opened.js(
+            "(() => { const mark = document.querySelector('#size .mark-rect path');"
+            "mark.scrollIntoView({ block: 'center', behavior: 'instant' });"
+            "const r = mark.getBoundingClientRect();"
+            "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+        )
+        opened.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + step % 3, y=y)
+        if opened.js("!!document.querySelector('#vg-tooltip-element.visible')"):
+            break
     shown = text(opened, "#vg-tooltip-element")
     for what in ("value", "95 % interval", "chance", "95 % of chance", "verdict", "n"):
         assert what in shown

@@ -138,7 +138,15 @@ def test_speed_is_of_this_device(dtype, monkeypatch):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(5.04, "5 s"), (99, "99 s"), (150, "2.5 min"), (7200, "2 h"), (864000, "10 days")],
+    [
+        (5.04, "5 s"),
+        (99, "99 s"),
+        (99.7, "1.7 min"),
+        (99.7 * 60, "1.7 h"),
+        (150, "2.5 min"),
+        (7200, "2 h"),
+        (864000, "10 days"),
+    ],
 )
 def test_times_as_people_say_them(seconds, text):
     assert plan_module._time(seconds) == text

@@ -272,8 +272,9 @@ def _bytes(count: int) -> str:
 
 
 def _time(seconds: float) -> str:
-    if seconds < 100:
+    # Below the number that two digits would round up to a third.
+    if seconds < 99.5:
         return f"{seconds:.2g} s"
-    if seconds < 100 * 60:
+    if seconds < 99.5 * 60:
         return f"{seconds / 60:.2g} min"
     return f"{seconds / 3600:,.2g} h" if seconds < 99 * 3600 else f"{seconds / 86400:,.0f} days"
