@@ -29,8 +29,11 @@ def frontier_figure(estimates: Sequence[Estimate], facts: Mapping[str, Any]) -> 
         if e.measure == "latent.kept" and e.place.seed is None and "=" in e.place.setting
     ] or [e for e in estimates if e.measure == "latent.kept"]
     points, random = [], []
+    used = _used(estimates)
     for e in shown:
         size = e.place.setting.removeprefix("m=")
+        # A whole adapter stands where its number of latents is.
+        size = str(used.get(e.place.adapter, "")) if size == "whole" else size
         if not size.isdigit():
             continue
         row = {"choice": e.place.adapter, "m": int(size), "kept": e.value}
@@ -59,10 +62,20 @@ def frontier_figure(estimates: Sequence[Estimate], facts: Mapping[str, Any]) -> 
     ]
     chart = alt.layer(*(layers if random else layers[2:])).properties(width=620, height=320)
     caption = (
-        f"Marks: mean over {len(facts['seeds'])} seeds with its 95 % interval. Grey: the dense "
+        f"Marks: mean over {len(facts['seeds'])} seeds with its 95 % interval, the last of each "
+        "choice the whole adapter. Grey: the dense "
         "adapter with as many latents drawn at random. Dashed: the goal."
     )
     return Figure.of("frontier", "frontier", "Behaviour kept by few latents", caption, chart)
+
+
+def _used(estimates: Sequence[Estimate]) -> dict[str, int]:
+    """Latents that a choice reads or writes, the larger number, at most over seeds."""
+    found: dict[str, int] = {}
+    for e in estimates:
+        if e.measure == "latent.used":
+            found[e.place.adapter] = max(found.get(e.place.adapter, 1), round(e.value))
+    return found
 
 
 def flatness_figure(facts: Mapping[str, Any]) -> Figure | None:
