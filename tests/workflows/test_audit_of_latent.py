@@ -3,12 +3,14 @@
 import json
 
 import pandas as pd
+import pytest
 
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.workflows.audit import audit
 from lorascope.workflows.study import AuditStudy
 
 
+@pytest.mark.slow  # a whole audit of its own
 def test_audited_beside_a_lora(save_latent_adapter, save_adapter, settings, quiet, tmp_path):
     folder = save_latent_adapter(tmp_path)
     lora = save_adapter(tmp_path / "lora")
