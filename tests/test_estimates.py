@@ -48,6 +48,12 @@ def test_how_many_would_settle_an_underpowered_number():
         assert settled.n_to_settle is None
 
 
+def test_an_interval_without_an_end_says_no_number_that_would_settle_it():
+    # A time to a loss that some draws never reach.
+    for found in (estimate(0.16, 0.15, math.inf, NULL), estimate(math.inf, 0.2, math.inf, NULL)):
+        assert (found.verdict, found.n_to_settle) == ("underpowered", None)
+
+
 def test_the_first_null_decides_and_the_others_can_be_asked():
     strict, lenient = Chance("covariance-matched", 0.3, 0.28, 0.32), NULL
     found = estimate(0.29, 0.27, 0.30, strict, lenient)

@@ -100,7 +100,7 @@ class Estimate:
         """For an underpowered number, about how many units would tell it from chance.
 
         Intervals shrink with 1/√n: the n at which this one would just clear the headline null, if
-        the value stayed where it is. None where the verdict is another.
+        the value stayed where it is. None where the verdict is another or an interval has no end.
         """
         if self.verdict != "underpowered":
             return None
@@ -108,7 +108,7 @@ class Estimate:
         above = self.value > chance.high
         half = self.value - low if above else high - self.value
         gap = self.value - chance.high if above else chance.low - self.value
-        return round(self.n * (half / gap) ** 2)
+        return round(self.n * (half / gap) ** 2) if math.isfinite(half / gap) else None
 
     @property
     def _bounds(self) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """Fitting a tiny random model around its dictionaries: a whole study, stopped, resumed, refused."""
 
+import html
 import json
 import random
 import shutil
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from peft import PeftModel
 from typer.testing import CliRunner
 
@@ -16,6 +18,7 @@ from lorascope.activations.tokens import Window
 from lorascope.adapt.card import read_card
 from lorascope.cli import app
 from lorascope.dictionaries.files import open_dictionary, save
+from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.errors import InputError
 from lorascope.models.load import load_base
 from lorascope.report.result import read_results
@@ -250,6 +253,49 @@ def test_dictionaries_brought_along(plain, finished, quiet, tmp_path):
     with pytest.raises(InputError, match=r"layers\.1"):
         adapt(AdaptStudy.parse(data, "elsewhere"), tmp_path / "elsewhere", quiet)
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.fixture
+def thresholds(plain, finished, tmp_path):
+    """`thresholds(several=…)`: a study around a brought dictionary with thresholds at layers.1."""
+    trained = open_dictionary(finished / "dictionaries" / "layers.1-64-k4")
+    parts = dict(trained.named_buffers())
+    brought = tmp_path / "brought"
+    save(JumpReluDictionary(**parts, threshold=torch.full((64,), 0.05), card=trained.card), brought)
+
+    def build(distances=False, several=False, **fit):
+        plainly = quick(plain).plain()
+        train = {**plainly["dictionaries"]["train"], "sites": ["layers.0"], "k": [4]}
+        bring = {"mine": {"site": "layers.1", "address": str(brought)}}
+        plainly["dictionaries"] = {"bring": bring, "reference": "mine"}
+        if several:
+            plainly["dictionaries"]["train"] = train
+            plainly["experiments"]["ranks"] = []
+            plainly["experiments"]["several"] = [["layers.0", "layers.1"]]
+        plainly["experiments"]["distances"] = distances
+        plainly["fit"] |= fit
+        return AdaptStudy.parse(plainly, "thresholds")
+
+    return build
+
+
+def test_fits_before_thresholds_are_refused_before_anything_is_trained(thresholds, quiet, tmp_path):
+    for several in (False, True):
+        with pytest.raises(InputError, match=r"block 0 acts on what the jumprelu .* blocks 2 to 2"):
+            adapt(thresholds(several=several), tmp_path / "refused", quiet)
+        assert not (tmp_path / "refused").exists()
+
+
+def test_fits_before_thresholds_say_what_became_of_l0(thresholds, quiet, tmp_path):
+    with pytest.warns(UserWarning, match="L0 can drift"):
+        adapt(thresholds(distances=True, before_thresholds=True), tmp_path / "run", quiet)
+    found = read_results(tmp_path / "run").facts
+    (line,) = [line for line in found["warnings"] if "latents a token" in line]
+    before = found["dictionaries"][0]["l0"]
+    after = float(line.split(": ")[1].split()[0])
+    assert after != pytest.approx(before, abs=0.05), "the fit did not move L0: nothing is tested"
+    assert f"{before:.1f} without" in line
+    assert line in html.unescape((tmp_path / "run" / "report" / "index.html").read_text("utf-8"))
 
 
 @pytest.mark.parametrize(

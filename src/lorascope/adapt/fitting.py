@@ -95,7 +95,7 @@ def fit(
         RuntimeError: the model's or a dictionary's weights changed.
     """
     placed = place(module, dictionaries, model=model, force=force)
-    blocks = _blocks(module, placed, settings)
+    blocks = adapted_blocks(module, placed, settings)
     steps = plan(training, tokenizer, settings)
     marks = Marks.of(module, placed)
     special = special_ids(tokenizer, settings)
@@ -121,8 +121,12 @@ def fit(
     return Fitted(card, run.history, results, random)
 
 
-def _blocks(module: PreTrainedModel, placed: Placed, settings: Adapting) -> tuple[int, ...]:
-    """Blocks that are adapted; refuses what would let a dictionary's L0 drift."""
+def adapted_blocks(module: PreTrainedModel, placed: Placed, settings: Adapting) -> tuple[int, ...]:
+    """Blocks that are adapted.
+
+    Raises:
+        InputError: no block is left, or what is fitted would let a dictionary's L0 drift.
+    """
     allowed = settings.before_thresholds
     if settings.affine is not None or settings.dictionary is not None:
         tuned = settings.dictionary

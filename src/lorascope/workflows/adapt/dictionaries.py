@@ -6,6 +6,7 @@ Those of one site read the same rows of the stream, which the model computes as 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from lorascope.activations.streamed import StreamedRows
 from lorascope.adapt.dictionary_training import MIXED
+from lorascope.adapt.fitting import adapted_blocks
 from lorascope.adapt.preparing import still
-from lorascope.adapt.splicing import place
+from lorascope.adapt.splicing import Placed, place
 from lorascope.adapt.wrapper import identity
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
@@ -56,20 +58,46 @@ class Standing:
 
 
 def check_brought(state: Adapted) -> dict[str, str]:
-    """{name: identity} of the dictionaries brought along, each proved to fit its site.
+    """{name: identity} of the dictionaries brought along, each proved to fit its site and its fits.
 
     Raises:
-        InputError: one cannot be opened, or is of another width, site or model.
+        InputError: one cannot be opened, is of another width, site or model, or has thresholds
+            that a fit around it would act on.
     """
-    found = {}
+    found: dict[str, str] = {}
+    # Only those that stand on the model together are held in memory together.
+    together = [cell.dictionaries for cell in state.asked.fits if len(cell.dictionaries) > 1]
+    several = {name for names in together for name in names}
+    kept: dict[str, Placed] = {}
     for one in state.asked.dictionaries.values():
         if one.address:
             opened = open_dictionary(one.address)
-            place(
+            placed = place(
                 state.module, {one.site: opened}, model=state.study.model, force=state.study.force
             )
             found[one.name] = identity(opened)
+            _require_still(state, {one.name: placed}, alone=True)
+            if one.name in several:
+                kept[one.name] = placed
+    _require_still(state, kept, alone=False)
     return found
+
+
+def _require_still(state: Adapted, brought: dict[str, Placed], *, alone: bool) -> None:
+    """Refuse fits around these that would let an L0 drift; TopK trained here cannot."""
+    for cell in state.asked.fits:
+        if (len(cell.dictionaries) == 1) is not alone:
+            continue
+        placed = {
+            site: dictionary
+            for name in cell.dictionaries
+            for site, dictionary in brought.get(name, {}).items()
+        }
+        if placed:
+            with warnings.catch_warnings():
+                # Where it is allowed the fit itself warns.
+                warnings.simplefilter("ignore", UserWarning)
+                adapted_blocks(state.module, placed, cell.settings(state.study))
 
 
 def stand(state: Adapted, brought: dict[str, str]) -> Standing:
