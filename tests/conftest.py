@@ -1,4 +1,4 @@
-"""Tiny random models of several architectures, saved to disk, and adapters for them."""
+"""Tiny random models of several architectures, saved to disk, adapters for them; a browser."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from chromium import CHROMIUM, Chromium
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -161,3 +162,36 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """One Chromium for all tests of a process."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    found = Chromium(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def looked_at(chromium: Chromium) -> Callable[[Path], Chromium]:
+    """`looked_at(page)`: a report in the browser, its figures drawn, its theme turned, no error."""
+
+    def look(page: Path) -> Chromium:
+        chromium.open(page.as_uri())
+        chromium.js("localStorage.clear()")
+        figures = chromium.js("document.querySelectorAll('.chart[data-figure]').length")
+        assert figures > 0
+        chromium.until(f"document.querySelectorAll('.chart svg').length === {figures}")
+        background = "getComputedStyle(document.body).backgroundColor"
+        before = chromium.js(background)
+        for _ in range(2):
+            chromium.js("document.getElementById('theme').click()")
+        assert chromium.js(background) != before
+        chromium.js("document.getElementById('theme').click()")
+        assert chromium.js("document.documentElement.scrollWidth <= window.innerWidth")
+        assert chromium.errors == []
+        return chromium
+
+    return look

@@ -1,13 +1,12 @@
-"""Run folders with known numbers, and a browser to look at their reports."""
+"""Run folders with known numbers, and their reports."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from chromium import CHROMIUM, Chromium
 from planted_results import facts_for, planted_estimates
 
 import lorascope.report
@@ -55,13 +54,3 @@ def results(run_folder: Path) -> Results:
 def page(run_folder: Path) -> str:
     """The same run's page."""
     return (run_folder / "report" / "index.html").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """One Chromium for all tests of a process."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    found = Chromium(tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()

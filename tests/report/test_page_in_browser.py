@@ -232,6 +232,26 @@ def test_no_page_is_wider_than_its_window_or_paper(opened, address, width, media
         opened.call("Emulation.setEmulatedMedia", media="", features=[])
 
 
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_the_theme_button_covers_no_section_s_link(opened, address, width):
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    opened.call("Emulation.setDeviceMetricsOverride", **size)
+    try:
+        opened.open(address)
+        # Where links do not fit they are scrolled to: the last one then stands before the button.
+        opened.js("document.querySelector('nav').scrollLeft = 1e6")
+        right, left, links = opened.js(
+            "(() => { const box = (e) => e.getBoundingClientRect(); const b ="
+            " box(document.getElementById('theme')); const all = [...document.querySelectorAll("
+            "'nav a')].map(box); const row = all.filter((a) => a.bottom > b.top && a.top <"
+            " b.bottom); return [Math.max(...row.map((a) => a.right)), b.left, all.length]; })()"
+        )
+        assert links > 4
+        assert right <= left
+    finally:
+        opened.call("Emulation.clearDeviceMetricsOverride")
+
+
 def test_a_link_to_a_latent_opens_it(opened, address):
     opened.open(f"{address}#{quote('latent-1-4')}")
     opened.until("document.querySelector('#features-detail h3')")

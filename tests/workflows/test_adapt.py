@@ -133,6 +133,10 @@ def test_what_a_study_asks_for(study):
     # LoRA around the reference serves three experiments, its next block two.
     assert len(found.fits) == 20 - 2 - 2 - 2
     assert len({cell.name for cell in found.fits}) == len(found.fits)
+    more = study.experiments.model_copy(update={"ranks": (2, 3), "every_rank": False})
+    some = asked(study.model_copy(update={"experiments": more}), BLOCKS).cells["scaling"]
+    assert {cell.around for cell in some if cell.rank == 3} == {"layers.0-64-k4"}
+    assert len(some) == 6 + 2
     train = study.dictionaries.train.model_copy(update={"grid": True})
     whole = study.dictionaries.model_copy(update={"train": train})
     assert len(asked(study.model_copy(update={"dictionaries": whole}), BLOCKS).dictionaries) == 4
@@ -191,6 +195,10 @@ def test_the_report_says_it_and_remakes_from_results_alone(finished, tmp_path):
     assert {"baselines.csv", "baselines.tex", "scaling.csv", "times.csv"} <= tables
     figures = {file.stem for file in (alone / "report" / "figures").glob("*.svg")}
     assert {"tokens", "adapt_distance", "times", "several", "steering"} <= figures
+
+
+def test_the_page_in_a_browser(finished, looked_at):
+    looked_at(finished / "report" / "index.html")
 
 
 def test_nothing_is_done_twice(finished, study, quiet, tmp_path, monkeypatch):

@@ -1,31 +1,30 @@
 """The page of a latent study: the verdict, the frontier, the latents, and whether they matter.
 
 Its texts come from models and behaviour sets and are not to be trusted: the template escapes them,
-and figures are images of their own.
+and data for the figures is JSON that cannot end its script element.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lorascope.estimates import Estimate
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.report.charts import EXPORT_CONFIG
-from lorascope.report.drawn import VEGA_LITE_VERSION, Figure
+from lorascope.report.drawn import Figure
 from lorascope.report.figures import write_figures
 from lorascope.report.formatting import interval, number
 from lorascope.report.latent_figures import flatness_figure, frontier_figure
 from lorascope.report.latent_words import verdicts
-from lorascope.report.page import fact_tables
+from lorascope.report.markup import content_policy, embedded_json
+from lorascope.report.page import fact_tables, vega_script
 from lorascope.report.result import Results, estimate_table
 from lorascope.report.tables import table_row
 from lorascope.runs import write_atomically
@@ -66,12 +65,17 @@ def render(results: Results, drawn: Sequence[Figure]) -> str:
     facts, numbers = results.facts, list(results.numbers)
     pooled = [e for e in numbers if e.place.seed is None] if len(facts["seeds"]) > 1 else numbers
     measures = dict.fromkeys(e.measure for e in numbers)
+    scripts = [Markup(vega_script()), Markup(_asset("script.js"))]
     return environment.get_template("latent.html.j2").render(
         facts=facts,
         said=verdicts(numbers, facts),
         rates=_rates(pooled),
         sparsity=_sparsity(pooled, facts),
-        figures={figure.key: {"figure": figure, "image": _image(figure)} for figure in drawn},
+        figures={figure.key: figure for figure in drawn},
+        scripts=scripts,
+        policy=content_policy(*scripts),
+        config=json.dumps(EXPORT_CONFIG),
+        specs=Markup(embedded_json({figure.key: figure.spec for figure in drawn})),
         ablation=[table_row(e) for e in pooled if e.measure in _ABLATION],
         latents=facts["latents"],
         number=_printed,
@@ -144,12 +148,6 @@ def _sparsity(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> list[dic
                 cells.append({**cell, "chance": number(found[0].chance) if found else "–"})
         rows.append({"name": choice, "loss": number(facts["losses"][choice]), "cells": cells})
     return rows
-
-
-def _image(figure: Figure) -> str:
-    spec = {**figure.spec, "config": EXPORT_CONFIG}
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE_VERSION)
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def _printed(value: float | None) -> str:

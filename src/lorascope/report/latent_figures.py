@@ -10,6 +10,7 @@ import altair as alt
 from lorascope.estimates import Estimate
 from lorascope.report.charts import CHANCE_COLOUR
 from lorascope.report.drawn import Figure
+from lorascope.report.formatting import interval
 
 _COLOURS: Final = (
     *("#3a86c8", "#e07b39", "#2a9d78", "#b874a9", "#8c6d46"),
@@ -19,6 +20,16 @@ _NAMES: Final = {
     "effective_read": "read",
     "effective_written": "written",
 }
+
+_POINT: Final = [
+    alt.Tooltip("choice:N"),
+    alt.Tooltip("m:Q", title="latents read, and written"),
+    alt.Tooltip("kept:Q", format=".3~g"),
+    alt.Tooltip("interval:N", title="95 % interval"),
+    alt.Tooltip("chance:Q", format=".3~g"),
+    alt.Tooltip("null:N"),
+    alt.Tooltip("verdict:N"),
+]
 
 
 def frontier_figure(estimates: Sequence[Estimate], facts: Mapping[str, Any]) -> Figure | None:
@@ -38,7 +49,8 @@ def frontier_figure(estimates: Sequence[Estimate], facts: Mapping[str, Any]) -> 
             continue
         row = {"choice": e.place.adapter, "m": int(size), "kept": e.value}
         low, high = (e.value if b != b else b for b in e.interval)
-        points.append({**row, "low": low, "high": high})
+        shown_interval = interval(*e.interval)
+        points.append({**row, "low": low, "high": high, "interval": shown_interval, **_chance(e)})
         random += [
             {"m": int(size), "level": c.level, "low": c.low, "high": c.high}
             for c in e.chances
@@ -48,7 +60,7 @@ def frontier_figure(estimates: Sequence[Estimate], facts: Mapping[str, Any]) -> 
         return None
     x = alt.X("m:Q", title="latents read, and as many written", scale=alt.Scale(type="log", base=2))
     colour = _colour(facts)
-    base = alt.Chart(alt.Data(values=points)).encode(x=x, color=colour)
+    base = alt.Chart(alt.Data(values=points)).encode(x=x, color=colour, tooltip=_POINT)
     y = alt.Y("kept:Q", title="success over the dense adapter's")
     goal = alt.Chart(alt.Data(values=[{"goal": facts["share"]}])).mark_rule(strokeDash=[5, 4])
     chance = alt.Chart(alt.Data(values=random))
@@ -67,6 +79,14 @@ def frontier_figure(estimates: Sequence[Estimate], facts: Mapping[str, Any]) -> 
         "adapter with as many latents drawn at random. Dashed: the goal."
     )
     return Figure.of("frontier", "frontier", "Behaviour kept by few latents", caption, chart)
+
+
+def _chance(estimate: Estimate) -> dict[str, Any]:
+    """The headline chance level, for the pointer."""
+    if not estimate.chances:
+        return {}
+    null = estimate.chances[0]
+    return {"null": null.null, "chance": null.level, "verdict": estimate.verdict}
 
 
 def _used(estimates: Sequence[Estimate]) -> dict[str, int]:
@@ -103,6 +123,7 @@ def flatness_figure(facts: Mapping[str, Any]) -> Figure | None:
                     y=alt.Y("value:Q", title=None, scale=alt.Scale(type="log")),
                     color=_colour(facts),
                     detail="seed:N",
+                    tooltip=["choice:N", "seed:N", "step:Q", "value:Q"],
                 )
                 .properties(width=250, height=220, title=panel)
             )

@@ -78,7 +78,7 @@ def _baselines(found: Found) -> Iterator[Figure]:
 def _scaling(found: Found) -> Iterator[Figure]:
     conditions = found.conditions("scaling")
     for field, (x_title, title) in _AXES.items():
-        places = axis(found, conditions, field)
+        places = _lined(axis(found, conditions, field), lambda c: c.rank)
         if not places:
             continue
         for measure, unit, key in (
@@ -105,7 +105,9 @@ def _ranks(found: Found, conditions: Sequence[Condition]) -> Iterator[Figure]:
     if len(ranks) < 2:
         return
     # As many lines as can be told apart.
-    named = [c.around for _, c in axis(found, conditions, "l0")] or [c.around for c in conditions]
+    lined = _lined([(c.rank or 0, c) for c in conditions], lambda c: c.around)
+    every = list(dict.fromkeys(c.around for _, c in lined))
+    named = [c.around for _, c in axis(found, conditions, "l0") if c.around in every] or every
     kept = list(dict.fromkeys(named))[:_MOST_LINES]
     rows = []
     chosen = [condition for condition in conditions if condition.around in kept]
@@ -121,6 +123,16 @@ def _ranks(found: Found, conditions: Sequence[Condition]) -> Iterator[Figure]:
     )
     title = "Over rank: share of the cost closed"
     yield _figure("scaling_rank_share", "scaling", title, caption, chart)
+
+
+def _lined(
+    places: Sequence[tuple[float, Condition]], line: Callable[[Condition], object]
+) -> list[tuple[float, Condition]]:
+    """Those whose line has more than one place."""
+    at: dict[object, set[float]] = {}
+    for value, condition in places:
+        at.setdefault(line(condition), set()).add(value)
+    return [(value, c) for value, c in places if len(at[line(c)]) > 1]
 
 
 def _ranked(found: Found, places: Sequence[tuple[float, Condition]], measure: str) -> Iterator[Row]:

@@ -245,6 +245,7 @@ def _cells(
             cell
             for one in scaled
             for rank in wanted.ranks
+            if wanted.every_rank or rank == lora.rank or one == reference
             for cell in around([one], rank=rank, seeds=wanted.scaling_seeds or study.seeds)
         ],
         "single": single,

@@ -182,6 +182,8 @@ class Experiments(Settings):
 
     Attributes:
         ranks: of LoRA around every dictionary (figure 3); none for no such experiment.
+        every_rank: try all of these around every dictionary; else those that are not the fit's own
+            around the reference alone.
         scaling_seeds: of these fits, where they are not the study's own.
         baselines: what else is fitted around the reference, at the same budget of tokens.
         single_blocks: LoRA on one block alone, at each distance behind the reference (figure 9).
@@ -193,6 +195,7 @@ class Experiments(Settings):
     """
 
     ranks: tuple[PositiveInt, ...] = (64,)
+    every_rank: bool = True
     scaling_seeds: tuple[int, ...] = ()
     baselines: tuple[Kind, ...] = (
         "dictionary",
