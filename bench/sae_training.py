@@ -35,7 +35,7 @@ from lorascope.training.dictionaries import product_dtype
 HELD_OUT = 8192
 TURN = 10
 SHAPES = {
-    "cpu": {"192x1536": 150, "256x4096": 150, "768x16384": 20},
+    "cpu": {"192x1536": 150, "256x4096": 400, "768x16384": 10},
     "cuda": {"768x16384": 300, "3584x16384": 200},
 }
 BATCH = {"cpu": 2048, "cuda": 8192}

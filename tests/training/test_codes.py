@@ -5,14 +5,20 @@ import torch
 
 from lorascope.randomness import generator
 from lorascope.training.architectures.codes import DenseCodes, SparseCodes, Workspace
-from lorascope.training.architectures.selection import above, fixed, joined, largest, largest_of_all
+from lorascope.training.architectures.selection import (
+    above,
+    fixed,
+    joined,
+    largest,
+    largest_of_all,
+    positive,
+)
 
 ROWS, N, D = 20, 64, 7
 
 
 def nonzero(z):
-    none = torch.zeros(z.shape[1], dtype=z.dtype)
-    return above(z, none, none, Workspace())
+    return positive(z.clone())
 
 
 def mostly_zero(share=0.1, rows=ROWS, dtype=torch.float32):
@@ -39,13 +45,12 @@ def test_nonzero_entries_are_found_where_they_are(dtype, rows):
 
 def test_what_lies_above_its_columns_floor():
     u = torch.randn(ROWS, N, generator=generator(5))
-    floor = torch.randn(N, generator=generator(6))
-    bias = torch.randn(N, generator=generator(7))
-    expected = torch.where(u > floor, u + bias, torch.zeros(()))
-    assert 0.2 < (u > floor).float().mean() < 0.8
-    codes = above(u, floor, bias, Workspace())
+    floor = torch.rand(N, generator=generator(6))
+    expected = torch.where(u > floor, u, torch.zeros(()))
+    assert 0.1 < (u > floor).float().mean() < 0.9
+    codes = above(u.clone(), floor)
     torch.testing.assert_close(codes.decode(torch.eye(N)), expected)
-    parts = [above(part, floor, bias, Workspace()) for part in u.split(7)]
+    parts = [above(part, floor) for part in u.split(7)]
     for name in ("offsets", "columns", "values"):
         assert torch.equal(getattr(joined(parts), name), getattr(codes, name)), name
 

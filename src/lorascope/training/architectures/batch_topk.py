@@ -64,11 +64,11 @@ class BatchTopKObjective(RevivedObjective):
             codes, aside = super().encode(centred, gain)
         return codes, aside
 
-    def gather(self, u: Tensor, bias: Tensor, gain: Tensor) -> SparseCodes:
-        return above(u, self._floor.to(u.dtype) - bias, bias, self.workspace)
+    def gather(self, u: Tensor, gain: Tensor) -> SparseCodes:
+        return above(u, self._floor.to(u.dtype))
 
-    def mask(self, u: Tensor, bias: Tensor, gain: Tensor) -> DenseCodes:
-        z = u.add_(bias).relu_()
+    def mask(self, u: Tensor, gain: Tensor) -> DenseCodes:
+        z = u.relu_()
         floor = z.flatten().topk(self._count).values[-1]
         self.smallest.copy_(floor)
         return DenseCodes(z.mul_(z >= floor), self.workspace)

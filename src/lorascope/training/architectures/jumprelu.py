@@ -74,11 +74,10 @@ class JumpReluObjective(PenalisedObjective):
         """The u from which on a latent is active or near enough to move its threshold."""
         return (self.log_threshold.exp() - self.bandwidth / 2).clamp(min=0) / gain
 
-    def gather(self, u: Tensor, bias: Tensor, gain: Tensor) -> SparseCodes:
-        return above(u, self._lowest(gain).to(u.dtype) - bias, bias, self.workspace)
+    def gather(self, u: Tensor, gain: Tensor) -> SparseCodes:
+        return above(u, self._lowest(gain).to(u.dtype))
 
-    def mask(self, u: Tensor, bias: Tensor, gain: Tensor) -> DenseCodes:
-        u.add_(bias)
+    def mask(self, u: Tensor, gain: Tensor) -> DenseCodes:
         room = self.workspace.room("above", tuple(u.shape), u, torch.bool)
         wanted = torch.gt(u, self._lowest(gain).to(u.dtype), out=room)
         return DenseCodes(u.mul_(wanted), self.workspace)

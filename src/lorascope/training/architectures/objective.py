@@ -31,9 +31,9 @@ from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCode
 from lorascope.training.architectures.selection import joined
 
 # Above this share of active latents matrix products are faster than sparse ones on a CPU.
-SPARSE_BELOW = 1 / 12
+SPARSE_BELOW = 1 / 10
 # Entries of a block of pre-activations: what is written is read again before it leaves the cache.
-_BLOCK = 2**20
+_BLOCK = 2**21
 _LEAST_ROWS = 64
 
 
@@ -123,18 +123,11 @@ class Objective(nn.Module, ABC):
         """The loss as autograd sees it: the definition the written-out gradients are tested on."""
 
     @abstractmethod
-    def gather(
-        self, u: Float[Tensor, "some n"], bias: Float[Tensor, " n"], gain: Float[Tensor, " n"]
-    ) -> SparseCodes:
-        """The few latents that a block of rows may need, given the encoder's product `u`.
-
-        `bias` is not in `u` yet, which may be overwritten.
-        """
+    def gather(self, u: Float[Tensor, "some n"], gain: Float[Tensor, " n"]) -> SparseCodes:
+        """The few latents that a block of rows may need, given `u`, which may be overwritten."""
 
     @abstractmethod
-    def mask(
-        self, u: Float[Tensor, "rows n"], bias: Float[Tensor, " n"], gain: Float[Tensor, " n"]
-    ) -> DenseCodes:
+    def mask(self, u: Float[Tensor, "rows n"], gain: Float[Tensor, " n"]) -> DenseCodes:
         """As `gather`, in the dense layout and for the whole batch."""
 
     def settle(self, codes: Codes, gain: Float[Tensor, " n"]) -> Codes:
@@ -161,11 +154,9 @@ class Objective(nn.Module, ABC):
     def prepare(self) -> None:
         """What is to be done once before a batch's pre-activations are taken."""
 
-    def set_aside(
-        self, u: Float[Tensor, "some n"], bias: Float[Tensor, " n"]
-    ) -> Float[Tensor, "some m"] | None:
+    def set_aside(self, u: Float[Tensor, "some n"]) -> Float[Tensor, "some m"] | None:
         """What a further term needs of a block's pre-activations, before they are overwritten."""
-        del u, bias
+        del u
         return None
 
     def add_term(
@@ -207,15 +198,15 @@ class Objective(nn.Module, ABC):
         encoder, bias = (weights.to(self.products) for weights in self.reading(gain))
         centred = centred.to(self.products)
         if not self.sparse:
-            u = self._product(centred, encoder, len(centred))
-            aside = self.set_aside(u, bias)
-            return self.settle(self.mask(u, bias, gain), gain), aside
+            u = self._product(centred, encoder, bias, len(centred))
+            aside = self.set_aside(u)
+            return self.settle(self.mask(u, gain), gain), aside
         size = max(_LEAST_ROWS, _BLOCK // self.n_latents)
         parts, asides = [], []
         for block in centred.split(size):
-            u = self._product(block, encoder, min(size, len(centred)))
-            asides.append(self.set_aside(u, bias))
-            parts.append(self.gather(u, bias, gain))
+            u = self._product(block, encoder, bias, min(size, len(centred)))
+            asides.append(self.set_aside(u))
+            parts.append(self.gather(u, gain))
         kept = [aside for aside in asides if aside is not None]
         return self.settle(joined(parts), gain), torch.cat(kept) if kept else None
 
@@ -286,11 +277,15 @@ class Objective(nn.Module, ABC):
         """Set from a last look at the data what no gradient trains; most have nothing such."""
 
     def _product(
-        self, centred: Float[Tensor, "some d"], encoder: Float[Tensor, "n d"], most: int
+        self,
+        centred: Float[Tensor, "some d"],
+        encoder: Float[Tensor, "n d"],
+        bias: Float[Tensor, " n"],
+        most: int,
     ) -> Float[Tensor, "some n"]:
-        """The encoder's product, in a place for `most` rows that the next call writes over."""
+        """Pre-activations u, in a place for `most` rows that the next call writes over."""
         room = self.workspace.room("u", (most, len(encoder)), centred, self.products)
-        return torch.mm(centred, encoder.T, out=room[: len(centred)])
+        return torch.addmm(bias, centred, encoder.T, out=room[: len(centred)])
 
     @property
     def sparse(self) -> bool:

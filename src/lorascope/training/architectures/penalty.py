@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
 from lorascope.training.architectures.objective import ArchitectureSettings, Objective, Start
-from lorascope.training.architectures.selection import above
+from lorascope.training.architectures.selection import positive
 
 # log λ moves each step by this share of log(L0 / target), or so many times that over a whole run.
 _RATE, _TIMES = 0.02, 40.0
@@ -60,17 +60,13 @@ class PenalisedObjective(Objective):
         self.register_buffer("weight", torch.tensor(weight, device=device))
         self.register_buffer("off", torch.full((), _NEAR, device=device))
 
-    def gather(
-        self, u: Float[Tensor, "some n"], bias: Float[Tensor, " n"], gain: Float[Tensor, " n"]
-    ) -> SparseCodes:
+    def gather(self, u: Float[Tensor, "some n"], gain: Float[Tensor, " n"]) -> SparseCodes:
         """Latents above zero."""
-        return above(u, -bias, bias, self.workspace)
+        return positive(u)
 
-    def mask(
-        self, u: Float[Tensor, "rows n"], bias: Float[Tensor, " n"], gain: Float[Tensor, " n"]
-    ) -> DenseCodes:
+    def mask(self, u: Float[Tensor, "rows n"], gain: Float[Tensor, " n"]) -> DenseCodes:
         """Latents above zero."""
-        return DenseCodes(u.add_(bias).relu_(), self.workspace)
+        return DenseCodes(u.relu_(), self.workspace)
 
     def scalars(self) -> dict[str, Tensor]:
         return {"l1": self.weight.clone()}

@@ -112,14 +112,12 @@ class RevivedObjective(Objective):
         if self._index is None:
             self._index = self.dead.nonzero().squeeze(1)
 
-    def set_aside(
-        self, u: Float[Tensor, "some n"], bias: Float[Tensor, " n"]
-    ) -> Float[Tensor, "some m"] | None:
+    def set_aside(self, u: Float[Tensor, "some n"]) -> Float[Tensor, "some m"] | None:
         """The dead latents' pre-activations, if there are dead latents as of the last look."""
         index = self._index
         if self.aux == 0 or index is None or not len(index):
             return None
-        return u.index_select(1, index) + bias.index_select(0, index)
+        return u.index_select(1, index)
 
     def add_term(
         self,

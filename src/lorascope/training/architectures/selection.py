@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.training.architectures.codes import SparseCodes, Workspace
+from lorascope.training.architectures.codes import SparseCodes
 
 _GROUP = 16
 
@@ -32,32 +32,34 @@ def largest(
     return values, candidates.gather(1, chosen)
 
 
-def above(
-    u: Float[Tensor, "rows n"],
-    floor: Float[Tensor, " n"],
-    bias: Float[Tensor, " n"],
-    space: Workspace,
-) -> SparseCodes:
-    """The entries above a floor of their column, with its bias added; few of many."""
+def above(u: Float[Tensor, "rows n"], floor: Float[Tensor, " n"]) -> SparseCodes:
+    """The entries above a floor of their column, nowhere negative; few of many. Overwrites `u`."""
+    return positive(u.mul_(u > floor))
+
+
+def positive(u: Float[Tensor, "rows n"]) -> SparseCodes:
+    """The entries above zero; few of many. Overwrites `u`.
+
+    Words of eight bytes are looked at first: most of them hold nothing but zeros.
+    """
     rows, n = u.shape
-    room = space.room("above", (rows, n), u, torch.bool)
-    flat = _true(torch.gt(u, floor, out=room).view(-1))
-    row = flat // n
-    columns = (flat - row * n).int()
+    flat = u.relu_().view(-1)
+    # Entries a word, and the powers of two that divide by them.
+    inside, some, shift = flat, None, 3 - (u.element_size().bit_length() - 1)
+    if len(flat) % (1 << shift) == 0:
+        words = flat.view(torch.int64)
+        some = words.nonzero().squeeze(1)
+        inside = words.index_select(0, some).view(u.dtype)
+    where = (inside > 0).nonzero().squeeze(1)
+    values = inside.index_select(0, where).float()
+    if some is not None:
+        of = some.index_select(0, where >> shift)
+        where = of.bitwise_left_shift_(shift).add_(where & ((1 << shift) - 1))
+    row = where // n
+    columns = (where - row * n).int()
     offsets = torch.zeros(rows + 1, dtype=torch.int32, device=u.device)
     offsets[1:] = torch.bincount(row, minlength=rows).cumsum(0)
-    values = u.view(-1).index_select(0, flat).float()
-    return SparseCodes(offsets, columns, values.add_(bias.float().index_select(0, columns)), n)
-
-
-def _true(flags: Bool[Tensor, " m"]) -> Int[Tensor, " true"]:
-    """Where flags are set: words of eight are looked at first, most of which hold none."""
-    if len(flags) % 8:
-        return flags.nonzero().squeeze(1)
-    words = flags.view(torch.int64)
-    some = words.nonzero().squeeze(1)
-    inside = words.index_select(0, some).view(torch.bool).nonzero().squeeze(1)
-    return some.index_select(0, inside >> 3).mul_(8).add_(inside & 7)
+    return SparseCodes(offsets, columns, values, n)
 
 
 def joined(parts: list[SparseCodes]) -> SparseCodes:

@@ -37,12 +37,12 @@ class TopKObjective(RevivedObjective):
         values, columns = torch.relu(pre).topk(self.k, dim=1)
         return torch.zeros_like(pre).scatter(1, columns, values)
 
-    def gather(self, u: Tensor, bias: Tensor, gain: Tensor) -> SparseCodes:
-        values, columns = largest(u.add_(bias), self.k)
+    def gather(self, u: Tensor, gain: Tensor) -> SparseCodes:
+        values, columns = largest(u, self.k)
         return fixed(values.relu_(), columns, self.n_latents)
 
-    def mask(self, u: Tensor, bias: Tensor, gain: Tensor) -> DenseCodes:
-        values, columns = largest(u.add_(bias), self.k)
+    def mask(self, u: Tensor, gain: Tensor) -> DenseCodes:
+        values, columns = largest(u, self.k)
         z = self.workspace.room("kept", tuple(u.shape), u, u.dtype)
         return DenseCodes(z.zero_().scatter_(1, columns, values.relu_()), self.workspace)
 
