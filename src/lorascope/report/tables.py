@@ -103,8 +103,12 @@ class TopicTable:
     columns: set[str]
 
 
-def verdict_matrix(results: Results) -> list[MatrixRow]:
-    """Headline measures × adapters; measures that were not taken have no row."""
+def verdict_matrix(results: Results, *, pooled: bool = False) -> list[MatrixRow]:
+    """Headline measures × adapters; measures that were not taken have no row.
+
+    Args:
+        pooled: count over all adapters, in one cell a row.
+    """
     rows = []
     for measure in HEADLINE_MEASURES:
         estimates = measured(results, measure)
@@ -114,7 +118,8 @@ def verdict_matrix(results: Results) -> list[MatrixRow]:
             by_adapter = [
                 [e for e in chosen if e.place.adapter == adapter] for adapter in results.adapters
             ]
-            rows.append(_matrix_row(measure, dictionary, chosen, by_adapter))
+            groups = [chosen] if pooled else by_adapter
+            rows.append(_matrix_row(measure, dictionary, chosen, groups))
     return rows
 
 

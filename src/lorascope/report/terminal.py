@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -16,24 +17,51 @@ from lorascope.report.result import Results, read_results
 from lorascope.report.tables import MatrixRow, verdict_matrix
 from lorascope.report.words import words
 
-# Adapters that have a column of their own.
-_COLUMNS = 8
+# Least width of the column that says which number it is.
+_NAMED = 30
+_GAP = 2
+
+
+class _Verdicts:
+    """A row a number; a column an adapter where the terminal has room for them all."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = [visible(name) for name in self._results.adapters]
+        rows = verdict_matrix(self._results)
+        if len(names) > 1 and _width(names, rows) > options.max_width:
+            names = [f"all {len(names)} adapters"]
+            rows = verdict_matrix(self._results, pooled=True)
+        table = Table(box=None, padding=(0, 1), header_style="bold")
+        table.add_column("number", min_width=_NAMED if len(names) > 1 else None)
+        for name in names:
+            table.add_column(Text(name), no_wrap=True)
+        table.add_column("value", justify="right")
+        table.add_column("chance", justify="right")
+        for row in rows:
+            table.add_row(*_cells(row))
+        yield table
+
+
+def _width(names: list[str], rows: list[MatrixRow]) -> int:
+    """Columns of a terminal that the table of these needs."""
+    columns = [[name, *texts] for name, *texts in zip(names, *map(_texts, rows), strict=True)]
+    columns += [["value", *(row.value for row in rows)], ["chance", *(row.chance for row in rows)]]
+    return _NAMED + _GAP + sum(max(map(cell_len, column)) + _GAP for column in columns)
+
+
+def _texts(row: MatrixRow) -> list[str]:
+    return [cell.text for cell in row.cells]
 
 
 def summary(run: Path) -> RenderableType:
-    """The verdicts of a finished run: a row a number, a column an adapter, and the cautions."""
+    """The verdicts of a finished run, and the cautions."""
     results = read_results(run)
     said = words(results, read_latents(run))
-    shown = results.adapters[:_COLUMNS]
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    table.add_column("number")
-    for name in shown:
-        table.add_column(Text(visible(name)), no_wrap=True)
-    table.add_column("value", justify="right")
-    table.add_column("chance", justify="right")
-    for row in verdict_matrix(results):
-        table.add_row(*_cells(row, len(shown)))
-    return Group(*_lines(said.scope, said.overall), table, *_lines(*_cautions(said.cautions)))
+    before, after = _lines(said.scope, said.overall), _lines(*_cautions(said.cautions))
+    return Group(*before, _Verdicts(results), *after)
 
 
 def summary_data(run: Path, report: Path) -> dict[str, Any]:
@@ -51,10 +79,10 @@ def summary_data(run: Path, report: Path) -> dict[str, Any]:
     }
 
 
-def _cells(row: MatrixRow, adapters: int) -> Iterator[Text]:
+def _cells(row: MatrixRow) -> Iterator[Text]:
     of = ", ".join(part for part in (row.dictionary, row.unit) if part)
     yield Text.assemble(row.title, (f" {of}", "dim"))
-    for cell in row.cells[:adapters]:
+    for cell in row.cells:
         style = "green" if cell.total and cell.found == cell.total else ""
         yield Text(cell.text or "–", style=style)
     yield Text(row.value)
