@@ -10,6 +10,7 @@ from jsonschema import ValidationError
 from scipy import stats
 
 from lorascope.estimates import Estimate
+from lorascope.report import figures as report_figures
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
 from lorascope.report.figures import figures
@@ -25,6 +26,18 @@ NUMBERS = ["value", "low", "high", "chance", "chance_low", "chance_high"]
 @pytest.fixture(scope="module")
 def drawn(results: Results) -> list[Figure]:
     return figures(results)
+
+
+def test_every_measure_of_the_sites_has_a_map_and_a_figure_with_intervals(results: Results):
+    plans = report_figures._PLANS
+    maps = {m for plan in plans if plan.draw is report_figures._heatmap for m in plan.measures}
+    lines = [plan for plan in plans if plan.draw is report_figures._intervals]
+    at_sites = {e.measure for e in results.numbers if e.place.site}
+    assert len(maps & at_sites) > 15
+    for plan in lines:
+        if at_sites & set(plan.measures):
+            assert maps & set(plan.measures), f"{plan.key} has no map"
+    assert maps <= {measure for plan in lines for measure in plan.measures}
 
 
 def data_of(figure: Figure) -> list[dict[str, Any]]:
@@ -44,7 +57,9 @@ def test_all_the_figures_of_a_full_run_are_drawn(drawn: list[Figure]):
     assert [figure.key for figure in drawn] == [
         "response_loss",
         "delta_norm",
+        "delta_norm_intervals",
         "delta_norm_relative",
+        "delta_norm_relative_intervals",
         "delta_rank_map",
         "delta_rank",
         "relative_error",
@@ -63,19 +78,26 @@ def test_all_the_figures_of_a_full_run_are_drawn(drawn: list[Figure]):
         "angle_intervals",
         "cka_base_delta_map",
         "cka_base_delta",
+        "cka_base_adapted_map",
         "cka_base_adapted",
+        "pursuit_map",
         "pursuit",
+        "pursuit_gap_map",
         "pursuit_gap",
         "output_change",
         "recovery_loss_map",
         "recovery_loss",
         "recovery_kl_map",
         "recovery_kl",
+        "latent_ablation_map",
+        "latent_addition_map",
         "latent_kl",
+        "latent_foretold_map",
         "latent_foretold",
         "weights_relative",
         "weights_rank",
         "intruders",
+        "written_map",
         "written",
         *FURTHER,
     ]

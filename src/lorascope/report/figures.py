@@ -148,7 +148,14 @@ _WITH_SEEDS: Final = ("delta vs base", "delta vs delta")
 _PLANS: Final = (
     _Plan("response_loss", _intervals, ("response_loss",), "Held-out response loss"),
     _Plan("delta_norm", _heatmap, ("delta_norm",), "Delta norm"),
+    _Plan("delta_norm_intervals", _intervals, ("delta_norm",), "Delta norm"),
     _Plan("delta_norm_relative", _heatmap, ("delta_norm.relative",), "Delta norm over base norm"),
+    _Plan(
+        "delta_norm_relative_intervals",
+        _intervals,
+        ("delta_norm.relative",),
+        "Delta norm over base norm",
+    ),
     _Plan("delta_rank_map", _heatmap, ("delta_rank",), "Effective rank of the delta"),
     _Plan("delta_rank", _intervals, ("delta_rank",), "Effective rank of the delta"),
     _Plan("relative_error", _heatmap, ("relative_error",), "Relative error by dictionary"),
@@ -203,16 +210,35 @@ _PLANS: Final = (
         "CKA of base stream and delta",
     ),
     _Plan(
+        "cka_base_adapted_map",
+        _heatmap,
+        ("cka_debiased.base_adapted",),
+        "Debiased CKA of base and adapted stream",
+    ),
+    _Plan(
         "cka_base_adapted",
         _intervals,
         ("cka.base_adapted", "cka_debiased.base_adapted"),
         "CKA of base and adapted stream",
     ),
     _Plan(
+        "pursuit_map",
+        _heatmap,
+        ("pursuit.relative_error",),
+        "Relative error of k-sparse pursuit",
+        ("delta", "base"),
+    ),
+    _Plan(
         "pursuit",
         _intervals,
         ("pursuit.relative_error",),
         "Relative error of k-sparse pursuit",
+    ),
+    _Plan(
+        "pursuit_gap_map",
+        _heatmap,
+        ("pursuit.gap",),
+        "What the encoder leaves beyond pursuit",
     ),
     _Plan("pursuit_gap", _intervals, ("pursuit.gap",), "What the encoder leaves beyond pursuit"),
     _Plan("output_change", _intervals, ("output_change.kl",), "Change of the predictions, KL"),
@@ -232,11 +258,19 @@ _PLANS: Final = (
         ("delta", "base"),
     ),
     _Plan("recovery_kl", _intervals, ("recovery.kl",), "Recovery of the change of predictions"),
+    _Plan("latent_ablation_map", _heatmap, ("latent_ablation.kl",), "One latent removed, KL"),
+    _Plan("latent_addition_map", _heatmap, ("latent_addition.kl",), "One latent added, KL"),
     _Plan(
         "latent_kl",
         _intervals,
         ("latent_ablation.kl", "latent_addition.kl"),
         "One latent removed or added, KL",
+    ),
+    _Plan(
+        "latent_foretold_map",
+        _heatmap,
+        ("latent_ablation.loss_foretold",),
+        "One latent removed, change of loss against foretold",
     ),
     _Plan(
         "latent_foretold",
@@ -247,6 +281,12 @@ _PLANS: Final = (
     _Plan("weights_relative", _intervals, ("weights.relative",), "Update norm over weight norm"),
     _Plan("weights_rank", _intervals, ("weights.effective_rank",), "Effective rank of the update"),
     _Plan("intruders", _intervals, ("weights.intruders",), "Intruder dimensions"),
+    _Plan(
+        "written_map",
+        _heatmap,
+        ("weights.written_cosine",),
+        "Max cosine of written directions with base directions",
+    ),
     _Plan(
         "written",
         _intervals,
