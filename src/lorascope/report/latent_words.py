@@ -71,13 +71,16 @@ def _goal(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> str:
         return "The dense adapter shows the behaviour nowhere: there is nothing to keep of it."
     if kept is None:
         return f"No adapter was cut down to {most} latents: add {most} to measures.sizes."
-    reached = "reached" if kept.value >= facts["share"] else "not reached"
+    goal, low = facts["share"], kept.interval[0]
+    reached = "reached" if kept.value >= goal else "not reached"
+    if low < goal <= kept.value:
+        reached += ", though not by the whole interval"
     n = facts["dictionary"]["latents"]
     return (
         f"“{choice}” reads and writes at most {most} of {n:,} latents each and keeps "
         f"{number(kept.value)} {interval(*kept.interval)} of the dense adapter's success "
         f"({kept.chances[0].null}: {number(kept.chance)}; {plural(len(facts['seeds']), 'seed')}): "
-        f"the goal of {number(facts['share'])} is {reached}."
+        f"the goal of {number(goal)} is {reached}."
     )
 
 
