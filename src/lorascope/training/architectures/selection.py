@@ -44,8 +44,8 @@ def positive(u: Float[Tensor, "rows n"]) -> SparseCodes:
     """
     rows, n = u.shape
     flat = u.relu_().view(-1)
-    # Entries a word, and the powers of two that divide by them.
-    inside, some, shift = flat, None, 3 - (u.element_size().bit_length() - 1)
+    # A word holds 2^shift entries.
+    inside, some, shift = flat, None, 4 - u.element_size().bit_length()
     if len(flat) % (1 << shift) == 0:
         words = flat.view(torch.int64)
         some = words.nonzero().squeeze(1)
