@@ -20,11 +20,11 @@ def adapt_demo(quick: bool = False) -> AdaptStudy:
 
 def _fit(tokens: int, rank: int) -> FitSettings:
     return FitSettings(
-        lora=Lora(rank=rank, blocks="all", rate=3e-3),
-        affine=Affine(rate=3e-3),
+        lora=Lora(rank=rank, blocks="all", rate=1e-3),
+        affine=Affine(rate=3e-4),
         dictionary=Tuned(rate=1e-3),
         tokens=tokens,
-        batch=8,
+        batch=4,
         evaluations=0,
         random_draws=3,
     )
@@ -45,7 +45,7 @@ def _full() -> AdaptStudy:
                 tokens=100_000,
             )
         ),
-        fit=_fit(7_000, 16),
+        fit=_fit(16_000, 16),
         experiments=Experiments(
             ranks=(4, 16),
             baselines=("dictionary", "affine", "lora_next", "lora", "lora+affine"),
