@@ -49,9 +49,9 @@ def row_of(estimate: Estimate, label: str, series: str) -> Row:
         "value": estimate.value,
         "low": _finite(low),
         "high": _finite(high),
-        "chance": chance.level if chance else None,
-        "chance_low": chance.low if chance else None,
-        "chance_high": chance.high if chance else None,
+        "chance": _finite(chance.level) if chance else None,
+        "chance_low": _finite(chance.low) if chance else None,
+        "chance_high": _finite(chance.high) if chance else None,
         "null": chance.null if chance else "",
         "n": estimate.n,
         "unit": estimate.unit,
@@ -70,7 +70,7 @@ def null_rows(estimate: Estimate, row: Row) -> list[Row]:
         {column: row[column] for column in kept}
         | {
             "null": chance.null,
-            "level": chance.level,
+            "level": _finite(chance.level),
             "chance interval": interval(chance.low, chance.high),
             "verdict": estimate.against(chance),
         }

@@ -81,7 +81,7 @@ def _interval_caption(plan: _Plan, results: Results) -> str:
 def _estimates(plan: _Plan, results: Results) -> list[Estimate]:
     found = [e for m in plan.measures for e in at_first_setting(conditions(results, m))]
     wanted = plan.dictionaries or tuple(dict.fromkeys(e.place.dictionary for e in found))
-    return [e for e in found if e.place.dictionary in wanted and not math.isnan(e.value)]
+    return [e for e in found if e.place.dictionary in wanted and math.isfinite(e.value)]
 
 
 def _references(plan: _Plan, results: Results) -> list[Estimate]:
