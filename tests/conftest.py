@@ -180,7 +180,9 @@ def looked_at(chromium: Chromium) -> Callable[[Path], Chromium]:
 
     def look(page: Path) -> Chromium:
         chromium.open(page.as_uri())
+        # Pages opened from disk share one storage: a theme chosen on another must not show here.
         chromium.js("localStorage.clear()")
+        chromium.open(page.as_uri())
         figures = chromium.js("document.querySelectorAll('.chart[data-figure]').length")
         assert figures > 0
         chromium.until(f"document.querySelectorAll('.chart svg').length === {figures}")

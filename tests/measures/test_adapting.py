@@ -9,13 +9,14 @@ from transformers import AutoTokenizer
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import windows
 from lorascope.adapt.evaluation import Evaluated
-from lorascope.estimates import Place
+from lorascope.estimates import Estimate, Place
 from lorascope.measures.adapting import (
     RANDOM,
     UNADAPTED,
     UNIGRAM,
     adapt_estimates,
     compound_estimates,
+    share_difference,
     unigram_losses,
 )
 from lorascope.measures.token_changes import (
@@ -167,3 +168,16 @@ def test_the_histogram_holds_every_token_that_changes():
     assert found["worse"][-1] == 1
     low = next(edge for edge, count in zip(EDGES.tolist(), found["worse"], strict=False) if count)
     assert low <= 2**-10 < 2 * low
+
+
+def test_the_difference_of_two_shares_adds_each_interval_on_its_own_side():
+    first = Estimate("adapt.share_closed", 0.5, (0.2, 0.6), 900, "share")
+    other = Estimate("adapt.share_closed", 0.1, (-0.3, 0.5), 400, "share")
+    found = share_difference(first, other, PLACE)
+    assert (found.measure, found.n, found.place) == ("adapt.share_difference", 400, PLACE)
+    assert found.value == pytest.approx(-0.4)
+    # Down: 0.4 below the other's share, 0.1 above the first's. Up: 0.4 above, 0.3 below.
+    assert found.interval == pytest.approx((-0.4 - math.sqrt(0.17), -0.4 + 0.5))
+    assert found.verdict == "underpowered"
+    turned = share_difference(other, first, PLACE)
+    assert turned.interval == pytest.approx((0.4 - 0.5, 0.4 + math.sqrt(0.17)))

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lorascope.report import figures as report_figures
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
 from lorascope.report.figures import figures
+from lorascope.report.markup import embedded_json
 from lorascope.report.result import Results, read_results
 from lorascope.report.tables import topic_tables
 
@@ -173,6 +175,27 @@ def test_colours_of_values_of_both_signs_are_centred_on_zero(make_run: MakeRun, 
     drawn = figures(read_results(make_run(rows)))
     heat = next(figure for figure in drawn if figure.key == "improvement")
     assert heat.spec["spec"]["layer"][0]["encoding"]["color"]["scale"]["domain"] == [-0.5, 0.0, 0.5]
+
+
+def test_numbers_and_chance_levels_that_are_not_finite_leave_figures_whole(
+    make_run: MakeRun, plant: Plant
+):
+    rows = plant()
+    for i, estimate in enumerate(rows):
+        if i % 5 == 1:
+            rows[i] = dataclasses.replace(estimate, value=math.inf, interval=(math.nan, math.inf))
+        elif i % 5 == 3:
+            chances = tuple(
+                dataclasses.replace(chance, level=math.inf, low=math.nan, high=math.inf)
+                for chance in estimate.chances
+            )
+            rows[i] = dataclasses.replace(estimate, chances=chances)
+    # The setting holds: without it JSON refuses what was planted.
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        embedded_json([estimate.value for estimate in rows])
+    for figure in figures(read_results(make_run(rows))):
+        assert "Infinity" not in embedded_json(figure.spec)
+        alt.Chart.from_dict(figure.spec, validate=True)
 
 
 def test_axis_calls_adapters_by_rank_only_where_ranks_tell_them_apart(

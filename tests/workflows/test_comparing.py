@@ -13,6 +13,7 @@ from lorascope import cli
 from lorascope.errors import InputError
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.measures.definitions import comparison as definitions
+from lorascope.report import build
 from lorascope.report.comparison import LATENT_COLUMNS, TEXT_COLUMNS, render
 from lorascope.report.result import read_results
 from lorascope.runs import read_json
@@ -92,6 +93,13 @@ def test_the_page_holds_numbers_and_texts_and_no_scripts(found):
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     marked = result.texts.iloc[0]
     assert f"<mark>{marked.token}</mark>" in page
+
+
+def test_its_page_can_be_made_again(found):
+    result, out = found
+    before = result.report.read_text(encoding="utf-8")
+    result.report.unlink()
+    assert build(out).read_text(encoding="utf-8") == before
 
 
 def test_hostile_texts_are_no_markup(found):

@@ -1,4 +1,4 @@
-"""Two adapters against each other."""
+"""Two adapters, or several models' adapt studies, against each other."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="RUN[:ADAPTER]", help="A finished audit.")],
-    second: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN[:ADAPTER]", help="Another, or :ADAPTER of the same run."),
-    ] = None,
+    context: typer.Context,
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN[:ADAPTER]...",
+            help="Finished audits, two at most, :ADAPTER for another of the same run; or runs of "
+            "lorascope adapt, two or more.",
+        ),
+    ],
     sites: Annotated[
         str | None, typer.Option(help="Comma-separated; by default all that both captured.")
     ] = None,
@@ -41,6 +45,9 @@ def compare(
     which latents are active under one adapter only and on which texts, and where the two differ
     most. An address is a run folder, with :ADAPTER where the run holds several.
 
+    Runs of lorascope adapt are held against each other model by model: what splicing costs each and
+    what share of it comes back.
+
     **Examples**
 
     `lorascope compare runs/benign runs/suspect`
@@ -48,7 +55,46 @@ def compare(
     `lorascope compare runs/demo:r4 :r32 --sites layers.5`
 
     `lorascope compare runs/benign:r8 runs/suspect:r8 --json`
+
+    `lorascope compare runs/adapt-gemma runs/adapt-llama runs/adapt-embedded`
     """
+    command = shlex.join(["lorascope", *sys.argv[1:]])
+    if _are_studies(runs, context):
+        _models([Path(run) for run in runs], out, json_, command)
+        return
+    settings = {
+        "first": runs[0],
+        "second": runs[-1],
+        "sites": [s.strip() for s in (sites or "").split(",") if s.strip()],
+        "rows": rows,
+        "false_rate": false_rate,
+        "seed": seed,
+    }
+    _adapters(settings, out, json_, quiet, command)
+
+
+def _are_studies(runs: list[str], context: typer.Context) -> bool:
+    """Whether these are runs of `lorascope adapt`, and nothing was asked that suits none."""
+    from lorascope.errors import InputError
+    from lorascope.workflows.adapt.beside import is_adapt
+
+    studies = [run for run in runs if is_adapt(run)]
+    if not studies:
+        if len(runs) > 2:
+            raise InputError(f"{len(runs)} audits; give two, or RUN:ADAPTER and :ADAPTER")
+        return False
+    for run in runs:
+        if run not in studies:
+            raise InputError(f"{run}: no run of lorascope adapt, as {studies[0]} is one")
+    for name in ("sites", "rows", "false_rate", "seed"):
+        if str(context.get_parameter_source(name)).endswith("COMMANDLINE"):
+            raise InputError(f"--{name.replace('_', '-')} is for audits; leave it out")
+    return True
+
+
+def _adapters(
+    given: dict[str, Any], out: Path | None, json_: bool, quiet: bool, command: str
+) -> None:
     import json
 
     from rich.console import Console
@@ -57,21 +103,36 @@ def compare(
     from lorascope.workflows.comparing import compare as run_comparison
     from lorascope.workflows.progress import Reporter
 
-    given: dict[str, Any] = {
-        "first": first,
-        "second": first if second is None else second,
-        "sites": [s.strip() for s in (sites or "").split(",") if s.strip()],
-        "rows": rows,
-        "false_rate": false_rate,
-        "seed": seed,
-    }
     settings = CompareSettings.parse(given, "compare")
-    command = shlex.join(["lorascope", *sys.argv[1:]])
     found = run_comparison(settings, out, Reporter(quiet or json_), command)
     if json_:
         typer.echo(json.dumps(_plain(found), indent=1, ensure_ascii=False))
         return
     _print(found, Console())
+    typer.echo(str(found.report))
+
+
+def _models(runs: list[Path], out: Path | None, json_: bool, command: str) -> None:
+    import json
+
+    from rich.console import Console
+
+    from lorascope.report.adapt.models import Beside, sentences
+    from lorascope.report.result import chance_table, estimate_table, read_results
+    from lorascope.workflows.adapt.beside import compare_models
+
+    found = compare_models(runs, out, command)
+    if json_:
+        tables = {"estimates": estimate_table, "chance_levels": chance_table}
+        records = {name: json_records(table(found.estimates)) for name, table in tables.items()}
+        plain = {**found.facts, **records, "report": str(found.report)}
+        typer.echo(json.dumps(plain, indent=1, ensure_ascii=False))
+        return
+    console = Console()
+    for line in sentences(Beside(read_results(found.report.parent.parent))):
+        console.print(line, markup=False)
+    for line in found.facts["warnings"]:
+        typer.echo(f"lorascope: warning: {line}", err=True)
     typer.echo(str(found.report))
 
 

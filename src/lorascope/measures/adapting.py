@@ -146,6 +146,29 @@ def drawn_chance(
     return Chance(name, level, min(low for low, _ in known), max(high for _, high in known))
 
 
+def share_difference(first: Estimate, other: Estimate, place: Place) -> Estimate:
+    """How much more of its splice's cost the other model wins back than the first.
+
+    Args:
+        first, other: `adapt.share_closed` of two models, measured apart from each other.
+        place: of the difference, in shares: above 0 where the other wins back more.
+    """
+    value = other.value - first.value
+    # Square and add (Newcombe 1998): what each interval adds on the side it lies on.
+    (low, high), (other_low, other_high) = first.interval, other.interval
+    down = math.hypot(other.value - other_low, high - first.value)
+    up = math.hypot(other_high - other.value, first.value - low)
+    return Estimate(
+        "adapt.share_difference",
+        value,
+        (value - down, value + up),
+        min(first.n, other.n),
+        "share",
+        (Chance.exact("no difference", 0.0),),
+        place,
+    )
+
+
 class _Measuring:
     """One fit's numbers, all with the same tokens, place and seed."""
 

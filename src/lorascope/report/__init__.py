@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -13,13 +14,18 @@ def build(run: Path) -> Path:
     The facts say which workflow's page it is.
     """
     # Imported here: the figures need Altair, which `import lorascope` should not wait for.
+    from lorascope.report.adapt.models import write_models_report
     from lorascope.report.adapt.page import write_adapt_report
+    from lorascope.report.comparison import rewrite_comparison
     from lorascope.report.latent import write_latent_report
     from lorascope.report.page import write_report
-    from lorascope.report.result import read_results
+    from lorascope.report.result import Results, read_results
 
     results = read_results(run)
-    workflow = results.facts.get("workflow")
-    if workflow == "adapt":
-        return write_adapt_report(results)
-    return write_latent_report(results) if workflow == "latent" else write_report(results)
+    makers: dict[str, Callable[[Results], Path]] = {
+        "adapt": write_adapt_report,
+        "adapt models": write_models_report,
+        "compare": rewrite_comparison,
+        "latent": write_latent_report,
+    }
+    return makers.get(str(results.facts.get("workflow")), write_report)(results)

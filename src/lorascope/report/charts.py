@@ -47,11 +47,11 @@ def row_of(estimate: Estimate, label: str, series: str) -> Row:
         "site": place.site,
         "dictionary": place.dictionary,
         "value": estimate.value,
-        "low": _finite(low),
-        "high": _finite(high),
-        "chance": _finite(chance.level) if chance else None,
-        "chance_low": _finite(chance.low) if chance else None,
-        "chance_high": _finite(chance.high) if chance else None,
+        "low": low,
+        "high": high,
+        "chance": chance.level if chance else None,
+        "chance_low": chance.low if chance else None,
+        "chance_high": chance.high if chance else None,
         "null": chance.null if chance else "",
         "n": estimate.n,
         "unit": estimate.unit,
@@ -70,7 +70,7 @@ def null_rows(estimate: Estimate, row: Row) -> list[Row]:
         {column: row[column] for column in kept}
         | {
             "null": chance.null,
-            "level": _finite(chance.level),
+            "level": chance.level,
             "chance interval": interval(chance.low, chance.high),
             "verdict": estimate.against(chance),
         }
@@ -301,7 +301,8 @@ def _panels(
 
 
 def _colour_scale(values: Sequence[float]) -> tuple[list[float], tuple[str, ...]]:
-    low, high = min(values), max(values)
+    finite = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(finite), max(finite)
     if low < 0:
         reach = max(-low, abs(high))
         return [-reach, 0.0, reach], _DIVERGING
@@ -319,10 +320,6 @@ def _pale(domain: Sequence[float]) -> str:
 
 def _label_angle(labels: Sequence[str]) -> int:
     return -40 if any(len(label) > 8 for label in labels) else 0
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _tooltip() -> list[alt.Tooltip]:

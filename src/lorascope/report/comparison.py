@@ -20,11 +20,13 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lorascope.errors import InputError
 from lorascope.estimates import Estimate
 from lorascope.measures.definitions import DEFINITIONS, Definition
 from lorascope.report.charts import EXPORT_CONFIG, SERIES_COLOURS
 from lorascope.report.drawn import VEGA_LITE_VERSION
 from lorascope.report.formatting import interval, number, plural
+from lorascope.report.result import Results
 from lorascope.report.tables import TableRow, table_row
 from lorascope.runs import write_atomically
 
@@ -101,6 +103,26 @@ def write_comparison(
     page = folder / "report" / "index.html"
     write_atomically(page, render(estimates, latents, texts, facts))
     return page
+
+
+def rewrite_comparison(results: Results) -> Path:
+    """Write the page of a finished comparison again, from its tables.
+
+    Raises:
+        InputError: `latents.csv` or `texts.csv` is missing or damaged.
+    """
+    read: list[pd.DataFrame] = []
+    for name, columns in (("latents.csv", LATENT_COLUMNS), ("texts.csv", TEXT_COLUMNS)):
+        path = results.run / name
+        try:
+            # Texts keep their "NA" and "null"; numbers are told by their columns.
+            table = pd.read_csv(path, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not readable ({error}); compare again") from None
+        if tuple(table.columns) != columns:
+            raise InputError(f"{path}: not the columns of this version; compare again")
+        read.append(table)
+    return write_comparison(results.run, results.numbers, read[0], read[1], results.facts)
 
 
 def render(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,11 +36,22 @@ class Figure:
 
     @classmethod
     def of(cls, key: str, topic: str, title: str, caption: str, chart: alt.TopLevelMixin) -> Figure:
-        """A chart as a figure; how it looks is left to the page and to the export."""
+        """A chart as a figure; how it looks is left to the page and to the export.
+
+        A number that is not finite has no place on an axis: it becomes null, a missing mark.
+        """
         # Altair would check each against its schema for longer than it takes to draw; tests do.
         spec = chart.to_dict(validate=False)
         spec.pop("config", None)
-        return cls(key, topic, title, caption, spec)
+        return cls(key, topic, title, caption, _with_nulls(spec))
+
+
+def _with_nulls(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _with_nulls(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_with_nulls(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def over_seeds_words(estimates: Sequence[Estimate], results: Results) -> str:

@@ -40,7 +40,8 @@ from lorascope.workflows.measured import Measured
 from lorascope.workflows.pairing import Paired, Side, pair, sides
 from lorascope.workflows.progress import Reporter
 
-_MARK = "comparison.json"
+WORKFLOW = "compare"
+MARK = "comparison.json"
 
 
 class CompareSettings(Settings):
@@ -101,7 +102,7 @@ def compare(
     """
     first, second = sides(settings.first, settings.second)
     folder = out or Path("runs") / _name(first, second)
-    _require_free(folder)
+    require_free(folder)
     sites = shared_sites(first.run, second.run, settings.sites)
     paired = pair(first, second, settings.rows)
     found = Compared(facts=_facts(settings, paired, sites, command))
@@ -294,6 +295,7 @@ def _facts(
         kept = {key: known.get(key) for key in ("rank", "alpha", "path", "sha256")}
         adapters.append({"name": side.label, "run": str(side.run.folder), **kept})
     return {
+        "workflow": WORKFLOW,
         "model": first.run.model,
         "adapters": adapters,
         "sites": sites,
@@ -315,17 +317,18 @@ def _name(first: Side, second: Side) -> str:
     return f"compare-{first.label}-{second.label}".replace("/", "-")
 
 
-def _require_free(folder: Path) -> None:
+def require_free(folder: Path) -> None:
+    """Refuse a folder that holds something else than a comparison."""
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give --out a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).exists():
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise InputError(f"{folder}: not empty and no comparison; give --out another folder")
 
 
 def _write(found: Compared, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     settings = {key: found.facts[key] for key in ("settings", "versions", "command")}
-    write_atomically(folder / _MARK, json.dumps(settings, indent=1) + "\n")
+    write_atomically(folder / MARK, json.dumps(settings, indent=1) + "\n")
     write_estimates(found.estimates, folder / "results")
     facts = json.dumps(found.facts, indent=1, ensure_ascii=False)
     write_atomically(folder / "results" / "facts.json", facts + "\n")

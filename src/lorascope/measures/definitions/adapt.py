@@ -116,6 +116,18 @@ DEFINITIONS: dict[str, Definition] = {
         f"{_PAPER}, figures 3 and 4, CE improvement in %",
         "above",
     ),
+    "adapt.share_difference": Definition(
+        "Difference of the share won back",
+        "share",
+        "share of the cost won back in one model less that in the first of a comparison, the same "
+        "thing fitted around each model's own reference dictionary",
+        "no difference (0)",
+        "from the intervals of both shares, squares added on each side; the models are measured "
+        "apart from each other",
+        _FILE,
+        "Newcombe 1998, Statistics in Medicine 17:873, method 10 in form",
+        "either",
+    ),
     "adapt.kl_spliced": Definition(
         "Divergence, spliced",
         "nats/token",

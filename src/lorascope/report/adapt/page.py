@@ -7,13 +7,16 @@ is JSON that cannot end its script element.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lorascope.estimates import Estimate
 from lorascope.measures.definitions import Definition
 from lorascope.report.adapt.figures import adapt_figures
 from lorascope.report.adapt.found import Found
@@ -51,6 +54,62 @@ class Part:
     definitions: list[tuple[str, Definition]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Everything on one page; what stands in it is plain text.
+
+    Attributes:
+        title, eyebrow, heading, scope: its head.
+        verdict: first the two sentences that matter most.
+        warnings, gates: what to know before relying on it.
+        parts: its sections.
+        fact_tables: about the run.
+        steering: the steered latents.
+        estimates: every number.
+        figures: those of all parts.
+        command, settings: what made it.
+        closing: small print at the end.
+    """
+
+    title: str
+    eyebrow: str
+    heading: str
+    scope: str
+    verdict: list[str]
+    warnings: list[str]
+    gates: list[dict[str, Any]] = field(default_factory=list)
+    parts: list[Part]
+    fact_tables: list[FactTable]
+    steering: list[dict[str, Any]] = field(default_factory=list)
+    estimates: Sequence[Estimate]
+    figures: list[Figure]
+    command: str
+    settings: object
+    closing: str = ""
+
+    def html(self) -> str:
+        """One self-contained file."""
+        environment = Environment(
+            loader=PackageLoader("lorascope.report"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        scripts = [Markup(vega_script()), Markup(_asset("script.js"))]
+        return environment.get_template("adapt.html.j2").render(
+            page=self,
+            rows=_rows(self.estimates),
+            numbers_csv=csv_uri(estimate_table(self.estimates)),
+            settings=json.dumps(self.settings, indent=2, ensure_ascii=False, default=str),
+            style=Markup(_asset("style.css")),
+            scripts=scripts,
+            policy=content_policy(*scripts),
+            config=json.dumps(EXPORT_CONFIG),
+            specs=Markup(embedded_json({figure.key: figure.spec for figure in self.figures})),
+        )
+
+
 def write_adapt_report(results: Results) -> Path:
     """Write `report/` of a run: figures, tables, then the page, whose path it returns."""
     found = Found(results)
@@ -65,42 +124,36 @@ def write_adapt_report(results: Results) -> Path:
 
 def render_adapt(found: Found, drawn: list[Figure], tables: dict[str, list[PaperTable]]) -> str:
     """The page's HTML."""
-    environment = Environment(
-        loader=PackageLoader("lorascope.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    facts, said = found.facts, sentences(found)
-    numbers = found.results.numbers
-    scripts = [Markup(vega_script()), Markup(_asset("script.js"))]
-    return environment.get_template("adapt.html.j2").render(
-        model=facts.get("model", {}).get("id", "the model"),
+    facts = found.facts
+    model = str(facts.get("model", {}).get("id", "the model"))
+    return Page(
+        title=f"{model} around its dictionaries",
+        eyebrow="A model fitted around its dictionaries",
+        heading=model,
         scope=scope(found),
         verdict=verdict(found),
         warnings=[str(one) for one in facts.get("warnings", [])],
         gates=facts.get("gates", []),
-        parts=_parts(said, drawn, tables),
+        parts=parts_of(SECTIONS, sentences(found), drawn, tables),
         fact_tables=_fact_tables(found),
         steering=facts.get("steering", []),
-        rows=_rows(found),
-        numbers_csv=csv_uri(estimate_table(numbers)),
+        estimates=found.results.numbers,
+        figures=drawn,
         command=str(facts.get("command", "")),
-        settings=json.dumps(facts.get("settings", {}), indent=2, ensure_ascii=False, default=str),
-        style=Markup(_asset("style.css")),
-        scripts=scripts,
-        policy=content_policy(*scripts),
-        config=json.dumps(EXPORT_CONFIG),
-        specs=Markup(embedded_json({figure.key: figure.spec for figure in drawn})),
-    )
+        settings=facts.get("settings", {}),
+        closing="Every fit is a folder below fits/: with LoRA an ordinary PEFT adapter.",
+    ).html()
 
 
-def _parts(
-    said: dict[str, list[str]], drawn: list[Figure], tables: dict[str, list[PaperTable]]
+def parts_of(
+    sections: Sequence[Section],
+    said: dict[str, list[str]],
+    drawn: list[Figure],
+    tables: dict[str, list[PaperTable]],
 ) -> list[Part]:
+    """The sections that have tables or figures, {section: its sentences, its tables} given."""
     parts = []
-    for section in SECTIONS:
+    for section in sections:
         own = tables.get(section.key, [])
         figures = [figure for figure in drawn if figure.topic == section.key]
         if not own and not figures:
@@ -119,10 +172,9 @@ def _parts(
     return parts
 
 
-def _rows(found: Found) -> list[TableRow]:
-    order = {name: i for i, name in enumerate(measure_order(found.results.estimates["measure"]))}
-    ordered = sorted(found.results.numbers, key=lambda e: order[e.measure])
-    return [table_row(estimate) for estimate in ordered]
+def _rows(estimates: Sequence[Estimate]) -> list[TableRow]:
+    order = {name: i for i, name in enumerate(measure_order(e.measure for e in estimates))}
+    return [table_row(one) for one in sorted(estimates, key=lambda e: order[e.measure])]
 
 
 def _fact_tables(found: Found) -> list[FactTable]:

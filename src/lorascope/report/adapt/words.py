@@ -106,11 +106,11 @@ def _with_interval(estimate: Estimate, as_share: bool = False) -> str:
     if not as_share:
         return f"{number(estimate.value)} {interval(*estimate.interval)}".strip()
     low, high = estimate.interval
-    around = "" if math.isnan(low) else f" [{_hundredths(low)}, {_hundredths(high)}]"
-    return f"{_hundredths(estimate.value)} %{around}"
+    around = "" if math.isnan(low) else f" [{hundredths(low)}, {hundredths(high)}]"
+    return f"{hundredths(estimate.value)} %{around}"
 
 
-def _hundredths(value: float) -> str:
+def hundredths(value: float) -> str:
     """A share in whole per cent, with a true minus sign."""
     return f"{round(100 * value)}".replace("-", "−")
 
@@ -132,7 +132,7 @@ def _share(found: Found, main: Condition) -> list[str]:
         return ["That is no cost beyond chance: there is no share to win back."] if cost else []
     left = f", {number(after.value)} nats/token are left" if after else ""
     random = chance_named(share, "random")
-    chance = "" if random is None else f"; a random change of equal size {_hundredths(random)} %"
+    chance = "" if random is None else f"; a random change of equal size {hundredths(random)} %"
     wins = "wins back" if share.value > 0 else "wins nothing back:"
     return [
         f"{main.fitted} {wins} {_with_interval(share, True)} of it{left}{chance} "
@@ -217,8 +217,8 @@ def _baselines(found: Found) -> list[str]:
             total = sum(known)
             less = "less than" if estimate.value < total else "no less than"
             said.append(
-                f"{condition.fitted}: {_hundredths(estimate.value)} %, {less} the "
-                f"{_hundredths(total)} % that its parts win back one by one."
+                f"{condition.fitted}: {hundredths(estimate.value)} %, {less} the "
+                f"{hundredths(total)} % that its parts win back one by one."
             )
     return said
 
@@ -270,7 +270,7 @@ def _tokens(found: Found) -> list[str]:
     if worse is None:
         return []
     random = chance_named(worse, "random")
-    chance = f"; under a random change of equal size {_hundredths(random)} %" if random else ""
+    chance = f"; under a random change of equal size {hundredths(random)} %" if random else ""
     return [f"{_with_interval(worse, True)} of the tokens get worse{chance}."]
 
 

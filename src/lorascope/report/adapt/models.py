@@ -1,0 +1,278 @@
+"""Adapt studies of several models beside each other: tables, figures and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from lorascope.estimates import Estimate
+from lorascope.report.adapt.charts import curves
+from lorascope.report.adapt.found import COST_AFTER, COST_BEFORE, GENERAL, SHARE
+from lorascope.report.adapt.page import Page, parts_of
+from lorascope.report.adapt.tables import write_adapt_tables
+from lorascope.report.adapt.words import Section, hundredths
+from lorascope.report.charts import intervals, null_rows, row_of
+from lorascope.report.conditions import bounds
+from lorascope.report.drawn import Figure
+from lorascope.report.figures import write_figures
+from lorascope.report.formatting import interval, number, plural
+from lorascope.report.page import fact_table
+from lorascope.report.paper import Cell, PaperTable
+from lorascope.report.result import Results
+from lorascope.runs import write_atomically
+
+DIFFERENCE: Final = "adapt.share_difference"
+_LOSSES: Final = {
+    "Loss, original": "adapt.loss_original",
+    "Loss, spliced": "adapt.loss_spliced",
+    "Loss, adapted": "adapt.loss_adapted",
+    "Share closed": SHARE,
+    "Less the first model's": DIFFERENCE,
+}
+_FITS: Final = {
+    "Share closed": SHARE,
+    "Less the first model's": DIFFERENCE,
+    "Cost, spliced": COST_BEFORE,
+    "Cost, adapted": COST_AFTER,
+    "General loss": GENERAL,
+}
+MEASURES: Final = tuple(dict.fromkeys([*_LOSSES.values(), *_FITS.values()]))
+_SECTIONS: Final = (
+    Section(
+        "models",
+        "Model by model",
+        "Does fitting win back the same share of what the reference dictionary costs each model?",
+    ),
+    Section(
+        "scaling",
+        "Every dictionary and rank",
+        "Do sparsity, width, depth and rank matter alike in each model?",
+    ),
+)
+
+
+class Beside:
+    """The numbers of several models' studies, by model, fit and dictionary.
+
+    Attributes:
+        models: name, reference dictionary, its LoRA fit and settings of each, in order.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self.models: list[dict[str, Any]] = results.facts["models"]
+        self._by_key = {
+            (e.place.setting, e.place.adapter, e.place.dictionary, e.measure): e
+            for e in results.numbers
+        }
+
+    def number(
+        self, model: dict[str, Any], fitted: str, measure: str, around: str = ""
+    ) -> Estimate | None:
+        """A measure of one fit, around the model's reference by default."""
+        key = (model["name"], fitted, around or model["reference"], measure)
+        return self._by_key.get(key)
+
+    @property
+    def fitted(self) -> list[str]:
+        """What was fitted around the reference of two models or more."""
+        names = list(dict.fromkeys(e.place.adapter for e in self.results.numbers))
+        return [
+            name
+            for name in names
+            if sum(self.number(model, name, SHARE) is not None for model in self.models) > 1
+        ]
+
+    def scaling(self, model: dict[str, Any]) -> list[Estimate]:
+        """The share won back by LoRA around each of a model's dictionaries at each rank."""
+        return [
+            e
+            for e in self.results.numbers
+            if e.measure == SHARE
+            and e.place.setting == model["name"]
+            and e.place.adapter in model["scaling"]
+        ]
+
+
+def write_models_report(results: Results) -> Path:
+    """Write `report/` of a comparison of models: figures, tables, the page, whose path it gives."""
+    beside, folder = Beside(results), results.run / "report"
+    drawn = [figure for make in (_shares, _costs, _sparsity) for figure in make(beside)]
+    tables = {"models": [_losses(beside), _ways(beside)], "scaling": [_scaling(beside)]}
+    tables = {key: [one for one in several if one.rows] for key, several in tables.items()}
+    write_figures(drawn, folder / "figures")
+    write_adapt_tables(tables, folder / "tables")
+    facts = results.facts
+    names = [str(model["name"]) for model in beside.models]
+    page = Page(
+        title=f"{' and '.join(names)} around their dictionaries",
+        eyebrow="Models fitted around their dictionaries",
+        heading=", ".join(names),
+        scope=f"{plural(len(names), 'model')}, each from its own study; every share is of what "
+        "splicing costs that model.",
+        verdict=sentences(beside),
+        warnings=[str(one) for one in facts.get("warnings", [])],
+        parts=parts_of(_SECTIONS, {}, drawn, tables),
+        fact_tables=[fact_table("Studies", [_study(model) for model in beside.models])],
+        estimates=results.numbers,
+        figures=drawn,
+        command=str(facts.get("command", "")),
+        settings=facts.get("settings", {}),
+    )
+    path = folder / "index.html"
+    write_atomically(path, page.html())
+    return path
+
+
+def sentences(beside: Beside) -> list[str]:
+    """What each model wins back, and whether it is more or less than the first's."""
+    said = []
+    for model in beside.models:
+        share = beside.number(model, model["main"], SHARE)
+        cost = beside.number(model, model["main"], COST_BEFORE)
+        if cost is None:
+            continue
+        paid = f"{number(cost.value)} {interval(*cost.interval)} nats/token"
+        if share is None:
+            said.append(f"{model['name']}: {model['reference']} costs {paid}, nothing to win back.")
+            continue
+        low, high = (hundredths(bound) for bound in bounds(share))
+        said.append(
+            f"{model['name']}: {model['main']} wins back {hundredths(share.value)} % [{low}, "
+            f"{high}] of the {paid} that {model['reference']} costs ({share.verdict})."
+        )
+    for model in beside.models[1:]:
+        apart = beside.number(model, model["main"], DIFFERENCE)
+        if apart is None:
+            continue
+        words = {"above chance": "more than", "below chance": "less than"}
+        settled = words.get(apart.verdict, "not told apart from")
+        low, high = (hundredths(bound) for bound in bounds(apart))
+        said.append(
+            f"The share of {model['name']} is {settled} that of {beside.models[0]['name']}: "
+            f"{hundredths(apart.value)} points [{low}, {high}]."
+        )
+    return said
+
+
+def _losses(beside: Beside) -> PaperTable:
+    rows, estimates = [], []
+    for model in beside.models:
+        taken = [beside.number(model, model["main"], measure) for measure in _LOSSES.values()]
+        estimates += [one for one in taken if one is not None]
+        what = [Cell.plain(str(model["reference"])), Cell.plain(str(model["main"]))]
+        rows.append((str(model["name"]), [*what, *map(Cell.of, taken)]))
+    columns = ["Dictionary", "Fitted", *_LOSSES]
+    title = "Each model and its reference dictionary, nats/token"
+    return PaperTable(1, "models", title, "Model", columns, rows, estimates)
+
+
+def _ways(beside: Beside) -> PaperTable:
+    rows, estimates = [], []
+    for fitted in beside.fitted:
+        for model in beside.models:
+            taken = [beside.number(model, fitted, measure) for measure in _FITS.values()]
+            if not any(taken):
+                continue
+            estimates += [one for one in taken if one is not None]
+            rows.append((fitted, [Cell.plain(str(model["name"])), *map(Cell.of, taken)]))
+    title = "What is fitted around the reference, model by model, nats/token"
+    return PaperTable(2, "models_fitted", title, "Fitted", ["Model", *_FITS], rows, estimates)
+
+
+def _scaling(beside: Beside) -> PaperTable:
+    rows, estimates = [], []
+    columns = {name: measure for name, measure in _FITS.items() if measure != DIFFERENCE}
+    for model in beside.models:
+        for share in beside.scaling(model):
+            place = share.place
+            facts = model["dictionaries"][place.dictionary]
+            taken = [
+                beside.number(model, place.adapter, measure, place.dictionary)
+                for measure in columns.values()
+            ]
+            estimates += [one for one in taken if one is not None]
+            where = [Cell.plain(place.dictionary), Cell.plain(int(facts["n_latents"]))]
+            where += [Cell.plain(float(facts["l0"])), Cell.plain(place.adapter)]
+            rows.append((str(model["name"]), [*where, *map(Cell.of, taken)]))
+    names = ["Dictionary", "Latents", "L0", "Fitted", *columns]
+    title = "Each dictionary and rank, model by model, nats/token"
+    return PaperTable(3, "models_scaling", title, "Model", names, rows, estimates)
+
+
+def _shares(beside: Beside) -> Iterator[Figure]:
+    rows, nulls = [], []
+    for fitted in beside.fitted:
+        for model in beside.models:
+            estimate = beside.number(model, fitted, SHARE)
+            if estimate is not None:
+                row = row_of(estimate, model["name"], "share won back") | {"site": fitted}
+                rows.append(row)
+                nulls += null_rows(estimate, row)
+    if not rows:
+        return
+    unit = "share of the splice's cost won back"
+    chart = intervals(
+        rows, nulls, [], labels=_names(beside), sites=beside.fitted, x_title="", unit=unit
+    )
+    caption = (
+        "A panel for each thing fitted, around each model's own reference dictionary. Grey: what a "
+        "random change of equal size does, and nothing (0). Intervals over seeds or documents."
+    )
+    title = "Share of the splice's cost won back, by model"
+    yield Figure.of("models_share", "models", title, caption, chart)
+
+
+def _costs(beside: Beside) -> Iterator[Figure]:
+    rows = []
+    for model in beside.models:
+        for measure, series in ((COST_BEFORE, "spliced"), (COST_AFTER, "spliced and adapted")):
+            estimate = beside.number(model, model["main"], measure)
+            if estimate is not None:
+                rows.append(row_of(estimate, model["name"], series) | {"site": ""})
+    if not rows:
+        return
+    chart = intervals(
+        rows, [], [], labels=_names(beside), sites=[""], x_title="", unit="nats/token"
+    )
+    caption = (
+        "Cross-entropy above the model's own, before and after the fit. Grey: nothing spliced (0); "
+        "after the fit, what the splice cost before."
+    )
+    title = "Cost of the splice, by model (nats/token)"
+    yield Figure.of("models_cost", "models", title, caption, chart)
+
+
+def _sparsity(beside: Beside) -> Iterator[Figure]:
+    rows = []
+    for model in beside.models:
+        reference = model["dictionaries"][model["reference"]]
+        for share in beside.scaling(model):
+            facts = model["dictionaries"][share.place.dictionary]
+            alike = [facts[key] == reference[key] for key in ("site", "n_latents")]
+            if share.place.adapter == model["main"] and all(alike):
+                low, high = bounds(share)
+                row = {"x": float(facts["l0"]), "value": share.value, "low": low, "high": high}
+                rows.append({**row, "series": model["name"]})
+    if not any(_several(rows, name) for name in _names(beside)):
+        return
+    rows.sort(key=lambda row: (_names(beside).index(row["series"]), row["x"]))
+    levels = [{"value": 0.0, "series": "nothing fitted", "low": None}]
+    chart = curves(rows, levels, x_title="active latents a token (L0)", y_title="share won back")
+    caption = "Dictionaries at the reference's site and of its width; a line for each model."
+    title = "Over sparsity: share of the cost closed, by model"
+    yield Figure.of("models_l0", "scaling", title, caption, chart)
+
+
+def _several(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    return len({row["x"] for row in rows if row["series"] == name}) > 1
+
+
+def _names(beside: Beside) -> list[str]:
+    return [str(model["name"]) for model in beside.models]
+
+
+def _study(model: dict[str, Any]) -> dict[str, Any]:
+    kept = ("name", "run", "documents", "tokens", "reference", "main", "seeds")
+    return {key: model[key] for key in kept}
