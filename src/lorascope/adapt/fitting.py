@@ -38,7 +38,8 @@ from lorascope.models.sites import Site, block_list
 from lorascope.runs import versions, write_atomically
 from lorascope.training.loop import History, Observer
 
-RANDOM_DRAWS = 3
+# With fewer the interval of what chance does is several times too wide to tell anything from it.
+RANDOM_DRAWS = 8
 
 
 @dataclass(frozen=True, eq=False)

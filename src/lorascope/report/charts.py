@@ -25,6 +25,8 @@ _DIVERGING: Final = ("#a4500a", "#f4f1ec", "#14467a")
 _DARK_INK: Final = "#16202c"
 _PAGE_WIDTH: Final = 900
 _CELL: Final = (65, 44)
+_LABEL: Final = 64
+_NARROWEST: Final = 150
 
 EXPORT_CONFIG: Final[dict[str, Any]] = {
     "background": "white",
@@ -91,7 +93,7 @@ def heatmap(
         "label:N",
         title=x_title,
         scale=alt.Scale(domain=list(labels)),
-        axis=alt.Axis(labelAngle=_label_angle(labels), grid=False),
+        axis=_labelled(labels),
     )
     y = alt.Y("site:N", title="site", scale=alt.Scale(domain=list(sites)))
     colour = alt.Color(
@@ -134,7 +136,7 @@ def intervals(
         "label:N",
         title=x_title,
         scale=alt.Scale(domain=list(labels), type="band", paddingInner=0.25),
-        axis=alt.Axis(labelAngle=_label_angle(labels), grid=False),
+        axis=_labelled(labels),
     )
     offset = alt.XOffset(
         "series:N", scale=alt.Scale(domain=_offset_domain(rows), type="point", padding=0.5)
@@ -154,7 +156,9 @@ def intervals(
     )
     panels = [site for site in sites if any(row["site"] == site for row in data)]
     needed = len(labels) * (16 * len(_offset_domain(rows)) + 16)
-    width = max(needed, min(260, _PAGE_WIDTH // len(panels) - 24))
+    # As wide as its labels want, as long as all panels stand in one line.
+    wanted = max(_NARROWEST, _LABEL * len(labels))
+    width = max(needed, min(wanted, _PAGE_WIDTH // len(panels) - 24))
     return _panels(layers.properties(width=width, height=210), data, "site", panels, width)
 
 
@@ -171,7 +175,7 @@ def lines(
     With `panels`, one for each site.
     """
     style = _series_style(list(dict.fromkeys(row["series"] for row in rows)), chance=True)
-    axis = alt.Axis(labelAngle=_label_angle(order), grid=False)
+    axis = _labelled(order)
     x = alt.X("label:N", title=x_title, scale=alt.Scale(domain=list(order)), axis=axis)
     base = alt.Chart().encode(x=x, tooltip=_tooltip())
     grey = alt.ColorDatum("chance", type="nominal")
@@ -191,7 +195,8 @@ def lines(
         ),
     )
     present = [site for site in panels if any(row["site"] == site for row in rows)]
-    width = max(150, min(300, 44 * len(order)))
+    least, each = (_NARROWEST, 44) if len(present) > 1 else (2 * _NARROWEST, _LABEL)
+    width = max(least, min(2 * least, each * len(order)))
     return _panels(layers.properties(width=width, height=210), rows, "site", present, width)
 
 
@@ -318,8 +323,9 @@ def _pale(domain: Sequence[float]) -> str:
     return f"datum.value < {low + 0.52 * (high - low)!r}"
 
 
-def _label_angle(labels: Sequence[str]) -> int:
-    return -40 if any(len(label) > 8 for label in labels) else 0
+def _labelled(labels: Sequence[str]) -> alt.Axis:
+    angle = -40 if any(len(label) > 8 for label in labels) else 0
+    return alt.Axis(labelAngle=angle, labelLimit=280, grid=False)
 
 
 def _tooltip() -> list[alt.Tooltip]:

@@ -24,9 +24,9 @@ def _fit(tokens: int, rank: int) -> FitSettings:
         affine=Affine(rate=3e-4),
         dictionary=Tuned(rate=1e-3),
         tokens=tokens,
-        batch=4,
+        batch=8,
         evaluations=0,
-        random_draws=3,
+        random_draws=6,
     )
 
 
@@ -45,7 +45,7 @@ def _full() -> AdaptStudy:
                 tokens=100_000,
             )
         ),
-        fit=_fit(16_000, 16),
+        fit=_fit(20_000, 16),
         experiments=Experiments(
             ranks=(4, 16),
             baselines=("dictionary", "affine", "lora_next", "lora", "lora+affine"),

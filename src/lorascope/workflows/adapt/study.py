@@ -120,7 +120,7 @@ class FitSettings(Learning):
     dictionary: Tuned = Tuned()
     before_thresholds: bool = False
     evaluations: int = Field(default=4, ge=0)
-    random_draws: int = Field(default=3, ge=2)
+    random_draws: int = Field(default=8, ge=2)
 
     @model_validator(mode="after")
     def _seeds_elsewhere(self) -> Self:
