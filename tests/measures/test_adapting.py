@@ -1,5 +1,6 @@
 """Costs, shares and token changes on two documents whose numbers are worked out by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -168,6 +169,16 @@ def test_the_histogram_holds_every_token_that_changes():
     assert found["worse"][-1] == 1
     low = next(edge for edge, count in zip(EDGES.tolist(), found["worse"], strict=False) if count)
     assert low <= 2**-10 < 2 * low
+
+
+def test_what_the_splice_costs_is_the_same_whatever_is_fitted():
+    other = dataclasses.replace(PLACE, adapter="affine", seed=2)
+    here, there = (
+        by_name(adapt_estimates(HELD_OUT, DRAWS, place))["adapt.cost_spliced"]
+        for place in (PLACE, other)
+    )
+    assert (here.value, here.interval) == (there.value, there.interval)
+    assert here.interval[0] < here.value < here.interval[1]
 
 
 def test_the_difference_of_two_shares_adds_each_interval_on_its_own_side():

@@ -176,6 +176,9 @@ class _Measuring:
         self, held_out: HeldOut, random: Sequence[HeldOut], place: Place, seed: int
     ) -> None:
         self._ways, self._random, self._place, self._seed = held_out, random, place, seed
+        # The same documents are drawn for everything fitted around the same dictionaries: what
+        # these cost without a fit must not differ from row to row of a table.
+        self._drawn_for = Place(site=place.site, dictionary=place.dictionary)
         self._tokens = held_out["original"].tokens
         self._cost = held_out["spliced"].loss - held_out["original"].loss
 
@@ -249,7 +252,7 @@ class _Measuring:
     def _share(self) -> Estimate:
         def closed(one: Evaluated) -> tuple[float, Interval]:
             won = self._ways["spliced"].loss - one.loss
-            random = generator(self._seed, "adapt.share_closed", self._place)
+            random = generator(self._seed, "adapt.share_closed", self._drawn_for)
             return float(won.sum() / self._cost.sum()), bootstrap_ratio(won, self._cost, random)
 
         chances = [Chance.exact("nothing fitted", 0.0)]
@@ -271,8 +274,7 @@ class _Measuring:
         return Estimate(measure, value, interval, total, "nats/token", tuple(chances), self._place)
 
     def _over_tokens(self, sums: Float[Tensor, " documents"]) -> tuple[float, Interval]:
-        # The same documents are drawn for all numbers of a place.
-        random = generator(self._seed, "adapt", self._place)
+        random = generator(self._seed, "adapt", self._drawn_for)
         return float(sums.sum() / self._tokens.sum()), bootstrap_ratio(sums, self._tokens, random)
 
     def _level(self, name: str, sums: Float[Tensor, " documents"]) -> Chance:
