@@ -1,5 +1,6 @@
 """The page of an adapt study: what it says of planted numbers, and hostile strings in it."""
 
+from dataclasses import replace
 from functools import partial
 from html import unescape
 from html.parser import HTMLParser
@@ -34,6 +35,17 @@ def test_the_verdict_comes_first_and_says_what_the_numbers_say(run):
     assert said[4].endswith(
         "its general loss is unchanged: within a twentieth of the splice's cost."
     )
+
+
+def test_a_general_loss_is_unchanged_only_where_its_whole_interval_is_small(run):
+    folder = run()
+    wide = [
+        replace(e, interval=(-0.05, 0.05)) if e.measure == "adapt.general_loss" else e
+        for e in read_results(folder).numbers
+    ]
+    write_estimates(wide, folder / "results")
+    said = verdict(Found(read_results(folder)))
+    assert said[4].endswith("is not settled by this many tokens.")
 
 
 def test_seeds_give_one_number_with_a_t_interval(run):

@@ -163,10 +163,12 @@ def _general(found: Found, main: Condition) -> list[str]:
     change = found.number(main, GENERAL)
     if change is None:
         return []
-    inside = change.verdict == "at chance" or (
-        change.chances
-        and change.chances[0].low <= change.interval[0]
-        and change.interval[1] <= change.chances[0].high
+    # Equal only where the whole interval is: a value near 0 alone shows nothing.
+    margin = change.chances[0] if change.chances else None
+    inside = (
+        margin is not None
+        and margin.low <= change.interval[0]
+        and change.interval[1] <= margin.high
     )
     side = "rises" if change.value > 0 else "falls"
     kept = (
