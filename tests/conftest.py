@@ -179,8 +179,11 @@ def looked_at(chromium: Chromium) -> Callable[[Path], Chromium]:
     """`looked_at(page)`: a report in the browser, its figures drawn, its theme turned, no error."""
 
     def look(page: Path) -> Chromium:
+        # Nothing of what another test had this browser do: its colours, size and chosen theme.
+        light = [{"name": "prefers-color-scheme", "value": "light"}]
+        chromium.call("Emulation.setEmulatedMedia", media="", features=light)
+        chromium.call("Emulation.clearDeviceMetricsOverride")
         chromium.open(page.as_uri())
-        # Pages opened from disk share one storage: a theme chosen on another must not show here.
         chromium.js("localStorage.clear()")
         chromium.open(page.as_uri())
         figures = chromium.js("document.querySelectorAll('.chart[data-figure]').length")
