@@ -193,9 +193,14 @@ def test_numbers_and_chance_levels_that_are_not_finite_leave_figures_whole(
     # The setting holds: without it JSON refuses what was planted.
     with pytest.raises(ValueError, match="not JSON compliant"):
         embedded_json([estimate.value for estimate in rows])
-    for figure in figures(read_results(make_run(rows))):
-        assert "Infinity" not in embedded_json(figure.spec)
+    drawn = figures(read_results(make_run(rows)))
+    for figure in drawn:
+        embedded_json(figure.spec)
         alt.Chart.from_dict(figure.spec, validate=True)
+    marks = [row for figure in drawn if figure.key not in FURTHER for row in data_of(figure)]
+    gaps = [row for row in marks if row.get("chance", 0) is None]
+    assert 0 < len(gaps) < len(marks)
+    assert all(row["chance_high"] is None for row in gaps)
 
 
 def test_axis_calls_adapters_by_rank_only_where_ranks_tell_them_apart(

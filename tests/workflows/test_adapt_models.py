@@ -1,7 +1,10 @@
 """`lorascope compare` on adapt studies: two models side by side, and what is refused."""
 
 import json
+import math
+import shutil
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,8 +13,8 @@ from planted_adapt import WAYS, planted_adapt_run
 import lorascope.report
 from lorascope import cli
 from lorascope.errors import InputError
-from lorascope.report.adapt.models import Beside, sentences
-from lorascope.report.result import read_results
+from lorascope.report.adapt.models import Beside, _costs, _shares, _sparsity, sentences
+from lorascope.report.result import read_results, write_estimates
 from lorascope.runs import read_json
 from lorascope.workflows.adapt.beside import compare_models
 
@@ -92,7 +95,39 @@ def test_two_studies_of_one_model_are_told_apart_by_their_folders(tmp_path):
     runs = [study(tmp_path), study(tmp_path, shift=0.1)]
     found = compare_models(runs, tmp_path / "out")
     names = [model["name"] for model in found.facts["models"]]
-    assert names == [f"embedded ({run.name})" for run in runs]
+    assert names == [f"{run.name}/embedded" for run in runs]
+    # Folders of one name too: numbers tell them apart.
+    namesake = tmp_path / "elsewhere" / runs[0].name
+    shutil.copytree(runs[0], namesake)
+    found = compare_models([runs[0], namesake], tmp_path / "again")
+    assert len({model["name"] for model in found.facts["models"]}) == 2
+    keys = [(e.measure, e.place) for e in found.estimates]
+    assert len(set(keys)) == len(keys)
+
+
+def test_every_figure_has_its_chance_levels(two, tmp_path):
+    out = tmp_path / "out"
+    compare_models(two, out)
+    beside = Beside(read_results(out))
+    drawn = [figure for make in (_shares, _costs, _sparsity) for figure in make(beside)]
+    assert len(drawn) == 3
+    for figure in drawn:
+        values = [row for row in figure.spec["data"]["values"] if row["kind"] == "value"]
+        assert values
+        assert all(row["chance"] is not None for row in values), figure.key
+    over_l0 = [(row["site"], row["label"]) for row in values]
+    assert sorted(over_l0) == [(m, l0) for m in ("one", "two") for l0 in ("16", "32", "8")]
+
+
+def test_without_an_interval_there_is_no_difference(two, tmp_path):
+    _, second = two
+    table = read_results(second)
+    bare = [replace(e, interval=(math.nan, math.nan)) for e in table.numbers if not e.place.seed]
+    write_estimates(bare, second / "results")
+    found = compare_models(two, tmp_path / "out")
+    measures = {e.measure for e in found.estimates if e.place.setting == "two"}
+    assert "adapt.share_closed" in measures
+    assert "adapt.share_difference" not in measures
 
 
 def test_from_the_command_line(two, tmp_path, monkeypatch, capsys):

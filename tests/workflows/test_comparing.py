@@ -102,6 +102,23 @@ def test_its_page_can_be_made_again(found):
     assert build(out).read_text(encoding="utf-8") == before
 
 
+def test_words_and_gaps_come_back_as_they_were_written(found, tmp_path):
+    result, out = found
+    shutil.copytree(out, tmp_path / "copy")
+    latents, texts = result.latents.copy(), result.texts.copy()
+    latents["contrast_low"] = latents["contrast_low"].astype(float)
+    latents.loc[latents.index[:3], ["contrast_low", "contrast_high"]] = float("nan")
+    texts["token"] = (["NA", " 007", "null", "", "a\r\nb"] * len(texts))[: len(texts)]
+    texts["document"] = "12e4"
+    latents.to_csv(tmp_path / "copy" / "latents.csv", index=False)
+    texts.to_csv(tmp_path / "copy" / "texts.csv", index=False)
+    page = render(result.estimates, latents, texts, result.facts)
+    assert build(tmp_path / "copy").read_text(encoding="utf-8") == page.replace("\r\n", "\n")
+    (tmp_path / "copy" / "texts.csv").write_text("kind\nNA\n")
+    with pytest.raises(InputError, match="compare again"):
+        build(tmp_path / "copy")
+
+
 def test_hostile_texts_are_no_markup(found):
     result, _ = found
     texts, facts = result.texts.copy(), dict(result.facts)

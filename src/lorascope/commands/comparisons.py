@@ -87,7 +87,8 @@ def _are_studies(runs: list[str], context: typer.Context) -> bool:
         if run not in studies:
             raise InputError(f"{run}: no run of lorascope adapt, as {studies[0]} is one")
     for name in ("sites", "rows", "false_rate", "seed"):
-        if str(context.get_parameter_source(name)).endswith("COMMANDLINE"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
             raise InputError(f"--{name.replace('_', '-')} is for audits; leave it out")
     return True
 

@@ -10,15 +10,12 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 import altair as alt
 import pandas as pd
 import vl_convert
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from lorascope.errors import InputError
 from lorascope.estimates import Estimate
@@ -26,6 +23,7 @@ from lorascope.measures.definitions import DEFINITIONS, Definition
 from lorascope.report.charts import EXPORT_CONFIG, SERIES_COLOURS
 from lorascope.report.drawn import VEGA_LITE_VERSION
 from lorascope.report.formatting import interval, number, plural
+from lorascope.report.rendering import asset, rendered
 from lorascope.report.result import Results
 from lorascope.report.tables import TableRow, table_row
 from lorascope.runs import write_atomically
@@ -72,6 +70,7 @@ TEXT_COLUMNS: Final = (
     "after",
     "text",
 )
+_WORDS: Final = {"kind", "adapter", "site", "document", "before", "token", "after", "text"}
 HEADLINES: Final = (
     "compare.cosine",
     "compare.norm_correlation",
@@ -111,18 +110,26 @@ def rewrite_comparison(results: Results) -> Path:
     Raises:
         InputError: `latents.csv` or `texts.csv` is missing or damaged.
     """
-    read: list[pd.DataFrame] = []
-    for name, columns in (("latents.csv", LATENT_COLUMNS), ("texts.csv", TEXT_COLUMNS)):
-        path = results.run / name
-        try:
-            # Texts keep their "NA" and "null"; numbers are told by their columns.
-            table = pd.read_csv(path, keep_default_na=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not readable ({error}); compare again") from None
-        if tuple(table.columns) != columns:
-            raise InputError(f"{path}: not the columns of this version; compare again")
-        read.append(table)
-    return write_comparison(results.run, results.numbers, read[0], read[1], results.facts)
+    latents = _read(results.run / "latents.csv", LATENT_COLUMNS)
+    texts = _read(results.run / "texts.csv", TEXT_COLUMNS)
+    return write_comparison(results.run, results.numbers, latents, texts, results.facts)
+
+
+def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A table as it was written: words stay as they are, "NA" and digits among them."""
+    words = [column for column in columns if column in _WORDS]
+    try:
+        table = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(words, str),
+            keep_default_na=False,
+            na_values={column: [""] for column in columns if column not in _WORDS},
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable ({error}); compare again") from None
+    if tuple(table.columns) != tuple(columns):
+        raise InputError(f"{path}: not the columns of this version; compare again")
+    return table
 
 
 def render(
@@ -132,16 +139,10 @@ def render(
     facts: Mapping[str, Any],
 ) -> str:
     """The page's HTML."""
-    environment = Environment(
-        loader=PackageLoader("lorascope.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     names = [adapter["name"] for adapter in facts["adapters"]]
     rows = number_rows(estimates)
-    return environment.get_template("comparison.html.j2").render(
+    return rendered(
+        "comparison.html.j2",
         model=facts["model"]["id"],
         names=names,
         facts=facts,
@@ -155,7 +156,7 @@ def render(
         tokens=_records(texts, "token"),
         rate=f"{facts['false_rate']:.0%}",
         settings=json.dumps(dict(facts["settings"]), indent=2, ensure_ascii=False),
-        style=Markup(_asset("style.css") + _asset("comparison.css")),
+        style=asset("style.css", "comparison.css"),
     )
 
 
@@ -288,7 +289,3 @@ def _thinned(latents: pd.DataFrame) -> pd.DataFrame:
     others = latents[~listed]
     step = max(1, -(-len(others) // _POINTS))
     return pd.concat([others.iloc[::step], latents[listed]])
-
-
-def _asset(name: str) -> str:
-    return (files("lorascope.report") / "templates" / name).read_text(encoding="utf-8")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from markupsafe import Markup
 
 from lorascope.report.latents import BLOCK, Browsed
 from lorascope.report.markup import embedded_json, escaped_json
+from lorascope.report.rendering import asset
 from lorascope.runs import write_atomically
 
 PAGE_ROWS: Final = 4096
@@ -60,8 +60,8 @@ def feature_section(
     return FeatureSection(
         len(found),
         Markup(embedded_json(data)),
-        Markup(_asset("features.js")),
-        Markup(_asset("features.css")),
+        asset("features.js"),
+        asset("features.css"),
     )
 
 
@@ -135,7 +135,3 @@ def _write(folder: Path, name: str, text: str) -> Path:
     path = folder / f"{name}.js"
     write_atomically(path, f'{_CALLBACK}("{name}",{text});\n')
     return path
-
-
-def _asset(name: str) -> str:
-    return (files("lorascope.report") / "templates" / name).read_text(encoding="utf-8")

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lorascope.estimates import Estimate
@@ -24,7 +22,8 @@ from lorascope.report.formatting import interval, number
 from lorascope.report.latent_figures import flatness_figure, frontier_figure
 from lorascope.report.latent_words import verdicts
 from lorascope.report.markup import content_policy, embedded_json
-from lorascope.report.page import fact_tables, vega_script
+from lorascope.report.page import fact_tables
+from lorascope.report.rendering import asset, rendered, vega_script
 from lorascope.report.result import Results, estimate_table
 from lorascope.report.tables import table_row
 from lorascope.runs import write_atomically
@@ -55,18 +54,12 @@ def write_latent_report(results: Results) -> Path:
 
 def render(results: Results, drawn: Sequence[Figure]) -> str:
     """The page's HTML."""
-    environment = Environment(
-        loader=PackageLoader("lorascope.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     facts, numbers = results.facts, list(results.numbers)
     pooled = [e for e in numbers if e.place.seed is None] if len(facts["seeds"]) > 1 else numbers
     measures = dict.fromkeys(e.measure for e in numbers)
-    scripts = [Markup(vega_script()), Markup(_asset("script.js"))]
-    return environment.get_template("latent.html.j2").render(
+    scripts = [vega_script(), asset("script.js")]
+    return rendered(
+        "latent.html.j2",
         facts=facts,
         said=verdicts(numbers, facts),
         rates=_rates(pooled),
@@ -83,7 +76,7 @@ def render(results: Results, drawn: Sequence[Figure]) -> str:
         definitions=[(m, DEFINITIONS[m]) for m in measures if m in DEFINITIONS],
         fact_tables=fact_tables({"model": facts["model"], "versions": facts["versions"]}),
         settings=json.dumps(facts["settings"], indent=2, ensure_ascii=False),
-        style=Markup(_asset("style.css") + _asset("comparison.css") + _asset("latent.css")),
+        style=asset("style.css", "comparison.css", "latent.css"),
     )
 
 
@@ -152,7 +145,3 @@ def _sparsity(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> list[dic
 
 def _printed(value: float | None) -> str:
     return "–" if value is None else number(float(value))
-
-
-def _asset(name: str) -> str:
-    return (files("lorascope.report") / "templates" / name).read_text(encoding="utf-8")

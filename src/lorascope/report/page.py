@@ -12,20 +12,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
-import vl_convert
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lorascope.report.beside import beside
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.conditions import seeds
-from lorascope.report.drawn import VEGA_LITE_VERSION, Figure
+from lorascope.report.drawn import Figure
 from lorascope.report.features import feature_section, write_features
 from lorascope.report.figures import figures, write_figures
 from lorascope.report.formatting import number
@@ -33,6 +29,7 @@ from lorascope.report.labels import read_labels
 from lorascope.report.latents import Browsed, read_latents
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.paper import paper_tables, write_paper_tables
+from lorascope.report.rendering import asset, rendered, vega_script
 from lorascope.report.result import Results, chance_table, estimate_table
 from lorascope.report.tables import TableRow, TopicTable, topic_tables, verdict_matrix, write_tables
 from lorascope.report.topics import Topic
@@ -92,22 +89,16 @@ def render(
     results: Results, drawn: list[Figure], tables: list[TopicTable], browsed: Sequence[Browsed]
 ) -> str:
     """The page's HTML."""
-    environment = Environment(
-        loader=PackageLoader("lorascope.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     facts, said = results.facts, words(results, browsed)
     features = feature_section(browsed, read_labels(results.run))
     sides, stages = beside(results), stage_table(facts)
     share = min(1.0, PAGE_NUMBERS / max(1, len(results.numbers)))
     # In the order in which they run.
-    scripts = [Markup(vega_script()), Markup(_asset("script.js"))]
+    scripts = [vega_script(), asset("script.js")]
     scripts += [features.script] if features else []
-    scripts += [Markup(_asset("sides.js"))] if sides else []
-    return environment.get_template("index.html.j2").render(
+    scripts += [asset("sides.js")] if sides else []
+    return rendered(
+        "index.html.j2",
         model=facts.get("model", {}).get("id", "base model"),
         said=said,
         gates=facts.get("gates", []),
@@ -123,7 +114,7 @@ def render(
         command=str(facts.get("command", "")),
         settings=json.dumps(facts.get("settings", {}), indent=2, ensure_ascii=False, default=str),
         features=features,
-        style=Markup(_asset("style.css")) + (features.style if features else ""),
+        style=asset("style.css") + (features.style if features else ""),
         sides=Markup(embedded_json(sides.plain())) if sides else None,
         scripts=scripts,
         policy=content_policy(*scripts),
@@ -212,17 +203,3 @@ def csv_uri(table: pd.DataFrame) -> str:
     """A table as a data URI of CSV."""
     text = table.to_csv(index=False)
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
-
-
-def _asset(name: str) -> str:
-    return (files("lorascope.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-@cache
-def vega_script() -> str:
-    """Vega, Vega-Lite and vega-embed as one script that leaves only `vegaEmbed` behind."""
-    bundle = vl_convert.javascript_bundle(
-        "window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE_VERSION
-    )
-    # Nothing in the bundle may end the script element that holds it.
-    return "(() => {" + bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--") + "})();"

@@ -54,8 +54,8 @@ def sides(first: str, second: str) -> tuple[Side, Side]:
     one, two = run.adapter(name), other.adapter(other_name)
     if run is other and one == two:
         raise InputError(f"{folder}: {one} is both sides; name two different adapters")
-    labels = _labels((folder, one), (other_folder, two))
-    return Side(run, one, labels[0]), Side(other, two, labels[1])
+    named = labels((folder, one), (other_folder, two))
+    return Side(run, one, named[0]), Side(other, two, named[1])
 
 
 def _parsed(address: str, default: Path | None = None) -> tuple[Path, str]:
@@ -71,8 +71,8 @@ def _parsed(address: str, default: Path | None = None) -> tuple[Path, str]:
     return Path(folder), name
 
 
-def _labels(*named: tuple[Path, str]) -> list[str]:
-    """Adapter names; with their runs' where they are alike; with numbers where those are too."""
+def labels(*named: tuple[Path, str]) -> list[str]:
+    """Names; with their runs' where any are alike; with numbers where those are too."""
     names = [name for _, name in named]
     if len(set(names)) == len(names):
         return names

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from lorascope.estimates import Estimate
-from lorascope.report.adapt.charts import curves
 from lorascope.report.adapt.found import COST_AFTER, COST_BEFORE, GENERAL, SHARE
 from lorascope.report.adapt.page import Page, parts_of
 from lorascope.report.adapt.tables import write_adapt_tables
@@ -245,28 +244,39 @@ def _costs(beside: Beside) -> Iterator[Figure]:
 
 
 def _sparsity(beside: Beside) -> Iterator[Figure]:
-    rows = []
+    taken: list[tuple[float, str, Estimate]] = []
     for model in beside.models:
         reference = model["dictionaries"][model["reference"]]
         for share in beside.scaling(model):
             facts = model["dictionaries"][share.place.dictionary]
-            alike = [facts[key] == reference[key] for key in ("site", "n_latents")]
-            if share.place.adapter == model["main"] and all(alike):
-                low, high = bounds(share)
-                row = {"x": float(facts["l0"]), "value": share.value, "low": low, "high": high}
-                rows.append({**row, "series": model["name"]})
-    if not any(_several(rows, name) for name in _names(beside)):
+            alike = all(facts[key] == reference[key] for key in ("site", "n_latents"))
+            if alike and share.place.adapter == model["main"]:
+                taken.append((float(facts["l0"]), model["name"], share))
+    taken.sort(key=lambda one: one[0])
+    labels = list(dict.fromkeys(f"{l0:.0f}" for l0, _, _ in taken))
+    if len(labels) < 2:
         return
-    rows.sort(key=lambda row: (_names(beside).index(row["series"]), row["x"]))
-    levels = [{"value": 0.0, "series": "nothing fitted", "low": None}]
-    chart = curves(rows, levels, x_title="active latents a token (L0)", y_title="share won back")
-    caption = "Dictionaries at the reference's site and of its width; a line for each model."
+    rows, nulls = [], []
+    for l0, name, share in taken:
+        row = row_of(share, f"{l0:.0f}", "share won back") | {"site": name}
+        rows.append(row)
+        nulls += null_rows(share, row)
+    chart = intervals(
+        rows,
+        nulls,
+        [],
+        labels=labels,
+        sites=_names(beside),
+        x_title="active latents a token (L0)",
+        unit="share of the splice's cost won back",
+        joined=True,
+    )
+    caption = (
+        "A panel for each model: dictionaries at its reference's site and of its width. Grey: what "
+        "a random change of equal size does, and nothing (0)."
+    )
     title = "Over sparsity: share of the cost closed, by model"
     yield Figure.of("models_l0", "scaling", title, caption, chart)
-
-
-def _several(rows: Sequence[dict[str, Any]], name: str) -> bool:
-    return len({row["x"] for row in rows if row["series"] == name}) > 1
 
 
 def _names(beside: Beside) -> list[str]:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lorascope.estimates import Estimate
@@ -26,8 +24,9 @@ from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
 from lorascope.report.figures import write_figures
 from lorascope.report.markup import content_policy, embedded_json
-from lorascope.report.page import FactTable, csv_uri, fact_table, vega_script
+from lorascope.report.page import FactTable, csv_uri, fact_table
 from lorascope.report.paper import PaperTable, frame
+from lorascope.report.rendering import asset, rendered, vega_script
 from lorascope.report.result import Results, estimate_table
 from lorascope.report.tables import TableRow, table_row
 from lorascope.report.topics import definition_of, measure_order
@@ -89,20 +88,14 @@ class Page:
 
     def html(self) -> str:
         """One self-contained file."""
-        environment = Environment(
-            loader=PackageLoader("lorascope.report"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        scripts = [Markup(vega_script()), Markup(_asset("script.js"))]
-        return environment.get_template("adapt.html.j2").render(
+        scripts = [vega_script(), asset("script.js")]
+        return rendered(
+            "adapt.html.j2",
             page=self,
             rows=_rows(self.estimates),
             numbers_csv=csv_uri(estimate_table(self.estimates)),
             settings=json.dumps(self.settings, indent=2, ensure_ascii=False, default=str),
-            style=Markup(_asset("style.css")),
+            style=asset("style.css"),
             scripts=scripts,
             policy=content_policy(*scripts),
             config=json.dumps(EXPORT_CONFIG),
@@ -141,7 +134,8 @@ def render_adapt(found: Found, drawn: list[Figure], tables: dict[str, list[Paper
         figures=drawn,
         command=str(facts.get("command", "")),
         settings=facts.get("settings", {}),
-        closing="Every fit is a folder below fits/: with LoRA an ordinary PEFT adapter.",
+        closing="The table of every number has a row a seed. Every fit is a folder below fits/: "
+        "with LoRA an ordinary PEFT adapter.",
     ).html()
 
 
@@ -197,7 +191,3 @@ def _fact_tables(found: Found) -> list[FactTable]:
         "Versions": [facts["versions"]] if facts.get("versions") else [],
     }
     return [fact_table(title, rows) for title, rows in tables.items() if rows]
-
-
-def _asset(name: str) -> str:
-    return (files("lorascope.report") / "templates" / name).read_text(encoding="utf-8")

@@ -25,6 +25,7 @@ from lorascope.report.result import read_results, write_estimates
 from lorascope.runs import versions, write_atomically
 from lorascope.workflows.adapt.facts import WORKFLOW
 from lorascope.workflows.comparing import MARK, require_free
+from lorascope.workflows.pairing import labels
 
 BESIDE = "adapt models"
 # What makes shares of two studies unequal in effort, or measured on unequal grounds.
@@ -109,11 +110,8 @@ def _opened(runs: Sequence[Path]) -> list[_Study]:
                 "experiments"
             )
         opened.append((run, found, found.main))
-    models = [str(found.facts["model"]["id"]) for _, found, _ in opened]
-    return [
-        _Study(name if models.count(name) == 1 else f"{name} ({run.name})", found, main)
-        for name, (run, found, main) in zip(models, opened, strict=True)
-    ]
+    names = labels(*((run, str(found.facts["model"]["id"])) for run, found, _ in opened))
+    return [_Study(name, found, main) for name, (_, found, main) in zip(names, opened, strict=True)]
 
 
 def _conditions(found: Found) -> list[Condition]:
@@ -138,8 +136,14 @@ def _differences(studies: Sequence[_Study]) -> list[Estimate]:
         share_difference(first[fitted], one, replace(one.place, seed=None, setting=study.name))
         for study in studies[1:]
         for fitted, one in _shares(study).items()
-        if fitted in first
+        if fitted in first and _has_interval(first[fitted]) and _has_interval(one)
     ]
+
+
+def _has_interval(share: Estimate) -> bool:
+    """Without one nothing can be said of a difference."""
+    low, high = share.interval
+    return low < high
 
 
 def _shares(study: _Study) -> dict[str, Estimate]:

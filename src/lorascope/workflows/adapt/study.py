@@ -6,6 +6,7 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
+from lorascope.adapt.fitting import RANDOM_DRAWS
 from lorascope.adapt.parts import Affine, Lora, Tuned
 from lorascope.adapt.settings import Learning
 from lorascope.config import Settings
@@ -120,7 +121,7 @@ class FitSettings(Learning):
     dictionary: Tuned = Tuned()
     before_thresholds: bool = False
     evaluations: int = Field(default=4, ge=0)
-    random_draws: int = Field(default=8, ge=2)
+    random_draws: int = Field(default=RANDOM_DRAWS, ge=2)
 
     @model_validator(mode="after")
     def _seeds_elsewhere(self) -> Self:
