@@ -23,11 +23,11 @@ from lorascope.runs import write_atomically
 
 DIFFERENCE: Final = "adapt.share_difference"
 _LOSSES: Final = {
+    "Share closed": SHARE,
+    "Less the first model's": DIFFERENCE,
     "Loss, original": "adapt.loss_original",
     "Loss, spliced": "adapt.loss_spliced",
     "Loss, adapted": "adapt.loss_adapted",
-    "Share closed": SHARE,
-    "Less the first model's": DIFFERENCE,
 }
 _FITS: Final = {
     "Share closed": SHARE,
