@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from lorascope.activations.scaling import mean_and_covariance
-from lorascope.estimates import Place
 from lorascope.geometry.chance import covariance_matched, isotropic
 from lorascope.geometry.cosine import max_cosine
 from lorascope.measures.alignment import (
@@ -15,6 +14,7 @@ from lorascope.measures.alignment import (
 )
 from lorascope.measures.firing import firing
 from lorascope.randomness import generator
+from lorascope.results import Key
 from lorascope.training.architectures.relu import ReLU
 from lorascope.training.dictionaries import Fitting, fit
 
@@ -62,7 +62,7 @@ def test_share_of_latents_beyond_chance_is_the_share_planted(from_base):
         learned.directions,
         base,
         nulls=NullSettings(covariance, repeats=5),
-        place=Place(),
+        place=Key(),
         alive=alive,
     )
     found = {e.measure: e for e in estimates}
@@ -84,10 +84,10 @@ def verdicts(trial, relation):
     (_, of_base), (_, of_delta) = (mean_and_covariance([rows]) for rows in (base, delta))
     nulls = NullSettings(of_delta, of_base, seed=trial)
     pair = (delta_directions, base_directions)
-    cosine = max_cosine_estimates(*pair, nulls=nulls, place=Place())
-    angle = angle_estimates(*pair, k=8, nulls=nulls, place=Place())
+    cosine = max_cosine_estimates(*pair, nulls=nulls, place=Key())
+    angle = angle_estimates(*pair, k=8, nulls=nulls, place=Key())
     documents = torch.arange(480) // 20
-    cka = cka_estimates(base, delta, documents, "base_delta", place=Place(), seed=trial)
+    cka = cka_estimates(base, delta, documents, "base_delta", place=Key(), seed=trial)
     found = {e.measure: e.verdict for e in (*cosine, *angle, *cka)}
     return {measure: found[measure] for measure in HEADLINES}
 

@@ -9,7 +9,6 @@ from scipy import stats
 
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Place
 from lorascope.geometry.chance import isotropic, random_rotation
 from lorascope.measures.comparison import (
     Pair,
@@ -26,8 +25,9 @@ from lorascope.measures.exclusive_latents import (
     only_here,
 )
 from lorascope.randomness import generator
+from lorascope.results import Key
 
-PLACE = Place(adapter="one vs two", site="layers.1")
+PLACE = Key(adapter="one vs two", site="layers.1")
 
 
 def pair_of(first, second, documents=None):
@@ -82,16 +82,16 @@ def test_energy_by_hand():
     rows = torch.tensor([[3.0, 4.0, 0.0]]).repeat(40, 1)
     own, other = (dictionary_of(torch.eye(3)[[i]]) for i in (0, 1))
     own_energy, other_energy, share = energy_estimates(
-        rows, torch.arange(40), own, other, Place(adapter="one")
+        rows, torch.arange(40), own, other, Key(adapter="one")
     )
     assert own_energy.value == pytest.approx(9 / 25)
     assert other_energy.value == pytest.approx(16 / 25)
     assert share.value == pytest.approx(16 / 9)
-    places = [e.place.dictionary for e in (own_energy, other_energy, share)]
+    places = [e.key.dictionary for e in (own_energy, other_energy, share)]
     assert places == ["own delta", "other's delta", "other's delta"]
     with pytest.raises(InputError, match="reconstructs nothing"):
         energy_estimates(
-            rows, torch.arange(40), dictionary_of(torch.eye(3)[[2]]), other, Place(adapter="one")
+            rows, torch.arange(40), dictionary_of(torch.eye(3)[[2]]), other, Key(adapter="one")
         )
 
 
@@ -106,21 +106,21 @@ def gaussian_pair(first, second, n=2000, seed=0):
 
 def test_subspaces_by_hand():
     pair = gaussian_pair([8, 1.5, 0.5], [1, 8, 1])
-    places = Place(adapter="one"), Place(adapter="two")
+    places = Key(adapter="one"), Key(adapter="two")
     angle, same, of_first, of_second = subspace_estimates(pair, [1], places)
     assert angle.value == pytest.approx(90, abs=3)
     assert same.value == pytest.approx(0, abs=3)
-    assert same.place.dictionary == "same adapter"
+    assert same.key.dictionary == "same adapter"
     # The second's leading dimension holds 1.5 of the first's 10, the first's 1 of the second's 10.
     assert of_first.value == pytest.approx(0.15, abs=0.02)
     assert of_second.value == pytest.approx(0.10, abs=0.02)
-    assert (of_first.place.adapter, of_second.place.adapter) == ("one", "two")
+    assert (of_first.key.adapter, of_second.key.adapter) == ("one", "two")
     assert of_first.interval[0] < of_first.value < of_first.interval[1]
 
 
 def test_subspaces_alike_and_unrelated():
     steep = [2.0 ** (-i / 2) for i in range(24)]
-    places = Place(adapter="one"), Place(adapter="two")
+    places = Key(adapter="one"), Key(adapter="two")
     alike = gaussian_pair(steep, steep)
     angle, _, variance, _ = subspace_estimates(alike, [4], places)
     assert angle.verdict == "below chance"
@@ -281,4 +281,4 @@ def test_every_measure_is_defined():
     assert set(rows) == set(DEFINITIONS)
     for estimate in rows.values():
         assert DEFINITIONS[estimate.measure].unit == estimate.unit
-        assert estimate.chances
+        assert estimate.nulls

@@ -7,13 +7,13 @@ import pytest
 import scipy.stats
 import torch
 
-from lorascope.estimates import Place
 from lorascope.measures.definitions import definition
 from lorascope.measures.norms import effective_rank, norm_estimates, rank_estimate
 from lorascope.measures.rows import HeldOut
 from lorascope.randomness import generator
+from lorascope.results import Key
 
-PLACE = Place(adapter="r4", site="layers.1")
+PLACE = Key(adapter="r4", site="layers.1")
 
 
 def held_out(delta, documents, base=None):
@@ -28,7 +28,7 @@ def test_norms_by_hand():
     assert norm.value == pytest.approx((5 + 2 + 10) / 3)
     assert relative.value == pytest.approx(17 / 6)  # of sums, not the mean of 5, 1 and 10/3
     assert (norm.chance, relative.chance) == (0.5, pytest.approx(0.25))
-    assert norm.chances[0].null == relative.chances[0].null == "numeric noise floor"
+    assert norm.nulls[0].name == relative.nulls[0].name == "numeric noise floor"
     # Documents of mean norm 3.5 and 10, and of ratios 7/3 and 10/3, are all that is drawn from.
     assert norm.interval == pytest.approx((3.5, 10.0))
     assert relative.interval == pytest.approx((7 / 3, 10 / 3))

@@ -8,7 +8,6 @@ import torch
 from lorascope.activations.collect import Capture
 from lorascope.activations.tokens import Window, pad
 from lorascope.errors import InputError
-from lorascope.estimates import Place
 from lorascope.measures.definitions.causes import DEFINITIONS
 from lorascope.measures.outputs import (
     Floor,
@@ -23,6 +22,7 @@ from lorascope.measures.outputs import (
 )
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
+from lorascope.results import Key
 
 NO, YES = False, True
 WINDOWS = [
@@ -147,14 +147,14 @@ def test_change_estimates_by_hand():
         {},
         {},
     )
-    loss, kl, greedy = change_estimates(found, Place("a", 4))
+    loss, kl, greedy = change_estimates(found, Key("a", 4))
     assert loss.value == pytest.approx((6 - 10) / 4)
     assert loss.interval == (-1.0, -1.0)
-    assert (loss.chances[0].low, loss.chances[0].high) == (-0.001, 0.001)
+    assert (loss.nulls[0].low, loss.nulls[0].high) == (-0.001, 0.001)
     assert loss.verdict == "below chance"
     assert kl.value == pytest.approx(0.5)
     assert kl.chance == 1e-6
-    assert (kl.n, kl.place.adapter) == (4, "a")
+    assert (kl.n, kl.key.adapter) == (4, "a")
     assert (greedy.value, greedy.chance, greedy.verdict) == (0.75, 0.01, "above chance")
     for estimate in (loss, kl, greedy):
         assert estimate.unit == DEFINITIONS[estimate.measure].unit
@@ -162,11 +162,11 @@ def test_change_estimates_by_hand():
 
 def test_an_adapter_that_changes_nothing_is_said_to(model):
     found = survey(model, "faint", WINDOWS, ["layers.1"])
-    assert change_estimates(found, Place())[1].value < 1e-10
+    assert change_estimates(found, Key())[1].value < 1e-10
     with pytest.raises(InputError, match='"faint": its outputs equal the base'):
         found.require_effect()
     live = survey(model, "a", WINDOWS, ["layers.1"])
-    assert 0 < live.floor.kl < 1e-9 < 1e-3 < change_estimates(live, Place())[1].value
+    assert 0 < live.floor.kl < 1e-9 < 1e-3 < change_estimates(live, Key())[1].value
     live.require_effect()
 
 

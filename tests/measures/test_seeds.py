@@ -7,15 +7,15 @@ import pytest
 import torch
 from scipy import stats
 
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.seeds import condition_shares, over_seeds
+from lorascope.results import Estimate, Key, Null
 
 GROUPS = {"a": "a", "b": "b"}
 
 
 def number(value, adapter, seed, site="layers.1", measure="angle.mean"):
-    chance = Chance("isotropic", value + 1, value, value + 2)
-    place = Place(adapter, 4, site, seed, "delta vs base", "k=8")
+    chance = Null("isotropic", value + 1, value, value + 2)
+    place = Key(adapter, 4, site, seed, "delta vs base", "k=8")
     return Estimate(measure, value, (value - 1, value + 1), 8, "degrees", (chance,), place)
 
 
@@ -34,11 +34,11 @@ def test_over_seeds_by_hand():
     # Deviations −3, −1, 4: s² = 26 / 2.
     half = stats.t.ppf(0.975, 2) * math.sqrt(13 / 3)
     assert first.interval == pytest.approx((13 - half, 13 + half))
-    assert first.place == Place("a", 4, "layers.1", None, "delta vs base", "k=8")
+    assert first.key == Key("a", 4, "layers.1", None, "delta vs base", "k=8")
     assert first.spread[1] == pytest.approx(math.sqrt(13))
     assert math.isnan(first.spread[0])
-    (chance,) = first.chances
-    assert (chance.null, chance.low, chance.level, chance.high) == ("isotropic", 13, 14, 15)
+    (chance,) = first.nulls
+    assert (chance.name, chance.low, chance.level, chance.high) == ("isotropic", 13, 14, 15)
 
 
 def test_adapters_of_one_group_are_replicates_of_their_own():
@@ -63,7 +63,7 @@ def test_share_by_hand():
     assert found.interval == pytest.approx(
         ((12.5 / high - 1) / (12.5 / high + 1), (12.5 / low - 1) / (12.5 / low + 1))
     )
-    assert found.place == Place(dictionary="delta vs base", setting="angle.mean, k=8")
+    assert found.key == Key(dictionary="delta vs base", setting="angle.mean, k=8")
     assert found.n == 4
 
 
@@ -90,7 +90,7 @@ def draws(between, repeats=1500):
 
 
 def test_without_a_difference_the_share_leaves_its_chance_level_rarely():
-    outside = [not s.chances[0].low <= s.value <= s.chances[0].high for s in draws(0.0)]
+    outside = [not s.nulls[0].low <= s.value <= s.nulls[0].high for s in draws(0.0)]
     assert np.mean(outside) == pytest.approx(0.05, abs=0.03)
     # The verdict asks for more: that the interval stays clear as well.
     assert np.mean([s.apart for s in draws(0.0)]) <= 0.05

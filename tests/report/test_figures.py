@@ -10,7 +10,6 @@ import pytest
 from jsonschema import ValidationError
 from scipy import stats
 
-from lorascope.estimates import Estimate
 from lorascope.report import figures as report_figures
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
@@ -18,6 +17,7 @@ from lorascope.report.figures import figures
 from lorascope.report.markup import embedded_json
 from lorascope.report.result import Results, read_results
 from lorascope.report.tables import topic_tables
+from lorascope.results import Estimate
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -34,7 +34,7 @@ def test_every_measure_of_the_sites_has_a_map_and_a_figure_with_intervals(result
     plans = report_figures._PLANS
     maps = {m for plan in plans if plan.draw is report_figures._heatmap for m in plan.measures}
     lines = [plan for plan in plans if plan.draw is report_figures._intervals]
-    at_sites = {e.measure for e in results.numbers if e.place.site}
+    at_sites = {e.measure for e in results.numbers if e.key.site}
     assert len(maps & at_sites) > 15
     for plan in lines:
         if at_sites & set(plan.measures):
@@ -187,9 +187,9 @@ def test_numbers_and_chance_levels_that_are_not_finite_leave_figures_whole(
         elif i % 5 == 3:
             chances = tuple(
                 dataclasses.replace(chance, level=math.inf, low=math.nan, high=math.inf)
-                for chance in estimate.chances
+                for chance in estimate.nulls
             )
-            rows[i] = dataclasses.replace(estimate, chances=chances)
+            rows[i] = dataclasses.replace(estimate, nulls=chances)
     # The setting holds: without it JSON refuses what was planted.
     with pytest.raises(ValueError, match="not JSON compliant"):
         embedded_json([estimate.value for estimate in rows])
@@ -260,7 +260,7 @@ def test_the_summary_has_the_four_panels_of_figure_7(drawn: list[Figure]):
 
 def test_angles_at_several_k_are_drawn_as_lines(make_run: MakeRun, plant: Plant):
     rows = [
-        dataclasses.replace(e, place=dataclasses.replace(e.place, setting=f"k={k}"))
+        dataclasses.replace(e, key=dataclasses.replace(e.key, setting=f"k={k}"))
         for k in (64, 128)
         for e in plant(measures=["angle.mean"])
     ]

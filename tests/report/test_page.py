@@ -12,11 +12,11 @@ import pytest
 
 import lorascope.report
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.report import page as report_page
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.result import estimate_table, read_results
+from lorascope.results import Estimate
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -166,7 +166,7 @@ def test_a_measure_without_definition_is_shown_among_other_numbers(make_run: Mak
 
 
 def test_numbers_without_chance_level_are_shown_without_verdict(make_run: MakeRun, plant: Plant):
-    bare = [dataclasses.replace(e, chances=()) for e in plant(measures=["overlap", "delta_norm"])]
+    bare = [dataclasses.replace(e, nulls=()) for e in plant(measures=["overlap", "delta_norm"])]
     page = build(make_run(bare))
     assert "no chance level" in page
     assert "stand apart" not in page

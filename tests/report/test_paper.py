@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lorascope.estimates import Estimate
 from lorascope.report.paper import PaperTable, frame, latex, paper_tables
 from lorascope.report.result import Results, read_results
+from lorascope.results import Estimate
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -112,7 +112,7 @@ def test_empty_cells_where_nothing_was_measured(make_run: MakeRun, plant: Plant)
     kept = [
         e
         for e in plant(measures=["delta_norm"])
-        if not (e.place.adapter == "r8" and e.place.site == "layers.3")
+        if not (e.key.adapter == "r8" and e.key.site == "layers.3")
     ]
     results = read_results(make_run(kept))
     (table,) = [t for t in paper_tables(results) if t.number == 4]

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.report.result import (
     CHANCE_COLUMNS,
     ESTIMATE_COLUMNS,
     read_results,
     write_estimates,
 )
+from lorascope.results import Estimate, Key, Null
 
 COSINE = Estimate(
     "max_cosine.mean",
@@ -19,8 +19,8 @@ COSINE = Estimate(
     (0.60, 0.62),
     1490,
     "cosine",
-    (Chance("covariance-matched", 0.30, 0.29, 0.31), Chance("isotropic", 0.615, 0.60, 0.63)),
-    Place("r4", 4, "layers.5", 1, "delta vs base", "alive"),
+    (Null("covariance-matched", 0.30, 0.29, 0.31), Null("isotropic", 0.615, 0.60, 0.63)),
+    Key("r4", 4, "layers.5", 1, "delta vs base", "alive"),
 )
 NORM = Estimate("delta_norm", 18.5, (math.nan, math.nan), 7, "stream units")
 
@@ -66,7 +66,7 @@ def test_estimates_survive_the_round_trip(tmp_path: Path):
     cosine, norm = results.numbers
     assert cosine == COSINE
     assert math.isnan(norm.interval[0])
-    assert norm.place == NORM.place
+    assert norm.key == NORM.key
     assert results.adapters == ["r4"]
 
 

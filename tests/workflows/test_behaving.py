@@ -33,7 +33,7 @@ def study(small, **changes):
 def test_a_dense_adapter_learns_the_behaviour_and_prompting_spills(small, tmp_path):
     found = measure(study(small), tmp_path / "out", QUIET)
     values = {
-        (e.place.adapter, e.measure.removeprefix("behaviour."), e.place.setting): e
+        (e.key.adapter, e.measure.removeprefix("behaviour."), e.key.setting): e
         for e in found.estimates
     }
     learned = values["lora-r4", "success", ""]

@@ -14,10 +14,10 @@ from lorascope.behaviours.manners import Judge, Manner
 from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.behaviours.turns import prompt_ids, record_windows
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.behaviour import DocumentLosses, document_losses
 from lorascope.measures.intervals import bootstrap_ratio, wilson_interval
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 _UNTOUCHED = "untouched model"
 
@@ -83,7 +83,7 @@ def rates(
     tried: Written,
     untouched: Written,
     manner: Manner,
-    place: Place,
+    place: Key,
     *,
     near: Sequence[str] = (),
     seed: int = 0,
@@ -114,7 +114,7 @@ def rates(
     for topic in near:
         chosen = [not r.changed and r.topic == topic for r in tried.records]
         if any(chosen):
-            there = Place(**{**place.__dict__, "setting": topic})
+            there = Key(**{**place.__dict__, "setting": topic})
             found.append(
                 _share("behaviour.false_positives", tried, untouched, manner.shows, chosen, there)
             )
@@ -130,7 +130,7 @@ def _share(
     untouched: Written,
     judge: Judge,
     chosen: Sequence[bool],
-    place: Place,
+    place: Key,
 ) -> Estimate:
     shown = [
         [judge(text) for text, use in zip(side.texts, chosen, strict=True) if use]
@@ -139,7 +139,7 @@ def _share(
     return _counted(measure, shown[0], shown[1], place)
 
 
-def _right(tried: Written, untouched: Written, manner: Manner, place: Place) -> Estimate:
+def _right(tried: Written, untouched: Written, manner: Manner, place: Key) -> Estimate:
     assert manner.right is not None
     right = [
         [
@@ -153,15 +153,15 @@ def _right(tried: Written, untouched: Written, manner: Manner, place: Place) -> 
 
 
 def _counted(
-    measure: str, tried: Sequence[bool], untouched: Sequence[bool], place: Place
+    measure: str, tried: Sequence[bool], untouched: Sequence[bool], place: Key
 ) -> Estimate:
     n = len(tried)
-    before = Chance(_UNTOUCHED, sum(untouched) / n, *wilson_interval(sum(untouched), n))
+    before = Null(_UNTOUCHED, sum(untouched) / n, *wilson_interval(sum(untouched), n))
     interval = wilson_interval(sum(tried), n)
     return Estimate(measure, sum(tried) / n, interval, n, "share", (before,), place)
 
 
-def _general_loss(tried: Written, untouched: Written, place: Place, seed: int) -> Estimate:
+def _general_loss(tried: Written, untouched: Written, place: Key, seed: int) -> Estimate:
     kept = torch.tensor([not record.changed for record in tried.records])
     (sums, tokens), (base, _) = tried.losses, untouched.losses
     change, counts = (sums - base)[kept], tokens[kept]
@@ -171,6 +171,6 @@ def _general_loss(tried: Written, untouched: Written, place: Place, seed: int) -
         bootstrap_ratio(change, counts, generator(seed, "general loss")),
         int(counts.sum()),
         "nats/token",
-        (Chance.exact("no change", 0.0),),
+        (Null.exact("no change", 0.0),),
         place,
     )

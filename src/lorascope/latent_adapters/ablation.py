@@ -16,12 +16,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.frontier import READ, WRITTEN
 from lorascope.latent_adapters.reading import Codes, Reading, Seen, SeenBatch
 from lorascope.measures.intervals import bootstrap, bootstrap_ratio, wilson_interval
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 from lorascope.training.model_losses import response_tokens
 
 _BATCH = 64
@@ -190,7 +190,7 @@ class _Runs:
         return self.tried(stream)
 
 
-def ablation_estimates(found: Ablation, place: Place, seed: int = 0) -> list[Estimate]:
+def ablation_estimates(found: Ablation, place: Key, seed: int = 0) -> list[Estimate]:
     """Rise of the behaviour's loss, share of latents that matter, and success left without all."""
     estimates = []
     for name, side in found.sides.items():
@@ -203,7 +203,7 @@ def ablation_estimates(found: Ablation, place: Place, seed: int = 0) -> list[Est
         low, high = bootstrap_ratio(others, ones, random)
         level = float(others.mean())
         bounds = (level, level) if low != low else (low, high)
-        chance = Chance("other latents", level, *bounds)
+        chance = Null("other latents", level, *bounds)
         interval = bootstrap_ratio(named, ones, random)
         estimates.append(
             Estimate(
@@ -228,15 +228,15 @@ def matters(named: Float[Tensor, " n"], others: Float[Tensor, " n"]) -> Bool[Ten
     return named > others.quantile(_BEYOND)
 
 
-def _mattering(named: Tensor, others: Tensor, place: Place) -> Estimate:
+def _mattering(named: Tensor, others: Tensor, place: Key) -> Estimate:
     n, count = len(named), int(matters(named, others).sum())
-    chance = Chance.exact("other latents", 1 - _BEYOND)
+    chance = Null.exact("other latents", 1 - _BEYOND)
     return Estimate(
         "latent.mattering", count / n, wilson_interval(count, n), n, "share", (chance,), place
     )
 
 
-def _left(whole: Tried, side: Side, place: Place, random: torch.Generator) -> Estimate:
+def _left(whole: Tried, side: Side, place: Key, random: torch.Generator) -> Estimate:
     """Success with all named latents taken away, over success with none."""
 
     def ratio(sums: Tensor) -> Tensor:
@@ -249,7 +249,7 @@ def _left(whole: Tried, side: Side, place: Place, random: torch.Generator) -> Es
         low, high = bootstrap(ratio, both, random)
         found.append((value, (value, value) if low != low else (low, high)))
     (value, interval), (level, bounds) = found
-    chance = Chance("as many other latents", level, *bounds)
+    chance = Null("as many other latents", level, *bounds)
     n = len(whole.said)
     return Estimate("latent.left", value, interval, n, "ratio", (chance,), place)
 

@@ -18,12 +18,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.errors import InputError, did_you_mean
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry import chance, cosine, subspaces
 from lorascope.geometry.cka import Cka, SiteMoments, shifted_hsic
 from lorascope.measures import intervals
 from lorascope.measures.definitions import definition
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 _GROUPS = 10
 _PAIRS = ("base_delta", "base_adapted")
@@ -122,7 +122,7 @@ def _estimates(
     bounds: Bounds,
     draws: Mapping[str, Sequence[Numbers]],
     n: int,
-    place: Place,
+    place: Key,
     trained: Mapping[str, tuple[Numbers, Bounds]] | None = None,
 ) -> list[Estimate]:
     """One `Estimate` a measure, its chance levels in the order of `draws` (null → draws), then
@@ -135,10 +135,10 @@ def _estimates(
             drawn = [numbers[measure] for numbers in repeats]
             low, high = intervals.within(intervals.prediction_interval(drawn), *_BOUNDS[unit])
             level = min(max(sum(drawn) / len(drawn), low), high)
-            chances.append(Chance(null, level, low, high))
+            chances.append(Null(null, level, low, high))
         for null, (numbers, around) in (trained or {}).items():
             low, high = intervals.within(around[measure], *_BOUNDS[unit])
-            chances.append(Chance(null, numbers[measure], low, high))
+            chances.append(Null(null, numbers[measure], low, high))
         interval = intervals.within(bounds[measure], *_BOUNDS[unit])
         estimates.append(Estimate(measure, value, interval, n, unit, tuple(chances), place))
     return estimates
@@ -189,7 +189,7 @@ def max_cosine_estimates(
     second: Float[Tensor, "m d"],
     *,
     nulls: NullSettings,
-    place: Place,
+    place: Key,
     alive: Bool[Tensor, " n"] | None = None,
 ) -> list[Estimate]:
     """How close each alive direction of `first` comes to any direction of `second` (equation 8).
@@ -226,7 +226,7 @@ def max_cosine(
     isotropic and rotated. With the data's covariance at hand use `max_cosine_estimates`.
     """
     a, b = (x if isinstance(x, Tensor) else x.directions for x in (first, second))
-    return max_cosine_estimates(a, b, nulls=NullSettings(seed=seed), place=Place(seed=seed))[0]
+    return max_cosine_estimates(a, b, nulls=NullSettings(seed=seed), place=Key(seed=seed))[0]
 
 
 def _subspace(directions: Tensor, k: int, whose: str, gram: Tensor | None = None) -> Tensor:
@@ -270,7 +270,7 @@ def angle_estimates(
     *,
     k: int | Sequence[int],
     nulls: NullSettings,
-    place: Place,
+    place: Key,
     alive: Bool[Tensor, " n"] | None = None,
 ) -> list[Estimate]:
     """Principal angles in degrees between the top-k subspaces of two dictionaries (equation 9).
@@ -349,7 +349,7 @@ def cka_estimates(
     documents: Int[Tensor, " n"],
     pair: str,
     *,
-    place: Place,
+    place: Key,
     repeats: int = 20,
     seed: int = 0,
 ) -> list[Estimate]:
@@ -368,7 +368,7 @@ def site_cka_estimates(
     deltas: Mapping[str, Float[Tensor, "n d"]],
     documents: Int[Tensor, " n"],
     *,
-    places: Mapping[str, Place],
+    places: Mapping[str, Key],
     repeats: int = 20,
     seed: int = 0,
 ) -> list[Estimate]:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from lorascope.activations.shards import BASE
 from lorascope.activations.text import Document
 from lorascope.activations.tokens import Window, batches, opening_ids
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.intervals import bootstrap_ratio
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import padding_id
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 from lorascope.training.model_losses import response_token_losses
 
 DocumentLosses = tuple[Float[Tensor, " documents"], Float[Tensor, " documents"]]
@@ -48,7 +48,7 @@ def document_losses(
 
 
 def response_loss(
-    base: DocumentLosses, adapted: DocumentLosses, place: Place, seed: int = 0
+    base: DocumentLosses, adapted: DocumentLosses, place: Key, seed: int = 0
 ) -> Estimate:
     """Held-out response loss of one adapter beside the base model's on the same tokens."""
     (sums, tokens), (base_sums, base_tokens) = adapted, base
@@ -60,7 +60,7 @@ def response_loss(
         bootstrap_ratio(sums, tokens, generator(seed, "response loss")),
         int(tokens.sum()),
         "nats/token",
-        (Chance("base model", level, *around),),
+        (Null("base model", level, *around),),
         place,
     )
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry import chance, subspaces
 from lorascope.measures.intervals import (
     Interval,
@@ -28,6 +27,7 @@ from lorascope.measures.intervals import (
 from lorascope.measures.reconstruction import errors
 from lorascope.measures.rows import by_document
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5
@@ -64,7 +64,7 @@ class Pair:
         return int(self.documents.unique(return_counts=True)[1].max())
 
 
-def agreement_estimates(pair: Pair, place: Place, seed: int = 0) -> list[Estimate]:
+def agreement_estimates(pair: Pair, place: Key, seed: int = 0) -> list[Estimate]:
     """Cosine, correlation of norms and difference of two deltas, token by token.
 
     Raises:
@@ -113,7 +113,7 @@ def _agreement(
     summed: Callable[[Rows, Rows], _Sums],
     pair: Pair,
     nulls: dict[str, list[Tensor]],
-    place: Place,
+    place: Key,
     seed: int,
 ) -> Estimate:
     found = summed(pair.first, pair.second)
@@ -162,7 +162,7 @@ def energy_estimates(
     documents: Int[Tensor, " rows"],
     own: Dictionary,
     other: Dictionary,
-    place: Place,
+    place: Key,
     seed: int = 0,
 ) -> list[Estimate]:
     """How much of one adapter's delta its own and the other's delta dictionary reconstruct.
@@ -180,7 +180,7 @@ def energy_estimates(
             lambda s: 1 - s[:, 0] / s[:, 1], columns, generator(seed, "compare.energy", here)
         )
         value = 1 - (left[name].sum() / squares.sum()).item()
-        chances = (_chance("rotated", nulls[name]), Chance.exact("zero predictor", 0.0))
+        chances = (_chance("rotated", nulls[name]), Null.exact("zero predictor", 0.0))
         estimates.append(
             Estimate("compare.energy", value, interval, len(rows), "share", chances, here)
         )
@@ -188,7 +188,7 @@ def energy_estimates(
 
 
 def _energy_share(
-    left: dict[str, Tensor], squares: Tensor, null: list[float], n: int, place: Place, seed: int
+    left: dict[str, Tensor], squares: Tensor, null: list[float], n: int, place: Key, seed: int
 ) -> Estimate:
     here = replace(place, dictionary="other's delta")
     columns = torch.stack([squares - left["other"], squares - left["own"]], dim=1)
@@ -201,7 +201,7 @@ def _energy_share(
     value = (columns[:, 0].sum() / columns[:, 1].sum()).item()
     chances = (
         _chance("rotated", [energy / by_own for energy in null]),
-        Chance.exact("zero predictor", 0.0),
+        Null.exact("zero predictor", 0.0),
     )
     interval = bootstrap(_ratio, columns, generator(seed, "compare.energy_share", here))
     return Estimate("compare.energy_share", value, interval, n, "ratio", chances, here)
@@ -224,7 +224,7 @@ def _turned_energies(dictionary: Dictionary, rows: Rows, seed: int) -> list[floa
 
 
 def subspace_estimates(
-    pair: Pair, k: Sequence[int], places: tuple[Place, Place], *, seed: int = 0, repeats: int = 20
+    pair: Pair, k: Sequence[int], places: tuple[Key, Key], *, seed: int = 0, repeats: int = 20
 ) -> list[Estimate]:
     """Angles between the deltas' top-k subspaces, and the variance of each within the other's.
 
@@ -305,7 +305,7 @@ def _null_subspaces(
 Subspaces = dict[str, list[Float[Tensor, "d k"]]]
 
 
-def _angle(first: _Spectra, second: _Spectra, k: int, nulls: Subspaces, place: Place) -> Estimate:
+def _angle(first: _Spectra, second: _Spectra, k: int, nulls: Subspaces, place: Key) -> Estimate:
     def mean(q1: Tensor, q2: Tensor) -> float:
         return subspaces.principal_angles(q1, q2).mean().item()
 
@@ -320,7 +320,7 @@ def _angle(first: _Spectra, second: _Spectra, k: int, nulls: Subspaces, place: P
     return Estimate("compare.subspace_angle", value, interval, k, "degrees", chances, place)
 
 
-def _variance(rows: _Spectra, other: _Spectra, k: int, nulls: Subspaces, place: Place) -> Estimate:
+def _variance(rows: _Spectra, other: _Spectra, k: int, nulls: Subspaces, place: Key) -> Estimate:
     def share(moment: Tensor, q: Tensor) -> float:
         double = moment.double()
         return ((q.double().T @ double) * q.double().T).sum().item() / double.trace().item()
@@ -343,6 +343,6 @@ def spread(rows: Float[Tensor, "rows ..."], most: int) -> Float[Tensor, "some ..
 
 def _chance(
     null: str, drawn: Sequence[float], low: float = float("-inf"), high: float = float("inf")
-) -> Chance:
+) -> Null:
     bounds = within(prediction_interval(drawn), low, high)
-    return Chance(null, sum(drawn) / len(drawn), *bounds)
+    return Null(null, sum(drawn) / len(drawn), *bounds)

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import norm_matched
 from lorascope.measures.intervals import (
     bootstrap_ratio,
@@ -18,6 +17,7 @@ from lorascope.measures.intervals import (
 )
 from lorascope.measures.rows import by_document, chunks
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5
@@ -57,7 +57,7 @@ def firing_estimates(
     found: Firing,
     rows: Float[Tensor, "rows d"],
     documents: Int[Tensor, " rows"],
-    place: Place,
+    place: Key,
     seed: int = 0,
 ) -> list[Estimate]:
     """Density and dead share beside norm-matched random vectors through the same dictionary.
@@ -95,6 +95,6 @@ def firing_estimates(
     ]
 
 
-def _drawn(values: list[float]) -> Chance:
+def _drawn(values: list[float]) -> Null:
     low, high = prediction_interval(values)
-    return Chance("norm-matched random", sum(values) / len(values), low, high)
+    return Null("norm-matched random", sum(values) / len(values), low, high)

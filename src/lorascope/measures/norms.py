@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.intervals import (
     bootstrap,
     bootstrap_ratio,
@@ -17,12 +16,13 @@ from lorascope.measures.intervals import (
 )
 from lorascope.measures.rows import HeldOut, by_document
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 GROUPS = 10
 RANK_REPEATS = 3
 
 
-def norm_estimates(rows: HeldOut, floor: float, place: Place, seed: int = 0) -> list[Estimate]:
+def norm_estimates(rows: HeldOut, floor: float, place: Key, seed: int = 0) -> list[Estimate]:
     """Delta norm (table 4) and its ratio to the base norm, beside the noise floor.
 
     Args:
@@ -39,7 +39,7 @@ def norm_estimates(rows: HeldOut, floor: float, place: Place, seed: int = 0) -> 
         bootstrap_ratio(deltas, counts, random),
         len(rows),
         "stream units",
-        (Chance.exact("numeric noise floor", floor),),
+        (Null.exact("numeric noise floor", floor),),
         place,
     )
     relative = Estimate(
@@ -48,7 +48,7 @@ def norm_estimates(rows: HeldOut, floor: float, place: Place, seed: int = 0) -> 
         bootstrap(lambda s: s[:, 0] / s[:, 1], columns, random),
         len(rows),
         "ratio",
-        (Chance.exact("numeric noise floor", floor / base_norm),),
+        (Null.exact("numeric noise floor", floor / base_norm),),
         place,
     )
     return [norm, relative]
@@ -62,7 +62,7 @@ def effective_rank(covariance: Float[Tensor, "d d"]) -> float:
     return math.exp(float(-(shares * shares.log()).sum()))
 
 
-def rank_estimate(rows: HeldOut, place: Place, seed: int = 0) -> Estimate:
+def rank_estimate(rows: HeldOut, place: Key, seed: int = 0) -> Estimate:
     """Effective rank of the deltas beside that of as many isotropic Gaussian rows."""
     n, d = rows.delta.shape
     parts = _moments(rows.delta, rows.documents)
@@ -75,7 +75,7 @@ def rank_estimate(rows: HeldOut, place: Place, seed: int = 0) -> Estimate:
         noise = torch.randn(n, d, generator=random)
         drawn.append(effective_rank(noise.T.cov()))
     low, high = prediction_interval(drawn)
-    chance = Chance("isotropic", sum(drawn) / len(drawn), low, min(high, float(d)))
+    chance = Null("isotropic", sum(drawn) / len(drawn), low, min(high, float(d)))
     return Estimate(
         "delta_rank",
         value,

@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import shifted
 from lorascope.measures.intervals import bootstrap_ratio, prediction_interval
 from lorascope.measures.rows import HeldOut, by_document, chunks
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 MOST_ROWS = 8192
 NULL_REPEATS = 5
@@ -43,7 +43,7 @@ def expected(
 
 
 def overlap_estimates(
-    dictionary: Dictionary, rows: HeldOut, place: Place, seed: int = 0
+    dictionary: Dictionary, rows: HeldOut, place: Key, seed: int = 0
 ) -> list[Estimate]:
     """Overlap and weakly aligned share (table 8) of the base dictionary, with chance levels.
 
@@ -60,7 +60,7 @@ def overlap_estimates(
     random = generator(seed, "overlap", place)
     value, interval = _mean(found, documents, random)
     level, around = _mean(independent, documents, random)
-    chances = [Chance("independence", level, *around)]
+    chances = [Null("independence", level, *around)]
     longest = int(rows.documents.unique(return_counts=True)[1].max())
     if 2 * longest <= len(rows):
         moved = [
@@ -69,7 +69,7 @@ def overlap_estimates(
         ]
         levels = [drawn.double().mean().item() for drawn in moved]
         chances.append(
-            Chance("rows shifted", sum(levels) / len(levels), *prediction_interval(levels))
+            Null("rows shifted", sum(levels) / len(levels), *prediction_interval(levels))
         )
     overlap = Estimate(
         "overlap",
@@ -91,7 +91,7 @@ def complement(overlap: Estimate) -> Estimate:
         measure="weakly_aligned",
         value=1 - overlap.value,
         interval=(1 - high, 1 - low),
-        chances=tuple(Chance(c.null, 1 - c.level, 1 - c.high, 1 - c.low) for c in overlap.chances),
+        nulls=tuple(Null(c.name, 1 - c.level, 1 - c.high, 1 - c.low) for c in overlap.nulls),
     )
 
 

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import (
     covariance_root,
     directions_from_root,
@@ -34,6 +33,7 @@ from lorascope.measures.intervals import bootstrap_ratio, prediction_interval, w
 from lorascope.measures.reconstruction import Errors, errors
 from lorascope.measures.rows import HeldOut, by_document, shared_out
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 MOST_ROWS, FEWEST_ROWS = 1024, 256
 MOST_ACTIVE = 128
@@ -82,7 +82,7 @@ def pursuit_estimates(
     held_out: HeldOut,
     mean: Float[Tensor, " d"],
     covariance: Float[Tensor, "d d"],
-    place: Place,
+    place: Key,
     seed: int = 0,
     repeats: int = NULL_REPEATS,
 ) -> list[Estimate]:
@@ -132,7 +132,7 @@ def pca_estimates(
     mean: Float[Tensor, " d"],
     covariance: Float[Tensor, "d d"],
     sizes: Sequence[int],
-    place: Place,
+    place: Key,
     seed: int = 0,
     repeats: int = NULL_REPEATS,
 ) -> list[Estimate]:
@@ -222,7 +222,7 @@ def _error_estimates(
     steps: Steps,
     nulls: dict[str, list[Steps]],
     k: int,
-    place: Place,
+    place: Key,
     seed: int,
 ) -> Iterator[Estimate]:
     """Relative error and FVU, the two `measures`, after k choices."""
@@ -251,13 +251,13 @@ def _error_estimates(
 
 def _chances(
     nulls: dict[str, list[Steps]], k: int, read: Callable[[Float[Tensor, " rows"]], float]
-) -> tuple[Chance, ...]:
+) -> tuple[Null, ...]:
     found = []
     for null, draws in nulls.items():
         values = [read(steps[:, k]) for steps in draws]
         level = sum(values) / len(values)
         bounds = prediction_interval(values) if len(values) > 1 else (level, level)
-        found.append(Chance(null, level, *within(bounds, 0.0, float("inf"))))
+        found.append(Null(null, level, *within(bounds, 0.0, float("inf"))))
     return tuple(found)
 
 
@@ -267,7 +267,7 @@ def _gap(
     residuals: Float[Tensor, " rows"],
     given: Float[Tensor, " d"],
     k: int,
-    place: Place,
+    place: Key,
     seed: int,
     repeats: int,
 ) -> Estimate:
@@ -290,7 +290,7 @@ def _gap(
         ),
         len(differences),
         "ratio",
-        (Chance("norm-matched random", sum(drawn) / repeats, *prediction_interval(drawn)),),
+        (Null("norm-matched random", sum(drawn) / repeats, *prediction_interval(drawn)),),
         place,
     )
 

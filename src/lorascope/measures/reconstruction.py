@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import norm_matched, random_rotation
 from lorascope.measures.intervals import (
     Interval,
@@ -23,6 +22,7 @@ from lorascope.measures.intervals import (
 )
 from lorascope.measures.rows import HeldOut, by_document, chunks
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5
@@ -109,7 +109,7 @@ def null_errors(
 
 
 def error_estimates(
-    found: Errors, nulls: list[tuple[str, list[Errors]]], place: Place, seed: int = 0
+    found: Errors, nulls: list[tuple[str, list[Errors]]], place: Key, seed: int = 0
 ) -> list[Estimate]:
     """The relative error and its Frobenius form with their chance levels."""
     random = generator(seed, "bootstrap", place)
@@ -137,7 +137,7 @@ def improvement(
     dictionary: Dictionary,
     controls: Mapping[str, Errors],
     rows: HeldOut,
-    place: Place,
+    place: Key,
     seed: int = 0,
 ) -> Estimate:
     """(ε_G − ε_D)/ε_G on held-out rows (table 7).
@@ -152,7 +152,7 @@ def improvement(
     chances = []
     for null, control in controls.items():
         low, high = _improvement_interval(base, control, random)
-        chances.append(Chance(null, 1 - control.mean / base.mean, low, high))
+        chances.append(Null(null, 1 - control.mean / base.mean, low, high))
     some = rows.first(NULL_ROWS)
     reference = Errors(
         base.norms[: len(some)], base.residuals[: len(some)], base.documents[: len(some)]
@@ -183,7 +183,7 @@ def _improvement_interval(base: Errors, other: Errors, random: torch.Generator) 
     return bootstrap(lambda s: 1 - s[:, 0] / s[:, 1], columns, random)
 
 
-def _chance(null: str, values: list[float]) -> Chance:
+def _chance(null: str, values: list[float]) -> Null:
     if len(values) == 1:
-        return Chance.exact(null, values[0])
-    return Chance(null, sum(values) / len(values), *prediction_interval(values))
+        return Null.exact(null, values[0])
+    return Null(null, sum(values) / len(values), *prediction_interval(values))

@@ -20,7 +20,6 @@ from torch import Tensor
 from lorascope.activations.batch import delta
 from lorascope.activations.shards import BASE
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import norm_matched, random_rotation
 from lorascope.measures.intervals import Interval, bootstrap_ratio, prediction_interval
 from lorascope.measures.outputs import Outcome, Scored, Survey, run, scored_batches
@@ -28,6 +27,7 @@ from lorascope.measures.rows import chunks
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 NULL_REPEATS = 5
 RECONSTRUCTION = "reconstruction"
@@ -64,15 +64,15 @@ class Spliced:
     survey: Survey
     exact: dict[str, Outcome]
     controls: dict[str, dict[str, list[Outcome]]]
-    dictionaries: dict[Place, dict[str, list[Outcome]]]
+    dictionaries: dict[Key, dict[str, list[Outcome]]]
 
 
 @torch.no_grad()
 def splice(
     model: AdaptedModel,
     found: Survey,
-    dictionaries: Mapping[Place, Dictionary],
-    differences: Mapping[Place, Dictionary],
+    dictionaries: Mapping[Key, Dictionary],
+    differences: Mapping[Key, Dictionary],
     means: Mapping[str, Float[Tensor, " d"]],
     *,
     seed: int = 0,
@@ -146,7 +146,7 @@ def spliced_rows(
     return rows
 
 
-def recovery_estimates(found: Spliced, place: Place, seed: int = 0) -> list[Estimate]:
+def recovery_estimates(found: Spliced, place: Key, seed: int = 0) -> list[Estimate]:
     """Share of the adapter's change of loss and of KL that each addition brings back.
 
     Loss: Σ (L_base − L_spliced) / Σ (L_base − L_adapted). KL: 1 − Σ KL(adapted ‖ spliced) /
@@ -184,12 +184,12 @@ def _estimate(
     found: Survey,
     name: str,
     draws: Mapping[str, Sequence[Outcome]],
-    place: Place,
+    place: Key,
     seed: int,
 ) -> Estimate:
     random = generator(seed, measure, place)
     value, interval = _recovered(measure, found, draws[name][0], random)
-    chances = [Chance.exact("nothing", 0.0)]
+    chances = [Null.exact("nothing", 0.0)]
     for control, outcomes in draws.items():
         if control != name:
             chances.append(_chance(measure, found, control, outcomes, random))
@@ -215,7 +215,7 @@ def _chance(
     control: str,
     outcomes: Sequence[Outcome],
     random: torch.Generator,
-) -> Chance:
+) -> Null:
     """Level: the mean of the draws. Interval: the wider of documents resampled and draws."""
     each = [_recovered(measure, found, outcome, random) for outcome in outcomes]
     levels = [value for value, _ in each]
@@ -224,7 +224,7 @@ def _chance(
         bounds.append(prediction_interval(levels))
     level = sum(levels) / len(levels)
     known = [(low, high) for low, high in bounds if low <= high] or [(level, level)]
-    return Chance(control, level, min(low for low, _ in known), max(high for _, high in known))
+    return Null(control, level, min(low for low, _ in known), max(high for _, high in known))
 
 
 def _outcomes(

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.intervals import Interval, normal_interval
+from lorascope.results import Estimate, Key, Null
 
 SHARE = "variance.condition_share"
 _TOTAL = 1e-12
@@ -29,23 +29,23 @@ class Pooled:
     """One measure of one condition over its replicates.
 
     Attributes:
-        place: `adapter` is the group's name; no seed.
+        key: `adapter` is the group's name; no seed.
         values: one a replicate.
         n: how many numbers they were made from.
         interval: 95 % t interval of their mean.
         spread: standard deviations between replicates: of adapters' seeds and of dictionaries'
             seeds, nan where there is only one.
-        chances: means over the replicates of what stands under the same null.
+        nulls: means over the replicates of what stands under the same null.
     """
 
     measure: str
-    place: Place
+    key: Key
     values: tuple[float, ...]
     n: int
     unit: str
     interval: Interval
     spread: tuple[float, float]
-    chances: tuple[Chance, ...]
+    nulls: tuple[Null, ...]
 
     @property
     def mean(self) -> float:
@@ -85,30 +85,30 @@ def condition_shares(estimates: Iterable[Estimate], groups: Mapping[str, str]) -
         if not np.isfinite(values).all() or np.ptp(values) <= _TOTAL * np.abs(values).max():
             continue
         named = f"{measure}, {setting}" if setting else measure
-        shares.append(_share(values, Place(dictionary=dictionary, setting=named)))
+        shares.append(_share(values, Key(dictionary=dictionary, setting=named)))
     return shares
 
 
 def _what(one: Pooled) -> tuple[str, str, str]:
-    return one.measure, one.place.dictionary, one.place.setting
+    return one.measure, one.key.dictionary, one.key.setting
 
 
 def _by_condition(
     estimates: Iterable[Estimate], groups: Mapping[str, str]
-) -> list[tuple[Place, list[Estimate]]]:
-    found: dict[tuple[str, Place], list[Estimate]] = {}
+) -> list[tuple[Key, list[Estimate]]]:
+    found: dict[tuple[str, Key], list[Estimate]] = {}
     for estimate in estimates:
-        place = estimate.place
+        place = estimate.key
         if place.adapter in groups:
             shared = replace(place, adapter=groups[place.adapter], seed=None)
             found.setdefault((estimate.measure, shared), []).append(estimate)
     return [(place, several) for (_, place), several in found.items()]
 
 
-def _pooled(place: Place, several: Sequence[Estimate]) -> Pooled:
+def _pooled(place: Key, several: Sequence[Estimate]) -> Pooled:
     by_adapter: dict[str, list[float]] = {}
     for estimate in several:
-        by_adapter.setdefault(estimate.place.adapter, []).append(estimate.value)
+        by_adapter.setdefault(estimate.key.adapter, []).append(estimate.value)
     rows = list(by_adapter.values())
     within = [np.var(row, ddof=1) for row in rows if len(row) > 1]
     of_dictionaries = float(np.sqrt(np.mean(within))) if within else float("nan")
@@ -120,12 +120,12 @@ def _pooled(place: Place, several: Sequence[Estimate]) -> Pooled:
         of_adapters = float(np.sqrt(max(0.0, between - noise)))
     first = several[0]
     chances = []
-    for chance in first.chances:
-        same = [c for e in several for c in e.chances if c.null == chance.null]
+    for chance in first.nulls:
+        same = [c for e in several for c in e.nulls if c.name == chance.name]
         low, level, high = (
             float(np.mean([getattr(c, part) for c in same])) for part in ("low", "level", "high")
         )
-        chances.append(Chance(chance.null, level, low, high))
+        chances.append(Null(chance.name, level, low, high))
     values = [float(np.mean(row)) for row in rows] if len(rows) > 1 else rows[0]
     return Pooled(
         first.measure,
@@ -139,7 +139,7 @@ def _pooled(place: Place, several: Sequence[Estimate]) -> Pooled:
     )
 
 
-def _share(values: np.ndarray, place: Place) -> Estimate:
+def _share(values: np.ndarray, place: Key) -> Estimate:
     """Intraclass correlation of a table [conditions, replicates]."""
     conditions, replicates = values.shape
     between = replicates * values.mean(1).var(ddof=1)
@@ -151,6 +151,6 @@ def _share(values: np.ndarray, place: Place) -> Estimate:
     def share(f: float) -> float:
         return 1.0 if np.isinf(f) else float((f - 1) / (f + replicates - 1))
 
-    chance = Chance("no difference between conditions", 0.0, share(low), share(high))
+    chance = Null("no difference between conditions", 0.0, share(low), share(high))
     interval = (share(ratio / high), share(ratio / low))
     return Estimate(SHARE, share(ratio), interval, values.size, "share", (chance,), place)

@@ -23,7 +23,6 @@ from lorascope.activations.batch import delta
 from lorascope.activations.shards import BASE
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import isotropic
 from lorascope.geometry.cosine import unit_rows
 from lorascope.measures.intervals import bootstrap, bootstrap_ratio
@@ -41,6 +40,7 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.interventions import Recorded, unembed
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 MOST_TOKENS = 2048
 # Most positions of a batch at which a latent's promoted tokens are looked at.
@@ -181,7 +181,7 @@ def latent_effects(
     )
 
 
-def latent_estimates(found: LatentEffects, place: Place, seed: int = 0) -> list[Estimate]:
+def latent_estimates(found: LatentEffects, place: Key, seed: int = 0) -> list[Estimate]:
     """Mean effects over latents beside those of other directions, and how well they were foretold.
 
     Correlations are left out with fewer than four latents to correlate.
@@ -209,7 +209,7 @@ def correlation(sums: Float[Tensor, "repeats 6"]) -> Float[Tensor, " repeats"]:
     return (n * xy - x * y) / torch.where(spread > 0, spread, torch.nan).sqrt()
 
 
-def _correlation(measure: str, foretold: Tensor, came: Tensor, place: Place, seed: int) -> Estimate:
+def _correlation(measure: str, foretold: Tensor, came: Tensor, place: Key, seed: int) -> Estimate:
     random = generator(seed, measure, place)
     x, y = (v / v.abs().max().clamp(min=1e-300) for v in (foretold, came))
     columns = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=1)
@@ -219,21 +219,21 @@ def _correlation(measure: str, foretold: Tensor, came: Tensor, place: Place, see
     null = correlation(sums)
     bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = null.nanquantile(bounds).tolist()
-    chance = Chance("latents permuted", null.nanmean().item(), low, high)
+    chance = Null("latents permuted", null.nanmean().item(), low, high)
     value = correlation(columns.sum(0)[None]).item()
     interval = bootstrap(correlation, columns, random)
     return Estimate(measure, value, interval, len(x), "correlation", (chance,), place)
 
 
 def _mean(
-    measure: str, unit: str, values: Float[Tensor, "n directions"], place: Place, seed: int
+    measure: str, unit: str, values: Float[Tensor, "n directions"], place: Key, seed: int
 ) -> Estimate:
     random = generator(seed, measure, place)
     ones = torch.ones(len(values), dtype=torch.float64)
     means = values.mean(0).tolist()
     bounds = [bootstrap_ratio(column, ones, random) for column in values.T]
     chances = [
-        Chance(name, level, *((level, level) if low != low else (low, high)))
+        Null(name, level, *((level, level) if low != low else (low, high)))
         for name, level, (low, high) in zip(OTHERS, means[1:], bounds[1:], strict=True)
     ]
     return Estimate(measure, means[0], bounds[0], len(values), unit, tuple(chances), place)

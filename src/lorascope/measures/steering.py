@@ -32,12 +32,12 @@ from lorascope.adapt.ways import Way
 from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import isotropic
 from lorascope.measures.intervals import Interval, bootstrap_ratio, prediction_interval
 from lorascope.models.hooks import replace, run_until
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 _TAIL = 0.05  # 90 % intervals, as the paper's
 # Without the fit, with it, and the fit's change, on either kind of text.
@@ -228,7 +228,7 @@ def steered(
 
 def steering_estimates(
     found: Steered,
-    place: Place,
+    place: Key,
     *,
     before: str = "spliced",
     after: str = "adapted",
@@ -252,7 +252,7 @@ def steering_estimates(
             mean, interval = _mean(values[0][chosen], random)
             levels = values[1:, chosen].mean(1).tolist()
             low, high = prediction_interval(levels)
-            chance = Chance("random directions", sum(levels) / len(levels), low, high)
+            chance = Null("random directions", sum(levels) / len(levels), low, high)
             estimates.append(
                 Estimate(measure, mean, interval, int(chosen.sum()), "points", (chance,), place)
             )

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.adapt.evaluation import scored_batches
 from lorascope.adapt.ways import Way
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.adapting import UNADAPTED, reference
 from lorascope.measures.intervals import bootstrap_ratio
 from lorascope.models.hooks import capture
 from lorascope.models.sites import Site, block_list
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 OTHER_TOKENS = "streams of other tokens"
 
@@ -93,7 +93,7 @@ def stream_distances(
 
 
 def distance_estimates(
-    found: Mapping[Site, Distances], place: Place, seed: int = 0
+    found: Mapping[Site, Distances], place: Key, seed: int = 0
 ) -> list[Estimate]:
     """Distance and cosine of the adapted model at each block, beside those of the spliced one and
     of other tokens; and the fit's change of both, paired by token.
@@ -116,14 +116,14 @@ def distance_estimates(
             estimates.append(Estimate(measure, value, interval, total, unit, chances, here))
             moved = values["adapted"] - values["spliced"]
             value, interval = _mean(moved, sums, here, seed)
-            none = (Chance.exact("no change", 0.0),)
+            none = (Null.exact("no change", 0.0),)
             name = "adapt.distance_change" if unit == "ratio" else "adapt.cosine_change"
             estimates.append(Estimate(name, value, interval, total, unit, none, here))
     return estimates
 
 
 def _mean(
-    values: Float[Tensor, " documents"], sums: Distances, place: Place, seed: int
+    values: Float[Tensor, " documents"], sums: Distances, place: Key, seed: int
 ) -> tuple[float, tuple[float, float]]:
     value = float(values.sum() / sums.tokens.sum())
     return value, bootstrap_ratio(values, sums.tokens, generator(seed, "distances", place))

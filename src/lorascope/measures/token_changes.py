@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.adapt.evaluation import Evaluated
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.adapting import RANDOM, HeldOut, drawn_chance
 from lorascope.measures.intervals import Interval, bootstrap_ratio
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 # Edges of a histogram over |change|: a quarter of a decade each, as in figure 8 from 1e-5 to 10.
 EDGES = torch.logspace(-5, 1, 25, dtype=torch.float64)
@@ -40,7 +40,7 @@ def change_histogram(before: Evaluated, after: Evaluated) -> dict[str, list[floa
 
 
 def token_change_estimates(
-    held_out: HeldOut, random: Sequence[HeldOut], place: Place, seed: int = 0
+    held_out: HeldOut, random: Sequence[HeldOut], place: Key, seed: int = 0
 ) -> list[Estimate]:
     """From spliced to adapted: the share of tokens that get worse; what all that get better win a
     token, and what all that get worse lose. The last two differ by the fit's gain in loss.
@@ -50,8 +50,8 @@ def token_change_estimates(
         random: adapted with random changes of equal size, a draw each.
     """
     before = held_out["spliced"]
-    symmetric = Chance.exact("as many better as worse", 0.5)
-    parts: Mapping[str, tuple[str, tuple[Chance, ...]]] = {
+    symmetric = Null.exact("as many better as worse", 0.5)
+    parts: Mapping[str, tuple[str, tuple[Null, ...]]] = {
         "adapt.tokens_worse": ("share", (symmetric,)),
         "adapt.token_gains": ("nats/token", ()),
         "adapt.token_losses": ("nats/token", ()),
@@ -71,7 +71,7 @@ def token_change_estimates(
 
 
 def _by_document(
-    measure: str, before: Evaluated, after: Evaluated, place: Place, seed: int
+    measure: str, before: Evaluated, after: Evaluated, place: Key, seed: int
 ) -> tuple[float, Interval]:
     changes = token_changes(before, after)
     of_token = {

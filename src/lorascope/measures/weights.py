@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.precision import double
 from lorascope.measures import intervals
 from lorascope.measures import weight_spectra as spectra
@@ -34,6 +33,7 @@ from lorascope.models.updates import (
     within_block,
 )
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 
 ALL = "all modules"
 ROUNDING = "rounding of W₀"
@@ -103,7 +103,7 @@ class Number:
     draws: Mapping[str, Sequence[float]] = field(default_factory=dict)
     interval: intervals.Interval = intervals.UNKNOWN
 
-    def estimate(self, measure: str, place: Place) -> Estimate:
+    def estimate(self, measure: str, place: Key) -> Estimate:
         """The number with its chance levels."""
         unit = DEFINITIONS[measure].unit
         chances = []
@@ -111,7 +111,7 @@ class Number:
             low, high = intervals.prediction_interval(drawn) if len(drawn) > 1 else (drawn[0],) * 2
             low, high = intervals.within((low, high), *_BOUNDS[unit])
             level = min(max(math.fsum(drawn) / len(drawn), low), high)
-            chances.append(Chance(null, level, low, high))
+            chances.append(Null(null, level, low, high))
         interval = intervals.within(self.interval, *_BOUNDS[unit])
         return Estimate(measure, self.value, interval, self.n, unit, tuple(chances), place)
 
@@ -165,7 +165,7 @@ def weights_view(
             found[name][label], spectrum = update_numbers(base, floor, update, settings, label)
             rows += [{"adapter": name, "module": label, **row} for row in spectrum]
     estimates = [
-        number.estimate(measure, Place(adapter=name, rank=model.info(name).rank, setting=setting))
+        number.estimate(measure, Key(adapter=name, rank=model.info(name).rank, setting=setting))
         for name, modules in found.items()
         for setting, numbers in with_sums(modules).items()
         for measure, number in numbers.items()
@@ -343,17 +343,17 @@ def weights_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
     `activations' effective rank`, of the delta at the block's output where the estimates hold it.
     """
     activations = {
-        (e.place.adapter, e.place.site): e.value for e in estimates if e.measure == "delta_rank"
+        (e.key.adapter, e.key.site): e.value for e in estimates if e.measure == "delta_rank"
     }
     rows: dict[tuple[str, str], dict[str, object]] = {}
     for e in estimates:
-        if not e.measure.startswith("weights.") or e.place.site:
+        if not e.measure.startswith("weights.") or e.key.site:
             continue
-        place, block, title = e.place, block_of(e.place.setting), DEFINITIONS[e.measure].title
+        place, block, title = e.key, block_of(e.key.setting), DEFINITIONS[e.measure].title
         row = rows.setdefault((place.adapter, place.setting), {})
         row |= {"adapter": place.adapter, "rank": place.rank, "block": block}
         row |= {"module": place.setting, title: e.value, f"{title} verdict": e.verdict}
-        headline = e.chances[0]
+        headline = e.nulls[0]
         levels = {"chance": headline.level, "low": headline.low, "high": headline.high}
         row |= {f"{title} {word}": level for word, level in levels.items()}
         row["activations' effective rank"] = activations.get((place.adapter, block), math.nan)

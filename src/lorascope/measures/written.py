@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate, Place
 from lorascope.geometry import chance
 from lorascope.geometry.cosine import max_cosine
 from lorascope.measures.alignment import HasDirections, NullSettings
@@ -20,6 +19,7 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
 from lorascope.models.updates import stream_gain, updated_modules, weight_update, within_block
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key
 
 _MOST_DIRECTIONS = 64
 _FEWEST_DRAWN = 1024
@@ -98,7 +98,7 @@ def written_view(
     model: AdaptedModel,
     adapter: str,
     dictionary: HasDirections,
-    place: Place,
+    place: Key,
     nulls: NullSettings,
 ) -> WrittenView:
     """How close the directions written before `place.site` come to a dictionary's.

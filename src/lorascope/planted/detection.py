@@ -21,7 +21,6 @@ from lorascope.activations.shards import BASE, Shards
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.topk import TopKDictionary
-from lorascope.estimates import Estimate, Place
 from lorascope.measures.intervals import UNKNOWN, Interval, bootstrap_ratio
 from lorascope.measures.outputs import Outcome, Survey, run, scored_batches, survey
 from lorascope.measures.recovery import recovery_estimates, splice, spliced_rows
@@ -30,6 +29,7 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
 from lorascope.planted.nothing import random_dictionary
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting, fit
 
@@ -195,12 +195,12 @@ def _added(
     bias = dictionary.encoder_bias - dictionary.decoder_bias @ dictionary.encoder
     nothing = torch.zeros(dictionary.d_model)
     alone = TopKDictionary(dictionary.encoder, bias, directions, nothing, dictionary.k)
-    here = Place(found.adapter, site=SITE)
+    here = Key(found.adapter, site=SITE)
     spliced = splice(model, found, {here: alone}, {}, {SITE: nothing}, repeats=2)
     estimate = next(
         e
-        for e in recovery_estimates(spliced, Place(found.adapter))
-        if e.measure == "recovery.kl" and e.place == here
+        for e in recovery_estimates(spliced, Key(found.adapter))
+        if e.measure == "recovery.kl" and e.key == here
     )
     return estimate.value, estimate.interval
 
@@ -220,12 +220,12 @@ def random_recoveries(
     dictionaries = {}
     for draw in range(count):
         random = generator(seed, "random dictionary", draw)
-        place = Place(adapter, site=SITE, seed=draw)
+        place = Key(adapter, site=SITE, seed=draw)
         dictionaries[place] = random_dictionary(model.d_model, 64, random, -0.05 * size)
     means = {SITE: torch.zeros(model.d_model)}
     spliced = splice(model, found, dictionaries, {}, means, seed=seed, repeats=2)
     by_draw: dict[int | None, list[Estimate]] = {draw: [] for draw in range(count)}
-    for estimate in recovery_estimates(spliced, Place(adapter)):
-        if estimate.place.seed is not None:
-            by_draw[estimate.place.seed].append(estimate)
+    for estimate in recovery_estimates(spliced, Key(adapter)):
+        if estimate.key.seed is not None:
+            by_draw[estimate.key.seed].append(estimate)
     return list(by_draw.values())

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.dictionaries.relu import ReluDictionary
-from lorascope.estimates import Estimate, Place
 from lorascope.geometry.chance import isotropic
 from lorascope.measures import firing, norms, overlap, pursuit, reconstruction
 from lorascope.measures import weight_spectra as spectra
@@ -31,12 +30,13 @@ from lorascope.measures.single_latents import PROMOTED, Changes, LatentEffects, 
 from lorascope.measures.weights import WeightSettings, update_numbers
 from lorascope.models.updates import LoraUpdate
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key
 
 D, LATENTS = 32, 64
 DOCUMENTS, LENGTH = 40, 16
 _FLOOR_DOCUMENTS = 16
 _K = 8
-_HERE = Place()
+_HERE = Key()
 
 Repeat = Callable[[int], list[Estimate]]
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import altair as alt
 
-from lorascope.estimates import Estimate
 from lorascope.report.formatting import SYMBOLS, interval, number
+from lorascope.results import Estimate
 
 Row = dict[str, Any]
 
@@ -37,8 +37,8 @@ EXPORT_CONFIG: Final[dict[str, Any]] = {
 
 def row_of(estimate: Estimate, label: str, series: str) -> Row:
     """An estimate as one chart row; every number in it is a number of the results table."""
-    place = estimate.place
-    chance = estimate.chances[0] if estimate.chances else None
+    place = estimate.key
+    chance = estimate.nulls[0] if estimate.nulls else None
     low, high = estimate.interval
     return {
         "measure": estimate.measure,
@@ -54,7 +54,7 @@ def row_of(estimate: Estimate, label: str, series: str) -> Row:
         "chance": chance.level if chance else None,
         "chance_low": chance.low if chance else None,
         "chance_high": chance.high if chance else None,
-        "null": chance.null if chance else "",
+        "null": chance.name if chance else "",
         "n": estimate.n,
         "unit": estimate.unit,
         "verdict": estimate.verdict,
@@ -71,12 +71,12 @@ def null_rows(estimate: Estimate, row: Row) -> list[Row]:
     return [
         {column: row[column] for column in kept}
         | {
-            "null": chance.null,
+            "null": chance.name,
             "level": chance.level,
             "chance interval": interval(chance.low, chance.high),
             "verdict": estimate.against(chance),
         }
-        for chance in estimate.chances[1:]
+        for chance in estimate.nulls[1:]
     ]
 
 

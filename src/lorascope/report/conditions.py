@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lorascope.estimates import Estimate
 from lorascope.report.result import Results
 from lorascope.report.topics import definition_of
+from lorascope.results import Estimate
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def measured(
     """
     chosen: dict[tuple[object, ...], Estimate] = {}
     for estimate in results.numbers:
-        place = estimate.place
+        place = estimate.key
         wanted = estimate.measure == measure and dictionary in (None, place.dictionary)
         if wanted and not math.isnan(estimate.value):
             key = (place.adapter, place.site, place.seed, place.dictionary)
@@ -71,8 +71,8 @@ def measured(
 def lowest_seed(estimates: Sequence[Estimate]) -> list[Estimate]:
     """For each adapter, site and dictionary, the estimate of the lowest seed."""
     chosen: dict[tuple[str, ...], Estimate] = {}
-    for estimate in sorted(estimates, key=lambda e: e.place.seed or 0):
-        place = estimate.place
+    for estimate in sorted(estimates, key=lambda e: e.key.seed or 0):
+        place = estimate.key
         chosen.setdefault((place.adapter, place.site, place.dictionary), estimate)
     kept = {id(estimate) for estimate in chosen.values()}
     return [estimate for estimate in estimates if id(estimate) in kept]
@@ -80,7 +80,7 @@ def lowest_seed(estimates: Sequence[Estimate]) -> list[Estimate]:
 
 def seeds(results: Results) -> list[int]:
     """The seeds that occur, ascending."""
-    found = {estimate.place.seed for estimate in results.numbers}
+    found = {estimate.key.seed for estimate in results.numbers}
     return sorted(seed for seed in found if seed is not None)
 
 
@@ -89,10 +89,10 @@ def against_reference(estimates: Sequence[Estimate], references: Sequence[Estima
 
     Estimates whose site and seed have no yardstick are counted as `without`.
     """
-    by_place = {(r.place.site, r.place.seed): r for r in references}
+    by_place = {(r.key.site, r.key.seed): r for r in references}
     counts = dict.fromkeys(("above", "at", "below", "without"), 0)
     for estimate in estimates:
-        reference = by_place.get((estimate.place.site, estimate.place.seed))
+        reference = by_place.get((estimate.key.site, estimate.key.seed))
         counts[_side(estimate, reference)] += 1
     return Tally(**counts)
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import altair as alt
 
-from lorascope.estimates import Estimate
 from lorascope.report.pooled import ENOUGH, replicates
 from lorascope.report.result import Results
+from lorascope.results import Estimate
 
 VEGA_LITE_VERSION: Final = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 

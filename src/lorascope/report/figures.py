@@ -12,7 +12,6 @@ from typing import Final
 
 import altair as alt
 
-from lorascope.estimates import Estimate
 from lorascope.report.charts import heatmap, intervals, null_rows, row_of
 from lorascope.report.drawn import Figure, over_seeds_words
 from lorascope.report.figure_files import write_figures as write_figures
@@ -20,6 +19,7 @@ from lorascope.report.further_figures import further_figures
 from lorascope.report.pooled import at_first_setting, conditions, group_labels
 from lorascope.report.result import Results
 from lorascope.report.topics import definition_of, dictionary_order, topic_of
+from lorascope.results import Estimate
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ _HEATMAP_CAPTION: Final = (
 
 def _interval_caption(plan: _Plan, results: Results) -> str:
     estimates = _estimates(plan, results)
-    headline = dict.fromkeys(e.chances[0].null for e in estimates if e.chances)
-    further = dict.fromkeys(c.null for e in estimates for c in e.chances[1:])
+    headline = dict.fromkeys(e.nulls[0].name for e in estimates if e.nulls)
+    further = dict.fromkeys(c.name for e in estimates for c in e.nulls[1:])
     text = "Marks: value with 95 % interval."
     if headline:
         text += f" Grey: level and 95 % of chance ({', '.join(headline)})."
@@ -80,8 +80,8 @@ def _interval_caption(plan: _Plan, results: Results) -> str:
 
 def _estimates(plan: _Plan, results: Results) -> list[Estimate]:
     found = [e for m in plan.measures for e in at_first_setting(conditions(results, m))]
-    wanted = plan.dictionaries or tuple(dict.fromkeys(e.place.dictionary for e in found))
-    return [e for e in found if e.place.dictionary in wanted and math.isfinite(e.value)]
+    wanted = plan.dictionaries or tuple(dict.fromkeys(e.key.dictionary for e in found))
+    return [e for e in found if e.key.dictionary in wanted and math.isfinite(e.value)]
 
 
 def _references(plan: _Plan, results: Results) -> list[Estimate]:
@@ -93,13 +93,13 @@ def _references(plan: _Plan, results: Results) -> list[Estimate]:
 def _heatmap(plan: _Plan, results: Results) -> alt.TopLevelMixin | None:
     estimates = _estimates(plan, results)
     labels, x_title = _labels(estimates, results)
-    sites = [site for site in results.sites if any(e.place.site == site for e in estimates)]
+    sites = [site for site in results.sites if any(e.key.site == site for e in estimates)]
     if len(labels) * len(sites) < 2:
         return None
-    order = dictionary_order(e.place.dictionary for e in estimates)
+    order = dictionary_order(e.key.dictionary for e in estimates)
     rows = [
-        row_of(e, labels[e.place.adapter], e.place.dictionary)
-        for e in sorted(estimates, key=lambda e: order.index(e.place.dictionary))
+        row_of(e, labels[e.key.adapter], e.key.dictionary)
+        for e in sorted(estimates, key=lambda e: order.index(e.key.dictionary))
     ]
     unit = estimates[0].unit
     return heatmap(rows, labels=list(labels.values()), sites=sites, x_title=x_title, unit=unit)
@@ -110,10 +110,10 @@ def _intervals(plan: _Plan, results: Results) -> alt.TopLevelMixin | None:
     if not estimates:
         return None
     labels, x_title = _labels(estimates, results)
-    order = dictionary_order(e.place.dictionary for e in estimates)
+    order = dictionary_order(e.key.dictionary for e in estimates)
     rows, nulls = [], []
-    for estimate in sorted(estimates, key=lambda e: order.index(e.place.dictionary)):
-        row = row_of(estimate, labels[estimate.place.adapter], _series(plan, estimate))
+    for estimate in sorted(estimates, key=lambda e: order.index(e.key.dictionary)):
+        row = row_of(estimate, labels[estimate.key.adapter], _series(plan, estimate))
         rows.append(row)
         nulls.extend(null_rows(estimate, row))
     return intervals(
@@ -129,8 +129,8 @@ def _intervals(plan: _Plan, results: Results) -> alt.TopLevelMixin | None:
 
 
 def _series(plan: _Plan, estimate: Estimate) -> str:
-    if len(plan.measures) == 1 and estimate.place.dictionary:
-        return estimate.place.dictionary
+    if len(plan.measures) == 1 and estimate.key.dictionary:
+        return estimate.key.dictionary
     return definition_of(estimate.measure).title.split(" (")[0].split(": ")[0]
 
 

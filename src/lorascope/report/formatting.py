@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from lorascope.estimates import Estimate, Verdict
+from lorascope.results import Estimate, Verdict
 
 SYMBOLS: dict[Verdict, str] = {
     "above chance": "▲",

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import altair as alt
 
-from lorascope.estimates import Estimate
 from lorascope.report.charts import SERIES_COLOURS, Row, heatmap, lines, row_of
 from lorascope.report.drawn import Figure, over_seeds_words
 from lorascope.report.pooled import at_first_setting, conditions, group_labels
 from lorascope.report.result import Results
 from lorascope.report.topics import definition_of
+from lorascope.results import Estimate
 
 _LINES: Final = "Lines: values with 95 % intervals. Grey: level and 95 % of chance."
 
@@ -30,7 +30,7 @@ def _density(results: Results) -> Iterator[Figure]:
     if len(found) < 2:
         return
     by_depth = [
-        row_of(e, e.place.site, labels[e.place.adapter]) for e in found if e.place.adapter in labels
+        row_of(e, e.key.site, labels[e.key.adapter]) for e in found if e.key.adapter in labels
     ]
     by_rank = [{**row, "label": row["series"], "series": row["label"]} for row in by_depth]
     unit = definition_of("density").unit
@@ -52,12 +52,12 @@ def _density(results: Results) -> Iterator[Figure]:
 def _angles_by_k(results: Results) -> Iterator[Figure]:
     """Section 6.3: mean angle against the dimension of the subspaces."""
     every = conditions(results, "angle.mean", "delta vs base")
-    found = [e for e in every if e.place.setting.startswith("k=")]
+    found = [e for e in every if e.key.setting.startswith("k=")]
     sizes = sorted({_k(e) for e in found})
     if len(sizes) < 2:
         return
     labels = group_labels(found, results)
-    rows = [{**row_of(e, str(_k(e)), labels[e.place.adapter]), "site": e.place.site} for e in found]
+    rows = [{**row_of(e, str(_k(e)), labels[e.key.adapter]), "site": e.key.site} for e in found]
     chart = lines(
         rows,
         order=[str(k) for k in sizes],
@@ -76,7 +76,7 @@ def _angles_by_k(results: Results) -> Iterator[Figure]:
 
 
 def _k(estimate: Estimate) -> int:
-    return int(estimate.place.setting.removeprefix("k="))
+    return int(estimate.key.setting.removeprefix("k="))
 
 
 def _learning(results: Results) -> Iterator[Figure]:
@@ -126,8 +126,8 @@ def _learning(results: Results) -> Iterator[Figure]:
 
 def _ablation(results: Results) -> Iterator[Figure]:
     """Table 12 as a curve: error against L0."""
-    error = {e.place.setting: e for e in results.numbers if e.measure == "ablation.relative_error"}
-    density = {e.place.setting: e for e in results.numbers if e.measure == "ablation.density"}
+    error = {e.key.setting: e for e in results.numbers if e.measure == "ablation.relative_error"}
+    density = {e.key.setting: e for e in results.numbers if e.measure == "ablation.density"}
     rows = [
         {
             "setting": setting,
@@ -180,10 +180,10 @@ def _summary(results: Results) -> Iterator[Figure]:
     for measure, dictionary, title in _PANELS:
         found = at_first_setting(conditions(results, measure, dictionary or None))
         labels = group_labels(found, results)
-        sites = [site for site in results.sites if any(e.place.site == site for e in found)]
+        sites = [site for site in results.sites if any(e.key.site == site for e in found)]
         if len(labels) * len(sites) < 2:
             continue
-        rows: list[dict[str, Any]] = [row_of(e, labels[e.place.adapter], "") for e in found]
+        rows: list[dict[str, Any]] = [row_of(e, labels[e.key.adapter], "") for e in found]
         chart = heatmap(
             rows, labels=list(labels.values()), sites=sites, x_title="adapter", unit=found[0].unit
         )

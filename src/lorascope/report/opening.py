@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from lorascope.estimates import Estimate
 from lorascope.report.conditions import Tally, measured
 from lorascope.report.formatting import listing, number, plural, share, visible
 from lorascope.report.latents import Browsed
 from lorascope.report.result import Results
 from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS, definition_of
+from lorascope.results import Estimate
 
 # Topics whose first sentence stands on the first screen.
 _TOPICS: Final = {
@@ -48,7 +48,7 @@ def headline_numbers(results: Results) -> list[Estimate]:
         estimate
         for measure in HEADLINE_MEASURES
         for estimate in measured(results, measure)
-        if estimate.chances and estimate.place.dictionary not in SEED_PAIRS
+        if estimate.nulls and estimate.key.dictionary not in SEED_PAIRS
     ]
 
 
@@ -85,7 +85,7 @@ def _named(results: Results, names: Sequence[str]) -> str:
 def _geometry(results: Results) -> str:
     parts = []
     for measure, dictionary in _GEOMETRY:
-        rows = [e for e in measured(results, measure, dictionary) if e.chances]
+        rows = [e for e in measured(results, measure, dictionary) if e.nulls]
         if rows:
             tally = Tally.of(rows)
             title = definition_of(measure).title
@@ -97,7 +97,7 @@ def _geometry(results: Results) -> str:
 
 def _strongest(results: Results, browsed: Sequence[Browsed]) -> str:
     """Each adapter's latent that writes most of its delta, in tokens."""
-    norms = {(e.place.adapter, e.place.site): e.value for e in measured(results, "delta_norm")}
+    norms = {(e.key.adapter, e.key.site): e.value for e in measured(results, "delta_norm")}
     best: dict[str, tuple[float, Browsed]] = {}
     for each in browsed:
         adapter, site = str(each.head["adapter"]), str(each.head["site"])
@@ -142,7 +142,7 @@ def _dead(results: Results) -> str:
     if not rows:
         return ""
     worst = sorted(rows, key=lambda row: -row.value)
-    where = [f"{e.place.adapter} at {e.place.site} ({number(100 * e.value)} %)" for e in worst]
+    where = [f"{e.key.adapter} at {e.key.site} ({number(100 * e.value)} %)" for e in worst]
     return (
         f"Dead latents: more than {100 * _MANY_DEAD:.0f} % of the delta dictionary never fires in "
         f"{plural(len(rows), 'condition')}: {listing(list(dict.fromkeys(where)), 3)}."

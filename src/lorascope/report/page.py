@@ -177,7 +177,7 @@ def first_seeds(table: TopicTable, share: float) -> list[TableRow]:
     most = math.ceil(share * len(table.rows))
     if most >= len(table.rows):
         return table.rows
-    seeds = [estimate.place.seed or 0 for estimate in table.estimates]
+    seeds = [estimate.key.seed or 0 for estimate in table.estimates]
     kept = sorted(range(len(seeds)), key=lambda row: seeds[row])[:most]
     return [table.rows[row] for row in sorted(kept)]
 

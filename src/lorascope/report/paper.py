@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from lorascope.estimates import Estimate
 from lorascope.report.formatting import SYMBOLS, interval, number
 from lorascope.report.latex import tabular
 from lorascope.report.pooled import conditions, group_labels, of_setting, settings
 from lorascope.report.result import Results
 from lorascope.report.topics import definition_of
+from lorascope.results import Estimate
 
 PAIR = "delta vs base"
 
@@ -44,8 +44,8 @@ class Cell:
         if estimate is None:
             return cls("–")
         around = interval(*estimate.interval)
-        chance = f"chance {number(estimate.chance)}" if estimate.chances else ""
-        sign = SYMBOLS[estimate.verdict] if estimate.chances else ""
+        chance = f"chance {number(estimate.chance)}" if estimate.nulls else ""
+        sign = SYMBOLS[estimate.verdict] if estimate.nulls else ""
         text = f"{number(estimate.value)} {sign}".strip()
         return cls(text, " · ".join(part for part in (around, chance) if part), estimate.value)
 
@@ -165,8 +165,8 @@ def grid(
     number_: int, key: str, title: str, found: Sequence[Estimate], results: Results
 ) -> PaperTable:
     """A table with a row a group and a column a site."""
-    sites = [site for site in results.sites if any(e.place.site == site for e in found)]
-    by_place = {(e.place.adapter, e.place.site): e for e in found}
+    sites = [site for site in results.sites if any(e.key.site == site for e in found)]
+    by_place = {(e.key.adapter, e.key.site): e for e in found}
     rows = [
         (label, [Cell.of(by_place.get((group, site))) for site in sites])
         for group, label in group_labels(found, results).items()
@@ -210,7 +210,7 @@ def _ablation(results: Results) -> Iterator[PaperTable]:
         (setting, [Cell.of(next(iter(of_setting(f, setting)), None)) for f in measured.values()])
         for setting in settings(every)
     ]
-    where = every[0].place if every else None
+    where = every[0].key if every else None
     title = "Sparsity ablation"
     if where is not None:
         title = f"{title}: {where.adapter} at {where.site}"
@@ -223,7 +223,7 @@ def _heading(found: Sequence[Estimate], results: Results) -> str:
 
 
 def _at(found: Sequence[Estimate], group: str, site: str) -> Estimate | None:
-    places = ((e.place.adapter, e.place.site) for e in found)
+    places = ((e.key.adapter, e.key.site) for e in found)
     return next((e for e, place in zip(found, places, strict=True) if place == (group, site)), None)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lorascope.estimates import Chance, Estimate
 from lorascope.measures.intervals import Interval
 from lorascope.measures.seeds import Pooled, over_seeds
 from lorascope.report.conditions import bounds
 from lorascope.report.result import Results
+from lorascope.results import Estimate, Null
 
 # So many replicates or more give an interval of their own.
 ENOUGH = 3
@@ -25,7 +25,7 @@ def conditions(
     """
     chosen: dict[tuple[str, ...], list[Estimate]] = {}
     for estimate in results.numbers:
-        place = estimate.place
+        place = estimate.key
         if (
             estimate.measure == measure
             and dictionary in (None, place.dictionary)
@@ -41,18 +41,18 @@ def at_first_setting(estimates: Sequence[Estimate]) -> list[Estimate]:
     """Of a number taken at several settings, the first at each place."""
     chosen: dict[tuple[str, ...], Estimate] = {}
     for estimate in estimates:
-        place = estimate.place
+        place = estimate.key
         chosen.setdefault((place.adapter, place.site, place.dictionary), estimate)
     return list(chosen.values())
 
 
 def replicates(results: Results, one: Estimate) -> int:
     """How many numbers of the results went into one of `conditions`."""
-    place, groups = one.place, results.groups
+    place, groups = one.key, results.groups
     return sum(
         e.measure == one.measure
-        and groups.get(e.place.adapter, e.place.adapter) == place.adapter
-        and (e.place.site, e.place.dictionary, e.place.setting)
+        and groups.get(e.key.adapter, e.key.adapter) == place.adapter
+        and (e.key.site, e.key.dictionary, e.key.setting)
         == (place.site, place.dictionary, place.setting)
         for e in results.numbers
     )
@@ -60,19 +60,19 @@ def replicates(results: Results, one: Estimate) -> int:
 
 def of_setting(estimates: Sequence[Estimate], setting: str) -> list[Estimate]:
     """Those at one setting."""
-    return [estimate for estimate in estimates if estimate.place.setting == setting]
+    return [estimate for estimate in estimates if estimate.key.setting == setting]
 
 
 def settings(estimates: Sequence[Estimate]) -> list[str]:
     """Settings that occur, in order."""
-    return list(dict.fromkeys(estimate.place.setting for estimate in estimates))
+    return list(dict.fromkeys(estimate.key.setting for estimate in estimates))
 
 
 def group_labels(found: Sequence[Estimate], results: Results) -> dict[str, str]:
     """{group: what tables call it}: its rank where every rank is known and they differ."""
-    present = {e.place.adapter for e in found}
+    present = {e.key.adapter for e in found}
     groups = dict.fromkeys(results.groups.get(name, name) for name in results.adapters)
-    ranks = {e.place.adapter: e.place.rank for e in found if e.place.rank is not None}
+    ranks = {e.key.adapter: e.key.rank for e in found if e.key.rank is not None}
     kept = [group for group in groups if group in present]
     if kept and all(group in ranks for group in kept) and len(set(ranks.values())) == len(kept):
         return {group: str(ranks[group]) for group in sorted(kept, key=lambda g: ranks[g] or 0)}
@@ -81,10 +81,10 @@ def group_labels(found: Sequence[Estimate], results: Results) -> dict[str, str]:
 
 def _one(several: list[Estimate], results: Results) -> Estimate:
     first = several[0]
-    group = results.groups.get(first.place.adapter, first.place.adapter)
+    group = results.groups.get(first.key.adapter, first.key.adapter)
     if len(several) == 1:
-        return replace(first, place=replace(first.place, adapter=group, seed=None))
-    names = {e.place.adapter: results.groups.get(e.place.adapter, e.place.adapter) for e in several}
+        return replace(first, key=replace(first.key, adapter=group, seed=None))
+    names = {e.key.adapter: results.groups.get(e.key.adapter, e.key.adapter) for e in several}
     (pooled,) = over_seeds(several, names)
     return Estimate(
         first.measure,
@@ -92,8 +92,8 @@ def _one(several: list[Estimate], results: Results) -> Estimate:
         _interval(pooled, several),
         first.n,
         first.unit,
-        tuple(_around(chance, several) for chance in pooled.chances),
-        pooled.place,
+        tuple(_around(chance, several) for chance in pooled.nulls),
+        pooled.key,
     )
 
 
@@ -104,7 +104,7 @@ def _interval(pooled: Pooled, several: Sequence[Estimate]) -> Interval:
     return min(lows), max(highs)
 
 
-def _around(chance: Chance, several: Sequence[Estimate]) -> Chance:
+def _around(chance: Null, several: Sequence[Estimate]) -> Null:
     """The chance level over the seeds, its interval wide enough for every one of them."""
-    same = [c for e in several for c in e.chances if c.null == chance.null]
-    return Chance(chance.null, chance.level, min(c.low for c in same), max(c.high for c in same))
+    same = [c for e in several for c in e.nulls if c.name == chance.name]
+    return Null(chance.name, chance.level, min(c.low for c in same), max(c.high for c in same))

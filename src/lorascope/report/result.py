@@ -12,7 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
+from lorascope.results import Estimate, Key, Null
 
 _PLACE: Final = ("adapter", "rank", "site", "seed", "dictionary")
 ESTIMATE_COLUMNS: Final = (
@@ -69,9 +69,9 @@ class Results:
     @cached_property
     def numbers(self) -> tuple[Estimate, ...]:
         """The rows of both tables as `Estimate`s again, each with all its nulls."""
-        nulls: dict[tuple[object, ...], list[Chance]] = {}
+        nulls: dict[tuple[object, ...], list[Null]] = {}
         for row in self.chance_levels.to_dict("records"):
-            chance = Chance(row["null"], row["level"], row["low"], row["high"])
+            chance = Null(row["null"], row["level"], row["low"], row["high"])
             nulls.setdefault(_key(row), []).append(chance)
         return tuple(
             _estimate(row, nulls.get(_key(row), [])) for row in self.estimates.to_dict("records")
@@ -135,11 +135,11 @@ def read_results(run: Path) -> Results:
 
 
 def _place(estimate: Estimate) -> dict[str, object]:
-    return {"measure": estimate.measure, **{c: getattr(estimate.place, c) for c in _PLACE}}
+    return {"measure": estimate.measure, **{c: getattr(estimate.key, c) for c in _PLACE}}
 
 
 def _estimate_row(estimate: Estimate) -> dict[str, object]:
-    headline = estimate.chances[0] if estimate.chances else None
+    headline = estimate.nulls[0] if estimate.nulls else None
     return {
         **_place(estimate),
         "value": estimate.value,
@@ -148,10 +148,10 @@ def _estimate_row(estimate: Estimate) -> dict[str, object]:
         "high": estimate.interval[1],
         "n": estimate.n,
         "unit": estimate.unit,
-        "null": headline.null if headline else "",
+        "null": headline.name if headline else "",
         "chance_low": headline.low if headline else float("nan"),
         "chance_high": headline.high if headline else float("nan"),
-        "setting": estimate.place.setting,
+        "setting": estimate.key.setting,
         "verdict": estimate.verdict,
     }
 
@@ -160,14 +160,14 @@ def _chance_rows(estimate: Estimate) -> list[dict[str, object]]:
     return [
         {
             **_place(estimate),
-            "setting": estimate.place.setting,
-            "null": chance.null,
+            "setting": estimate.key.setting,
+            "null": chance.name,
             "level": chance.level,
             "low": chance.low,
             "high": chance.high,
             "verdict": estimate.against(chance),
         }
-        for chance in estimate.chances
+        for chance in estimate.nulls
     ]
 
 
@@ -181,16 +181,16 @@ def _whole(value: Any) -> int | None:
     return None if pd.isna(value) else int(value)
 
 
-def _estimate(row: dict[Any, Any], nulls: list[Chance]) -> Estimate:
-    headline = [chance for chance in nulls if chance.null == row["null"]]
+def _estimate(row: dict[Any, Any], nulls: list[Null]) -> Estimate:
+    headline = [chance for chance in nulls if chance.name == row["null"]]
     return Estimate(
         measure=row["measure"],
         value=row["value"],
         interval=(row["low"], row["high"]),
         n=_whole(row["n"]) or 0,
         unit=row["unit"],
-        chances=tuple(headline + [chance for chance in nulls if chance.null != row["null"]]),
-        place=Place(
+        nulls=tuple(headline + [chance for chance in nulls if chance.name != row["null"]]),
+        key=Key(
             adapter=row["adapter"],
             rank=_whole(row["rank"]),
             site=row["site"],

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lorascope.estimates import Estimate
 from lorascope.measures.seeds import Pooled, over_seeds
+from lorascope.results import Estimate
 
 COLUMNS = (
     *("measure", "group", "rank", "site", "dictionary", "setting"),
@@ -29,7 +29,7 @@ def write_seeds(estimates: Sequence[Estimate], groups: Mapping[str, str], folder
 
 
 def _row(pooled: Pooled) -> dict[str, object]:
-    place = pooled.place
+    place = pooled.key
     row: dict[str, object] = {
         "measure": pooled.measure,
         "group": place.adapter,
@@ -46,8 +46,8 @@ def _row(pooled: Pooled) -> dict[str, object]:
         "spread_adapters": pooled.spread[0],
         "spread_dictionaries": pooled.spread[1],
     }
-    if pooled.chances:
-        headline = pooled.chances[0]
-        row |= {"null": headline.null, "chance": headline.level}
+    if pooled.nulls:
+        headline = pooled.nulls[0]
+        row |= {"null": headline.name, "chance": headline.level}
         row |= {"chance_low": headline.low, "chance_high": headline.high}
     return row

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorascope.estimates import Chance, Estimate, Verdict
 from lorascope.measures.definitions import Definition
 from lorascope.report.conditions import Tally, measured
 from lorascope.report.formatting import SYMBOLS, interval, number, span, verdict_words
@@ -23,6 +22,7 @@ from lorascope.report.topics import (
     measure_order,
     topic_of,
 )
+from lorascope.results import Estimate, Null, Verdict
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ def verdict_matrix(results: Results, *, pooled: bool = False) -> list[MatrixRow]
     rows = []
     for measure in HEADLINE_MEASURES:
         estimates = measured(results, measure)
-        labels = dictionary_order(estimate.place.dictionary for estimate in estimates)
+        labels = dictionary_order(estimate.key.dictionary for estimate in estimates)
         for dictionary in (label for label in labels if label not in SEED_PAIRS):
-            chosen = [e for e in estimates if e.place.dictionary == dictionary]
+            chosen = [e for e in estimates if e.key.dictionary == dictionary]
             by_adapter = [
-                [e for e in chosen if e.place.adapter == adapter] for adapter in results.adapters
+                [e for e in chosen if e.key.adapter == adapter] for adapter in results.adapters
             ]
             groups = [chosen] if pooled else by_adapter
             rows.append(_matrix_row(measure, dictionary, chosen, groups))
@@ -167,8 +167,8 @@ def _topic_table(topic: Topic, estimates: list[Estimate], results: Results) -> T
     summary = []
     for measure in measures:
         taken = measured(results, measure)
-        for dictionary in dictionary_order(estimate.place.dictionary for estimate in taken):
-            chosen = [e for e in taken if e.place.dictionary == dictionary]
+        for dictionary in dictionary_order(estimate.key.dictionary for estimate in taken):
+            chosen = [e for e in taken if e.key.dictionary == dictionary]
             summary.append(_matrix_row(measure, dictionary, chosen, [chosen]))
     return TopicTable(
         topic=topic,
@@ -182,11 +182,11 @@ def _topic_table(topic: Topic, estimates: list[Estimate], results: Results) -> T
 
 def _in_table_order(estimates: Sequence[Estimate], results: Results) -> list[Estimate]:
     measures = measure_order(estimate.measure for estimate in estimates)
-    dictionaries = dictionary_order(estimate.place.dictionary for estimate in estimates)
+    dictionaries = dictionary_order(estimate.key.dictionary for estimate in estimates)
     adapters, sites = ["", *results.adapters], ["", *results.sites]
 
     def key(estimate: Estimate) -> tuple[int, int, int, int, int]:
-        place = estimate.place
+        place = estimate.key
         return (
             measures.index(estimate.measure),
             dictionaries.index(place.dictionary),
@@ -202,7 +202,7 @@ def _matrix_row(
     measure: str, dictionary: str, estimates: list[Estimate], cells: list[list[Estimate]]
 ) -> MatrixRow:
     definition = definition_of(measure)
-    nulls = dict.fromkeys(e.chances[0].null for e in estimates if e.chances)
+    nulls = dict.fromkeys(e.nulls[0].name for e in estimates if e.nulls)
     return MatrixRow(
         measure=measure,
         title=definition.title,
@@ -239,8 +239,8 @@ def _cell(measure: str, estimates: list[Estimate]) -> Cell:
 
 def table_row(estimate: Estimate) -> TableRow:
     """An estimate as printed."""
-    place = estimate.place
-    headline = estimate.chances[0] if estimate.chances else None
+    place = estimate.key
+    headline = estimate.nulls[0] if estimate.nulls else None
     return TableRow(
         title=definition_of(estimate.measure).title,
         adapter=place.adapter,
@@ -253,8 +253,8 @@ def table_row(estimate: Estimate) -> TableRow:
         interval=interval(*estimate.interval),
         chance=number(estimate.chance),
         chance_interval=_chance_interval(headline) if headline else "",
-        null=headline.null if headline else "",
-        nulls="; ".join(_other_null(estimate, chance) for chance in estimate.chances[1:]),
+        null=headline.name if headline else "",
+        nulls="; ".join(_other_null(estimate, chance) for chance in estimate.nulls[1:]),
         symbol=SYMBOLS[estimate.verdict],
         verdict=verdict_words(estimate),
         n=f"{estimate.n:,}",
@@ -262,9 +262,9 @@ def table_row(estimate: Estimate) -> TableRow:
     )
 
 
-def _chance_interval(chance: Chance) -> str:
+def _chance_interval(chance: Null) -> str:
     return "" if chance.low == chance.high else interval(chance.low, chance.high)
 
 
-def _other_null(estimate: Estimate, chance: Chance) -> str:
-    return f"{chance.null} {number(chance.level)} {SYMBOLS[estimate.against(chance)]}"
+def _other_null(estimate: Estimate, chance: Null) -> str:
+    return f"{chance.name} {number(chance.level)} {SYMBOLS[estimate.against(chance)]}"

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lorascope.estimates import Estimate
 from lorascope.report.conditions import Tally, against_reference, measured, seeds
 from lorascope.report.formatting import listing, number, plural, share, span
 from lorascope.report.latents import Browsed
 from lorascope.report.opening import cautions, headline_numbers, leads
 from lorascope.report.result import Results
 from lorascope.report.topics import TOPICS
+from lorascope.results import Estimate
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ def _overall(results: Results) -> str:
 
 def _ranges(rows: Sequence[Estimate]) -> str:
     text = span(row.value for row in rows)
-    chances = [row.chance for row in rows if row.chances]
+    chances = [row.chance for row in rows if row.nulls]
     if not chances:
         return text
-    nulls = listing(list(dict.fromkeys(row.chances[0].null for row in rows if row.chances)))
+    nulls = listing(list(dict.fromkeys(row.nulls[0].name for row in rows if row.nulls)))
     return f"{text} against chance {span(chances)} ({nulls})"
 
 
@@ -105,7 +105,7 @@ def _behaviour(results: Results) -> list[str]:
         f"{share(below, len(rows), 'adapter')}: {span(row.value for row in rows)} against "
         f"{span(row.chance for row in rows)} nats/token"
     )
-    lowest = f"; {best.place.adapter} is lowest" if len(rows) > 1 and below else ""
+    lowest = f"; {best.key.adapter} is lowest" if len(rows) > 1 and below else ""
     return [f"{sentence}{lowest}."]
 
 
@@ -238,7 +238,7 @@ def _cka(results: Results) -> list[str]:
             f"{_count(debiased, 'above')}: debiased CKA {_ranges(debiased)}."
         )
     plain = measured(results, "cka.base_delta")
-    if plain and plain[0].chances:
+    if plain and plain[0].nulls:
         chance = max(row.chance for row in plain)
         sentences.append(
             f"Plain CKA of the same pair is {_ranges(plain)}; its chance level, up to "
@@ -269,7 +269,7 @@ def _pursuit(results: Results) -> list[str]:
 def _greedy(rows: Sequence[Estimate]) -> list[str]:
     if not rows:
         return []
-    same = [row.place.adapter for row in rows if not row.apart]
+    same = [row.key.adapter for row in rows if not row.apart]
     told = f"; {listing(same)} cannot be told from the base by it" if same else ""
     shares = span(100 * row.value for row in rows)
     return [f"Greedy decoding chooses another token at {shares} % of positions{told}."]
@@ -281,7 +281,7 @@ def _effects(results: Results) -> list[str]:
     if change:
         silent = [row for row in change if not row.apart]
         if silent:
-            names = listing([row.place.adapter for row in silent])
+            names = listing([row.key.adapter for row in silent])
             sentences.append(f"The outputs of {names} equal the base model's within numeric noise.")
         sentences.append(
             "The adapters move the next token's distribution by "
@@ -346,15 +346,15 @@ def _weights(results: Results) -> list[str]:
 
 def _ablation(results: Results) -> list[str]:
     error = [e for e in results.numbers if e.measure == "ablation.relative_error"]
-    density = {e.place.setting: e for e in results.numbers if e.measure == "ablation.density"}
+    density = {e.key.setting: e for e in results.numbers if e.measure == "ablation.density"}
     if not error:
         return []
-    place = error[0].place
-    ends = [e for e in (error[0], error[-1]) if e.place.setting in density]
+    place = error[0].key
+    ends = [e for e in (error[0], error[-1]) if e.key.setting in density]
     parts = listing(
         [
-            f"{number(density[e.place.setting].value)} active latents and an error of "
-            f"{number(e.value)} at {e.place.setting}"
+            f"{number(density[e.key.setting].value)} active latents and an error of "
+            f"{number(e.value)} at {e.key.setting}"
             for e in ends
         ]
     )

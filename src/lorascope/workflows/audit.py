@@ -23,11 +23,11 @@ from lorascope.activations.tokens import Window
 from lorascope.config import digest
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate
 from lorascope.measures.seeds import condition_shares
 from lorascope.models.sites import resolve_sites
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
+from lorascope.results import Estimate
 from lorascope.runs import write_atomically
 from lorascope.workflows import plan as planning
 from lorascope.workflows.adapters import Base, split_for_training, train_adapters

@@ -18,10 +18,10 @@ from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, read_set
 from lorascope.behaviours.turns import record_windows
 from lorascope.config import Settings
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate, Place
 from lorascope.models.adapted import AdaptedModel, load
 from lorascope.models.load import load_base
 from lorascope.report.result import write_estimates
+from lorascope.results import Estimate, Key
 from lorascope.runs import Run, write_atomically
 from lorascope.training.adapters import LoraTraining, train_adapter
 from lorascope.training.loop import Progress
@@ -104,7 +104,7 @@ def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
     estimates = [
         estimate
         for name, tried in wrote.items()
-        for estimate in rates(tried, before, how, Place(name), near=near, seed=study.seed)
+        for estimate in rates(tried, before, how, Key(name), near=near, seed=study.seed)
     ]
     write_estimates(estimates, out / "results")
     _write_answers(out / "results" / "answers.jsonl", {BASE: before, **wrote}, how)

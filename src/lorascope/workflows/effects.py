@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lorascope.activations.scaling import mean_and_covariance
-from lorascope.estimates import Estimate, Place
 from lorascope.measures import outputs, recovery, single_latents
 from lorascope.measures.attribution import attributed_losses
 from lorascope.measures.rows import HeldOut
+from lorascope.results import Estimate, Key
 from lorascope.runs import write_atomically
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
@@ -74,7 +74,7 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
         capture=study.capture,
         most=study.measures.effect_tokens,
     )
-    place = Place(adapter=adapter, rank=audit.ranks[adapter])
+    place = Key(adapter=adapter, rank=audit.ranks[adapter])
     found.estimates.extend(outputs.change_estimates(survey, place, study.seed))
     found.attempt(place, partial(_recovered, state, audit, survey, place))
     rows: list[dict[str, Any]] = []
@@ -89,9 +89,7 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
     return found
 
 
-def _recovered(
-    state: Audited, audit: Audit, survey: outputs.Survey, place: Place
-) -> list[Estimate]:
+def _recovered(state: Audited, audit: Audit, survey: outputs.Survey, place: Key) -> list[Estimate]:
     seed = state.study.dictionaries.seeds[0]
     written, differences, means = {}, {}, {}
     for site in audit.probe.sites:
@@ -111,7 +109,7 @@ def _single(
     state: Audited,
     audit: Audit,
     survey: outputs.Survey,
-    place: Place,
+    place: Key,
     rows: list[dict[str, Any]],
 ) -> list[Estimate]:
     """Effects of the leading latents of one dictionary; a record of each goes into `rows`."""
@@ -138,7 +136,7 @@ def _attributed(
     state: Audited,
     audit: Audit,
     survey: outputs.Survey,
-    place: Place,
+    place: Key,
     losses: dict[str, Tensor],
 ) -> list[Estimate]:
     """Put every latent's first-order effect and its chance level into `losses`; no estimates."""
@@ -153,7 +151,7 @@ def _attributed(
 
 
 def _records(
-    tokenizer: Any, effects: single_latents.LatentEffects, place: Place
+    tokenizer: Any, effects: single_latents.LatentEffects, place: Key
 ) -> Sequence[dict[str, Any]]:
     found = []
     for index, latent in enumerate(effects.latents.tolist()):

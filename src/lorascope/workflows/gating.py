@@ -19,12 +19,12 @@ from lorascope.activations.gates import noise_floor
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch, count_tokens, pad
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate, Place
 from lorascope.measures.behaviour import continuations, response_loss, response_losses
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.gates import verify_live
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site, resolve_sites
+from lorascope.results import Estimate, Key
 from lorascope.runs import read_json, write_atomically
 from lorascope.workflows import plan as planning
 from lorascope.workflows.progress import Advance
@@ -107,7 +107,7 @@ def _response_losses(state: Audited, advance: Advance) -> list[Estimate]:
     estimates = []
     for name in model.adapters:
         losses = response_losses(model, name, found, tokens)
-        place = Place(adapter=name, rank=model.info(name).rank)
+        place = Key(adapter=name, rank=model.info(name).rank)
         estimates.append(response_loss(base, losses, place, state.study.seed))
         advance(1)
     return estimates

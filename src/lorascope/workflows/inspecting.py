@@ -31,7 +31,6 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.places import block_of
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.latent_adapters.loading import load
 from lorascope.measures.firing import firing, firing_estimates
 from lorascope.measures.intervals import bootstrap_ratio
@@ -41,6 +40,7 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site, resolve_sites
 from lorascope.randomness import generator
 from lorascope.report.formatting import interval, number
+from lorascope.results import Estimate, Key, Null
 
 ADAPTER = "adapter"
 # Above these a dictionary does not do what it was made for.
@@ -112,7 +112,7 @@ def try_on(dictionary: Dictionary, wanted: OnTexts) -> dict[str, Any]:
     )
     _require_adapter(dictionary, model, wanted)
     rows, documents, masked = _rows(model, resolved, wanted)
-    place = Place(site=resolved.name, dictionary=dictionary.card.target)
+    place = Key(site=resolved.name, dictionary=dictionary.card.target)
     found = list(_estimates(dictionary, rows, documents, place))
     return {
         "model": wanted.model,
@@ -272,7 +272,7 @@ def _estimates(
     dictionary: Dictionary,
     rows: Float[Tensor, "rows d"],
     documents: Int[Tensor, " rows"],
-    place: Place,
+    place: Key,
 ) -> Iterator[Estimate]:
     mean = rows.mean(dim=0)
     found = errors(dictionary, rows, documents)
@@ -285,7 +285,7 @@ def _estimates(
         bootstrap_ratio(left, spread, generator(0, "fvu")),
         len(rows),
         "share",
-        (Chance.exact("mean predictor", 1.0),),
+        (Null.exact("mean predictor", 1.0),),
         place,
     )
     yield Estimate(
@@ -294,7 +294,7 @@ def _estimates(
         found.mean_interval(generator(0, "relative_error")),
         len(rows),
         "ratio",
-        (Chance.exact("zero predictor", 1.0), Chance.exact("mean predictor", by_mean.mean)),
+        (Null.exact("zero predictor", 1.0), Null.exact("mean predictor", by_mean.mean)),
         place,
     )
     yield from firing_estimates(dictionary, firing(dictionary, rows), rows, documents, place)
@@ -308,7 +308,7 @@ def _plain(found: Estimate) -> dict[str, Any]:
         "interval": bounds,
         "n": found.n,
         "unit": found.unit,
-        "references": {chance.null: chance.level for chance in found.chances},
+        "references": {chance.name: chance.level for chance in found.nulls},
     }
 
 

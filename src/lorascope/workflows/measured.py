@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate, Place
+from lorascope.results import Estimate, Key
 from lorascope.runs import read_json, write_atomically
 
 _FILE = "measured.json"
@@ -21,7 +21,7 @@ class Measured:
     estimates: list[Estimate] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def attempt(self, place: Place, compute: Callable[[], list[Estimate]]) -> bool:
+    def attempt(self, place: Key, compute: Callable[[], list[Estimate]]) -> bool:
         """Keep what `compute` returns; where its input does not allow it, keep the reason."""
         try:
             self.estimates.extend(compute())

@@ -16,9 +16,9 @@ from torch import Tensor
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Estimate, Place
 from lorascope.measures import alignment, firing, norms, overlap, pursuit, reconstruction
 from lorascope.measures.rows import HeldOut
+from lorascope.results import Estimate, Key
 from lorascope.runs import Run
 from lorascope.workflows.learning import Learned
 from lorascope.workflows.measured import Measured
@@ -111,8 +111,8 @@ def _rows(audit: Audit, site: str) -> dict[str, HeldOut]:
     return found
 
 
-def _place(audit: Audit, site: str, adapter: str) -> Place:
-    return Place(adapter=adapter, rank=audit.ranks[adapter], site=site)
+def _place(audit: Audit, site: str, adapter: str) -> Key:
+    return Key(adapter=adapter, rank=audit.ranks[adapter], site=site)
 
 
 def _similarity(audit: Audit, site: str, rows: Mapping[str, HeldOut], found: Measured) -> None:
@@ -130,7 +130,7 @@ def _similarity(audit: Audit, site: str, rows: Mapping[str, HeldOut], found: Mea
         )
 
     together = Measured()
-    if together.attempt(Place(site=site), partial(cka, list(rows))):
+    if together.attempt(Key(site=site), partial(cka, list(rows))):
         found.add(together)
         return
     for adapter in rows:
@@ -139,7 +139,7 @@ def _similarity(audit: Audit, site: str, rows: Mapping[str, HeldOut], found: Mea
 
 def _condition(
     audit: Audit,
-    place: Place,
+    place: Key,
     rows: HeldOut,
     base_covariance: Float[Tensor, "d d"],
     found: Measured,
@@ -185,7 +185,7 @@ def _condition(
 
 
 def _ablated(
-    audit: Audit, dictionary: Dictionary, rows: HeldOut, mean: Float[Tensor, " d"], place: Place
+    audit: Audit, dictionary: Dictionary, rows: HeldOut, mean: Float[Tensor, " d"], place: Key
 ) -> Iterator[Estimate]:
     """Error and L0 of one dictionary of the ablation (table 12)."""
     seed = audit.study.seed
@@ -197,7 +197,7 @@ def _ablated(
         yield replace(estimate, measure=f"ablation.{estimate.measure}")
 
 
-def _dictionaries(audit: Audit, place: Place) -> tuple[Dictionary, Dictionary]:
+def _dictionaries(audit: Audit, place: Key) -> tuple[Dictionary, Dictionary]:
     """The base dictionary and the delta dictionary of one site, adapter and seed."""
     assert place.seed is not None
     learned = audit.learned
@@ -209,7 +209,7 @@ def _dictionaries(audit: Audit, place: Place) -> tuple[Dictionary, Dictionary]:
 
 def _with_dictionaries(
     audit: Audit,
-    place: Place,
+    place: Key,
     rows: HeldOut,
     mean: Float[Tensor, " d"],
     dictionaries: tuple[Dictionary, Dictionary],
@@ -249,7 +249,7 @@ def _aligned(
     audit: Audit,
     first: Dictionary,
     second: Dictionary,
-    place: Place,
+    place: Key,
     nulls: alignment.NullSettings,
     alive: Bool[Tensor, " n"],
     found: Measured,
@@ -270,7 +270,7 @@ def _aligned(
 
 
 def _delta_pair(
-    audit: Audit, place: Place, rows: HeldOut, nulls: alignment.NullSettings, found: Measured
+    audit: Audit, place: Key, rows: HeldOut, nulls: alignment.NullSettings, found: Measured
 ) -> None:
     """The reference: delta dictionaries of different seeds against each other."""
     for one, other in combinations(audit.study.dictionaries.seeds, 2):
@@ -289,7 +289,7 @@ def _base_pair(audit: Audit, site: str, covariance: Float[Tensor, "d d"], found:
     nulls = alignment.NullSettings(None, covariance, audit.study.measures.repeats, audit.study.seed)
     for one, other in combinations(audit.study.dictionaries.seeds, 2):
         first, second = audit.learned.base(site, one), audit.learned.base(site, other)
-        here = Place(site=site, seed=one, dictionary="base vs base")
+        here = Key(site=site, seed=one, dictionary="base vs base")
         alive = firing.firing(first, rows).alive
         _aligned(audit, first, second, here, nulls, alive, found)
 

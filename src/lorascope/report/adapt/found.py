@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from lorascope.estimates import Estimate
 from lorascope.report.conditions import bounds
 from lorascope.report.pooled import conditions
 from lorascope.report.result import Results
+from lorascope.results import Estimate
 
 SHARE, COST_BEFORE, COST_AFTER = "adapt.share_closed", "adapt.cost_spliced", "adapt.cost_adapted"
 GENERAL = "adapt.general_loss"
@@ -113,7 +113,7 @@ class Found:
 
 
 def _key(estimate: Estimate) -> tuple[str, str, str, str, str]:
-    place = estimate.place
+    place = estimate.key
     return estimate.measure, place.adapter, place.site, place.dictionary, place.setting
 
 
@@ -127,7 +127,7 @@ def _widened(pooled: Estimate, several: Sequence[Estimate]) -> Estimate:
 
 def chance_named(estimate: Estimate, part: str) -> float | None:
     """The level of the null whose name holds `part`."""
-    return next((c.level for c in estimate.chances if part in c.null), None)
+    return next((c.level for c in estimate.nulls if part in c.name), None)
 
 
 def best(found: Iterable[tuple[Condition, Estimate]]) -> tuple[Condition, Estimate] | None:

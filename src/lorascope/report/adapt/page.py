@@ -14,7 +14,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lorascope.estimates import Estimate
 from lorascope.measures.definitions import Definition
 from lorascope.report.adapt.figures import adapt_figures
 from lorascope.report.adapt.found import Found
@@ -30,6 +29,7 @@ from lorascope.report.rendering import asset, rendered, vega_script
 from lorascope.report.result import Results, estimate_table
 from lorascope.report.tables import TableRow, table_row
 from lorascope.report.topics import definition_of, measure_order
+from lorascope.results import Estimate
 from lorascope.runs import write_atomically
 
 

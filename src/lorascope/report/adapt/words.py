@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lorascope.estimates import Estimate
 from lorascope.report.adapt.found import (
     COST_AFTER,
     COST_BEFORE,
@@ -18,6 +17,7 @@ from lorascope.report.adapt.found import (
     chance_named,
 )
 from lorascope.report.formatting import interval, number, plural, span
+from lorascope.results import Estimate
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _general(found: Found, main: Condition) -> list[str]:
     if change is None:
         return []
     # Equal only where the whole interval is: a value near 0 alone shows nothing.
-    margin = change.chances[0] if change.chances else None
+    margin = change.nulls[0] if change.nulls else None
     inside = (
         margin is not None
         and margin.low <= change.interval[0]
@@ -278,7 +278,7 @@ def _tokens(found: Found) -> list[str]:
 
 def _streams(found: Found) -> list[str]:
     changes = found.all_of("adapt.distance_change")
-    behind = [e for e in changes if e.place.site != (found.main.site if found.main else "")]
+    behind = [e for e in changes if e.key.site != (found.main.site if found.main else "")]
     if not behind:
         return []
     closer = sum(e.verdict == "below chance" for e in behind)

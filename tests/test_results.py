@@ -5,9 +5,9 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from lorascope.estimates import Chance, Estimate, Place
+from lorascope.results import Estimate, Key, Null
 
-NULL = Chance("isotropic", 0.20, 0.18, 0.22)
+NULL = Null("isotropic", 0.20, 0.18, 0.22)
 
 
 def estimate(value, low, high, *chances):
@@ -55,7 +55,7 @@ def test_an_interval_without_an_end_says_no_number_that_would_settle_it():
 
 
 def test_the_first_null_decides_and_the_others_can_be_asked():
-    strict, lenient = Chance("covariance-matched", 0.3, 0.28, 0.32), NULL
+    strict, lenient = Null("covariance-matched", 0.3, 0.28, 0.32), NULL
     found = estimate(0.29, 0.27, 0.30, strict, lenient)
     assert (found.chance, found.verdict) == (0.3, "at chance")
     assert found.against(lenient) == "above chance"
@@ -68,7 +68,7 @@ def test_without_a_null_there_is_no_verdict():
 
 
 def test_a_null_without_randomness_is_a_point():
-    zero = Chance.exact("zero predictor", 1.0)
+    zero = Null.exact("zero predictor", 1.0)
     assert (zero.level, zero.low, zero.high) == (1.0, 1.0, 1.0)
     assert estimate(0.9, 0.8, 0.99, zero).verdict == "below chance"
     assert estimate(0.9, 0.8, 1.0, zero).verdict == "underpowered"
@@ -77,10 +77,10 @@ def test_a_null_without_randomness_is_a_point():
 
 def test_a_place_is_given_to_a_copy():
     found = estimate(0.5, 0.4, 0.6, NULL)
-    placed = found.at(Place(adapter="r4", rank=4, site="layers.2"))
-    assert (placed.place.adapter, placed.place.rank, placed.place.site) == ("r4", 4, "layers.2")
-    assert found.place == Place()
-    assert placed.at(Place()) == found
+    placed = found.at(Key(adapter="r4", rank=4, site="layers.2"))
+    assert (placed.key.adapter, placed.key.rank, placed.key.site) == ("r4", 4, "layers.2")
+    assert found.key == Key()
+    assert placed.at(Key()) == found
     with pytest.raises(FrozenInstanceError):
         found.value = 1.0
 

@@ -11,29 +11,29 @@ Verdict = Literal["above chance", "below chance", "at chance", "underpowered", "
 
 
 @dataclass(frozen=True)
-class Chance:
+class Null:
     """What a number comes to where there is nothing to find, under one null.
 
     Attributes:
-        null: the null's name, "covariance-matched" for instance.
+        name: the null's name, "covariance-matched" for instance.
         level: mean of the number under the null.
         low, high: where 95 % of the number's values fall under the null; equal to `level` for a
             null without randomness (the zero predictor).
     """
 
-    null: str
+    name: str
     level: float
     low: float
     high: float
 
     @classmethod
-    def exact(cls, null: str, level: float) -> Chance:
+    def exact(cls, name: str, level: float) -> Null:
         """A null without randomness."""
-        return cls(null, level, level, level)
+        return cls(name, level, level, level)
 
 
 @dataclass(frozen=True)
-class Place:
+class Key:
     """Which adapter, site, seed and dictionary a number belongs to; empty where it has none."""
 
     adapter: str = ""
@@ -42,6 +42,10 @@ class Place:
     seed: int | None = None
     dictionary: str = ""
     setting: str = ""
+
+    def __str__(self) -> str:
+        # Random draws are seeded by this text.
+        return repr(self).replace("Key(", "Place(", 1)
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class Estimate:
         interval: 95 % interval of `value`, (nan, nan) where one draw decides the number.
         n: how many units (tokens, latents, angles) the value averages over.
         unit: unit of value, interval and chance.
-        chances: the nulls; the first is the headline null, the strictest that applies.
-        place: adapter, rank, site, seed, dictionary, setting.
+        nulls: the nulls; the first is the headline null, the strictest that applies.
+        key: adapter, rank, site, seed, dictionary, setting.
     """
 
     measure: str
@@ -63,20 +67,20 @@ class Estimate:
     interval: tuple[float, float]
     n: int
     unit: str
-    chances: tuple[Chance, ...] = ()
-    place: Place = field(default_factory=Place)
+    nulls: tuple[Null, ...] = ()
+    key: Key = field(default_factory=Key)
 
     @property
     def chance(self) -> float:
         """Level of the headline null; nan without one."""
-        return self.chances[0].level if self.chances else math.nan
+        return self.nulls[0].level if self.nulls else math.nan
 
     @property
     def verdict(self) -> Verdict:
         """The value's interval against the headline null's interval."""
-        return self.against(self.chances[0]) if self.chances else "no chance level"
+        return self.against(self.nulls[0]) if self.nulls else "no chance level"
 
-    def against(self, chance: Chance) -> Verdict:
+    def against(self, chance: Null) -> Verdict:
         """The verdict against one null.
 
         Apart only where the two 95 % intervals do not touch. Where they do, "at chance" if the
@@ -104,7 +108,7 @@ class Estimate:
         """
         if self.verdict != "underpowered":
             return None
-        chance, (low, high) = self.chances[0], self._bounds
+        chance, (low, high) = self.nulls[0], self._bounds
         above = self.value > chance.high
         half = self.value - low if above else high - self.value
         gap = self.value - chance.high if above else chance.low - self.value
@@ -115,9 +119,9 @@ class Estimate:
         low, high = (self.value if math.isnan(bound) else bound for bound in self.interval)
         return low, high
 
-    def at(self, place: Place) -> Estimate:
+    def at(self, key: Key) -> Estimate:
         """The same number, said of `place`."""
-        return replace(self, place=place)
+        return replace(self, key=key)
 
     def plain(self) -> dict[str, Any]:
         """The number as plain data."""
@@ -129,13 +133,13 @@ class Estimate:
         whole = {
             **data,
             "interval": tuple(data["interval"]),
-            "chances": tuple(Chance(**chance) for chance in data["chances"]),
-            "place": Place(**data["place"]),
+            "nulls": tuple(Null(**null) for null in data["nulls"]),
+            "key": Key(**data["key"]),
         }
         return cls(**whole)
 
     def __str__(self) -> str:
         text = f"{self.measure} {self.value:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
-        if self.chances:
-            text += f", chance {self.chance:.4g} ({self.chances[0].null}): {self.verdict}"
+        if self.nulls:
+            text += f", chance {self.chance:.4g} ({self.nulls[0].name}): {self.verdict}"
         return text
