@@ -163,5 +163,5 @@ def _overlap(sets: Sequence[set[int]], n: int) -> tuple[float, Null]:
         levels.append(float(law.mean()) / small)
         lows.append(float(law.ppf(_TAIL)) / small)
         highs.append(float(law.ppf(1 - _TAIL)) / small)
-    mean = [sum(column) / len(column) for column in (shares, levels, lows, highs)]
-    return mean[0], Null("random choice", *mean[1:])
+    share, level, low, high = (sum(c) / len(c) for c in (shares, levels, lows, highs))
+    return share, Null("random choice", level, low, high)

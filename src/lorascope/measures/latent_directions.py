@@ -51,9 +51,9 @@ def single_chance(
 
 
 def verdicts(cosines: Float[Tensor, " n"], chance: Null) -> list[str]:
-    """Each cosine against 95 % of single random directions: "above", "at" or "below" chance."""
+    """Each cosine against 95 % of single random directions: "above", "below" or "within"."""
     return [
-        "above chance" if c > chance.high else "below chance" if c < chance.low else "at chance"
+        "above" if c > chance.high else "below" if c < chance.low else "within"
         for c in cosines.tolist()
     ]
 

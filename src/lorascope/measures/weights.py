@@ -353,8 +353,9 @@ def weights_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
         row = rows.setdefault((place.adapter, place.setting), {})
         row |= {"adapter": place.adapter, "rank": place.rank, "block": block}
         row |= {"module": place.setting, title: e.value, f"{title} verdict": e.verdict}
-        headline = e.nulls[0]
-        levels = {"chance": headline.level, "low": headline.low, "high": headline.high}
-        row |= {f"{title} {word}": level for word, level in levels.items()}
+        headline = e.headline
+        if headline is not None:
+            levels = {"chance": headline.level, "low": headline.low, "high": headline.high}
+            row |= {f"{title} {word}": level for word, level in levels.items()}
         row["activations' effective rank"] = activations.get((place.adapter, block), math.nan)
     return pd.DataFrame(list(rows.values()))

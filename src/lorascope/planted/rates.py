@@ -62,7 +62,8 @@ def false_positives(repeats: Iterable[Iterable[Estimate]]) -> list[Rate]:
         for estimate in estimates:
             found, total = counts.get(estimate.measure, (0, 0))
             counts[estimate.measure] = found + is_finding(estimate), total + 1
-            nulls.setdefault(estimate.measure, {})[estimate.nulls[0].name] = None
+            null = estimate.headline
+            nulls.setdefault(estimate.measure, {})["" if null is None else null.name] = None
     return [
         Rate(measure, ", ".join(nulls[measure]), found, total)
         for measure, (found, total) in counts.items()
@@ -72,5 +73,5 @@ def false_positives(repeats: Iterable[Iterable[Estimate]]) -> list[Rate]:
 def is_finding(estimate: Estimate) -> bool:
     """Whether the verdict says that something was found."""
     if estimate.measure.startswith(_BOUNDED):
-        return estimate.verdict == f"{definition(estimate.measure).apart} chance"
+        return estimate.verdict == definition(estimate.measure).apart
     return estimate.apart

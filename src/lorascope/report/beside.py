@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lorascope.measures.definitions import definition_of
 from lorascope.report.conditions import bounds
 from lorascope.report.formatting import SYMBOLS, interval, number
 from lorascope.report.pooled import at_first_setting, conditions
 from lorascope.report.result import Results
-from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS, definition_of, dictionary_order
+from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS, dictionary_order
 from lorascope.results import Estimate
 
 

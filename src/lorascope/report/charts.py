@@ -38,7 +38,7 @@ EXPORT_CONFIG: Final[dict[str, Any]] = {
 def row_of(estimate: Estimate, label: str, series: str) -> Row:
     """An estimate as one chart row; every number in it is a number of the results table."""
     place = estimate.key
-    chance = estimate.nulls[0] if estimate.nulls else None
+    chance = estimate.headline
     low, high = estimate.interval
     return {
         "measure": estimate.measure,
@@ -76,7 +76,8 @@ def null_rows(estimate: Estimate, row: Row) -> list[Row]:
             "chance interval": interval(chance.low, chance.high),
             "verdict": estimate.against(chance),
         }
-        for chance in estimate.nulls[1:]
+        for chance in estimate.nulls
+        if chance is not estimate.headline
     ]
 
 

@@ -6,22 +6,23 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lorascope.measures.definitions import definition_of
 from lorascope.report.result import Results
-from lorascope.report.topics import definition_of
 from lorascope.results import Estimate
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How many conditions lie above, at and below chance.
+    """How many conditions lie above and below chance, equal it, or are not settled.
 
     Attributes:
-        above, at, below, without: counts; `without` have no chance level.
-        unsettled: underpowered ones.
+        above, equal, below: counts of these verdicts.
+        without: no verdict.
+        unsettled: neither apart nor equal within the margin.
     """
 
     above: int
-    at: int
+    equal: int
     below: int
     without: int
     unsettled: int = 0
@@ -31,17 +32,17 @@ class Tally:
         """Count the verdicts against each estimate's headline null."""
         verdicts = [estimate.verdict for estimate in estimates]
         return cls(
-            verdicts.count("above chance"),
-            verdicts.count("at chance"),
-            verdicts.count("below chance"),
-            verdicts.count("no chance level"),
-            verdicts.count("underpowered"),
+            verdicts.count("above"),
+            verdicts.count("equal"),
+            verdicts.count("below"),
+            verdicts.count("no verdict"),
+            verdicts.count("not settled"),
         )
 
     @property
     def total(self) -> int:
         """All conditions counted."""
-        return self.above + self.at + self.below + self.without + self.unsettled
+        return self.above + self.equal + self.below + self.without + self.unsettled
 
     def found(self, measure: str) -> int:
         """Conditions on the side of chance that means something was found."""
@@ -90,7 +91,7 @@ def against_reference(estimates: Sequence[Estimate], references: Sequence[Estima
     Estimates whose site and seed have no yardstick are counted as `without`.
     """
     by_place = {(r.key.site, r.key.seed): r for r in references}
-    counts = dict.fromkeys(("above", "at", "below", "without"), 0)
+    counts = dict.fromkeys(("above", "equal", "below", "without", "unsettled"), 0)
     for estimate in estimates:
         reference = by_place.get((estimate.key.site, estimate.key.seed))
         counts[_side(estimate, reference)] += 1
@@ -110,4 +111,4 @@ def _side(estimate: Estimate, reference: Estimate | None) -> str:
     reference_low, reference_high = bounds(reference)
     if low > reference_high:
         return "above"
-    return "below" if high < reference_low else "at"
+    return "below" if high < reference_low else "unsettled"

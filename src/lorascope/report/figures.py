@@ -12,13 +12,14 @@ from typing import Final
 
 import altair as alt
 
+from lorascope.measures.definitions import definition_of
 from lorascope.report.charts import heatmap, intervals, null_rows, row_of
 from lorascope.report.drawn import Figure, over_seeds_words
 from lorascope.report.figure_files import write_figures as write_figures
 from lorascope.report.further_figures import further_figures
 from lorascope.report.pooled import at_first_setting, conditions, group_labels
 from lorascope.report.result import Results
-from lorascope.report.topics import definition_of, dictionary_order, topic_of
+from lorascope.report.topics import dictionary_order, topic_of
 from lorascope.results import Estimate
 
 
@@ -66,8 +67,8 @@ _HEATMAP_CAPTION: Final = (
 
 def _interval_caption(plan: _Plan, results: Results) -> str:
     estimates = _estimates(plan, results)
-    headline = dict.fromkeys(e.nulls[0].name for e in estimates if e.nulls)
-    further = dict.fromkeys(c.name for e in estimates for c in e.nulls[1:])
+    headline = dict.fromkeys(e.headline.name for e in estimates if e.headline is not None)
+    further = dict.fromkeys(c.name for e in estimates for c in e.nulls if c is not e.headline)
     text = "Marks: value with 95 % interval."
     if headline:
         text += f" Grey: level and 95 % of chance ({', '.join(headline)})."

@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from lorascope.measures.definitions import definition_of
 from lorascope.results import Estimate, Verdict
 
 SYMBOLS: dict[Verdict, str] = {
-    "above chance": "▲",
-    "below chance": "▼",
-    "at chance": "=",
-    "underpowered": "?",
-    "no chance level": "·",
+    "above": "▲",
+    "below": "▼",
+    "equal": "=",
+    "not settled": "?",
+    "no verdict": "·",
 }
 
 
 def verdict_words(estimate: Estimate) -> str:
-    """The verdict; for an underpowered number with the n that would settle it."""
-    settling = estimate.n_to_settle
-    return f"underpowered: n ≈ {settling:,} would tell" if settling else estimate.verdict
+    """The verdict; with its margin, or with how many sampled units would settle it."""
+    if estimate.verdict == "equal":
+        return f"equal within {number(estimate.margin or 0.0)}"
+    settling, sampled = estimate.n_to_settle, definition_of(estimate.measure).sampled
+    if settling and sampled:
+        return f"not settled: about {settling:,} {sampled} would tell"
+    return estimate.verdict
 
 
 def number(value: float) -> str:

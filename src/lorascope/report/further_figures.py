@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import altair as alt
 
+from lorascope.measures.definitions import definition_of
 from lorascope.report.charts import SERIES_COLOURS, Row, heatmap, lines, row_of
 from lorascope.report.drawn import Figure, over_seeds_words
 from lorascope.report.pooled import at_first_setting, conditions, group_labels
 from lorascope.report.result import Results
-from lorascope.report.topics import definition_of
 from lorascope.results import Estimate
 
 _LINES: Final = "Lines: values with 95 % intervals. Grey: level and 95 % of chance."

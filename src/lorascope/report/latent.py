@@ -23,7 +23,7 @@ from lorascope.report.latent_words import verdicts
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.page import fact_tables
 from lorascope.report.rendering import asset, rendered, vega_script
-from lorascope.report.result import Results, estimate_table
+from lorascope.report.result import Results
 from lorascope.report.tables import table_row
 from lorascope.results import Estimate
 from lorascope.runs import write_atomically
@@ -45,7 +45,7 @@ def write_latent_report(results: Results) -> Path:
     ]
     write_figures(drawn, folder / "figures")
     (folder / "tables").mkdir(parents=True, exist_ok=True)
-    table = estimate_table(results.numbers)
+    table = results.numbers.to_frame()
     write_atomically(folder / "tables" / "latent.csv", table.to_csv(index=False))
     page = folder / "index.html"
     write_atomically(page, render(results, drawn))

@@ -83,9 +83,8 @@ def frontier_figure(estimates: Sequence[Estimate], facts: Mapping[str, Any]) -> 
 
 def _chance(estimate: Estimate) -> dict[str, Any]:
     """The headline chance level, for the pointer."""
-    if not estimate.nulls:
+    if (null := estimate.headline) is None:
         return {}
-    null = estimate.nulls[0]
     return {"null": null.name, "chance": null.level, "verdict": estimate.verdict}
 
 

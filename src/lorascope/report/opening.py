@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from lorascope.measures.definitions import definition_of
 from lorascope.report.conditions import Tally, measured
 from lorascope.report.formatting import listing, number, plural, share, visible
 from lorascope.report.latents import Browsed
 from lorascope.report.result import Results
-from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS, definition_of
+from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS
 from lorascope.results import Estimate
 
 # Topics whose first sentence stands on the first screen.
@@ -128,7 +129,7 @@ def _tokens(found: Sequence[str]) -> str:
 
 def _underpowered(results: Results) -> str:
     rows = headline_numbers(results)
-    count = sum(row.verdict == "underpowered" for row in rows)
+    count = sum(row.verdict == "not settled" for row in rows)
     if not count:
         return ""
     return (

@@ -14,11 +14,11 @@ from typing import Any
 
 import pandas as pd
 
+from lorascope.measures.definitions import definition_of
 from lorascope.report.formatting import SYMBOLS, interval, number
 from lorascope.report.latex import tabular
 from lorascope.report.pooled import conditions, group_labels, of_setting, settings
 from lorascope.report.result import Results
-from lorascope.report.topics import definition_of
 from lorascope.results import Estimate
 
 PAIR = "delta vs base"

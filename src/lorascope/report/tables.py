@@ -6,23 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorascope.measures.definitions import Definition
+from lorascope.measures.definitions import Definition, definition_of
 from lorascope.report.conditions import Tally, measured
 from lorascope.report.formatting import SYMBOLS, interval, number, span, verdict_words
 from lorascope.report.latex import long_table
-from lorascope.report.result import Results, chance_table, estimate_table
+from lorascope.report.result import Results
 from lorascope.report.topics import (
     HEADLINE_MEASURES,
     OTHER,
     SEED_PAIRS,
     TOPICS,
     Topic,
-    definition_of,
     dictionary_order,
     measure_order,
     topic_of,
 )
-from lorascope.results import Estimate, Null, Verdict
+from lorascope.results import Estimate, Estimates, Null, Verdict
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,8 @@ def write_tables(tables: Sequence[TopicTable], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
         stem = folder / table.topic.key
-        estimate_table(table.estimates).to_csv(stem.with_suffix(".csv"), index=False)
-        chance_table(table.estimates).to_csv(f"{stem}_chance_levels.csv", index=False)
+        Estimates(table.estimates).to_frame().to_csv(stem.with_suffix(".csv"), index=False)
+        Estimates(table.estimates).nulls_frame().to_csv(f"{stem}_chance_levels.csv", index=False)
         stem.with_suffix(".tex").write_text(_latex(table), encoding="utf-8")
 
 
@@ -202,7 +201,7 @@ def _matrix_row(
     measure: str, dictionary: str, estimates: list[Estimate], cells: list[list[Estimate]]
 ) -> MatrixRow:
     definition = definition_of(measure)
-    nulls = dict.fromkeys(e.nulls[0].name for e in estimates if e.nulls)
+    nulls = dict.fromkeys(e.headline.name for e in estimates if e.headline is not None)
     return MatrixRow(
         measure=measure,
         title=definition.title,
@@ -219,11 +218,11 @@ def _matrix_row(
 def _cell(measure: str, estimates: list[Estimate]) -> Cell:
     tally = Tally.of(estimates)
     counts: dict[Verdict, int] = {
-        "above chance": tally.above,
-        "at chance": tally.at,
-        "underpowered": tally.unsettled,
-        "below chance": tally.below,
-        "no chance level": tally.without,
+        "above": tally.above,
+        "equal": tally.equal,
+        "not settled": tally.unsettled,
+        "below": tally.below,
+        "no verdict": tally.without,
     }
     found = tally.found(measure)
     present = {verdict: count for verdict, count in counts.items() if count}
@@ -231,7 +230,7 @@ def _cell(measure: str, estimates: list[Estimate]) -> Cell:
         text="  ".join(f"{SYMBOLS[verdict]} {count}" for verdict, count in present.items()),
         words=", ".join(f"{count} of {tally.total} {v}" for v, count in present.items()),
         found=found,
-        at=tally.at + tally.unsettled,
+        at=tally.equal + tally.unsettled,
         opposite=tally.above + tally.below - found,
         total=tally.total,
     )
@@ -240,7 +239,7 @@ def _cell(measure: str, estimates: list[Estimate]) -> Cell:
 def table_row(estimate: Estimate) -> TableRow:
     """An estimate as printed."""
     place = estimate.key
-    headline = estimate.nulls[0] if estimate.nulls else None
+    headline = estimate.headline
     return TableRow(
         title=definition_of(estimate.measure).title,
         adapter=place.adapter,
@@ -254,7 +253,9 @@ def table_row(estimate: Estimate) -> TableRow:
         chance=number(estimate.chance),
         chance_interval=_chance_interval(headline) if headline else "",
         null=headline.name if headline else "",
-        nulls="; ".join(_other_null(estimate, chance) for chance in estimate.nulls[1:]),
+        nulls="; ".join(
+            _other_null(estimate, null) for null in estimate.nulls if null is not headline
+        ),
         symbol=SYMBOLS[estimate.verdict],
         verdict=verdict_words(estimate),
         n=f"{estimate.n:,}",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from lorascope.measures.definitions import DEFINITIONS, Definition
+from lorascope.measures.definitions import DEFINITIONS
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,6 @@ def topic_of(measure: str) -> Topic:
     """The section a measure belongs to."""
     family = measure.split(".")[0]
     return next((topic for topic in TOPICS if family in topic.families), OTHER)
-
-
-def definition_of(measure: str) -> Definition:
-    """The measure's definition; one that only names it where the instrument has none."""
-    unknown = Definition(measure, "", "not defined by this version", "–", "–", "–")
-    return DEFINITIONS.get(measure, unknown)
 
 
 def measure_order(measures: Iterable[str]) -> list[str]:

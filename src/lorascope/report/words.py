@@ -68,7 +68,7 @@ def _overall(results: Results) -> str:
     if not rows:
         return ""
     apart = sum(estimate.apart for estimate in rows)
-    unsettled = sum(estimate.verdict == "underpowered" for estimate in rows)
+    unsettled = sum(estimate.verdict == "not settled" for estimate in rows)
     more = f"; {unsettled} more may, with more data" if unsettled else ""
     if apart == 0:
         return (
@@ -82,7 +82,9 @@ def _ranges(rows: Sequence[Estimate]) -> str:
     chances = [row.chance for row in rows if row.nulls]
     if not chances:
         return text
-    nulls = listing(list(dict.fromkeys(row.nulls[0].name for row in rows if row.nulls)))
+    nulls = listing(
+        list(dict.fromkeys(row.headline.name for row in rows if row.headline is not None))
+    )
     return f"{text} against chance {span(chances)} ({nulls})"
 
 
@@ -172,8 +174,8 @@ def _firing(results: Results) -> list[str]:
             tally = Tally.of(density)
             sentences.append(
                 f"On the delta, the {dictionary} dictionary has {_ranges(density)} active latents "
-                f"per token: above chance in {tally.above}, at chance in {tally.at} and below in "
-                f"{tally.below} of {plural(tally.total, 'condition')}."
+                f"per token: above chance in {tally.above}, equal to it in {tally.equal} and below "
+                f"in {tally.below} of {plural(tally.total, 'condition')}."
             )
     return sentences
 
@@ -365,7 +367,7 @@ def _seeds(results: Results) -> list[str]:
     rows = [e for e in results.numbers if e.measure == "variance.condition_share"]
     if not rows:
         return []
-    above = sum(row.verdict == "above chance" for row in rows)
+    above = sum(row.verdict == "above" for row in rows)
     return [
         f"Of {plural(len(rows), 'number')} taken with several seeds, {above} differ between "
         "conditions by more than their seeds explain."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lorascope.measures.definitions import (
     adapt,
     audit,
@@ -14,6 +16,7 @@ from lorascope.measures.definitions import (
     weights,
 )
 from lorascope.measures.definitions.definition import Definition
+from lorascope.results import Estimate
 
 DEFINITIONS: dict[str, Definition] = {
     **audit.DEFINITIONS,
@@ -28,9 +31,26 @@ DEFINITIONS: dict[str, Definition] = {
 }
 
 
+def definition_of(measure: str) -> Definition:
+    """The measure's definition; one that only names it where the instrument has none."""
+    unknown = Definition(measure, "", "not defined by this version", "–", "–", "–")
+    return DEFINITIONS.get(measure, unknown)
+
+
+def declared(estimate: Estimate) -> Estimate:
+    """The number with what its definition declares: its margin, and which nulls are rivals."""
+    known = definition_of(estimate.measure)
+    nulls = (
+        replace(null, rival=null.rival or null.name in known.rivals) for null in estimate.nulls
+    )
+    margin = known.margin if estimate.margin is None else estimate.margin
+    ordered = tuple(sorted(nulls, key=lambda null: not null.rival))
+    return replace(estimate, nulls=ordered, margin=margin)
+
+
 def definition(measure: str) -> Definition:
     """The definition of a measure; KeyError for a name that has none."""
     return DEFINITIONS[measure]
 
 
-__all__ = ["DEFINITIONS", "Definition", "definition"]
+__all__ = ["DEFINITIONS", "Definition", "declared", "definition", "definition_of"]

@@ -144,7 +144,7 @@ def sentences(beside: Beside) -> list[str]:
         apart = beside.number(model, model["main"], DIFFERENCE)
         if apart is None:
             continue
-        words = {"above chance": "more than", "below chance": "less than"}
+        words = {"above": "more than", "below": "less than"}
         settled = words.get(apart.verdict, "not told apart from")
         low, high = (hundredths(bound) for bound in bounds(apart))
         said.append(
