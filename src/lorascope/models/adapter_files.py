@@ -49,6 +49,8 @@ class AdapterInfo:
         dora: whether weights are renormalised to a learned magnitude.
         target_modules: module names, or one pattern, as in the configuration.
         modules_to_save: modules the adapter replaces whole.
+        null_of: of a null adapter, the name of the adapter it is the null of; else empty.
+        draw: of a null adapter, which of the random draws it is, from 0.
     """
 
     name: str
@@ -62,6 +64,8 @@ class AdapterInfo:
     dora: bool = False
     target_modules: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
+    null_of: str = ""
+    draw: int | None = None
 
 
 @dataclass(frozen=True)

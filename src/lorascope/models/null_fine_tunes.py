@@ -1,0 +1,116 @@
+"""Null adapters of full fine-tunes: drawn when they are shown, into the fine-tune's own model."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lorascope.errors import NoNullAdapter
+from lorascope.models.adapted import AdaptedModel, Attach
+from lorascope.models.adapter_files import AdapterInfo
+from lorascope.models.random_updates import Rounding
+from lorascope.randomness import generator
+
+# Draws are kept up to this many bytes of weights; at least the last one is.
+CACHE = 2**28
+
+
+class Redraws:
+    """The null adapters of one full fine-tune.
+
+    A draw is W₀ plus a random update of the spectrum of W - W₀ for every parameter that differs,
+    tied ones once. It is made when its face is shown and the last draws are kept, up to `CACHE`
+    bytes and one draw at least: so memory holds one further copy of the changed weights, not one
+    for each draw. Making one costs two QR decompositions of each changed matrix up to 2048 wide,
+    a few cosine transforms of a larger one.
+
+    Args:
+        tuned: the fine-tune's model.
+        base: {name: parameter} of the base.
+        info: of the fine-tune.
+
+    Raises:
+        NoNullAdapter: a parameter has no counterpart in the base, or a buffer differs.
+    """
+
+    def __init__(self, tuned: PreTrainedModel, model: AdaptedModel, info: AdapterInfo) -> None:
+        self._base, self._info = model.base_parameters, info
+        self._tuned = dict(tuned.named_parameters())
+        for name, theirs in self._tuned.items():
+            ours = self._base.get(name)
+            if ours is None or ours.shape != theirs.shape or not theirs.is_floating_point():
+                raise NoNullAdapter(
+                    f'adapter "{info.name}": the base has no {name} of shape '
+                    f"{tuple(theirs.shape)} to take the fine-tune's difference from"
+                )
+        self._check_ties(tuned)
+        self._changed = [name for name in self._tuned if not self._equal(name)]
+        self._cache: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
+
+    @contextmanager
+    def shown(self, seed: int, draw: int, _model: PreTrainedModel) -> Iterator[None]:
+        """Within the `with`, the fine-tune's model has the weights of one draw."""
+        drawn = self.drawn(seed, draw)
+        kept = {name: self._tuned[name].data for name in drawn}
+        try:
+            for name, value in drawn.items():
+                self._tuned[name].data = value
+            yield
+        finally:
+            for name, value in kept.items():
+                self._tuned[name].data = value
+
+    @torch.no_grad()
+    def drawn(self, seed: int, draw: int) -> dict[str, Tensor]:
+        """{name: value} of every changed parameter in one draw; the fine-tune must be as it is.
+
+        Raises:
+            NoNullAdapter: the weights' dtype cannot hold a random change of that size.
+        """
+        if (seed, draw) in self._cache:
+            self._cache.move_to_end((seed, draw))
+            return self._cache[seed, draw]
+        rounding, found = Rounding(), {}
+        for name in self._changed:
+            corner = self._base[name].detach().flatten()[:64].tolist()
+            random = generator(seed, "null adapter", self._info.sha256, corner, name, draw)
+            found[name] = rounding.redrawn(self._base[name], self._tuned[name], random)
+        rounding.check(self._info.name)
+        size = sum(value.nbytes for value in found.values())
+        while self._cache and size * (len(self._cache) + 1) > CACHE:
+            self._cache.popitem(last=False)
+        self._cache[seed, draw] = found
+        return found
+
+    def _equal(self, name: str) -> bool:
+        theirs = self._tuned[name].detach()
+        return torch.equal(self._base[name].detach().to(theirs), theirs)
+
+    def _check_ties(self, tuned: PreTrainedModel) -> None:
+        """What the fine-tune ties the base must tie too, or one difference would be two."""
+        for name, parameter in tuned.named_parameters(remove_duplicate=False):
+            first = next(n for n, p in self._tuned.items() if p is parameter)
+            if name not in self._base or not torch.equal(self._base[name], self._base[first]):
+                raise NoNullAdapter(
+                    f'adapter "{self._info.name}" ties {name} to {first} and the base does not'
+                )
+
+
+def redraws(model: AdaptedModel, name: str, draws: int, seed: int) -> list[Attach]:
+    """What shows each of the null adapters of the full fine-tune `name`, by draw.
+
+    The first is drawn at once, so that what cannot be drawn is refused now.
+
+    Raises:
+        NoNullAdapter: as `Redraws` and `Redraws.drawn`.
+    """
+    with model.face(name) as tuned:
+        found = Redraws(tuned, model, model.info(name))
+        found.drawn(seed, 0)
+    return [partial(found.shown, seed, draw) for draw in range(draws)]
