@@ -28,7 +28,8 @@ class Redraws:
     tied ones once. It is made when its face is shown and the last draws are kept, up to `CACHE`
     bytes and one draw at least: so memory holds one further copy of the changed weights, not one
     for each draw. Making one costs two QR decompositions of each changed matrix up to 2048 wide,
-    a few cosine transforms of a larger one.
+    a few cosine transforms of a larger one. What else the fine-tune changed, its configuration and
+    buffers, a draw shares with it.
 
     Args:
         tuned: the fine-tune's model.
@@ -36,7 +37,8 @@ class Redraws:
         info: of the fine-tune.
 
     Raises:
-        NoNullAdapter: a parameter has no counterpart in the base, or a buffer differs.
+        NoNullAdapter: a parameter has no counterpart in the base, or is tied in the fine-tune
+            alone.
     """
 
     def __init__(self, tuned: PreTrainedModel, model: AdaptedModel, info: AdapterInfo) -> None:
