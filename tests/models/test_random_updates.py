@@ -88,7 +88,7 @@ def test_a_vector_keeps_its_norm():
 def test_what_rounding_swallows_is_refused():
     ours = torch.ones(400, 50)
     theirs = ours.clone()
-    theirs[7] += 1 / 32
+    theirs[7] += 1 / 128
     rounding = Rounding()
     drawn = rounding.redrawn(ours, theirs, random())
     torch.testing.assert_close(

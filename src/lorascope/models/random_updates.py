@@ -78,9 +78,9 @@ def random_basis(shape: tuple[int, ...], generator: Generator) -> Float[Tensor, 
 def same_spectrum(difference: Tensor, generator: Generator) -> Tensor:
     """A random tensor of the difference's shape and spectrum, on the CPU, float32 or float64.
 
-    A vector (or number) gets a random direction and keeps its norm. A matrix is multiplied by a
-    random rotation from either side, which leaves its singular values. A tensor of more dimensions
-    is a stack of matrices along the first ones, each with rotations of its own.
+    A vector (or number) gets a random direction and keeps its norm; a matrix keeps its singular
+    values. A tensor of more dimensions is a stack of matrices along the first ones, each drawn by
+    itself. Up to `HAAR` rows and columns both sets of singular vectors are Haar.
     """
     given = difference.detach().cpu()
     given = given.double() if given.numel() <= _PRECISE else given.float()
@@ -88,8 +88,19 @@ def same_spectrum(difference: Tensor, generator: Generator) -> Tensor:
         direction = torch.randn(given.shape, generator=generator, dtype=torch.float64)
         return (direction * (given.norm() / direction.norm())).to(given.dtype)
     stack = given.reshape(-1, *given.shape[-2:])
-    drawn = torch.stack([_rotated(_rotated(m, generator).T, generator).T for m in stack])
-    return drawn.reshape(given.shape)
+    return torch.stack([_turned(m, generator) for m in stack]).reshape(given.shape)
+
+
+def _turned(matrix: Float[Tensor, "n m"], generator: Generator) -> Float[Tensor, "n m"]:
+    """The matrix between two random rotations."""
+    n, m = matrix.shape
+    if n < m:
+        return _turned(matrix.T, generator).T
+    if m < n <= HAAR:
+        # the m left singular vectors alone, instead of a rotation of all n dimensions
+        core = _rotated(torch.linalg.qr(matrix, mode="r").R.T, generator).T
+        return random_basis((n, m), generator).to(matrix.dtype) @ core
+    return _rotated(_rotated(matrix, generator).T, generator).T
 
 
 class Rounding:
