@@ -131,6 +131,7 @@ def test_nulls_are_told_apart(tiny_checkpoint, save_adapter, tmp_path):
     null, own = model.info("b.1~null1"), model.info("b.1")
     assert (null.name, null.null_of, null.draw) == ("b.1~null1", "b.1", 1)
     assert (own.null_of, own.draw) == ("", None)
+    assert (null.path, null.sha256 == own.sha256) == ("", False)
     assert (null.rank, null.alpha, null.target_modules) == (own.rank, own.alpha, ("q_proj",))
     assert model.has_weights("a~null0")
     # the rest of the package reads a null's own weights by its name
@@ -166,6 +167,12 @@ def test_a_draw_depends_on_seed_and_adapter_and_on_nothing_else(
         others = [(first, "x~null1"), (second, "two~null0"), (third, "x~null0")]
         for model, name in others:
             assert (dense(model, name)[path] - update).norm() > 0.5 * update.norm()
+    digests = {
+        (id(m), n): m.info(n).sha256 for m in (first, second, third) for n in m.null_adapters
+    }
+    assert digests[id(first), "x~null0"] == digests[id(second), "one~null0"]
+    assert digests[id(first), "x~null1"] == digests[id(second), "one~null1"]
+    assert len(set(digests.values())) == 3 + 3 + 1
     assert torch.equal(logits(first, "x~null0"), logits(second, "one~null0"))
     assert torch.equal(logits(first, "x~null1"), logits(second, "one~null1"))
     # modules have draws of their own

@@ -39,9 +39,10 @@ class AdapterInfo:
 
     Attributes:
         name: the face's name.
-        path: hub id or folder it was asked for by.
+        path: hub id or folder it was asked for by; empty for a null adapter.
         base: id of the base model in the adapter's configuration; None where it says nothing.
-        sha256: of the weights file; for a full fine-tune, the fingerprint of its weights as loaded.
+        sha256: of the weights file; for a full fine-tune, the fingerprint of its weights as loaded;
+            for a null adapter, of all that its numbers depend on.
         n_parameters: how many numbers the adapter, or the full fine-tune, has.
         rank: default rank, `r`; modules in a rank pattern differ.
         alpha: default `lora_alpha`.

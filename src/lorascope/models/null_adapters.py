@@ -7,7 +7,6 @@ everything the adapter goes through. `docs/null_adapters.md` gives the matching 
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,7 +21,7 @@ from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.adapter_files import AdapterInfo
 from lorascope.models.null_fine_tunes import redraws
 from lorascope.models.null_parts import Part, parts_of
-from lorascope.models.random_updates import Rounding
+from lorascope.models.random_updates import PURPOSE, Rounding, corner, digest_of
 from lorascope.randomness import generator
 
 
@@ -32,7 +31,8 @@ def add_null_adapters(model: AdaptedModel, name: str, draws: int, seed: int) -> 
 
     Draw i becomes the face "name~null{i}" in `model.null_adapters`; its `info` has `null_of` and
     `draw`. A draw depends on the seed, its number and on the adapter's base, shapes and spectra:
-    not on its name, nor on the other adapters. Nothing writes a null adapter to disk.
+    not on its name, nor on the other adapters; `info.sha256` is the digest of all of these.
+    Nothing writes a null adapter to disk.
 
     A null of a LoRA adapter takes as much memory as the adapter; one of a full fine-tune is drawn
     when it is shown (`null_fine_tunes`).
@@ -53,19 +53,34 @@ def add_null_adapters(model: AdaptedModel, name: str, draws: int, seed: int) -> 
             f'adapter "{name}" acts by hooks and changes no weight: there is no update whose '
             "singular values a random adapter could have"
         )
-    info = model.info(name)
-    nulls = [replace(info, name=f"{name}~null{i}", null_of=name, draw=i) for i in range(draws)]
     with model.face(BASE) as base:
-        if info.rank is None:
-            for null, redraw in zip(nulls, redraws(model, name, draws, seed), strict=True):
-                model.add_null_of_full_model(null, redraw)
+        if model.info(name).rank is None:
+            found = redraws(model, name, seed)
+            nulls = _infos(model.info(name), found.identity, draws, seed)
+            for draw, null in enumerate(nulls):
+                model.add_null_of_full_model(null, partial(found.shown, draw))
         else:
             parts = list(parts_of(model, name, base))
             identity = _identity(base, parts)
+            nulls = _infos(model.info(name), identity, draws, seed)
             for null in nulls:
-                drawing = partial(generator, seed, "null adapter", identity)
-                _add(model, null, parts, drawing)
+                _add(model, null, parts, partial(generator, seed, PURPOSE, identity))
     return tuple(null.name for null in nulls)
+
+
+def _infos(info: AdapterInfo, identity: str, draws: int, seed: int) -> list[AdapterInfo]:
+    """A null adapter comes from no file: its digest is of all that its numbers depend on."""
+    return [
+        replace(
+            info,
+            name=f"{info.name}~null{draw}",
+            path="",
+            sha256=digest_of(PURPOSE, identity, str(seed), str(draw)),
+            null_of=info.name,
+            draw=draw,
+        )
+        for draw in range(draws)
+    ]
 
 
 def _add(
@@ -94,11 +109,9 @@ def _identity(base: PreTrainedModel, parts: list[Part]) -> str:
     Spectra are rounded, to 10⁻⁶ of the largest value, so that a machine's last digits do not
     change what is drawn. The base is known by its class and 64 numbers of each changed weight.
     """
-    digest = hashlib.sha256(type(base).__name__.encode())
+    found: list[str | bytes] = [type(base).__name__]
     for part in sorted(parts, key=lambda part: part.path):
         largest = float(part.spectrum.max()) if part.spectrum.numel() else 0.0
         steps = (part.spectrum.double() / (largest or 1.0) * 1e6).round().long().flatten()
-        digest.update(f"{part.path}|{part.about}|{largest:.5e}|{steps.tolist()}|".encode())
-        corner = part.base.detach().flatten()[:64].cpu().contiguous()
-        digest.update(corner.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        found += [part.path, part.about, f"{largest:.5e} {steps.tolist()}", corner(part.base)]
+    return digest_of(*found)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from lorascope.errors import NoNullAdapter
-from lorascope.models.adapted import AdaptedModel, Attach
+from lorascope.models.adapted import AdaptedModel
 from lorascope.models.adapter_files import AdapterInfo
-from lorascope.models.random_updates import Rounding
+from lorascope.models.random_updates import PURPOSE, Rounding, corner, digest_of
 from lorascope.randomness import generator
 
 # Draws are kept up to this many bytes of weights; at least the last one is.
@@ -33,16 +32,23 @@ class Redraws:
 
     Args:
         tuned: the fine-tune's model.
-        base: {name: parameter} of the base.
+        model: holds the base and the fine-tune.
         info: of the fine-tune.
+        seed: of all draws.
+
+    Attributes:
+        identity: digest of what the distribution of the draws depends on: the base's class, 64
+            numbers of each changed weight, and the fine-tune's fingerprint.
 
     Raises:
         NoNullAdapter: a parameter has no counterpart in the base, or is tied in the fine-tune
             alone.
     """
 
-    def __init__(self, tuned: PreTrainedModel, model: AdaptedModel, info: AdapterInfo) -> None:
-        self._base, self._info = model.base_parameters, info
+    def __init__(
+        self, tuned: PreTrainedModel, model: AdaptedModel, info: AdapterInfo, seed: int
+    ) -> None:
+        self._base, self._info, self._seed = model.base_parameters, info, seed
         self._tuned = dict(tuned.named_parameters())
         for name, theirs in self._tuned.items():
             ours = self._base.get(name)
@@ -53,12 +59,14 @@ class Redraws:
                 )
         self._check_ties(tuned)
         self._changed = [name for name in self._tuned if not self._equal(name)]
-        self._cache: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
+        corners = [corner(self._base[name]) for name in self._changed]
+        self.identity = digest_of(type(tuned).__name__, info.sha256, *self._changed, *corners)
+        self._cache: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
 
     @contextmanager
-    def shown(self, seed: int, draw: int, _model: PreTrainedModel) -> Iterator[None]:
+    def shown(self, draw: int, _model: PreTrainedModel) -> Iterator[None]:
         """Within the `with`, the fine-tune's model has the weights of one draw."""
-        drawn = self.drawn(seed, draw)
+        drawn = self.drawn(draw)
         kept = {name: self._tuned[name].data for name in drawn}
         try:
             for name, value in drawn.items():
@@ -69,25 +77,24 @@ class Redraws:
                 self._tuned[name].data = value
 
     @torch.no_grad()
-    def drawn(self, seed: int, draw: int) -> dict[str, Tensor]:
+    def drawn(self, draw: int) -> dict[str, Tensor]:
         """{name: value} of every changed parameter in one draw; the fine-tune must be as it is.
 
         Raises:
             NoNullAdapter: the weights' dtype cannot hold a random change of that size.
         """
-        if (seed, draw) in self._cache:
-            self._cache.move_to_end((seed, draw))
-            return self._cache[seed, draw]
+        if draw in self._cache:
+            self._cache.move_to_end(draw)
+            return self._cache[draw]
         rounding, found = Rounding(), {}
         for name in self._changed:
-            corner = self._base[name].detach().flatten()[:64].tolist()
-            random = generator(seed, "null adapter", self._info.sha256, corner, name, draw)
+            random = generator(self._seed, PURPOSE, self.identity, name, draw)
             found[name] = rounding.redrawn(self._base[name], self._tuned[name], random)
         rounding.check(self._info.name)
         size = sum(value.nbytes for value in found.values())
         while self._cache and size * (len(self._cache) + 1) > CACHE:
             self._cache.popitem(last=False)
-        self._cache[seed, draw] = found
+        self._cache[draw] = found
         return found
 
     def _equal(self, name: str) -> bool:
@@ -104,15 +111,15 @@ class Redraws:
                 )
 
 
-def redraws(model: AdaptedModel, name: str, draws: int, seed: int) -> list[Attach]:
-    """What shows each of the null adapters of the full fine-tune `name`, by draw.
+def redraws(model: AdaptedModel, name: str, seed: int) -> Redraws:
+    """The null adapters of the full fine-tune `name`.
 
-    The first is drawn at once, so that what cannot be drawn is refused now.
+    One is drawn at once, so that what cannot be drawn is refused now.
 
     Raises:
         NoNullAdapter: as `Redraws` and `Redraws.drawn`.
     """
     with model.face(name) as tuned:
-        found = Redraws(tuned, model, model.info(name))
-        found.drawn(seed, 0)
-    return [partial(found.shown, seed, draw) for draw in range(draws)]
+        found = Redraws(tuned, model, model.info(name), seed)
+        found.drawn(0)
+    return found

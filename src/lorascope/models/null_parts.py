@@ -123,6 +123,11 @@ def _lora_parts(name: str, path: str, layer: LoraLayer, source: str) -> Iterator
     if (source in layer.lora_variant and not has_magnitude) or any(f.ndim != 2 for f in factors):
         kind = type(layer.lora_variant.get(source, layer)).__name__
         raise NoNullAdapter(f'adapter "{name}": no matching rule for the update of {path} ({kind})')
+    if has_magnitude and not _weight(layer).is_floating_point():
+        raise NoNullAdapter(
+            f'adapter "{name}" rescales the weights of {path}, which are stored in quantised form: '
+            "load the base model without quantisation"
+        )
     _check_finite(name, path, *factors)
     experts = layer.num_experts if isinstance(layer, ParamWrapper) else 1
     stacked = _by_expert(*factors, experts)

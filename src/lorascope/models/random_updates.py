@@ -5,6 +5,7 @@ Everything is drawn on the CPU, so that a generator gives the same numbers on ev
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,9 @@ _ROUNDS = 3
 _PRECISE = 2**22
 # How far rounding to the weights' dtype may change the norm of all that was drawn.
 _ROUNDING = 0.1
+
+# What the generators of null adapters are named after, beside what each is of.
+PURPOSE = "null adapter"
 
 
 class Factors(NamedTuple):
@@ -101,6 +105,21 @@ def _turned(matrix: Float[Tensor, "n m"], generator: Generator) -> Float[Tensor,
         core = _rotated(torch.linalg.qr(matrix, mode="r").R.T, generator).T
         return random_basis((n, m), generator).to(matrix.dtype) @ core
     return _rotated(_rotated(matrix, generator).T, generator).T
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """sha256 of texts and bytes in their order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(f"{len(raw)}|".encode() + raw)
+    return digest.hexdigest()
+
+
+def corner(weight: Tensor) -> bytes:
+    """The first 64 numbers of a weight, by which a base is known without reading all of it."""
+    first = weight.detach().flatten()[:64].cpu().contiguous()
+    return first.view(torch.uint8).numpy().tobytes()
 
 
 class Rounding:
