@@ -39,9 +39,10 @@ class AdapterInfo:
 
     Attributes:
         name: the face's name.
-        path: hub id or folder it was asked for by.
+        path: hub id or folder it was asked for by; empty for a null adapter.
         base: id of the base model in the adapter's configuration; None where it says nothing.
-        sha256: of the weights file; for a full fine-tune, the fingerprint of its weights as loaded.
+        sha256: of the weights file; for a full fine-tune, the fingerprint of its weights as loaded;
+            for a null adapter, of all that its numbers depend on.
         n_parameters: how many numbers the adapter, or the full fine-tune, has.
         rank: default rank, `r`; modules in a rank pattern differ.
         alpha: default `lora_alpha`.
@@ -49,6 +50,8 @@ class AdapterInfo:
         dora: whether weights are renormalised to a learned magnitude.
         target_modules: module names, or one pattern, as in the configuration.
         modules_to_save: modules the adapter replaces whole.
+        null_of: of a null adapter, the name of the adapter it is the null of; else empty.
+        draw: of a null adapter, which of the random draws it is, from 0.
     """
 
     name: str
@@ -62,6 +65,8 @@ class AdapterInfo:
     dora: bool = False
     target_modules: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
+    null_of: str = ""
+    draw: int | None = None
 
 
 @dataclass(frozen=True)
