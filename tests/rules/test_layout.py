@@ -13,6 +13,7 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 # Lower layers first; a module may import from its own layer and from those below it.
 LAYERS = [
     {"errors", "randomness", "results", "config", "runs", "embedded"},
+    {"stats"},
     {"models"},
     {"activations"},
     {"dictionaries", "training"},
