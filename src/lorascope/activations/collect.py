@@ -85,7 +85,7 @@ def collect(
     Args:
         found: windows of the documents to capture.
         identity: what these activations are made from; a reader refuses shards of another.
-        adapters: which of the model's adapters; all of them by default.
+        adapters: which of the model's adapters and null adapters; all of them by default.
         advance: told after each batch how many tokens it held, for a progress bar.
 
     Raises:
@@ -93,7 +93,8 @@ def collect(
     """
     writer = ShardWriter(folder, identity, settings.dtype)
     counts = _Counts()
-    chosen = model.adapters if adapters is None else tuple(adapters)
+    everything = (*model.adapters, *model.null_adapters)
+    chosen = everything if adapters is None else tuple(adapters)
     padding = padding_id(model.tokenizer)
     for batch in batches(found, model.tokenizer, padding, settings.batch_tokens):
         _collect_batch(model, chosen, batch, sites, settings, writer, counts)
@@ -106,6 +107,7 @@ def collect(
         {
             "sites": [site.name for site in sites],
             "faces": [BASE, *chosen],
+            "nulls": [name for name in chosen if name in model.null_adapters],
             "d_model": model.d_model,
             "documents": len({window.document for window in found}),
             "special": counts.special,

@@ -36,8 +36,8 @@ Spans = list[Tensor]
 
 
 def _check_repeats(repeats: int) -> None:
-    if repeats < 2:
-        raise InputError(f"{repeats} draws of a null have no spread; ask for 2 or more")
+    if repeats < 0 or repeats == 1:
+        raise InputError(f"{repeats} draws of a null have no spread; ask for 2 or more, or for 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class NullSettings:
     Attributes:
         delta_covariance: of the deltas; gives the headline null "covariance-matched".
         base_covariance: of the base activations; gives "base covariance-matched".
-        repeats: draws of each null.
+        repeats: draws of each null; 0 for the numbers alone.
         seed: of the draws.
         max_directions: most random directions in one draw of a cosine null. Fewer than there are
             latents leave the level as it is and make its interval wider, never narrower.
@@ -132,6 +132,8 @@ def _estimates(
         unit = definition(measure).unit
         chances = []
         for null, repeats in draws.items():
+            if not repeats:
+                continue
             drawn = [numbers[measure] for numbers in repeats]
             low, high = intervals.within(intervals.prediction_interval(drawn), *_BOUNDS[unit])
             level = min(max(sum(drawn) / len(drawn), low), high)

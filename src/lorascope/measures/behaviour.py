@@ -82,7 +82,7 @@ def continuations(
         if room < 1:
             continue
         written: dict[str, str] = {}
-        for face in model.faces:
+        for face in (BASE, *model.adapters):
             with model.face(face) as module:
                 out = module.generate(
                     ids,

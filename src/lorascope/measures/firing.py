@@ -59,13 +59,17 @@ def firing_estimates(
     documents: Int[Tensor, " rows"],
     place: Key,
     seed: int = 0,
+    repeats: int = NULL_REPEATS,
 ) -> list[Estimate]:
     """Density and dead share beside norm-matched random vectors through the same dictionary.
 
     A dead share depends on how many rows there were, so its null reads as many random rows.
+
+    Args:
+        repeats: draws of the null; 0 for the numbers alone.
     """
     densities, dead = [], []
-    for repeat in range(NULL_REPEATS):
+    for repeat in range(repeats):
         random = generator(seed, "firing", repeat)
         drawn = firing(dictionary, norm_matched(rows[:NULL_ROWS], random))
         densities.append(drawn.per_row.double().mean().item())
@@ -78,7 +82,7 @@ def firing_estimates(
         bootstrap_ratio(*by_document(found.per_row, documents), generator(seed, "density", place)),
         len(rows),
         "latents/token",
-        (_drawn(densities),),
+        _drawn(densities),
         place,
     )
     return [
@@ -89,12 +93,14 @@ def firing_estimates(
             wilson_interval(n_dead, dictionary.n_latents),
             dictionary.n_latents,
             "share",
-            (_drawn(dead),),
+            _drawn(dead),
             place,
         ),
     ]
 
 
-def _drawn(values: list[float]) -> Null:
+def _drawn(values: list[float]) -> tuple[Null, ...]:
+    if not values:
+        return ()
     low, high = prediction_interval(values)
-    return Null("norm-matched random", sum(values) / len(values), low, high)
+    return (Null("norm-matched random", sum(values) / len(values), low, high),)

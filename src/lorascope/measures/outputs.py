@@ -196,41 +196,96 @@ def survey(
 ) -> Survey:
     """Base and adapter over the windows of the first documents that hold at most `most` tokens.
 
+    `surveys` of one adapter.
+    """
+    return surveys(model, [adapter], found, sites, capture=capture, most=most)[0]
+
+
+@torch.no_grad()
+def surveys(
+    model: AdaptedModel,
+    adapters: Sequence[str],
+    found: Sequence[Window],
+    sites: Sequence[str],
+    *,
+    capture: Capture | None = None,
+    most: int = MOST_TOKENS,
+    floor: Floor | None = None,
+) -> list[Survey]:
+    """Several adapters beside one run of the base, over the windows of the first documents.
+
     Args:
+        adapters: null adapters too.
         sites: where something will be spliced.
         capture: which tokens are left out, and the tokens of one forward pass.
+        most: tokens that the documents may hold together.
+        floor: of `output_floor` on the same windows, where it is known.
 
     Raises:
         InputError: unknown adapter or site, or no token to score.
     """
-    model.info(adapter)
+    for adapter in adapters:
+        model.info(adapter)
     settings = capture or Capture()
     resolved = resolve_sites(model.n_blocks, sites)
     chosen = first_documents(found, most)
     responses = any(any(window.response) for window in chosen)
     count = max((window.document for window in chosen), default=0) + 1
-    tokens = torch.zeros(count, dtype=torch.float64)
-    base, adapted = Outcome.empty(count), Outcome.empty(count)
-    rows: dict[Site, list[tuple[Tensor, Tensor]]] = {site: [] for site in resolved}
-    owners: list[Tensor] = []
+    tokens, owners = torch.zeros(count, dtype=torch.float64), list[Tensor]()
+    gathered = {adapter: _Gathered.empty(count, resolved) for adapter in adapters}
     for batch, where in scored_batches(model, chosen, responses, settings):
         own = run(model, BASE, resolved, batch, where)
-        other = run(model, adapter, resolved, batch, where)
-        reference = where.log_probabilities(other.logits)
-        adapted.add(where, reference, reference)
-        base.add(where, reference, where.log_probabilities(own.logits))
+        own_log_p = where.log_probabilities(own.logits)
         tokens.index_add_(0, where.documents, torch.ones(len(where.documents)).double())
         owners.append(batch.documents[:, None].expand_as(batch.ids)[where.kept])
-        for site in resolved:
+        for adapter, into in gathered.items():
+            into.add(run(model, adapter, resolved, batch, where), own, own_log_p, where)
+    if not tokens.sum():
+        raise InputError("no token to score: give texts of at least two tokens")
+    known = floor or _floor(model, chosen, responses, settings)
+    surveyed = []
+    for adapter, one in gathered.items():
+        limits, pool = _streams(one.rows, torch.cat(owners), settings.outlier_multiple)
+        outcomes = (tokens, one.base, one.adapted, known)
+        surveyed.append(Survey(adapter, settings, chosen, responses, *outcomes, limits, pool))
+    return surveyed
+
+
+@dataclass(frozen=True, eq=False)
+class _Gathered:
+    """What one adapter's survey sums up, batch by batch."""
+
+    base: Outcome
+    adapted: Outcome
+    rows: dict[Site, list[tuple[Tensor, Tensor]]]
+
+    @classmethod
+    def empty(cls, documents: int, sites: Sequence[Site]) -> _Gathered:
+        return cls(Outcome.empty(documents), Outcome.empty(documents), {s: [] for s in sites})
+
+    def add(self, other: Recorded, own: Recorded, own_log_p: Tensor, where: Scored) -> None:
+        reference = where.log_probabilities(other.logits)
+        self.adapted.add(where, reference, reference)
+        self.base.add(where, reference, own_log_p)
+        for site, parts in self.rows.items():
             kept = where.kept.to(own.streams[site].device)
             stream = own.streams[site][kept]
             added = delta(other.streams[site][kept], stream).cpu()
-            rows[site].append((stream.float().norm(dim=-1).cpu(), added))
-    if not tokens.sum():
-        raise InputError("no token to score: give texts of at least two tokens")
-    limits, pool = _streams(rows, torch.cat(owners), settings.outlier_multiple)
-    floor = _floor(model, chosen, responses, settings)
-    return Survey(adapter, settings, chosen, responses, tokens, base, adapted, floor, limits, pool)
+            parts.append((stream.float().norm(dim=-1).cpu(), added))
+
+
+@torch.no_grad()
+def output_floor(
+    model: AdaptedModel,
+    found: Sequence[Window],
+    *,
+    capture: Capture | None = None,
+    most: int = MOST_TOKENS,
+) -> Floor:
+    """What arithmetic alone changes in the base's outputs on the windows that a survey takes."""
+    chosen = first_documents(found, most)
+    responses = any(any(window.response) for window in chosen)
+    return _floor(model, chosen, responses, capture or Capture())
 
 
 def scored_batches(

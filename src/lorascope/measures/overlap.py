@@ -43,11 +43,18 @@ def expected(
 
 
 def overlap_estimates(
-    dictionary: Dictionary, rows: HeldOut, place: Key, seed: int = 0
+    dictionary: Dictionary,
+    rows: HeldOut,
+    place: Key,
+    seed: int = 0,
+    repeats: int = NULL_REPEATS,
 ) -> list[Estimate]:
     """Overlap and weakly aligned share (table 8) of the base dictionary, with chance levels.
 
     Computed on the first 8,192 rows. Returns nothing where no latent fires on any delta.
+
+    Args:
+        repeats: draws of the rows shifted; 0 to leave that null out.
     """
     rows = rows.first(MOST_ROWS)
     on_delta, on_base = active(dictionary, rows.delta), active(dictionary, rows.base)
@@ -62,10 +69,10 @@ def overlap_estimates(
     level, around = _mean(independent, documents, random)
     chances = [Null("independence", level, *around)]
     longest = int(rows.documents.unique(return_counts=True)[1].max())
-    if 2 * longest <= len(rows):
+    if repeats and 2 * longest <= len(rows):
         moved = [
             shared(on_delta, shifted(on_base, longest, generator(seed, "overlap shift", i)))[fired]
-            for i in range(NULL_REPEATS)
+            for i in range(repeats)
         ]
         levels = [drawn.double().mean().item() for drawn in moved]
         chances.append(

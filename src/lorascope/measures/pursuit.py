@@ -11,7 +11,7 @@ none has to spend its k on what all deltas share, and all are offered the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -85,6 +85,7 @@ def pursuit_estimates(
     place: Key,
     seed: int = 0,
     repeats: int = NULL_REPEATS,
+    active: Mapping[str, int] | None = None,
 ) -> list[Estimate]:
     """Errors of k-sparse pursuit and of k principal components, and each encoder's gap to pursuit.
 
@@ -100,14 +101,15 @@ def pursuit_estimates(
         learned: the delta dictionary D.
         mean: mean of the probe deltas, which the components start from.
         covariance: of the probe deltas; gives the components and the covariance-matched null.
-        repeats: draws of each null, 2 or more.
+        repeats: draws of each null, 2 or more; 0 for the numbers alone.
+        active: k of "base" and "delta", where another condition's are to be used.
 
     Raises:
         InputError: widths that differ, no rows, or fewer than two draws.
     """
     _check(base, learned, held_out, covariance, repeats)
     deltas = Deltas.sampled(held_out, MOST_ROWS, seed)
-    active = {"base": _active(base, deltas.rows), "delta": _active(learned, deltas.rows)}
+    active = active or active_latents(base, learned, held_out, seed)
     sizes = sorted(set(active.values()))
     most = _rows_within(_WORK, max(base.n_latents, learned.n_latents) * base.d_model * sizes[-1])
     deltas = Deltas.sampled(held_out, most, seed)
@@ -125,6 +127,28 @@ def pursuit_estimates(
         k = active[name]
         found.append(_gap(dictionary, deltas, steps[:, k], given, k, here, seed, repeats))
     return found + pca_estimates(deltas, mean, covariance, sizes, place, seed, repeats)
+
+
+def direction_estimates(
+    dictionary: Dictionary,
+    held_out: HeldOut,
+    place: Key,
+    seed: int,
+    active: Mapping[str, int],
+) -> list[Estimate]:
+    """Errors and gap of one delta dictionary alone, without chance levels.
+
+    Args:
+        active: k of "base" and "delta", as for the dictionary it stands in for.
+    """
+    here = replace(place, dictionary="delta")
+    sizes = sorted(set(active.values()))
+    most = _rows_within(_WORK, dictionary.n_latents * dictionary.d_model * sizes[-1])
+    deltas = Deltas.sampled(held_out, most, seed)
+    given, k = dictionary.decoder_bias, active["delta"]
+    steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
+    found = [e for k in sizes for e in _error_estimates(PURSUIT, deltas, steps, {}, k, here, seed)]
+    return [*found, _gap(dictionary, deltas, steps[:, k], given, k, here, seed, 0)]
 
 
 def pca_estimates(
@@ -176,8 +200,16 @@ def _check(
         )
     if not len(held_out):
         raise InputError("pursuit: there are no held-out rows; add held-out texts")
-    if repeats < 2:
-        raise InputError(f"{repeats} draws of a null have no spread; ask for 2 or more")
+    if repeats < 0 or repeats == 1:
+        raise InputError(f"{repeats} draws of a null have no spread; ask for 2 or more, or for 0")
+
+
+def active_latents(
+    base: Dictionary, learned: Dictionary, held_out: HeldOut, seed: int = 0
+) -> dict[str, int]:
+    """Mean L0 of the "base" and "delta" dictionaries on the rows that pursuit takes."""
+    rows = Deltas.sampled(held_out, MOST_ROWS, seed).rows
+    return {"base": _active(base, rows), "delta": _active(learned, rows)}
 
 
 def _active(dictionary: Dictionary, rows: Float[Tensor, "rows d"]) -> int:
@@ -254,6 +286,8 @@ def _chances(
 ) -> tuple[Null, ...]:
     found = []
     for null, draws in nulls.items():
+        if not draws:
+            continue
         values = [read(steps[:, k]) for steps in draws]
         level = sum(values) / len(values)
         bounds = prediction_interval(values) if len(values) > 1 else (level, level)
@@ -290,9 +324,16 @@ def _gap(
         ),
         len(differences),
         "ratio",
-        (Null("norm-matched random", sum(drawn) / repeats, *prediction_interval(drawn)),),
+        _of_draws(drawn),
         place,
     )
+
+
+def _of_draws(drawn: list[float]) -> tuple[Null, ...]:
+    if not drawn:
+        return ()
+    level = sum(drawn) / len(drawn)
+    return (Null("norm-matched random", level, *prediction_interval(drawn)),)
 
 
 def _excess(

@@ -139,6 +139,7 @@ def improvement(
     rows: HeldOut,
     place: Key,
     seed: int = 0,
+    repeats: int = NULL_REPEATS,
 ) -> Estimate:
     """(ε_G − ε_D)/ε_G on held-out rows (table 7).
 
@@ -147,6 +148,7 @@ def improvement(
         learned: errors of the delta dictionary D on them.
         dictionary: D, turned at random for the rotated null.
         controls: {null: errors on the deltas of a dictionary trained on what was made from them}.
+        repeats: draws of the rotated null; 0 to leave it out.
     """
     random = generator(seed, "bootstrap", place)
     chances = []
@@ -158,11 +160,12 @@ def improvement(
         base.norms[: len(some)], base.residuals[: len(some)], base.documents[: len(some)]
     ).mean
     drawn = []
-    for repeat in range(NULL_REPEATS):
+    for repeat in range(repeats):
         turn = random_rotation(dictionary.d_model, generator(seed, "rotated", repeat))
         turned = errors(dictionary.rotated(turn), some.delta, some.documents)
         drawn.append(1 - turned.mean / reference)
-    chances.append(_chance("rotated", drawn))
+    if drawn:
+        chances.append(_chance("rotated", drawn))
     value = 1 - learned.mean / base.mean
     interval = _improvement_interval(base, learned, random)
     return Estimate(

@@ -85,7 +85,7 @@ def splice(
         differences: likewise, G(h_adapted) − G(h_base) is added: a base dictionary is asked about
             the streams it was made for.
         means: {site: mean of the training deltas}, a control.
-        repeats: draws of each random control, at least 2.
+        repeats: draws of each random control, at least 2; 0 to leave all controls out.
 
     Raises:
         InputError: the adapter's outputs equal the base's within numeric noise.
@@ -101,7 +101,11 @@ def splice(
         for site, listed in additions.items()
     }
     written = {
-        place: _outcomes(_of_dictionary(each, turns), count, additions[parse_site(place.site)])
+        place: _outcomes(
+            _of_dictionary(each, turns if place.draw is None else []),
+            count,
+            additions[parse_site(place.site)],
+        )
         for place, each in dictionaries.items()
     }
     for place, each in differences.items():
@@ -167,7 +171,7 @@ def recovery_estimates(found: Spliced, place: Key, seed: int = 0) -> list[Estima
             draws = {EXACT: [outcome], **found.controls[site]}
             estimates.append(_estimate(measure, found.survey, EXACT, draws, here, seed))
         for here, own in found.dictionaries.items():
-            draws = {**own, **found.controls[here.site]}
+            draws = {**own, **(found.controls[here.site] if here.draw is None else {})}
             estimates.append(_estimate(measure, found.survey, RECONSTRUCTION, draws, here, seed))
     return estimates
 
@@ -244,6 +248,8 @@ def _controls(
     found: Survey, site: Site, mean: Float[Tensor, " d"], seed: int, repeats: int
 ) -> dict[str, list[Addition]]:
     """What knows of the deltas their mean, their norms, or their values but not their place."""
+    if not repeats:
+        return {}
 
     def norms_only(draw: int, spot: Spot) -> Rows:
         random = generator(seed, "norm-matched", site, draw, spot.batch)
@@ -278,13 +284,16 @@ def of_other_documents(
 def _of_dictionary(
     dictionary: Dictionary, turns: Sequence[Float[Tensor, "d d"]]
 ) -> dict[str, list[Addition]]:
-    """The reconstruction, the decoder bias alone, and the dictionary under random rotations."""
+    """The reconstruction, the decoder bias alone, and the dictionary under random rotations; the
+    reconstruction alone without rotations."""
 
     def rotated(turn: Float[Tensor, "d d"], spot: Spot) -> Rows:
         rows = spot.deltas.to(dictionary.directions)
         there = turn.to(rows)
         return torch.cat([rotated_at_equal_l0(dictionary, part, there) for part in chunks(rows)])
 
+    if not turns:
+        return {RECONSTRUCTION: [lambda spot: _rebuilt(dictionary, spot.deltas)]}
     bias = dictionary.decoder_bias
     return {
         RECONSTRUCTION: [lambda spot: _rebuilt(dictionary, spot.deltas)],

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final
 
+# Nulls that go through the pipeline themselves, as conditions of their own.
+ADAPTER: Final = "null adapters"
+GAUSSIAN: Final = "trained on Gaussian rows"
+
 
 @dataclass(frozen=True)
 class Key:
@@ -25,7 +29,8 @@ class Key:
         topic: kind of prompts or texts.
         about: the measure that a number about a measure is of.
         setting: what was set otherwise, `l1=0.05` of an ablation.
-        draw: number of a null adapter; None for an adapter that was given.
+        null: of a number that is a draw of a null, which: `ADAPTER` or `GAUSSIAN`.
+        draw: the draw's number; None for a number of what was given.
     """
 
     adapter: str = ""
@@ -43,6 +48,7 @@ class Key:
     model: str = ""
     topic: str = ""
     about: str = ""
+    null: str = ""
     draw: int | None = None
 
     def __str__(self) -> str:

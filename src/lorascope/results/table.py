@@ -97,8 +97,8 @@ class Estimates(Sequence[Estimate]):
 
         Args:
             measures: any of these; all where none is named.
-            fields: fields of `Key`; a list, tuple or set admits any of its values. Numbers of null
-                adapters are left out unless `draw` is named.
+            fields: fields of `Key`; a list, tuple or set admits any of its values. Draws of
+                nulls are left out unless `draw` is named.
 
         Raises:
             TypeError: a key has no such field.
@@ -119,12 +119,12 @@ class Estimates(Sequence[Estimate]):
 
     @property
     def of_adapters(self) -> Estimates:
-        """Without the numbers of null adapters."""
+        """Without the draws of nulls."""
         return Estimates(e for e in self._all if e.key.draw is None)
 
     @property
     def of_nulls(self) -> Estimates:
-        """The numbers of null adapters alone."""
+        """The draws of nulls alone: null adapters, dictionaries trained on Gaussian rows."""
         return Estimates(e for e in self._all if e.key.draw is not None)
 
     def one(self, *measures: str, **fields: Any) -> Estimate:

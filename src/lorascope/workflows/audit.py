@@ -23,6 +23,7 @@ from lorascope.activations.tokens import Window
 from lorascope.config import digest
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
+from lorascope.measures.null_draws import beside_draws
 from lorascope.measures.seeds import condition_shares
 from lorascope.models.sites import resolve_sites
 from lorascope.report.result import write_estimates
@@ -42,6 +43,7 @@ from lorascope.workflows.progress import Reporter
 from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
+from lorascope.workflows.variants import Variants
 from lorascope.workflows.weighing import weigh
 
 
@@ -69,19 +71,20 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
     gates = pass_gates(state)
     probe, held_out = _capture(state)
     learned = learn(run, study, probe, held_out, brought, state.hashes, reporter)
-    ranks = {name: record["rank"] for name, record in gates["adapters"].items()}
-    whole = Audit(study, probe, held_out, learned, ranks, gates["noise_floor"])
+    variants = Variants.read(gates)
+    whole = Audit(study, probe, held_out, learned, variants, gates["noise_floor"])
     measured = Measured([Estimate.revived(record) for record in gates["response_loss"]])
     measured.add(measure(whole, run, reporter))
     measured.add(take_effects(state, whole))
     measured.add(browse(state, whole))
     measured.add(weigh(state, whole))
-    measured.estimates.extend(condition_shares(measured.estimates, study.groups))
+    judged = beside_draws(measured.estimates)
+    shares = condition_shares([e for e in judged if e.key.draw is None], study.groups)
     dictionaries = learned.facts()
 
     def make(folder: Path) -> None:
-        write_estimates(measured.estimates, folder)
-        write_seeds(measured.estimates, study.groups, folder)
+        write_estimates([*judged, *shares], folder)
+        write_seeds([e for e in judged if e.key.draw is None], study.groups, folder)
         record = facts(state, gates, probe, held_out, dictionaries, command)
         record["warnings"] += measured.warnings
         write_atomically(folder / "facts.json", json.dumps(record, indent=1) + "\n")

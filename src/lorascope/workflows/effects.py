@@ -18,7 +18,7 @@ from lorascope.activations.scaling import mean_and_covariance
 from lorascope.measures import outputs, recovery, single_latents
 from lorascope.measures.attribution import attributed_losses
 from lorascope.measures.rows import HeldOut
-from lorascope.results import Estimate, Key
+from lorascope.results import GAUSSIAN, Estimate, Key
 from lorascope.runs import write_atomically
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
@@ -53,8 +53,9 @@ def take_effects(state: Audited, audit: Audit) -> Measured:
             used = [
                 f"dictionaries/{key.name}"
                 for key in audit.learned.folders
-                if key.seed == seed and key.target in ("base", "delta") and not key.setting
-                if key.adapter in ("", adapter)
+                if key.seed == seed and key.target in ("base", "delta", "gaussian")
+                if not key.setting
+                if key.adapter in ("", adapter, *audit.variants.nulls_of(adapter))
             ]
             parents = ("gates", "activations/probe", "activations/held_out", *used)
             brought = [state.study.dictionaries.base.get(site) for site in sites]
@@ -66,17 +67,22 @@ def take_effects(state: Audited, audit: Audit) -> Measured:
 
 def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Measured:
     study, sites, found = state.study, audit.probe.sites, Measured()
-    survey = outputs.survey(
+    survey, *of_nulls = outputs.surveys(
         state.model,
-        adapter,
+        [adapter, *audit.variants.nulls_of(adapter)],
         state.held_out,
         sites,
         capture=study.capture,
         most=study.measures.effect_tokens,
+        floor=state.output_floor,
     )
-    place = Key(adapter=adapter, rank=audit.ranks[adapter])
+    place = audit.variants.keys[adapter]
     found.estimates.extend(outputs.change_estimates(survey, place, study.seed))
     found.attempt(place, partial(_recovered, state, audit, survey, place))
+    for other in of_nulls:
+        of_null = audit.variants.keys[other.adapter]
+        found.estimates.extend(outputs.change_estimates(other, of_null, study.seed))
+        found.attempt(of_null, partial(_recovered, state, audit, other, of_null))
     rows: list[dict[str, Any]] = []
     attributed: dict[str, Tensor] = {}
     if study.measures.latents:
@@ -90,17 +96,28 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
 
 
 def _recovered(state: Audited, audit: Audit, survey: outputs.Survey, place: Key) -> list[Estimate]:
-    seed = state.study.dictionaries.seeds[0]
+    """Recovery through every dictionary of one adapter or null adapter; controls of the first."""
+    seed, name = state.study.dictionaries.seeds[0], survey.adapter
     written, differences, means = {}, {}, {}
     for site in audit.probe.sites:
         here = replace(place, site=site, seed=seed)
         base = audit.learned.base(site, seed)
         written[replace(here, dictionary="base")] = base
-        written[replace(here, dictionary="delta")] = audit.learned.delta(site, place.adapter, seed)
+        written[replace(here, dictionary="delta")] = audit.learned.delta(site, name, seed)
         differences[replace(here, dictionary="base difference")] = base
-        means[site], _ = mean_and_covariance(audit.probe.chunks(site, place.adapter))
+        means[site], _ = mean_and_covariance(audit.probe.chunks(site, name))
+        if place.draw is None:
+            for draw, dictionary in enumerate(audit.learned.gaussian(site, name)):
+                drawn = replace(here, dictionary="delta", null=GAUSSIAN, draw=draw)
+                written[drawn] = dictionary
     spliced = recovery.splice(
-        state.model, survey, written, differences, means, seed=state.study.seed
+        state.model,
+        survey,
+        written,
+        differences,
+        means,
+        seed=state.study.seed,
+        repeats=recovery.NULL_REPEATS if place.draw is None else 0,
     )
     return recovery.recovery_estimates(spliced, place, state.study.seed)
 

@@ -96,7 +96,7 @@ class TrainAdapters(Settings):
         return self
 
 
-Control = Literal["gaussian", "shuffled", "permuted"]
+Control = Literal["shuffled", "permuted"]
 
 
 class Dictionaries(Settings):
@@ -108,15 +108,15 @@ class Dictionaries(Settings):
         seeds: one delta dictionary each per adapter and site; two or more give the seed pair.
         base: addresses of base dictionaries by site; at other sites one is trained per seed.
         controls: what else a dictionary is trained on for each delta, with the first seed, as a
-            chance level: Gaussian rows of its mean and covariance; its rows with each dimension
-            shuffled on its own; its rows with the dimensions in another order.
+            reference: its rows with each dimension shuffled on its own; its rows with the
+            dimensions in another order.
     """
 
     architecture: Architecture = ReLU(n_latents=4096)
     fitting: Fitting = Fitting()
     seeds: tuple[int, ...] = Field(default=(0, 1), min_length=1)
     base: dict[str, str] = Field(default_factory=dict)
-    controls: tuple[Control, ...] = ("gaussian", "shuffled", "permuted")
+    controls: tuple[Control, ...] = ()
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
@@ -170,6 +170,28 @@ class Measures(Settings):
     weights: bool = True
 
 
+class Controls(Settings):
+    """What goes through the whole audit beside the adapters, as their rival explanations.
+
+    Attributes:
+        null_adapters: random adapters for each adapter, with its modules, shapes and singular
+            values (`docs/null_adapters.md`); 0 for none, and then no number of the delta has a
+            verdict.
+        gaussian_dictionaries: dictionaries trained on Gaussian rows of each delta's mean and
+            covariance, which have no features; 0 for none.
+    """
+
+    null_adapters: int = Field(default=5, ge=0)
+    gaussian_dictionaries: int = Field(default=5, ge=0)
+
+    @model_validator(mode="after")
+    def _draws_have_a_spread(self) -> Self:
+        for name, draws in self.plain().items():
+            if draws == 1:
+                raise ValueError(f"{name}: one draw has no spread; give 2 or more, or 0 for none")
+        return self
+
+
 class AuditStudy(Settings):
     """An audit of one or several adapters of one model.
 
@@ -194,6 +216,7 @@ class AuditStudy(Settings):
     texts: Texts
     capture: Capture = Capture()
     dictionaries: Dictionaries = Dictionaries()
+    controls: Controls = Controls()
     ablation: Ablation | None = None
     measures: Measures = Measures()
     seed: int = 0
