@@ -148,6 +148,18 @@ def test_nulls_are_told_apart(tiny_checkpoint, save_adapter, tmp_path):
         add_null_adapters(model, "a", 0, seed=0)
 
 
+def test_what_trains_goes_on_training(tiny_checkpoint, save_adapter, tmp_path):
+    fields = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    model = opened(tiny_checkpoint, "llama", {"a": str(save_adapter(tmp_path / "a", **fields))})
+    wanted = [p for n, p in model.module.named_parameters() if model.peft_name("a") in n]
+    for parameter in wanted:
+        parameter.requires_grad_(True)
+    add_null_adapters(model, "a", 1, seed=0)
+    with model.face("a~null0") as module:
+        assert {id(p) for p in module.parameters() if p.requires_grad} == {id(p) for p in wanted}
+    assert len(wanted) == 3 * 2 + 1
+
+
 def test_a_draw_depends_on_seed_and_adapter_and_on_nothing_else(
     tiny_checkpoint, save_adapter, tmp_path
 ):
