@@ -266,15 +266,22 @@ class AdaptedModel:
     def add_null_of_lora(self, info: AdapterInfo, fill: Fill) -> None:
         """Add a null adapter of a LoRA adapter, switched off: PEFT layers that `fill` fills.
 
-        Random state, training modes and gradients of all else stay as they are.
+        Random state, training modes and gradients of all else stay as they are, and all of it
+        does where PEFT or `fill` raises.
         """
         assert self._peft is not None
         peft_name = f"face_{len(self._peft_names)}"
         config = deepcopy(self._peft.peft_config[self._peft_names[info.null_of]])
         known = {*map(id, self._base.parameters()), *map(id, self._base.modules())}
-        with random_state_kept(), gradients_kept(self._base):
-            self._peft.add_adapter(peft_name, config)
-            self._biases[info.name] = fill(self._base, peft_name)
+        try:
+            with random_state_kept(), gradients_kept(self._base):
+                self._peft.add_adapter(peft_name, config)
+                self._biases[info.name] = fill(self._base, peft_name)
+        except BaseException:
+            if peft_name in self._peft.peft_config:
+                self._peft.delete_adapter(peft_name)
+            self._switch(self._current)
+            raise
         for parameter in self._base.parameters():
             if id(parameter) not in known:
                 parameter.requires_grad_(False)

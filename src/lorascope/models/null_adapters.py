@@ -100,7 +100,13 @@ def _add(
             part.put(peft_name, values)
         return {p.path: v[0] for p, v in zip(parts, drawn, strict=True) if p.path in biases}
 
-    model.add_null_of_lora(null, fill)
+    try:
+        model.add_null_of_lora(null, fill)
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:240]
+        raise NoNullAdapter(
+            f'adapter "{null.null_of}": PEFT holds no second adapter of its kind: {reason}'
+        ) from error
 
 
 def _identity(base: PreTrainedModel, parts: list[Part]) -> str:

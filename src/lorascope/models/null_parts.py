@@ -55,9 +55,12 @@ def parts_of(model: AdaptedModel, name: str, base: PreTrainedModel) -> Iterator[
         NoNullAdapter: a part has no matching rule.
     """
     peft_name = model.peft_name(name)
+    seen: set[int] = set()
     for path, module in base.named_modules():
         if isinstance(module, LoraLayer):
-            if lora_factors(module, peft_name) is not None:
+            factors = lora_factors(module, peft_name)
+            if factors is not None:
+                _check_untied(name, path, factors, seen)
                 yield from _lora_parts(name, path, module, peft_name)
         elif isinstance(module, ModulesToSaveWrapper):
             if peft_name in module.modules_to_save:
@@ -144,7 +147,8 @@ def _lora_parts(name: str, path: str, layer: LoraLayer, source: str) -> Iterator
 
     def put(peft_name: str, values: Tensors) -> None:
         found = lora_factors(layer, peft_name)
-        assert found is not None
+        if found is None:
+            raise RuntimeError(f"{path} got no layers")
         for target, value in zip(found, values, strict=False):
             target.copy_(value)
         if has_magnitude:
@@ -221,6 +225,16 @@ def _weight(layer: LoraLayer) -> Tensor:
     held: Any = layer.get_param() if isinstance(layer, ParamWrapper) else None
     weight: Tensor = layer.get_base_layer().weight if held is None else held
     return weight
+
+
+def _check_untied(name: str, path: str, factors: tuple[Tensor, Tensor], seen: set[int]) -> None:
+    places = {factor.data_ptr() for factor in factors}
+    if places & seen:
+        raise NoNullAdapter(
+            f'adapter "{name}" shares the factors of {path} with another module '
+            "(ensure_weight_tying): PEFT holds one such adapter at a time"
+        )
+    seen |= places
 
 
 def _check_finite(name: str, path: str, *tensors: Tensor) -> None:
