@@ -151,11 +151,11 @@ def test_change_estimates_by_hand():
     assert loss.value == pytest.approx((6 - 10) / 4)
     assert loss.interval == (-1.0, -1.0)
     assert (loss.nulls[0].low, loss.nulls[0].high) == (-0.001, 0.001)
-    assert loss.verdict == "below chance"
+    assert loss.verdict == "below"
     assert kl.value == pytest.approx(0.5)
     assert kl.chance == 1e-6
     assert (kl.n, kl.key.adapter) == (4, "a")
-    assert (greedy.value, greedy.chance, greedy.verdict) == (0.75, 0.01, "above chance")
+    assert (greedy.value, greedy.chance, greedy.verdict) == (0.75, 0.01, "above")
     for estimate in (loss, kl, greedy):
         assert estimate.unit == DEFINITIONS[estimate.measure].unit
 

@@ -187,9 +187,9 @@ def test_exact_delta_and_nothing_are_the_two_faces_bit_for_bit(model):
         assert torch.equal(one.kl, found.survey.base.kl)
     kl = values(recovery_estimates(found, Key("a", 4)), "recovery.kl")
     assert kl["layers.2", EXACT].value == 1.0
-    assert kl["layers.2", EXACT].verdict == "above chance"
+    assert kl["layers.2", EXACT].verdict == "above"
     assert kl["layers.1", "delta"].value == 0.0
-    assert kl["layers.1", "delta"].verdict != "above chance"
+    assert kl["layers.1", "delta"].verdict != "above"
 
 
 def test_the_ceiling_is_one_only_where_no_later_block_is_adapted(model):
@@ -277,9 +277,9 @@ def test_a_planted_direction_is_recovered_by_the_dictionary_that_holds_it(model)
     assert kl["layers.1", EXACT].value == 1.0
     assert kl["layers.0", EXACT].value == 0.0
     assert kl["layers.1", "holds"].value == pytest.approx(1.0, abs=1e-6)
-    assert kl["layers.1", "holds"].verdict == "above chance"
+    assert kl["layers.1", "holds"].verdict == "above"
     assert kl["layers.1", "lacks"].value == pytest.approx(0.0, abs=1e-3)
-    assert kl["layers.1", "lacks"].verdict != "above chance"
+    assert kl["layers.1", "lacks"].verdict != "above"
 
 
 def test_random_dictionaries_recover_no_more_than_chance(model):
@@ -293,7 +293,7 @@ def test_random_dictionaries_recover_no_more_than_chance(model):
     kl = [e for e in recovery_estimates(found, Key("a")) if e.key.dictionary == "delta"]
     verdicts = [e.verdict for e in kl if e.measure == "recovery.kl"]
     assert len(verdicts) == 20
-    assert verdicts.count("above chance") <= 1
+    assert verdicts.count("above") <= 1
 
 
 def test_outputs_that_equal_the_base_s_are_refused(model):
