@@ -22,8 +22,9 @@ from lorascope.activations.shards import BASE
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import norm_matched, random_rotation
 from lorascope.measures.intervals import Interval, bootstrap_ratio, prediction_interval
-from lorascope.measures.outputs import Outcome, Scored, Survey, run, scored_batches
+from lorascope.measures.outputs import Outcome, Scored, run, scored_batches
 from lorascope.measures.rows import chunks
+from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator

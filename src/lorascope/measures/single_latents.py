@@ -26,16 +26,10 @@ from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic
 from lorascope.geometry.cosine import unit_rows
 from lorascope.measures.intervals import bootstrap, bootstrap_ratio
-from lorascope.measures.outputs import (
-    Scored,
-    Survey,
-    divergence,
-    first_documents,
-    run,
-    scored_batches,
-)
+from lorascope.measures.outputs import Scored, divergence, first_documents, run, scored_batches
 from lorascope.measures.recovery import spliced_rows
 from lorascope.measures.rows import chunks
+from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.interventions import Recorded, unembed
 from lorascope.models.sites import Site, parse_site
@@ -134,6 +128,7 @@ def latent_effects(
     *,
     seed: int = 0,
     most: int = MOST_TOKENS,
+    others: bool = True,
 ) -> LatentEffects:
     """Remove and add each latent's contribution at a site of the survey, one latent at a time.
 
@@ -141,6 +136,7 @@ def latent_effects(
         found: windows, and the tokens that are scored; those of the first documents that hold at
             most `most` tokens are used.
         latents: which, `leading_latents` for instance.
+        others: whether another latent's direction and one at random are tried in its place too.
 
     Raises:
         InputError: the adapter's outputs equal the base's, an index the dictionary lacks, or a
@@ -148,7 +144,7 @@ def latent_effects(
     """
     found.require_effect()
     _check(dictionary, latents)
-    directions = _directions(dictionary, latents, seed)
+    directions = _directions(dictionary, latents, seed)[:, : None if others else 1]
     # Two rounds over the batches: their logits together would not fit.
     spots = partial(read_spots, model, found, parse_site(site), dictionary, latents, most)
     promoted = _promoted(model, spots(), directions[:, 0])
@@ -234,7 +230,7 @@ def _mean(
     bounds = [bootstrap_ratio(column, ones, random) for column in values.T]
     chances = [
         Null(name, level, *((level, level) if low != low else (low, high)))
-        for name, level, (low, high) in zip(OTHERS, means[1:], bounds[1:], strict=True)
+        for name, level, (low, high) in zip(OTHERS, means[1:], bounds[1:], strict=False)
     ]
     return Estimate(measure, means[0], bounds[0], len(values), unit, tuple(chances), place)
 
@@ -264,8 +260,8 @@ class Spot:
     def changed(self, mode: Mode, written: Rows) -> Float[Tensor, "batch seq d"]:
         """The stream of the adapted model less what is written, or of the base with it."""
         stream = self.recorded[mode].streams[self.site].clone()
-        rows, signed = self.rows.to(stream.device), _signed(mode, written).to(stream.device)
-        stream[rows] = (stream[rows].float() + signed).to(stream.dtype)
+        rows, change = self.rows.to(stream.device), signed(mode, written).to(stream.device)
+        stream[rows] = (stream[rows].float() + change).to(stream.dtype)
         return stream
 
     def unchanged(self, mode: Mode) -> _Unchanged:
@@ -298,7 +294,7 @@ class Spot:
         recorded = self.recorded[mode]
         last = recorded.streams[Site(model.n_blocks - 1)]
         stream = last[self.rows.to(last.device)][rows.to(last.device)]
-        after = stream.float() + _signed(mode, written)[rows.to(written.device)].to(stream.device)
+        after = stream.float() + signed(mode, written)[rows.to(written.device)].to(stream.device)
         both = unembed(model, recorded.face, torch.cat([stream, after.to(stream.dtype)])).float()
         before, changed = (both - both.mean(1, keepdim=True)).chunk(2)
         return changed - before
@@ -316,7 +312,7 @@ def _change(
     mode, before = unchanged.mode, unchanged.log_p
     stream = spot.changed(mode, written)
     after = spot.where.log_probabilities(spot.recorded[mode].resume(spot.site, stream))
-    foretold = (unchanged.gradient * _signed(mode, written).to(unchanged.gradient)).sum()
+    foretold = (unchanged.gradient * signed(mode, written).to(unchanged.gradient)).sum()
     loss = (spot.where.losses(after) - spot.where.losses(before)).sum()
     tokens, rows = spot.positions(index)
     direct, came = torch.zeros(2, device=after.device)
@@ -328,7 +324,8 @@ def _change(
     return torch.stack([part.double().cpu() for part in parts])
 
 
-def _signed(mode: Mode, written: Rows) -> Rows:
+def signed(mode: Mode, written: Rows) -> Rows:
+    """What is added to the stream where `written` is taken away, or given."""
     return -written if mode == "ablation" else written
 
 

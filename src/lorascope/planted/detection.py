@@ -22,9 +22,10 @@ from lorascope.activations.tokens import Window
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.measures.intervals import UNKNOWN, Interval, bootstrap_ratio
-from lorascope.measures.outputs import Outcome, Survey, run, scored_batches, survey
+from lorascope.measures.outputs import Outcome, run, scored_batches
 from lorascope.measures.recovery import recovery_estimates, splice, spliced_rows
 from lorascope.measures.single_latents import leading_latents
+from lorascope.measures.surveys import Survey, survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
 from lorascope.planted.nothing import random_dictionary
