@@ -20,10 +20,10 @@ from torch import Tensor
 from lorascope.errors import InputError, did_you_mean
 from lorascope.geometry import chance, cosine, subspaces
 from lorascope.geometry.cka import Cka, SiteMoments, shifted_hsic
-from lorascope.measures import intervals
 from lorascope.measures.definitions import definition
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats import intervals
 
 _GROUPS = 10
 _PAIRS = ("base_delta", "base_adapted")

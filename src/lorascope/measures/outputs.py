@@ -21,13 +21,12 @@ from lorascope.activations.gates import COPY_LIMIT
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch, Window, batches, pad
 from lorascope.errors import InputError
-from lorascope.measures.intervals import bootstrap_ratio
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.interventions import Recorded, logits, record
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site, resolve_sites
-from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
 
 MOST_TOKENS = 8192
 FLOOR_WINDOWS = 16
@@ -252,7 +251,7 @@ def run(
     return record(model, face, sites, ids, mask, where.first, where.last)
 
 
-def change_estimates(found: Survey, place: Key, seed: int = 0) -> list[Estimate]:
+def change_estimates(found: Survey, place: Key) -> list[Estimate]:
     """What the adapter changes: loss (adapted − base, negative where it helps), KL, greedy choices.
 
     An adapter whose outputs equal the base's is at chance in all of them.
@@ -267,13 +266,12 @@ def change_estimates(found: Survey, place: Key, seed: int = 0) -> list[Estimate]
         ("output_change.kl", found.base.kl, Null.exact(noise, floor.kl)),
         ("output_change.greedy", found.base.greedy, Null.exact(noise, floor.greedy)),
     )
-    total = found.tokens.sum()
+    total = int(found.tokens.sum())
     return [
         Estimate(
             measure,
-            float(sums.sum() / total),
-            bootstrap_ratio(sums, found.tokens, generator(seed, measure, place)),
-            int(total),
+            *ratio(sums, found.tokens),
+            total,
             "share" if measure == "output_change.greedy" else "nats/token",
             (chance,),
             place,

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from lorascope.measures.intervals import Interval, normal_interval
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.intervals import Interval, normal_interval
 
 SHARE = "variance.condition_share"
 _TOTAL = 1e-12

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lorascope.measures.intervals import Interval
 from lorascope.measures.seeds import Pooled, over_seeds
 from lorascope.report.conditions import bounds
 from lorascope.report.result import Results
 from lorascope.results import Estimate, Null
+from lorascope.stats.intervals import Interval
 
 # So many replicates or more give an interval of their own.
 ENOUGH = 3

@@ -75,7 +75,7 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
         most=study.measures.effect_tokens,
     )
     place = Key(adapter=adapter, rank=audit.ranks[adapter])
-    found.estimates.extend(outputs.change_estimates(survey, place, study.seed))
+    found.estimates.extend(outputs.change_estimates(survey, place))
     found.attempt(place, partial(_recovered, state, audit, survey, place))
     rows: list[dict[str, Any]] = []
     attributed: dict[str, Tensor] = {}
@@ -102,7 +102,7 @@ def _recovered(state: Audited, audit: Audit, survey: outputs.Survey, place: Key)
     spliced = recovery.splice(
         state.model, survey, written, differences, means, seed=state.study.seed
     )
-    return recovery.recovery_estimates(spliced, place, state.study.seed)
+    return recovery.recovery_estimates(spliced, place)
 
 
 def _single(

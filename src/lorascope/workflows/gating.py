@@ -108,7 +108,7 @@ def _response_losses(state: Audited, advance: Advance) -> list[Estimate]:
     for name in model.adapters:
         losses = response_losses(model, name, found, tokens)
         place = Key(adapter=name, rank=model.info(name).rank)
-        estimates.append(response_loss(base, losses, place, state.study.seed))
+        estimates.append(response_loss(base, losses, place))
         advance(1)
     return estimates
 

@@ -147,7 +147,7 @@ def _condition(
     site, adapter = place.site, place.adapter
     seed, repeats = audit.study.seed, audit.study.measures.repeats
     mean, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
-    found.estimates.extend(norms.norm_estimates(rows, audit.floor[site], place, seed))
+    found.estimates.extend(norms.norm_estimates(rows, audit.floor[site], place))
     found.estimates.append(norms.rank_estimate(rows, place, seed))
     controls = {
         TRAINED_ON[what]: dictionary
@@ -193,7 +193,7 @@ def _ablated(
     nulls = reconstruction.null_errors(dictionary, rows, mean, seed)
     fired = firing.firing(dictionary, rows.delta)
     counts = firing.firing_estimates(dictionary, fired, rows.delta, rows.documents, place, seed)
-    for estimate in [*reconstruction.error_estimates(found, nulls, place, seed), *counts]:
+    for estimate in [*reconstruction.error_estimates(found, nulls, place), *counts]:
         yield replace(estimate, measure=f"ablation.{estimate.measure}")
 
 
@@ -225,13 +225,12 @@ def _with_dictionaries(
     base_nulls = reconstruction.null_errors(base, rows, mean, seed)
     delta_nulls = reconstruction.null_errors(learned, rows, mean, seed)
     delta_nulls += [(null, [errors]) for null, errors in controls.items()]
-    yield from reconstruction.error_estimates(base_errors, base_nulls, of_base, seed)
-    yield from reconstruction.error_estimates(delta_errors, delta_nulls, of_delta, seed)
+    yield from reconstruction.error_estimates(base_errors, base_nulls, of_base)
+    yield from reconstruction.error_estimates(delta_errors, delta_nulls, of_delta)
     yield from reconstruction.error_estimates(
         reconstruction.difference_errors(base, rows),
         base_nulls,
         replace(place, dictionary="base difference"),
-        seed,
     )
     yield reconstruction.improvement(
         base_errors, delta_errors, learned, controls, rows, place, seed
