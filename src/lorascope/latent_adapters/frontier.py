@@ -18,6 +18,7 @@ from scipy import stats
 
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.flatness import effective_number, of_random_rows, over_uniform
+from lorascope.measures.seeds import seeds_interval
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
 from lorascope.stats.documents import ratio
@@ -25,7 +26,6 @@ from lorascope.stats.intervals import (
     UNKNOWN,
     Interval,
     jackknife_interval,
-    normal_interval,
     within,
 )
 
@@ -110,7 +110,7 @@ def overlap_estimates(
 
 
 def over_seeds(found: Sequence[Estimate]) -> list[Estimate]:
-    """For numbers that differ in the seed alone, their mean with a t interval over seeds.
+    """For numbers that differ in the seed alone, their mean with its interval (`measures.seeds`).
 
     Chance levels are means too, with the widest bounds of any seed. Numbers of one seed are left
     out.
@@ -123,11 +123,12 @@ def over_seeds(found: Sequence[Estimate]) -> list[Estimate]:
     for (_, place), several in groups.items():
         if len({estimate.key.seed for estimate in several}) < 2:
             continue
-        values = torch.tensor([estimate.value for estimate in several], dtype=torch.float64)
+        values = [estimate.value for estimate in several]
         names = [chance.name for chance in several[0].nulls]
         chances = tuple(_mean_chance(name, several) for name in names)
-        interval = within(normal_interval(values), *_BOUNDS.get(several[0].unit, _ANY))
-        mean = replace(several[0], value=float(values.mean()), interval=interval)
+        interval = seeds_interval(several[0].measure, values, several)
+        interval = within(interval, *_BOUNDS.get(several[0].unit, _ANY))
+        mean = replace(several[0], value=sum(values) / len(values), interval=interval)
         means.append(replace(mean, n=len(several), nulls=chances, key=place))
     return means
 

@@ -21,10 +21,10 @@ from lorascope.measures import weight_spectra as spectra
 from lorascope.measures.alignment import (
     NullSettings,
     angle_estimates,
-    cka_estimates,
     max_cosine_estimates,
 )
 from lorascope.measures.behaviour import response_loss
+from lorascope.measures.cka import cka_estimates
 from lorascope.measures.rows import HeldOut
 from lorascope.measures.single_latents import PROMOTED, Changes, LatentEffects, latent_estimates
 from lorascope.measures.weights import WeightSettings, update_numbers

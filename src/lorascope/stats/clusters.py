@@ -38,9 +38,11 @@ def clusters(directions: Float[Tensor, "n d"], threshold: float = NEAR_COPY) -> 
         raise ValueError(f"a threshold of {threshold} on |cosine| is not in (0, 1]")
     rows = directions.detach().float()
     units = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
-    return _linked(
-        [(units[i : i + _CHUNK] @ units.T).abs() >= threshold for i in range(0, len(units), _CHUNK)]
-    )
+    found = []
+    for start in range(0, len(units), _CHUNK):
+        near = (units[start : start + _CHUNK] @ units.T).abs() >= threshold
+        found.append(near.nonzero().cpu() + torch.tensor([start, 0]))
+    return _linked(torch.cat(found), len(units))
 
 
 def cofiring_clusters(
@@ -52,16 +54,9 @@ def cofiring_clusters(
     return clusters(centred.T, threshold)
 
 
-def _linked(rows: list[Tensor]) -> Int[Tensor, " n"]:
-    n = sum(len(part) for part in rows)
-    found = [part.nonzero() for part in rows]
-    starts = torch.tensor([0, *(len(part) for part in rows[:-1])]).cumsum(0).tolist()
-    pairs = torch.cat(
-        [at.cpu() + torch.tensor([s, 0]) for at, s in zip(found, starts, strict=True)]
-    )
-    links = sparse.coo_array(
-        (torch.ones(len(pairs), dtype=torch.bool).numpy(), tuple(pairs.T.numpy())), shape=(n, n)
-    )
+def _linked(pairs: Int[Tensor, "links two"], n: int) -> Int[Tensor, " n"]:
+    ones = torch.ones(len(pairs), dtype=torch.bool).numpy()
+    links = sparse.coo_array((ones, tuple(pairs.T.numpy())), shape=(n, n))
     return torch.from_numpy(csgraph.connected_components(links, directed=False)[1]).long()
 
 

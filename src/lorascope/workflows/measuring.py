@@ -120,7 +120,7 @@ def _similarity(audit: Audit, site: str, rows: Mapping[str, HeldOut], found: Mea
 
     def cka(adapters: Sequence[str]) -> list[Estimate]:
         first = rows[adapters[0]]
-        return alignment.site_cka_estimates(
+        return cka.site_cka_estimates(
             first.base,
             {adapter: rows[adapter].delta for adapter in adapters},
             first.documents,
