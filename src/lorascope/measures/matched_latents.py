@@ -20,7 +20,6 @@ from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.cosine import unit_rows
-from lorascope.measures.intervals import normal_interval
 from lorascope.measures.outputs import divergence
 from lorascope.measures.single_latents import (
     MODES,
@@ -34,6 +33,7 @@ from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
 from lorascope.results import Estimate, Null
+from lorascope.stats.intervals import normal_interval
 
 MATCHED = "matched latents"
 ALTERNATIVES = 40

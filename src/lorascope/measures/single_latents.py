@@ -25,7 +25,6 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic
 from lorascope.geometry.cosine import unit_rows
-from lorascope.measures.intervals import bootstrap, bootstrap_ratio
 from lorascope.measures.outputs import Scored, divergence, first_documents, run, scored_batches
 from lorascope.measures.recovery import spliced_rows
 from lorascope.measures.rows import chunks
@@ -35,6 +34,8 @@ from lorascope.models.interventions import Recorded, unembed
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio, smooth
+from lorascope.stats.intervals import or_point
 
 MOST_TOKENS = 2048
 # Most positions of a batch at which a latent's promoted tokens are looked at.
@@ -186,9 +187,9 @@ def latent_estimates(found: LatentEffects, place: Key, seed: int = 0) -> list[Es
     for mode in MODES:
         changes, (kl, promoted, loss_foretold, promoted_foretold) = found.changes[mode], NAMES[mode]
         seen = changes.logit[:, 0].isfinite()
-        estimates.append(_mean(kl, "nats/token", changes.kl, place, seed))
+        estimates.append(_mean(kl, "nats/token", changes.kl, place))
         if seen.any():
-            estimates.append(_mean(promoted, "logits", changes.logit[seen], place, seed))
+            estimates.append(_mean(promoted, "logits", changes.logit[seen], place))
         for measure, foretold, came in (
             (loss_foretold, changes.foretold_loss, changes.loss),
             (promoted_foretold, changes.foretold_logit[seen], changes.logit[seen]),
@@ -216,23 +217,18 @@ def _correlation(measure: str, foretold: Tensor, came: Tensor, place: Key, seed:
     bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = null.nanquantile(bounds).tolist()
     chance = Null("latents permuted", null.nanmean().item(), low, high)
-    value = correlation(columns.sum(0)[None]).item()
-    interval = bootstrap(correlation, columns, random)
+    value, interval = smooth(correlation, columns, torch.ones_like(x))
     return Estimate(measure, value, interval, len(x), "correlation", (chance,), place)
 
 
-def _mean(
-    measure: str, unit: str, values: Float[Tensor, "n directions"], place: Key, seed: int
-) -> Estimate:
-    random = generator(seed, measure, place)
+def _mean(measure: str, unit: str, values: Float[Tensor, "n directions"], place: Key) -> Estimate:
     ones = torch.ones(len(values), dtype=torch.float64)
-    means = values.mean(0).tolist()
-    bounds = [bootstrap_ratio(column, ones, random) for column in values.T]
+    (value, interval), *others = (ratio(column, ones) for column in values.T)
     chances = [
-        Null(name, level, *((level, level) if low != low else (low, high)))
-        for name, level, (low, high) in zip(OTHERS, means[1:], bounds[1:], strict=False)
+        Null(name, level, *or_point(level, around))
+        for name, (level, around) in zip(OTHERS, others, strict=False)
     ]
-    return Estimate(measure, means[0], bounds[0], len(values), unit, tuple(chances), place)
+    return Estimate(measure, value, interval, len(values), unit, tuple(chances), place)
 
 
 @dataclass(frozen=True, eq=False)

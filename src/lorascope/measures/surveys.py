@@ -18,7 +18,6 @@ from lorascope.activations.collect import Capture
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import Window
 from lorascope.errors import InputError
-from lorascope.measures.intervals import bootstrap_ratio
 from lorascope.measures.outputs import (
     MOST_TOKENS,
     Floor,
@@ -33,8 +32,8 @@ from lorascope.measures.outputs import (
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.interventions import Recorded
 from lorascope.models.sites import Site, resolve_sites
-from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +168,7 @@ class _Gathered:
             parts.append((stream.float().norm(dim=-1).cpu(), added))
 
 
-def change_estimates(found: Survey, place: Key, seed: int = 0) -> list[Estimate]:
+def change_estimates(found: Survey, place: Key) -> list[Estimate]:
     """What the adapter changes: loss (adapted − base, negative where it helps), KL, greedy choices.
 
     An adapter whose outputs equal the base's is at chance in all of them.
@@ -184,13 +183,12 @@ def change_estimates(found: Survey, place: Key, seed: int = 0) -> list[Estimate]
         ("output_change.kl", found.base.kl, Null.exact(noise, floor.kl)),
         ("output_change.greedy", found.base.greedy, Null.exact(noise, floor.greedy)),
     )
-    total = found.tokens.sum()
+    total = int(found.tokens.sum())
     return [
         Estimate(
             measure,
-            float(sums.sum() / total),
-            bootstrap_ratio(sums, found.tokens, generator(seed, measure, place)),
-            int(total),
+            *ratio(sums, found.tokens),
+            total,
             "share" if measure == "output_change.greedy" else "nats/token",
             (chance,),
             place,

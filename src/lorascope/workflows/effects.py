@@ -77,11 +77,11 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
         floor=state.output_floor,
     )
     place = audit.variants.keys[adapter]
-    found.estimates.extend(surveys.change_estimates(survey, place, study.seed))
+    found.estimates.extend(surveys.change_estimates(survey, place))
     found.attempt(place, partial(_recovered, state, audit, survey, place))
     for other in of_nulls:
         of_null = audit.variants.keys[other.adapter]
-        found.estimates.extend(surveys.change_estimates(other, of_null, study.seed))
+        found.estimates.extend(surveys.change_estimates(other, of_null))
         found.attempt(of_null, partial(_recovered, state, audit, other, of_null))
     rows: list[dict[str, Any]] = []
     attributed: dict[str, Tensor] = {}
@@ -119,7 +119,7 @@ def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key)
         seed=state.study.seed,
         repeats=recovery.NULL_REPEATS if place.draw is None else 0,
     )
-    return recovery.recovery_estimates(spliced, place, state.study.seed)
+    return recovery.recovery_estimates(spliced, place)
 
 
 def _single(

@@ -33,7 +33,6 @@ from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
 from lorascope.latent_adapters.loading import load
 from lorascope.measures.firing import firing, firing_estimates
-from lorascope.measures.intervals import bootstrap_ratio
 from lorascope.measures.reconstruction import errors
 from lorascope.measures.rows import by_document, shared_out
 from lorascope.models.adapted import AdaptedModel
@@ -41,6 +40,7 @@ from lorascope.models.sites import Site, resolve_sites
 from lorascope.randomness import generator
 from lorascope.report.formatting import interval, number
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
 
 ADAPTER = "adapter"
 # Above these a dictionary does not do what it was made for.
@@ -277,12 +277,13 @@ def _estimates(
     mean = rows.mean(dim=0)
     found = errors(dictionary, rows, documents)
     by_mean = errors(mean.expand_as, rows, documents)
-    left, _ = by_document(found.residuals.double().square(), documents)
+    left, counts = by_document(found.residuals.double().square(), documents)
     spread, _ = by_document(by_mean.residuals.double().square(), documents)
+    unexplained, around = ratio(left, spread, counts)
     yield Estimate(
         "fvu",
-        (left.sum() / spread.sum()).item(),
-        bootstrap_ratio(left, spread, generator(0, "fvu")),
+        unexplained,
+        around,
         len(rows),
         "share",
         (Null.exact("mean predictor", 1.0),),
@@ -291,7 +292,7 @@ def _estimates(
     yield Estimate(
         "relative_error",
         found.mean,
-        found.mean_interval(generator(0, "relative_error")),
+        found.mean_interval,
         len(rows),
         "ratio",
         (Null.exact("zero predictor", 1.0), Null.exact("mean predictor", by_mean.mean)),
