@@ -78,7 +78,11 @@ def test_trap_an_autoencoder_of_norm_one_is_left_as_it_stands(write):
             {**NO_BIAS, "b_dec": torch.zeros(5), "k": torch.tensor(4)},
             r"k is 4 there and 2 in config\.json",
         ),
-        ({"dict_class": "BatchTopKSAE"}, {}, "lacks tensor 'threshold'"),
+        (
+            {"dict_class": "BatchTopKSAE"},
+            {**NO_BIAS, "b_dec": torch.zeros(5)},
+            "lacks tensor 'threshold'",
+        ),
         ({}, {"gain": torch.ones(9)}, "holds gain, which this format's dictionaries do not have"),
     ],
 )

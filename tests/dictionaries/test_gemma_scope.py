@@ -63,7 +63,7 @@ CACHE = "models--google--gemma-scope-9b-pt-res/snapshots/1/layer_18/width_16k/av
             "blocks.5.attn.hook_z",
             9,
         ),
-        ("layer_5", "", "layers.5", 0),
+        ("layer_5/average_l0_9", "", "", 9),
         ("somewhere", "", "", 0),
     ],
 )

@@ -38,9 +38,10 @@ def test_the_run_above_names_the_model(layouts, tmp_path, name):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"transcode": True}, "transcode is set, so it does not reconstruct what it reads"),
+        ({"transcode": True}, r"a transcoder \(transcode is set\)"),
         ({"skip_connection": True}, "skip_connection is set"),
-        ({"activation": "groupmax"}, "activation 'groupmax' is not topk"),
+        ({"activation": "relu"}, "activation 'relu' is not topk or groupmax"),
+        ({"activation": "groupmax", "k": 4}, "k is 4, expected a divisor of 9 latents"),
         ({"signed": True}, "activation 'signed topk' is not topk"),
         ({"k": None}, "k is None, expected a whole number"),
         ({"k": 10}, "k is 10, expected 1 to 9, the number of latents"),
