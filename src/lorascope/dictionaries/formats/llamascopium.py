@@ -110,7 +110,9 @@ def _scale(config: Fields, stored: Stored, asked: Asked) -> float:
     if width is None:
         raise config.refusal("d_model", "a whole number")
     said = config.inner(_NORM)
-    norm = norms.get(hook) or said.number(hook, above=0) or said.number("in", above=0)
+    norm = norms.get(hook)
+    if norm is None:
+        norm = said.number(hook, above=0) or said.number("in", above=0)
     if norm is None and asked.factor:
         return asked.factor
     if norm is None:
