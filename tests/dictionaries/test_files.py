@@ -175,3 +175,63 @@ def test_a_folder_not_in_the_cache_when_offline(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: str(tmp_path))
     with pytest.raises(InputError, match="not in the local cache, and the hub cannot be asked"):
         open_dictionary("hf://owner/repo/layer_6")
+
+
+def test_the_home_folder(random_dictionary, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(random_dictionary("relu"), tmp_path / "saes" / "mine")
+    for address in ("~/saes/mine", "~/saes/mine/cfg.json"):
+        assert open_dictionary(address).card.source == str(tmp_path / "saes" / "mine")
+    with pytest.raises(InputError, match="no such folder"):
+        open_dictionary("~/saes/other")
+    with pytest.raises(InputError, match="cannot be read as a dictionary"):
+        open_dictionary("~nobody-of-this-name/saes")
+
+
+def test_what_an_address_may_say(random_dictionary, tmp_path):
+    save(random_dictionary("relu"), tmp_path / "sae")
+    opened = open_dictionary(f"{tmp_path}/sae?site=blocks.3.hook_out")
+    assert opened.card.site == "layers.3"
+    assert open_dictionary(opened.card.source).card == opened.card
+    with pytest.raises(InputError, match=r'\?sight= is not known\. Did you mean "site"\?'):
+        open_dictionary(f"{tmp_path}/sae?sight=layers.3")
+    for k in ("0", "-1", "two", "1e3", "9" * 30):
+        with pytest.raises(InputError, match="expected a whole number of at least 1"):
+            open_dictionary(f"{tmp_path}/sae?k={k}")
+
+
+def test_a_folder_with_such_a_name_is_a_folder(random_dictionary, tmp_path):
+    save(random_dictionary("relu"), tmp_path / "sae?site=layers.3")
+    assert open_dictionary(tmp_path / "sae?site=layers.3").card.site == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("W_enc_0.safetensors", r"a cross-layer transcoder \(CLT\)"),
+        ("params_layer_3.safetensors", r"a cross-layer transcoder \(CLT\)"),
+        ("layer_7.safetensors", "a set of transcoders"),
+    ],
+)
+def test_transcoders_are_named_as_such(tmp_path, file, expected):
+    (tmp_path / file).write_bytes(b"")
+    with pytest.raises(InputError, match=f"{expected}, which does not reconstruct"):
+        open_dictionary(tmp_path)
+
+
+def test_one_file_of_a_repository(layouts, tmp_path, hub):
+    layouts["qwen_scope"].write(tmp_path)
+    opened = open_dictionary("hf://Qwen/repo/layer2.sae.pt?k=3")
+    assert hub["allow_patterns"] == ["layer2.sae.pt"]
+    assert (opened.k, opened.card.site) == (3, "layers.2")
+    assert opened.card.source == "hf://Qwen/repo/layer2.sae.pt?k=3"
+    with pytest.raises(InputError, match=r"in layer3\.sae\.pt.*mean \"layer2\.sae\.pt\""):
+        open_dictionary("hf://Qwen/repo/layer3.sae.pt")
+    layouts["qwen_scope"].write(tmp_path / "deep")
+    with pytest.raises(InputError, match=r"Below it: deep/layer2\.sae\.pt"):
+        open_dictionary("hf://Qwen/repo/deep")
+
+
+def test_a_hub_address_does_not_climb(hub):
+    with pytest.raises(InputError, match="expected hf://owner/repo/folder"):
+        open_dictionary("hf://owner/repo/../../elsewhere")

@@ -254,6 +254,16 @@ def test_trap_the_model_is_the_one_of_the_list(layouts, tmp_path, fetched):
     assert "its file names the model google/gemma-2-9b" in card.note
 
 
+def test_trap_a_release_with_the_model_in_its_name(layouts, tmp_path, monkeypatch):
+    """SAELens' list has the base model for the dictionaries of the instruction-tuned one."""
+    address = "gemma-scope-9b-it-res/layer_20/width_131k/average_l0_13"
+    folder = tmp_path / "models--google--gemma-scope-9b-it-res" / "layer_20" / "average_l0_13"
+    layouts["gemma_scope"].write(folder)
+    monkeypatch.setattr(registry, "fetch", lambda *_: folder)
+    assert registry.look_up(f"saelens:{address}").model == "gemma-2-9b"
+    assert open_dictionary(f"saelens:{address}").card.model == "google/gemma-2-9b-it"
+
+
 def test_trap_the_norm_of_an_r1_file_that_only_the_list_knows(layouts, tmp_path, fetched, rows):
     layout = layouts["llamascopium"]
     (norm,) = [name for name in layout.shapes if name.startswith("dataset")]

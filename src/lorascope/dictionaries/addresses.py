@@ -138,18 +138,28 @@ def fetch(place: HubPlace, names: Sequence[str], weights: Sequence[str]) -> Path
     folder = Path(root) / place.inside
     if any((folder / name).exists() for name in weights):
         return folder
-    raise InputError(f"{place}: {_what_is_there(place, weights)}")
+    asked = posixpath.join(place.inside, names[0]) if len(names) == 1 else place.inside
+    raise InputError(f"{place}: {_what_is_there(place, asked, weights)}")
 
 
 def below(folder: Path, weights: Iterable[str]) -> list[str]:
     """Dictionaries up to three folders down, as paths relative to `folder`."""
-    found = {
-        without_file(file.relative_to(folder).as_posix(), [name])
+    files = [
+        file.relative_to(folder).as_posix()
         for name in weights
         for depth in ("*/", "*/*/", "*/*/*/")
         for file in folder.glob(f"{depth}{name}")
-    }
-    return sorted(found)
+    ]
+    return _places(files, weights)
+
+
+def _places(files: Sequence[str], weights: Iterable[str]) -> list[str]:
+    """Addresses of the dictionaries among files: their folders, or they where names have a *."""
+    weights = list(weights)
+    single = [name for name in weights if "*" in name]
+    alone = {file for file in files if without_file(file, single) != file}
+    plain = [name for name in weights if name not in single]
+    return sorted(({without_file(file, plain) for file in files} - set(files)) | alone)
 
 
 def nearest(inside: str, known: Sequence[str]) -> str:
@@ -161,10 +171,10 @@ def nearest(inside: str, known: Sequence[str]) -> str:
     return did_you_mean(inside, known)
 
 
-def _what_is_there(place: HubPlace, weights: Iterable[str]) -> str:
+def _what_is_there(place: HubPlace, asked: str, weights: Iterable[str]) -> str:
     from huggingface_hub import HfApi
 
-    where = f"no dictionary of a known format in {place.inside or 'its top folder'}"
+    where = f"no dictionary of a known format in {asked or 'its top folder'}"
     try:
         files = HfApi().list_repo_files(place.repo, revision=place.revision)
     except Exception as error:
@@ -172,9 +182,8 @@ def _what_is_there(place: HubPlace, weights: Iterable[str]) -> str:
             f"not in the local cache, and the hub cannot be asked ({reason(error)}); "
             "fetch it where there is a network, or give a folder"
         )
-    folders = {without_file(file, weights) for file in files}
-    known = sorted(folders - set(files))
-    return f"{where}.{nearest(place.inside, known)} Check the path in {place.repo}"
+    known = _places(files, weights)
+    return f"{where}.{nearest(asked, known)} Check the path in {place.repo}"
 
 
 def without_file(path: str, names: Iterable[str]) -> str:

@@ -102,7 +102,7 @@ def _fetched(place: HubPlace, text: str, asked: Asked) -> tuple[Path, Asked]:
     """The folder with a place's files, and the one file meant where the address ends in it."""
     asked = _file(asked, text.rsplit("/", 1)[-1])
     if asked.file:
-        return fetch(place, [asked.file], [asked.file]), asked
+        return fetch(place, [asked.file], [asked.file, qwen_scope.WEIGHTS]), asked
     readers = [reader for reader in FORMATS.values() if reader is not qwen_scope]
     names = sorted({name for reader in readers for name in reader.FILES})
     return fetch(place, names, _weights()), asked

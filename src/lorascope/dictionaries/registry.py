@@ -39,6 +39,9 @@ _FORMATS = {
     "llama_scope_r1_distill": "llamascopium",
     "qwen_scope": "qwen_scope",
 }
+# Formats whose releases have the model in their name, from which readers here take it. The list
+# has gemma-2-9b for gemma-scope-9b-it-res, which were trained on gemma-2-9b-it.
+_NAMED = ("gemma_2", "qwen_scope")
 # What no dictionary here can do, by SAELens' name of the format or by a word in the path.
 _OTHERS = {
     "gemma_2_transcoder": "a transcoder",
@@ -137,8 +140,8 @@ def open_registered(
 ) -> tuple[Dictionary, str]:
     """The dictionary that `saelens:release/id` names, and the name of its format.
 
-    Which model it is for the list says, whatever the file or its loader has. Other facts it adds
-    where the file does not have them.
+    Which model it is for the list says, whatever the file or its loader has, except where the
+    release's own name does. Other facts it adds where the file does not have them.
 
     Args:
         readers: modules that read a format, by its name.
@@ -161,6 +164,8 @@ def _added(card: Card, entry: Registered) -> dict[str, Any]:
     known = {"neuronpedia": entry.neuronpedia, "l0": entry.l0}
     added = {key: value for key, value in known.items() if value and not getattr(card, key)}
     if not entry.model or (card.model and same_model(card.model, entry.model)):
+        return added
+    if card.model and entry.conversion in _NAMED:
         return added
     if card.model:
         note = f"its file names the model {card.model}, SAELens' list {entry.model}"
