@@ -15,6 +15,9 @@ from lorascope.dictionaries.limits import LONGEST_TEXT, plain_file, reason
 from lorascope.errors import InputError
 
 
+_LONGEST_NAME = 300
+
+
 class Fields:
     """Keys and values of one configuration; null counts as absent.
 
@@ -46,10 +49,10 @@ class Fields:
         return dict(self._found)
 
     def text(self, key: str, default: str = "") -> str:
-        """A word or a name."""
+        """A word or a name: one line of at most 300 characters."""
         found = self._found.get(key, default)
-        if not isinstance(found, str):
-            raise self.refusal(key, "a text")
+        if not isinstance(found, str) or len(found) > _LONGEST_NAME or not found.isprintable():
+            raise self.refusal(key, f"a text of one line and at most {_LONGEST_NAME} characters")
         return found
 
     def flag(self, key: str, default: bool) -> bool:

@@ -55,7 +55,7 @@ def affordable(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Non
     for name, shape in shapes:
         if prod(shape) <= 0:
             raise InputError(
-                f"{path}: {name} has shape {shape}, so no entries; a dictionary has at least one "
+                f"{path}: {plain(name)} has shape {shape}, so no entries; a dictionary has at least one "
                 "latent and a width of at least 1; fetch it again"
             )
         entries += prod(shape)
@@ -114,4 +114,10 @@ def reason(error: Exception | str) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deep"
     lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    return plain(lines[0], 300) if lines else type(error).__name__
+
+
+def plain(text: str, longest: int = 80) -> str:
+    """A foreign name for a message: cut, and what a terminal would act on made visible."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:longest])
+    return shown + "..." if len(text) > longest else shown

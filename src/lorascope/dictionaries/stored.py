@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lorascope.dictionaries.limits import affordable, fits, plain_file, readable, unreadable
+from lorascope.dictionaries.limits import affordable, fits, plain, plain_file, readable, unreadable
 from lorascope.errors import InputError
 
 
@@ -83,7 +83,7 @@ class Stored:
             InputError: names them.
         """
         if self.tensors:
-            names = ", ".join(sorted(self.tensors)[:4])
+            names = ", ".join(plain(name) for name in sorted(self.tensors)[:4])
             raise InputError(
                 f"{self.path}: holds {names}, which this format's dictionaries do not have; "
                 "it cannot be read without knowing what they do"
@@ -153,7 +153,7 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[str, tuple
         raise ValueError("it holds pickled objects")
     declared = prod(shape) * dtype.itemsize
     if declared != data:
-        raise ValueError(f"{entry.filename} declares {declared:,} bytes and has {data:,}")
+        raise ValueError(f"{plain(entry.filename)} declares {declared:,} bytes and has {data:,}")
     return (entry.filename.removesuffix(".npy"), shape) if dtype.kind in "biuf" else None
 
 
@@ -188,9 +188,11 @@ def _refuse_views(path: Path, name: str, tensor: Tensor) -> None:
     """Refuse tensors that are larger than the data stored for them."""
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
     if not plain or tensor.is_quantized or tensor.is_nested:
-        raise unreadable(path, f"{name} is sparse, quantised or without data")
+        raise unreadable(path, f"{plain(name)} is sparse, quantised or without data")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise unreadable(path, f"{name} has shape {tuple(tensor.shape)} and fewer numbers stored")
+        raise unreadable(
+            path, f"{plain(name)} has shape {tuple(tensor.shape)} and fewer numbers stored"
+        )
 
 
 @contextmanager

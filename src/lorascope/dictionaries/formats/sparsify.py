@@ -85,11 +85,11 @@ def _card(folder: Path, k: int) -> Card:
     if re.fullmatch(r"seed\d+", place.name):
         place = place.parent
     above = place.parent / "config.json"
-    model = settings(above).raw("model") if above.is_file() else ""
+    model = settings(above).text("model") if above.is_file() else ""
     # Early releases wrote layer_5 and layers_5 for what is layers.5 now.
     name = re.sub(r"^layers?_(\d+)$", r"layers.\1", place.name)
     if name == "embed_tokens":
         site = EMBEDDINGS
     else:
         site = site_of(name) if re.search(r"(layers|h|blocks)\.\d+", name) else ""
-    return Card(site=site, model=model if isinstance(model, str) else "", l0=float(k))
+    return Card(site=site, model=model, l0=float(k))
