@@ -55,6 +55,8 @@ def test_sparsify_may_leave_the_number_of_latents_to_the_expansion(layouts, tmp_
 
 
 WRONG = [
+    ("saelens", {"hook_name": "blocks.1\x1b[2J"}, "a text of one line"),
+    ("saelens", {"model_name": "m" * 301}, "at most 300 characters"),
     ("saelens", {"apply_b_dec_to_input": "false"}, "true or false"),
     ("saelens", {"apply_b_dec_to_input": 0}, "true or false"),
     ("saelens", {"architecture": "topk", "k": True}, "whole number"),
@@ -112,6 +114,8 @@ CARDS = [
     ({"l0": float("nan")}, "l0"),
     ({"seed": True}, "seed"),
     ({"site": 3}, "site"),
+    ({"site": "layers.1\x1b]0;title\x07"}, "site holds control characters"),
+    ({"note": "one\ntwo"}, "note holds control characters"),
     ({"unplaced": "no"}, "unplaced"),
     ({"settings": {"l1": float("inf")}}, "settings"),
     ({"settings": {"deep": [{"rate": float("nan")}]}}, "settings"),

@@ -195,6 +195,14 @@ def test_what_an_address_may_say(random_dictionary, tmp_path):
     assert open_dictionary(opened.card.source).card == opened.card
     with pytest.raises(InputError, match=r'\?sight= is not known\. Did you mean "site"\?'):
         open_dictionary(f"{tmp_path}/sae?sight=layers.3")
+    with pytest.raises(InputError, match="site= is empty"):
+        open_dictionary(f"{tmp_path}/sae?site=")
+    with pytest.raises(InputError, match="k is not known there, and its address says 3"):
+        open_dictionary(f"{tmp_path}/sae?k=3")
+    save(random_dictionary("topk"), tmp_path / "top")
+    assert open_dictionary(f"{tmp_path}/top?k=3").k == 3
+    with pytest.raises(InputError, match="k is 3 there, and its address says 4"):
+        open_dictionary(f"{tmp_path}/top?k=4")
     for k in ("0", "-1", "two", "1e3", "9" * 30):
         with pytest.raises(InputError, match="expected a whole number of at least 1"):
             open_dictionary(f"{tmp_path}/sae?k={k}")

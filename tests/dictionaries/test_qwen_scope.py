@@ -52,7 +52,9 @@ def test_k_that_no_name_tells_is_asked_for(tmp_path_factory):
     torch.save(BY_HAND, folder / "layer3.sae.pt")
     with pytest.raises(InputError, match=r"k is not known.*\?k=50"):
         open_dictionary(folder / "layer3.sae.pt")
-    assert open_dictionary(f"{folder}/layer3.sae.pt?k=3").k == 3
+    opened = open_dictionary(f"{folder}/layer3.sae.pt?k=3")
+    assert opened.k == 3
+    assert open_dictionary(opened.card.source).card == opened.card
     assert open_dictionary(f"{folder}?k=1&site=layers.3").card.site == "layers.3"
     with pytest.raises(InputError, match="k is 5, expected 1 to 4"):
         open_dictionary(f"{folder}?k=5")

@@ -56,6 +56,8 @@ def said(address: str) -> tuple[str, Asked]:
                 f"{address}: ?{key}= is not known.{did_you_mean(key, ('site', 'k'))} "
                 "An address may say ?site=layers.5 or ?k=50"
             )
+    if pairs.get("site") == "":
+        raise InputError(f"{address}: ?site= is empty; name a site, ?site=layers.5 for instance")
     k = pairs.get("k", "1")
     if not re.fullmatch(r"[0-9]{1,9}", k) or int(k) < 1:
         raise InputError(f"{address}: k is {k!r}, expected a whole number of at least 1")

@@ -85,7 +85,7 @@ def open_dictionary(address: str | Path, site: str | None = None) -> Dictionary:
             path = Path(text).expanduser()
             folder = local_folder(path, _weights())
             asked = _file(asked, path.name if path.is_file() else "")
-            source = f"{folder}{whole[len(text) :]}" if not asked.file else str(path)
+            source = f"{path if asked.file else folder}{whole[len(text) :]}"
         opened, name = _read(folder, asked, text)
         if place is not None and not opened.card.neuronpedia:
             known = {"neuronpedia": neuronpedia_of(place)}
@@ -160,6 +160,11 @@ def _checked(
         raise InputError(
             f"{source}: its card says d_model {card.d_model}, and its tensors are "
             f"{opened.d_model} wide; the two do not belong together; fetch both again"
+        )
+    if asked.k and getattr(opened, "k", None) != asked.k:
+        raise InputError(
+            f"{source}: k is {getattr(opened, 'k', 'not known')} there, and its address says "
+            f"{asked.k}; leave ?k= away, or mend it"
         )
     notes = [card.note]
     if isinstance(opened, JumpReluDictionary):

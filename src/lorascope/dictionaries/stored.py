@@ -186,8 +186,8 @@ def tensors_of_pickle(path: Path) -> Stored:
 
 def _refuse_views(path: Path, name: str, tensor: Tensor) -> None:
     """Refuse tensors that are larger than the data stored for them."""
-    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not plain or tensor.is_quantized or tensor.is_nested:
+    strided = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not strided or tensor.is_quantized or tensor.is_nested:
         raise unreadable(path, f"{plain(name)} is sparse, quantised or without data")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise unreadable(

@@ -25,6 +25,7 @@ from lorascope.dictionaries.formats.saelens_layout import CARD, CONFIG, WEIGHTS
 from lorascope.dictionaries.gated import GatedDictionary
 from lorascope.dictionaries.groupmax import GroupMaxDictionary
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
+from lorascope.dictionaries.limits import plain
 from lorascope.dictionaries.maps import Maps
 from lorascope.dictionaries.places import site_of
 from lorascope.dictionaries.relu import ReluDictionary
@@ -241,7 +242,13 @@ def _whitening(folder: Path, config: Fields) -> tuple[Tensor, Tensor, Tensor] | 
 
 def _card(folder: Path, config: Fields, architecture: str, note: str) -> Card:
     if (folder / CARD).exists():
-        return Card.parse(settings(folder / CARD).everything(), str(folder / CARD))
+        card = settings(folder / CARD).everything()
+        for key, value in card.items():
+            if isinstance(value, str) and not value.isprintable():
+                raise InputError(
+                    f"{folder / CARD}: {plain(key)} holds control characters; mend the file"
+                )
+        return Card.parse(card, str(folder / CARD))
     said = config.inner("metadata").over(config.everything())
     centred = said.inner("model_from_pretrained_kwargs").raw("center_writing_weights")
     return Card(
