@@ -155,7 +155,9 @@ def test_a_class_whose_tensors_are_anothers(write, said, name):
 
 
 def test_two_biases_are_no_class(write):
-    with pytest.raises(InputError, match="holds bias, decoder.bias, and dict_class 'AutoEncoder'"):
+    with pytest.raises(
+        InputError, match=r"holds bias, decoder\.bias, and dict_class 'AutoEncoder'"
+    ):
         open_dictionary(write({"bias": torch.ones(5)}, dict_class="AutoEncoder"))
 
 
@@ -176,5 +178,5 @@ def test_trap_a_threshold_that_was_never_trained(write, name, stored):
 @pytest.mark.parametrize("k", [float("nan"), 2.5, 0.0, float("inf")])
 def test_a_k_that_is_no_number_of_latents(write, k):
     tensors = {**NO_BIAS, "b_dec": torch.zeros(5), "k": torch.tensor(k)}
-    with pytest.raises(InputError, match="k is .* there and None in"):
+    with pytest.raises(InputError, match=r"k is .* there and None in"):
         open_dictionary(write(tensors, dict_class="AutoEncoderTopK"))

@@ -10,7 +10,6 @@ import torch
 from lorascope.dictionaries.files import FORMATS, open_dictionary
 from lorascope.errors import InputError
 
-
 # Two formats are weights alone.
 CONFIGURED = [name for name in FORMATS if name not in ("gemma_scope", "qwen_scope")]
 

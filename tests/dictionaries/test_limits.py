@@ -54,8 +54,8 @@ def test_what_is_no_plain_file_is_never_waited_for(layouts, tmp_path, monkeypatc
         monkeypatch.chdir((folder / file).parent)
         place(Path(file).name, kind)
         refusal(folder, rf"{file}: is a {kind}.*, not a file")
-        made = Path(file).name
-        os.rmdir(made) if kind == "folder" else os.unlink(made)
+        made = Path(Path(file).name)
+        made.rmdir() if kind == "folder" else made.unlink()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket"])

@@ -86,13 +86,13 @@ def attempt(layouts, random_dictionary, folder, number):
     else:
         layout.write(folder)
     how = chance.random()
-    configs = [path for path in folder.rglob("*.json")]
+    configs = sorted(folder.rglob("*.json"))
     if how < 0.45 and configs:
         other_values(chance, chance.choice(configs))
     elif how < 0.7 and name != "own":
         other_tensors(chance, layout, folder)
     else:
-        other_bytes(chance, chance.choice([p for p in folder.rglob("*") if p.is_file()]))
+        other_bytes(chance, chance.choice(sorted(p for p in folder.rglob("*") if p.is_file())))
     try:
         opened = open_dictionary(folder)
         rows = torch.randn(3, opened.d_model)

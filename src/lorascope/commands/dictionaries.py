@@ -8,7 +8,6 @@ import typer
 
 from lorascope.errors import InputError
 
-
 Address = Annotated[
     str,
     typer.Argument(

@@ -14,7 +14,6 @@ from typing import Any
 from lorascope.dictionaries.limits import LONGEST_TEXT, plain_file, reason
 from lorascope.errors import InputError
 
-
 _LONGEST_NAME = 300
 
 

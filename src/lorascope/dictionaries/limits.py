@@ -55,8 +55,8 @@ def affordable(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Non
     for name, shape in shapes:
         if prod(shape) <= 0:
             raise InputError(
-                f"{path}: {plain(name)} has shape {shape}, so no entries; a dictionary has at least one "
-                "latent and a width of at least 1; fetch it again"
+                f"{path}: {plain(name)} has shape {shape}, so no entries; a dictionary has at "
+                "least one latent and a width of at least 1; fetch it again"
             )
         entries += prod(shape)
     fits(path, 4 * entries)
