@@ -55,6 +55,8 @@ def test_sparsify_may_leave_the_number_of_latents_to_the_expansion(layouts, tmp_
 
 
 WRONG = [
+    ("saelens", {"normalize_activations": 0}, "true or false"),
+    ("saelens", {"normalize_activations": 1.0}, "true or false"),
     ("saelens", {"hook_name": "blocks.1\x1b[2J"}, "a text of one line"),
     ("saelens", {"model_name": "m" * 301}, "at most 300 characters"),
     ("saelens", {"apply_b_dec_to_input": "false"}, "true or false"),

@@ -210,6 +210,8 @@ def _input_scale(folder: Path, config: Fields, registered: float | None) -> tupl
         InputError: each input is normalised by itself, which no weights can hold.
     """
     kind = config.raw("normalize_activations")
+    if kind is not None and not isinstance(kind, str | bool):
+        raise config.refusal("normalize_activations", "a name, true or false")
     if kind in (None, False, "none", _WHITENED):
         return 1.0, ""
     if kind not in (True, _AVERAGE_NORM):
