@@ -195,6 +195,10 @@ def test_what_an_address_may_say(random_dictionary, tmp_path):
     assert open_dictionary(opened.card.source).card == opened.card
     with pytest.raises(InputError, match=r'\?sight= is not known\. Did you mean "site"\?'):
         open_dictionary(f"{tmp_path}/sae?sight=layers.3")
+    with pytest.raises(InputError, match="says one thing twice"):
+        open_dictionary(f"{tmp_path}/sae?k=1&k=2")
+    with pytest.raises(InputError, match="address of a dictionary is empty"):
+        open_dictionary("")
     with pytest.raises(InputError, match="site= is empty"):
         open_dictionary(f"{tmp_path}/sae?site=")
     with pytest.raises(InputError, match="k is not known there, and its address says 3"):
@@ -243,3 +247,15 @@ def test_one_file_of_a_repository(layouts, tmp_path, hub):
 def test_a_hub_address_does_not_climb(hub):
     with pytest.raises(InputError, match="expected hf://owner/repo/folder"):
         open_dictionary("hf://owner/repo/../../elsewhere")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b]0;title\x07", "\u202eevil"])
+def test_a_refusal_shows_what_a_terminal_would_act_on(tmp_path, name):
+    """Names of foreign files, and addresses copied from anywhere, are printed visibly."""
+    with pytest.raises(InputError) as caught:
+        open_dictionary(tmp_path / name)
+    assert str(caught.value).isprintable()
+    (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match="no dictionary of a known format") as caught:
+        open_dictionary(tmp_path)
+    assert str(caught.value).isprintable()

@@ -46,10 +46,14 @@ def said(address: str) -> tuple[str, Asked]:
     Raises:
         InputError: another key than site or k, or a k that is no number.
     """
+    if not address.strip():
+        raise InputError("the address of a dictionary is empty; give a folder, or hf://owner/repo")
     match = _SAID.search(address)
     if match is None or Path(address).exists():
         return address, Asked()
     pairs = dict(one.split("=", 1) for one in match[1].split("&"))
+    if len(pairs) != match[1].count("&") + 1:
+        raise InputError(f"{address}: says one thing twice at its end; say it once")
     for key in pairs:
         if key not in ("site", "k"):
             raise InputError(

@@ -34,7 +34,7 @@ from lorascope.dictionaries.formats import (
     sparsify,
 )
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
-from lorascope.dictionaries.limits import reason
+from lorascope.dictionaries.limits import plain, reason
 from lorascope.dictionaries.places import site_of
 from lorascope.dictionaries.registry import SCHEME, neuronpedia_of, open_registered
 from lorascope.errors import InputError
@@ -136,11 +136,14 @@ def _malformed(source: str) -> Iterator[None]:
     """Whatever a foreign file makes its reader do ends in one line naming the file."""
     try:
         yield
-    except InputError:
-        raise
+    except InputError as error:
+        text = str(error)
+        if text.isprintable():
+            raise
+        raise InputError(plain(text, len(text))) from None
     except Exception as error:
         raise InputError(
-            f"{source}: cannot be read as a dictionary ({reason(error)}); fetch it again"
+            f"{plain(source)}: cannot be read as a dictionary ({reason(error)}); fetch it again"
         ) from error
 
 
