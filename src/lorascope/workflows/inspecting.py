@@ -27,6 +27,7 @@ from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import Window, count_tokens, windows
 from lorascope.config import Settings, digest
 from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.groupmax import GroupMaxDictionary
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.places import block_of
 from lorascope.dictionaries.topk import TopKDictionary
@@ -44,7 +45,7 @@ from lorascope.stats.documents import ratio
 
 ADAPTER = "adapter"
 # Above these a dictionary does not do what it was made for.
-WORST_FVU, WORST_L0_RATIO = 0.9, 5.0
+WORST_FVU, WORST_L0_RATIO = 0.9, 2.0
 
 
 class OnTexts(Settings):
@@ -89,7 +90,7 @@ def describe(dictionary: Dictionary) -> dict[str, Any]:
         "neuronpedia": card.neuronpedia,
         "note": card.note,
     }
-    if isinstance(dictionary, TopKDictionary):
+    if isinstance(dictionary, TopKDictionary | GroupMaxDictionary):
         facts["k"] = dictionary.k
     if isinstance(dictionary, JumpReluDictionary):
         facts["threshold"] = _spread(dictionary.threshold)
