@@ -36,7 +36,7 @@ class Part:
         spectrum: what of the part stays: singular values, or the norm of a tensor replaced whole.
         about: what else tells its distribution: shapes, scale.
         base: the weight it changes.
-        draw: the random part.
+        draw: the random part, its update multiplied by a factor.
         put: writes it into the layers PEFT knows by a name.
     """
 
@@ -44,7 +44,7 @@ class Part:
     spectrum: Tensor
     about: str
     base: Tensor
-    draw: Callable[[Generator, Rounding], Tensors]
+    draw: Callable[[Generator, Rounding, float], Tensors]
     put: Callable[[str, Tensors], None]
 
 
@@ -83,7 +83,7 @@ def _moved(path: str, ours: Tensor, theirs: Tensor, put: Callable[[str, Tensors]
         difference.norm(),
         f"{tuple(theirs.shape)} {theirs.dtype}",
         ours,
-        lambda random, rounding: (rounding.redrawn(ours, theirs, random),),
+        lambda random, rounding, factor: (rounding.redrawn(ours, theirs, random, factor),),
         put,
     )
 
@@ -138,9 +138,10 @@ def _lora_parts(name: str, path: str, layer: LoraLayer, source: str) -> Iterator
     shape = (stacked.B.shape[1], stacked.B.shape[2], stacked.A.shape[2])
     weight = _weight(layer)
 
-    def draw(random: Generator, rounding: Rounding) -> Tensors:
+    def draw(random: Generator, rounding: Rounding, factor: float) -> Tensors:
         drawn = _in_one(random_factors(S, shape, random))
-        B, A = (new.to(old) for new, old in zip(drawn, factors, strict=True))
+        scaled = Factors(factor * drawn.B, drawn.A)
+        B, A = (new.to(old) for new, old in zip(scaled, factors, strict=True))
         if not has_magnitude:
             return B, A
         return B, A, _magnitude(layer, source, (B, A), random)
@@ -174,7 +175,7 @@ def _bias_part(path: str, layer: LoraLayer, source: str) -> Part:
         bias.detach().cpu().double().norm(),
         f"{tuple(bias.shape)} {float(layer.scaling[source])!r} {bias.dtype}",
         _weight(layer),
-        lambda random, _: (same_spectrum(bias, random).to(bias),),
+        lambda random, _, factor: ((factor * same_spectrum(bias, random)).to(bias),),
         put,
     )
 
