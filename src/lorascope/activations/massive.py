@@ -76,9 +76,7 @@ class Massive:
         return {
             "coordinates": [
                 {"coordinate": i, "share": share, "over_median": ratio}
-                for i, share, ratio in zip(
-                    self.coordinates, self.shares, self.ratios, strict=False
-                )
+                for i, share, ratio in zip(self.coordinates, self.shares, self.ratios, strict=False)
             ],
             "directions": [
                 {

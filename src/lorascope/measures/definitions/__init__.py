@@ -14,12 +14,14 @@ from lorascope.measures.definitions import (
     pursuit,
     seeds,
     weights,
+    yardsticks,
 )
 from lorascope.measures.definitions.definition import Definition
 from lorascope.results import Estimate
 
 DEFINITIONS: dict[str, Definition] = {
     **audit.DEFINITIONS,
+    **yardsticks.DEFINITIONS,
     **pursuit.DEFINITIONS,
     **causes.DEFINITIONS,
     **weights.DEFINITIONS,
