@@ -20,7 +20,7 @@ from lorascope.geometry.chance import norm_matched
 from lorascope.measures import alignment, norms, reconstruction
 from lorascope.measures.alignment import NullSettings
 from lorascope.measures.intervals import UNKNOWN
-from lorascope.measures.reconstruction import Errors
+from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS, Errors
 from lorascope.measures.rows import HeldOut, chunks
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
@@ -98,6 +98,7 @@ def error_estimates(
     place: Key,
     controls: Mapping[str, Errors] | None = None,
     seed: int = 0,
+    repeats: int = NULL_REPEATS,
 ) -> list[Estimate]:
     """Relative error of the deltas, and its Frobenius form, without what is massive.
 
@@ -105,9 +106,12 @@ def error_estimates(
 
     Args:
         controls: {null: `errors_without` of a dictionary trained on a control}.
+        repeats: draws of the random null; 0 for the numbers alone, without any null.
     """
     found = errors_without(dictionary, rows.delta, rows.documents, massive)
-    some = rows.first(reconstruction.NULL_ROWS)
+    if not repeats:
+        return reconstruction.error_estimates(found, [], place_without(place), seed)
+    some = rows.first(NULL_ROWS)
     drawn = [
         errors_without(
             dictionary,
@@ -115,7 +119,7 @@ def error_estimates(
             some.documents,
             massive,
         )
-        for repeat in range(reconstruction.NULL_REPEATS)
+        for repeat in range(repeats)
     ]
     constants = {
         "zero predictor": torch.zeros_like(training_mean),

@@ -39,7 +39,7 @@ class Bars(Settings):
         better_than_mean: FVU must be at least this much below 1, the mean predictor's.
         times_pca: FVU must be at most this many times that of as many principal components as
             latents are active; without massive coordinates, which few components hold. Not asked
-            of controls: rows without features consist of principal components.
+            of controls and draws of nulls: rows without features consist of principal components.
         enough: an FVU up to which principal components are not asked: a stream of few dimensions
             leaves them nothing.
         live_share: latents active on at least one held-out row, of all; or as many as the stream is
@@ -79,10 +79,10 @@ class YardstickVerdict:
     Attributes:
         dictionary: "base", "delta" or what a control is made of.
         seed: None for one that serves every seed.
-        setting: of an ablation's dictionary.
-        draw: number of the null adapter.
-        null: name of the null that a control stands for.
         reason: the bars missed, or the numbers that met them.
+        setting: of an ablation's dictionary.
+        null, draw: of a dictionary that belongs to a draw of a null, as in `Key`.
+        stands_for: name of the null that a control stands for.
     """
 
     dictionary: str
@@ -92,8 +92,9 @@ class YardstickVerdict:
     passed: bool
     reason: str
     setting: str = ""
-    draw: int | None = None
     null: str = ""
+    draw: int | None = None
+    stands_for: str = ""
 
     def record(self) -> dict[str, Any]:
         """As plain data."""
@@ -203,14 +204,14 @@ def _sums(dictionary: Dictionary, stream: Stream, count: int, massive: Massive |
 
 
 def judge(
-    estimates: Sequence[Estimate], bars: Bars, width: int, null: str = ""
+    estimates: Sequence[Estimate], bars: Bars, width: int, stands_for: str = ""
 ) -> YardstickVerdict:
     """Whether one dictionary reaches the bars, from the yardsticks of that dictionary alone.
 
     Args:
         estimates: at one place; a value that is not finite fails its bar.
         width: of the stream.
-        null: what a control's null is called; empty for a base or delta dictionary.
+        stands_for: what the null is called that a control stands for.
 
     Raises:
         ValueError: its FVU, L0 or live share is not among them.
@@ -222,9 +223,9 @@ def judge(
     fvu, live = found["yardstick.fvu", ""], found["yardstick.live_share", ""]
     told = found.get(("yardstick.fvu", "without"), fvu)
     alive = round(live.value * live.n)
-    missed = _missed_fvu(
-        fvu, told, None if null else found["yardstick.fvu_pca", told.key.massive], bars
-    )
+    pca = found["yardstick.fvu_pca", told.key.massive]
+    given = not stands_for and fvu.key.draw is None
+    missed = _missed_fvu(fvu, told, pca if given else None, bars)
     if not live.value >= bars.live_share and alive < width:
         missed.append(f"{alive} of {live.n} latents live, at least {bars.live_share:.0%} wanted")
     recovered = found.get(("yardstick.loss_recovered", ""))
@@ -235,7 +236,8 @@ def judge(
     met = f"FVU {told.value:.2f}, {alive} of {live.n} latents live"
     key, reason = fvu.key, "; ".join(missed) or met
     where = (key.dictionary, key.site, key.adapter, key.seed)
-    return YardstickVerdict(*where, not missed, reason, key.setting, key.draw, null)
+    of_null = (key.setting, key.null, key.draw, stands_for)
+    return YardstickVerdict(*where, not missed, reason, *of_null)
 
 
 def _missed_fvu(whole: Estimate, told: Estimate, pca: Estimate | None, bars: Bars) -> list[str]:
@@ -258,9 +260,10 @@ def without_verdicts(
 ) -> list[Estimate]:
     """The same numbers; those measured with a dictionary that failed are no longer judged.
 
-    A number is measured with the dictionaries its label names; with any null that a failed control
-    stands for; and, where neither label nor measure says which, with every dictionary of its site,
-    adapter and seed. The yardsticks themselves stay judged.
+    A number is measured with the dictionaries its label names; with the control of each of its
+    rivals; and, where neither label nor measure says which, with every dictionary of its site,
+    adapter and seed. The yardsticks themselves stay judged. What a null adapter's dictionary is
+    worth is part of what the null does, and takes nothing from the adapter's own numbers.
     """
     failed = [verdict for verdict in verdicts if not verdict.passed]
     return [
@@ -301,9 +304,11 @@ def _rests_on(estimate: Estimate, verdict: YardstickVerdict) -> bool:
     key = estimate.key
     if key.site not in ("", verdict.site):
         return False
-    of_adapter = key.adapter in ("", verdict.adapter) and key.draw == verdict.draw
-    if verdict.null:
-        return of_adapter and any(null.name == verdict.null for null in estimate.rivals)
+    of_adapter = key.adapter in ("", verdict.adapter)
+    if verdict.stands_for:
+        named = any(null.name == verdict.stands_for for null in estimate.rivals)
+        return of_adapter and named and key.draw is None
+    of_adapter &= (key.null, key.draw) == (verdict.null, verdict.draw)
     if verdict.dictionary not in measured_with(estimate):
         return False
     # A pair's key names the first of its two seeds.
