@@ -35,6 +35,8 @@ class Card(Settings):
         adapter, adapter_sha256: the adapter and its weights' hash, for a delta.
         activations: identity of the activations it was trained on.
         scale: what inputs were divided by in training; already folded into the weights.
+        massive: coordinates of the stream that were scaled down in training, undone in the weights.
+        massive_directions: how many directions were, beside the coordinates.
         tokens: rows seen in training, repeats counted.
         settings: architecture and training settings.
         versions: libraries that made it.
@@ -58,8 +60,15 @@ class Card(Settings):
     adapter: str = ""
     adapter_sha256: str = ""
     activations: str = ""
+<<<<<<< HEAD
     scale: float = Field(default=1.0, gt=0)
     tokens: int = Field(default=0, ge=0)
+=======
+    scale: float = 1.0
+    massive: tuple[int, ...] = ()
+    massive_directions: int = 0
+    tokens: int = 0
+>>>>>>> w/14e
     seed: int = 0
     settings: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)

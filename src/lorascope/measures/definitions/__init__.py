@@ -14,6 +14,7 @@ from lorascope.measures.definitions import (
     pursuit,
     seeds,
     weights,
+    yardsticks,
 )
 from lorascope.measures.definitions.definition import Definition
 from lorascope.measures.definitions.rivals import rivals_of
@@ -21,6 +22,7 @@ from lorascope.results import Estimate
 
 _EVERY: dict[str, Definition] = {
     **audit.DEFINITIONS,
+    **yardsticks.DEFINITIONS,
     **pursuit.DEFINITIONS,
     **causes.DEFINITIONS,
     **weights.DEFINITIONS,
