@@ -60,15 +60,10 @@ class Card(Settings):
     adapter: str = ""
     adapter_sha256: str = ""
     activations: str = ""
-<<<<<<< HEAD
     scale: float = Field(default=1.0, gt=0)
-    tokens: int = Field(default=0, ge=0)
-=======
-    scale: float = 1.0
     massive: tuple[int, ...] = ()
     massive_directions: int = 0
-    tokens: int = 0
->>>>>>> w/14e
+    tokens: int = Field(default=0, ge=0)
     seed: int = 0
     settings: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
