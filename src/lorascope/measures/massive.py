@@ -17,13 +17,13 @@ from torch import Tensor
 from lorascope.activations.massive import Massive
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import norm_matched
-from lorascope.measures import alignment, norms, reconstruction
+from lorascope.measures import cka, norms, reconstruction
 from lorascope.measures.alignment import NullSettings
-from lorascope.measures.intervals import UNKNOWN
 from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS, Errors
 from lorascope.measures.rows import HeldOut, chunks
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
+from lorascope.stats.intervals import UNKNOWN
 
 Rows = Float[Tensor, "rows d"]
 
@@ -53,7 +53,7 @@ def size_estimates(
             exceed.
     """
     left, here = without(rows, massive), place_without(place)
-    return [*norms.norm_estimates(left, floor, here, seed), norms.rank_estimate(left, here, seed)]
+    return [*norms.norm_estimates(left, floor, here), norms.rank_estimate(left, here, seed)]
 
 
 def cka_estimates(
@@ -68,9 +68,9 @@ def cka_estimates(
     """CKA of a site's base rows and each adapter's, without what is massive.
 
     Raises:
-        InputError: as `alignment.site_cka_estimates`.
+        InputError: as `cka.site_cka_estimates`.
     """
-    return alignment.site_cka_estimates(
+    return cka.site_cka_estimates(
         massive.without(base),
         {adapter: massive.without(delta) for adapter, delta in deltas.items()},
         documents,
@@ -110,7 +110,7 @@ def error_estimates(
     """
     found = errors_without(dictionary, rows.delta, rows.documents, massive)
     if not repeats:
-        return reconstruction.error_estimates(found, [], place_without(place), seed)
+        return reconstruction.error_estimates(found, [], place_without(place))
     some = rows.first(NULL_ROWS)
     drawn = [
         errors_without(
@@ -134,7 +134,7 @@ def error_estimates(
         ),
         *((name, [errors]) for name, errors in (controls or {}).items()),
     ]
-    return reconstruction.error_estimates(found, nulls, place_without(place), seed)
+    return reconstruction.error_estimates(found, nulls, place_without(place))
 
 
 def nulls_without(nulls: NullSettings, massive: Massive) -> NullSettings:

@@ -130,12 +130,12 @@ class _At:
         if self.site in self.audit.learned.brought:
             place = Key(site=self.site, dictionary="base")
             own = self.audit.learned.brought[self.site]
-            found.estimates.extend(yardstick_estimates(own, self._base, place, seed))
+            found.estimates.extend(yardstick_estimates(own, self._base, place))
         for key in self.trained:
             stream = self._base if key.target == "base" else self._stream(key)
             dictionary = self.audit.learned.open(key)
             place = self._place(key)
-            found.estimates.extend(yardstick_estimates(dictionary, stream, place, seed))
+            found.estimates.extend(yardstick_estimates(dictionary, stream, place))
         if self.audit.study.measures.effects:
             found.estimates.extend(self._losses(found.estimates))
         found.write(folder)
@@ -190,5 +190,4 @@ class _At:
             counts,
             capture=self.audit.study.capture,
             most=self.audit.study.measures.effect_tokens,
-            seed=self.audit.study.seed,
         )
