@@ -47,7 +47,8 @@ def loss_recovered(
 
     One pass of the base over the windows of the first documents that hold at most `most` tokens,
     and from the site on one more for the mean of the training rows, for each dictionary and for
-    each number of principal components. A site where the mean costs nothing has no such number.
+    each number of principal components. Where the interval of what the mean costs holds 0 there is
+    no such number: a share of what may be nothing is none.
 
     Args:
         dictionaries: by place, whose site says where it is spliced.
@@ -82,7 +83,7 @@ def loss_recovered(
     for place in dictionaries:
         site = parse_site(place.site)
         sides = [sums[1], *(by_place[site, what] for what in (MEAN, place, counts[place]))]
-        found += _estimate(sides, int(sums[0].sum()), place, seed)
+        found += _estimate(sides, sums[0], place, seed)
     return found
 
 
@@ -121,20 +122,20 @@ def _limit(stream: Stream, settings: Capture) -> float:
     return (settings.outlier_multiple or torch.inf) * stream.rows.norm(dim=1).median().item()
 
 
-def _estimate(losses: Sequence[Tensor], tokens: int, place: Key, seed: int) -> list[Estimate]:
+def _estimate(losses: Sequence[Tensor], tokens: Tensor, place: Key, seed: int) -> list[Estimate]:
     """One estimate from losses by document: of the base, then with the mean, the dictionary and
-    the components spliced in. None where the mean costs nothing."""
+    the components spliced in. None where what the mean costs may be nothing."""
     base, with_mean, spliced, with_components = losses
-    whole = float((with_mean - base).sum())
-    if whole <= 0:
+    cost, random = with_mean - base, generator(seed, "loss recovered", place)
+    if not bootstrap_ratio(cost, tokens, random)[0] > 0:
         return []
-    columns = torch.stack([with_mean - base, with_mean - spliced, with_mean - with_components], 1)
-    random = generator(seed, "loss recovered", place)
-    value, pca = (float(columns[:, i].sum()) / whole for i in (1, 2))
-    interval, theirs = (bootstrap_ratio(columns[:, i], columns[:, 0], random) for i in (1, 2))
+    columns = torch.stack([cost, with_mean - spliced, with_mean - with_components], 1)
+    value, pca = (float(columns[:, i].sum() / cost.sum()) for i in (1, 2))
+    interval, theirs = (bootstrap_ratio(columns[:, i], cost, random) for i in (1, 2))
     gap = bootstrap(lambda s: (s[:, 1] - s[:, 2]) / s[:, 0], columns, random)
     nulls = (
         Null.exact(MEAN, 0.0, rival=True),
         Null(PCA, pca, *theirs, rival=True, difference=gap),
     )
-    return [Estimate("yardstick.loss_recovered", value, interval, tokens, "share", nulls, place)]
+    n = int(tokens.sum())
+    return [Estimate("yardstick.loss_recovered", value, interval, n, "share", nulls, place)]
