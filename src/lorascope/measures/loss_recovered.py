@@ -46,7 +46,8 @@ def loss_recovered(
 
     One pass of the base over the windows of the first documents that hold at most `most` tokens,
     and from the site on one more for the mean of the training rows, for each dictionary and for
-    each number of principal components. A site where the mean costs nothing has no such number.
+    each number of principal components. Where the interval of what the mean costs holds 0 there is
+    no such number: a share of what may be nothing is none.
 
     Args:
         dictionaries: by place, whose site says where it is spliced.
@@ -121,20 +122,21 @@ def _limit(stream: Stream, settings: Capture) -> float:
 
 
 def _estimate(
-    losses: Sequence[Tensor], counts: Float[Tensor, " documents"], place: Key
+    losses: Sequence[Tensor], tokens: Float[Tensor, " documents"], place: Key
 ) -> list[Estimate]:
     """One estimate from losses by document: of the base, then with the mean, the dictionary and
-    the components spliced in. None where the mean costs nothing."""
+    the components spliced in. None where what the mean costs may be nothing."""
     base, with_mean, spliced, with_components = losses
-    whole = float((with_mean - base).sum())
-    if whole <= 0:
+    cost = with_mean - base
+    _, (low, _) = ratio(cost, tokens)
+    if not low > 0:
         return []
-    full, tokens = with_mean - base, int(counts.sum())
-    value, interval = ratio(with_mean - spliced, full, counts)
-    pca, theirs = ratio(with_mean - with_components, full, counts)
-    _, gap = ratio(with_components - spliced, full, counts)
+    value, interval = ratio(with_mean - spliced, cost, tokens)
+    pca, theirs = ratio(with_mean - with_components, cost, tokens)
+    _, gap = ratio(with_components - spliced, cost, tokens)
     nulls = (
         Null.exact(MEAN, 0.0, rival=True),
         Null(PCA, pca, *or_point(pca, theirs), rival=True, difference=gap),
     )
-    return [Estimate("yardstick.loss_recovered", value, interval, tokens, "share", nulls, place)]
+    n = int(tokens.sum())
+    return [Estimate("yardstick.loss_recovered", value, interval, n, "share", nulls, place)]
