@@ -51,7 +51,8 @@ class Audited:
         Null adapters are on it too, matched as the study asks.
         """
         for name, match in self.matches.items():
-            rescale_null_adapter(self._loaded, name, match.factor)
+            if self._loaded.info(name).factor != match.factor:
+                rescale_null_adapter(self._loaded, name, match.factor)
         return self._loaded
 
     @cached_property
