@@ -4,15 +4,18 @@ import math
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from lorascope import load as load_any
 from lorascope.activations import matching
 from lorascope.activations.collect import Capture, collect
 from lorascope.activations.matching import Match, match_delta_norms
 from lorascope.activations.shards import Shards
+from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import windows
 from lorascope.errors import InputError, NoNullAdapter
 from lorascope.models.adapted import load
+from lorascope.models.load import load_base
 from lorascope.models.null_adapters import add_null_adapters, rescale_null_adapter
 from lorascope.models.sites import resolve_sites
 
@@ -204,3 +207,39 @@ def test_what_there_is_nothing_to_match_on_is_refused(
         str(tiny_checkpoint("llama")), {"latent": save_latent_adapter(tmp_path)}, device="cpu"
     )
     assert match_delta_norms(hooked, "latent", found, SITES, FLOAT32) == {}
+
+
+def test_on_the_embedded_model(tmp_path):
+    """At two sites, on its own texts, with the audit's defaults."""
+    base, tokenizer = load_base("embedded", device="cpu")
+    found = windows(read_documents("embedded")[:4], tokenizer, 64)[:6]
+    seen = []
+    hook = base.model.layers[1].input_layernorm.register_forward_hook(
+        lambda _module, _inputs, output: seen.append(output.detach().mean((0, 1)))
+    )
+    base(input_ids=torch.tensor([found[0].ids]))
+    hook.remove()
+    (common,) = seen
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        settings = LoraConfig(r=4, target_modules=["v_proj"], task_type="CAUSAL_LM")
+        wrapped = get_peft_model(base, settings)
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                random = torch.Generator().manual_seed(1)
+                parameter.data += 0.3 * torch.randn(len(parameter), 1, generator=random)
+            if "lora_A" in name:
+                # what many tokens have in common, as training finds it
+                parameter.data += 5 * common / common.norm()
+    wrapped.save_pretrained(tmp_path / "a")
+    model = load("embedded", {"a": str(tmp_path / "a")}, device="cpu", force=True)
+    add_null_adapters(model, "a", 2, seed=0)
+    sites = resolve_sites(model.n_blocks, ["layers.3", "layers.5"])
+    before = logits(model, "base")
+    texts = matching._Texts(model, found, sites, Capture())
+    assert texts.norms("a~null0")["layers.3"] < 0.8 * texts.norms("a")["layers.3"]
+    matches = match_delta_norms(model, "a", found, sites, Capture())
+    for match in matches.values():
+        assert match.ratios.keys() == {"layers.3", "layers.5"}
+        assert match.ratio == pytest.approx(1, abs=0.0201)
+    assert torch.equal(logits(model, "base"), before)

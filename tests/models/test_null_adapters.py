@@ -6,7 +6,6 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch.linalg import svdvals
 from transformers import AutoModelForCausalLM, MixtralConfig
 
@@ -15,7 +14,7 @@ from lorascope.errors import InputError, NoNullAdapter
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
 from lorascope.models.gates import verify_live
-from lorascope.models.null_adapters import add_null_adapters, rescale_null_adapter
+from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.updates import lora_updates, weight_update
 
 IDS = torch.arange(24).reshape(2, 12) + 3
@@ -55,27 +54,6 @@ def opened(checkpoint, architecture, folders, **options):
     return load(str(checkpoint(architecture)), folders, device="cpu", **options)
 
 
-@torch.no_grad()
-def dense(model, name):
-    """{module: what PEFT adds to it, by PEFT's own arithmetic}; DoRA without its magnitude."""
-    peft_name = model.peft_name(name)
-    found = {}
-    for path, module in model.module.named_modules():
-        if isinstance(module, LoraLayer) and (
-            peft_name in module.lora_A or peft_name in module.lora_embedding_A
-        ):
-            found[path] = module.get_delta_weight(peft_name)
-        if isinstance(module, ModulesToSaveWrapper) and peft_name in module.modules_to_save:
-            theirs = module.modules_to_save[peft_name].named_parameters()
-            ours = dict(module.original_module.named_parameters())
-            found |= {f"{path}.{inner}": value - ours[inner] for inner, value in theirs}
-        if isinstance(module, TrainableTokensWrapper):
-            layer = module.token_adapter
-            rows = module.original_module.weight[layer.token_indices[peft_name]]
-            found[path] = layer.trainable_tokens_delta[peft_name] - rows
-    return found
-
-
 def spectrum(update):
     return update.norm()[None] if update.ndim < 2 else svdvals(update)
 
@@ -91,7 +69,7 @@ def assert_same_spectrum(found, wanted):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_spectra_stay_and_all_else_too(tiny_checkpoint, save_adapter, tmp_path, case):
+def test_spectra_stay_and_all_else_too(dense, tiny_checkpoint, save_adapter, tmp_path, case):
     architecture, fields = CASES[case]
     folder = save_adapter(tmp_path / "a", architecture, **fields)
     model = opened(tiny_checkpoint, architecture, {"a": str(folder)})
@@ -161,7 +139,7 @@ def test_what_trains_goes_on_training(tiny_checkpoint, save_adapter, tmp_path):
 
 
 def test_a_draw_depends_on_seed_and_adapter_and_on_nothing_else(
-    tiny_checkpoint, save_adapter, tmp_path
+    dense, tiny_checkpoint, save_adapter, tmp_path
 ):
     modules = {"target_modules": ["q_proj", "up_proj"]}
     one = str(save_adapter(tmp_path / "one", seed=1, **modules))
@@ -211,7 +189,7 @@ def test_singular_vectors_are_random(tiny_checkpoint, save_adapter, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["dora", "dora_conv1d", "dora_embedding"])
-def test_dora_keeps_its_relative_magnitudes(tiny_checkpoint, save_adapter, tmp_path, case):
+def test_dora_keeps_its_relative_magnitudes(dense, tiny_checkpoint, save_adapter, tmp_path, case):
     architecture, fields = CASES[case]
     folder = save_adapter(tmp_path / "a", architecture, **fields)
     model = opened(tiny_checkpoint, architecture, {"a": str(folder)})
@@ -278,7 +256,7 @@ def test_lora_bias_keeps_its_norm(tiny_checkpoint, save_adapter, tmp_path):
 
 
 @torch.no_grad()
-def test_each_expert_keeps_its_spectrum(tiny_checkpoint, tmp_path):
+def test_each_expert_keeps_its_spectrum(dense, tiny_checkpoint, tmp_path):
     config = MixtralConfig(
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, num_local_experts=3, num_experts_per_tok=2,
@@ -316,7 +294,7 @@ def test_each_expert_keeps_its_spectrum(tiny_checkpoint, tmp_path):
     assert (U[0].T @ U[1]).square().sum() / 2 < 0.5
 
 
-def test_bfloat16_models_take_null_adapters(tiny_checkpoint, save_adapter, tmp_path):
+def test_bfloat16_models_take_null_adapters(dense, tiny_checkpoint, save_adapter, tmp_path):
     cases = {"plain": CASES["plain"][1], "head": CASES["head"][1], "dora": CASES["dora"][1]}
     folders = {n: str(save_adapter(tmp_path / n, **fields)) for n, fields in cases.items()}
     model = opened(tiny_checkpoint, "llama", folders, dtype="bfloat16")
@@ -332,7 +310,7 @@ def test_bfloat16_models_take_null_adapters(tiny_checkpoint, save_adapter, tmp_p
     assert all(torch.equal(logits(model, name), value) for name, value in own.items())
 
 
-def test_what_peft_cannot_hold_twice_is_refused(tiny_model, tiny_checkpoint, tmp_path):
+def test_what_peft_cannot_hold_twice_is_refused(dense, tiny_model, tiny_checkpoint, tmp_path):
     tiny_model("llama", tie_word_embeddings=True).save_pretrained(tmp_path / "m")
     for file in tiny_checkpoint("llama").glob("tokenizer*"):
         (tmp_path / "m" / file.name).write_bytes(file.read_bytes())
@@ -379,98 +357,3 @@ def test_what_acts_by_hooks_has_none(tiny_checkpoint, save_latent_adapter, tmp_p
     with pytest.raises(NoNullAdapter, match="hooks"):
         add_null_adapters(model, "latent", 1, seed=0)
     assert model.faces == ("base", "latent")
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_a_factor_multiplies_what_is_drawn(tiny_checkpoint, save_adapter, tmp_path, case):
-    """By a power of two, so that rounding plays no part in what is low-rank."""
-    architecture, fields = CASES[case]
-    folder = save_adapter(tmp_path / "a", architecture, **fields)
-    model = opened(tiny_checkpoint, architecture, {"a": str(folder)})
-    add_null_adapters(model, "a", 2, seed=5)
-    before = {face: logits(model, face) for face in model.faces}
-    first, infos = dense(model, "a~null1"), {n: model.info(n) for n in model.null_adapters}
-    with model.face("a~null1"):
-        # while it is shown; the factor is of the first draw, not of the one before
-        for factor in (0.3, 4.0, 4.0):
-            rescale_null_adapter(model, "a~null1", factor)
-        assert model.current == "a~null1"
-    for path, update in dense(model, "a~null1").items():
-        # differences of tensors replaced whole have the weights' rounding, factors have none
-        torch.testing.assert_close(update, 4 * first[path], rtol=1e-5, atol=1e-6)
-        S = spectrum(first[path])
-        assert ((spectrum(update) - 4 * S).abs() <= 1e-5 * S.max()).all()
-    assert (logits(model, "a~null1") - before["a~null1"]).abs().max() > 1e-2
-    others = [face for face in model.faces if face != "a~null1"]
-    assert all(torch.equal(logits(model, face), before[face]) for face in others)
-    scaled = model.info("a~null1")
-    assert (scaled.factor, scaled.draw, scaled.null_of) == (4.0, 1, "a")
-    assert scaled.sha256 not in {model.info(face).sha256 for face in others[1:]} | {
-        infos["a~null1"].sha256
-    }
-    rescale_null_adapter(model, "a~null1", 1)
-    assert torch.equal(logits(model, "a~null1"), before["a~null1"])
-    assert model.info("a~null1") == infos["a~null1"]
-    assert not any(p.requires_grad for p in model.module.parameters())
-
-
-def test_a_factor_reaches_biases_and_relative_magnitudes_stay(
-    tiny_checkpoint, save_adapter, tmp_path
-):
-    fields = {"bias": "all", "lora_bias": True, "target_modules": ["c_attn"]}
-    folder = save_adapter(tmp_path / "b", "gpt2", **fields)
-    model = opened(tiny_checkpoint, "gpt2", {"b": str(folder)})
-    add_null_adapters(model, "b", 1, seed=0)
-    base = logits(model, "base")
-    ours = {key: value.clone() for key, value in model.base_parameters.items()}
-    first = {key: value.clone() for key, value in model.trained_biases("b~null0").items()}
-    layers = [m for m in model.module.modules() if isinstance(m, LoraLayer)]
-    trained = [m.lora_B[model.peft_name("b~null0")].bias.clone() for m in layers]
-    rescale_null_adapter(model, "b~null0", 3.0)
-    for key, value in model.trained_biases("b~null0").items():
-        torch.testing.assert_close(value - ours[key], 3 * (first[key] - ours[key]))
-    for layer, bias in zip(layers, trained, strict=True):
-        assert bias.norm() > 0.1
-        torch.testing.assert_close(layer.lora_B[model.peft_name("b~null0")].bias, 3 * bias)
-    assert torch.equal(logits(model, "base"), base)
-
-    folder = save_adapter(tmp_path / "d", "llama", use_dora=True, target_modules=["q_proj"])
-    model = opened(tiny_checkpoint, "llama", {"d": str(folder)})
-    add_null_adapters(model, "d", 1, seed=0)
-
-    def gains():
-        """m / ‖W₀ + scale · B · A‖ of block 0."""
-        path, update = next(iter(dense(model, "d~null0").items()))
-        magnitude = model.module.get_submodule(path).lora_magnitude_vector
-        adapted = model.base_parameters[f"{path}.weight"] + update
-        return magnitude[model.peft_name("d~null0")].weight / adapted.norm(dim=1)
-
-    one = gains().clone()
-    rescale_null_adapter(model, "d~null0", 5.0)
-    assert one.std() > 1e-3
-    torch.testing.assert_close(gains(), one, rtol=1e-5, atol=0)
-
-
-def test_factors_that_mean_nothing_are_refused(tiny_checkpoint, save_adapter, tmp_path):
-    folder = save_adapter(tmp_path / "a", target_modules=["q_proj"])
-    model = opened(tiny_checkpoint, "llama", {"a": str(folder)})
-    add_null_adapters(model, "a", 1, seed=0)
-    for factor in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="positive"):
-            rescale_null_adapter(model, "a~null0", factor)
-    for name in ("a", "base", "a~null1"):
-        with pytest.raises(InputError, match="no adapter named"):
-            rescale_null_adapter(model, name, 2.0)
-
-
-def test_a_factor_the_dtype_cannot_hold_changes_nothing(tiny_checkpoint, save_adapter, tmp_path):
-    fields = CASES["head"][1]
-    folder = save_adapter(tmp_path / "a", **fields)
-    model = opened(tiny_checkpoint, "llama", {"a": str(folder)}, dtype="bfloat16")
-    add_null_adapters(model, "a", 1, seed=0)
-    rescale_null_adapter(model, "a~null0", 2.0)
-    before = logits(model, "a~null0")
-    with pytest.raises(NoNullAdapter, match="float32"):
-        rescale_null_adapter(model, "a~null0", 1e-5)
-    assert model.info("a~null0").factor == 2.0
-    assert torch.equal(logits(model, "a~null0"), before)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lorascope.activations.shards import Shards
 from lorascope.activations.text import read_documents
 from lorascope.measures.definitions import definition
 from lorascope.report import build
@@ -269,3 +270,22 @@ def test_dora_rslora_and_a_full_fine_tune_are_audited_alike(
     touched = modules.groupby("adapter")["module"].agg(set)
     assert "layers.0.mlp.down_proj" in touched["full"] & touched["dora"] & touched["rslora"]
     assert "layers.0.self_attn.o_proj" in touched["dora"] - touched["full"]
+
+
+def test_null_adapters_are_matched_by_the_deltas_norm(finished_run, table):
+    """On probe texts to 2 %; on the held-out ones nearly so."""
+    gates = read_json(finished_run / "gates" / "gates.json")
+    assert gates["matches"] == read_json(finished_run / "matching" / "matches.json")
+    assert gates["matches"].keys() == gates["null_adapters"].keys()
+    assert len(gates["matches"]) == 10
+    own = (table["measure"] == "delta_norm") & ~table["adapter"].str.contains("~")
+    norms = table[own].groupby("adapter")["value"].first()
+    assert set(norms.index) == set(ADAPTERS)
+    for name, match in gates["matches"].items():
+        assert match["ratios"]["layers.1"] == pytest.approx(1, abs=0.0201)
+        assert match["factor"] == gates["null_adapters"][name]["factor"] != 1
+    for adapter, value in norms.items():
+        shards = Shards.open(finished_run / "activations" / "held_out")
+        for null in (name for name in gates["matches"] if name.startswith(f"{adapter}~")):
+            norm = float(shards.load("layers.1", null).norm(dim=1).mean())
+            assert norm / value == pytest.approx(1, abs=0.1)
