@@ -78,7 +78,9 @@ def test_equal_only_where_the_whole_difference_lies_within_the_margin(low, high,
 
 
 def rivals(*levels):
-    return [Null(f"rival {level}", level, level - 0.01, level + 0.01, rival=True) for level in levels]
+    return [
+        Null(f"rival {level}", level, level - 0.01, level + 0.01, rival=True) for level in levels
+    ]
 
 
 def test_every_rival_must_be_left_to_the_same_side():

@@ -17,6 +17,7 @@ from lorascope.measures.intervals import (
 from lorascope.measures.rows import HeldOut, by_document
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import ISOTROPIC, NOISE_FLOOR
 
 GROUPS = 10
 RANK_REPEATS = 3
@@ -39,7 +40,7 @@ def norm_estimates(rows: HeldOut, floor: float, place: Key, seed: int = 0) -> li
         bootstrap_ratio(deltas, counts, random),
         len(rows),
         "stream units",
-        (Null.exact("numeric noise floor", floor),),
+        (Null.exact(NOISE_FLOOR, floor),),
         place,
     )
     relative = Estimate(
@@ -48,7 +49,7 @@ def norm_estimates(rows: HeldOut, floor: float, place: Key, seed: int = 0) -> li
         bootstrap(lambda s: s[:, 0] / s[:, 1], columns, random),
         len(rows),
         "ratio",
-        (Null.exact("numeric noise floor", floor / base_norm),),
+        (Null.exact(NOISE_FLOOR, floor / base_norm),),
         place,
     )
     return [norm, relative]
@@ -75,7 +76,7 @@ def rank_estimate(rows: HeldOut, place: Key, seed: int = 0) -> Estimate:
         noise = torch.randn(n, d, generator=random)
         drawn.append(effective_rank(noise.T.cov()))
     low, high = prediction_interval(drawn)
-    chance = Null("isotropic", sum(drawn) / len(drawn), low, min(high, float(d)))
+    chance = Null(ISOTROPIC, sum(drawn) / len(drawn), low, min(high, float(d)))
     return Estimate(
         "delta_rank",
         value,

@@ -34,6 +34,15 @@ from lorascope.measures.reconstruction import Errors, errors
 from lorascope.measures.rows import HeldOut, by_document, shared_out
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import BASE, DELTA, PCA
+from lorascope.results.null_names import (
+    COVARIANCE,
+    DELTA_BIAS,
+    ISOTROPIC,
+    MEAN_DELTA,
+    NORM_MATCHED,
+    SUBSPACE,
+)
 
 MOST_ROWS, FEWEST_ROWS = 1024, 256
 MOST_ACTIVE = 128
@@ -45,7 +54,7 @@ _WORK = 10**12
 
 # Relative error and FVU.
 PURSUIT = ("pursuit.relative_error", "pursuit.fvu")
-PCA = ("pca.relative_error", "pca.fvu")
+COMPONENTS = ("pca.relative_error", "pca.fvu")
 
 Steps = Float[Tensor, "rows steps"]
 
@@ -89,8 +98,8 @@ def pursuit_estimates(
     """Errors of k-sparse pursuit and of k principal components, and each encoder's gap to pursuit.
 
     k is the delta dictionary's mean L0 on the deltas, rounded, and the base dictionary's where it
-    differs: 1 to 128, never more than latents or dimensions; `place.setting` says it. Dictionaries
-    are "base", "delta" and "PCA". Dead latents' directions take part.
+    differs: 1 to 128, never more than latents or dimensions; `key.k` says it. Dictionaries are
+    `labels.BASE`, `DELTA` and `PCA`. Dead latents' directions take part.
 
     At most 1,024 rows are used, down to 256 for wide dictionaries, the same ones for values and
     chance levels; rows of every document while there are enough.
@@ -107,19 +116,19 @@ def pursuit_estimates(
     """
     _check(base, learned, held_out, covariance, repeats)
     deltas = Deltas.sampled(held_out, MOST_ROWS, seed)
-    active = {"base": _active(base, deltas.rows), "delta": _active(learned, deltas.rows)}
+    active = {BASE: _active(base, deltas.rows), DELTA: _active(learned, deltas.rows)}
     sizes = sorted(set(active.values()))
     most = _rows_within(_WORK, max(base.n_latents, learned.n_latents) * base.d_model * sizes[-1])
     deltas = Deltas.sampled(held_out, most, seed)
     given = learned.decoder_bias
     drawn: dict[int, dict[str, list[Steps]]] = {}
     found: list[Estimate] = []
-    for name, dictionary in (("base", base), ("delta", learned)):
+    for name, dictionary in ((BASE, base), (DELTA, learned)):
         n, here = dictionary.n_latents, replace(place, dictionary=name)
         if n not in drawn:
             drawn[n] = _random_steps(deltas, n, covariance, given, sizes[-1], seed, repeats)
         steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
-        nulls = {**drawn[n], "delta dictionary's bias alone": [steps[:, :1].expand_as(steps)]}
+        nulls = {**drawn[n], DELTA_BIAS: [steps[:, :1].expand_as(steps)]}
         for k in sizes:
             found += _error_estimates(PURSUIT, deltas, steps, nulls, k, here, seed)
         k = active[name]
@@ -147,17 +156,17 @@ def pca_estimates(
     steps = subspace_residuals(deltas.rows, mean, principal_components(covariance, most))
     draws = [generator(seed, "random subspace", repeat) for repeat in range(repeats)]
     nulls = {
-        "random subspace": [
+        SUBSPACE: [
             subspace_residuals(deltas.rows, mean, random_subspace(d, most, r).to(mean))
             for r in draws
         ],
-        "mean of the training deltas": [steps[:, :1].expand_as(steps)],
+        MEAN_DELTA: [steps[:, :1].expand_as(steps)],
     }
-    here = replace(place, dictionary="PCA")
+    here = replace(place, dictionary=PCA)
     return [
         estimate
         for k in sizes
-        for estimate in _error_estimates(PCA, deltas, steps, nulls, k, here, seed)
+        for estimate in _error_estimates(COMPONENTS, deltas, steps, nulls, k, here, seed)
     ]
 
 
@@ -202,8 +211,8 @@ def _random_steps(
     """Residual norms after 0 … k choices among n random directions, each null's draws."""
     root = covariance_root(covariance)
     draws: dict[str, Callable[[torch.Generator], Tensor]] = {
-        "covariance-matched": lambda random: directions_from_root(n, root, random),
-        "isotropic": lambda random: isotropic(n, len(root), random),
+        COVARIANCE: lambda random: directions_from_root(n, root, random),
+        ISOTROPIC: lambda random: isotropic(n, len(root), random),
     }
     return {
         null: [
@@ -226,7 +235,7 @@ def _error_estimates(
     seed: int,
 ) -> Iterator[Estimate]:
     """Relative error and FVU, the two `measures`, after k choices."""
-    place = replace(place, setting=f"k={k}")
+    place = replace(place, k=k)
     error, left = deltas.relative(steps[:, k]), deltas.centred(steps[:, k])
     yield Estimate(
         measures[0],
@@ -272,7 +281,7 @@ def _gap(
     repeats: int,
 ) -> Estimate:
     """The encoder's relative error less that of pursuit with as many of its directions."""
-    place = replace(place, setting=f"k={k}")
+    place = replace(place, k=k)
     differences = _excess(dictionary, deltas, residuals)
     drawn = []
     for repeat in range(repeats):
@@ -290,7 +299,7 @@ def _gap(
         ),
         len(differences),
         "ratio",
-        (Null("norm-matched random", sum(drawn) / repeats, *prediction_interval(drawn)),),
+        (Null(NORM_MATCHED, sum(drawn) / repeats, *prediction_interval(drawn)),),
         place,
     )
 

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from lorascope.results.estimate import Estimate, Interval, Null, Verdict
 from lorascope.results.key import KEY_FIELDS, Key
+from lorascope.results.null_names import ADAPTER, GAUSSIAN
 from lorascope.results.table import Estimates
 
-__all__ = ["KEY_FIELDS", "Estimate", "Estimates", "Interval", "Key", "Null", "Verdict"]
+__all__ = [
+    "ADAPTER",
+    "GAUSSIAN",
+    "KEY_FIELDS",
+    "Estimate",
+    "Estimates",
+    "Interval",
+    "Key",
+    "Null",
+    "Verdict",
+]

@@ -14,7 +14,7 @@ class Key:
         adapter, rank: the adapter, or the fit of an adapt study, and its rank.
         site: `layers.12`.
         seed: of the dictionary or of the training.
-        dictionary: which dictionary, as `dictionaries.labels` calls it.
+        dictionary: which dictionary, as `labels` calls it.
         compared: what it is held against, where that is another dictionary or adapter.
         k: dimensions of a subspace, or active latents of a pursuit.
         latent: index of one latent.
@@ -25,7 +25,8 @@ class Key:
         topic: kind of prompts or texts.
         about: the measure that a number about a measure is of.
         setting: what was set otherwise, `l1=0.05` of an ablation.
-        draw: number of a null adapter; None for an adapter that was given.
+        null: of a number that is a draw of a null, which: `null_names.ADAPTER` or `GAUSSIAN`.
+        draw: the draw's number; None for a number of what was given.
     """
 
     adapter: str = ""
@@ -43,6 +44,7 @@ class Key:
     model: str = ""
     topic: str = ""
     about: str = ""
+    null: str = ""
     draw: int | None = None
 
     def __str__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, overload
@@ -15,10 +15,14 @@ import pyarrow.parquet as pq
 from lorascope.errors import InputError
 from lorascope.results.estimate import Estimate, Null
 from lorascope.results.key import KEY_FIELDS
+from lorascope.results.seeds import over_seeds
 
 _WHOLE: Final = ("rank", "seed", "k", "latent", "size", "draw")
 _FIRST: Final = ("adapter", "rank", "site", "seed", "dictionary")
-_LATER: Final = tuple(name for name in KEY_FIELDS if name not in _FIRST)
+# The key's `null` is the column `draw_of`: `null` is the one the number is held against.
+_LATER: Final = tuple(
+    "draw_of" if name == "null" else name for name in KEY_FIELDS if name not in _FIRST
+)
 ESTIMATE_COLUMNS: Final = (
     *("measure", *_FIRST, "value", "chance", "low", "high", "n", "unit"),
     *("null", "chance_low", "chance_high", "difference", "difference_low", "difference_high"),
@@ -97,8 +101,8 @@ class Estimates(Sequence[Estimate]):
 
         Args:
             measures: any of these; all where none is named.
-            fields: fields of `Key`; a list, tuple or set admits any of its values. Numbers of null
-                adapters are left out unless `draw` is named.
+            fields: fields of `Key`; a list, tuple or set admits any of its values. Draws of nulls
+                are left out unless `draw` is named.
 
         Raises:
             TypeError: a key has no such field.
@@ -119,12 +123,12 @@ class Estimates(Sequence[Estimate]):
 
     @property
     def of_adapters(self) -> Estimates:
-        """Without the numbers of null adapters."""
+        """Without the draws of nulls."""
         return Estimates(e for e in self._all if e.key.draw is None)
 
     @property
     def of_nulls(self) -> Estimates:
-        """The numbers of null adapters alone."""
+        """The draws of nulls alone: null adapters, dictionaries trained on Gaussian rows."""
         return Estimates(e for e in self._all if e.key.draw is not None)
 
     def one(self, *measures: str, **fields: Any) -> Estimate:
@@ -133,6 +137,16 @@ class Estimates(Sequence[Estimate]):
         if len(found) != 1:
             raise LookupError(f"{len(found)} estimates of {measures} at {fields}, expected one")
         return found[0]
+
+    def over_seeds(self, groups: Mapping[str, str] | None = None) -> Estimates:
+        """One number a measure and condition: means over seeds, as `results.seeds` pools them.
+
+        Args:
+            groups: {adapter: name it shares with those that differ from it in their seed alone};
+                each adapter stands for itself by default. `key.adapter` becomes that name and
+                `key.seed` None.
+        """
+        return Estimates(over_seeds(self._all, groups or {}))
 
     def to_frame(self) -> pd.DataFrame:
         """One row an estimate, columns `ESTIMATE_COLUMNS`; chance is the headline null's."""
@@ -183,7 +197,8 @@ def _known(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _key(estimate: Estimate) -> dict[str, Any]:
-    return {"measure": estimate.measure, **asdict(estimate.key)}
+    fields = asdict(estimate.key)
+    return {"measure": estimate.measure, **fields, "draw_of": fields.pop("null")}
 
 
 def _row(estimate: Estimate) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lorascope.measures import outputs, recovery, single_latents
 from lorascope.measures.attribution import attributed_losses
 from lorascope.measures.rows import HeldOut
 from lorascope.results import Estimate, Key
+from lorascope.results.labels import BASE_DIFFERENCE
 from lorascope.runs import write_atomically
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
@@ -97,7 +98,7 @@ def _recovered(state: Audited, audit: Audit, survey: outputs.Survey, place: Key)
         base = audit.learned.base(site, seed)
         written[replace(here, dictionary="base")] = base
         written[replace(here, dictionary="delta")] = audit.learned.delta(site, place.adapter, seed)
-        differences[replace(here, dictionary="base difference")] = base
+        differences[replace(here, dictionary=BASE_DIFFERENCE)] = base
         means[site], _ = mean_and_covariance(audit.probe.chunks(site, place.adapter))
     spliced = recovery.splice(
         state.model, survey, written, differences, means, seed=state.study.seed
