@@ -13,9 +13,9 @@ from lorascope.geometry.subspaces import principal_angles
 from lorascope.measures.alignment import (
     NullSettings,
     angle_estimates,
-    cka_estimates,
     max_cosine_estimates,
 )
+from lorascope.measures.cka import cka_estimates
 from lorascope.randomness import generator
 from lorascope.results import Key
 

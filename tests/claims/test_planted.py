@@ -9,9 +9,9 @@ from lorascope.geometry.cosine import max_cosine
 from lorascope.measures.alignment import (
     NullSettings,
     angle_estimates,
-    cka_estimates,
     max_cosine_estimates,
 )
+from lorascope.measures.cka import cka_estimates
 from lorascope.measures.firing import firing
 from lorascope.randomness import generator
 from lorascope.results import Key

@@ -13,10 +13,10 @@ from lorascope.geometry.cka import cka
 from lorascope.measures.alignment import (
     NullSettings,
     angle_estimates,
-    cka_estimates,
     max_cosine,
     max_cosine_estimates,
 )
+from lorascope.measures.cka import cka_estimates
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.randomness import generator
 from lorascope.results import Key

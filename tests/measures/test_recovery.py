@@ -10,7 +10,7 @@ from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic, random_rotation
 from lorascope.measures.definitions.causes import DEFINITIONS
-from lorascope.measures.outputs import Floor, Outcome, Survey, survey
+from lorascope.measures.outputs import Floor, Outcome
 from lorascope.measures.recovery import (
     EXACT,
     RECONSTRUCTION,
@@ -21,6 +21,7 @@ from lorascope.measures.recovery import (
     rotated_at_equal_l0,
     splice,
 )
+from lorascope.measures.surveys import Survey, survey
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
 from lorascope.models.hooks import replace, run_until

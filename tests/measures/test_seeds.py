@@ -11,6 +11,7 @@ from scipy import stats
 from lorascope.measures.seeds import condition_shares
 from lorascope.results import Estimate, Estimates, Key, Null
 from lorascope.results.seeds import pooled
+from lorascope.stats.hierarchical import pooled_interval
 
 GROUPS = {"a": "a", "b": "b"}
 
@@ -33,8 +34,8 @@ def table(values, groups=GROUPS):
 def test_over_seeds_by_hand():
     first, second = pooled(table([[10.0, 12.0, 17.0], [1.0, 1.0, 4.0]]), GROUPS)
     assert (first.estimate.value, second.estimate.value) == (13.0, 2.0)
-    # Deviations −3, −1, 4: s² = 26 / 2. Beside the seeds, the documents all of them share: ± 1.
-    half = math.hypot(stats.t.ppf(0.975, 2) * math.sqrt(13 / 3), 1.0)
+    # Deviations −3, −1, 4: s² = 26 / 2. A dictionary's angles are its own: seeds hold all.
+    half = stats.t.ppf(0.975, 2) * math.sqrt(13 / 3)
     assert first.estimate.interval == pytest.approx((13 - half, 13 + half))
     assert first.estimate.key == Key("a", 4, "layers.1", None, "delta", compared="base", k=8)
     assert first.spread[1] == pytest.approx(math.sqrt(13))
@@ -53,14 +54,22 @@ def test_differences_are_pooled_each_on_its_own_side():
 
     found = Estimates([at(0, 0.6, (-0.5, -0.1)), at(1, 0.8, (-0.5, -0.1))]).over_seeds()
     (one,) = found
-    # Gaps −0.4 and −0.2: mean −0.3, s = √0.02, t with one degree of freedom over √2.
-    seeds = stats.t.ppf(0.975, 1) * 0.1
-    # Down 0.1 and 0.3, up 0.3 and 0.1.
-    half = math.hypot(seeds, 0.2)
+    # Gaps −0.4 and −0.2; down 0.1 and 0.3, up 0.3 and 0.1.
     (null,) = one.nulls
-    assert null.difference == pytest.approx((-0.3 - half, -0.3 + half))
+    assert null.difference == pytest.approx(pooled_interval([-0.4, -0.2], (0.2, 0.2)))
+    assert one.interval == pytest.approx(pooled_interval([0.6, 0.8], (0.6, 2.3)))
     assert (null.rival, null.p, one.margin, one.key.seed) == (True, None, None, None)
     assert one.verdict == "not settled"
+
+
+def test_draws_of_a_null_hold_the_seeds_already():
+    def at(seed, value):
+        drawn = Null("null adapters", 1.0, 0.9, 1.2, True, (value - 1.2, value - 0.9), draws=5)
+        return Estimate("overlap", value, (value, value), 9, "share", (drawn,), Key("a", seed=seed))
+
+    (one,) = Estimates([at(0, 1.4), at(1, 2.0)]).over_seeds()
+    assert one.nulls[0].difference == pytest.approx((0.5, 0.8))
+    assert one.verdict == "above"
 
 
 def test_pooling_keeps_margins_and_leaves_lone_numbers_as_they_are():
@@ -72,7 +81,7 @@ def test_pooling_keeps_margins_and_leaves_lone_numbers_as_they_are():
 
 
 def test_no_interval_over_seeds_where_a_seed_has_none():
-    two = table([[5.0, 7.0]], {"a": "a"})
+    two = [dataclasses.replace(e, measure="overlap") for e in table([[5.0, 7.0]], {"a": "a"})]
     two[1] = dataclasses.replace(two[1], interval=(math.nan, math.nan))
     (found,) = Estimates(two).over_seeds()
     assert found.value == 6.0

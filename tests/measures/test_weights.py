@@ -294,7 +294,7 @@ def test_blocks_and_all_modules(tiny_checkpoint, save_adapter, tmp_path):
     folder = save_adapter(tmp_path / "a", "gpt2", **fields, fan_in_fan_out=True)
     model = load(str(tiny_checkpoint("gpt2")), {"a": str(folder)}, device="cpu")
     view = weights_view(model, settings=FEW)
-    settings = list(dict.fromkeys(e.key.setting for e in view.estimates))
+    settings = list(dict.fromkeys(e.key.module for e in view.estimates))
     modules = [f"layers.{i}.{m}" for i in (0, 2) for m in ("attn.c_attn", "mlp.c_fc")]
     assert {*modules, "layers.0", "layers.2", ALL_MODULES} <= set(settings)
     of_block = [pick(view.estimates, "weights.intruders", m) for m in modules[:2]]

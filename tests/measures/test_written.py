@@ -71,7 +71,7 @@ def test_cosines_by_hand(build):
     view = written_view(model, "a", dictionary(rows), PLACE, NULLS)
     found = pick(view, "layers.1.self_attn.o_proj")
     assert found.value == pytest.approx((36 * 0.8 + 4 * 0.5) / 40)
-    assert found.key == Key("a", 4, "layers.1", 0, "base", "layers.1.self_attn.o_proj")
+    assert found.key == Key("a", 4, "layers.1", 0, "base", module="layers.1.self_attn.o_proj")
     table = view.directions[view.directions.module == "layers.1.self_attn.o_proj"]
     assert table["size"].tolist() == pytest.approx([6.0, 2.0])
     assert table.share.tolist() == pytest.approx([0.9, 0.1])

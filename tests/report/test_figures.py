@@ -8,7 +8,6 @@ import altair as alt
 import pandas as pd
 import pytest
 from jsonschema import ValidationError
-from scipy import stats
 
 from lorascope.report import figures as report_figures
 from lorascope.report.charts import EXPORT_CONFIG
@@ -19,6 +18,7 @@ from lorascope.report.result import Results, read_results
 from lorascope.report.tables import topic_tables
 from lorascope.results import Estimate
 from lorascope.results.labels import Of
+from lorascope.stats.hierarchical import pooled_interval
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -228,10 +228,9 @@ def test_two_seeds_are_drawn_as_their_mean_with_what_seeds_and_documents_leave_o
     for row in data_of(figure):
         both = results.estimates.select(adapter=row["adapter"], site=row["site"]).to_frame()
         assert row["value"] == pytest.approx(both["value"].mean())
-        # With two seeds, t has one degree of freedom; beside it the mean of the seeds' own.
-        seeds = stats.t.ppf(0.975, 1) * abs(both["value"].diff().iloc[1]) / 2
         own = (both["high"] - both["value"]).mean()
-        assert row["high"] - row["value"] == pytest.approx(math.hypot(seeds, own))
+        expected = pooled_interval(both["value"].tolist(), (own, own))
+        assert (row["low"], row["high"]) == pytest.approx(expected)
     assert "Means over 2 seeds" in figure.caption
 
 
@@ -241,8 +240,8 @@ def test_three_seeds_give_an_interval_over_seeds(make_run: MakeRun, plant: Plant
     row = data_of(figure)[0]
     values = results.estimates.select(adapter=row["adapter"], site=row["site"]).to_frame()
     own = (values["high"] - values["value"]).mean()
-    half = math.hypot(stats.t.ppf(0.975, 2) * values["value"].std() / 3**0.5, own)
-    assert row["high"] - row["value"] == pytest.approx(half)
+    expected = pooled_interval(values["value"].tolist(), (own, own))
+    assert (row["low"], row["high"]) == pytest.approx(expected)
     assert "Means over 3 seeds" in figure.caption
 
 

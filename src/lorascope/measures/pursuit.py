@@ -11,7 +11,7 @@ none has to spend its k on what all deltas share, and all are offered the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,7 +29,6 @@ from lorascope.geometry.chance import (
 )
 from lorascope.geometry.pursuit import principal_components, pursue, subspace_residuals
 from lorascope.measures.firing import firing
-from lorascope.measures.intervals import bootstrap_ratio, prediction_interval, within
 from lorascope.measures.reconstruction import Errors, errors
 from lorascope.measures.rows import HeldOut, by_document, shared_out
 from lorascope.randomness import generator
@@ -43,6 +42,8 @@ from lorascope.results.null_names import (
     NORM_MATCHED,
     SUBSPACE,
 )
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import prediction_interval, within
 
 MOST_ROWS, FEWEST_ROWS = 1024, 256
 MOST_ACTIVE = 128
@@ -94,6 +95,7 @@ def pursuit_estimates(
     place: Key,
     seed: int = 0,
     repeats: int = NULL_REPEATS,
+    active: Mapping[str, int] | None = None,
 ) -> list[Estimate]:
     """Errors of k-sparse pursuit and of k principal components, and each encoder's gap to pursuit.
 
@@ -109,14 +111,15 @@ def pursuit_estimates(
         learned: the delta dictionary D.
         mean: mean of the probe deltas, which the components start from.
         covariance: of the probe deltas; gives the components and the covariance-matched null.
-        repeats: draws of each null, 2 or more.
+        repeats: draws of each null, 2 or more; 0 for the numbers alone.
+        active: k of "base" and "delta", where another condition's are to be used.
 
     Raises:
         InputError: widths that differ, no rows, or fewer than two draws.
     """
     _check(base, learned, held_out, covariance, repeats)
     deltas = Deltas.sampled(held_out, MOST_ROWS, seed)
-    active = {BASE: _active(base, deltas.rows), DELTA: _active(learned, deltas.rows)}
+    active = active or active_latents(base, learned, held_out, seed)
     sizes = sorted(set(active.values()))
     most = _rows_within(_WORK, max(base.n_latents, learned.n_latents) * base.d_model * sizes[-1])
     deltas = Deltas.sampled(held_out, most, seed)
@@ -130,10 +133,32 @@ def pursuit_estimates(
         steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
         nulls = {**drawn[n], DELTA_BIAS: [steps[:, :1].expand_as(steps)]}
         for k in sizes:
-            found += _error_estimates(PURSUIT, deltas, steps, nulls, k, here, seed)
+            found += _error_estimates(PURSUIT, deltas, steps, nulls, k, here)
         k = active[name]
         found.append(_gap(dictionary, deltas, steps[:, k], given, k, here, seed, repeats))
     return found + pca_estimates(deltas, mean, covariance, sizes, place, seed, repeats)
+
+
+def direction_estimates(
+    dictionary: Dictionary,
+    held_out: HeldOut,
+    place: Key,
+    seed: int,
+    active: Mapping[str, int],
+) -> list[Estimate]:
+    """Errors and gap of one delta dictionary alone, without chance levels.
+
+    Args:
+        active: k of "base" and "delta", as for the dictionary it stands in for.
+    """
+    here = replace(place, dictionary=DELTA)
+    sizes = sorted(set(active.values()))
+    most = _rows_within(_WORK, dictionary.n_latents * dictionary.d_model * sizes[-1])
+    deltas = Deltas.sampled(held_out, most, seed)
+    given, k = dictionary.decoder_bias, active[DELTA]
+    steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
+    found = [e for k in sizes for e in _error_estimates(PURSUIT, deltas, steps, {}, k, here)]
+    return [*found, _gap(dictionary, deltas, steps[:, k], given, k, here, seed, 0)]
 
 
 def pca_estimates(
@@ -166,7 +191,7 @@ def pca_estimates(
     return [
         estimate
         for k in sizes
-        for estimate in _error_estimates(COMPONENTS, deltas, steps, nulls, k, here, seed)
+        for estimate in _error_estimates(COMPONENTS, deltas, steps, nulls, k, here)
     ]
 
 
@@ -185,8 +210,16 @@ def _check(
         )
     if not len(held_out):
         raise InputError("pursuit: there are no held-out rows; add held-out texts")
-    if repeats < 2:
-        raise InputError(f"{repeats} draws of a null have no spread; ask for 2 or more")
+    if repeats < 0 or repeats == 1:
+        raise InputError(f"{repeats} draws of a null have no spread; ask for 2 or more, or for 0")
+
+
+def active_latents(
+    base: Dictionary, learned: Dictionary, held_out: HeldOut, seed: int = 0
+) -> dict[str, int]:
+    """Mean L0 of the "base" and "delta" dictionaries on the rows that pursuit takes."""
+    rows = Deltas.sampled(held_out, MOST_ROWS, seed).rows
+    return {BASE: _active(base, rows), DELTA: _active(learned, rows)}
 
 
 def _active(dictionary: Dictionary, rows: Float[Tensor, "rows d"]) -> int:
@@ -232,7 +265,6 @@ def _error_estimates(
     nulls: dict[str, list[Steps]],
     k: int,
     place: Key,
-    seed: int,
 ) -> Iterator[Estimate]:
     """Relative error and FVU, the two `measures`, after k choices."""
     place = replace(place, k=k)
@@ -240,13 +272,13 @@ def _error_estimates(
     yield Estimate(
         measures[0],
         error.mean,
-        error.mean_interval(generator(seed, measures[0], place)),
+        error.mean_interval,
         len(steps),
         "ratio",
         _chances(nulls, k, lambda residuals: deltas.relative(residuals).mean),
         place,
     )
-    low, high = left.frobenius_interval(generator(seed, measures[1], place))
+    low, high = left.frobenius_interval
     yield Estimate(
         measures[1],
         left.frobenius**2,
@@ -263,6 +295,8 @@ def _chances(
 ) -> tuple[Null, ...]:
     found = []
     for null, draws in nulls.items():
+        if not draws:
+            continue
         values = [read(steps[:, k]) for steps in draws]
         level = sum(values) / len(values)
         bounds = prediction_interval(values) if len(values) > 1 else (level, level)
@@ -283,6 +317,7 @@ def _gap(
     """The encoder's relative error less that of pursuit with as many of its directions."""
     place = replace(place, k=k)
     differences = _excess(dictionary, deltas, residuals)
+    value, interval = ratio(*by_document(differences, deltas.documents))
     drawn = []
     for repeat in range(repeats):
         random = generator(seed, "pursuit gap", repeat)
@@ -293,15 +328,20 @@ def _gap(
         drawn.append(_excess(dictionary, noise, steps[:, k]).mean().item())
     return Estimate(
         "pursuit.gap",
-        differences.mean().item(),
-        bootstrap_ratio(
-            *by_document(differences, deltas.documents), generator(seed, "pursuit.gap", place)
-        ),
+        value,
+        interval,
         len(differences),
         "ratio",
-        (Null(NORM_MATCHED, sum(drawn) / repeats, *prediction_interval(drawn)),),
+        _of_draws(drawn),
         place,
     )
+
+
+def _of_draws(drawn: list[float]) -> tuple[Null, ...]:
+    if not drawn:
+        return ()
+    level = sum(drawn) / len(drawn)
+    return (Null(NORM_MATCHED, level, *prediction_interval(drawn)),)
 
 
 def _excess(

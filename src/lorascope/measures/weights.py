@@ -18,7 +18,6 @@ from torch import Tensor
 
 from lorascope.errors import InputError
 from lorascope.geometry.precision import double
-from lorascope.measures import intervals
 from lorascope.measures import weight_spectra as spectra
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.models.adapted import AdaptedModel
@@ -36,6 +35,7 @@ from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.labels import ALL_MODULES
 from lorascope.results.null_names import RANDOM_ENTRIES, RANDOM_FACTORS, RANDOM_UPDATE, ROUNDING
+from lorascope.stats import intervals
 
 # An update of higher rank (a full fine-tune's) gets fewer draws: each costs as much as its SVD.
 _HIGH_RANK, _FEW_DRAWS = 512, 3

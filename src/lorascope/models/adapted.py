@@ -7,27 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorascope import embedded
 from lorascope.errors import InputError, did_you_mean
 from lorascope.models.adapter_files import (
     AdapterFiles,
     AdapterInfo,
+    check_base,
     check_names,
     is_latent,
     locate,
     read,
-    same_base,
 )
-from lorascope.models.freezing import fingerprint
+from lorascope.models.freezing import fingerprint, gradients_kept, random_state_kept
 from lorascope.models.gates import base_logits, verify_base_unchanged
 from lorascope.models.load import load_base
 from lorascope.models.putting_on import put_on
@@ -35,6 +35,10 @@ from lorascope.models.sites import block_list
 
 BASE = "base"
 Attach = Callable[[PreTrainedModel], AbstractContextManager[None]]
+# Fills the layers PEFT knows by a name; returns the biases that go with them.
+Fill = Callable[[PreTrainedModel, str], dict[str, Tensor]]
+# Draws a null adapter again, times a factor; returns what it is made of then.
+Rescale = Callable[[float], AdapterInfo]
 
 
 @dataclass(frozen=True)
@@ -78,18 +82,34 @@ class AdaptedModel:
         self._kept_biases: dict[str, Tensor] = {}
         self._full_models: dict[str, PreTrainedModel] = {}
         self._attached: dict[str, Attach] = {}
+        self._redrawn: dict[str, Attach] = {}
+        self._rescales: dict[str, Rescale] = {}
         self._hooks = ExitStack()
         self._current = BASE
 
     @property
     def faces(self) -> tuple[str, ...]:
-        """ "base", then the adapters in the order they were given."""
+        """ "base", then the adapters in the order they were given, null adapters included."""
         return (BASE, *self._infos)
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The faces other than the base."""
-        return tuple(self._infos)
+        """The adapters that were given: every face but the base and the null adapters."""
+        return tuple(name for name, info in self._infos.items() if not info.null_of)
+
+    @property
+    def null_adapters(self) -> tuple[str, ...]:
+        """The faces that `add_null_adapters` drew at random, in the order they were added."""
+        return tuple(name for name, info in self._infos.items() if info.null_of)
+
+    def nulls_of(self, name: str) -> tuple[str, ...]:
+        """The null adapters of the adapter `name`, by draw.
+
+        Raises:
+            InputError: there is no such adapter.
+        """
+        self._require(name, self.adapters)
+        return tuple(n for n, info in self._infos.items() if info.null_of == name)
 
     @property
     def current(self) -> str:
@@ -141,12 +161,12 @@ class AdaptedModel:
         return self._base.config.get_text_config()
 
     def info(self, name: str) -> AdapterInfo:
-        """What the adapter `name` is made of.
+        """What the adapter `name`, null adapters included, is made of.
 
         Raises:
             InputError: there is no such adapter.
         """
-        self._require(name, self.adapters)
+        self._require(name, self.faces[1:])
         return self._infos[name]
 
     @contextmanager
@@ -173,7 +193,7 @@ class AdaptedModel:
         Raises:
             InputError: there is no such adapter, or it is no LoRA adapter.
         """
-        self._require(name, self.adapters)
+        self._require(name, self.faces[1:])
         if name not in self._peft_names:
             kind = "full fine-tune" if self.has_weights(name) else "latent adapter"
             raise InputError(f'"{name}" is a {kind} and has no LoRA weights')
@@ -205,7 +225,7 @@ class AdaptedModel:
         Raises:
             InputError: there is no such adapter.
         """
-        self._require(name, self.adapters)
+        self._require(name, self.faces[1:])
         return name not in self._attached
 
     def add_full_model(self, info: AdapterInfo, model: PreTrainedModel) -> None:
@@ -231,6 +251,63 @@ class AdaptedModel:
         self._full_models[info.name] = model
         self._infos[info.name] = info
 
+    @property
+    def base_parameters(self) -> Mapping[str, Tensor]:
+        """The base's parameters by their names in the bare model, tied ones under each name."""
+        return self._originals
+
+    def trained_biases(self, name: str) -> Mapping[str, Tensor]:
+        """{parameter name: value} of the base's biases that a LoRA adapter replaces.
+
+        Raises:
+            InputError: there is no such adapter.
+        """
+        self._require(name, self.faces[1:])
+        return self._biases.get(name, {})
+
+    def add_null_of_lora(self, info: AdapterInfo, fill: Fill, rescale: Rescale) -> None:
+        """Add a null adapter of a LoRA adapter, switched off: PEFT layers that `fill` fills.
+
+        Random state, training modes and gradients of all else stay as they are, and all of it
+        does where PEFT or `fill` raises.
+        """
+        assert self._peft is not None
+        peft_name = f"face_{len(self._peft_names)}"
+        config = deepcopy(self._peft.peft_config[self._peft_names[info.null_of]])
+        known = {*map(id, self._base.parameters()), *map(id, self._base.modules())}
+        try:
+            with random_state_kept(), gradients_kept(self._base):
+                self._peft.add_adapter(peft_name, config)
+                self._biases[info.name] = fill(self._base, peft_name)
+        except BaseException:
+            if peft_name in self._peft.peft_config:
+                self._peft.delete_adapter(peft_name)
+            self._switch(self._current)
+            raise
+        for parameter in self._base.parameters():
+            if id(parameter) not in known:
+                parameter.requires_grad_(False)
+        for module in self._base.modules():
+            if id(module) not in known:
+                module.training = self._base.training
+        self._peft_names[info.name] = peft_name
+        self._infos[info.name] = info
+        self._rescales[info.name] = rescale
+        self._switch(self._current)
+
+    def add_null_of_full_model(self, info: AdapterInfo, redraw: Attach, rescale: Rescale) -> None:
+        """Add a null adapter of a full fine-tune; `redraw` shows it on the fine-tune's model."""
+        self._full_models[info.name] = self._full_models[info.null_of]
+        self._redrawn[info.name] = redraw
+        self._rescales[info.name] = rescale
+        self._infos[info.name] = info
+
+    def rescale_null(self, name: str, factor: float) -> None:
+        """Multiply what a null adapter draws by a factor: see `rescale_null_adapter`."""
+        self._require(name, self.null_adapters)
+        with self.face(BASE):
+            self._infos[name] = self._rescales[name](factor)
+
     def _require(self, name: str, known: tuple[str, ...]) -> None:
         if name not in known:
             listed = ", ".join(known) or "none"
@@ -241,18 +318,20 @@ class AdaptedModel:
     def _switch(self, name: str) -> None:
         self._current = name
         self._hooks.close()
+        self._swap_biases(self._biases.get(name, {}))
         if name in self._attached:
             self._hooks.enter_context(self._attached[name](self._base))
+        if name in self._redrawn:
+            self._hooks.enter_context(self._redrawn[name](self._full_models[name]))
         if self._peft is None or name in self._full_models:
             return
         # PEFT also sets requires_grad when it switches; that is the user's to decide
-        with _gradients_kept(self._base):
+        with gradients_kept(self._base):
             if name not in self._peft_names:
                 self._peft.base_model.disable_adapter_layers()
             else:
                 self._peft.base_model.enable_adapter_layers()
                 self._peft.set_adapter(self._peft_names[name])
-        self._swap_biases(self._biases.get(name, {}))
 
     def _swap_biases(self, biases: Mapping[str, Tensor]) -> None:
         for key, kept in self._kept_biases.items():
@@ -308,42 +387,12 @@ def load(
                     f'adapter "{name}" is a latent adapter: load it with lorascope.load'
                 )
             attached = opener(name, path, folder, base)
-            _check_base_id(attached.info, adapted, force)
+            check_base(attached.info, model, base.config.name_or_path, force)
             adapted.add_attached(attached)
             continue
         files = read(name, path, folder)
-        _check_base_id(files.info, adapted, force)
-        with _random_state_kept():
+        check_base(files.info, model, base.config.name_or_path, force)
+        with random_state_kept():
             adapted.add_adapter(files)
     verify_base_unchanged(adapted, before)
     return adapted
-
-
-def _check_base_id(info: AdapterInfo, adapted: AdaptedModel, force: bool) -> None:
-    candidates = [adapted.id, adapted.module.config.name_or_path or adapted.id]
-    if embedded.is_embedded(adapted.id):
-        candidates.append(str(embedded.model_path(adapted.id)))
-    if info.base is None or force or same_base(info.base, candidates):
-        return
-    raise InputError(
-        f'adapter "{info.name}" was made for "{info.base}", the model given is "{adapted.id}": '
-        "give that model, or force=True if they are the same weights"
-    )
-
-
-@contextmanager
-def _gradients_kept(module: nn.Module) -> Iterator[None]:
-    kept = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    try:
-        yield
-    finally:
-        for parameter, flag in kept:
-            parameter.requires_grad_(flag)
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    # PEFT draws initial LoRA weights from the global generator before the file replaces them
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        yield

@@ -63,4 +63,4 @@ def over_seeds_words(estimates: Sequence[Estimate], results: Results) -> str:
     most = max((replicates(results, e) for e in estimates), default=1)
     if most < 2:
         return ""
-    return f" Means over {most} seeds; intervals hold both documents and seeds."
+    return f" Means over {most} seeds, intervals over documents and seeds."

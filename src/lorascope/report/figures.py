@@ -21,7 +21,15 @@ from lorascope.report.pooled import at_first_setting, conditions, group_labels
 from lorascope.report.result import Results
 from lorascope.report.topics import dictionary_order, topic_of
 from lorascope.results import Estimate
-from lorascope.results.labels import BASE, BASE_SEEDS, DELTA, DELTA_SEEDS, DELTA_VS_BASE, Of
+from lorascope.results.labels import (
+    BASE,
+    BASE_DIFFERENCE,
+    BASE_SEEDS,
+    DELTA,
+    DELTA_SEEDS,
+    DELTA_VS_BASE,
+    Of,
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ _PLANS: Final = (
         _intervals,
         ("relative_error",),
         "Relative error of base and delta dictionary",
-        ("delta", "base", "base difference"),
+        (*_BOTH, Of(BASE_DIFFERENCE)),
     ),
     _Plan("improvement", _heatmap, ("improvement",), "Improvement of delta over base dictionary"),
     _Plan(

@@ -15,7 +15,7 @@ from lorascope.results.seeds import by_condition, over_seeds
 def conditions(results: Results, measure: str, of: Of | None = None) -> list[Estimate]:
     """The estimates of a measure, one a group and site: means over seeds, chance levels too.
 
-    `key.adapter` is the group. `results.seeds` says how seeds are pooled.
+    Intervals are over documents and seeds (`results.seeds`). `key.adapter` is the group.
     """
     return over_seeds(_chosen(results, measure, of), results.groups)
 

@@ -74,6 +74,8 @@ class Estimate:
         nulls: chance levels and references; rivals first.
         key: adapter, rank, site, seed, dictionary and what else it belongs to.
         margin: differences up to this size count as none, in `unit`; None where none is stated.
+        judged: False where what it was measured with fails its own yardsticks: value, interval and
+            nulls stand, and there is no verdict and no p-value.
     """
 
     measure: str
@@ -84,6 +86,7 @@ class Estimate:
     nulls: tuple[Null, ...] = ()
     key: Key = field(default_factory=Key)
     margin: float | None = None
+    judged: bool = True
 
     @property
     def headline(self) -> Null | None:
@@ -108,8 +111,8 @@ class Estimate:
         """Where the number lies beside its rivals, or beside its first reference without one.
 
         Above or below only if it is so beside *every* rival (an intersection-union test: no
-        correction for several rivals is needed). No verdict for a value that is not finite or has
-        no interval.
+        correction for several rivals is needed). No verdict for a value that is not finite, has
+        no interval or is not `judged`.
         """
         nulls = self.rivals or self.nulls[:1]
         found = {self.against(null) for null in nulls}
@@ -192,9 +195,9 @@ class Estimate:
         return rounded if rounded <= _MOST else None
 
     def _comparable(self, low: float, high: float) -> bool:
-        """Whether a value, its interval and one of its differences are all known."""
+        """Whether a verdict may be drawn: value, interval and difference are known."""
         known = not any(map(math.isnan, (low, high, *self.interval)))
-        return known and math.isfinite(self.value)
+        return self.judged and known and math.isfinite(self.value)
 
     def at(self, key: Key) -> Estimate:
         """The same number, said of `key`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Final, Literal
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Key:
         setting: what was set otherwise, `l1=0.05` of an ablation.
         null: of a number that is a draw of a null, which: `null_names.ADAPTER` or `GAUSSIAN`.
         draw: the draw's number; None for a number of what was given.
+        massive: "without" where the stream's massive coordinates and directions are projected out.
     """
 
     adapter: str = ""
@@ -46,6 +47,7 @@ class Key:
     about: str = ""
     null: str = ""
     draw: int | None = None
+    massive: Literal["", "without"] = ""
 
     def __str__(self) -> str:
         """The fields that are set. Random draws are seeded by this text."""

@@ -4,9 +4,9 @@ A condition is a group of adapters (a rank, say) at a site. Its replicates are t
 each the mean over its dictionaries' seeds, which share that adapter; with a single adapter they
 are the dictionaries' seeds.
 
-All replicates are measured on the same documents, so what documents vary does not average out over
-seeds: an interval holds both, the t interval over replicates and the replicates' own mean interval,
-joined as independent sources (MOVER, Zou & Donner 2008), each on its own side.
+All are measured on the same documents, whose error the mean of any number of seeds keeps: intervals
+are those of `stats.hierarchical`, from the seeds' spread and from the single numbers' own intervals
+over documents.
 """
 
 from __future__ import annotations
@@ -16,10 +16,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
-from lorascope.results.estimate import Estimate, Interval, Null
+from lorascope.results.estimate import Estimate, Null
 from lorascope.results.key import Key
+from lorascope.stats.hierarchical import mean_reach, pooled_interval
+from lorascope.stats.intervals import Interval
+
+# Measures whose intervals are over units of which every seed has its own (a dictionary's latents, a
+# module's directions, the seed itself): the spread between seeds holds their error too.
+OWN_UNITS = (
+    *("max_cosine.", "angle.", "dead_share", "ablation.dead_share", "latent_ablation."),
+    *("latent_addition.", "latent.ablation", "latent.mattering", "latent.used"),
+    *("latent.effective", "latent.largest", "latent.overlap", "compare.only_here", "weights."),
+    "variance.",
+)
 
 
 @dataclass(frozen=True)
@@ -74,30 +84,43 @@ def by_condition(
 def _pooled(key: Key, several: Sequence[Estimate]) -> Pooled:
     first = several[0]
     values = _replicates(several, [e.value for e in several])
-    sampled = [(e.value - e.interval[0], e.interval[1] - e.value) for e in several]
     mean = replace(
         first,
         value=float(np.mean(values)),
-        interval=_around(values, sampled),
+        interval=seeds_interval(first.measure, values, several),
         nulls=tuple(_null(null, several) for null in first.nulls),
         key=key,
+        judged=all(e.judged for e in several),
     )
     return Pooled(mean, tuple(values), len(several), _spread(several))
 
 
+def seeds_interval(measure: str, values: Sequence[float], several: Sequence[Estimate]) -> Interval:
+    """Of the mean of `values`, one a replicate, of which `several` are the single numbers."""
+    if measure.startswith(OWN_UNITS):
+        return pooled_interval(values)
+    return pooled_interval(values, mean_reach([(e.value, e.interval) for e in several]))
+
+
 def _null(null: Null, several: Sequence[Estimate]) -> Null:
-    """The chance level over the seeds: it spans every one of theirs."""
+    """The chance level over the seeds: it spans every one of theirs.
+
+    Draws of a null vary by all that a single number does, seeds among it: beside these the mean
+    over seeds needs no further interval.
+    """
     pairs = [(e, c) for e in several for c in e.nulls if c.name == null.name]
-    gaps = [e.value - c.level for e, c in pairs]
-    ends = [e.difference(c) for e, c in pairs]
-    sides = [(gap - low, high - gap) for gap, (low, high) in zip(gaps, ends, strict=True)]
     chances = [c for _, c in pairs]
+    gaps = [e.value - c.level for e, c in pairs]
+    reach = mean_reach([(gap, e.difference(c)) for gap, (e, c) in zip(gaps, pairs, strict=True)])
+    replicates = _replicates([e for e, _ in pairs], gaps)
+    if null.draws:
+        replicates = [float(np.mean(replicates))]
     return replace(
         null,
         level=float(np.mean([c.level for c in chances])),
         low=min(c.low for c in chances),
         high=max(c.high for c in chances),
-        difference=_around(_replicates([e for e, _ in pairs], gaps), sides),
+        difference=pooled_interval(replicates, reach),
         p=None,
     )
 
@@ -110,16 +133,6 @@ def _replicates(several: Sequence[Estimate], values: Sequence[float]) -> list[fl
     if len(rows) == 1:
         return next(iter(rows.values()))
     return [float(np.mean(row)) for row in rows.values()]
-
-
-def _around(values: Sequence[float], sides: Sequence[tuple[float, float]]) -> Interval:
-    """95 % interval of the replicates' mean; `sides`: how far each own interval reaches."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    mean = float(np.mean(values))
-    seeds = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    down, up = (float(np.mean(side)) for side in zip(*sides, strict=True))
-    return mean - math.hypot(seeds, down), mean + math.hypot(seeds, up)
 
 
 def _spread(several: Sequence[Estimate]) -> tuple[float, float]:

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from lorascope.errors import InputError
 from lorascope.results.estimate import Estimate, Null
 from lorascope.results.key import KEY_FIELDS
-from lorascope.results.seeds import over_seeds
 
 _WHOLE: Final = ("rank", "seed", "k", "latent", "size", "draw")
 _FIRST: Final = ("adapter", "rank", "site", "seed", "dictionary")
@@ -26,7 +25,7 @@ _LATER: Final = tuple(
 ESTIMATE_COLUMNS: Final = (
     *("measure", *_FIRST, "value", "chance", "low", "high", "n", "unit"),
     *("null", "chance_low", "chance_high", "difference", "difference_low", "difference_high"),
-    *("p", "margin", "verdict", *_LATER),
+    *("p", "margin", "judged", "verdict", *_LATER),
 )
 NULL_COLUMNS: Final = (
     *("measure", *_FIRST, "null", "rival", "level", "low", "high", "draws"),
@@ -66,6 +65,7 @@ _SCHEMA: Final = pa.schema(
         ("nulls", pa.list_(_NULL)),
         ("key", pa.struct([(name, _arrow(name)) for name in KEY_FIELDS])),
         ("margin", pa.float64()),
+        ("judged", pa.bool_()),
     ]
 )
 
@@ -101,15 +101,16 @@ class Estimates(Sequence[Estimate]):
 
         Args:
             measures: any of these; all where none is named.
-            fields: fields of `Key`; a list, tuple or set admits any of its values. Draws of nulls
-                are left out unless `draw` is named.
+            fields: fields of `Key`; a list, tuple or set admits any of its values. Draws of
+                nulls are left out unless `draw` is named, numbers without massive coordinates
+                unless `massive` is.
 
         Raises:
             TypeError: a key has no such field.
         """
         if unknown := [name for name in fields if name not in KEY_FIELDS]:
             raise TypeError(f"a key has no {', '.join(unknown)}; known: {', '.join(KEY_FIELDS)}")
-        wanted = {"draw": None, **fields}
+        wanted = {"draw": None, "massive": "", **fields}
         admitted = {
             name: value if isinstance(value, list | tuple | set | frozenset) else (value,)
             for name, value in wanted.items()
@@ -146,6 +147,9 @@ class Estimates(Sequence[Estimate]):
                 each adapter stands for itself by default. `key.adapter` becomes that name and
                 `key.seed` None.
         """
+        # Imported here: its statistics need torch, which a table should not wait for.
+        from lorascope.results.seeds import over_seeds
+
         return Estimates(over_seeds(self._all, groups or {}))
 
     def to_frame(self) -> pd.DataFrame:
@@ -220,6 +224,7 @@ def _row(estimate: Estimate) -> dict[str, Any]:
         "difference_high": high,
         "p": estimate.p_value,
         "margin": estimate.margin,
+        "judged": estimate.judged,
         "verdict": estimate.verdict,
     }
 
@@ -253,7 +258,7 @@ def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame
         else "float64"
         if column in _FLOATS
         else "bool"
-        if column == "rival"
+        if column in ("rival", "judged")
         else "str"
         for column in columns
     }

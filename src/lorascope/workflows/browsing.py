@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def browse(state: Audited, audit: Audit) -> Measured:
     """
     found, seed = Measured(), state.study.dictionaries.seeds[0]
     places = [
-        Key(adapter=adapter, rank=audit.ranks[adapter], site=site, seed=seed)
+        replace(audit.variants.keys[adapter], site=site, seed=seed)
         for site in audit.probe.sites
         for adapter in audit.probe.adapters
     ]

@@ -24,11 +24,12 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.gates import verify_live
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site, resolve_sites
-from lorascope.results import Estimate, Key
+from lorascope.results import Estimate
 from lorascope.runs import read_json, write_atomically
 from lorascope.workflows import plan as planning
 from lorascope.workflows.progress import Advance
 from lorascope.workflows.state import Audited
+from lorascope.workflows.variants import key_of
 
 
 def pass_gates(state: Audited) -> dict[str, Any]:
@@ -41,11 +42,12 @@ def pass_gates(state: Audited) -> dict[str, Any]:
         _require_tokens(state)
         chosen = pad(state.held_out[:8], model.tokenizer, padding_id(model.tokenizer))
         # Each adapter is tried and its loss taken; so is the base's, and noise and samples.
-        steps = 2 * len(model.adapters) + 3
+        every = (*model.adapters, *model.null_adapters)
+        steps = 2 * len(every) + 3
         title = "gates: adapters live, numeric noise floor"
         with state.reporter.bar(title, steps, "checks") as advance:
             live = []
-            for name in model.adapters:
+            for name in every:
                 ids, attended = chosen.ids, chosen.attended.long()
                 live.append(
                     verify_live(model, name, ids.to(model.device), attended.to(model.device))
@@ -61,6 +63,7 @@ def pass_gates(state: Audited) -> dict[str, Any]:
             "live": [asdict(one) for one in live],
             "noise_floor": noise,
             "adapters": {name: asdict(model.info(name)) for name in model.adapters},
+            "null_adapters": {name: asdict(model.info(name)) for name in model.null_adapters},
             "model": {
                 "id": study.model,
                 "parameters": model.n_parameters,
@@ -100,15 +103,15 @@ def _response_losses(state: Audited, advance: Advance) -> list[Estimate]:
     found = [window for window in state.held_out if any(window.response)]
     model, tokens = state.model, state.study.capture.batch_tokens
     if not found:
-        advance(1 + len(model.adapters))
+        advance(1 + len(model.adapters) + len(model.null_adapters))
         return []
     base = response_losses(model, "base", found, tokens)
     advance(1)
     estimates = []
-    for name in model.adapters:
+    for name in (*model.adapters, *model.null_adapters):
         losses = response_losses(model, name, found, tokens)
-        place = Key(adapter=name, rank=model.info(name).rank)
-        estimates.append(response_loss(base, losses, place, state.study.seed))
+        place = key_of(model.info(name))
+        estimates.append(response_loss(base, losses, place))
         advance(1)
     return estimates
 

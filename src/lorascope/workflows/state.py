@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,12 @@ from lorascope.activations.splits import Split
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, windows
 from lorascope.config import digest
+from lorascope.errors import NoNullAdapter
 from lorascope.latent_adapters.loading import load
+from lorascope.measures import outputs
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.adapter_files import locate, weights_digest
+from lorascope.models.null_adapters import add_null_adapters
 from lorascope.runs import Run, read_json
 from lorascope.training.adapters import CARD
 from lorascope.workflows.progress import Reporter
@@ -37,7 +41,7 @@ class Audited:
         """The model with its adapters, loaded only if a stage needs it."""
         study = self.study
         self.reporter.say(f"loading {study.model} with {', '.join(self.paths)}")
-        return load(
+        model = load(
             study.model,
             self.paths,
             revision=study.revision,
@@ -46,6 +50,11 @@ class Audited:
             device_map=study.device_map,
             force=study.force,
         )
+        if draws := study.controls.null_adapters:
+            for name in self.paths:
+                with suppress(NoNullAdapter):
+                    add_null_adapters(model, name, draws, study.seed)
+        return model
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -79,6 +88,14 @@ class Audited:
         """Windows to measure on."""
         return self._windows(self.texts.held_out)
 
+    @cached_property
+    def output_floor(self) -> outputs.Floor:
+        """What arithmetic alone changes in the outputs, on the texts that effects are taken on."""
+        study = self.study
+        return outputs.output_floor(
+            self.model, self.held_out, capture=study.capture, most=study.measures.effect_tokens
+        )
+
     def identity(self, documents: Sequence[Document]) -> dict[str, Any]:
         """Everything activations of these documents depend on."""
         study = self.study
@@ -87,6 +104,7 @@ class Audited:
             "adapters": self.hashes,
             "sites": list(study.sites),
             "capture": study.capture.plain(),
+            "null_adapters": [study.controls.null_adapters, study.seed],
             "documents": digest([d.digest for d in documents]),
         }
 

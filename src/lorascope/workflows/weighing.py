@@ -12,7 +12,6 @@ from lorascope.activations.shards import BASE
 from lorascope.measures.alignment import NullSettings
 from lorascope.measures.weights import WeightSettings, weights_table, weights_view
 from lorascope.measures.written import written_view
-from lorascope.results import Key
 from lorascope.results.labels import ALL_MODULES
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
@@ -62,7 +61,7 @@ def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Meas
         for adapter in audit.probe.adapters:
             _, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
             nulls = NullSettings(covariance, base_covariance, measures.repeats, seed)
-            place = Key(adapter, audit.ranks[adapter], site, dictionary="base")
+            place = replace(audit.variants.keys[adapter], site=site, dictionary="base")
             one = written_view(state.model, adapter, base, place, nulls)
             written.append(one.directions)
             found.estimates.extend(
