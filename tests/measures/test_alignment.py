@@ -151,7 +151,7 @@ def test_angles_agree_with_scipy_for_each_k():
         for x in (first, second)
     ]
     found = angles(first, second, [4, 9], NullSettings(repeats=2))
-    assert [e.key.setting for e in found] == ["k=4"] * 4 + ["k=9"] * 4
+    assert [e.key.k for e in found] == [4] * 4 + [9] * 4
     for k in (4, 9):
         theta = np.degrees(scipy.linalg.subspace_angles(spans[0][:k].T, spans[1][:k].T))
         here = by_measure([e for e in found if e.n == k])

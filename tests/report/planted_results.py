@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import BASE_SEEDS, DELTA_SEEDS, DELTA_VS_BASE, Of
 
 ADAPTERS = {"r4": 4, "r8": 8, "r16": 16, "r32": 32}
 SITES = ("layers.1", "layers.3", "layers.5")
@@ -17,8 +18,8 @@ DICTIONARIES = {
     "overlap": ("base",),
     "density": ("base", "delta"),
     "dead_share": ("base", "delta"),
-    "max_cosine": ("delta vs base", "delta vs delta", "base vs base"),
-    "angle": ("delta vs base", "delta vs delta", "base vs base"),
+    "max_cosine": (DELTA_VS_BASE, DELTA_SEEDS, BASE_SEEDS),
+    "angle": (DELTA_VS_BASE, DELTA_SEEDS, BASE_SEEDS),
     "pursuit": ("base", "delta"),
     "pca": ("PCA",),
     "recovery": ("exact delta", "delta", "base", "base difference"),
@@ -97,21 +98,22 @@ def _places(
         yield from (Key(adapter, rank) for adapter, rank in adapters.items())
         return
     if family == "variance":
-        yield Key(dictionary="delta vs base", setting="max_cosine.mean")
+        yield Key(**DELTA_VS_BASE._asdict(), about="max_cosine.mean")
         return
     if family == "ablation":
         adapter, rank = next(iter(adapters.items()))
         for setting in SPARSITIES:
-            yield Key(adapter, rank, sites[0], None, "delta", setting)
+            yield Key(adapter, rank, sites[0], None, "delta", setting=setting)
         return
-    for dictionary in DICTIONARIES.get(family, ("",)):
+    for named in DICTIONARIES.get(family, ("",)):
+        of = named if isinstance(named, Of) else Of(named)
         for site in sites:
             for seed in seeds:
-                if dictionary == "base vs base":
-                    yield Key(site=site, seed=seed, dictionary=dictionary)
+                if of == BASE_SEEDS:
+                    yield Key(site=site, seed=seed, **of._asdict())
                     continue
                 for adapter, rank in adapters.items():
-                    yield Key(adapter, rank, site, seed, dictionary)
+                    yield Key(adapter, rank, site, seed, **of._asdict())
 
 
 def facts_for(estimates: Sequence[Estimate]) -> dict[str, object]:

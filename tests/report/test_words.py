@@ -12,6 +12,7 @@ from lorascope.report.tables import verdict_matrix
 from lorascope.report.topics import TOPICS
 from lorascope.report.words import Words, words
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import BASE_SEEDS, DELTA_VS_BASE, Of
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -54,14 +55,14 @@ def test_words_say_when_chance_is_beaten_the_wrong_way(make_run: MakeRun, plant:
 
 
 def test_counts_and_ranges_are_those_of_the_numbers(make_run: MakeRun):
-    def cosine(adapter: str, value: float, dictionary: str = "delta vs base") -> Estimate:
+    def cosine(adapter: str, value: float, of: Of = DELTA_VS_BASE) -> Estimate:
         chance = Null("covariance-matched", 0.40, 0.38, 0.42)
-        place = Key(adapter, None, "layers.2", 0, dictionary)
+        place = Key(adapter, None, "layers.2", 0, **of._asdict())
         bounds = (value - 0.01, value + 0.01)
         return Estimate("max_cosine.mean", value, bounds, 99, "cosine", (chance,), place)
 
     rows = [cosine("a", 0.61), cosine("b", 0.45), cosine("c", 0.41), cosine("d", 0.30)]
-    said = said_of(make_run, [*rows, cosine("", 0.47, "base vs base")])
+    said = said_of(make_run, [*rows, cosine("", 0.47, BASE_SEEDS)])
     assert said.by_topic["cosine"] == [
         "Delta directions lie closer to the base dictionary than chance in 2 of 4 conditions, on "
         "the other side of chance in 1: mean max cosine 0.300–0.610 against chance 0.400 "
@@ -98,11 +99,11 @@ def test_matrix_cells_count_sites_on_each_side(make_run: MakeRun, plant: Plant):
 
 
 def test_the_first_setting_speaks_for_a_number(make_run: MakeRun):
-    place = Key("a", 4, "layers.1", 0, "delta vs base", "k=48")
+    place = Key("a", 4, "layers.1", 0, **DELTA_VS_BASE._asdict(), k=48)
     first = Estimate("angle.mean", 43.0, (42.0, 44.0), 48, "degrees", (), place)
-    second = dataclasses.replace(first, value=50.0, key=dataclasses.replace(place, setting="k=64"))
+    second = dataclasses.replace(first, value=50.0, key=dataclasses.replace(place, k=64))
     results = read_results(make_run([first, second]))
-    assert [e.key.setting for e in measured(results, "angle.mean")] == ["k=48"]
+    assert [e.key.k for e in measured(results, "angle.mean")] == [48]
     assert len(results.numbers) == 2
 
 

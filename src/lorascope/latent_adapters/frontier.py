@@ -18,9 +18,9 @@ from scipy import stats
 
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.flatness import effective_number, of_random_rows, over_uniform
-from lorascope.measures.seeds import seeds_interval
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.seeds import seeds_interval
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import (
     UNKNOWN,

@@ -11,6 +11,7 @@ from torch import Tensor
 from lorascope.measures.rows import HeldOut, by_document
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import ISOTROPIC, NOISE_FLOOR
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import jackknife_interval, prediction_interval
 
@@ -35,7 +36,7 @@ def norm_estimates(rows: HeldOut, floor: float, place: Key) -> list[Estimate]:
         around,
         len(rows),
         "stream units",
-        (Null.exact("numeric noise floor", floor),),
+        (Null.exact(NOISE_FLOOR, floor),),
         place,
     )
     relative = Estimate(
@@ -44,7 +45,7 @@ def norm_estimates(rows: HeldOut, floor: float, place: Key) -> list[Estimate]:
         around_share,
         len(rows),
         "ratio",
-        (Null.exact("numeric noise floor", floor / base_norm),),
+        (Null.exact(NOISE_FLOOR, floor / base_norm),),
         place,
     )
     return [norm, relative]
@@ -71,7 +72,7 @@ def rank_estimate(rows: HeldOut, place: Key, seed: int = 0) -> Estimate:
         noise = torch.randn(n, d, generator=random)
         drawn.append(effective_rank(noise.T.cov()))
     low, high = prediction_interval(drawn)
-    chance = Null("isotropic", sum(drawn) / len(drawn), low, min(high, float(d)))
+    chance = Null(ISOTROPIC, sum(drawn) / len(drawn), low, min(high, float(d)))
     return Estimate(
         "delta_rank",
         value,

@@ -28,12 +28,13 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import EXACT_DELTA
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import Interval, prediction_interval
 
 NULL_REPEATS = 5
 RECONSTRUCTION = "reconstruction"
-EXACT = "exact delta"
+EXACT = EXACT_DELTA
 ROTATED = "rotated at equal L0"
 Rows = Float[Tensor, "rows d"]
 

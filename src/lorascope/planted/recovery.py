@@ -153,15 +153,13 @@ def _expressed(
     mean, covariance = mean_and_covariance([probe.delta])
     estimates = pursuit_estimates(base, learned, held_out, mean, covariance, Key())
     k = next(
-        e.key.setting
-        for e in estimates
-        if e.measure == "pursuit.gap" and e.key.dictionary == "delta"
+        e.key.k for e in estimates if e.measure == "pursuit.gap" and e.key.dictionary == "delta"
     )
     ours, theirs = (
         next(
             e
             for e in estimates
-            if (e.measure, e.key.dictionary, e.key.setting) == ("pursuit.fvu", name, k)
+            if (e.measure, e.key.dictionary, e.key.k) == ("pursuit.fvu", name, k)
         )
         for name in ("base", "delta")
     )

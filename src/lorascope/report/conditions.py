@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lorascope.measures.definitions import definition_of
 from lorascope.report.result import Results
 from lorascope.results import Estimate
+from lorascope.results.labels import Of
 
 
 @dataclass(frozen=True)
@@ -51,30 +52,28 @@ class Tally:
 
 
 def measured(
-    results: Results, measure: str, dictionary: str | None = None, *, first_seed: bool = False
+    results: Results, measure: str, of: Of | None = None, *, first_seed: bool = False
 ) -> list[Estimate]:
-    """The estimates of a measure that have a value, one per adapter, site, seed and dictionary.
+    """The estimates of a measure that have a value, one per adapter, site, seed and dictionaries.
 
     Where a number was taken at several settings, the first in the table speaks for it; with
     `first_seed`, likewise the lowest seed.
     """
     chosen: dict[tuple[object, ...], Estimate] = {}
-    for estimate in results.numbers:
-        place = estimate.key
-        wanted = estimate.measure == measure and dictionary in (None, place.dictionary)
-        if wanted and not math.isnan(estimate.value):
-            key = (place.adapter, place.site, place.seed, place.dictionary)
-            chosen.setdefault(key, estimate)
+    for estimate in results.numbers.select(measure):
+        key, own = estimate.key, Of.key(estimate.key)
+        if of in (None, own) and not math.isnan(estimate.value):
+            chosen.setdefault((key.adapter, key.compared, key.site, key.seed, own), estimate)
     rows = list(chosen.values())
     return lowest_seed(rows) if first_seed else rows
 
 
 def lowest_seed(estimates: Sequence[Estimate]) -> list[Estimate]:
     """For each adapter, site and dictionary, the estimate of the lowest seed."""
-    chosen: dict[tuple[str, ...], Estimate] = {}
+    chosen: dict[tuple[object, ...], Estimate] = {}
     for estimate in sorted(estimates, key=lambda e: e.key.seed or 0):
-        place = estimate.key
-        chosen.setdefault((place.adapter, place.site, place.dictionary), estimate)
+        key = estimate.key
+        chosen.setdefault((key.adapter, key.compared, key.site, Of.key(key)), estimate)
     kept = {id(estimate) for estimate in chosen.values()}
     return [estimate for estimate in estimates if id(estimate) in kept]
 

@@ -11,8 +11,9 @@ from lorascope.report.conditions import Tally, measured
 from lorascope.report.formatting import listing, number, plural, share, visible
 from lorascope.report.latents import Browsed
 from lorascope.report.result import Results
-from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS
+from lorascope.report.topics import HEADLINE_MEASURES
 from lorascope.results import Estimate
+from lorascope.results.labels import DELTA, DELTA_VS_BASE, Of
 
 # Topics whose first sentence stands on the first screen.
 _TOPICS: Final = {
@@ -22,8 +23,8 @@ _TOPICS: Final = {
     "effects": "Effect on the outputs",
 }
 _GEOMETRY: Final = (
-    ("max_cosine.mean", "delta vs base"),
-    ("angle.mean", "delta vs base"),
+    ("max_cosine.mean", DELTA_VS_BASE),
+    ("angle.mean", DELTA_VS_BASE),
     ("cka_debiased.base_delta", None),
     ("overlap", None),
 )
@@ -49,7 +50,7 @@ def headline_numbers(results: Results) -> list[Estimate]:
         estimate
         for measure in HEADLINE_MEASURES
         for estimate in measured(results, measure)
-        if estimate.nulls and estimate.key.dictionary not in SEED_PAIRS
+        if estimate.nulls and not Of.key(estimate.key).seeds_alone
     ]
 
 
@@ -85,8 +86,8 @@ def _named(results: Results, names: Sequence[str]) -> str:
 
 def _geometry(results: Results) -> str:
     parts = []
-    for measure, dictionary in _GEOMETRY:
-        rows = [e for e in measured(results, measure, dictionary) if e.nulls]
+    for measure, of in _GEOMETRY:
+        rows = [e for e in measured(results, measure, of) if e.nulls]
         if rows:
             tally = Tally.of(rows)
             title = definition_of(measure).title
@@ -139,7 +140,7 @@ def _underpowered(results: Results) -> str:
 
 
 def _dead(results: Results) -> str:
-    rows = [e for e in measured(results, "dead_share", "delta") if e.value > _MANY_DEAD]
+    rows = [e for e in measured(results, "dead_share", Of(DELTA)) if e.value > _MANY_DEAD]
     if not rows:
         return ""
     worst = sorted(rows, key=lambda row: -row.value)

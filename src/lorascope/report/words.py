@@ -16,6 +16,16 @@ from lorascope.report.opening import cautions, headline_numbers, leads
 from lorascope.report.result import Results
 from lorascope.report.topics import TOPICS
 from lorascope.results import Estimate
+from lorascope.results.labels import (
+    BASE,
+    BASE_DIFFERENCE,
+    BASE_SEEDS,
+    DELTA,
+    DELTA_SEEDS,
+    DELTA_VS_BASE,
+    EXACT_DELTA,
+    Of,
+)
 
 
 @dataclass(frozen=True)
@@ -136,14 +146,14 @@ def _size(results: Results) -> list[str]:
 
 def _reconstruction(results: Results) -> list[str]:
     sentences = []
-    error = {d: measured(results, "relative_error", d) for d in ("base", "delta")}
+    error = {d: measured(results, "relative_error", Of(d)) for d in (BASE, DELTA)}
     for dictionary, rows in error.items():
         if rows:
             sentences.append(
                 f"The {dictionary} dictionary reconstructs the delta better than chance in "
                 f"{_count(rows, 'below')}: relative error {_ranges(rows)}."
             )
-    difference = measured(results, "relative_error", "base difference")
+    difference = measured(results, "relative_error", Of(BASE_DIFFERENCE))
     if difference:
         sentences.append(
             "Reading the delta as the difference of the base dictionary's two reconstructions "
@@ -168,8 +178,8 @@ def _firing(results: Results) -> list[str]:
             "The base latents that the delta switches on are ones the base stream uses, more than "
             f"chance, in {_count(overlap, 'above')}: overlap {_ranges(overlap)}."
         )
-    for dictionary in ("base", "delta"):
-        density = measured(results, "density", dictionary)
+    for dictionary in (BASE, DELTA):
+        density = measured(results, "density", Of(dictionary))
         if density:
             tally = Tally.of(density)
             sentences.append(
@@ -181,7 +191,7 @@ def _firing(results: Results) -> list[str]:
 
 
 def _cosine(results: Results) -> list[str]:
-    rows = measured(results, "max_cosine.mean", "delta vs base")
+    rows = measured(results, "max_cosine.mean", DELTA_VS_BASE)
     if not rows:
         return []
     lead = (
@@ -193,7 +203,7 @@ def _cosine(results: Results) -> list[str]:
 
 
 def _angles(results: Results) -> list[str]:
-    rows = measured(results, "angle.mean", "delta vs base")
+    rows = measured(results, "angle.mean", DELTA_VS_BASE)
     if not rows:
         return []
     lead = (
@@ -213,7 +223,7 @@ def _yardsticks(
 ) -> list[str]:
     """Sentences that hold delta against base beside pairs that differ in their seed alone."""
     sentences = []
-    base = measured(results, measure, "base vs base")
+    base = measured(results, measure, BASE_SEEDS)
     if base:
         tally = against_reference(rows, base)
         counts = " and ".join(f"{word} in {getattr(tally, side)}" for word, side in sides)
@@ -222,7 +232,7 @@ def _yardsticks(
             f"{span(r.value for r in base)}{unit}; delta against base is {counts} of "
             f"{plural(tally.total - tally.without, 'condition')} that have this yardstick."
         )
-    delta = measured(results, measure, "delta vs delta")
+    delta = measured(results, measure, DELTA_SEEDS)
     if delta:
         sentences.append(
             "Two delta dictionaries that differ only in their seed give "
@@ -251,15 +261,15 @@ def _cka(results: Results) -> list[str]:
 
 def _pursuit(results: Results) -> list[str]:
     sentences = []
-    for dictionary in ("base", "delta"):
-        rows = measured(results, "pursuit.relative_error", dictionary)
+    for dictionary in (BASE, DELTA):
+        rows = measured(results, "pursuit.relative_error", Of(dictionary))
         if rows:
             sentences.append(
                 f"With as many directions of the {dictionary} dictionary as the delta dictionary "
                 "uses, chosen and fitted for each token, the delta is expressed better than chance "
                 f"in {_count(rows, 'below')}: relative error {_ranges(rows)}."
             )
-    gap = measured(results, "pursuit.gap", "base")
+    gap = measured(results, "pursuit.gap", Of(BASE))
     if gap:
         sentences.append(
             f"Of the base dictionary's error, {span(row.value for row in gap)} is its encoder's: "
@@ -291,9 +301,9 @@ def _effects(results: Results) -> list[str]:
         )
     sentences += _greedy(measured(results, "output_change.greedy"))
     for measure, what in (("recovery.loss", "change of loss"), ("recovery.kl", "KL")):
-        delta = measured(results, measure, "delta")
+        delta = measured(results, measure, Of(DELTA))
         if delta:
-            exact, base = (measured(results, measure, d) for d in ("exact delta", "base"))
+            exact, base = (measured(results, measure, Of(d)) for d in (EXACT_DELTA, BASE))
             sentences.insert(
                 0,
                 "Put into the base model at one site, the delta dictionary's reconstruction "
@@ -347,8 +357,8 @@ def _weights(results: Results) -> list[str]:
 
 
 def _ablation(results: Results) -> list[str]:
-    error = [e for e in results.numbers if e.measure == "ablation.relative_error"]
-    density = {e.key.setting: e for e in results.numbers if e.measure == "ablation.density"}
+    error = results.numbers.select("ablation.relative_error")
+    density = {e.key.setting: e for e in results.numbers.select("ablation.density")}
     if not error:
         return []
     place = error[0].key
@@ -364,7 +374,7 @@ def _ablation(results: Results) -> list[str]:
 
 
 def _seeds(results: Results) -> list[str]:
-    rows = [e for e in results.numbers if e.measure == "variance.condition_share"]
+    rows = results.numbers.select("variance.condition_share")
     if not rows:
         return []
     above = sum(row.verdict == "above" for row in rows)

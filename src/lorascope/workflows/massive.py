@@ -17,9 +17,9 @@ from lorascope.measures import massive as without
 from lorascope.measures.alignment import NullSettings
 from lorascope.measures.reconstruction import NULL_REPEATS, Errors
 from lorascope.measures.rows import HeldOut
-from lorascope.measures.weights import ALL
 from lorascope.measures.written import written_view
 from lorascope.results import Estimate, Key
+from lorascope.results.labels import ALL_MODULES
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import TRAINED_ON, Audit
 from lorascope.workflows.state import Audited
@@ -107,5 +107,5 @@ def _written(
     here = replace(place, dictionary="base")
     view = written_view(state.model, name, base, here, nulls, massive)
     for estimate in view.estimates:
-        if estimate.key.setting == ALL:
-            yield replace(estimate, key=replace(estimate.key, setting=""))
+        if estimate.key.module == ALL_MODULES:
+            yield replace(estimate, key=replace(estimate.key, module=""))

@@ -17,7 +17,7 @@ from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures import alignment, cka, firing, norms, overlap, pursuit, reconstruction
 from lorascope.measures.rows import HeldOut
-from lorascope.results import GAUSSIAN, Estimate, Key
+from lorascope.results import GAUSSIAN, Estimate, Key, labels
 from lorascope.runs import Run
 from lorascope.workflows.aligning import aligned
 from lorascope.workflows.learning import Learned
@@ -200,11 +200,11 @@ def _condition(
                 )
                 found.attempt(here, pursued)
         alive = firing.firing(learned, rows.delta).alive
-        compared = replace(here, dictionary="delta vs base")
+        compared = replace(here, **labels.DELTA_VS_BASE._asdict())
         aligned(audit.angles_k, learned, base, compared, nulls, alive, found)
     _delta_pair(audit, place, rows, nulls, found)
     for setting, dictionary in audit.learned.ablation(site, adapter).items():
-        there = replace(place, dictionary="delta", setting=setting)
+        there = replace(place, dictionary=labels.DELTA, setting=setting)
         found.estimates.extend(_ablated(audit, dictionary, rows, mean, there))
     return active
 
@@ -240,7 +240,10 @@ def _with_dictionaries(
     """Reconstruction, firing and overlap of one pair of base and delta dictionaries."""
     base, learned = dictionaries
     seed = audit.study.seed
-    of_base, of_delta = replace(place, dictionary="base"), replace(place, dictionary="delta")
+    of_base, of_delta = (
+        replace(place, dictionary=labels.BASE),
+        replace(place, dictionary=labels.DELTA),
+    )
 
     base_errors = reconstruction.errors(base, rows.delta, rows.documents)
     delta_errors = reconstruction.errors(learned, rows.delta, rows.documents)
@@ -252,7 +255,7 @@ def _with_dictionaries(
     yield from reconstruction.error_estimates(
         reconstruction.difference_errors(base, rows),
         base_nulls,
-        replace(place, dictionary="base difference"),
+        replace(place, dictionary=labels.BASE_DIFFERENCE),
     )
     yield reconstruction.improvement(
         base_errors, delta_errors, learned, controls, rows, place, seed
@@ -273,7 +276,7 @@ def _delta_pair(
     for one, other in combinations(audit.study.dictionaries.seeds, 2):
         first = audit.learned.delta(place.site, place.adapter, one)
         second = audit.learned.delta(place.site, place.adapter, other)
-        here = replace(place, seed=one, dictionary="delta vs delta")
+        here = replace(place, seed=one, **labels.DELTA_SEEDS._asdict())
         alive = firing.firing(first, rows.delta).alive
         aligned(audit.angles_k, first, second, here, replace(nulls, trained={}), alive, found)
 
@@ -286,7 +289,7 @@ def _base_pair(audit: Audit, site: str, covariance: Float[Tensor, "d d"], found:
     nulls = alignment.NullSettings(None, covariance, audit.study.measures.repeats, audit.study.seed)
     for one, other in combinations(audit.study.dictionaries.seeds, 2):
         first, second = audit.learned.base(site, one), audit.learned.base(site, other)
-        here = Key(site=site, seed=one, dictionary="base vs base")
+        here = Key(site=site, seed=one, **labels.BASE_SEEDS._asdict())
         alive = firing.firing(first, rows).alive
         aligned(audit.angles_k, first, second, here, nulls, alive, found)
 
