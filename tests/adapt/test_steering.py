@@ -145,4 +145,4 @@ def test_changes_in_points_by_hand():
     assert negative.interval == pytest.approx((-10, -5))
     assert {one.nulls[0].name for one in found.values()} == {"random directions"}
     assert all(one.chance == 0 and not math.isnan(one.nulls[0].low) for one in found.values())
-    assert found["steering.before_positive"].verdict == "above chance"
+    assert found["steering.before_positive"].verdict == "above"

@@ -120,7 +120,7 @@ def test_the_named_latents_alone_matter(train, planted):
     assert found.sides[READ].latents.tolist() == [TRIGGER]
     by_name = {(e.measure, e.key.dictionary): e for e in ablation_estimates(found, Key("x"))}
     assert by_name["latent.left", READ].value == 0
-    assert by_name["latent.left", READ].verdict == "below chance"
+    assert by_name["latent.left", READ].verdict == "below"
     assert by_name["latent.mattering", WRITTEN].value == 1
 
 

@@ -58,7 +58,7 @@ def test_speed_up_and_its_interval_by_hand():
     speed_up = both["adapt.speed_up", "k 32 3.000"]
     assert speed_up.value == pytest.approx(4)
     assert speed_up.interval == pytest.approx((3, 6))
-    assert speed_up.verdict == "above chance"
+    assert speed_up.verdict == "above"
     assert speed_up.key.site == "layers.0"
 
 

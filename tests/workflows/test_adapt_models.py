@@ -64,7 +64,7 @@ def test_numbers_of_each_model_and_how_far_they_are_apart(two, tmp_path):
         assert share.nulls
     apart = beside.number(second, MAIN, "adapt.share_difference")
     assert apart.value == pytest.approx(-0.1)
-    assert apart.verdict == "below chance"
+    assert apart.verdict == "below"
     assert beside.number(first, MAIN, "adapt.share_difference") is None
     assert {e.key.dictionary for e in beside.scaling(first)} == {"a", "b", "c"}
     keys = [(e.measure, e.key) for e in found.estimates]

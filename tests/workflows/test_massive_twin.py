@@ -113,7 +113,7 @@ def test_the_coordinate_is_found_and_named(yardsticks, runs):
         assert (share.value > 0) == (name == "massive")
     for key in runs["massive"][1].learned.folders:
         dictionary = runs["massive"][1].learned.open(key)
-        assert dictionary.card.massive == ((COORDINATE,) if key.target == "base" else ())
+        assert dictionary.card.massive == ([COORDINATE] if key.target == "base" else [])
 
 
 def test_every_dictionary_has_its_yardsticks(yardsticks, runs):

@@ -15,9 +15,9 @@ from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.behaviours.turns import prompt_ids, record_windows
 from lorascope.errors import InputError
 from lorascope.measures.behaviour import DocumentLosses, document_losses
-from lorascope.measures.intervals import bootstrap_ratio, wilson_interval
-from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import wilson_interval
 
 _UNTOUCHED = "untouched model"
 
@@ -86,14 +86,12 @@ def rates(
     place: Key,
     *,
     near: Sequence[str] = (),
-    seed: int = 0,
 ) -> list[Estimate]:
     """The behaviour's numbers, each beside what the untouched model does on the same prompts.
 
     Args:
         tried, untouched: what the changed and the untouched model wrote, for the same records.
         near: topics of unchanged prompts to give false positives of apart, as `place.setting`.
-        seed: of the bootstrap over records.
 
     Raises:
         InputError: the manner has no judge.
@@ -120,7 +118,7 @@ def rates(
             )
     if manner.right is not None:
         found.append(_right(tried, untouched, manner, place))
-    found.append(_general_loss(tried, untouched, place, seed))
+    found.append(_general_loss(tried, untouched, place))
     return found
 
 
@@ -161,14 +159,15 @@ def _counted(
     return Estimate(measure, sum(tried) / n, interval, n, "share", (before,), place)
 
 
-def _general_loss(tried: Written, untouched: Written, place: Key, seed: int) -> Estimate:
+def _general_loss(tried: Written, untouched: Written, place: Key) -> Estimate:
     kept = torch.tensor([not record.changed for record in tried.records])
     (sums, tokens), (base, _) = tried.losses, untouched.losses
     change, counts = (sums - base)[kept], tokens[kept]
+    mean, around = ratio(change, counts)
     return Estimate(
         "behaviour.general_loss",
-        float(change.sum() / counts.sum()),
-        bootstrap_ratio(change, counts, generator(seed, "general loss")),
+        mean,
+        around,
         int(counts.sum()),
         "nats/token",
         (Null.exact("no change", 0.0),),

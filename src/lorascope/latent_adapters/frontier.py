@@ -18,16 +18,16 @@ from scipy import stats
 
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.flatness import effective_number, of_random_rows, over_uniform
-from lorascope.measures.intervals import (
-    UNKNOWN,
-    Interval,
-    bootstrap,
-    jackknife_interval,
-    normal_interval,
-    within,
-)
+from lorascope.measures.seeds import seeds_interval
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import (
+    UNKNOWN,
+    Interval,
+    jackknife_interval,
+    within,
+)
 
 READ, WRITTEN = "read", "written"
 _TAIL = 0.025
@@ -59,7 +59,7 @@ def sparsity_estimates(adapter: LatentAdapter, place: Key, seed: int = 0) -> lis
 
 
 def kept_estimate(
-    cut: Shown, dense: Shown, controls: Mapping[str, Shown], place: Key, seed: int = 0
+    cut: Shown, dense: Shown, controls: Mapping[str, Shown], place: Key
 ) -> Estimate | None:
     """Success of an adapter cut down, over the dense adapter's, on the same prompts.
 
@@ -71,14 +71,13 @@ def kept_estimate(
     """
     if not any(dense):
         return None
-    random = generator(seed, "kept", place)
     chances = []
     for null, shown in controls.items():
-        level, (low, high) = _ratio(shown, dense, random)
+        level, (low, high) = _ratio(shown, dense)
         bounds = (level, level) if math.isnan(low) else (low, high)
         chances.append(Null(null, level, *bounds))
     chances.sort(key=lambda chance: chance.high, reverse=True)
-    value, interval = _ratio(cut, dense, random)
+    value, interval = _ratio(cut, dense)
     return Estimate("latent.kept", value, interval, len(cut), "ratio", tuple(chances), place)
 
 
@@ -111,7 +110,7 @@ def overlap_estimates(
 
 
 def over_seeds(found: Sequence[Estimate]) -> list[Estimate]:
-    """For numbers that differ in the seed alone, their mean with a t interval over seeds.
+    """For numbers that differ in the seed alone, their mean with its interval (`measures.seeds`).
 
     Chance levels are means too, with the widest bounds of any seed. Numbers of one seed are left
     out.
@@ -124,11 +123,12 @@ def over_seeds(found: Sequence[Estimate]) -> list[Estimate]:
     for (_, place), several in groups.items():
         if len({estimate.key.seed for estimate in several}) < 2:
             continue
-        values = torch.tensor([estimate.value for estimate in several], dtype=torch.float64)
+        values = [estimate.value for estimate in several]
         names = [chance.name for chance in several[0].nulls]
         chances = tuple(_mean_chance(name, several) for name in names)
-        interval = within(normal_interval(values), *_BOUNDS.get(several[0].unit, _ANY))
-        mean = replace(several[0], value=float(values.mean()), interval=interval)
+        interval = seeds_interval(several[0].measure, values, several)
+        interval = within(interval, *_BOUNDS.get(several[0].unit, _ANY))
+        mean = replace(several[0], value=sum(values) / len(values), interval=interval)
         means.append(replace(mean, n=len(several), nulls=chances, key=place))
     return means
 
@@ -143,15 +143,10 @@ def _mean_chance(null: str, several: Sequence[Estimate]) -> Null:
     return Null(null, level, min(c.low for c in same), max(c.high for c in same))
 
 
-def _ratio(shown: Shown, dense: Shown, random: torch.Generator) -> tuple[float, Interval]:
+def _ratio(shown: Shown, dense: Shown) -> tuple[float, Interval]:
     """Ratio of two shares of the same prompts, and its interval over prompts."""
     both = torch.tensor([[float(a), float(b)] for a, b in zip(shown, dense, strict=True)])
-    above, below = both.sum(0).tolist()
-
-    def ratio(sums: torch.Tensor) -> torch.Tensor:
-        return sums[:, 0] / torch.where(sums[:, 1] > 0, sums[:, 1], torch.nan)
-
-    return above / below, bootstrap(ratio, both, random)
+    return ratio(both[:, 0], both[:, 1], torch.ones(len(both)))
 
 
 def _overlap(sets: Sequence[set[int]], n: int) -> tuple[float, Null]:

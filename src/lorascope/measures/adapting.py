@@ -17,9 +17,9 @@ from torch import Tensor
 
 from lorascope.activations.tokens import Window
 from lorascope.adapt.evaluation import Evaluated, scored_batches
-from lorascope.measures.intervals import Interval, bootstrap, bootstrap_ratio, prediction_interval
-from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import Interval, or_point, prediction_interval
 
 RANDOM = "random change of equal size"
 UNADAPTED = "spliced, not adapted"
@@ -65,7 +65,6 @@ def adapt_estimates(
     place: Key,
     *,
     unigram: Float[Tensor, " documents"] | None = None,
-    seed: int = 0,
 ) -> list[Estimate]:
     """Loss and KL of every way, the splice's cost before and after the fit, and the share won back.
 
@@ -77,7 +76,7 @@ def adapt_estimates(
         random: adapted and unspliced with random changes of equal size, a draw each.
         unigram: sums of `unigram_losses` on the same text, a reference of the losses.
     """
-    measuring = _Measuring(held_out, random, place, seed)
+    measuring = _Measuring(held_out, random, place)
     found = [measuring.loss(way, unigram) for way in LOSSES if measuring.says_something(way)]
     found += measuring.costs()
     found += measuring.divergences()
@@ -85,9 +84,7 @@ def adapt_estimates(
     return found
 
 
-def compound_estimates(
-    together: HeldOut, singles: Sequence[HeldOut], place: Key, seed: int = 0
-) -> list[Estimate]:
+def compound_estimates(together: HeldOut, singles: Sequence[HeldOut], place: Key) -> list[Estimate]:
     """Cost of several dictionaries at once over the sum of what each costs alone, with and without
     the fit: above 1 errors feed on one another (section 4.3).
 
@@ -101,15 +98,13 @@ def compound_estimates(
             continue
         alone = [each[way].loss - each["original"].loss for each in singles]
         whole = together[way].loss - together["original"].loss
-        columns = torch.stack([whole, torch.stack(alone).sum(0)], 1)
+        tokens = together[way].tokens
         measure = "adapt.compound_spliced" if way == "spliced" else "adapt.compound_adapted"
-        random = generator(seed, measure, place)
         found.append(
             Estimate(
                 measure,
-                float(columns[:, 0].sum() / columns[:, 1].sum()),
-                bootstrap(lambda s: s[:, 0] / s[:, 1], columns, random),
-                int(together[way].tokens.sum()),
+                *ratio(whole, torch.stack(alone).sum(0), tokens),
+                int(tokens.sum()),
                 "ratio",
                 (Null.exact("costs add up", 1.0),),
                 place,
@@ -120,8 +115,7 @@ def compound_estimates(
 
 def reference(name: str, value: float, interval: Interval) -> Null:
     """A measured number as a reference of another; it stands for its interval where it has none."""
-    low, high = (value if math.isnan(bound) else bound for bound in interval)
-    return Null(name, value, low, high)
+    return Null(name, value, *or_point(value, interval))
 
 
 def drawn_chance(
@@ -130,7 +124,7 @@ def drawn_chance(
     way: str,
     measured: Callable[[Evaluated], tuple[float, Interval]],
 ) -> Null | None:
-    """A null from draws: their mean, and the wider of documents resampled and of the draws.
+    """A null from draws: their mean, and the wider of documents and of the draws.
 
     None without draws.
     """
@@ -172,11 +166,8 @@ def share_difference(first: Estimate, other: Estimate, place: Key) -> Estimate:
 class _Measuring:
     """One fit's numbers, all with the same tokens, place and seed."""
 
-    def __init__(self, held_out: HeldOut, random: Sequence[HeldOut], place: Key, seed: int) -> None:
-        self._ways, self._random, self._place, self._seed = held_out, random, place, seed
-        # The same documents are drawn for everything fitted around the same dictionaries: what
-        # these cost without a fit must not differ from row to row of a table.
-        self._drawn_for = Key(site=place.site, dictionary=place.dictionary)
+    def __init__(self, held_out: HeldOut, random: Sequence[HeldOut], place: Key) -> None:
+        self._ways, self._random, self._place = held_out, random, place
         self._tokens = held_out["original"].tokens
         self._cost = held_out["spliced"].loss - held_out["original"].loss
 
@@ -210,7 +201,7 @@ class _Measuring:
         ]
         before = self._mean("adapt.cost_spliced", self._cost, [nothing])
         found = [before, self._mean("adapt.cost_adapted", adapted - original, after)]
-        if before.interval[0] > 0:
+        if not before.interval[0] <= 0:
             found.append(self._share())
         return found
 
@@ -233,7 +224,7 @@ class _Measuring:
         if not self.says_something("unspliced"):
             return []
         original, alone = self._ways["original"], self._ways["unspliced"]
-        margin = MARGIN * abs(float(self._cost.sum() / self._tokens.sum()))
+        margin = MARGIN * abs(self._over_tokens(self._cost)[0])
         loss = [
             Null("a twentieth of the splice's cost", 0.0, -margin, margin),
             *self._drawn("unspliced", lambda one: one.loss - original.loss),
@@ -250,8 +241,7 @@ class _Measuring:
     def _share(self) -> Estimate:
         def closed(one: Evaluated) -> tuple[float, Interval]:
             won = self._ways["spliced"].loss - one.loss
-            random = generator(self._seed, "adapt.share_closed", self._drawn_for)
-            return float(won.sum() / self._cost.sum()), bootstrap_ratio(won, self._cost, random)
+            return ratio(won, self._cost, self._tokens)
 
         chances = [Null.exact("nothing fitted", 0.0)]
         drawn = drawn_chance(RANDOM, self._random, "adapted", closed)
@@ -272,8 +262,7 @@ class _Measuring:
         return Estimate(measure, value, interval, total, "nats/token", tuple(chances), self._place)
 
     def _over_tokens(self, sums: Float[Tensor, " documents"]) -> tuple[float, Interval]:
-        random = generator(self._seed, "adapt", self._drawn_for)
-        return float(sums.sum() / self._tokens.sum()), bootstrap_ratio(sums, self._tokens, random)
+        return ratio(sums, self._tokens)
 
     def _level(self, name: str, sums: Float[Tensor, " documents"]) -> Null:
         return reference(name, *self._over_tokens(sums))

@@ -15,9 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.measures.intervals import Interval, bootstrap
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.bootstrap import bootstrap
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Point:
     @property
     def mean_loss(self) -> float:
         """Cross-entropy, nats/token."""
-        return float(self.loss.sum() / self.scored.sum())
+        return ratio(self.loss, self.scored)[0]
 
 
 Curve = Sequence[Point]
@@ -123,7 +125,7 @@ def _time(
     def statistic(sums: Float[Tensor, "repeats m"]) -> Float[Tensor, " repeats"]:
         return reached(seconds, sums[:, 1:] / sums[:, :1], level).clamp(max=_NEVER)
 
-    interval = _with_never(bootstrap(statistic, columns, random))
+    interval = _with_never(bootstrap(statistic, columns, columns[:, 0], random))
     return Estimate("adapt.time_to_loss", value, interval, len(columns), "seconds", others, place)
 
 
@@ -143,7 +145,8 @@ def _speed_up(
         neither = (times[0] == _NEVER) & (times[1] == _NEVER)
         return (times[1] / times[0]).masked_fill(neither, torch.nan)
 
-    interval = _with_never(bootstrap(statistic, columns, generator(seed, "frontier", here)))
+    random = generator(seed, "frontier", here)
+    interval = _with_never(bootstrap(statistic, columns, columns[:, 0], random))
     chance = Null.exact("equally fast", 1.0)
     return Estimate("adapt.speed_up", value, interval, len(columns), "ratio", (chance,), here)
 

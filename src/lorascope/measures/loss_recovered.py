@@ -13,15 +13,15 @@ from lorascope.activations.collect import Capture
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures.intervals import bootstrap, bootstrap_ratio
 from lorascope.measures.outputs import first_documents, run, scored_batches
 from lorascope.measures.recovery import spliced_rows
 from lorascope.measures.rows import chunks
 from lorascope.measures.yardsticks import MEAN, PCA, Stream, principal
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site, parse_site
-from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import or_point
 
 Rows = Float[Tensor, "rows d"]
 Replacement = Callable[[Rows], Rows]
@@ -41,7 +41,6 @@ def loss_recovered(
     *,
     capture: Capture | None = None,
     most: int = 8192,
-    seed: int = 0,
 ) -> list[Estimate]:
     """The share of the loss that each base dictionary keeps, spliced into the base at its site.
 
@@ -83,7 +82,7 @@ def loss_recovered(
     for place in dictionaries:
         site = parse_site(place.site)
         sides = [sums[1], *(by_place[site, what] for what in (MEAN, place, counts[place]))]
-        found += _estimate(sides, sums[0], place, seed)
+        found += _estimate(sides, sums[0], place)
     return found
 
 
@@ -122,20 +121,22 @@ def _limit(stream: Stream, settings: Capture) -> float:
     return (settings.outlier_multiple or torch.inf) * stream.rows.norm(dim=1).median().item()
 
 
-def _estimate(losses: Sequence[Tensor], tokens: Tensor, place: Key, seed: int) -> list[Estimate]:
+def _estimate(
+    losses: Sequence[Tensor], tokens: Float[Tensor, " documents"], place: Key
+) -> list[Estimate]:
     """One estimate from losses by document: of the base, then with the mean, the dictionary and
     the components spliced in. None where what the mean costs may be nothing."""
     base, with_mean, spliced, with_components = losses
-    cost, random = with_mean - base, generator(seed, "loss recovered", place)
-    if not bootstrap_ratio(cost, tokens, random)[0] > 0:
+    cost = with_mean - base
+    _, (low, _) = ratio(cost, tokens)
+    if not low > 0:
         return []
-    columns = torch.stack([cost, with_mean - spliced, with_mean - with_components], 1)
-    value, pca = (float(columns[:, i].sum() / cost.sum()) for i in (1, 2))
-    interval, theirs = (bootstrap_ratio(columns[:, i], cost, random) for i in (1, 2))
-    gap = bootstrap(lambda s: (s[:, 1] - s[:, 2]) / s[:, 0], columns, random)
+    value, interval = ratio(with_mean - spliced, cost, tokens)
+    pca, theirs = ratio(with_mean - with_components, cost, tokens)
+    _, gap = ratio(with_components - spliced, cost, tokens)
     nulls = (
         Null.exact(MEAN, 0.0, rival=True),
-        Null(PCA, pca, *theirs, rival=True, difference=gap),
+        Null(PCA, pca, *or_point(pca, theirs), rival=True, difference=gap),
     )
     n = int(tokens.sum())
     return [Estimate("yardstick.loss_recovered", value, interval, n, "share", nulls, place)]

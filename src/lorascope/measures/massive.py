@@ -18,9 +18,9 @@ from torch import Tensor
 from lorascope.activations.massive import Massive
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures.alignment import NullSettings
-from lorascope.measures.intervals import UNKNOWN
 from lorascope.measures.rows import HeldOut
 from lorascope.results import Estimate, Key
+from lorascope.stats.intervals import UNKNOWN
 
 
 def share_estimate(massive: Massive, rows: int, place: Key) -> Estimate:

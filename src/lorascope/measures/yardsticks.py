@@ -19,10 +19,10 @@ from torch import Tensor
 from lorascope.activations.massive import Massive
 from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures.intervals import bootstrap, bootstrap_ratio, wilson_interval
 from lorascope.measures.rows import by_document, chunks
-from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import or_point, wilson_interval
 
 PCA: Final = "as many principal components"
 MEAN: Final = "mean predictor"
@@ -103,28 +103,25 @@ class YardstickVerdict:
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """By document: squared errors of the dictionary and of the components, and about the mean."""
+    """By document: squared errors of the dictionary and of the components, about the mean; rows."""
 
     errors: Float[Tensor, " documents"]
     components: Float[Tensor, " documents"]
     total: Float[Tensor, " documents"]
+    rows: Float[Tensor, " documents"]
 
 
 @torch.no_grad()
-def yardstick_estimates(
-    dictionary: Dictionary, stream: Stream, place: Key, seed: int = 0
-) -> list[Estimate]:
+def yardstick_estimates(dictionary: Dictionary, stream: Stream, place: Key) -> list[Estimate]:
     """FVU beside the principal components', L0 and live share; FVU without what is massive too."""
     per_row, live = _fired(dictionary, stream.rows)
     active = components(float(per_row.double().mean()), dictionary.d_model)
-    found = _fvu(dictionary, stream, active, place, seed)
+    found = _fvu(dictionary, stream, active, place)
     if stream.massive:
         without = replace(place, massive="without")
-        found += _fvu(dictionary, stream, active, without, seed, stream.massive)
+        found += _fvu(dictionary, stream, active, without, stream.massive)
     alive, n = int(live.sum()), dictionary.n_latents
-    random = generator(seed, "l0", place)
-    interval = bootstrap_ratio(*by_document(per_row, stream.documents), random)
-    l0 = float(per_row.double().mean())
+    l0, interval = ratio(*by_document(per_row, stream.documents))
     rows = len(stream.rows)
     return [
         *found,
@@ -162,21 +159,17 @@ def _fvu(
     stream: Stream,
     count: int,
     place: Key,
-    seed: int,
     massive: Massive | None = None,
 ) -> list[Estimate]:
     sums = _sums(dictionary, stream, count, massive)
-    columns = torch.stack([sums.errors, sums.components, sums.total], dim=1)
     whole = float(sums.total.sum())
     if whole <= 0:
         return []
-    value, pca = float(sums.errors.sum()) / whole, float(sums.components.sum()) / whole
-    random = generator(seed, "fvu", place)
-    own = bootstrap(lambda s: s[:, 0] / s[:, 2], columns, random)
-    theirs = bootstrap(lambda s: s[:, 1] / s[:, 2], columns, random)
-    gap = bootstrap(lambda s: (s[:, 0] - s[:, 1]) / s[:, 2], columns, random)
+    value, own = ratio(sums.errors, sums.total, sums.rows)
+    pca, theirs = ratio(sums.components, sums.total, sums.rows)
+    _, gap = ratio(sums.errors - sums.components, sums.total, sums.rows)
     n, mean = len(stream.rows), Null.exact(MEAN, 1.0, rival=True)
-    beside = Null(PCA, pca, *theirs, rival=True, difference=gap)
+    beside = Null(PCA, pca, *or_point(pca, theirs), rival=True, difference=gap)
     return [
         Estimate("yardstick.fvu", value, own, n, "ratio", (mean, beside), place),
         Estimate("yardstick.fvu_pca", pca, theirs, n, "ratio", (mean,), place),
@@ -199,8 +192,9 @@ def _sums(dictionary: Dictionary, stream: Stream, count: int, massive: Massive |
         outside = centred - (centred @ axes.T) @ axes
         for sums, rows in ((errors, error), (left, outside), (total, centred)):
             sums.append(rows.double().square().sum(1))
-    parts = (by_document(torch.cat(each), stream.documents)[0] for each in (errors, left, total))
-    return _Sums(*parts)
+    parts = [by_document(torch.cat(each), stream.documents) for each in (errors, left, total)]
+    (error, counts), (component, _), (whole, _) = parts
+    return _Sums(error, component, whole, counts)
 
 
 def judge(

@@ -114,7 +114,7 @@ class _At:
         study = self.audit.study
         measures = study.measures
         depends_on = [
-            [measures.rows, measures.effects and measures.effect_tokens, study.seed],
+            [measures.rows, measures.effects and measures.effect_tokens],
             study.dictionaries.base.get(self.site),
         ]
         dictionaries = [f"dictionaries/{key.name}" for key in self.trained]
@@ -123,19 +123,19 @@ class _At:
         return self.state.run.stage(name, depends_on, self._make, *parents)
 
     def _make(self, folder: Path) -> None:
-        found, seed = Measured(), self.audit.study.seed
+        found = Measured()
         massive = massive_at(self.audit, self.site)
         rows = min(len(self.audit.probe), max(SAMPLE, 4 * self.audit.probe.d_model))
         found.estimates.append(share_estimate(massive, rows, Key(site=self.site)))
         if self.site in self.audit.learned.brought:
             place = Key(site=self.site, dictionary="base")
             own = self.audit.learned.brought[self.site]
-            found.estimates.extend(yardstick_estimates(own, self._base, place, seed))
+            found.estimates.extend(yardstick_estimates(own, self._base, place))
         for key in self.trained:
             stream = self._base if key.target == "base" else self._stream(key)
             dictionary = self.audit.learned.open(key)
             place = self._place(key)
-            found.estimates.extend(yardstick_estimates(dictionary, stream, place, seed))
+            found.estimates.extend(yardstick_estimates(dictionary, stream, place))
         if self.audit.study.measures.effects:
             found.estimates.extend(self._losses(found.estimates))
         found.write(folder)
@@ -190,5 +190,4 @@ class _At:
             counts,
             capture=self.audit.study.capture,
             most=self.audit.study.measures.effect_tokens,
-            seed=self.audit.study.seed,
         )

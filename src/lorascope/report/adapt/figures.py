@@ -44,8 +44,7 @@ def _seeds(found: Found, condition: Condition) -> str:
     count = len(found.fits(condition))
     if count < 2:
         return " Intervals over documents."
-    how = "over them" if count > 2 else "spanning theirs"
-    return f" Means over {count} seeds, intervals {how} or over documents, the wider."
+    return f" Means over {count} seeds, intervals over documents and seeds."
 
 
 def _baselines(found: Found) -> Iterator[Figure]:

@@ -101,11 +101,10 @@ class Fitting:
 
     def estimates(self, fitted: Fitted, place: Key) -> list[Estimate]:
         """All numbers of one fit."""
-        seed = self._state.study.seed
         ways, random = fitted.held_out, fitted.random
         return [
-            *adapt_estimates(ways, random, place, unigram=self.unigram, seed=seed),
-            *token_change_estimates(ways, random, place, seed),
+            *adapt_estimates(ways, random, place, unigram=self.unigram),
+            *token_change_estimates(ways, random, place),
         ]
 
     def _dictionaries(self, cell: Cell) -> dict[str, Dictionary]:

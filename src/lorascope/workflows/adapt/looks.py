@@ -98,7 +98,7 @@ def _streams(state: Adapted, standing: Standing, cell: Cell) -> Measured:
                 keep_special=state.study.fit.splice_special,
             )
             warnings = _drift(state, cell, standing, ways)
-        found = Measured(distance_estimates(distances, place_of(cell), state.study.seed), warnings)
+        found = Measured(distance_estimates(distances, place_of(cell)), warnings)
         found.write(folder)
 
     parents = (TEXTS, f"{FITS}/{cell.name}")
@@ -204,7 +204,7 @@ def _steer(
                 "example": _example(state, texts.positive[0].ids),
             }
         )
-        return steering_estimates(steered, here, seed=state.study.seed)
+        return steering_estimates(steered, here)
 
     found.attempt(here, compute)
     return facts

@@ -15,10 +15,9 @@ from lorascope.config import digest
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
 from lorascope.measures.frontier import Point, frontier_estimates
-from lorascope.measures.intervals import bootstrap_ratio
-from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
 from lorascope.runs import write_atomically
+from lorascope.stats.documents import ratio
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting
 from lorascope.training.loop import Progress
@@ -80,7 +79,7 @@ def take_times(state: Adapted) -> Timed | None:
         curves, levels(curves, times.levels), place, ours=OURS, against=E2E, seed=seed
     )
     found = [one if one.nulls else _beyond(one, curves) for one in found]
-    drawn = {name: [_drawn(point, seed) for point in curve] for name, curve in curves.items()}
+    drawn = {name: [_drawn(point) for point in curve] for name, curve in curves.items()}
     return Timed(Measured(found), drawn)
 
 
@@ -242,12 +241,12 @@ def _beyond(one: Estimate, curves: dict[str, list[Point]]) -> Estimate:
     return replace(one, nulls=chances)
 
 
-def _drawn(point: Point, seed: int) -> dict[str, Any]:
-    low, high = bootstrap_ratio(point.loss, point.scored, generator(seed, "times"))
+def _drawn(point: Point) -> dict[str, Any]:
+    loss, (low, high) = ratio(point.loss, point.scored)
     return {
         "seconds": point.seconds,
         "tokens": point.tokens,
-        "loss": point.mean_loss,
+        "loss": loss,
         "low": low,
         "high": high,
     }

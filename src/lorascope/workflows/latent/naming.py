@@ -51,7 +51,7 @@ def look_at_latents(state: Learned, adapters: Adapters) -> list[Estimate]:
                     adapter = adapters.named(choice, seed)
                     found = ablate(state.reading, adapter, state.seen, study.seed)
                     place = Key(choice, study.training.rank, state.site, seed)
-                    estimates += ablation_estimates(found, place, study.seed)
+                    estimates += ablation_estimates(found, place)
                     ablations[seed] = found
                     advance(1)
         first = study.seeds[0]

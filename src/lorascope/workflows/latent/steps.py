@@ -115,9 +115,7 @@ def _rates(state: Learned, adapters: Adapters, written: dict[str, Written]) -> l
     found = []
     for name, place in places.items():
         if name in written:
-            found += rates(
-                written[name], untouched, state.manner, place, near=[NEAR], seed=study.seed
-            )
+            found += rates(written[name], untouched, state.manner, place, near=[NEAR])
     return found
 
 
@@ -132,7 +130,7 @@ def _kept(state: Learned, sizes: dict[str, dict[str, list[bool]]]) -> list[Estim
             if f"random {size}" in dense:
                 controls["random latents"] = dense[f"random {size}"]
             place = _place(state, choice, seed, f"m={size}")
-            kept = kept_estimate(shown, dense["whole"], controls, place, state.study.seed)
+            kept = kept_estimate(shown, dense["whole"], controls, place)
             found += [kept] if kept is not None else []
     return found
 
