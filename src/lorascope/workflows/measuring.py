@@ -79,18 +79,19 @@ def measure(audit: Audit, run: Run, reporter: Reporter) -> Measured:
         for site in sites:
 
             def make(folder: Path, site: str = site) -> None:
-                _at(audit, site, advance).write(folder)
+                at_site(audit, site, advance).write(folder)
 
             trained = [f"dictionaries/{k.name}" for k in audit.learned.folders if k.site == site]
             name = f"{MEASURES}/{site}"
-            what = (name, _depends_on(audit, site))
+            what = (name, depends_on(audit, site))
             if run.current(*what, *_PARENTS, *trained):
                 advance(steps)
             found.add(Measured.read(run.stage(*what, make, *_PARENTS, *trained)))
     return found
 
 
-def _depends_on(audit: Audit, site: str) -> list[object]:
+def depends_on(audit: Audit, site: str) -> list[object]:
+    """Settings that the numbers of one site depend on."""
     study, measures = audit.study, audit.study.measures
     return [
         [measures.rows, measures.repeats, measures.pursuit, list(audit.angles_k)],
@@ -99,7 +100,8 @@ def _depends_on(audit: Audit, site: str) -> list[object]:
     ]
 
 
-def _at(audit: Audit, site: str, advance: Callable[[int], None]) -> Measured:
+def at_site(audit: Audit, site: str, advance: Callable[[int], None]) -> Measured:
+    """All estimates of one site; `advance` hears of every condition."""
     found = Measured()
     _, covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
     _base_pair(audit, site, covariance, found)
