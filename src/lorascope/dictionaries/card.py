@@ -61,11 +61,7 @@ class Card(Settings):
     adapter_sha256: str = ""
     activations: str = ""
     scale: float = Field(default=1.0, gt=0)
-<<<<<<< HEAD
-    massive: tuple[int, ...] = Field(default=(), strict=False)
-=======
     massive: list[NonNegativeInt] = Field(default_factory=list)
->>>>>>> w/14e
     massive_directions: int = Field(default=0, ge=0)
     tokens: int = Field(default=0, ge=0)
     seed: int = 0

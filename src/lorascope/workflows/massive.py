@@ -18,19 +18,11 @@ from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures.alignment import NullSettings
-<<<<<<< HEAD
-from lorascope.measures.reconstruction import NULL_REPEATS, Errors
-from lorascope.measures.rows import HeldOut
-from lorascope.measures.written import written_view
-from lorascope.results import Estimate, Key
-from lorascope.results.labels import ALL_MODULES
-=======
 from lorascope.measures.massive import dictionary_without, place_without
-from lorascope.measures.weights import ALL
 from lorascope.measures.written import written_view
 from lorascope.results import Estimate
+from lorascope.results.labels import ALL_MODULES
 from lorascope.workflows.learning import Learned, Wanted
->>>>>>> w/14e
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit, at_site, depends_on
 from lorascope.workflows.state import Audited
@@ -86,17 +78,6 @@ def audit_without(audit: Audit, massive: Mapping[str, Massive]) -> Audit:
     )
 
 
-<<<<<<< HEAD
-def _written(
-    state: Audited, audit: Audit, name: str, place: Key, nulls: NullSettings, massive: Massive
-) -> Iterator[Estimate]:
-    base = audit.learned.base(place.site, audit.first_seed)
-    here = replace(place, dictionary="base")
-    view = written_view(state.model, name, base, here, nulls, massive)
-    for estimate in view.estimates:
-        if estimate.key.module == ALL_MODULES:
-            yield replace(estimate, key=replace(estimate.key, module=""))
-=======
 @dataclass(frozen=True)
 class _Rows(Shards):
     """Rows with what is massive at each site projected out."""
@@ -136,6 +117,5 @@ def _written(state: Audited, audit: Audit, site: str, massive: Massive) -> Itera
         here = replace(audit.place(site, adapter), dictionary="base")
         view = written_view(state.model, adapter, base, here, nulls, massive)
         for estimate in view.estimates:
-            if estimate.key.setting == ALL:
-                yield replace(estimate, key=replace(estimate.key, setting=""))
->>>>>>> w/14e
+            if estimate.key.module == ALL_MODULES:
+                yield replace(estimate, key=replace(estimate.key, module=""))

@@ -41,7 +41,6 @@ _RECOVERED: Final = Rivals(
 _FAMILIES: Final = {
     "response_loss": _RANDOM_CHANGE,
     "output_change": _RANDOM_CHANGE,
-    "delta_norm": _RANDOM_CHANGE,
     "delta_rank": _RANDOM_CHANGE,
     "relative_error": _RANDOM_CHANGE,
     "improvement": _RANDOM_CHANGE,
