@@ -39,7 +39,7 @@ LEAST_GROUPS = 4
 
 
 class Pairs(NamedTuple):
-    """Debiased CKA of the base with a delta, and with base + delta; nan where a set does not vary."""
+    """Debiased CKA of base and delta, and of base and base + delta; nan where one does not vary."""
 
     base_delta: float
     base_adapted: float
