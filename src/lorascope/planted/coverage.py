@@ -86,8 +86,8 @@ def coverage_rows(repeats: int = 4000, seed: int = 0) -> list[CoverageRow]:
     """Every kind of interval at 8, 20, 57 and 200 units, and 2, 3 and 5 seeds.
 
     Args:
-        repeats: trials a row; kinds that take longer get a tenth or a hundredth, stated in the row.
-            400 take about ten seconds, 4,000 two minutes.
+        repeats: trials a row; kinds that take longer get a half to a twentieth, 20 at least. 100
+            take about ten seconds on one core, 4,000 some minutes.
     """
     return [
         _row(kind, unit, n, seeds, bar, draw, max(repeats // divisor, 20), seed)
@@ -122,15 +122,8 @@ def _kinds() -> Iterator[_Kind]:
             draw = partial(_pooled, n, seeds)
             yield "mean over seeds", "documents", n, seeds, BAR, draw, 1
     for n in DOCUMENTS[1:]:
-        yield (
-            "mean, share and median over latents",
-            "latents",
-            n,
-            None,
-            BAR,
-            partial(_latents, n),
-            4,
-        )
+        latents = partial(_latents, n)
+        yield "mean, share and median over latents", "latents", n, None, BAR, latents, 4
         copies = partial(_copies, n)
         yield "mean over latents in blocks of copies", "blocks", n, None, BAR, copies, 10
     for k in SEEDS:
@@ -290,10 +283,9 @@ def _latents(n: int, random: torch.Generator) -> list[Trial]:
 
 def _copies(n: int, random: torch.Generator) -> list[Trial]:
     """Blocks of ten near-copies whose numbers are nearly the same."""
-    directions = _normal(random, n, 24).repeat_interleave(10, 0) + 0.05 * _normal(
-        random, 10 * n, 24
-    )
-    values = _normal(random, n).repeat_interleave(10) + 0.1 * _normal(random, 10 * n)
+    block = torch.arange(n).repeat_interleave(10)
+    directions = _normal(random, n, 24)[block] + 0.05 * _normal(random, 10 * n, 24)
+    values = _normal(random, n)[block] + 0.1 * _normal(random, 10 * n)
     return [(mean_interval(values, clusters(directions)), 0.0)]
 
 

@@ -29,7 +29,7 @@ _CHUNK = 2048
 
 
 def clusters(directions: Float[Tensor, "n d"], threshold: float = NEAR_COPY) -> Int[Tensor, " n"]:
-    """The cluster of every direction: each, in order, takes the free ones with |cosine| ≥ `threshold`.
+    """The cluster of every direction: each in turn takes the free ones with |cosine| ≥ `threshold`.
 
     Labels count from 0. Directions of length 0 stand alone. ValueError for a threshold outside
     (0, 1].
