@@ -214,9 +214,7 @@ def test_axis_calls_adapters_by_rank_only_where_ranks_tell_them_apart(
     assert named.spec["layer"][0]["encoding"]["x"]["scale"]["domain"] == ["code", "med"]
 
 
-def test_two_seeds_are_drawn_as_their_mean_over_documents_and_seeds(
-    make_run: MakeRun, plant: Plant
-):
+def test_two_seeds_are_drawn_over_documents_and_seeds(make_run: MakeRun, plant: Plant):
     results = read_results(make_run(plant(seeds=(3, 1), measures=["overlap"])))
     figure = figures(results)[0]
     for row in data_of(figure):
