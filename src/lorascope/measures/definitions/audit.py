@@ -238,8 +238,8 @@ DEFINITIONS: dict[str, Definition] = {
 
 _CKA_PLAIN = "‖Y_cᵀX_c‖_F² / (‖X_cᵀX_c‖_F ‖Y_cᵀY_c‖_F), rows centred; biased upwards for few rows"
 _CKA_DEBIASED = (
-    "the same with an unbiased estimator of HSIC in each of the three places, from pairs of rows of "
-    "different groups of documents"
+    "the same with an unbiased estimator of HSIC in each of the three places, from pairs of rows "
+    "of different groups of documents"
 )
 _CKA_PAIRS = {
     "base_delta": ("base, delta", "X = h_base, Y = h_Δ"),
