@@ -61,7 +61,7 @@ def planted(side: str, measure: str, place: Key, noise: random.Random) -> Estima
     shift = {"found": sign * 4, "opposite": -sign * 4, "chance": 0}[side] * half
     value = level + shift * (1 + 0.3 * noise.random()) + 0.2 * half * (noise.random() - 0.5)
     first, *others = NULLS.get(family, ("planted null",))
-    chances = [Null(first, level, level - half, level + half)]
+    chances = [Null(first, level, level - half, level + half, rival=True)]
     chances += [Null(o, level * 0.8, level * 0.8 - half, level * 0.8 + half) for o in others]
     return Estimate(
         measure,

@@ -6,6 +6,7 @@ from typing import Any
 
 from lorascope.activations.shards import Shards
 from lorascope.models.adapter_files import locate
+from lorascope.models.gates import LIVE, RESTORED
 from lorascope.runs import versions
 from lorascope.training.adapters import CARD
 from lorascope.workflows.adapters import outcomes
@@ -61,6 +62,8 @@ def _gate_lines(
 ) -> list[dict[str, Any]]:
     lines = [
         {
+            "id": LIVE,
+            "adapter": one["name"],
             "gate": f"adapter {one['name']} is live",
             "passed": True,
             "detail": f"largest logit difference {one['max_logit_difference']:.3g}; mean delta "
@@ -70,6 +73,7 @@ def _gate_lines(
     ]
     lines.append(
         {
+            "id": RESTORED,
             "gate": "base restored",
             "passed": True,
             "detail": "with adapters off the logits equal the bare model's bit for bit",
