@@ -3,6 +3,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from planted_results import planted_null_adapters
 
 from lorascope.report.conditions import Tally, against_reference, measured
 from lorascope.report.formatting import interval, number, share, span
@@ -158,8 +159,8 @@ def test_the_opening_says_what_one_minute_should_leave(make_run: MakeRun, plant:
     assert "are live" in leads["Adapters"]
     assert "bit for bit" in leads["Adapters"]
     assert leads["r16"] == (
-        "Found: Reconstruction at 3 of 3 sites, Subspaces at 3 of 3 sites and Effect on the outputs "
-        "at 3 of 3 sites. Not found: Latents that fire."
+        "Found: Reconstruction at 3 of 3 sites, Subspaces at 3 of 3 sites and Effect on the "
+        "outputs at 3 of 3 sites. Not found: Latents that fire."
     )
 
 
@@ -246,3 +247,17 @@ def test_without_rivals_nothing_is_counted_and_the_screen_says_how_to_get_them(
     assert said.leads == []
     assert "nothing is claimed" in lead(said, "Directions")
     assert all(cell.found == 0 for row in verdict_matrix(results) for cell in row.cells)
+
+
+def test_the_first_screen_says_what_a_null_adapter_yields_in_this_run(
+    make_run: MakeRun, plant: Plant
+):
+    rows = [*plant("found", adapters={"r4": 4}), *planted_null_adapters()]
+    results = read_results(make_run(rows))
+    said = words(results)
+    assert "26 of 26 for r4" in said.overall
+    # One finding of the first of three null adapters; each has two numbers and eight at two sites.
+    assert "yields 0.333 of 18" in said.overall
+    assert "0 to 1" in said.overall
+    assert results.adapters == ["r4"]
+    assert said.scope.startswith("1 adapter (r4)")

@@ -23,6 +23,7 @@ from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS, Errors
 from lorascope.measures.rows import HeldOut, chunks
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import BIAS, MEAN_DELTA, NORM_MATCHED, ZERO
 from lorascope.stats.intervals import UNKNOWN
 
 Rows = Float[Tensor, "rows d"]
@@ -122,12 +123,12 @@ def error_estimates(
         for repeat in range(repeats)
     ]
     constants = {
-        "zero predictor": torch.zeros_like(training_mean),
-        "mean of the training deltas": training_mean,
-        "decoder bias alone": dictionary.decoder_bias,
+        ZERO: torch.zeros_like(training_mean),
+        MEAN_DELTA: training_mean,
+        BIAS: dictionary.decoder_bias,
     }
     nulls = [
-        ("norm-matched random", drawn),
+        (NORM_MATCHED, drawn),
         *(
             (name, [errors_without(each.expand_as, rows.delta, rows.documents, massive)])
             for name, each in constants.items()

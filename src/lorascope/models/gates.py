@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _PROBE_TOKENS = 16
 
 # Ids of gates in a run's facts.
-LIVE, RESTORED = "live", "restored"
+LIVE, RESTORED, NOISE = "live", "restored", "noise"
 
 
 @dataclass(frozen=True)

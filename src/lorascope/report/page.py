@@ -102,7 +102,7 @@ def render(
     scripts += [asset("sides.js")] if sides else []
     return rendered(
         "index.html.j2",
-        model=facts.get("model", {}).get("id", "base model"),
+        model=facts.get("model", {}).get("id", "the base model"),
         said=said,
         gates=facts.get("gates", []),
         adapters=results.adapters,

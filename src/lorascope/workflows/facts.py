@@ -6,7 +6,8 @@ from typing import Any
 
 from lorascope.activations.shards import Shards
 from lorascope.models.adapter_files import locate
-from lorascope.models.gates import LIVE, RESTORED
+from lorascope.models.gates import LIVE, NOISE, RESTORED
+from lorascope.results.null_names import NOISE_FLOOR
 from lorascope.runs import versions
 from lorascope.training.adapters import CARD
 from lorascope.workflows.adapters import outcomes
@@ -80,7 +81,7 @@ def _gate_lines(
         }
     )
     floors = ", ".join(f"{site} {value:.2g}" for site, value in gates["noise_floor"].items())
-    lines.append({"gate": "numeric noise floor", "passed": True, "detail": floors})
+    lines.append({"id": NOISE, "gate": NOISE_FLOOR, "passed": True, "detail": floors})
     lines.append(_disjoint(state))
     for name, shards in (("training", probe), ("held-out", held_out)):
         manifest = shards.manifest
