@@ -225,7 +225,7 @@ def _against_base(
     sides = (spectra.coordinates(delta.U, base.U), spectra.coordinates(delta.V, base.V))
     adapted, cosines = spectra.leading_of_sum(S, sides[0], sizes, sides[1], settings.k)
     intruders, of_sides = [], ([], [])  # type: tuple[list[float], tuple[list[float], list[float]]]
-    for random in settings.randoms(r, "random update", label):
+    for random in settings.randoms(r, RANDOM_UPDATE, label):
         drawn = [spectra.random_coordinates(len(v), r, n, random) for v in (delta.U, delta.V)]
         _, null = spectra.leading_of_sum(S, drawn[0], sizes, drawn[1], settings.k)
         intruders.append(float((null < settings.epsilon).sum()))

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _PROBE_TOKENS = 16
 
+# Ids of gates in a run's facts.
+LIVE, RESTORED, NOISE = "live", "restored", "noise"
+
 
 @dataclass(frozen=True)
 class LiveReport:

@@ -7,6 +7,8 @@ from typing import Any
 from lorascope.activations.matching import LARGEST, Match
 from lorascope.activations.shards import Shards
 from lorascope.models.adapter_files import locate
+from lorascope.models.gates import LIVE, NOISE, RESTORED
+from lorascope.results.null_names import NOISE_FLOOR
 from lorascope.runs import versions
 from lorascope.training.adapters import CARD
 from lorascope.workflows.adapters import outcomes
@@ -62,6 +64,8 @@ def _gate_lines(
 ) -> list[dict[str, Any]]:
     lines = [
         {
+            "id": LIVE,
+            "adapter": one["name"],
             "gate": f"adapter {one['name']} is live",
             "passed": True,
             "detail": f"largest logit difference {one['max_logit_difference']:.3g}; mean delta "
@@ -71,13 +75,14 @@ def _gate_lines(
     ]
     lines.append(
         {
+            "id": RESTORED,
             "gate": "base restored",
             "passed": True,
             "detail": "with adapters off the logits equal the bare model's bit for bit",
         }
     )
     floors = ", ".join(f"{site} {value:.2g}" for site, value in gates["noise_floor"].items())
-    lines.append({"gate": "numeric noise floor", "passed": True, "detail": floors})
+    lines.append({"id": NOISE, "gate": NOISE_FLOOR, "passed": True, "detail": floors})
     lines.append(_disjoint(state))
     for name, shards in (("training", probe), ("held-out", held_out)):
         manifest = shards.manifest

@@ -41,6 +41,7 @@ from lorascope.models.sites import Site, resolve_sites
 from lorascope.randomness import generator
 from lorascope.report.formatting import interval, number
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import ZERO
 from lorascope.stats.documents import ratio
 
 ADAPTER = "adapter"
@@ -296,7 +297,7 @@ def _estimates(
         found.mean_interval,
         len(rows),
         "ratio",
-        (Null.exact("zero predictor", 1.0), Null.exact("mean predictor", by_mean.mean)),
+        (Null.exact(ZERO, 1.0), Null.exact("mean predictor", by_mean.mean)),
         place,
     )
     yield from firing_estimates(dictionary, firing(dictionary, rows), rows, documents, place)
