@@ -44,8 +44,8 @@ def noise_floor(
     }
     if model.n_parameters <= COPY_LIMIT:
         exact = _finer_stream(model, sites, together)
-        for site in sites if exact is not None else ():
-            floor[site.name] = max(floor[site.name], _difference(batched[site], exact[site]))
+        for site, stream in (exact or {}).items():
+            floor[site.name] = max(floor[site.name], _difference(batched[site], stream))
     return floor
 
 
@@ -66,7 +66,7 @@ def _finer_stream(
     with model.face(BASE) as module:
         try:
             exact: Any = copy.deepcopy(module).to(finer)
-        except _LACKING:
+        except (*_LACKING, ValueError):
             # Weights in quantised form keep their type.
             return None
     try:

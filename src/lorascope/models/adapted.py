@@ -120,6 +120,11 @@ class AdaptedModel:
         return self._base.get_input_embeddings().weight.dtype
 
     @property
+    def originals(self) -> Mapping[str, Tensor]:
+        """The bare base model's parameters by name, whatever was put on it since."""
+        return self._originals
+
+    @property
     def base_embedding(self) -> Tensor:
         """[vocabulary, d_model]: the base's input embedding, whatever face is shown."""
         return self._embedding
@@ -162,6 +167,15 @@ class AdaptedModel:
             kind = "full fine-tune" if self.has_weights(name) else "latent adapter"
             raise InputError(f'"{name}" is a {kind} and has no LoRA weights')
         return self._peft_names[name]
+
+    def trained_biases(self, name: str) -> tuple[str, ...]:
+        """Names of the base's own biases that the adapter has other values for.
+
+        Raises:
+            InputError: there is no such adapter.
+        """
+        self._require(name, self.adapters)
+        return tuple(self._biases.get(name, {}))
 
     def add_adapter(self, files: AdapterFiles) -> None:
         """Put a LoRA adapter on, switched off.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from peft import LoraConfig
 from torch import Tensor
 
@@ -116,6 +116,16 @@ def locate(name: str, path: str) -> Path | None:
         f'adapter "{name}": "{path}" has no {CONFIG_FILE}: '
         "give the folder that PEFT's save_pretrained wrote"
     )
+
+
+def is_at_hand(path: str) -> bool:
+    """Whether an adapter can be looked at without the network; of a wrong path `locate` says so."""
+    if Path(path).expanduser().is_dir() or path.startswith((".", "/", "~")) or "/" not in path:
+        return True
+    organisation, repository, *inner = path.strip("/").split("/")
+    files = ("/".join([*inner, file]) for file in (CONFIG_FILE, LATENT_FILE, "config.json"))
+    repo = f"{organisation}/{repository}"
+    return any(isinstance(try_to_load_from_cache(repo, file), str) for file in files)
 
 
 def holds_whole_model(folder: Path) -> bool:

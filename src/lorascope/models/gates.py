@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from lorascope.errors import InputError
 from lorascope.models.hooks import capture, run_until
@@ -205,8 +205,7 @@ def _changed(
 def _changed_rows(model: AdaptedModel, name: str) -> Int[Tensor, " n"]:
     """Tokens whose embedding the adapter changed, as far as the embedding holds it in its rows."""
     with model.face(name) as module:
-        embedding: nn.Module = module.get_input_embeddings()
-        adapted = embedding.weight
+        adapted: Tensor = module.get_input_embeddings().weight
     base = model.base_embedding
     if base is adapted or base.shape != adapted.shape:
         return torch.empty(0, dtype=torch.long, device=model.device)

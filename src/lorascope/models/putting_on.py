@@ -35,6 +35,9 @@ from lorascope.models.changes import changes_something, same_values
 from lorascope.models.vocabulary import cut_to_base
 
 _PREFIX = "base_model.model."
+# With bias="all" PEFT writes the bias of a module saved whole three times: under its own name, and
+# as these parts of the module's wrapper.
+_COPIES = (".original_module.", ".modules_to_save.")
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,8 @@ def _set_apart(
     for key, tensor in found.items():
         original_name = _bare(key)
         original = originals.get(original_name)
+        if any(key.replace(copied, ".") in expected for copied in _COPIES if copied in key):
+            continue
         # PEFT says what it takes: names of modules saved whole are ends of paths.
         if key in expected or original is None:
             weights[key] = tensor
