@@ -104,7 +104,7 @@ def test_a_pointer_in_place_of_weights(adapter, refused):
     [
         ({"lora_alpha": 0}, r"changes nothing.*lora_alpha 0"),
         ({"alpha_pattern": {".*_proj": 0}}, "changes nothing"),
-        ({"r": 8}, "for another base: .*q_proj"),
+        ({"r": 8}, "for another base: .*down_proj"),
         ({"target_modules": ["o_proj"]}, "have no place in this model"),
         ({"target_modules": r".*\.nothing"}, "does not fit LlamaForCausalLM"),
         ({"base_model_name_or_path": "org/other-7b"}, "--force"),
@@ -132,7 +132,7 @@ def test_factors_that_never_meet_change_nothing(adapter, refused):
 
 def test_a_rank_is_not_allocated_before_it_is_found_not_to_fit(adapter, refused):
     edit_config(adapter, r=2_000_000_000)
-    refused(adapter, r"for another base: .* this model needs \(2000000000, 32\)")
+    refused(adapter, r"for another base: .* this model needs \(2000000000, 48\)")
 
 
 def test_a_fine_tune_of_another_model(tiny_checkpoint, refused):
