@@ -72,7 +72,12 @@ def test_a_field_of_the_wrong_kind_is_named(tmp_path, field, value):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"lora_alpha": 16.5, "lora_dropout": 0, "use_rslora": True, "base_model_name_or_path": None},
+        {
+            "lora_alpha": 16.5,
+            "lora_dropout": 0,
+            "use_rslora": True,
+            "base_model_name_or_path": None,
+        },
         {"rank_pattern": {}, "alpha_pattern": {"q_proj": 3}, "layers_to_transform": [0, 2]},
         {"layers_to_transform": 1, "layers_pattern": "layers", "exclude_modules": "x"},
         {"init_lora_weights": "gaussian", "loftq_config": {}, "eva_config": None},

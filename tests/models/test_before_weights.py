@@ -294,5 +294,8 @@ def test_texts_with_tokens_that_the_model_lacks(tiny_checkpoint, good, tmp_path)
     model = load(str(folder), {"a": str(good)}, device="cpu", force=True)
     for face in model.faces:
         logits(model, face)
-        with model.face(face) as module, pytest.raises(InputError, match="token 64 .*<tool>.* 64 "):
+        with (
+            model.face(face) as module,
+            pytest.raises(InputError, match=r"token 64 .*<tool>.* 64 "),
+        ):
             module(input_ids=torch.tensor([[3, 64]]))

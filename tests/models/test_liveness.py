@@ -80,7 +80,7 @@ def test_what_text_does_not_reach_is_refused(tiny_checkpoint, tmp_path):
         if live:
             load(str(tmp_path / "m"), adapters, device="cpu")
             continue
-        with pytest.raises(InputError, match='"a" is not live.*parts of the model that text'):
+        with pytest.raises(InputError, match=r'"a" is not live.*parts of the model that text'):
             load(str(tmp_path / "m"), adapters, device="cpu")
 
 

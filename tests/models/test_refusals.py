@@ -99,7 +99,10 @@ def test_damaged_files(adapter, refused):
         ({"target_modules": ["q_proj", "o_proj"]}, "lacks 6 tensors.*first: .*o_proj.lora_A"),
         ({"target_modules": ["o_proj"]}, "6 tensors of its file have no place.*q_proj.lora_A"),
         ({"r": 8}, r"for another base: .*q_proj\.lora_A\.weight has shape \(4, 32\), .*\(8, 32\)"),
-        ({"base_model_name_or_path": "org/other-7b"}, 'made for "org/other-7b".*--force.*force=True'),
+        (
+            {"base_model_name_or_path": "org/other-7b"},
+            'made for "org/other-7b".*--force.*force=True',
+        ),
     ],
 )
 def test_configurations(adapter, refused, changes, match):

@@ -33,7 +33,7 @@ def larger(tiny_model, rows=68):
 
 @pytest.fixture
 def resized(tiny_model, tmp_path):
-    """`resized(**fields)`: an adapter trained after four tokens were added, and what it computes."""
+    """`resized(**fields)`: an adapter trained after four tokens were added, and its logits."""
 
     def build(**fields):
         settings = {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj"], **fields}

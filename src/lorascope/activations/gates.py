@@ -69,15 +69,13 @@ def _finer_stream(
         except (*_LACKING, ValueError):
             # Weights in quantised form keep their type.
             return None
-    try:
-        return _kept(run_until(exact, sites, ids, mask), batch)
-    except _LACKING:
-        pass
-    # Fused kernels know the usual types only; written out, the same sums run in any.
-    try:
-        for written_out in ("set_attn_implementation", "set_experts_implementation"):
-            if hasattr(exact, written_out):
+    # Fused kernels know the usual types only; written out, the same sums run in any. Attention
+    # comes last: written out, it takes its softmax in float32.
+    for written_out in (None, "set_experts_implementation", "set_attn_implementation"):
+        try:
+            if written_out is not None:
                 getattr(exact, written_out)("eager")
-        return _kept(run_until(exact, sites, ids, mask), batch)
-    except _LACKING:
-        return None
+            return _kept(run_until(exact, sites, ids, mask), batch)
+        except (*_LACKING, AttributeError):
+            continue
+    return None
