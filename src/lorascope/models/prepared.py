@@ -174,7 +174,7 @@ def _check_base_id(info: AdapterInfo, model: str, config: PreTrainedConfig, forc
     if info.base is None or force or same_base(info.base, candidates):
         return
     raise InputError(
-        f'adapter "{info.name}" was made for "{info.base}", the model given is "{model}": '
+        f'adapter "{info.name}" was made for "{info.base[:120]}", the model given is "{model}": '
         "give that model, or say that they are the same weights: --force on the command line, "
         "force: true in a study, force=True in Python"
     )

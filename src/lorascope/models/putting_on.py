@@ -18,7 +18,8 @@ the base's values counts as changed.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,15 +98,24 @@ def fit(
     name = files.info.name
     _check_alone(peft, files)
     _check_tokens(base, files)
-    peft = _build_layers(base, peft, files, peft_name)
-    expected = get_peft_model_state_dict(
-        peft, peft.state_dict(), adapter_name=peft_name, save_embedding_layers=False
-    )
+    beside = "" if peft is None else " beside the adapters given before it"
+    with _refusing(name, base, beside):
+        # PEFT rewrites the configuration for architectures that changed; the files stay as read.
+        config = copy.deepcopy(files.config)
+        if peft is None:
+            peft = PeftModel(base, config, adapter_name=peft_name)
+        else:
+            peft.add_adapter(peft_name, config)
+        _refuse_wrong_scales(files, config)
+        expected = get_peft_model_state_dict(
+            peft, peft.state_dict(), adapter_name=peft_name, save_embedding_layers=False
+        )
     found, extra = cut_to_base(base, expected, files.weights)
     weights, biases = _set_apart(name, found, expected, originals)
-    converted = convert_peft_adapter_state_dict_for_transformers(
-        peft, peft.peft_config[peft_name], weights, peft_name
-    )
+    with _refusing(name, base, beside):
+        converted = convert_peft_adapter_state_dict_for_transformers(
+            peft, peft.peft_config[peft_name], weights, peft_name
+        )
     _check_fits(name, expected, converted)
     _check_biases(files, expected, biases, originals)
     if not biases and not changes_something(peft, peft_name, converted, originals):
@@ -140,24 +150,18 @@ def _check_tokens(base: PreTrainedModel, files: AdapterFiles) -> None:
         )
 
 
-def _build_layers(
-    base: PreTrainedModel, peft: PeftModel | None, files: AdapterFiles, peft_name: str
-) -> PeftModel:
-    # PEFT rewrites the configuration for architectures that changed; the files stay as read.
-    config = copy.deepcopy(files.config)
+@contextmanager
+def _refusing(name: str, base: PreTrainedModel, beside: str) -> Iterator[None]:
+    """Whatever PEFT raises over a foreign configuration or file becomes one line."""
     try:
-        if peft is None:
-            peft = PeftModel(base, config, adapter_name=peft_name)
-        else:
-            peft.add_adapter(peft_name, config)
+        yield
+    except InputError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:240] or type(error).__name__
-        beside = "" if peft is None else " beside the adapters given before it"
         raise InputError(
-            f'adapter "{files.info.name}" does not fit {type(base).__name__}{beside}: {reason}'
+            f'adapter "{name}" does not fit {type(base).__name__}{beside}: {reason}'
         ) from error
-    _refuse_wrong_scales(files, config)
-    return peft
 
 
 def _refuse_wrong_scales(files: AdapterFiles, converted: LoraConfig) -> None:

@@ -19,7 +19,8 @@ from lorascope.behaviours.turns import record_windows
 from lorascope.config import Settings
 from lorascope.errors import InputError
 from lorascope.estimates import Estimate, Place
-from lorascope.models.adapted import AdaptedModel, load
+from lorascope.latent_adapters.loading import check, load
+from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import load_base
 from lorascope.report.result import write_estimates
 from lorascope.runs import Run, write_atomically
@@ -48,6 +49,7 @@ class BehavingStudy(Settings):
         new_tokens: most tokens of an answer.
         batch: prompts answered at once.
         seed: of the bootstrap.
+        force: accept adapters whose files name another base model.
     """
 
     data: str = "embedded"
@@ -66,6 +68,7 @@ class BehavingStudy(Settings):
     new_tokens: int = Field(default=24, ge=1)
     batch: int = Field(default=64, ge=1)
     seed: int = 0
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
     """
     data = read_set(study.data)
     how = _manner(study, data)
+    check(study.model, study.adapters, revision=study.revision, force=study.force)
     with run_folder(out, study) as run:
         trained = _dense(run, study, data, reporter)
         model = load(
@@ -97,6 +101,7 @@ def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
             revision=study.revision,
             device=study.device,
             dtype=study.dtype,
+            force=study.force,
         )
         wrote = _written(model, study, data.part("held_out"), how, reporter)
     before = wrote.pop(BASE)
