@@ -94,6 +94,21 @@ def test_tensors_that_are_no_weights(adapter, refused):
     refused(adapter, "of dtype torch.int32.*save it in float32")
 
 
+@pytest.mark.parametrize("spread", ["expanded", "sparse"])
+def test_tensors_with_fewer_values_than_they_say(adapter, refused, spread):
+    weights = load_file(adapter / WEIGHTS)
+    key = sorted(weights)[0]
+    one = torch.ones(1, 1).expand(weights[key].shape)
+    whole = dict(weights)
+    weights[key] = one if spread == "expanded" else one.to_sparse()
+    (adapter / WEIGHTS).unlink()
+    torch.save(weights, adapter / "adapter_model.bin")
+    refused(adapter, f"{key}.*sparse or repeats stored values.*to_dense")
+    # What it says helps.
+    torch.save({**whole, key: weights[key].to_dense().contiguous()}, adapter / "adapter_model.bin")
+    assert adapter_files.read("a", str(adapter), adapter).info.rank == 4
+
+
 def test_a_pointer_in_place_of_weights(adapter, refused):
     (adapter / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n")
     refused(adapter, "pointer of git-lfs.*git lfs pull")

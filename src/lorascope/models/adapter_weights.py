@@ -59,6 +59,13 @@ def _refuse_unusable(name: str, file: Path, weights: dict[str, Tensor]) -> None:
             "save it again with stage3_gather_16bit_weights_on_model_save, or convert the "
             "checkpoint with zero_to_fp32.py"
         )
+    # A few stored bytes can stand for more values than fit into memory.
+    spread = [key for key, tensor in weights.items() if not _stored(tensor)]
+    if spread:
+        raise InputError(
+            f'adapter "{name}": {spread[0]} in {file} is sparse or repeats stored values: save '
+            "every tensor whole (.to_dense().contiguous())"
+        )
     foreign = [key for key, tensor in weights.items() if not tensor.is_floating_point()]
     if foreign:
         raise InputError(
@@ -71,6 +78,13 @@ def _refuse_unusable(name: str, file: Path, weights: dict[str, Tensor]) -> None:
             f'adapter "{name}": {len(bad)} of the {len(weights)} tensors in {file} hold NaN or '
             f"infinity (first: {bad[0]}): its training diverged; give an earlier checkpoint"
         )
+
+
+def _stored(tensor: Tensor) -> bool:
+    """Whether every value has its own place in the file."""
+    if tensor.layout is not torch.strided:
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
 
 
 def _finite(tensor: Tensor) -> bool:
