@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -263,10 +263,23 @@ def _is_gemma(config: PreTrainedConfig) -> bool:
 
 def _cannot_load(model: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if Path(model).expanduser().is_dir() or embedded.is_embedded(model):
-        advice = "check that the folder holds a whole Hugging Face checkpoint"
-    else:
-        advice = how_to_reach("model")
     if isinstance(error, ImportError):
         advice = "install the package it needs"
+    elif Path(model).expanduser().is_dir() or embedded.is_embedded(model):
+        advice = "check that the folder holds a whole Hugging Face checkpoint"
+    elif constants.HF_HUB_OFFLINE and not _is_cached(model):
+        # The library's own words would send the user to the network that is switched off.
+        return InputError(f'model "{model}" cannot be loaded: {how_to_reach("model")}')
+    elif constants.HF_HUB_OFFLINE:
+        advice = "its copy in the local Hugging Face cache is incomplete or damaged: fetch it again"
+    else:
+        advice = how_to_reach("model")
     return InputError(f'model "{model}" cannot be loaded: {advice} ({reason})')
+
+
+def _is_cached(model: str) -> bool:
+    try:
+        return isinstance(try_to_load_from_cache(model, "config.json"), str)
+    except ValueError:
+        # It is no id of the hub at all.
+        return False
