@@ -84,6 +84,15 @@ def test_what_text_does_not_reach_is_refused(tiny_checkpoint, tmp_path):
             load(str(tmp_path / "m"), adapters, device="cpu")
 
 
+def test_an_update_that_overflows_is_the_adapter_s(save_adapter, tiny_checkpoint, tmp_path):
+    folder = save_adapter(tmp_path / "a", target_modules=["down_proj"])
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "lora_alpha": 1e42}))
+    base = str(tiny_checkpoint("llama"))
+    with pytest.raises(InputError, match=r'adapter "a": with it on, layers\.\d gives NaN'):
+        load(base, {"a": str(folder)}, device="cpu")
+
+
 def test_an_update_scaled_to_nothing(save_adapter, tiny_checkpoint, tmp_path):
     folder = save_adapter(tmp_path / "a", target_modules=["q_proj", "v_proj"])
     file = folder / "adapter_config.json"

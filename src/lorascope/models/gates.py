@@ -126,7 +126,7 @@ def require_live(model: AdaptedModel, name: str) -> None:
     more where those show nothing; tokens whose embedding it changed are among them.
 
     Raises:
-        InputError: stream and logits equal the base's bit for bit.
+        InputError: stream and logits equal the base's bit for bit, or are not finite.
     """
     tokens = _PROBE_TOKENS
     for sequences in (2, _WIDE_PROBE):
@@ -137,7 +137,11 @@ def require_live(model: AdaptedModel, name: str) -> None:
         ids = ids[: sequences * tokens].reshape(sequences, -1) % model.vocab_size
         mask = torch.ones_like(ids)
         base_stream, base = _stream_and_logits(model, "base", ids, mask)
-        stream, logits = _stream_and_logits(model, name, ids, mask)
+        try:
+            stream, logits = _stream_and_logits(model, name, ids, mask)
+        except InputError as error:
+            # The base's own stream is finite.
+            raise InputError(f'adapter "{name}": with it on, {error}') from error
         if not torch.equal(base, logits) or not torch.equal(base_stream, stream):
             return
     raise _not_live(name, sequences * tokens)
