@@ -293,24 +293,3 @@ def test_the_recipe_for_adapters_of_mlx_gives_the_same_model(
     with torch.no_grad():
         expected = bare(input_ids=IDS).logits
     assert torch.allclose(logits(model, "a"), expected, atol=1e-4)
-
-
-# Tokenizer and model that disagree.
-
-
-def test_texts_with_tokens_that_the_model_lacks(tiny_checkpoint, good, tmp_path):
-    folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "m")
-    file = folder / "tokenizer.json"
-    tokenizer = json.loads(file.read_text())
-    added = {"id": 64, "content": "<tool>", "special": False, "single_word": False}
-    added |= {"lstrip": False, "rstrip": False, "normalized": False}
-    tokenizer["added_tokens"].append(added)
-    file.write_text(json.dumps(tokenizer))
-    model = load(str(folder), {"a": str(good)}, device="cpu", force=True)
-    for face in model.faces:
-        logits(model, face)
-        with (
-            model.face(face) as module,
-            pytest.raises(InputError, match=r"token 64 .*<tool>.* 64 "),
-        ):
-            module(input_ids=torch.tensor([[3, 64]]))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
-from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -84,7 +82,6 @@ def load_base(
             f'model "{model}" has no weights for {len(missing)} tensors (first: {missing[0]}): '
             "the checkpoint is incomplete, fetch it again"
         )
-    _refuse_unknown_ids(loaded, tokenizer, model)
     return loaded.eval().requires_grad_(False), tokenizer
 
 
@@ -164,40 +161,6 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
         if isinstance(token_id, int):
             return token_id
     return 0
-
-
-def _refuse_unknown_ids(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str
-) -> None:
-    """Where the tokenizer knows more tokens than the model, refuse texts that hold one.
-
-    Without this such an id ends in an error of the embedding, on a GPU in one that ends the
-    process.
-    """
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    if max(tokenizer.get_vocab().values(), default=0) < rows:
-        return
-    look = partial(_look_at_ids, tokenizer, name, rows)
-    model.register_forward_pre_hook(look, with_kwargs=True)
-
-
-def _look_at_ids(
-    tokenizer: PreTrainedTokenizerBase,
-    name: str,
-    rows: int,
-    _module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> None:
-    ids = kwargs.get("input_ids", args[0] if args else None)
-    if not isinstance(ids, Tensor) or not ids.numel() or int(ids.max()) < rows:
-        return
-    worst = int(ids.max())
-    raise InputError(
-        f"a text holds token {worst} ({tokenizer.convert_ids_to_tokens(worst)!r}), but model "
-        f'"{name}" has embeddings for {rows} tokens only: its tokenizer has more tokens than the '
-        "model; give the model that was resized for them, or texts without them"
-    )
 
 
 def _quantised_by(config: PreTrainedConfig) -> str:
