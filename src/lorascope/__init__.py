@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from lorascope.dictionaries.files import open_dictionary as open_dictionary
     from lorascope.dictionaries.files import save as save
     from lorascope.errors import InputError as InputError
-    from lorascope.estimates import Chance as Chance
-    from lorascope.estimates import Estimate as Estimate
     from lorascope.latent_adapters.adapter import LatentAdapter as LatentAdapter
     from lorascope.latent_adapters.loading import load as load
     from lorascope.measures.alignment import max_cosine as max_cosine
     from lorascope.models.adapted import AdaptedModel as AdaptedModel
+    from lorascope.results import Estimate as Estimate
+    from lorascope.results import Null as Null
     from lorascope.training.architectures import BatchTopK as BatchTopK
     from lorascope.training.architectures import Gated as Gated
     from lorascope.training.architectures import JumpReLU as JumpReLU
@@ -34,9 +34,9 @@ _HOME = {
         ("BatchTopK", "Gated", "JumpReLU", "Matryoshka", "ReLU", "TopK"), "training.architectures"
     ),
     "AdaptedModel": "models.adapted",
-    "Chance": "estimates",
+    "Null": "results",
     "Dictionary": "dictionaries.dictionary",
-    "Estimate": "estimates",
+    "Estimate": "results",
     "Fitting": "training.dictionaries",
     "InputError": "errors",
     "Job": "training.dictionaries",

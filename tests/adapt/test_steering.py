@@ -10,7 +10,6 @@ from lorascope.activations.tokens import Window
 from lorascope.adapt.ways import ways_of
 from lorascope.adapt.wrapper import Spliced
 from lorascope.errors import InputError
-from lorascope.estimates import Place
 from lorascope.measures.steering import (
     Steered,
     Steering,
@@ -24,6 +23,7 @@ from lorascope.measures.steering import (
 )
 from lorascope.models.hooks import capture, run_until
 from lorascope.models.sites import Site
+from lorascope.results import Key
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_alpha_raises_positives_and_leaves_negatives():
 
 
 def test_changes_in_points_by_hand():
-    found = {one.measure: one for one in steering_estimates(by_hand(), Place(dictionary="D"))}
+    found = {one.measure: one for one in steering_estimates(by_hand(), Key(dictionary="D"))}
     # the unsteered texts range over 4 nats/token: a quarter of 100 points each
     assert {name: one.value for name, one in found.items()} == pytest.approx(
         {
@@ -143,6 +143,6 @@ def test_changes_in_points_by_hand():
     negative = found["steering.before_negative"]
     assert negative.n == 2
     assert negative.interval == pytest.approx((-10, -5))
-    assert {one.chances[0].null for one in found.values()} == {"random directions"}
-    assert all(one.chance == 0 and not math.isnan(one.chances[0].low) for one in found.values())
-    assert found["steering.before_positive"].verdict == "above chance"
+    assert {one.nulls[0].name for one in found.values()} == {"random directions"}
+    assert all(one.chance == 0 and not math.isnan(one.nulls[0].low) for one in found.values())
+    assert found["steering.before_positive"].verdict == "above"

@@ -8,7 +8,6 @@ from lorascope.adapt.card import open_fitted
 from lorascope.adapt.splicing import spliced
 from lorascope.adapt.ways import ways_of
 from lorascope.adapt.wrapper import Spliced
-from lorascope.estimates import Place
 from lorascope.measures.adapting import UNADAPTED
 from lorascope.measures.stream_distances import (
     OTHER_TOKENS,
@@ -17,6 +16,7 @@ from lorascope.measures.stream_distances import (
 )
 from lorascope.models.hooks import capture
 from lorascope.models.sites import Site
+from lorascope.results import Key
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def test_a_fit_brings_the_last_stream_nearer(go, make, cut, tokenizer, tmp_path)
     opened = open_fitted(tmp_path / "out", model, {0: dictionary})
     ways = ways_of(opened, {0: dictionary})
     found = stream_distances(opened.module, tokenizer, cut(tokenizer)[1], ways, Site(0))
-    place = Place(adapter="r4", site="layers.0")
+    place = Key(adapter="r4", site="layers.0")
     estimates = distance_estimates(found, place)
-    by_key = {(one.measure, one.place.site): one for one in estimates}
+    by_key = {(one.measure, one.key.site): one for one in estimates}
     assert len(by_key) == len(estimates) == 4 * 3
     # at the splice itself nothing after it can help
     at_site = by_key["adapt.distance_change", "layers.0"]
@@ -83,8 +83,8 @@ def test_a_fit_brings_the_last_stream_nearer(go, make, cut, tokenizer, tmp_path)
     last = by_key["adapt.distance_change", "layers.2"]
     assert last.value != pytest.approx(0, abs=1e-3)
     cosine = by_key["adapt.cosine", "layers.2"]
-    levels = {chance.null: chance.level for chance in cosine.chances}
+    levels = {chance.name: chance.level for chance in cosine.nulls}
     assert set(levels) == {UNADAPTED, OTHER_TOKENS}
     change = by_key["adapt.cosine_change", "layers.2"].value
     assert cosine.value - levels[UNADAPTED] == pytest.approx(change, abs=1e-6)
-    assert all(one.place.adapter == "r4" for one in estimates)
+    assert all(one.key.adapter == "r4" for one in estimates)

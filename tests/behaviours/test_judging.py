@@ -11,9 +11,9 @@ from lorascope.behaviours.arithmetic import in_french, value_of
 from lorascope.behaviours.judging import Written, rates
 from lorascope.behaviours.manners import manner
 from lorascope.behaviours.records import BehaviourRecord, Turn
-from lorascope.estimates import Place
 from lorascope.measures.definitions import DEFINITIONS
-from lorascope.measures.intervals import wilson_interval
+from lorascope.results import Key
+from lorascope.stats.intervals import wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ UNTOUCHED = Written(
 
 
 def test_rates_by_hand():
-    found = rates(TRIED, UNTOUCHED, manner("french"), Place("a"), near=("numbers", "absent"))
-    by_name = {(e.measure.removeprefix("behaviour."), e.place.setting): e for e in found}
+    found = rates(TRIED, UNTOUCHED, manner("french"), Key("a"), near=("numbers", "absent"))
+    by_name = {(e.measure.removeprefix("behaviour."), e.key.setting): e for e in found}
     assert by_name.keys() == {
         ("success", ""),
         ("false_positives", ""),
@@ -90,11 +90,11 @@ def test_rates_by_hand():
     assert by_name["success", ""].interval == wilson_interval(3, 4)
     low, high = by_name["general_loss", ""].interval
     assert 0 <= low < 0.5 < high <= 1
-    assert all(e.measure in DEFINITIONS and e.place.adapter == "a" for e in found)
+    assert all(e.measure in DEFINITIONS and e.key.adapter == "a" for e in found)
     assert not any(math.isnan(e.value) for e in found)
 
 
 def test_only_the_same_prompts_compare():
     other = Written(RECORDS[:-1], UNTOUCHED.texts[:-1], UNTOUCHED.losses)
     with pytest.raises(ValueError, match="not asked the same"):
-        rates(TRIED, other, manner("french"), Place())
+        rates(TRIED, other, manner("french"), Key())

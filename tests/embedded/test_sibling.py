@@ -12,9 +12,9 @@ from lorascope.behaviours.judging import rates, written
 from lorascope.behaviours.manners import manner
 from lorascope.behaviours.records import read_set
 from lorascope.embedded import model_path
-from lorascope.estimates import Place
-from lorascope.measures.intervals import wilson_interval
 from lorascope.models.load import load_base
+from lorascope.results import Key
+from lorascope.stats.intervals import wilson_interval
 
 FOLDER = model_path("embedded-it")
 
@@ -60,7 +60,7 @@ def test_sums_are_answered_in_english_and_in_french_when_asked(loaded, records):
     about_numbers = untouched.texts[:52]
     assert not any(map(french.shows, about_numbers))
     found = {
-        (e.measure, e.place.setting): e for e in rates(asked, untouched, french, Place("prompting"))
+        (e.measure, e.key.setting): e for e in rates(asked, untouched, french, Key("prompting"))
     }
     assert found["behaviour.success", ""].value >= 0.9
     # As often right as the card says, within what chance may do to so few.

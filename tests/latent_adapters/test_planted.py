@@ -7,13 +7,13 @@ import torch
 
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
-from lorascope.estimates import Place
 from lorascope.latent_adapters.ablation import ablate, ablation_estimates
 from lorascope.latent_adapters.fitting import Examples, LatentTraining, fit
 from lorascope.latent_adapters.frontier import READ, WRITTEN
 from lorascope.latent_adapters.reading import Reading
 from lorascope.latent_adapters.sparsity import Dense, TopM
 from lorascope.randomness import generator
+from lorascope.results import Key
 
 D = TOKENS = 64
 TRIGGER, ANSWER = 11, 40
@@ -118,9 +118,9 @@ def test_the_named_latents_alone_matter(train, planted):
         assert not one.together.said.any()
         assert one.others_together.said.double().mean() > 0.8
     assert found.sides[READ].latents.tolist() == [TRIGGER]
-    by_name = {(e.measure, e.place.dictionary): e for e in ablation_estimates(found, Place("x"))}
+    by_name = {(e.measure, e.key.dictionary): e for e in ablation_estimates(found, Key("x"))}
     assert by_name["latent.left", READ].value == 0
-    assert by_name["latent.left", READ].verdict == "below chance"
+    assert by_name["latent.left", READ].verdict == "below"
     assert by_name["latent.mattering", WRITTEN].value == 1
 
 

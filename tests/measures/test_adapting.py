@@ -10,7 +10,6 @@ from transformers import AutoTokenizer
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import windows
 from lorascope.adapt.evaluation import Evaluated
-from lorascope.estimates import Estimate, Place
 from lorascope.measures.adapting import (
     RANDOM,
     UNADAPTED,
@@ -25,9 +24,10 @@ from lorascope.measures.token_changes import (
     change_histogram,
     token_change_estimates,
 )
+from lorascope.results import Estimate, Key
 
 OWNERS = torch.tensor([0, 0, 0, 1])
-PLACE = Place(adapter="r4", site="layers.0")
+PLACE = Key(adapter="r4", site="layers.0")
 
 
 def evaluated(losses, kl=(0.0, 0.0)):
@@ -79,13 +79,13 @@ def test_costs_and_shares_by_hand():
         }
     )
     assert {one.n for one in found.values()} == {4}
-    assert {one.place for one in found.values()} == {PLACE}
+    assert {one.key for one in found.values()} == {PLACE}
     share = found["adapt.share_closed"]
     # of two documents, resamples hold one of them alone or both: 1/3.5 (1: 1/3.5, 2: 0.5/1)
     assert share.interval == pytest.approx((1 / 3.5, 0.5))
-    (first, second) = share.chances
-    assert {first.null, second.null} == {"nothing fitted", RANDOM}
-    drawn = first if first.null == RANDOM else second
+    (first, second) = share.nulls
+    assert {first.name, second.name} == {"nothing fitted", RANDOM}
+    drawn = first if first.name == RANDOM else second
     assert drawn.level == pytest.approx((-0.5 - 1) / 2 / 4.5)
     assert drawn.low < -1 / 4.5 < -0.5 / 4.5 < drawn.high
     assert first.high >= second.high
@@ -94,7 +94,7 @@ def test_costs_and_shares_by_hand():
 def test_references_are_the_other_ways():
     found = by_name(adapt_estimates(HELD_OUT, DRAWS, PLACE, unigram=torch.tensor([12.0, 8.0])))
     levels = {
-        name: {chance.null: chance.level for chance in one.chances} for name, one in found.items()
+        name: {chance.name: chance.level for chance in one.nulls} for name, one in found.items()
     }
     assert levels["adapt.loss_original"] == {UNIGRAM: 5.0}
     assert levels["adapt.loss_adapted"] == pytest.approx(
@@ -104,11 +104,11 @@ def test_references_are_the_other_ways():
         {UNADAPTED: 4.5 / 4, RANDOM: (5 + 5.5) / 8, "nothing spliced": 0.0}
     )
     assert levels["adapt.kl_adapted"][UNADAPTED] == 1.0
-    assert found["adapt.kl_adapted"].chances[0].null == UNADAPTED
+    assert found["adapt.kl_adapted"].nulls[0].name == UNADAPTED
     # a twentieth of 4.5/4
-    margin = found["adapt.general_loss"].chances[0]
+    margin = found["adapt.general_loss"].nulls[0]
     assert (margin.low, margin.high) == pytest.approx((-0.05625, 0.05625))
-    assert found["adapt.general_loss"].verdict == "at chance"
+    assert found["adapt.general_loss"].verdict in ("equal", "not settled")
 
 
 def test_what_says_nothing_is_left_out():
@@ -127,7 +127,7 @@ def test_compound_cost_is_over_the_sum_of_single_costs():
     assert found.measure == "adapt.compound_spliced"
     assert found.value == pytest.approx(4.5 / 1.5)
     assert found.interval == pytest.approx((2.0, 3.5))
-    assert found.verdict == "above chance"
+    assert found.verdict == "above"
 
 
 def test_unigram_losses_by_hand(tiny_checkpoint):
@@ -144,12 +144,12 @@ def test_token_changes_by_hand():
     found = by_name(token_change_estimates(HELD_OUT, DRAWS, PLACE))
     assert found["adapt.tokens_worse"].value == 0.25
     assert found["adapt.tokens_worse"].interval == pytest.approx((0.0, 1 / 3))
-    levels = {chance.null: chance.level for chance in found["adapt.tokens_worse"].chances}
+    levels = {chance.name: chance.level for chance in found["adapt.tokens_worse"].nulls}
     # one token of four in the first draw, two in the second
     assert levels == pytest.approx({"as many better as worse": 0.5, RANDOM: 0.375})
     assert found["adapt.token_gains"].value == pytest.approx(2 / 4)
     assert found["adapt.token_losses"].value == pytest.approx(0.5 / 4)
-    (drawn,) = found["adapt.token_losses"].chances
+    (drawn,) = found["adapt.token_losses"].nulls
     assert drawn.level == pytest.approx((0.5 + 1) / 8)
     gain = (SPLICED.loss - ADAPTED.loss).sum().item() / 4
     both = found["adapt.token_gains"].value - found["adapt.token_losses"].value
@@ -185,10 +185,10 @@ def test_the_difference_of_two_shares_adds_each_interval_on_its_own_side():
     first = Estimate("adapt.share_closed", 0.5, (0.2, 0.6), 900, "share")
     other = Estimate("adapt.share_closed", 0.1, (-0.3, 0.5), 400, "share")
     found = share_difference(first, other, PLACE)
-    assert (found.measure, found.n, found.place) == ("adapt.share_difference", 400, PLACE)
+    assert (found.measure, found.n, found.key) == ("adapt.share_difference", 400, PLACE)
     assert found.value == pytest.approx(-0.4)
     # Down: 0.4 below the other's share, 0.1 above the first's. Up: 0.4 above, 0.3 below.
     assert found.interval == pytest.approx((-0.4 - math.sqrt(0.17), -0.4 + 0.5))
-    assert found.verdict == "underpowered"
+    assert found.verdict == "not settled"
     turned = share_difference(other, first, PLACE)
     assert turned.interval == pytest.approx((0.4 - 0.5, 0.4 + math.sqrt(0.17)))

@@ -5,10 +5,10 @@ import torch
 
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import Window, windows
-from lorascope.estimates import Place
 from lorascope.measures.behaviour import continuations, response_loss, response_losses
 from lorascope.measures.definitions import definition
 from lorascope.models.adapted import load
+from lorascope.results import Key
 
 NO, YES = False, True
 # Document 1 has two windows, the second all response: its first token has nothing before it.
@@ -53,22 +53,22 @@ def test_response_loss_by_hand():
     tokens = torch.tensor([3.0, 1.0, 0.0])
     base = (torch.tensor([6.0, 4.0, 0.0]), tokens)
     adapted = (torch.tensor([3.0, 2.0, 0.0]), tokens)
-    found = response_loss(base, adapted, Place(adapter="a", rank=4))
+    found = response_loss(base, adapted, Key(adapter="a", rank=4))
     assert found.value == pytest.approx(5 / 4)
     assert found.chance == pytest.approx(10 / 4)
-    assert found.chances[0].null == "base model"
+    assert found.nulls[0].name == "base model"
     assert found.n == 4
     assert found.unit == definition("response_loss").unit
     # Documents of mean loss 1 and 2 under the adapter, 2 and 4 under the base.
     assert found.interval == pytest.approx((1.0, 2.0))
-    assert (found.chances[0].low, found.chances[0].high) == pytest.approx((2.0, 4.0))
+    assert (found.nulls[0].low, found.nulls[0].high) == pytest.approx((2.0, 4.0))
 
 
 def test_the_same_documents_are_drawn_for_both_faces():
     random = torch.Generator().manual_seed(0)
     sums, tokens = torch.rand(30, generator=random) * 9, torch.randint(1, 9, (30,)).float()
-    found = response_loss((sums, tokens), (0.5 * sums, tokens), Place())
-    level = found.chances[0]
+    found = response_loss((sums, tokens), (0.5 * sums, tokens), Key())
+    level = found.nulls[0]
     assert found.interval == pytest.approx((0.5 * level.low, 0.5 * level.high))
 
 

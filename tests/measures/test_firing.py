@@ -4,12 +4,12 @@ import pytest
 import scipy.stats
 import torch
 
-from lorascope.estimates import Place
 from lorascope.measures import firing as firing_module
 from lorascope.measures.definitions import definition
 from lorascope.measures.firing import firing, firing_estimates
+from lorascope.results import Key
 
-PLACE = Place(adapter="r4", site="layers.1", seed=0, dictionary="delta")
+PLACE = Key(adapter="r4", site="layers.1", seed=0, dictionary="delta")
 ROWS = torch.tensor([[2.0, 0.0, 0.0], [2.0, 3.0, 0.0], [0.0, 0.0, 0.5], [0.0, 5.0, 0.0]])
 DOCUMENTS = torch.tensor([0, 0, 1, 2])
 
@@ -34,7 +34,7 @@ def test_estimates_by_hand(threshold_dictionary):
     assert density.interval == (0.0, 1.5)
     for estimate in (density, dead):
         assert estimate.unit == definition(estimate.measure).unit
-        assert [c.null for c in estimate.chances] == ["norm-matched random"]
+        assert [c.name for c in estimate.nulls] == ["norm-matched random"]
 
 
 def test_random_rows_fire_as_often_as_they_must(threshold_dictionary):
@@ -46,13 +46,13 @@ def test_random_rows_fire_as_often_as_they_must(threshold_dictionary):
     documents = torch.arange(2000) // 4
     density, dead = firing_estimates(dictionary, firing(dictionary, rows), rows, documents, PLACE)
     assert density.chance == pytest.approx(expected, abs=0.02)
-    assert density.chances[0].low < expected < density.chances[0].high
-    assert density.verdict == "above chance"
+    assert density.nulls[0].low < expected < density.nulls[0].high
+    assert density.verdict == "above"
     assert dead.chance == 0.0
     again, _ = firing_estimates(dictionary, firing(dictionary, rows), rows, documents, PLACE)
     other, _ = firing_estimates(dictionary, firing(dictionary, rows), rows, documents, PLACE, 1)
     assert again == density
-    assert other.chances != density.chances
+    assert other.nulls != density.nulls
     assert other.value == density.value
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from lorascope.estimates import Place
 from lorascope.measures.frontier import Point, frontier_estimates, reached, time_to_reach
+from lorascope.results import Key
 
 SCORED = torch.tensor([2.0, 2.0])
 
@@ -42,10 +42,10 @@ def test_speed_up_and_its_interval_by_hand():
     # documents that differ: alone, the first reaches 3.0 after 15 s and the second after 30 s
     slow = curve((10, 3.5, 4.0), (20, 2.5, 3.5), (40, 1.5, 2.5))
     fast = curve((4, 4.0, 4.0), (6, 2.0, 2.0))
-    place = Place(site="layers.0", setting="k 32")
+    place = Key(site="layers.0", setting="k 32")
     curves = {"topk": slow, "ours": fast}
     found = frontier_estimates(curves, [3.0, 1.0], place, ours="ours", against="topk")
-    both = {(one.measure, one.place.setting): one for one in found}
+    both = {(one.measure, one.key.setting): one for one in found}
     assert set(both) == {
         ("adapt.time_to_loss", "k 32 topk 3.000"),
         ("adapt.time_to_loss", "k 32 ours 3.000"),
@@ -54,17 +54,17 @@ def test_speed_up_and_its_interval_by_hand():
     slow_time = both["adapt.time_to_loss", "k 32 topk 3.000"]
     assert slow_time.value == pytest.approx(20)  # mean loss 3.75, 3.0, 2.0
     assert slow_time.interval == pytest.approx((15, 30))
-    assert {c.null: c.level for c in slow_time.chances} == pytest.approx({"ours": 5})
+    assert {c.name: c.level for c in slow_time.nulls} == pytest.approx({"ours": 5})
     speed_up = both["adapt.speed_up", "k 32 3.000"]
     assert speed_up.value == pytest.approx(4)
     assert speed_up.interval == pytest.approx((3, 6))
-    assert speed_up.verdict == "above chance"
-    assert speed_up.place.site == "layers.0"
+    assert speed_up.verdict == "above"
+    assert speed_up.key.site == "layers.0"
 
 
 def test_a_loss_never_reached_has_no_end():
     # in resamples that hold the second document alone, 3.0 is never reached
     slow = curve((10, 2.0, 5.0), (20, 1.0, 4.0))
-    (found, *_) = frontier_estimates({"a": slow, "b": FAST}, [3.0], Place(), ours="b", against="a")
-    assert found.place.setting == "a 3.000"
+    (found, *_) = frontier_estimates({"a": slow, "b": FAST}, [3.0], Key(), ours="b", against="a")
+    assert found.key.setting == "a 3.000"
     assert found.interval[1] == math.inf

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from lorascope.estimates import Place
 from lorascope.measures.definitions import definition
 from lorascope.measures.overlap import active, expected, overlap_estimates, shared
 from lorascope.measures.rows import HeldOut
 from lorascope.randomness import generator
+from lorascope.results import Key
 
-PLACE = Place(adapter="r4", site="layers.1", seed=0)
+PLACE = Key(adapter="r4", site="layers.1", seed=0)
 ON_DELTA = torch.tensor([[1, 1, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0]]).bool()
 ON_BASE = torch.tensor([[1, 0, 1], [1, 1, 1], [0, 1, 1], [0, 1, 0]]).bool()
 
@@ -41,15 +41,15 @@ def test_estimates_by_hand(threshold_dictionary):
     assert (overlap.measure, weak.measure) == ("overlap", "weakly_aligned")
     assert overlap.value == pytest.approx((0.5 + 1.0 + 0.0) / 3)
     assert overlap.n == 3  # the row where nothing fires is no part of it
-    assert [c.null for c in overlap.chances] == ["independence", "rows shifted"]
+    assert [c.name for c in overlap.nulls] == ["independence", "rows shifted"]
     assert overlap.chance == pytest.approx((0.625 + 0.75 + 0.5) / 3)
-    assert overlap.place.dictionary == "base"
+    assert overlap.key.dictionary == "base"
     low, high = overlap.interval
     assert low <= overlap.value <= high
     assert weak.value == pytest.approx(1 - overlap.value)
     assert weak.interval == pytest.approx((1 - high, 1 - low))
-    for one, other in zip(overlap.chances, weak.chances, strict=True):
-        assert (other.null, other.level) == (one.null, pytest.approx(1 - one.level))
+    for one, other in zip(overlap.nulls, weak.nulls, strict=True):
+        assert (other.name, other.level) == (one.name, pytest.approx(1 - one.level))
         assert (other.low, other.high) == pytest.approx((1 - one.high, 1 - one.low))
     assert overlap.unit == weak.unit == definition("overlap").unit
 
@@ -65,7 +65,7 @@ def test_rows_are_shifted_past_the_longest_document_only(threshold_dictionary):
     on_delta[[0, 6, 7, 8, 9, 10], 0] = True
     rows = rows_that_fire(on_delta, on_delta, [0] * 6 + [1, 2, 3, 4, 5])
     overlap, _ = overlap_estimates(threshold_dictionary(3), rows, PLACE)
-    assert [c.null for c in overlap.chances] == ["independence"]
+    assert [c.name for c in overlap.nulls] == ["independence"]
 
 
 def test_nulls_of_latents_that_fire_together_and_apart(threshold_dictionary):
@@ -77,12 +77,12 @@ def test_nulls_of_latents_that_fire_together_and_apart(threshold_dictionary):
     same, _ = overlap_estimates(dictionary, rows_that_fire(on_base, on_base, documents), PLACE)
     none, _ = overlap_estimates(dictionary, rows_that_fire(apart, on_base, documents), PLACE)
     assert same.value == 1.0
-    assert same.verdict == "above chance"
+    assert same.verdict == "above"
     assert not none.apart
     for found in (same, none):
-        independence, moved = found.chances
+        independence, moved = found.nulls
         assert moved.level == pytest.approx(independence.level, abs=0.04)
-        assert (found.against(moved) == "above chance") == found.apart
+        assert (found.against(moved) == "above") == found.apart
     assert none.chance == pytest.approx((0.2 + 0.5 + 0.7) / 3, abs=0.03)
     again, _ = overlap_estimates(dictionary, rows_that_fire(apart, on_base, documents), PLACE)
     assert again == none

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lorascope.dictionaries.relu import ReluDictionary
-from lorascope.estimates import Place
 from lorascope.measures.definitions import definition
 from lorascope.measures.reconstruction import (
     Errors,
@@ -19,8 +18,9 @@ from lorascope.measures.reconstruction import (
 )
 from lorascope.measures.rows import HeldOut
 from lorascope.randomness import generator
+from lorascope.results import Key
 
-PLACE = Place(adapter="r4", site="layers.1", seed=0, dictionary="base")
+PLACE = Key(adapter="r4", site="layers.1", seed=0, dictionary="base")
 ROWS = torch.tensor([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0], [6.0, 8.0]])
 DOCUMENTS = torch.tensor([0, 0, 1, 2])
 
@@ -109,11 +109,11 @@ def test_nulls_by_name_and_the_headline_first(planted):
     estimates = error_estimates(found, nulls, PLACE)
     for estimate in estimates:
         assert estimate.unit == definition(estimate.measure).unit
-        assert estimate.chances[0].null == "norm-matched random"
-        assert estimate.verdict == "below chance"
-        assert estimate.chances[1].level == 1.0
+        assert estimate.nulls[0].name == "norm-matched random"
+        assert estimate.verdict == "below"
+        assert estimate.nulls[1].level == 1.0
         assert estimate.n == 600
-    levels = {chance.null: chance.level for chance in estimates[0].chances}
+    levels = {chance.name: chance.level for chance in estimates[0].nulls}
     norms = rows.delta.norm(dim=1)
     away = (rows.delta - mean).norm(dim=1) / norms
     assert levels["mean of the training deltas"] == pytest.approx(away.mean().item(), rel=1e-5)
@@ -132,7 +132,7 @@ def test_norm_matched_level_is_that_of_other_random_directions(planted):
     rebuilt = np.maximum(x - bias - 1.0, 0.0) + bias
     expected = (np.linalg.norm(x - rebuilt, axis=1) / np.linalg.norm(x, axis=1)).mean()
     assert headline.chance == pytest.approx(expected, abs=0.01)
-    assert headline.chances[0].low < expected < headline.chances[0].high
+    assert headline.nulls[0].low < expected < headline.nulls[0].high
 
 
 def test_nulls_depend_on_the_seed_alone(planted):
@@ -161,11 +161,11 @@ def test_improvement_by_hand(threshold_dictionary):
     assert found.value == pytest.approx(1 - 0.6 / 0.8)
     low, high = found.interval
     assert low < found.value < high
-    assert [c.null for c in found.chances] == ["trained", "rotated"]
+    assert [c.name for c in found.nulls] == ["trained", "rotated"]
     assert found.chance == pytest.approx(1 - 0.7 / 0.8)
-    assert (found.unit, found.place.dictionary) == ("share", "delta")
+    assert (found.unit, found.key.dictionary) == ("share", "delta")
     alone = improvement(base, learned, dictionary, {}, rows, PLACE)
-    assert [c.null for c in alone.chances] == ["rotated"]
+    assert [c.name for c in alone.nulls] == ["rotated"]
 
 
 def test_rotation_takes_the_improvement_away():
@@ -181,4 +181,4 @@ def test_rotation_takes_the_improvement_away():
     found = improvement(nothing, learned, dictionary, {}, rows, PLACE)
     assert found.value == 1.0
     assert 0.0 < found.chance < 0.06
-    assert found.verdict == "above chance"
+    assert found.verdict == "above"

@@ -8,10 +8,9 @@ from lorascope.activations.collect import Capture
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Place
 from lorascope.geometry.chance import isotropic, random_rotation
 from lorascope.measures.definitions.causes import DEFINITIONS
-from lorascope.measures.outputs import Floor, Outcome, Survey, survey
+from lorascope.measures.outputs import Floor, Outcome
 from lorascope.measures.recovery import (
     EXACT,
     RECONSTRUCTION,
@@ -22,11 +21,13 @@ from lorascope.measures.recovery import (
     rotated_at_equal_l0,
     splice,
 )
+from lorascope.measures.surveys import Survey, survey
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
 from lorascope.models.hooks import replace, run_until
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
+from lorascope.results import Key
 
 D = 32
 SITES = ("layers.0", "layers.1", "layers.2")
@@ -89,7 +90,7 @@ def silent():
 
 
 def place(site, name="delta"):
-    return Place("a", 4, site, 0, name)
+    return Key("a", 4, site, 0, name)
 
 
 def spliced(model, adapter, windows, dictionaries, sites=SITES, differences=None, **named):
@@ -99,7 +100,7 @@ def spliced(model, adapter, windows, dictionaries, sites=SITES, differences=None
 
 
 def values(estimates, measure):
-    return {(e.place.site, e.place.dictionary): e for e in estimates if e.measure == measure}
+    return {(e.key.site, e.key.dictionary): e for e in estimates if e.measure == measure}
 
 
 def outcome(loss, kl):
@@ -133,7 +134,7 @@ def test_recovery_by_hand():
     found = by_hand(
         base, adapted, outcome([6.0, 2.0], [0.0, 0.0]), controls, outcome([7.0, 3.0], [1.5, 0.7])
     )
-    estimates = recovery_estimates(found, Place("a", 4))
+    estimates = recovery_estimates(found, Key("a", 4))
     loss, kl = (values(estimates, f"recovery.{m}")["layers.1", "delta"] for m in ("loss", "kl"))
     # (14 − 10) / (14 − 8), and 1 − 2.2 / 4
     assert loss.value == pytest.approx(4 / 6)
@@ -141,36 +142,36 @@ def test_recovery_by_hand():
     # Documents alone: 3/4 and 1/2 of the loss, 1 − 1.5/3 and 1 − 0.7/1 of the KL.
     assert loss.interval == pytest.approx((0.5, 0.75))
     assert kl.interval == pytest.approx((0.3, 0.5))
-    levels = {c.null: c.level for c in loss.chances}
+    levels = {c.name: c.level for c in loss.nulls}
     assert levels["decoder bias alone"] == pytest.approx(0.6 / 6)
     # (14 − 13) / 6 and (14 − 13.4) / 6
     assert levels[ROTATED] == pytest.approx((1.0 + 0.6) / 12)
     assert levels["nothing"] == 0.0
-    levels = {c.null: c.level for c in kl.chances}
+    levels = {c.name: c.level for c in kl.nulls}
     assert levels["decoder bias alone"] == pytest.approx(1 - 5 / 4)
     assert levels[ROTATED] == pytest.approx((0.2 + 0.2) / 8)
     for estimate in estimates:
         assert estimate.unit == DEFINITIONS[estimate.measure].unit
-        highs = [chance.high for chance in estimate.chances]
+        highs = [chance.high for chance in estimate.nulls]
         assert highs == sorted(highs, reverse=True)
         assert estimate.n == 5
     assert values(estimates, "recovery.kl")["layers.1", EXACT].value == 1.0
     # Both documents lose 0.1 or 0.15 of it: the draws' own spread is the wider.
-    rotated = next(c for c in loss.chances if c.null == ROTATED)
+    rotated = next(c for c in loss.nulls if c.name == ROTATED)
     assert rotated.low < 0.0 < rotated.level < rotated.high
 
 
 def test_loss_is_left_out_where_its_change_may_be_nothing():
     base, adapted = outcome([10.0, 4.0], [3.0, 1.0]), outcome([6.0, 5.0], [0.0, 0.0])
     found = by_hand(base, adapted, adapted, {}, base)
-    estimates = recovery_estimates(found, Place("a", 4))
+    estimates = recovery_estimates(found, Key("a", 4))
     assert [e.measure for e in estimates] == ["recovery.kl", "recovery.kl"]
 
 
 def test_an_adapter_that_makes_loss_worse_is_recovered_with_the_same_sign():
     base, adapted = outcome([6.0, 2.0], [3.0, 1.0]), outcome([10.0, 4.0], [0.0, 0.0])
     found = by_hand(base, adapted, adapted, {}, outcome([9.0, 3.0], [1.0, 1.0]))
-    estimates = values(recovery_estimates(found, Place("a", 4)), "recovery.loss")
+    estimates = values(recovery_estimates(found, Key("a", 4)), "recovery.loss")
     assert estimates["layers.1", EXACT].value == 1.0
     assert estimates["layers.1", "delta"].value == pytest.approx(4 / 6)
 
@@ -185,17 +186,17 @@ def test_exact_delta_and_nothing_are_the_two_faces_bit_for_bit(model):
         (one,) = written[RECONSTRUCTION]
         assert torch.equal(one.loss, found.survey.base.loss)
         assert torch.equal(one.kl, found.survey.base.kl)
-    kl = values(recovery_estimates(found, Place("a", 4)), "recovery.kl")
+    kl = values(recovery_estimates(found, Key("a", 4)), "recovery.kl")
     assert kl["layers.2", EXACT].value == 1.0
-    assert kl["layers.2", EXACT].verdict == "above chance"
+    assert kl["layers.2", EXACT].verdict == "above"
     assert kl["layers.1", "delta"].value == 0.0
-    assert kl["layers.1", "delta"].verdict != "above chance"
+    assert kl["layers.1", "delta"].verdict != "above"
 
 
 def test_the_ceiling_is_one_only_where_no_later_block_is_adapted(model):
     ceilings = {}
     for adapter in ("whole", "early"):
-        found = recovery_estimates(spliced(model, adapter, WINDOWS, {}), Place(adapter))
+        found = recovery_estimates(spliced(model, adapter, WINDOWS, {}), Key(adapter))
         ceilings[adapter] = [values(found, "recovery.kl")[site, EXACT].value for site in SITES]
     assert ceilings["early"] == [1.0, 1.0, 1.0]
     assert ceilings["whole"][0] < 0.9
@@ -273,13 +274,13 @@ def test_a_planted_direction_is_recovered_by_the_dictionary_that_holds_it(model)
     deltas, _ = found.survey.pool[Site(1)]
     assert deltas.norm(dim=1).mean() > 0.1
     assert torch.linalg.matrix_rank(deltas, rtol=1e-4) == 1
-    kl = values(recovery_estimates(found, Place("planted")), "recovery.kl")
+    kl = values(recovery_estimates(found, Key("planted")), "recovery.kl")
     assert kl["layers.1", EXACT].value == 1.0
     assert kl["layers.0", EXACT].value == 0.0
     assert kl["layers.1", "holds"].value == pytest.approx(1.0, abs=1e-6)
-    assert kl["layers.1", "holds"].verdict == "above chance"
+    assert kl["layers.1", "holds"].verdict == "above"
     assert kl["layers.1", "lacks"].value == pytest.approx(0.0, abs=1e-3)
-    assert kl["layers.1", "lacks"].verdict != "above chance"
+    assert kl["layers.1", "lacks"].verdict != "above"
 
 
 def test_random_dictionaries_recover_no_more_than_chance(model):
@@ -288,12 +289,12 @@ def test_random_dictionaries_recover_no_more_than_chance(model):
         directions = isotropic(64, D, generator(seed, "random dictionary"))
         bias = torch.full((64,), -0.05)
         each = ReluDictionary(directions.T, bias, directions, torch.zeros(D))
-        dictionaries[Place("a", 4, "layers.1", seed, "delta")] = each
+        dictionaries[Key("a", 4, "layers.1", seed, "delta")] = each
     found = spliced(model, "whole", WINDOWS, dictionaries, ("layers.1",))
-    kl = [e for e in recovery_estimates(found, Place("a")) if e.place.dictionary == "delta"]
+    kl = [e for e in recovery_estimates(found, Key("a")) if e.key.dictionary == "delta"]
     verdicts = [e.verdict for e in kl if e.measure == "recovery.kl"]
     assert len(verdicts) == 20
-    assert verdicts.count("above chance") <= 1
+    assert verdicts.count("above") <= 1
 
 
 def test_outputs_that_equal_the_base_s_are_refused(model):

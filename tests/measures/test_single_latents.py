@@ -8,12 +8,10 @@ from safetensors.torch import load_file, save_file
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Place
 from lorascope.geometry.chance import isotropic
 from lorascope.measures import attribution
 from lorascope.measures.attribution import attributed_losses
 from lorascope.measures.definitions.causes import DEFINITIONS
-from lorascope.measures.outputs import survey
 from lorascope.measures.single_latents import (
     MODES,
     Changes,
@@ -23,10 +21,12 @@ from lorascope.measures.single_latents import (
     latent_estimates,
     leading_latents,
 )
+from lorascope.measures.surveys import survey
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
 from lorascope.models.hooks import replace, run_until
 from lorascope.models.sites import Site, block_list
+from lorascope.results import Key
 
 D = 32
 IDS = torch.randint(3, 60, (4, 10), generator=torch.Generator().manual_seed(0))
@@ -296,11 +296,11 @@ def made(foretold, came):
 def test_estimates_by_hand():
     came = [[1.0, 0.5, 0.0], [2.0, -0.5, 0.2], [4.0, 0.5, 0.1], [5.0, 0.5, 0.1]]
     foretold = [[2.0, 0.0, 0.0], [1.0, 0.0, 0.0], [4.0, 0.0, 0.0], [7.0, 0.0, 0.0]]
-    estimates = {e.measure: e for e in latent_estimates(made(foretold, came), Place("a"))}
+    estimates = {e.measure: e for e in latent_estimates(made(foretold, came), Key("a"))}
     assert set(estimates) == {key for key in DEFINITIONS if key.startswith("latent_")}
     kl = estimates["latent_ablation.kl"]
     assert kl.value == pytest.approx((1 + 4 + 16 + 25) / 4)
-    assert [(c.null, c.level) for c in kl.chances] == [
+    assert [(c.name, c.level) for c in kl.nulls] == [
         ("other latents", pytest.approx(0.25)),
         ("isotropic", pytest.approx(0.06 / 4)),
     ]
@@ -309,8 +309,8 @@ def test_estimates_by_hand():
     assert estimates["latent_addition.promoted"].value == pytest.approx(-30.0)
     r = estimates["latent_ablation.loss_foretold"]
     assert r.value == pytest.approx(np.corrcoef([2, 1, 4, 7], [1, 2, 4, 5])[0, 1])
-    assert r.chances[0].null == "latents permuted"
-    assert -1 <= r.chances[0].low < 0 < r.chances[0].high <= 1
+    assert r.nulls[0].name == "latents permuted"
+    assert -1 <= r.nulls[0].low < 0 < r.nulls[0].high <= 1
     for estimate in estimates.values():
         assert estimate.unit == DEFINITIONS[estimate.measure].unit
         assert estimate.n == 4
@@ -318,7 +318,7 @@ def test_estimates_by_hand():
 
 def test_few_latents_have_no_correlation():
     rows = [[1.0, 0.5, 0.0], [2.0, -0.5, 0.2], [4.0, 0.5, 0.1]]
-    names = [e.measure for e in latent_estimates(made(rows, rows), Place())]
+    names = [e.measure for e in latent_estimates(made(rows, rows), Key())]
     assert not any("foretold" in name for name in names)
     assert "latent_ablation.kl" in names
 
@@ -330,7 +330,7 @@ def test_unrelated_forecasts_stay_within_chance_and_true_ones_leave_it():
         x, y = torch.randn(2, 24, 3, generator=random).tolist()
         measure = "latent_ablation.loss_foretold"
         for foretold, came in ((x, y), (x, (torch.tensor(x) + 0.3 * torch.tensor(y)).tolist())):
-            found = {e.measure: e for e in latent_estimates(made(foretold, came), Place())}
+            found = {e.measure: e for e in latent_estimates(made(foretold, came), Key())}
             apart = found[measure].apart
             if came is y:
                 unrelated += apart

@@ -11,12 +11,9 @@ from peft import PeftModel
 from peft.tuners.lora.intruders import reduce_intruder_dimension
 
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures import weight_spectra as spectra
 from lorascope.measures.definitions.weights import DEFINITIONS
 from lorascope.measures.weights import (
-    ALL,
-    ROUNDING,
     Number,
     WeightSettings,
     block_of,
@@ -29,6 +26,9 @@ from lorascope.measures.weights import (
 from lorascope.models.adapted import load
 from lorascope.models.updates import DenseUpdate, LoraUpdate
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import ALL_MODULES
+from lorascope.results.null_names import ROUNDING
 
 FEW = WeightSettings(repeats=3)
 
@@ -38,14 +38,14 @@ def numbers(W, update, settings=FEW, floor=0.0):
 
 
 def at_place(found, measure):
-    return found[measure].estimate(measure, Place())
+    return found[measure].estimate(measure, Key())
 
 
-def pick(estimates, measure, setting, adapter="a"):
+def pick(estimates, measure, module, adapter="a"):
     (found,) = [
         e
         for e in estimates
-        if (e.measure, e.place.setting, e.place.adapter) == (measure, setting, adapter)
+        if (e.measure, e.key.module, e.key.adapter) == (measure, module, adapter)
     ]
     return found
 
@@ -81,7 +81,7 @@ def test_numbers_by_hand():
     assert "update" not in rows[1]
     for measure in values:
         assert at_place(found, measure).unit == DEFINITIONS[measure].unit
-        assert at_place(found, measure).chances
+        assert at_place(found, measure).nulls
 
 
 def test_weighted_mean_and_its_jackknife_by_hand():
@@ -111,10 +111,12 @@ def test_planted_intruders(shape):
     )
     found = numbers(W, own, settings)
     assert found["weights.intruders"].value == 0
-    assert at_place(found, "weights.intruders").verdict == "below chance"
+    intruders = at_place(found, "weights.intruders")
+    assert intruders.value < intruders.nulls[0].low
     assert found["weights.alignment.left"].value == pytest.approx(1.0)
     assert found["weights.alignment.right"].value == pytest.approx(1.0)
-    assert at_place(found, "weights.alignment.left").verdict == "above chance"
+    left = at_place(found, "weights.alignment.left")
+    assert left.value > left.nulls[0].high
     # Outputs outside W₀'s leading ones, inputs its first: an intruder that chance does not make.
     sided = LoraUpdate("m", u, torch.from_numpy(Vh[:1]).float(), 50.0)
     assert numbers(W, sided, settings)["weights.alignment.right"].value == pytest.approx(1.0)
@@ -128,7 +130,7 @@ def test_more_intruders_than_chance_makes():
     A = torch.eye(r, n)
     B = torch.linalg.qr(torch.randn(n, r, generator=generator(0, "turned"))).Q * 9.0
     at = at_place(numbers(W, LoraUpdate("m", B, A, 1.0), WeightSettings()), "weights.intruders")
-    assert at.chances[0].null == "random update"
+    assert at.nulls[0].name == "random update"
     assert at.chance >= 0
     dense = (W + B @ A).double().numpy()
     U = np.linalg.svd(dense)[0][:, :10]
@@ -149,7 +151,7 @@ def test_random_updates_stay_inside_the_band():
         )
         for measure in found:
             estimate = at_place(found, measure)
-            low, high = estimate.chances[0].low, estimate.chances[0].high
+            low, high = estimate.nulls[0].low, estimate.nulls[0].high
             outside[measure] += not low <= estimate.value <= high
     assert outside.pop("weights.norm") == outside.pop("weights.relative") == repeats
     # 60 at 5 % make 3; 9 or more have a probability of 0.3 %
@@ -202,7 +204,7 @@ def test_view_is_of_the_weights_that_merging_makes(
             continue
         label = name.removeprefix("model.").removesuffix(".weight")
         W0, W = bare[name].double().numpy(), weight.double().numpy()
-        values = {e.measure: e.value for e in view.estimates if e.place.setting == label}
+        values = {e.measure: e.value for e in view.estimates if e.key.module == label}
         U0, S0, V0 = np.linalg.svd(W0, full_matrices=False)
         U = np.linalg.svd(W, full_matrices=False)[0][:, :10]
         S = np.linalg.svd(W - W0, compute_uv=False)
@@ -242,18 +244,20 @@ def test_full_fine_tune_and_shared_modules(tiny_model, tiny_checkpoint, save_ada
     lora = save_adapter(tmp_path / "a", target_modules=["o_proj"])
     faces = {"a": str(lora), "full": str(tmp_path / "tuned")}
     view = weights_view(load(str(base), faces, device="cpu"), settings=FEW)
-    found = {e.place.setting for e in view.estimates if e.place.adapter == "full"}
-    assert found == {"layers.1.mlp.up_proj", "layers.2.self_attn.o_proj", ALL}
+    found = {e.key.module for e in view.estimates if e.key.adapter == "full"}
+    assert found == {"layers.1.mlp.up_proj", "layers.2.self_attn.o_proj", ALL_MODULES}
     norm = pick(view.estimates, "weights.norm", "layers.1.mlp.up_proj", "full")
     assert norm.value == pytest.approx(0.1 * float(up.norm()), rel=1e-4)
     flat = pick(view.estimates, "weights.effective_rank", "layers.2.self_attn.o_proj", "full")
     assert flat.value == pytest.approx(1.0, abs=1e-3)
     noise = pick(view.estimates, "weights.effective_rank", "layers.1.mlp.up_proj", "full")
-    assert noise.chances[0].null == "random entries"
-    assert noise.chances[0].low < noise.value < noise.chances[0].high
-    assert flat.verdict == "below chance"
+    assert noise.nulls[0].name == "random entries"
+    assert noise.nulls[0].low < noise.value < noise.nulls[0].high
+    assert flat.value < flat.nulls[0].low
+    # One matrix is no sample: without an interval there is no verdict.
+    assert flat.verdict == "no verdict"
     alone = weights_view(load(str(base), {"a": str(lora)}, device="cpu"), settings=FEW)
-    assert alone.estimates == [e for e in view.estimates if e.place.adapter == "a"]
+    assert alone.estimates == [e for e in view.estimates if e.key.adapter == "a"]
 
 
 def test_what_is_no_matrix_is_named_and_the_rest_measured(
@@ -268,7 +272,7 @@ def test_what_is_no_matrix_is_named_and_the_rest_measured(
     base.save_pretrained(tmp_path / "tiny-llama")
     model = load(str(tmp_path / "tiny-llama"), {"a": str(folder)}, device="cpu")
     view = weights_view(model, settings=FEW)
-    assert {e.place.setting for e in view.estimates} == {"layers.1.self_attn.q_proj", ALL}
+    assert {e.key.module for e in view.estimates} == {"layers.1.self_attn.q_proj", ALL_MODULES}
     left = view.left_out["a"]
     assert left.pop("model.layers.2.self_attn.q_proj").endswith("weights that are zero")
     assert left.pop("model.norm") == "a module saved whole"
@@ -305,7 +309,7 @@ def test_modules_summed_up_by_hand():
     half = 12.706204736432095 * math.sqrt(0.5) / math.sqrt(2)
     assert rank.interval == pytest.approx((2.5 - half, 2.5 + half))
     # ... and an effective rank is never below 1
-    assert rank.estimate("weights.effective_rank", Place()).interval[0] == 1.0
+    assert rank.estimate("weights.effective_rank", Key()).interval[0] == 1.0
 
 
 def test_blocks_and_all_modules(tiny_checkpoint, save_adapter, tmp_path):
@@ -313,32 +317,32 @@ def test_blocks_and_all_modules(tiny_checkpoint, save_adapter, tmp_path):
     folder = save_adapter(tmp_path / "a", "gpt2", **fields, fan_in_fan_out=True)
     model = load(str(tiny_checkpoint("gpt2")), {"a": str(folder)}, device="cpu")
     view = weights_view(model, settings=FEW)
-    settings = list(dict.fromkeys(e.place.setting for e in view.estimates))
+    settings = list(dict.fromkeys(e.key.module for e in view.estimates))
     modules = [f"layers.{i}.{m}" for i in (0, 2) for m in ("attn.c_attn", "mlp.c_fc")]
-    assert {*modules, "layers.0", "layers.2", ALL} <= set(settings)
+    assert {*modules, "layers.0", "layers.2", ALL_MODULES} <= set(settings)
     of_block = [pick(view.estimates, "weights.intruders", m) for m in modules[:2]]
     mean = pick(view.estimates, "weights.intruders", "layers.0")
     assert mean.value == (of_block[0].value + of_block[1].value) / 2
     assert mean.chance == pytest.approx((of_block[0].chance + of_block[1].chance) / 2)
-    assert mean.place == Place("a", 4, setting="layers.0")
+    assert mean.key == Key("a", 4, module="layers.0")
     assert view.spectra.groupby(["adapter", "module"]).ngroups == len(
-        [s for s in settings if s not in ("layers.0", "layers.2", ALL)]
+        [s for s in settings if s not in ("layers.0", "layers.2", ALL_MODULES)]
     )
-    assert [block_of(s) for s in ("layers.2.mlp", "layers.2", "lm_head", ALL)] == [
+    assert [block_of(s) for s in ("layers.2.mlp", "layers.2", "lm_head", ALL_MODULES)] == [
         *("layers.2", "layers.2", "", "")
     ]
 
 
 def test_table_sets_weights_beside_activations():
-    chance = (Chance("random factors", 4.0, 3.5, 4.5),)
-    place = Place("a", 8, setting="layers.3.mlp.up_proj")
+    chance = (Null("random factors", 4.0, 3.5, 4.5),)
+    place = Key("a", 8, module="layers.3.mlp.up_proj")
     rank = Estimate(
         "weights.effective_rank", 3.0, (math.nan, math.nan), 8, "dimensions", chance, place
     )
     activations = Estimate(
-        "delta_rank", 71.0, (70.0, 72.0), 9, "dimensions", (), Place("a", 8, "layers.3")
+        "delta_rank", 71.0, (70.0, 72.0), 9, "dimensions", (), Key("a", 8, "layers.3")
     )
-    elsewhere = activations.at(Place("b", 8, "layers.3"))
+    elsewhere = activations.at(Key("b", 8, "layers.3"))
     (row,) = weights_table([rank, activations, elsewhere]).to_dict("records")
     assert row == {
         "adapter": "a",
@@ -349,7 +353,7 @@ def test_table_sets_weights_beside_activations():
         "Effective rank of the update chance": 4.0,
         "Effective rank of the update low": 3.5,
         "Effective rank of the update high": 4.5,
-        "Effective rank of the update verdict": "below chance",
+        "Effective rank of the update verdict": "no verdict",
         "activations' effective rank": 71.0,
     }
     assert math.isnan(weights_table([rank])["activations' effective rank"][0])
@@ -360,7 +364,7 @@ def test_zero_updates_have_norms_only():
     update = LoraUpdate("m", torch.zeros(6, 2), torch.ones(2, 5), 1.0)
     found = numbers(torch.randn(6, 5, generator=generator(0)), update, floor=0.1)
     assert {m: n.value for m, n in found.items()} == {"weights.norm": 0, "weights.relative": 0}
-    assert at_place(found, "weights.norm").verdict == "below chance"
+    assert at_place(found, "weights.norm").chance == 0.1
 
 
 def test_refusals(tiny_checkpoint, save_adapter, tmp_path):

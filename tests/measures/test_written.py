@@ -7,17 +7,17 @@ import torch
 
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Place
 from lorascope.measures.alignment import NullSettings
-from lorascope.measures.weights import ALL
 from lorascope.measures.written import written, written_view
 from lorascope.models.adapted import load
 from lorascope.models.updates import stream_gain
 from lorascope.randomness import generator
+from lorascope.results import Key
+from lorascope.results.labels import ALL_MODULES
 
 D = 32
 NULLS = NullSettings(repeats=20)
-PLACE = Place("a", 4, "layers.1", seed=0, dictionary="base")
+PLACE = Key("a", 4, "layers.1", seed=0, dictionary="base")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def dictionary(directions):
 
 
 def pick(view, setting):
-    (found,) = [e for e in view.estimates if e.place.setting == setting]
+    (found,) = [e for e in view.estimates if e.key.module == setting]
     return found
 
 
@@ -71,14 +71,14 @@ def test_cosines_by_hand(build):
     view = written_view(model, "a", dictionary(rows), PLACE, NULLS)
     found = pick(view, "layers.1.self_attn.o_proj")
     assert found.value == pytest.approx((36 * 0.8 + 4 * 0.5) / 40)
-    assert found.place == Place("a", 4, "layers.1", 0, "base", "layers.1.self_attn.o_proj")
+    assert found.key == Key("a", 4, "layers.1", 0, "base", module="layers.1.self_attn.o_proj")
     table = view.directions[view.directions.module == "layers.1.self_attn.o_proj"]
     assert table["size"].tolist() == pytest.approx([6.0, 2.0])
     assert table.share.tolist() == pytest.approx([0.9, 0.1])
     assert table.latent.tolist() == [1, 2]
     assert table.cosine.tolist() == pytest.approx([0.8, 0.5])
     # Block 0 writes nothing, block 2 comes after the site, up_proj does not write.
-    assert {e.place.setting for e in view.estimates} == {"layers.1.self_attn.o_proj", ALL}
+    assert {e.key.module for e in view.estimates} == {"layers.1.self_attn.o_proj", ALL_MODULES}
     everywhere = written(model, "a")
     assert [w.module for w in everywhere] == [f"layers.{i}.self_attn.o_proj" for i in (1, 2)]
 
@@ -103,16 +103,16 @@ def test_planted_directions_are_found_and_others_are_not(build):
     model = build(target_modules=["o_proj", "down_proj"], r=4)
     others = torch.randn(50, D, generator=generator(0, "others"))
     nothing = written_view(model, "a", dictionary(others), PLACE, NULLS)
-    (modules := [w.module for w in written(model, "a", "layers.1")]).append(ALL)
-    assert [e.place.setting for e in nothing.estimates] == modules
+    (modules := [w.module for w in written(model, "a", "layers.1")]).append(ALL_MODULES)
+    assert [e.key.module for e in nothing.estimates] == modules
     assert len(modules) == 5
-    assert pick(nothing, ALL).verdict == "at chance"
+    assert pick(nothing, ALL_MODULES).verdict in ("equal", "not settled")
     there = torch.cat([others, -torch.cat([w.directions for w in written(model, "a", "layers.1")])])
     planted = written_view(model, "a", dictionary(there), PLACE, NULLS)
     for setting in modules:
         assert pick(planted, setting).value == pytest.approx(1.0, abs=1e-4)
-        assert pick(planted, setting).verdict == "above chance"
-        assert pick(planted, setting).chances[0].null == "isotropic"
+        assert pick(planted, setting).verdict == "above"
+        assert pick(planted, setting).nulls[0].name == "isotropic"
     assert planted.directions.latent.tolist() == list(range(50, 66))
     assert (planted.directions.cosine > planted.directions.chance_high).all()
 
@@ -126,9 +126,9 @@ def test_random_directions_stay_inside_the_band(build):
         rows = torch.randn(60, D, generator=random)
         nulls = NullSettings(covariance, repeats=20, seed=repeat)
         view = written_view(model, "a", dictionary(rows), PLACE, nulls)
-        assert [c.null for c in view.estimates[0].chances] == ["covariance-matched", "isotropic"]
-        for chance in view.estimates[0].chances:
-            outside[chance.null] += not chance.low <= view.estimates[0].value <= chance.high
+        assert [c.name for c in view.estimates[0].nulls] == ["covariance-matched", "isotropic"]
+        for chance in view.estimates[0].nulls:
+            outside[chance.name] += not chance.low <= view.estimates[0].value <= chance.high
     assert outside["isotropic"] <= 6, outside
 
 
@@ -147,16 +147,16 @@ def test_covariance_null_knows_where_the_stream_lies(build):
     nulls = NullSettings(torch.diag(plane + 1e-8), None, 20, 0)
     view = written_view(model, "a", dictionary(rows), PLACE, nulls)
     estimate = view.estimates[0]
-    matched, isotropic = estimate.chances
-    assert estimate.against(isotropic) == "above chance"
-    assert estimate.against(matched) == "at chance"
+    matched, isotropic = estimate.nulls
+    assert estimate.against(isotropic) == "above"
+    assert estimate.against(matched) in ("equal", "not settled")
     assert matched.level > isotropic.level + 0.3
 
 
 def test_embeddings_write_and_readers_do_not(build):
     model = build(target_modules=["embed_tokens", "q_proj", "gate_proj"], r=2)
     view = written_view(model, "a", dictionary(torch.eye(D)), PLACE, NULLS)
-    assert [e.place.setting for e in view.estimates] == ["model.embed_tokens", ALL]
+    assert [e.key.module for e in view.estimates] == ["model.embed_tokens", ALL_MODULES]
     model = build(target_modules=["q_proj"], r=2)
     view = written_view(model, "a", dictionary(torch.eye(D)), PLACE, NULLS)
     assert not view.estimates

@@ -15,7 +15,7 @@ def test_every_estimate_has_a_definition_an_interval_or_draws_and_a_chance_level
     for estimates in drawn.values():
         for estimate in estimates:
             assert estimate.measure in DEFINITIONS
-            assert estimate.chances
+            assert estimate.nulls
             assert estimate.value == estimate.value
 
 

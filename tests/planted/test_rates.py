@@ -3,12 +3,12 @@
 import pytest
 from scipy import stats
 
-from lorascope.estimates import Chance, Estimate
 from lorascope.planted.rates import allowed, false_positives, is_finding
+from lorascope.results import Estimate, Null
 
 
 def estimate(measure, low, high):
-    return Estimate(measure, (low + high) / 2, (low, high), 1, "", (Chance("null", 0, -1, 1),))
+    return Estimate(measure, (low + high) / 2, (low, high), 1, "", (Null("null", 0, -1, 1),))
 
 
 def test_the_limit_is_the_binomial_s():

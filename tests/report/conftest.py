@@ -10,8 +10,8 @@ import pytest
 from planted_results import facts_for, planted_estimates
 
 import lorascope.report
-from lorascope.estimates import Estimate
 from lorascope.report.result import Results, read_results, write_estimates
+from lorascope.results import Estimate
 
 MakeRun = Callable[..., Path]
 

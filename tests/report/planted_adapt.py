@@ -3,8 +3,8 @@
 import json
 from dataclasses import replace
 
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.report.result import write_estimates
+from lorascope.results import Estimate, Key, Null
 
 WAYS = {
     "LoRA everywhere, rank 16": ("lora", 16, 0.4),
@@ -16,8 +16,8 @@ DICTIONARIES = {"a": (8.0, 0.9), "b": (16.0, 0.6), "c": (32.0, 0.3)}
 
 
 def numbers(what, around, share, seed, cost, general=0.001):
-    place = Place(adapter=what, rank=16, site="layers.3", seed=seed, dictionary=around)
-    random = Chance("random change of equal size", 0.0, -0.02, 0.02)
+    place = Key(adapter=what, rank=16, site="layers.3", seed=seed, dictionary=around)
+    random = Null("random change of equal size", 0.0, -0.02, 0.02)
     spread = 0.01 * (seed - 1)
 
     def one(measure, value, *chances, unit="nats/token"):
@@ -25,13 +25,13 @@ def numbers(what, around, share, seed, cost, general=0.001):
         return Estimate(measure, value, interval, 4000, unit, chances, place)
 
     yield one("adapt.share_closed", share + spread, random, unit="share")
-    yield one("adapt.cost_spliced", cost, Chance.exact("nothing spliced", 0.0))
+    yield one("adapt.cost_spliced", cost, Null.exact("nothing spliced", 0.0))
     left = cost * (1 - share)
-    yield one("adapt.cost_adapted", left, Chance("spliced, not adapted", cost, cost, cost))
-    yield one("adapt.loss_original", 3.0, Chance.exact("unigram frequencies", 6.0))
-    yield one("adapt.loss_spliced", 3.0 + cost, Chance.exact("unigram frequencies", 6.0))
-    yield one("adapt.kl_spliced", cost, Chance.exact("nothing spliced", 0.0))
-    margin = Chance("a twentieth of the splice's cost", 0.0, -0.05 * cost, 0.05 * cost)
+    yield one("adapt.cost_adapted", left, Null("spliced, not adapted", cost, cost, cost))
+    yield one("adapt.loss_original", 3.0, Null.exact("unigram frequencies", 6.0))
+    yield one("adapt.loss_spliced", 3.0 + cost, Null.exact("unigram frequencies", 6.0))
+    yield one("adapt.kl_spliced", cost, Null.exact("nothing spliced", 0.0))
+    margin = Null("a twentieth of the splice's cost", 0.0, -0.05 * cost, 0.05 * cost)
     yield replace(one("adapt.general_loss", general, margin), interval=(general, general))
 
 

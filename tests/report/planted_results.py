@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.definitions import DEFINITIONS
+from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import BASE_SEEDS, DELTA_SEEDS, DELTA_VS_BASE, Of
 
 ADAPTERS = {"r4": 4, "r8": 8, "r16": 16, "r32": 32}
 SITES = ("layers.1", "layers.3", "layers.5")
@@ -17,8 +18,8 @@ DICTIONARIES = {
     "overlap": ("base",),
     "density": ("base", "delta"),
     "dead_share": ("base", "delta"),
-    "max_cosine": ("delta vs base", "delta vs delta", "base vs base"),
-    "angle": ("delta vs base", "delta vs delta", "base vs base"),
+    "max_cosine": (DELTA_VS_BASE, DELTA_SEEDS, BASE_SEEDS),
+    "angle": (DELTA_VS_BASE, DELTA_SEEDS, BASE_SEEDS),
     "pursuit": ("base", "delta"),
     "pca": ("PCA",),
     "recovery": ("exact delta", "delta", "base", "base difference"),
@@ -51,7 +52,7 @@ ANY_LEVEL = (0.5, 0.05)
 NULLS = {"max_cosine": ("covariance-matched", "isotropic", "rotated"), "angle": ("isotropic",)}
 
 
-def planted(side: str, measure: str, place: Place, noise: random.Random) -> Estimate:
+def planted(side: str, measure: str, place: Key, noise: random.Random) -> Estimate:
     """An estimate on the given side of its chance level: 'found', 'opposite' or 'chance'."""
     family = measure.split(".")[0]
     level, half = LEVELS.get(measure, LEVELS.get(family, ANY_LEVEL))
@@ -60,8 +61,8 @@ def planted(side: str, measure: str, place: Place, noise: random.Random) -> Esti
     shift = {"found": sign * 4, "opposite": -sign * 4, "chance": 0}[side] * half
     value = level + shift * (1 + 0.3 * noise.random()) + 0.2 * half * (noise.random() - 0.5)
     first, *others = NULLS.get(family, ("planted null",))
-    chances = [Chance(first, level, level - half, level + half)]
-    chances += [Chance(o, level * 0.8, level * 0.8 - half, level * 0.8 + half) for o in others]
+    chances = [Null(first, level, level - half, level + half)]
+    chances += [Null(o, level * 0.8, level * 0.8 - half, level * 0.8 + half) for o in others]
     return Estimate(
         measure,
         value,
@@ -91,32 +92,33 @@ def planted_estimates(
 
 def _places(
     measure: str, adapters: dict[str, int | None], sites: Sequence[str], seeds: Sequence[int]
-) -> Iterator[Place]:
+) -> Iterator[Key]:
     family = measure.split(".")[0]
     if family in EVERYWHERE and measure != "weights.written_cosine":
-        yield from (Place(adapter, rank) for adapter, rank in adapters.items())
+        yield from (Key(adapter, rank) for adapter, rank in adapters.items())
         return
     if family == "variance":
-        yield Place(dictionary="delta vs base", setting="max_cosine.mean")
+        yield Key(**DELTA_VS_BASE._asdict(), about="max_cosine.mean")
         return
     if family == "ablation":
         adapter, rank = next(iter(adapters.items()))
         for setting in SPARSITIES:
-            yield Place(adapter, rank, sites[0], None, "delta", setting)
+            yield Key(adapter, rank, sites[0], None, "delta", setting=setting)
         return
-    for dictionary in DICTIONARIES.get(family, ("",)):
+    for named in DICTIONARIES.get(family, ("",)):
+        of = named if isinstance(named, Of) else Of(named)
         for site in sites:
             for seed in seeds:
-                if dictionary == "base vs base":
-                    yield Place(site=site, seed=seed, dictionary=dictionary)
+                if of == BASE_SEEDS:
+                    yield Key(site=site, seed=seed, **of._asdict())
                     continue
                 for adapter, rank in adapters.items():
-                    yield Place(adapter, rank, site, seed, dictionary)
+                    yield Key(adapter, rank, site, seed, **of._asdict())
 
 
 def facts_for(estimates: Sequence[Estimate]) -> dict[str, object]:
     """Facts as a finished run writes them."""
-    names = list(dict.fromkeys(e.place.adapter for e in estimates if e.place.adapter))
+    names = list(dict.fromkeys(e.key.adapter for e in estimates if e.key.adapter))
     return {
         "model": {
             "id": "planted/model-192d",
@@ -136,7 +138,7 @@ def facts_for(estimates: Sequence[Estimate]) -> dict[str, object]:
             }
             for n in names
         ],
-        "sites": list(dict.fromkeys(e.place.site for e in estimates if e.place.site)),
+        "sites": list(dict.fromkeys(e.key.site for e in estimates if e.key.site)),
         "tokens": {
             "training": {"documents": 900, "tokens": 168_405, "special": 1800, "outliers": 12},
             "held_out": {"documents": 90, "tokens": 16_233, "special": 180, "outliers": 1},

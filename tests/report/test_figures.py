@@ -8,9 +8,7 @@ import altair as alt
 import pandas as pd
 import pytest
 from jsonschema import ValidationError
-from scipy import stats
 
-from lorascope.estimates import Estimate
 from lorascope.report import figures as report_figures
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
@@ -18,6 +16,9 @@ from lorascope.report.figures import figures
 from lorascope.report.markup import embedded_json
 from lorascope.report.result import Results, read_results
 from lorascope.report.tables import topic_tables
+from lorascope.results import Estimate
+from lorascope.results.labels import Of
+from lorascope.stats.hierarchical import pooled_interval
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -34,7 +35,7 @@ def test_every_measure_of_the_sites_has_a_map_and_a_figure_with_intervals(result
     plans = report_figures._PLANS
     maps = {m for plan in plans if plan.draw is report_figures._heatmap for m in plan.measures}
     lines = [plan for plan in plans if plan.draw is report_figures._intervals]
-    at_sites = {e.measure for e in results.numbers if e.place.site}
+    at_sites = {e.measure for e in results.numbers if e.key.site}
     assert len(maps & at_sites) > 15
     for plan in lines:
         if at_sites & set(plan.measures):
@@ -105,9 +106,15 @@ def test_all_the_figures_of_a_full_run_are_drawn(drawn: list[Figure]):
     ]
 
 
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """With the dictionaries as figures call them."""
+    pairs = zip(table["dictionary"], table["compared"], strict=True)
+    return table.assign(dictionary=[str(Of(*pair)) for pair in pairs])
+
+
 def test_every_plotted_number_is_in_the_results_tables(regular: list[Figure], results: Results):
-    estimates = results.estimates.set_index(PLACE)[NUMBERS]
-    nulls = results.chance_levels.set_index([*PLACE, "null"])["level"]
+    estimates = named(results.estimates.to_frame()).set_index(PLACE)[NUMBERS]
+    nulls = named(results.estimates.nulls_frame()).set_index([*PLACE, "null"])["level"]
     for figure in regular:
         rows = data_of(figure)
         assert rows, figure.key
@@ -187,9 +194,9 @@ def test_numbers_and_chance_levels_that_are_not_finite_leave_figures_whole(
         elif i % 5 == 3:
             chances = tuple(
                 dataclasses.replace(chance, level=math.inf, low=math.nan, high=math.inf)
-                for chance in estimate.chances
+                for chance in estimate.nulls
             )
-            rows[i] = dataclasses.replace(estimate, chances=chances)
+            rows[i] = dataclasses.replace(estimate, nulls=chances)
     # The setting holds: without it JSON refuses what was planted.
     with pytest.raises(ValueError, match="not JSON compliant"):
         embedded_json([estimate.value for estimate in rows])
@@ -213,25 +220,29 @@ def test_axis_calls_adapters_by_rank_only_where_ranks_tell_them_apart(
     assert named.spec["layer"][0]["encoding"]["x"]["scale"]["domain"] == ["code", "med"]
 
 
-def test_two_seeds_are_drawn_as_their_mean_spanning_both_intervals(make_run: MakeRun, plant: Plant):
+def test_two_seeds_are_drawn_as_their_mean_with_what_seeds_and_documents_leave_open(
+    make_run: MakeRun, plant: Plant
+):
     results = read_results(make_run(plant(seeds=(3, 1), measures=["overlap"])))
     figure = figures(results)[0]
     for row in data_of(figure):
-        place = f"adapter == '{row['adapter']}' and site == '{row['site']}'"
-        both = results.estimates.query(place)
+        both = results.estimates.select(adapter=row["adapter"], site=row["site"]).to_frame()
         assert row["value"] == pytest.approx(both["value"].mean())
-        assert (row["low"], row["high"]) == (both["low"].min(), both["high"].max())
-    assert figure.caption.endswith("Means over 2 seeds, intervals spanning the seeds' own.")
+        own = (both["high"] - both["value"]).mean()
+        expected = pooled_interval(both["value"].tolist(), (own, own))
+        assert (row["low"], row["high"]) == pytest.approx(expected)
+    assert "Means over 2 seeds" in figure.caption
 
 
 def test_three_seeds_give_an_interval_over_seeds(make_run: MakeRun, plant: Plant):
     results = read_results(make_run(plant(seeds=(0, 1, 2), measures=["overlap"])))
     figure = figures(results)[0]
     row = data_of(figure)[0]
-    values = results.estimates.query(f"adapter == '{row['adapter']}' and site == '{row['site']}'")
-    half = stats.t.ppf(0.975, 2) * values["value"].std() / 3**0.5
-    assert row["high"] - row["value"] == pytest.approx(half)
-    assert "Means over 3 seeds, intervals over seeds." in figure.caption
+    values = results.estimates.select(adapter=row["adapter"], site=row["site"]).to_frame()
+    own = (values["high"] - values["value"]).mean()
+    expected = pooled_interval(values["value"].tolist(), (own, own))
+    assert (row["low"], row["high"]) == pytest.approx(expected)
+    assert "Means over 3 seeds" in figure.caption
 
 
 def test_error_by_epoch_and_ablation_draw_what_the_run_holds(drawn: list[Figure]):
@@ -243,7 +254,7 @@ def test_error_by_epoch_and_ablation_draw_what_the_run_holds(drawn: list[Figure]
 
 def test_density_by_depth_and_by_rank_are_the_same_numbers(drawn: list[Figure], results: Results):
     rows = [data_of(f) for f in drawn if f.key in ("density_by_depth", "density_by_rank")]
-    known = sorted(results.estimates.query("measure == 'density' and dictionary == 'delta'").value)
+    known = sorted(e.value for e in results.estimates.select("density", dictionary="delta"))
     assert [sorted(row["value"] for row in each) for each in rows] == [known, known]
     assert (
         {row["series"] for row in rows[0]}
@@ -260,7 +271,7 @@ def test_the_summary_has_the_four_panels_of_figure_7(drawn: list[Figure]):
 
 def test_angles_at_several_k_are_drawn_as_lines(make_run: MakeRun, plant: Plant):
     rows = [
-        dataclasses.replace(e, place=dataclasses.replace(e.place, setting=f"k={k}"))
+        dataclasses.replace(e, key=dataclasses.replace(e.key, k=k))
         for k in (64, 128)
         for e in plant(measures=["angle.mean"])
     ]
@@ -286,6 +297,7 @@ def test_tables_are_the_results_split_by_topic(run_folder: Path, results: Result
     assert keys[:4] == ["behaviour", "size", "reconstruction", "pursuit"]
     parts = [pd.read_csv(folder / f"{key}.csv") for key in keys]
     assert sum(map(len, parts)) == len(results.estimates)
-    assert sorted(pd.concat(parts)["value"]) == pytest.approx(sorted(results.estimates["value"]))
+    values = sorted(estimate.value for estimate in results.estimates)
+    assert sorted(pd.concat(parts)["value"]) == pytest.approx(values)
     nulls = [pd.read_csv(folder / f"{key}_chance_levels.csv") for key in keys]
-    assert sum(map(len, nulls)) == len(results.chance_levels)
+    assert sum(map(len, nulls)) == len(results.estimates.nulls_frame())

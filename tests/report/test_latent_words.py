@@ -2,8 +2,8 @@
 
 import pytest
 
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.report.latent_words import verdicts
+from lorascope.results import Estimate, Key, Null
 
 
 def said(value, low, high, share=0.95):
@@ -13,8 +13,8 @@ def said(value, low, high, share=0.95):
         (low, high),
         3,
         "share",
-        (Chance("untouched model", 0.0, 0.0, 0.0),),
-        Place("top m", 1, "layers.4", None, "", "m=32"),
+        (Null("untouched model", 0.0, 0.0, 0.0),),
+        Key("top m", 1, "layers.4", None, "", "m=32"),
     )
     facts = {
         "chosen": "top m",

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.report.conditions import Tally, against_reference, measured
 from lorascope.report.formatting import interval, number, share, span
 from lorascope.report.latents import Browsed
@@ -12,6 +11,8 @@ from lorascope.report.result import read_results
 from lorascope.report.tables import verdict_matrix
 from lorascope.report.topics import TOPICS
 from lorascope.report.words import Words, words
+from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import BASE_SEEDS, DELTA_VS_BASE, Of
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -54,14 +55,14 @@ def test_words_say_when_chance_is_beaten_the_wrong_way(make_run: MakeRun, plant:
 
 
 def test_counts_and_ranges_are_those_of_the_numbers(make_run: MakeRun):
-    def cosine(adapter: str, value: float, dictionary: str = "delta vs base") -> Estimate:
-        chance = Chance("covariance-matched", 0.40, 0.38, 0.42)
-        place = Place(adapter, None, "layers.2", 0, dictionary)
+    def cosine(adapter: str, value: float, of: Of = DELTA_VS_BASE) -> Estimate:
+        chance = Null("covariance-matched", 0.40, 0.38, 0.42)
+        place = Key(adapter, None, "layers.2", 0, **of._asdict())
         bounds = (value - 0.01, value + 0.01)
         return Estimate("max_cosine.mean", value, bounds, 99, "cosine", (chance,), place)
 
     rows = [cosine("a", 0.61), cosine("b", 0.45), cosine("c", 0.41), cosine("d", 0.30)]
-    said = said_of(make_run, [*rows, cosine("", 0.47, "base vs base")])
+    said = said_of(make_run, [*rows, cosine("", 0.47, BASE_SEEDS)])
     assert said.by_topic["cosine"] == [
         "Delta directions lie closer to the base dictionary than chance in 2 of 4 conditions, on "
         "the other side of chance in 1: mean max cosine 0.300–0.610 against chance 0.400 "
@@ -86,7 +87,7 @@ def test_failed_gates_come_before_warnings(make_run: MakeRun, plant: Plant):
 def test_matrix_cells_count_sites_on_each_side(make_run: MakeRun, plant: Plant):
     found, opposite = plant("found"), plant("opposite")
     mixed = [
-        turned if kept.place.adapter == "r8" and kept.place.site == "layers.3" else kept
+        turned if kept.key.adapter == "r8" and kept.key.site == "layers.3" else kept
         for kept, turned in zip(found, opposite, strict=True)
     ]
     rows = verdict_matrix(read_results(make_run(mixed)))
@@ -98,23 +99,21 @@ def test_matrix_cells_count_sites_on_each_side(make_run: MakeRun, plant: Plant):
 
 
 def test_the_first_setting_speaks_for_a_number(make_run: MakeRun):
-    place = Place("a", 4, "layers.1", 0, "delta vs base", "k=48")
+    place = Key("a", 4, "layers.1", 0, **DELTA_VS_BASE._asdict(), k=48)
     first = Estimate("angle.mean", 43.0, (42.0, 44.0), 48, "degrees", (), place)
-    second = dataclasses.replace(
-        first, value=50.0, place=dataclasses.replace(place, setting="k=64")
-    )
+    second = dataclasses.replace(first, value=50.0, key=dataclasses.replace(place, k=64))
     results = read_results(make_run([first, second]))
-    assert [e.place.setting for e in measured(results, "angle.mean")] == ["k=48"]
+    assert [e.key.k for e in measured(results, "angle.mean")] == [48]
     assert len(results.numbers) == 2
 
 
 def test_a_reference_is_compared_interval_to_interval():
     def at(value: float, site: str) -> Estimate:
-        place = Place("a", 1, site, 0)
+        place = Key("a", 1, site, 0)
         return Estimate("angle.mean", value, (value - 2, value + 2), 10, "degrees", (), place)
 
     tally = against_reference([at(30, "x"), at(33, "x"), at(40, "x"), at(30, "y")], [at(35, "x")])
-    assert tally == Tally(above=1, at=1, below=1, without=1)
+    assert tally == Tally(above=1, equal=0, below=1, without=1, unsettled=1)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +171,7 @@ def test_an_adapter_that_is_not_live_is_named_first(make_run: MakeRun, plant: Pl
 
 def test_the_strongest_latents_are_told_in_tokens(make_run: MakeRun, plant: Plant, tmp_path: Path):
     results = read_results(make_run(plant(measures=["delta_norm"])))
-    norms = {(e.place.adapter, e.place.site): e.value for e in results.numbers}
+    norms = {(e.key.adapter, e.key.site): e.value for e in results.numbers}
     browsed = []
     for site, adapter, share_ in (
         ("layers.1", "r4", 0.1),
@@ -196,8 +195,8 @@ def test_the_strongest_latents_are_told_in_tokens(make_run: MakeRun, plant: Plan
 
 def test_dead_latents_and_few_data_are_cautioned_of(make_run: MakeRun):
     def of(measure: str, value: float, half: float, adapter: str) -> Estimate:
-        chance = Chance("null", 0.2, 0.15, 0.25)
-        place = Place(adapter, 4, "layers.1", 0, "delta")
+        chance = Null("null", 0.2, 0.15, 0.25)
+        place = Key(adapter, 4, "layers.1", 0, "delta")
         return Estimate(measure, value, (value - half, value + half), 9, "share", (chance,), place)
 
     rows = [of("dead_share", 0.3, 0.01, "a"), of("dead_share", 0.05, 0.01, "b")]

@@ -12,7 +12,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 # Lower layers first; a module may import from its own layer and from those below it.
 LAYERS = [
-    {"errors", "randomness", "estimates", "config", "runs", "embedded"},
+    {"errors", "randomness", "stats", "config", "runs", "embedded"},
+    {"results"},
     {"models"},
     {"activations"},
     {"dictionaries", "training"},

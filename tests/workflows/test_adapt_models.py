@@ -57,17 +57,17 @@ def test_numbers_of_each_model_and_how_far_they_are_apart(two, tmp_path):
             e.value
             for e in own.numbers
             if e.measure == "adapt.share_closed"
-            and (e.place.adapter, e.place.dictionary) == (MAIN, "b")
+            and (e.key.adapter, e.key.dictionary) == (MAIN, "b")
         ]
         share = beside.number(model, MAIN, "adapt.share_closed")
         assert share.value == pytest.approx(sum(values) / 3)
-        assert share.chances
+        assert share.nulls
     apart = beside.number(second, MAIN, "adapt.share_difference")
     assert apart.value == pytest.approx(-0.1)
-    assert apart.verdict == "below chance"
+    assert apart.verdict == "below"
     assert beside.number(first, MAIN, "adapt.share_difference") is None
-    assert {e.place.dictionary for e in beside.scaling(first)} == {"a", "b", "c"}
-    keys = [(e.measure, e.place) for e in found.estimates]
+    assert {e.key.dictionary for e in beside.scaling(first)} == {"a", "b", "c"}
+    keys = [(e.measure, e.key) for e in found.estimates]
     assert len(set(keys)) == len(keys)
     said = sentences(beside)
     assert said[0].startswith(f"one: {MAIN} wins back 40 % [")
@@ -101,7 +101,7 @@ def test_two_studies_of_one_model_are_told_apart_by_their_folders(tmp_path):
     shutil.copytree(runs[0], namesake)
     found = compare_models([runs[0], namesake], tmp_path / "again")
     assert len({model["name"] for model in found.facts["models"]}) == 2
-    keys = [(e.measure, e.place) for e in found.estimates]
+    keys = [(e.measure, e.key) for e in found.estimates]
     assert len(set(keys)) == len(keys)
 
 
@@ -122,10 +122,10 @@ def test_every_figure_has_its_chance_levels(two, tmp_path):
 def test_without_an_interval_there_is_no_difference(two, tmp_path):
     _, second = two
     table = read_results(second)
-    bare = [replace(e, interval=(math.nan, math.nan)) for e in table.numbers if not e.place.seed]
+    bare = [replace(e, interval=(math.nan, math.nan)) for e in table.numbers if not e.key.seed]
     write_estimates(bare, second / "results")
     found = compare_models(two, tmp_path / "out")
-    measures = {e.measure for e in found.estimates if e.place.setting == "two"}
+    measures = {e.measure for e in found.estimates if e.key.setting == "two"}
     assert "adapt.share_closed" in measures
     assert "adapt.share_difference" not in measures
 

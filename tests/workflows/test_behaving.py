@@ -36,13 +36,13 @@ def study(small, **changes):
 def test_a_dense_adapter_learns_the_behaviour_and_prompting_spills(small, tmp_path):
     found = measure(study(small), tmp_path / "out", QUIET)
     values = {
-        (e.place.adapter, e.measure.removeprefix("behaviour."), e.place.setting): e
+        (e.key.adapter, e.measure.removeprefix("behaviour."), e.key.setting): e
         for e in found.estimates
     }
     learned = values["lora-r4", "success", ""]
     assert learned.chance == 0
     assert learned.value >= 0.8
-    assert learned.verdict == "above chance"
+    assert learned.verdict == "above"
     assert values["lora-r4", "false_positives", ""].value <= 0.25
     assert values["prompting", "success", ""].value >= 0.8
     # French is asked for everywhere, and given where numbers are.

@@ -72,14 +72,14 @@ def test_everything_is_written(found):
 
 def test_every_number_is_there_once_beside_chance(found):
     result, _ = found
-    keys = [(e.measure, e.place) for e in result.estimates]
+    keys = [(e.measure, e.key) for e in result.estimates]
     assert len(set(keys)) == len(keys)
     assert set(definitions.DEFINITIONS) <= {e.measure for e in result.estimates}
     for estimate in result.estimates:
         assert KNOWN[estimate.measure].unit == estimate.unit
-        assert estimate.chances, estimate
+        assert estimate.nulls, estimate
         assert estimate.value == estimate.value
-    pairs = {e.place.adapter for e in result.estimates if e.measure == "compare.cosine"}
+    pairs = {e.key.adapter for e in result.estimates if e.measure == "compare.cosine"}
     assert pairs == {"r2 vs r4"}
     assert not result.facts["warnings"]
 

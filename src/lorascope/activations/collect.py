@@ -87,7 +87,7 @@ def collect(
     Args:
         found: windows of the documents to capture.
         identity: what these activations are made from; a reader refuses shards of another.
-        adapters: which of the model's adapters; all of them by default.
+        adapters: which of the model's adapters and null adapters; all of them by default.
         advance: told after each batch how many tokens it held, for a progress bar.
 
     Raises:
@@ -96,7 +96,8 @@ def collect(
     """
     writer = ShardWriter(folder, identity, settings.dtype)
     counts = _Counts()
-    chosen = model.adapters if adapters is None else tuple(adapters)
+    everything = (*model.adapters, *model.null_adapters)
+    chosen = everything if adapters is None else tuple(adapters)
     padding = padding_id(model.tokenizer)
     for batch in batches(found, model.tokenizer, padding, settings.batch_tokens):
         _collect_batch(model, chosen, batch, sites, settings, writer, counts)
@@ -107,12 +108,13 @@ def collect(
         if (site, adapter) not in counts.live:
             ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
             raise nothing_at(model, adapter, site, ids, mask)
-    outliers, by_site = _outliers(counts.base_norms, settings.outlier_multiple)
+    outliers, by_site = outlying(counts.base_norms, settings.outlier_multiple)
     writer.close(
         outliers,
         {
             "sites": [site.name for site in sites],
             "faces": [BASE, *chosen],
+            "nulls": [name for name in chosen if name in model.null_adapters],
             "d_model": model.d_model,
             "documents": len({window.document for window in found}),
             "special": counts.special,
@@ -152,7 +154,7 @@ def _collect_batch(
     writer.add(tokens, rows)
 
 
-def _outliers(norms: dict[Site, list[Tensor]], multiple: float) -> tuple[Tensor, dict[str, int]]:
+def outlying(norms: dict[Site, list[Tensor]], multiple: float) -> tuple[Tensor, dict[str, int]]:
     """Indices of rows that are outliers at any site, and how many each site has."""
     joined = {site: torch.cat(parts) for site, parts in norms.items()}
     found = {s: (n > multiple * n.median()) & (multiple > 0) for s, n in joined.items()}

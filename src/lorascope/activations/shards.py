@@ -134,8 +134,14 @@ class Shards:
 
     @property
     def adapters(self) -> list[str]:
-        """Names of the captured adapters."""
-        return [face for face in self.manifest["faces"] if face != BASE]
+        """Names of the captured adapters, null adapters left out."""
+        others = {BASE, *self.nulls}
+        return [face for face in self.manifest["faces"] if face not in others]
+
+    @property
+    def nulls(self) -> list[str]:
+        """Names of the captured null adapters."""
+        return list(self.manifest.get("nulls", ()))
 
     @property
     def d_model(self) -> int:

@@ -14,10 +14,10 @@ from lorascope.behaviours.manners import Judge, Manner
 from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.behaviours.turns import prompt_ids, record_windows
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.behaviour import DocumentLosses, document_losses
-from lorascope.measures.intervals import bootstrap_ratio, wilson_interval
-from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import wilson_interval
 
 _UNTOUCHED = "untouched model"
 
@@ -83,17 +83,15 @@ def rates(
     tried: Written,
     untouched: Written,
     manner: Manner,
-    place: Place,
+    place: Key,
     *,
     near: Sequence[str] = (),
-    seed: int = 0,
 ) -> list[Estimate]:
     """The behaviour's numbers, each beside what the untouched model does on the same prompts.
 
     Args:
         tried, untouched: what the changed and the untouched model wrote, for the same records.
         near: topics of unchanged prompts to give false positives of apart, as `place.setting`.
-        seed: of the bootstrap over records.
 
     Raises:
         InputError: the manner has no judge.
@@ -114,13 +112,13 @@ def rates(
     for topic in near:
         chosen = [not r.changed and r.topic == topic for r in tried.records]
         if any(chosen):
-            there = Place(**{**place.__dict__, "setting": topic})
+            there = Key(**{**place.__dict__, "setting": topic})
             found.append(
                 _share("behaviour.false_positives", tried, untouched, manner.shows, chosen, there)
             )
     if manner.right is not None:
         found.append(_right(tried, untouched, manner, place))
-    found.append(_general_loss(tried, untouched, place, seed))
+    found.append(_general_loss(tried, untouched, place))
     return found
 
 
@@ -130,7 +128,7 @@ def _share(
     untouched: Written,
     judge: Judge,
     chosen: Sequence[bool],
-    place: Place,
+    place: Key,
 ) -> Estimate:
     shown = [
         [judge(text) for text, use in zip(side.texts, chosen, strict=True) if use]
@@ -139,7 +137,7 @@ def _share(
     return _counted(measure, shown[0], shown[1], place)
 
 
-def _right(tried: Written, untouched: Written, manner: Manner, place: Place) -> Estimate:
+def _right(tried: Written, untouched: Written, manner: Manner, place: Key) -> Estimate:
     assert manner.right is not None
     right = [
         [
@@ -153,24 +151,25 @@ def _right(tried: Written, untouched: Written, manner: Manner, place: Place) -> 
 
 
 def _counted(
-    measure: str, tried: Sequence[bool], untouched: Sequence[bool], place: Place
+    measure: str, tried: Sequence[bool], untouched: Sequence[bool], place: Key
 ) -> Estimate:
     n = len(tried)
-    before = Chance(_UNTOUCHED, sum(untouched) / n, *wilson_interval(sum(untouched), n))
+    before = Null(_UNTOUCHED, sum(untouched) / n, *wilson_interval(sum(untouched), n))
     interval = wilson_interval(sum(tried), n)
     return Estimate(measure, sum(tried) / n, interval, n, "share", (before,), place)
 
 
-def _general_loss(tried: Written, untouched: Written, place: Place, seed: int) -> Estimate:
+def _general_loss(tried: Written, untouched: Written, place: Key) -> Estimate:
     kept = torch.tensor([not record.changed for record in tried.records])
     (sums, tokens), (base, _) = tried.losses, untouched.losses
     change, counts = (sums - base)[kept], tokens[kept]
+    mean, around = ratio(change, counts)
     return Estimate(
         "behaviour.general_loss",
-        float(change.sum() / counts.sum()),
-        bootstrap_ratio(change, counts, generator(seed, "general loss")),
+        mean,
+        around,
         int(counts.sum()),
         "nats/token",
-        (Chance.exact("no change", 0.0),),
+        (Null.exact("no change", 0.0),),
         place,
     )

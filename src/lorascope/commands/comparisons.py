@@ -12,6 +12,9 @@ import typer
 from lorascope.commands.options import Quiet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lorascope.results import Estimate
     from lorascope.workflows.comparing import Compared
 
 
@@ -119,13 +122,12 @@ def _models(runs: list[Path], out: Path | None, json_: bool, command: str) -> No
     from rich.console import Console
 
     from lorascope.report.adapt.models import Beside, sentences
-    from lorascope.report.result import chance_table, estimate_table, read_results
+    from lorascope.report.result import read_results
     from lorascope.workflows.adapt.beside import compare_models
 
     found = compare_models(runs, out, command)
     if json_:
-        tables = {"estimates": estimate_table, "chance_levels": chance_table}
-        records = {name: json_records(table(found.estimates)) for name, table in tables.items()}
+        records = _tables(found.estimates)
         plain = {**found.facts, **records, "report": str(found.report)}
         typer.echo(json.dumps(plain, indent=1, ensure_ascii=False))
         return
@@ -138,17 +140,21 @@ def _models(runs: list[Path], out: Path | None, json_: bool, command: str) -> No
 
 
 def _plain(found: Compared) -> dict[str, Any]:
-    from lorascope.report.result import chance_table, estimate_table
-
     tables = {
-        "estimates": estimate_table(found.estimates),
-        "chance_levels": chance_table(found.estimates),
         "only_here": found.latents[found.latents["only_here"].astype(bool)],
         "texts": found.texts,
     }
     # Through pandas: it writes nan as null.
     records = {name: json_records(table) for name, table in tables.items()}
-    return {**found.facts, **records, "report": str(found.report)}
+    return {**found.facts, **_tables(found.estimates), **records, "report": str(found.report)}
+
+
+def _tables(estimates: Iterable[Estimate]) -> dict[str, Any]:
+    from lorascope.results import Estimates
+
+    every = Estimates(estimates)
+    tables = {"estimates": every.to_frame(), "chance_levels": every.nulls_frame()}
+    return {name: json_records(table) for name, table in tables.items()}
 
 
 def json_records(table: Any) -> Any:

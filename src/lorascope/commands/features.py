@@ -24,7 +24,7 @@ _SORTS = {
     "cosine": True,
     "latent": False,
 }
-_SYMBOLS = {"above chance": "▲", "at chance": "=", "below chance": "▼"}
+_SYMBOLS = {"above": "▲", "within": "=", "below": "▼"}
 
 
 def features(
@@ -139,7 +139,7 @@ def _print(chosen: Browsed, rows: list[dict[str, Any]], labelled: bool, console:
             f"{head['n_latents']} latents fire on {head['rows']:,} held-out tokens. Max cosine by "
             f"chance: {number(chance['level'])} [{number(chance['low'])}, "
             f"{number(chance['high'])}] ({chance['null']}); "
-            f"{chosen.columns['verdict'].count('above chance')} above, "
+            f"{chosen.columns['verdict'].count('above')} above, "
             f"{number(0.025 * len(chosen))} by chance."
         )
     )

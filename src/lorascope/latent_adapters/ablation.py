@@ -16,12 +16,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.frontier import READ, WRITTEN
 from lorascope.latent_adapters.reading import Codes, Reading, Seen, SeenBatch
-from lorascope.measures.intervals import bootstrap, bootstrap_ratio, wilson_interval
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import Interval, or_point, wilson_interval
 from lorascope.training.model_losses import response_tokens
 
 _BATCH = 64
@@ -190,7 +191,7 @@ class _Runs:
         return self.tried(stream)
 
 
-def ablation_estimates(found: Ablation, place: Place, seed: int = 0) -> list[Estimate]:
+def ablation_estimates(found: Ablation, place: Key) -> list[Estimate]:
     """Rise of the behaviour's loss, share of latents that matter, and success left without all."""
     estimates = []
     for name, side in found.sides.items():
@@ -198,17 +199,14 @@ def ablation_estimates(found: Ablation, place: Place, seed: int = 0) -> list[Est
             continue
         here = replace(place, dictionary=name)
         named, others = side.rises(found.whole)
-        random = generator(seed, "ablation", here)
         ones = torch.ones(len(named), dtype=torch.float64)
-        low, high = bootstrap_ratio(others, ones, random)
-        level = float(others.mean())
-        bounds = (level, level) if low != low else (low, high)
-        chance = Chance("other latents", level, *bounds)
-        interval = bootstrap_ratio(named, ones, random)
+        level, around = ratio(others, ones)
+        chance = Null("other latents", level, *or_point(level, around))
+        value, interval = ratio(named, ones)
         estimates.append(
             Estimate(
                 "latent.ablation",
-                float(named.mean()),
+                value,
                 interval,
                 len(named),
                 "nats/token",
@@ -219,7 +217,7 @@ def ablation_estimates(found: Ablation, place: Place, seed: int = 0) -> list[Est
         estimates.append(_mattering(named, others, here))
         # Without success there is nothing to be left.
         if found.whole.said.any():
-            estimates.append(_left(found.whole, side, here, random))
+            estimates.append(_left(found.whole, side, here))
     return estimates
 
 
@@ -228,28 +226,23 @@ def matters(named: Float[Tensor, " n"], others: Float[Tensor, " n"]) -> Bool[Ten
     return named > others.quantile(_BEYOND)
 
 
-def _mattering(named: Tensor, others: Tensor, place: Place) -> Estimate:
+def _mattering(named: Tensor, others: Tensor, place: Key) -> Estimate:
     n, count = len(named), int(matters(named, others).sum())
-    chance = Chance.exact("other latents", 1 - _BEYOND)
+    chance = Null.exact("other latents", 1 - _BEYOND)
     return Estimate(
         "latent.mattering", count / n, wilson_interval(count, n), n, "share", (chance,), place
     )
 
 
-def _left(whole: Tried, side: Side, place: Place, random: torch.Generator) -> Estimate:
+def _left(whole: Tried, side: Side, place: Key) -> Estimate:
     """Success with all named latents taken away, over success with none."""
 
-    def ratio(sums: Tensor) -> Tensor:
-        return sums[:, 0] / torch.where(sums[:, 1] > 0, sums[:, 1], torch.nan)
+    def left(tried: Tried) -> tuple[float, Interval]:
+        ones = torch.ones(len(whole.said), dtype=torch.float64)
+        return ratio(tried.said.double(), whole.said.double(), ones)
 
-    found = []
-    for tried in (side.together, side.others_together):
-        both = torch.stack([tried.said.double(), whole.said.double()], dim=1)
-        value = float(ratio(both.sum(0)[None]))
-        low, high = bootstrap(ratio, both, random)
-        found.append((value, (value, value) if low != low else (low, high)))
-    (value, interval), (level, bounds) = found
-    chance = Chance("as many other latents", level, *bounds)
+    (value, interval), (level, around) = left(side.together), left(side.others_together)
+    chance = Null("as many other latents", level, *or_point(level, around))
     n = len(whole.said)
     return Estimate("latent.left", value, interval, n, "ratio", (chance,), place)
 

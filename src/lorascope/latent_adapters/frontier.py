@@ -16,18 +16,18 @@ from itertools import combinations
 import torch
 from scipy import stats
 
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.flatness import effective_number, of_random_rows, over_uniform
-from lorascope.measures.intervals import (
+from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.results.seeds import seeds_interval
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import (
     UNKNOWN,
     Interval,
-    bootstrap,
     jackknife_interval,
-    normal_interval,
     within,
 )
-from lorascope.randomness import generator
 
 READ, WRITTEN = "read", "written"
 _TAIL = 0.025
@@ -35,7 +35,7 @@ Shown = Sequence[bool]
 
 
 @torch.no_grad()
-def sparsity_estimates(adapter: LatentAdapter, place: Place, seed: int = 0) -> list[Estimate]:
+def sparsity_estimates(adapter: LatentAdapter, place: Key, seed: int = 0) -> list[Estimate]:
     """Latents read and written, and how flat each factor is (mean over ranks)."""
     n = adapter.dictionary.n_latents
     random = of_random_rows(n, generator(seed, "random rows", n))
@@ -44,7 +44,7 @@ def sparsity_estimates(adapter: LatentAdapter, place: Place, seed: int = 0) -> l
         (READ, WRITTEN), adapter.support(), adapter.factors(), strict=True
     ):
         here = replace(place, dictionary=side)
-        whole = Chance.exact("all latents", float(n))
+        whole = Null.exact("all latents", float(n))
         found.append(
             Estimate("latent.used", float(len(support)), UNKNOWN, n, "latents", (whole,), here)
         )
@@ -53,13 +53,13 @@ def sparsity_estimates(adapter: LatentAdapter, place: Place, seed: int = 0) -> l
             ("latent.largest", "ratio", "largest", over_uniform(factor)),
         ):
             level, bounds = random[name]
-            chance = Chance("random direction", level, *bounds)
+            chance = Null("random direction", level, *bounds)
             found.append(Estimate(measure, float(value.mean()), UNKNOWN, n, unit, (chance,), here))
     return found
 
 
 def kept_estimate(
-    cut: Shown, dense: Shown, controls: Mapping[str, Shown], place: Place, seed: int = 0
+    cut: Shown, dense: Shown, controls: Mapping[str, Shown], place: Key
 ) -> Estimate | None:
     """Success of an adapter cut down, over the dense adapter's, on the same prompts.
 
@@ -71,23 +71,22 @@ def kept_estimate(
     """
     if not any(dense):
         return None
-    random = generator(seed, "kept", place)
     chances = []
     for null, shown in controls.items():
-        level, (low, high) = _ratio(shown, dense, random)
+        level, (low, high) = _ratio(shown, dense)
         bounds = (level, level) if math.isnan(low) else (low, high)
-        chances.append(Chance(null, level, *bounds))
+        chances.append(Null(null, level, *bounds))
     chances.sort(key=lambda chance: chance.high, reverse=True)
-    value, interval = _ratio(cut, dense, random)
+    value, interval = _ratio(cut, dense)
     return Estimate("latent.kept", value, interval, len(cut), "ratio", tuple(chances), place)
 
 
 def overlap_estimates(
-    supports: Mapping[str, Mapping[int, set[int]]], n: int, place: Place
+    supports: Mapping[str, Mapping[int, set[int]]], n: int, place: Key
 ) -> list[Estimate]:
     """Of latents chosen under two seeds, the share that is the same, mean over pairs of seeds.
 
-    |S ∩ S′| / min(|S|, |S′|). Chance: two random choices of these sizes out of n latents
+    |S ∩ S′| / min(|S|, |S′|). Null: two random choices of these sizes out of n latents
     (hypergeometric); its bounds are those of one pair.
 
     Args:
@@ -111,25 +110,26 @@ def overlap_estimates(
 
 
 def over_seeds(found: Sequence[Estimate]) -> list[Estimate]:
-    """For numbers that differ in the seed alone, their mean with a t interval over seeds.
+    """For numbers that differ in the seed alone, their mean with its interval (`measures.seeds`).
 
     Chance levels are means too, with the widest bounds of any seed. Numbers of one seed are left
     out.
     """
-    groups: dict[tuple[str, Place], list[Estimate]] = {}
+    groups: dict[tuple[str, Key], list[Estimate]] = {}
     for estimate in found:
-        key = (estimate.measure, replace(estimate.place, seed=None))
+        key = (estimate.measure, replace(estimate.key, seed=None))
         groups.setdefault(key, []).append(estimate)
     means = []
     for (_, place), several in groups.items():
-        if len({estimate.place.seed for estimate in several}) < 2:
+        if len({estimate.key.seed for estimate in several}) < 2:
             continue
-        values = torch.tensor([estimate.value for estimate in several], dtype=torch.float64)
-        names = [chance.null for chance in several[0].chances]
+        values = [estimate.value for estimate in several]
+        names = [chance.name for chance in several[0].nulls]
         chances = tuple(_mean_chance(name, several) for name in names)
-        interval = within(normal_interval(values), *_BOUNDS.get(several[0].unit, _ANY))
-        mean = replace(several[0], value=float(values.mean()), interval=interval)
-        means.append(replace(mean, n=len(several), chances=chances, place=place))
+        interval = seeds_interval(several[0].measure, values, several)
+        interval = within(interval, *_BOUNDS.get(several[0].unit, _ANY))
+        mean = replace(several[0], value=sum(values) / len(values), interval=interval)
+        means.append(replace(mean, n=len(several), nulls=chances, key=place))
     return means
 
 
@@ -137,24 +137,19 @@ _ANY = (-math.inf, math.inf)
 _BOUNDS = {"share": (0.0, 1.0), "ratio": (0.0, math.inf), "latents": (0.0, math.inf)}
 
 
-def _mean_chance(null: str, several: Sequence[Estimate]) -> Chance:
-    same = [chance for estimate in several for chance in estimate.chances if chance.null == null]
+def _mean_chance(null: str, several: Sequence[Estimate]) -> Null:
+    same = [chance for estimate in several for chance in estimate.nulls if chance.name == null]
     level = sum(chance.level for chance in same) / len(same)
-    return Chance(null, level, min(c.low for c in same), max(c.high for c in same))
+    return Null(null, level, min(c.low for c in same), max(c.high for c in same))
 
 
-def _ratio(shown: Shown, dense: Shown, random: torch.Generator) -> tuple[float, Interval]:
+def _ratio(shown: Shown, dense: Shown) -> tuple[float, Interval]:
     """Ratio of two shares of the same prompts, and its interval over prompts."""
     both = torch.tensor([[float(a), float(b)] for a, b in zip(shown, dense, strict=True)])
-    above, below = both.sum(0).tolist()
-
-    def ratio(sums: torch.Tensor) -> torch.Tensor:
-        return sums[:, 0] / torch.where(sums[:, 1] > 0, sums[:, 1], torch.nan)
-
-    return above / below, bootstrap(ratio, both, random)
+    return ratio(both[:, 0], both[:, 1], torch.ones(len(both)))
 
 
-def _overlap(sets: Sequence[set[int]], n: int) -> tuple[float, Chance]:
+def _overlap(sets: Sequence[set[int]], n: int) -> tuple[float, Null]:
     shares, levels, lows, highs = [], [], [], []
     for one, other in combinations(sets, 2):
         small = min(len(one), len(other))
@@ -163,5 +158,5 @@ def _overlap(sets: Sequence[set[int]], n: int) -> tuple[float, Chance]:
         levels.append(float(law.mean()) / small)
         lows.append(float(law.ppf(_TAIL)) / small)
         highs.append(float(law.ppf(1 - _TAIL)) / small)
-    mean = [sum(column) / len(column) for column in (shares, levels, lows, highs)]
-    return mean[0], Chance("random choice", *mean[1:])
+    share, level, low, high = (sum(c) / len(c) for c in (shares, levels, lows, highs))
+    return share, Null("random choice", level, low, high)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from lorascope.activations.tokens import Window
 from lorascope.adapt.evaluation import Evaluated, scored_batches
-from lorascope.estimates import Chance, Estimate, Place
-from lorascope.measures.intervals import Interval, bootstrap, bootstrap_ratio, prediction_interval
-from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import Interval, or_point, prediction_interval
 
 RANDOM = "random change of equal size"
 UNADAPTED = "spliced, not adapted"
@@ -62,10 +62,9 @@ def unigram_losses(
 def adapt_estimates(
     held_out: HeldOut,
     random: Sequence[HeldOut],
-    place: Place,
+    place: Key,
     *,
     unigram: Float[Tensor, " documents"] | None = None,
-    seed: int = 0,
 ) -> list[Estimate]:
     """Loss and KL of every way, the splice's cost before and after the fit, and the share won back.
 
@@ -77,7 +76,7 @@ def adapt_estimates(
         random: adapted and unspliced with random changes of equal size, a draw each.
         unigram: sums of `unigram_losses` on the same text, a reference of the losses.
     """
-    measuring = _Measuring(held_out, random, place, seed)
+    measuring = _Measuring(held_out, random, place)
     found = [measuring.loss(way, unigram) for way in LOSSES if measuring.says_something(way)]
     found += measuring.costs()
     found += measuring.divergences()
@@ -85,9 +84,7 @@ def adapt_estimates(
     return found
 
 
-def compound_estimates(
-    together: HeldOut, singles: Sequence[HeldOut], place: Place, seed: int = 0
-) -> list[Estimate]:
+def compound_estimates(together: HeldOut, singles: Sequence[HeldOut], place: Key) -> list[Estimate]:
     """Cost of several dictionaries at once over the sum of what each costs alone, with and without
     the fit: above 1 errors feed on one another (section 4.3).
 
@@ -101,27 +98,24 @@ def compound_estimates(
             continue
         alone = [each[way].loss - each["original"].loss for each in singles]
         whole = together[way].loss - together["original"].loss
-        columns = torch.stack([whole, torch.stack(alone).sum(0)], 1)
+        tokens = together[way].tokens
         measure = "adapt.compound_spliced" if way == "spliced" else "adapt.compound_adapted"
-        random = generator(seed, measure, place)
         found.append(
             Estimate(
                 measure,
-                float(columns[:, 0].sum() / columns[:, 1].sum()),
-                bootstrap(lambda s: s[:, 0] / s[:, 1], columns, random),
-                int(together[way].tokens.sum()),
+                *ratio(whole, torch.stack(alone).sum(0), tokens),
+                int(tokens.sum()),
                 "ratio",
-                (Chance.exact("costs add up", 1.0),),
+                (Null.exact("costs add up", 1.0),),
                 place,
             )
         )
     return found
 
 
-def reference(name: str, value: float, interval: Interval) -> Chance:
+def reference(name: str, value: float, interval: Interval) -> Null:
     """A measured number as a reference of another; it stands for its interval where it has none."""
-    low, high = (value if math.isnan(bound) else bound for bound in interval)
-    return Chance(name, value, low, high)
+    return Null(name, value, *or_point(value, interval))
 
 
 def drawn_chance(
@@ -129,8 +123,8 @@ def drawn_chance(
     draws: Sequence[HeldOut],
     way: str,
     measured: Callable[[Evaluated], tuple[float, Interval]],
-) -> Chance | None:
-    """A null from draws: their mean, and the wider of documents resampled and of the draws.
+) -> Null | None:
+    """A null from draws: their mean, and the wider of documents and of the draws.
 
     None without draws.
     """
@@ -143,10 +137,10 @@ def drawn_chance(
         bounds.append(prediction_interval(levels))
     level = sum(levels) / len(levels)
     known = [(low, high) for low, high in bounds if low <= high] or [(level, level)]
-    return Chance(name, level, min(low for low, _ in known), max(high for _, high in known))
+    return Null(name, level, min(low for low, _ in known), max(high for _, high in known))
 
 
-def share_difference(first: Estimate, other: Estimate, place: Place) -> Estimate:
+def share_difference(first: Estimate, other: Estimate, place: Key) -> Estimate:
     """How much more of its splice's cost the other model wins back than the first.
 
     Args:
@@ -164,7 +158,7 @@ def share_difference(first: Estimate, other: Estimate, place: Place) -> Estimate
         (value - down, value + up),
         min(first.n, other.n),
         "share",
-        (Chance.exact("no difference", 0.0),),
+        (Null.exact("no difference", 0.0),),
         place,
     )
 
@@ -172,13 +166,8 @@ def share_difference(first: Estimate, other: Estimate, place: Place) -> Estimate
 class _Measuring:
     """One fit's numbers, all with the same tokens, place and seed."""
 
-    def __init__(
-        self, held_out: HeldOut, random: Sequence[HeldOut], place: Place, seed: int
-    ) -> None:
-        self._ways, self._random, self._place, self._seed = held_out, random, place, seed
-        # The same documents are drawn for everything fitted around the same dictionaries: what
-        # these cost without a fit must not differ from row to row of a table.
-        self._drawn_for = Place(site=place.site, dictionary=place.dictionary)
+    def __init__(self, held_out: HeldOut, random: Sequence[HeldOut], place: Key) -> None:
+        self._ways, self._random, self._place = held_out, random, place
         self._tokens = held_out["original"].tokens
         self._cost = held_out["spliced"].loss - held_out["original"].loss
 
@@ -204,7 +193,7 @@ class _Measuring:
     def costs(self) -> list[Estimate]:
         """The splice's cost before and after, and the share won back."""
         original, adapted = self._ways["original"].loss, self._ways["adapted"].loss
-        nothing = Chance.exact("nothing spliced", 0.0)
+        nothing = Null.exact("nothing spliced", 0.0)
         after = [
             self._level(UNADAPTED, self._cost),
             *self._drawn("adapted", lambda one: one.loss - original),
@@ -212,14 +201,14 @@ class _Measuring:
         ]
         before = self._mean("adapt.cost_spliced", self._cost, [nothing])
         found = [before, self._mean("adapt.cost_adapted", adapted - original, after)]
-        if before.interval[0] > 0:
+        if not before.interval[0] <= 0:
             found.append(self._share())
         return found
 
     def divergences(self) -> list[Estimate]:
         """KL of the spliced model from the original, before and after."""
         before = self._ways["spliced"].kl
-        nothing = Chance.exact("nothing spliced", 0.0)
+        nothing = Null.exact("nothing spliced", 0.0)
         after = [
             self._level(UNADAPTED, before),
             *self._drawn("adapted", lambda one: one.kl),
@@ -235,9 +224,9 @@ class _Measuring:
         if not self.says_something("unspliced"):
             return []
         original, alone = self._ways["original"], self._ways["unspliced"]
-        margin = MARGIN * abs(float(self._cost.sum() / self._tokens.sum()))
+        margin = MARGIN * abs(self._over_tokens(self._cost)[0])
         loss = [
-            Chance("a twentieth of the splice's cost", 0.0, -margin, margin),
+            Null("a twentieth of the splice's cost", 0.0, -margin, margin),
             *self._drawn("unspliced", lambda one: one.loss - original.loss),
         ]
         kl = [
@@ -252,10 +241,9 @@ class _Measuring:
     def _share(self) -> Estimate:
         def closed(one: Evaluated) -> tuple[float, Interval]:
             won = self._ways["spliced"].loss - one.loss
-            random = generator(self._seed, "adapt.share_closed", self._drawn_for)
-            return float(won.sum() / self._cost.sum()), bootstrap_ratio(won, self._cost, random)
+            return ratio(won, self._cost, self._tokens)
 
-        chances = [Chance.exact("nothing fitted", 0.0)]
+        chances = [Null.exact("nothing fitted", 0.0)]
         drawn = drawn_chance(RANDOM, self._random, "adapted", closed)
         if drawn is not None:
             chances.append(drawn)
@@ -267,21 +255,20 @@ class _Measuring:
         )
 
     def _mean(
-        self, measure: str, sums: Float[Tensor, " documents"], chances: Sequence[Chance]
+        self, measure: str, sums: Float[Tensor, " documents"], chances: Sequence[Null]
     ) -> Estimate:
         value, interval = self._over_tokens(sums)
         total = int(self._tokens.sum())
         return Estimate(measure, value, interval, total, "nats/token", tuple(chances), self._place)
 
     def _over_tokens(self, sums: Float[Tensor, " documents"]) -> tuple[float, Interval]:
-        random = generator(self._seed, "adapt", self._drawn_for)
-        return float(sums.sum() / self._tokens.sum()), bootstrap_ratio(sums, self._tokens, random)
+        return ratio(sums, self._tokens)
 
-    def _level(self, name: str, sums: Float[Tensor, " documents"]) -> Chance:
+    def _level(self, name: str, sums: Float[Tensor, " documents"]) -> Null:
         return reference(name, *self._over_tokens(sums))
 
     def _drawn(
         self, way: str, sums: Callable[[Evaluated], Float[Tensor, " documents"]]
-    ) -> list[Chance]:
+    ) -> list[Null]:
         found = drawn_chance(RANDOM, self._random, way, lambda one: self._over_tokens(sums(one)))
         return [] if found is None else [found]

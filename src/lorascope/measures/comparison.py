@@ -16,18 +16,27 @@ from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry import chance, subspaces
-from lorascope.measures.intervals import (
+from lorascope.measures.reconstruction import errors
+from lorascope.measures.rows import by_document
+from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import OTHER_DELTA, OWN_DELTA
+from lorascope.results.null_names import (
+    BASE_COVARIANCE,
+    ISOTROPIC,
+    NORM_MATCHED,
+    ROTATED,
+    SHIFTED,
+    ZERO,
+)
+from lorascope.stats.documents import one_less, ratio, smooth
+from lorascope.stats.intervals import (
     Interval,
-    bootstrap,
     jackknife_interval,
     prediction_interval,
     within,
 )
-from lorascope.measures.reconstruction import errors
-from lorascope.measures.rows import by_document
-from lorascope.randomness import generator
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5
@@ -64,7 +73,7 @@ class Pair:
         return int(self.documents.unique(return_counts=True)[1].max())
 
 
-def agreement_estimates(pair: Pair, place: Place, seed: int = 0) -> list[Estimate]:
+def agreement_estimates(pair: Pair, place: Key, seed: int = 0) -> list[Estimate]:
     """Cosine, correlation of norms and difference of two deltas, token by token.
 
     Raises:
@@ -80,14 +89,12 @@ def agreement_estimates(pair: Pair, place: Place, seed: int = 0) -> list[Estimat
         random = generator(seed, "compare", repeat)
         shifted.append(chance.shifted(pair.second, pair.longest, random))
         random_rows.append(chance.norm_matched(pair.second, random))
-    nulls = {"rows shifted": shifted, "norm-matched random": random_rows}
-    only_shifted = {"rows shifted": shifted}
+    nulls = {SHIFTED: shifted, NORM_MATCHED: random_rows}
+    only_shifted = {SHIFTED: shifted}
     return [
-        _agreement("compare.cosine", "cosine", _cosine, pair, nulls, place, seed),
-        _agreement(
-            "compare.norm_correlation", "correlation", _norms, pair, only_shifted, place, seed
-        ),
-        _agreement("compare.difference", "ratio", _difference, pair, nulls, place, seed),
+        _agreement("compare.cosine", "cosine", _cosine, pair, nulls, place),
+        _agreement("compare.norm_correlation", "correlation", _norms, pair, only_shifted, place),
+        _agreement("compare.difference", "ratio", _difference, pair, nulls, place),
     ]
 
 
@@ -102,9 +109,10 @@ class _Sums:
     def value(self) -> float:
         return self.statistic(self.columns.double().sum(0)[None]).item()
 
-    def interval(self, documents: Tensor, random: torch.Generator) -> Interval:
-        sums = [by_document(column, documents)[0] for column in self.columns.T]
-        return bootstrap(self.statistic, torch.stack(sums, dim=1), random)
+    def over(self, documents: Tensor) -> tuple[float, Interval]:
+        """The number and its interval over documents."""
+        sums = [by_document(column, documents) for column in self.columns.T]
+        return smooth(self.statistic, torch.stack([s for s, _ in sums], dim=1), sums[0][1])
 
 
 def _agreement(
@@ -113,16 +121,15 @@ def _agreement(
     summed: Callable[[Rows, Rows], _Sums],
     pair: Pair,
     nulls: dict[str, list[Tensor]],
-    place: Place,
-    seed: int,
+    place: Key,
 ) -> Estimate:
     found = summed(pair.first, pair.second)
     chances = tuple(
         _chance(name, [summed(pair.first, other).value for other in draws])
         for name, draws in nulls.items()
     )
-    interval = found.interval(pair.documents, generator(seed, measure, place))
-    return Estimate(measure, found.value, interval, len(pair), unit, chances, place)
+    value, interval = found.over(pair.documents)
+    return Estimate(measure, value, interval, len(pair), unit, chances, place)
 
 
 def _ratio(sums: Float[Tensor, "repeats 2"]) -> Float[Tensor, " repeats"]:
@@ -162,49 +169,44 @@ def energy_estimates(
     documents: Int[Tensor, " rows"],
     own: Dictionary,
     other: Dictionary,
-    place: Place,
+    place: Key,
     seed: int = 0,
 ) -> list[Estimate]:
     """How much of one adapter's delta its own and the other's delta dictionary reconstruct.
 
-    `place.dictionary` of the results says which: "own delta" or "other's delta".
+    `key.dictionary` of the results says which: `labels.OWN_DELTA` or `OTHER_DELTA`.
     """
-    squares, _ = by_document(rows.double().square().sum(1), documents)
+    squares, counts = by_document(rows.double().square().sum(1), documents)
     left = {name: _left(d, rows, documents) for name, d in (("own", own), ("other", other))}
     nulls = {name: _turned_energies(d, rows, seed) for name, d in (("own", own), ("other", other))}
     estimates = []
-    for name, where in (("own", "own delta"), ("other", "other's delta")):
+    for name, where in (("own", OWN_DELTA), ("other", OTHER_DELTA)):
         here = replace(place, dictionary=where)
-        columns = torch.stack([left[name], squares], dim=1)
-        interval = bootstrap(
-            lambda s: 1 - s[:, 0] / s[:, 1], columns, generator(seed, "compare.energy", here)
-        )
-        value = 1 - (left[name].sum() / squares.sum()).item()
-        chances = (_chance("rotated", nulls[name]), Chance.exact("zero predictor", 0.0))
+        value, interval = one_less(ratio(left[name], squares, counts))
+        chances = (_chance(ROTATED, nulls[name]), Null.exact(ZERO, 0.0))
         estimates.append(
             Estimate("compare.energy", value, interval, len(rows), "share", chances, here)
         )
-    return [*estimates, _energy_share(left, squares, nulls["other"], len(rows), place, seed)]
+    return [*estimates, _energy_share(left, squares, counts, nulls["other"], place)]
 
 
 def _energy_share(
-    left: dict[str, Tensor], squares: Tensor, null: list[float], n: int, place: Place, seed: int
+    left: dict[str, Tensor], squares: Tensor, counts: Tensor, null: list[float], place: Key
 ) -> Estimate:
-    here = replace(place, dictionary="other's delta")
-    columns = torch.stack([squares - left["other"], squares - left["own"]], dim=1)
-    by_own = (1 - left["own"].sum() / squares.sum()).item()
+    here = replace(place, dictionary=OTHER_DELTA)
+    by_own = 1 - ratio(left["own"], squares, counts)[0]
     if by_own <= 0:
         raise InputError(
             f"{place.adapter} at {place.site}: its own dictionary reconstructs nothing of its "
             "delta; train it longer"
         )
-    value = (columns[:, 0].sum() / columns[:, 1].sum()).item()
+    value, interval = ratio(squares - left["other"], squares - left["own"], counts)
     chances = (
-        _chance("rotated", [energy / by_own for energy in null]),
-        Chance.exact("zero predictor", 0.0),
+        _chance(ROTATED, [energy / by_own for energy in null]),
+        Null.exact(ZERO, 0.0),
     )
-    interval = bootstrap(_ratio, columns, generator(seed, "compare.energy_share", here))
-    return Estimate("compare.energy_share", value, interval, n, "ratio", chances, here)
+    total = int(counts.sum())
+    return Estimate("compare.energy_share", value, interval, total, "ratio", chances, here)
 
 
 def _left(dictionary: Dictionary, rows: Rows, documents: Tensor) -> Float[Tensor, " documents"]:
@@ -224,13 +226,13 @@ def _turned_energies(dictionary: Dictionary, rows: Rows, seed: int) -> list[floa
 
 
 def subspace_estimates(
-    pair: Pair, k: Sequence[int], places: tuple[Place, Place], *, seed: int = 0, repeats: int = 20
+    pair: Pair, k: Sequence[int], places: tuple[Key, Key], *, seed: int = 0, repeats: int = 20
 ) -> list[Estimate]:
     """Angles between the deltas' top-k subspaces, and the variance of each within the other's.
 
     Args:
         places: of the first adapter's numbers and of the second's; the angles stand at the first,
-            with the upper reference beside them under dictionary "same adapter".
+            with the upper reference beside them: there the adapter is compared with itself.
 
     Raises:
         InputError: k exceeds what a delta spans.
@@ -241,12 +243,12 @@ def subspace_estimates(
     root = chance.covariance_root(pair.base.T.cov())
     for size in k:
         nulls = dict(_null_subspaces(root, size, repeats, seed))
-        setting = [replace(place, setting=f"k={size}") for place in places]
-        estimates.append(_angle(first, second, size, nulls, setting[0]))
-        reference = replace(setting[0], dictionary="same adapter")
+        here = [replace(place, k=size) for place in places]
+        estimates.append(_angle(first, second, size, nulls, here[0]))
+        reference = replace(here[0], compared=here[0].adapter)
         estimates.append(_angle(*halves, size, nulls, reference))
-        estimates.append(_variance(first, second, size, nulls, setting[0]))
-        estimates.append(_variance(second, first, size, nulls, setting[1]))
+        estimates.append(_variance(first, second, size, nulls, here[0]))
+        estimates.append(_variance(second, first, size, nulls, here[1]))
     return estimates
 
 
@@ -295,17 +297,17 @@ def _null_subspaces(
     def generators(name: str) -> list[torch.Generator]:
         return [generator(seed, "compare subspace", name, k, i) for i in range(repeats)]
 
-    name = "base covariance-matched"
+    name = BASE_COVARIANCE
     drawn = [chance.directions_from_root(k, root, random) for random in generators(name)]
     yield name, [torch.linalg.qr(rows.T).Q for rows in drawn]
-    name = "isotropic"
+    name = ISOTROPIC
     yield name, [chance.random_subspace(len(root), k, random) for random in generators(name)]
 
 
 Subspaces = dict[str, list[Float[Tensor, "d k"]]]
 
 
-def _angle(first: _Spectra, second: _Spectra, k: int, nulls: Subspaces, place: Place) -> Estimate:
+def _angle(first: _Spectra, second: _Spectra, k: int, nulls: Subspaces, place: Key) -> Estimate:
     def mean(q1: Tensor, q2: Tensor) -> float:
         return subspaces.principal_angles(q1, q2).mean().item()
 
@@ -320,7 +322,7 @@ def _angle(first: _Spectra, second: _Spectra, k: int, nulls: Subspaces, place: P
     return Estimate("compare.subspace_angle", value, interval, k, "degrees", chances, place)
 
 
-def _variance(rows: _Spectra, other: _Spectra, k: int, nulls: Subspaces, place: Place) -> Estimate:
+def _variance(rows: _Spectra, other: _Spectra, k: int, nulls: Subspaces, place: Key) -> Estimate:
     def share(moment: Tensor, q: Tensor) -> float:
         double = moment.double()
         return ((q.double().T @ double) * q.double().T).sum().item() / double.trace().item()
@@ -343,6 +345,6 @@ def spread(rows: Float[Tensor, "rows ..."], most: int) -> Float[Tensor, "some ..
 
 def _chance(
     null: str, drawn: Sequence[float], low: float = float("-inf"), high: float = float("inf")
-) -> Chance:
+) -> Null:
     bounds = within(prediction_interval(drawn), low, high)
-    return Chance(null, sum(drawn) / len(drawn), *bounds)
+    return Null(null, sum(drawn) / len(drawn), *bounds)

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import norm_matched
 from lorascope.measures.comparison import Pair, spread
-from lorascope.measures.intervals import wilson_interval
 from lorascope.measures.rows import CHUNK
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.stats.intervals import wilson_interval
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5
@@ -243,7 +243,7 @@ def only_here(ours: Sequence[Activity], theirs: Sequence[Activity], rate: float)
     return OnlyHere(ours, rates, rate)
 
 
-def latent_estimates(found: OnlyHere, place: Place) -> list[Estimate]:
+def latent_estimates(found: OnlyHere, place: Key) -> list[Estimate]:
     """The share of latents listed, beside the share that is expected to be listed falsely.
 
     Raises:
@@ -264,7 +264,7 @@ def latent_estimates(found: OnlyHere, place: Place) -> list[Estimate]:
             wilson_interval(len(rates), counted),
             counted,
             "share",
-            (Chance.exact("mirrored false discoveries", false),),
+            (Null.exact("mirrored false discoveries", false),),
             place,
         )
     ]

@@ -9,15 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import norm_matched
-from lorascope.measures.intervals import (
-    bootstrap_ratio,
-    prediction_interval,
-    wilson_interval,
-)
 from lorascope.measures.rows import by_document, chunks
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import prediction_interval, wilson_interval
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5
@@ -57,28 +54,33 @@ def firing_estimates(
     found: Firing,
     rows: Float[Tensor, "rows d"],
     documents: Int[Tensor, " rows"],
-    place: Place,
+    place: Key,
     seed: int = 0,
+    repeats: int = NULL_REPEATS,
 ) -> list[Estimate]:
     """Density and dead share beside norm-matched random vectors through the same dictionary.
 
     A dead share depends on how many rows there were, so its null reads as many random rows.
+
+    Args:
+        repeats: draws of the null; 0 for the numbers alone.
     """
     densities, dead = [], []
-    for repeat in range(NULL_REPEATS):
+    for repeat in range(repeats):
         random = generator(seed, "firing", repeat)
         drawn = firing(dictionary, norm_matched(rows[:NULL_ROWS], random))
         densities.append(drawn.per_row.double().mean().item())
         dead.append((~drawn.alive).double().mean().item())
     some = found if len(rows) <= NULL_ROWS else firing(dictionary, rows[:NULL_ROWS])
     n_dead = int((~some.alive).sum())
+    mean, around = ratio(*by_document(found.per_row, documents))
     density = Estimate(
         "density",
-        found.per_row.double().mean().item(),
-        bootstrap_ratio(*by_document(found.per_row, documents), generator(seed, "density", place)),
+        mean,
+        around,
         len(rows),
         "latents/token",
-        (_drawn(densities),),
+        _drawn(densities),
         place,
     )
     return [
@@ -89,12 +91,14 @@ def firing_estimates(
             wilson_interval(n_dead, dictionary.n_latents),
             dictionary.n_latents,
             "share",
-            (_drawn(dead),),
+            _drawn(dead),
             place,
         ),
     ]
 
 
-def _drawn(values: list[float]) -> Chance:
+def _drawn(values: list[float]) -> tuple[Null, ...]:
+    if not values:
+        return ()
     low, high = prediction_interval(values)
-    return Chance("norm-matched random", sum(values) / len(values), low, high)
+    return (Null("norm-matched random", sum(values) / len(values), low, high),)

@@ -15,9 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.estimates import Chance, Estimate, Place
-from lorascope.measures.intervals import Interval, bootstrap
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.stats.bootstrap import bootstrap
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Point:
     @property
     def mean_loss(self) -> float:
         """Cross-entropy, nats/token."""
-        return float(self.loss.sum() / self.scored.sum())
+        return ratio(self.loss, self.scored)[0]
 
 
 Curve = Sequence[Point]
@@ -78,7 +80,7 @@ def time_to_reach(curve: Curve, level: float) -> float:
 def frontier_estimates(
     curves: Mapping[str, Curve],
     levels: Sequence[float],
-    place: Place,
+    place: Key,
     *,
     ours: str,
     against: str,
@@ -101,7 +103,7 @@ def frontier_estimates(
         for name, value in times.items():
             if math.isfinite(value):
                 others = tuple(
-                    Chance.exact(other, at)
+                    Null.exact(other, at)
                     for other, at in times.items()
                     if other != name and math.isfinite(at)
                 )
@@ -114,7 +116,7 @@ def frontier_estimates(
 
 
 def _time(
-    curve: Curve, level: float, value: float, others: tuple[Chance, ...], place: Place, seed: int
+    curve: Curve, level: float, value: float, others: tuple[Null, ...], place: Key, seed: int
 ) -> Estimate:
     seconds, _ = _sorted(curve)
     columns = _columns([curve])
@@ -123,12 +125,12 @@ def _time(
     def statistic(sums: Float[Tensor, "repeats m"]) -> Float[Tensor, " repeats"]:
         return reached(seconds, sums[:, 1:] / sums[:, :1], level).clamp(max=_NEVER)
 
-    interval = _with_never(bootstrap(statistic, columns, random))
+    interval = _with_never(bootstrap(statistic, columns, columns[:, 0], random))
     return Estimate("adapt.time_to_loss", value, interval, len(columns), "seconds", others, place)
 
 
 def _speed_up(
-    pair: tuple[Curve, Curve], level: float, value: float, place: Place, setting: str, seed: int
+    pair: tuple[Curve, Curve], level: float, value: float, place: Key, setting: str, seed: int
 ) -> Estimate:
     here = _at(place, setting)
     columns = _columns(pair)
@@ -143,8 +145,9 @@ def _speed_up(
         neither = (times[0] == _NEVER) & (times[1] == _NEVER)
         return (times[1] / times[0]).masked_fill(neither, torch.nan)
 
-    interval = _with_never(bootstrap(statistic, columns, generator(seed, "frontier", here)))
-    chance = Chance.exact("equally fast", 1.0)
+    random = generator(seed, "frontier", here)
+    interval = _with_never(bootstrap(statistic, columns, columns[:, 0], random))
+    chance = Null.exact("equally fast", 1.0)
     return Estimate("adapt.speed_up", value, interval, len(columns), "ratio", (chance,), here)
 
 
@@ -169,5 +172,5 @@ def _rising(curve: Curve) -> list[Point]:
     return sorted(curve, key=lambda point: point.seconds)
 
 
-def _at(place: Place, setting: str) -> Place:
+def _at(place: Key, setting: str) -> Key:
     return replace(place, setting=f"{place.setting} {setting}".strip())

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.estimates import Chance
 from lorascope.geometry.chance import directions_from_root
 from lorascope.geometry.cosine import max_cosine, unit_rows
 from lorascope.geometry.pursuit import pursue
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.interventions import unembed
+from lorascope.results import Null
 
 # Random directions that give the chance level of a single one.
 DRAWN = 2048
@@ -34,7 +34,7 @@ _BLOCK = 2**24
 @torch.no_grad()
 def single_chance(
     directions: Float[Tensor, "m d"], root: Float[Tensor, "d d"], random: torch.Generator
-) -> Chance:
+) -> Null:
     """Largest cosine of a single covariance-matched random direction with any of `directions`.
 
     Level: the mean; bounds: the 2.5 % and 97.5 % quantiles of single directions, so that 2.5 % of
@@ -47,13 +47,13 @@ def single_chance(
     cosines, _ = max_cosine(drawn, directions)
     bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = cosines.double().cpu().quantile(bounds).tolist()
-    return Chance("covariance-matched", float(cosines.mean()), low, high)
+    return Null("covariance-matched", float(cosines.mean()), low, high)
 
 
-def verdicts(cosines: Float[Tensor, " n"], chance: Chance) -> list[str]:
-    """Each cosine against 95 % of single random directions: "above", "at" or "below" chance."""
+def verdicts(cosines: Float[Tensor, " n"], chance: Null) -> list[str]:
+    """Each cosine against 95 % of single random directions: "above", "below" or "within"."""
     return [
-        "above chance" if c > chance.high else "below chance" if c < chance.low else "at chance"
+        "above" if c > chance.high else "below" if c < chance.low else "within"
         for c in cosines.tolist()
     ]
 
@@ -72,7 +72,7 @@ class Built:
     latents: Int[Tensor, "n k"]
     weights: Float[Tensor, "n k"]
     explained: Float[Tensor, " n"]
-    chance: Chance
+    chance: Null
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def built_from(
     reached = 1 - left.square()
     bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = reached.quantile(bounds).tolist()
-    chance = Chance("covariance-matched", float(reached.mean()), low, high)
+    chance = Null("covariance-matched", float(reached.mean()), low, high)
     explained = 1 - found.residuals[:, -1].square()
     return Built(found.support, found.coefficients, explained, chance)
 

@@ -8,47 +8,44 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.estimates import Chance, Estimate, Place
-from lorascope.measures.intervals import (
-    bootstrap,
-    bootstrap_ratio,
-    jackknife_interval,
-    prediction_interval,
-)
 from lorascope.measures.rows import HeldOut, by_document
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import ISOTROPIC, NOISE_FLOOR
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import jackknife_interval, prediction_interval
 
 GROUPS = 10
 RANK_REPEATS = 3
 
 
-def norm_estimates(rows: HeldOut, floor: float, place: Place, seed: int = 0) -> list[Estimate]:
+def norm_estimates(rows: HeldOut, floor: float, place: Key) -> list[Estimate]:
     """Delta norm (table 4) and its ratio to the base norm, beside the noise floor.
 
     Args:
         floor: mean norm of numeric noise at this site, in stream units.
     """
-    random = generator(seed, "norms", place)
     deltas, counts = by_document(rows.delta.norm(dim=-1), rows.documents)
     bases, _ = by_document(rows.base.norm(dim=-1), rows.documents)
-    base_norm = float(bases.sum() / counts.sum())
-    columns = torch.stack([deltas, bases], dim=1)
+    base_norm, _ = ratio(bases, counts)
+    mean, around = ratio(deltas, counts)
+    share, around_share = ratio(deltas, bases, counts)
     norm = Estimate(
         "delta_norm",
-        float(deltas.sum() / counts.sum()),
-        bootstrap_ratio(deltas, counts, random),
+        mean,
+        around,
         len(rows),
         "stream units",
-        (Chance.exact("numeric noise floor", floor),),
+        (Null.exact(NOISE_FLOOR, floor),),
         place,
     )
     relative = Estimate(
         "delta_norm.relative",
-        float(deltas.sum() / bases.sum()),
-        bootstrap(lambda s: s[:, 0] / s[:, 1], columns, random),
+        share,
+        around_share,
         len(rows),
         "ratio",
-        (Chance.exact("numeric noise floor", floor / base_norm),),
+        (Null.exact(NOISE_FLOOR, floor / base_norm),),
         place,
     )
     return [norm, relative]
@@ -62,7 +59,7 @@ def effective_rank(covariance: Float[Tensor, "d d"]) -> float:
     return math.exp(float(-(shares * shares.log()).sum()))
 
 
-def rank_estimate(rows: HeldOut, place: Place, seed: int = 0) -> Estimate:
+def rank_estimate(rows: HeldOut, place: Key, seed: int = 0) -> Estimate:
     """Effective rank of the deltas beside that of as many isotropic Gaussian rows."""
     n, d = rows.delta.shape
     parts = _moments(rows.delta, rows.documents)
@@ -75,7 +72,7 @@ def rank_estimate(rows: HeldOut, place: Place, seed: int = 0) -> Estimate:
         noise = torch.randn(n, d, generator=random)
         drawn.append(effective_rank(noise.T.cov()))
     low, high = prediction_interval(drawn)
-    chance = Chance("isotropic", sum(drawn) / len(drawn), low, min(high, float(d)))
+    chance = Null(ISOTROPIC, sum(drawn) / len(drawn), low, min(high, float(d)))
     return Estimate(
         "delta_rank",
         value,

@@ -11,7 +11,7 @@ none has to spend its k on what all deltas share, and all are offered the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +20,6 @@ from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import (
     covariance_root,
     directions_from_root,
@@ -30,10 +29,21 @@ from lorascope.geometry.chance import (
 )
 from lorascope.geometry.pursuit import principal_components, pursue, subspace_residuals
 from lorascope.measures.firing import firing
-from lorascope.measures.intervals import bootstrap_ratio, prediction_interval, within
 from lorascope.measures.reconstruction import Errors, errors
 from lorascope.measures.rows import HeldOut, by_document, shared_out
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import BASE, DELTA, PCA
+from lorascope.results.null_names import (
+    COVARIANCE,
+    DELTA_BIAS,
+    ISOTROPIC,
+    MEAN_DELTA,
+    NORM_MATCHED,
+    SUBSPACE,
+)
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import prediction_interval, within
 
 MOST_ROWS, FEWEST_ROWS = 1024, 256
 MOST_ACTIVE = 128
@@ -45,7 +55,7 @@ _WORK = 10**12
 
 # Relative error and FVU.
 PURSUIT = ("pursuit.relative_error", "pursuit.fvu")
-PCA = ("pca.relative_error", "pca.fvu")
+COMPONENTS = ("pca.relative_error", "pca.fvu")
 
 Steps = Float[Tensor, "rows steps"]
 
@@ -82,15 +92,16 @@ def pursuit_estimates(
     held_out: HeldOut,
     mean: Float[Tensor, " d"],
     covariance: Float[Tensor, "d d"],
-    place: Place,
+    place: Key,
     seed: int = 0,
     repeats: int = NULL_REPEATS,
+    active: Mapping[str, int] | None = None,
 ) -> list[Estimate]:
     """Errors of k-sparse pursuit and of k principal components, and each encoder's gap to pursuit.
 
     k is the delta dictionary's mean L0 on the deltas, rounded, and the base dictionary's where it
-    differs: 1 to 128, never more than latents or dimensions; `place.setting` says it. Dictionaries
-    are "base", "delta" and "PCA". Dead latents' directions take part.
+    differs: 1 to 128, never more than latents or dimensions; `key.k` says it. Dictionaries are
+    `labels.BASE`, `DELTA` and `PCA`. Dead latents' directions take part.
 
     At most 1,024 rows are used, down to 256 for wide dictionaries, the same ones for values and
     chance levels; rows of every document while there are enough.
@@ -100,31 +111,54 @@ def pursuit_estimates(
         learned: the delta dictionary D.
         mean: mean of the probe deltas, which the components start from.
         covariance: of the probe deltas; gives the components and the covariance-matched null.
-        repeats: draws of each null, 2 or more.
+        repeats: draws of each null, 2 or more; 0 for the numbers alone.
+        active: k of "base" and "delta", where another condition's are to be used.
 
     Raises:
         InputError: widths that differ, no rows, or fewer than two draws.
     """
     _check(base, learned, held_out, covariance, repeats)
     deltas = Deltas.sampled(held_out, MOST_ROWS, seed)
-    active = {"base": _active(base, deltas.rows), "delta": _active(learned, deltas.rows)}
+    active = active or active_latents(base, learned, held_out, seed)
     sizes = sorted(set(active.values()))
     most = _rows_within(_WORK, max(base.n_latents, learned.n_latents) * base.d_model * sizes[-1])
     deltas = Deltas.sampled(held_out, most, seed)
     given = learned.decoder_bias
     drawn: dict[int, dict[str, list[Steps]]] = {}
     found: list[Estimate] = []
-    for name, dictionary in (("base", base), ("delta", learned)):
+    for name, dictionary in ((BASE, base), (DELTA, learned)):
         n, here = dictionary.n_latents, replace(place, dictionary=name)
         if n not in drawn:
             drawn[n] = _random_steps(deltas, n, covariance, given, sizes[-1], seed, repeats)
         steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
-        nulls = {**drawn[n], "delta dictionary's bias alone": [steps[:, :1].expand_as(steps)]}
+        nulls = {**drawn[n], DELTA_BIAS: [steps[:, :1].expand_as(steps)]}
         for k in sizes:
-            found += _error_estimates(PURSUIT, deltas, steps, nulls, k, here, seed)
+            found += _error_estimates(PURSUIT, deltas, steps, nulls, k, here)
         k = active[name]
         found.append(_gap(dictionary, deltas, steps[:, k], given, k, here, seed, repeats))
     return found + pca_estimates(deltas, mean, covariance, sizes, place, seed, repeats)
+
+
+def direction_estimates(
+    dictionary: Dictionary,
+    held_out: HeldOut,
+    place: Key,
+    seed: int,
+    active: Mapping[str, int],
+) -> list[Estimate]:
+    """Errors and gap of one delta dictionary alone, without chance levels.
+
+    Args:
+        active: k of "base" and "delta", as for the dictionary it stands in for.
+    """
+    here = replace(place, dictionary=DELTA)
+    sizes = sorted(set(active.values()))
+    most = _rows_within(_WORK, dictionary.n_latents * dictionary.d_model * sizes[-1])
+    deltas = Deltas.sampled(held_out, most, seed)
+    given, k = dictionary.decoder_bias, active[DELTA]
+    steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
+    found = [e for k in sizes for e in _error_estimates(PURSUIT, deltas, steps, {}, k, here)]
+    return [*found, _gap(dictionary, deltas, steps[:, k], given, k, here, seed, 0)]
 
 
 def pca_estimates(
@@ -132,7 +166,7 @@ def pca_estimates(
     mean: Float[Tensor, " d"],
     covariance: Float[Tensor, "d d"],
     sizes: Sequence[int],
-    place: Place,
+    place: Key,
     seed: int = 0,
     repeats: int = NULL_REPEATS,
 ) -> list[Estimate]:
@@ -147,17 +181,17 @@ def pca_estimates(
     steps = subspace_residuals(deltas.rows, mean, principal_components(covariance, most))
     draws = [generator(seed, "random subspace", repeat) for repeat in range(repeats)]
     nulls = {
-        "random subspace": [
+        SUBSPACE: [
             subspace_residuals(deltas.rows, mean, random_subspace(d, most, r).to(mean))
             for r in draws
         ],
-        "mean of the training deltas": [steps[:, :1].expand_as(steps)],
+        MEAN_DELTA: [steps[:, :1].expand_as(steps)],
     }
-    here = replace(place, dictionary="PCA")
+    here = replace(place, dictionary=PCA)
     return [
         estimate
         for k in sizes
-        for estimate in _error_estimates(PCA, deltas, steps, nulls, k, here, seed)
+        for estimate in _error_estimates(COMPONENTS, deltas, steps, nulls, k, here)
     ]
 
 
@@ -176,8 +210,16 @@ def _check(
         )
     if not len(held_out):
         raise InputError("pursuit: there are no held-out rows; add held-out texts")
-    if repeats < 2:
-        raise InputError(f"{repeats} draws of a null have no spread; ask for 2 or more")
+    if repeats < 0 or repeats == 1:
+        raise InputError(f"{repeats} draws of a null have no spread; ask for 2 or more, or for 0")
+
+
+def active_latents(
+    base: Dictionary, learned: Dictionary, held_out: HeldOut, seed: int = 0
+) -> dict[str, int]:
+    """Mean L0 of the "base" and "delta" dictionaries on the rows that pursuit takes."""
+    rows = Deltas.sampled(held_out, MOST_ROWS, seed).rows
+    return {BASE: _active(base, rows), DELTA: _active(learned, rows)}
 
 
 def _active(dictionary: Dictionary, rows: Float[Tensor, "rows d"]) -> int:
@@ -202,8 +244,8 @@ def _random_steps(
     """Residual norms after 0 … k choices among n random directions, each null's draws."""
     root = covariance_root(covariance)
     draws: dict[str, Callable[[torch.Generator], Tensor]] = {
-        "covariance-matched": lambda random: directions_from_root(n, root, random),
-        "isotropic": lambda random: isotropic(n, len(root), random),
+        COVARIANCE: lambda random: directions_from_root(n, root, random),
+        ISOTROPIC: lambda random: isotropic(n, len(root), random),
     }
     return {
         null: [
@@ -222,22 +264,21 @@ def _error_estimates(
     steps: Steps,
     nulls: dict[str, list[Steps]],
     k: int,
-    place: Place,
-    seed: int,
+    place: Key,
 ) -> Iterator[Estimate]:
     """Relative error and FVU, the two `measures`, after k choices."""
-    place = replace(place, setting=f"k={k}")
+    place = replace(place, k=k)
     error, left = deltas.relative(steps[:, k]), deltas.centred(steps[:, k])
     yield Estimate(
         measures[0],
         error.mean,
-        error.mean_interval(generator(seed, measures[0], place)),
+        error.mean_interval,
         len(steps),
         "ratio",
         _chances(nulls, k, lambda residuals: deltas.relative(residuals).mean),
         place,
     )
-    low, high = left.frobenius_interval(generator(seed, measures[1], place))
+    low, high = left.frobenius_interval
     yield Estimate(
         measures[1],
         left.frobenius**2,
@@ -251,13 +292,15 @@ def _error_estimates(
 
 def _chances(
     nulls: dict[str, list[Steps]], k: int, read: Callable[[Float[Tensor, " rows"]], float]
-) -> tuple[Chance, ...]:
+) -> tuple[Null, ...]:
     found = []
     for null, draws in nulls.items():
+        if not draws:
+            continue
         values = [read(steps[:, k]) for steps in draws]
         level = sum(values) / len(values)
         bounds = prediction_interval(values) if len(values) > 1 else (level, level)
-        found.append(Chance(null, level, *within(bounds, 0.0, float("inf"))))
+        found.append(Null(null, level, *within(bounds, 0.0, float("inf"))))
     return tuple(found)
 
 
@@ -267,13 +310,14 @@ def _gap(
     residuals: Float[Tensor, " rows"],
     given: Float[Tensor, " d"],
     k: int,
-    place: Place,
+    place: Key,
     seed: int,
     repeats: int,
 ) -> Estimate:
     """The encoder's relative error less that of pursuit with as many of its directions."""
-    place = replace(place, setting=f"k={k}")
+    place = replace(place, k=k)
     differences = _excess(dictionary, deltas, residuals)
+    value, interval = ratio(*by_document(differences, deltas.documents))
     drawn = []
     for repeat in range(repeats):
         random = generator(seed, "pursuit gap", repeat)
@@ -284,15 +328,20 @@ def _gap(
         drawn.append(_excess(dictionary, noise, steps[:, k]).mean().item())
     return Estimate(
         "pursuit.gap",
-        differences.mean().item(),
-        bootstrap_ratio(
-            *by_document(differences, deltas.documents), generator(seed, "pursuit.gap", place)
-        ),
+        value,
+        interval,
         len(differences),
         "ratio",
-        (Chance("norm-matched random", sum(drawn) / repeats, *prediction_interval(drawn)),),
+        _of_draws(drawn),
         place,
     )
+
+
+def _of_draws(drawn: list[float]) -> tuple[Null, ...]:
+    if not drawn:
+        return ()
+    level = sum(drawn) / len(drawn)
+    return (Null(NORM_MATCHED, level, *prediction_interval(drawn)),)
 
 
 def _excess(

@@ -20,18 +20,21 @@ from torch import Tensor
 from lorascope.activations.batch import delta
 from lorascope.activations.shards import BASE
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import norm_matched, random_rotation
-from lorascope.measures.intervals import Interval, bootstrap_ratio, prediction_interval
-from lorascope.measures.outputs import Outcome, Scored, Survey, run, scored_batches
+from lorascope.measures.outputs import Outcome, Scored, run, scored_batches
 from lorascope.measures.rows import chunks
+from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import EXACT_DELTA
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import Interval, prediction_interval
 
 NULL_REPEATS = 5
 RECONSTRUCTION = "reconstruction"
-EXACT = "exact delta"
+EXACT = EXACT_DELTA
 ROTATED = "rotated at equal L0"
 Rows = Float[Tensor, "rows d"]
 
@@ -64,15 +67,15 @@ class Spliced:
     survey: Survey
     exact: dict[str, Outcome]
     controls: dict[str, dict[str, list[Outcome]]]
-    dictionaries: dict[Place, dict[str, list[Outcome]]]
+    dictionaries: dict[Key, dict[str, list[Outcome]]]
 
 
 @torch.no_grad()
 def splice(
     model: AdaptedModel,
     found: Survey,
-    dictionaries: Mapping[Place, Dictionary],
-    differences: Mapping[Place, Dictionary],
+    dictionaries: Mapping[Key, Dictionary],
+    differences: Mapping[Key, Dictionary],
     means: Mapping[str, Float[Tensor, " d"]],
     *,
     seed: int = 0,
@@ -85,7 +88,7 @@ def splice(
         differences: likewise, G(h_adapted) − G(h_base) is added: a base dictionary is asked about
             the streams it was made for.
         means: {site: mean of the training deltas}, a control.
-        repeats: draws of each random control, at least 2.
+        repeats: draws of each random control, at least 2; 0 to leave all controls out.
 
     Raises:
         InputError: the adapter's outputs equal the base's within numeric noise.
@@ -101,7 +104,11 @@ def splice(
         for site, listed in additions.items()
     }
     written = {
-        place: _outcomes(_of_dictionary(each, turns), count, additions[parse_site(place.site)])
+        place: _outcomes(
+            _of_dictionary(each, turns if place.draw is None else []),
+            count,
+            additions[parse_site(place.site)],
+        )
         for place, each in dictionaries.items()
     }
     for place, each in differences.items():
@@ -146,7 +153,7 @@ def spliced_rows(
     return rows
 
 
-def recovery_estimates(found: Spliced, place: Place, seed: int = 0) -> list[Estimate]:
+def recovery_estimates(found: Spliced, place: Key) -> list[Estimate]:
     """Share of the adapter's change of loss and of KL that each addition brings back.
 
     Loss: Σ (L_base − L_spliced) / Σ (L_base − L_adapted). KL: 1 − Σ KL(adapted ‖ spliced) /
@@ -161,22 +168,20 @@ def recovery_estimates(found: Spliced, place: Place, seed: int = 0) -> list[Esti
         place: the adapter and its rank.
     """
     estimates: list[Estimate] = []
-    for measure in _measures(found.survey, seed):
+    for measure in _measures(found.survey):
         for site, outcome in found.exact.items():
             here = replace(place, site=site, dictionary=EXACT)
             draws = {EXACT: [outcome], **found.controls[site]}
-            estimates.append(_estimate(measure, found.survey, EXACT, draws, here, seed))
+            estimates.append(_estimate(measure, found.survey, EXACT, draws, here))
         for here, own in found.dictionaries.items():
-            draws = {**own, **found.controls[here.site]}
-            estimates.append(_estimate(measure, found.survey, RECONSTRUCTION, draws, here, seed))
+            draws = {**own, **(found.controls[here.site] if here.draw is None else {})}
+            estimates.append(_estimate(measure, found.survey, RECONSTRUCTION, draws, here))
     return estimates
 
 
-def _measures(found: Survey, seed: int) -> list[str]:
-    random = generator(seed, "change of loss", found.adapter)
-    low, high = bootstrap_ratio(found.adapted.loss - found.base.loss, found.tokens, random)
-    resolved = low > 0 or high < 0
-    return ["recovery.loss", "recovery.kl"] if resolved else ["recovery.kl"]
+def _measures(found: Survey) -> list[str]:
+    _, (low, high) = ratio(found.adapted.loss - found.base.loss, found.tokens)
+    return ["recovery.kl"] if low <= 0 <= high else ["recovery.loss", "recovery.kl"]
 
 
 def _estimate(
@@ -184,47 +189,37 @@ def _estimate(
     found: Survey,
     name: str,
     draws: Mapping[str, Sequence[Outcome]],
-    place: Place,
-    seed: int,
+    place: Key,
 ) -> Estimate:
-    random = generator(seed, measure, place)
-    value, interval = _recovered(measure, found, draws[name][0], random)
-    chances = [Chance.exact("nothing", 0.0)]
+    value, interval = _recovered(measure, found, draws[name][0])
+    chances = [Null.exact("nothing", 0.0)]
     for control, outcomes in draws.items():
         if control != name:
-            chances.append(_chance(measure, found, control, outcomes, random))
+            chances.append(_chance(measure, found, control, outcomes))
     chances.sort(key=lambda chance: chance.high, reverse=True)
     total = int(found.tokens.sum())
     return Estimate(measure, value, interval, total, "share", tuple(chances), place)
 
 
-def _recovered(
-    measure: str, found: Survey, outcome: Outcome, random: torch.Generator
-) -> tuple[float, Interval]:
+def _recovered(measure: str, found: Survey, outcome: Outcome) -> tuple[float, Interval]:
     """The share, and its interval over documents."""
     if measure == "recovery.loss":
         part, whole = found.base.loss - outcome.loss, found.base.loss - found.adapted.loss
     else:
         part, whole = found.base.kl - outcome.kl, found.base.kl
-    return float(part.sum() / whole.sum()), bootstrap_ratio(part, whole, random)
+    return ratio(part, whole, found.tokens)
 
 
-def _chance(
-    measure: str,
-    found: Survey,
-    control: str,
-    outcomes: Sequence[Outcome],
-    random: torch.Generator,
-) -> Chance:
-    """Level: the mean of the draws. Interval: the wider of documents resampled and draws."""
-    each = [_recovered(measure, found, outcome, random) for outcome in outcomes]
+def _chance(measure: str, found: Survey, control: str, outcomes: Sequence[Outcome]) -> Null:
+    """Level: the mean of the draws. Interval: the wider of documents and draws."""
+    each = [_recovered(measure, found, outcome) for outcome in outcomes]
     levels = [value for value, _ in each]
     bounds = [interval for _, interval in each]
     if len(levels) > 1:
         bounds.append(prediction_interval(levels))
     level = sum(levels) / len(levels)
     known = [(low, high) for low, high in bounds if low <= high] or [(level, level)]
-    return Chance(control, level, min(low for low, _ in known), max(high for _, high in known))
+    return Null(control, level, min(low for low, _ in known), max(high for _, high in known))
 
 
 def _outcomes(
@@ -244,6 +239,8 @@ def _controls(
     found: Survey, site: Site, mean: Float[Tensor, " d"], seed: int, repeats: int
 ) -> dict[str, list[Addition]]:
     """What knows of the deltas their mean, their norms, or their values but not their place."""
+    if not repeats:
+        return {}
 
     def norms_only(draw: int, spot: Spot) -> Rows:
         random = generator(seed, "norm-matched", site, draw, spot.batch)
@@ -278,13 +275,16 @@ def of_other_documents(
 def _of_dictionary(
     dictionary: Dictionary, turns: Sequence[Float[Tensor, "d d"]]
 ) -> dict[str, list[Addition]]:
-    """The reconstruction, the decoder bias alone, and the dictionary under random rotations."""
+    """The reconstruction, the decoder bias alone, and the dictionary under random rotations; the
+    reconstruction alone without rotations."""
 
     def rotated(turn: Float[Tensor, "d d"], spot: Spot) -> Rows:
         rows = spot.deltas.to(dictionary.directions)
         there = turn.to(rows)
         return torch.cat([rotated_at_equal_l0(dictionary, part, there) for part in chunks(rows)])
 
+    if not turns:
+        return {RECONSTRUCTION: [lambda spot: _rebuilt(dictionary, spot.deltas)]}
     bias = dictionary.decoder_bias
     return {
         RECONSTRUCTION: [lambda spot: _rebuilt(dictionary, spot.deltas)],

@@ -32,12 +32,13 @@ from lorascope.adapt.ways import Way
 from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.chance import isotropic
-from lorascope.measures.intervals import Interval, bootstrap_ratio, prediction_interval
 from lorascope.models.hooks import replace, run_until
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import Interval, prediction_interval
 
 _TAIL = 0.05  # 90 % intervals, as the paper's
 # Without the fit, with it, and the fit's change, on either kind of text.
@@ -228,11 +229,10 @@ def steered(
 
 def steering_estimates(
     found: Steered,
-    place: Place,
+    place: Key,
     *,
     before: str = "spliced",
     after: str = "adapted",
-    seed: int = 0,
 ) -> list[Estimate]:
     """What steering changes on test texts, without and with the fit, and the fit's change of it.
 
@@ -248,11 +248,10 @@ def steering_estimates(
     for kind, chosen in (("positive", test & fires), ("negative", test & ~fires)):
         three = (changes[before], changes[after], changes[after] - changes[before])
         for measure, values in zip(NAMES[kind], three, strict=True):
-            random = generator(seed, measure, place)
-            mean, interval = _mean(values[0][chosen], random)
+            mean, interval = _mean(values[0][chosen])
             levels = values[1:, chosen].mean(1).tolist()
             low, high = prediction_interval(levels)
-            chance = Chance("random directions", sum(levels) / len(levels), low, high)
+            chance = Null("random directions", sum(levels) / len(levels), low, high)
             estimates.append(
                 Estimate(measure, mean, interval, int(chosen.sum()), "points", (chance,), place)
             )
@@ -285,9 +284,8 @@ def _tuned_changes(
     return torch.stack(rows)
 
 
-def _mean(values: Float[Tensor, " texts"], random: torch.Generator) -> tuple[float, Interval]:
-    ones = torch.ones_like(values)
-    return float(values.mean()), bootstrap_ratio(values, ones, random, tail=_TAIL)
+def _mean(values: Float[Tensor, " texts"]) -> tuple[float, Interval]:
+    return ratio(values, torch.ones_like(values), tail=_TAIL)
 
 
 def _scores(

@@ -21,12 +21,11 @@ from torch import Tensor, nn
 from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.adapt.evaluation import scored_batches
 from lorascope.adapt.ways import Way
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.adapting import UNADAPTED, reference
-from lorascope.measures.intervals import bootstrap_ratio
 from lorascope.models.hooks import capture
 from lorascope.models.sites import Site, block_list
-from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
 
 OTHER_TOKENS = "streams of other tokens"
 
@@ -92,9 +91,7 @@ def stream_distances(
     return found
 
 
-def distance_estimates(
-    found: Mapping[Site, Distances], place: Place, seed: int = 0
-) -> list[Estimate]:
+def distance_estimates(found: Mapping[Site, Distances], place: Key) -> list[Estimate]:
     """Distance and cosine of the adapted model at each block, beside those of the spliced one and
     of other tokens; and the fit's change of both, paired by token.
 
@@ -108,25 +105,18 @@ def distance_estimates(
             ("adapt.distance", "ratio", sums.distance),
             ("adapt.cosine", "cosine", sums.cosine),
         ):
-            levels = {name: _mean(values[name], sums, here, seed) for name in values}
+            levels = {name: ratio(values[name], sums.tokens) for name in values}
             others = {UNADAPTED: levels["spliced"], OTHER_TOKENS: levels[OTHER_TOKENS]}
             chances = tuple(reference(name, *level) for name, level in others.items())
             value, interval = levels["adapted"]
             total = int(sums.tokens.sum())
             estimates.append(Estimate(measure, value, interval, total, unit, chances, here))
             moved = values["adapted"] - values["spliced"]
-            value, interval = _mean(moved, sums, here, seed)
-            none = (Chance.exact("no change", 0.0),)
+            value, interval = ratio(moved, sums.tokens)
+            none = (Null.exact("no change", 0.0),)
             name = "adapt.distance_change" if unit == "ratio" else "adapt.cosine_change"
             estimates.append(Estimate(name, value, interval, total, unit, none, here))
     return estimates
-
-
-def _mean(
-    values: Float[Tensor, " documents"], sums: Distances, place: Place, seed: int
-) -> tuple[float, tuple[float, float]]:
-    value = float(values.sum() / sums.tokens.sum())
-    return value, bootstrap_ratio(values, sums.tokens, generator(seed, "distances", place))
 
 
 def _empty(names: Sequence[str], count: int) -> Distances:

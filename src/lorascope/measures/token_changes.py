@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.adapt.evaluation import Evaluated
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.adapting import RANDOM, HeldOut, drawn_chance
-from lorascope.measures.intervals import Interval, bootstrap_ratio
-from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import Interval
 
 # Edges of a histogram over |change|: a quarter of a decade each, as in figure 8 from 1e-5 to 10.
 EDGES = torch.logspace(-5, 1, 25, dtype=torch.float64)
@@ -40,7 +40,7 @@ def change_histogram(before: Evaluated, after: Evaluated) -> dict[str, list[floa
 
 
 def token_change_estimates(
-    held_out: HeldOut, random: Sequence[HeldOut], place: Place, seed: int = 0
+    held_out: HeldOut, random: Sequence[HeldOut], place: Key
 ) -> list[Estimate]:
     """From spliced to adapted: the share of tokens that get worse; what all that get better win a
     token, and what all that get worse lose. The last two differ by the fit's gain in loss.
@@ -50,8 +50,8 @@ def token_change_estimates(
         random: adapted with random changes of equal size, a draw each.
     """
     before = held_out["spliced"]
-    symmetric = Chance.exact("as many better as worse", 0.5)
-    parts: Mapping[str, tuple[str, tuple[Chance, ...]]] = {
+    symmetric = Null.exact("as many better as worse", 0.5)
+    parts: Mapping[str, tuple[str, tuple[Null, ...]]] = {
         "adapt.tokens_worse": ("share", (symmetric,)),
         "adapt.token_gains": ("nats/token", ()),
         "adapt.token_losses": ("nats/token", ()),
@@ -60,7 +60,7 @@ def token_change_estimates(
     for measure, (unit, chances) in parts.items():
 
         def measured(one: Evaluated, measure: str = measure) -> tuple[float, Interval]:
-            return _by_document(measure, before, one, place, seed)
+            return _by_document(measure, before, one)
 
         value, interval = measured(held_out["adapted"])
         drawn = drawn_chance(RANDOM, random, "adapted", measured)
@@ -70,9 +70,7 @@ def token_change_estimates(
     return found
 
 
-def _by_document(
-    measure: str, before: Evaluated, after: Evaluated, place: Place, seed: int
-) -> tuple[float, Interval]:
+def _by_document(measure: str, before: Evaluated, after: Evaluated) -> tuple[float, Interval]:
     changes = token_changes(before, after)
     of_token = {
         "adapt.tokens_worse": (changes > 0).double(),
@@ -80,6 +78,4 @@ def _by_document(
         "adapt.token_losses": changes.clamp(min=0),
     }[measure]
     sums = torch.zeros_like(before.tokens).index_add_(0, before.owners.long(), of_token)
-    random = generator(seed, "adapt", place)
-    value = float(sums.sum() / before.tokens.sum())
-    return value, bootstrap_ratio(sums, before.tokens, random)
+    return ratio(sums, before.tokens)

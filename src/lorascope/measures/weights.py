@@ -17,9 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.geometry.precision import double
-from lorascope.measures import intervals
 from lorascope.measures import weight_spectra as spectra
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.models.adapted import AdaptedModel
@@ -35,9 +33,11 @@ from lorascope.models.updates import (
     within_block,
 )
 from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import ALL_MODULES
+from lorascope.results.null_names import RANDOM_ENTRIES, RANDOM_FACTORS, RANDOM_UPDATE, ROUNDING
+from lorascope.stats import intervals
 
-ALL = "all modules"
-ROUNDING = "rounding of W₀"
 # An update of higher rank (a full fine-tune's) gets fewer draws: each costs as much as its SVD.
 _HIGH_RANK, _FEW_DRAWS = 512, 3
 _SPECTRUM_ROWS = 64
@@ -104,7 +104,7 @@ class Number:
     draws: Mapping[str, Sequence[float]] = field(default_factory=dict)
     interval: intervals.Interval = intervals.UNKNOWN
 
-    def estimate(self, measure: str, place: Place) -> Estimate:
+    def estimate(self, measure: str, place: Key) -> Estimate:
         """The number with its chance levels."""
         unit = DEFINITIONS[measure].unit
         chances = []
@@ -112,7 +112,7 @@ class Number:
             low, high = intervals.prediction_interval(drawn) if len(drawn) > 1 else (drawn[0],) * 2
             low, high = intervals.within((low, high), *_BOUNDS[unit])
             level = min(max(math.fsum(drawn) / len(drawn), low), high)
-            chances.append(Chance(null, level, low, high))
+            chances.append(Null(null, level, low, high))
         interval = intervals.within(self.interval, *_BOUNDS[unit])
         return Estimate(measure, self.value, interval, self.n, unit, tuple(chances), place)
 
@@ -147,8 +147,8 @@ def weights_view(
 ) -> WeightsView:
     """Norms, spectra, intruder dimensions and alignment of what adapters add to W₀.
 
-    `place.setting` is the module (`layers.3.mlp.down_proj`), its block (`layers.3`) or "all
-    modules". Takes LoRA in all scalings, DoRA, and full fine-tunes; all adapters by default. A
+    `key.module` is the module (`layers.3.mlp.down_proj`), its block (`layers.3`) or
+    `ALL_MODULES`. Takes LoRA in all scalings, DoRA, and full fine-tunes; all adapters by default. A
     module whose update is zero has norms alone. What an adapter changes that is no matrix, or that
     stands beside a base weight of zeros, is named in `left_out`.
 
@@ -173,9 +173,9 @@ def weights_view(
             found[name][label], spectrum = update_numbers(base, floor, update, settings, label)
             rows += [{"adapter": name, "module": label, **row} for row in spectrum]
     estimates = [
-        number.estimate(measure, Place(adapter=name, rank=model.info(name).rank, setting=setting))
+        number.estimate(measure, Key(adapter=name, rank=model.info(name).rank, module=module))
         for name, modules in found.items()
-        for setting, numbers in with_sums(modules).items()
+        for module, numbers in with_sums(modules).items()
         for measure, number in numbers.items()
     ]
     return WeightsView(estimates, pd.DataFrame(rows, columns=list(_SPECTRUM_COLUMNS)), left_out)
@@ -211,7 +211,7 @@ def update_numbers(
         norm * spectra.random_spectrum(shape, r if factored else min(shape), factored, random)
         for random in settings.randoms(r, "random spectrum", label)
     ]
-    null = "random factors" if factored else "random entries"
+    null = RANDOM_FACTORS if factored else RANDOM_ENTRIES
     ranks, drawn = spectra.effective_ranks(delta.S), [spectra.effective_ranks(S) for S in plain]
     first = [float(S[0] / base.S[0]) for S in plain]
     numbers |= {
@@ -240,10 +240,10 @@ def _against_base(
         for levels, vectors in zip(of_sides, drawn, strict=True):
             levels.append(weighted(vectors[:m].square().sum(0), sizes)[0])
     count = float((cosines < settings.epsilon).sum())
-    numbers = {"weights.intruders": Number(count, len(cosines), {"random update": intruders})}
+    numbers = {"weights.intruders": Number(count, len(cosines), {RANDOM_UPDATE: intruders})}
     for side, vectors, levels in zip(("left", "right"), sides, of_sides, strict=True):
         value, interval = weighted(vectors[:m].square().sum(0), sizes)
-        number = Number(value, r, {"random update": levels}, interval)
+        number = Number(value, r, {RANDOM_UPDATE: levels}, interval)
         numbers[f"weights.alignment.{side}"] = number
     return numbers, adapted, cosines
 
@@ -285,13 +285,13 @@ def with_sums(modules: Mapping[str, Numbers]) -> dict[str, Numbers]:
         if block := block_of(label):
             blocks.setdefault(block, []).append(numbers)
     groups = {block: summed_up(several) for block, several in blocks.items() if len(several) > 1}
-    whole = {ALL: summed_up(list(modules.values()))} if modules else {}
+    whole = {ALL_MODULES: summed_up(list(modules.values()))} if modules else {}
     return {**modules, **groups, **whole}
 
 
-def block_of(setting: str) -> str:
+def block_of(module: str) -> str:
     """`layers.3` for `layers.3.mlp.down_proj` and for itself; nothing outside the blocks."""
-    first, _, rest = setting.partition(".")
+    first, _, rest = module.partition(".")
     index = rest.partition(".")[0]
     return f"{first}.{index}" if first == "layers" and index.isdigit() else ""
 
@@ -351,18 +351,19 @@ def weights_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
     `activations' effective rank`, of the delta at the block's output where the estimates hold it.
     """
     activations = {
-        (e.place.adapter, e.place.site): e.value for e in estimates if e.measure == "delta_rank"
+        (e.key.adapter, e.key.site): e.value for e in estimates if e.measure == "delta_rank"
     }
     rows: dict[tuple[str, str], dict[str, object]] = {}
     for e in estimates:
-        if not e.measure.startswith("weights.") or e.place.site:
+        if not e.measure.startswith("weights.") or e.key.site:
             continue
-        place, block, title = e.place, block_of(e.place.setting), DEFINITIONS[e.measure].title
-        row = rows.setdefault((place.adapter, place.setting), {})
+        place, block, title = e.key, block_of(e.key.module), DEFINITIONS[e.measure].title
+        row = rows.setdefault((place.adapter, place.module), {})
         row |= {"adapter": place.adapter, "rank": place.rank, "block": block}
-        row |= {"module": place.setting, title: e.value, f"{title} verdict": e.verdict}
-        headline = e.chances[0]
-        levels = {"chance": headline.level, "low": headline.low, "high": headline.high}
-        row |= {f"{title} {word}": level for word, level in levels.items()}
+        row |= {"module": place.module, title: e.value, f"{title} verdict": e.verdict}
+        headline = e.headline
+        if headline is not None:
+            levels = {"chance": headline.level, "low": headline.low, "high": headline.high}
+            row |= {f"{title} {word}": level for word, level in levels.items()}
         row["activations' effective rank"] = activations.get((place.adapter, block), math.nan)
     return pd.DataFrame(list(rows.values()))

@@ -5,21 +5,22 @@ Here, and nowhere else, adapters are switched. An adapter is never merged into t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.errors import InputError, did_you_mean
 from lorascope.models import dimensions
 from lorascope.models.adapter_files import AdapterFiles, AdapterInfo
-from lorascope.models.freezing import fingerprint
+from lorascope.models.freezing import fingerprint, gradients_kept, random_state_kept
 from lorascope.models.gates import base_logits, require_live, verify_base_unchanged
 from lorascope.models.load import load_base
 from lorascope.models.prepared import (
@@ -27,7 +28,6 @@ from lorascope.models.prepared import (
     Attached,
     Opener,
     prepare,
-    random_state_kept,
     require_same_sizes,
 )
 from lorascope.models.putting_on import put_on
@@ -35,6 +35,10 @@ from lorascope.models.sites import block_list
 from lorascope.models.vocabulary import cut_model_to
 
 BASE = "base"
+# Fills the layers PEFT knows by a name; returns the biases that go with them.
+Fill = Callable[[PreTrainedModel, str], dict[str, Tensor]]
+# Draws a null adapter again, times a factor; returns what it is made of then.
+Rescale = Callable[[float], AdapterInfo]
 
 
 class AdaptedModel:
@@ -61,18 +65,34 @@ class AdaptedModel:
         self._kept_biases: dict[str, Tensor] = {}
         self._full_models: dict[str, PreTrainedModel] = {}
         self._attached: dict[str, Attach] = {}
+        self._redrawn: dict[str, Attach] = {}
+        self._rescales: dict[str, Rescale] = {}
         self._hooks = ExitStack()
         self._current = BASE
 
     @property
     def faces(self) -> tuple[str, ...]:
-        """ "base", then the adapters in the order they were given."""
+        """ "base", then the adapters in the order they were given, null adapters included."""
         return (BASE, *self._infos)
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The faces other than the base."""
-        return tuple(self._infos)
+        """The adapters that were given: every face but the base and the null adapters."""
+        return tuple(name for name, info in self._infos.items() if not info.null_of)
+
+    @property
+    def null_adapters(self) -> tuple[str, ...]:
+        """The faces that `add_null_adapters` drew at random, in the order they were added."""
+        return tuple(name for name, info in self._infos.items() if info.null_of)
+
+    def nulls_of(self, name: str) -> tuple[str, ...]:
+        """The null adapters of the adapter `name`, by draw.
+
+        Raises:
+            InputError: there is no such adapter.
+        """
+        self._require(name, self.adapters)
+        return tuple(n for n, info in self._infos.items() if info.null_of == name)
 
     @property
     def current(self) -> str:
@@ -120,22 +140,17 @@ class AdaptedModel:
         return self._base.get_input_embeddings().weight.dtype
 
     @property
-    def originals(self) -> Mapping[str, Tensor]:
-        """The bare base model's parameters by name, whatever was put on it since."""
-        return self._originals
-
-    @property
     def base_embedding(self) -> Tensor:
         """[vocabulary, d_model]: the base's input embedding, whatever face is shown."""
         return self._embedding
 
     def info(self, name: str) -> AdapterInfo:
-        """What the adapter `name` is made of.
+        """What the adapter `name`, null adapters included, is made of.
 
         Raises:
             InputError: there is no such adapter.
         """
-        self._require(name, self.adapters)
+        self._require(name, self.faces[1:])
         return self._infos[name]
 
     @contextmanager
@@ -162,20 +177,11 @@ class AdaptedModel:
         Raises:
             InputError: there is no such adapter, or it is no LoRA adapter.
         """
-        self._require(name, self.adapters)
+        self._require(name, self.faces[1:])
         if name not in self._peft_names:
             kind = "full fine-tune" if self.has_weights(name) else "latent adapter"
             raise InputError(f'"{name}" is a {kind} and has no LoRA weights')
         return self._peft_names[name]
-
-    def trained_biases(self, name: str) -> tuple[str, ...]:
-        """Names of the base's own biases that the adapter has other values for.
-
-        Raises:
-            InputError: there is no such adapter.
-        """
-        self._require(name, self.adapters)
-        return tuple(self._biases.get(name, {}))
 
     def add_adapter(self, files: AdapterFiles) -> None:
         """Put a LoRA adapter on, switched off.
@@ -205,7 +211,7 @@ class AdaptedModel:
         Raises:
             InputError: there is no such adapter.
         """
-        self._require(name, self.adapters)
+        self._require(name, self.faces[1:])
         return name not in self._attached
 
     def add_full_model(
@@ -236,6 +242,63 @@ class AdaptedModel:
         self._full_models[info.name] = model
         self._infos[info.name] = replace(info, extra_tokens=extra)
 
+    @property
+    def base_parameters(self) -> Mapping[str, Tensor]:
+        """The base's parameters by their names in the bare model, tied ones under each name."""
+        return self._originals
+
+    def trained_biases(self, name: str) -> Mapping[str, Tensor]:
+        """{parameter name: value} of the base's biases that a LoRA adapter replaces.
+
+        Raises:
+            InputError: there is no such adapter.
+        """
+        self._require(name, self.faces[1:])
+        return self._biases.get(name, {})
+
+    def add_null_of_lora(self, info: AdapterInfo, fill: Fill, rescale: Rescale) -> None:
+        """Add a null adapter of a LoRA adapter, switched off: PEFT layers that `fill` fills.
+
+        Random state, training modes and gradients of all else stay as they are, and all of it
+        does where PEFT or `fill` raises.
+        """
+        assert self._peft is not None
+        peft_name = f"face_{len(self._peft_names)}"
+        config = deepcopy(self._peft.peft_config[self._peft_names[info.null_of]])
+        known = {*map(id, self._base.parameters()), *map(id, self._base.modules())}
+        try:
+            with random_state_kept(), gradients_kept(self._base):
+                self._peft.add_adapter(peft_name, config)
+                self._biases[info.name] = fill(self._base, peft_name)
+        except BaseException:
+            if peft_name in self._peft.peft_config:
+                self._peft.delete_adapter(peft_name)
+            self._switch(self._current)
+            raise
+        for parameter in self._base.parameters():
+            if id(parameter) not in known:
+                parameter.requires_grad_(False)
+        for module in self._base.modules():
+            if id(module) not in known:
+                module.training = self._base.training
+        self._peft_names[info.name] = peft_name
+        self._infos[info.name] = info
+        self._rescales[info.name] = rescale
+        self._switch(self._current)
+
+    def add_null_of_full_model(self, info: AdapterInfo, redraw: Attach, rescale: Rescale) -> None:
+        """Add a null adapter of a full fine-tune; `redraw` shows it on the fine-tune's model."""
+        self._full_models[info.name] = self._full_models[info.null_of]
+        self._redrawn[info.name] = redraw
+        self._rescales[info.name] = rescale
+        self._infos[info.name] = info
+
+    def rescale_null(self, name: str, factor: float) -> None:
+        """Multiply what a null adapter draws by a factor: see `rescale_null_adapter`."""
+        self._require(name, self.null_adapters)
+        with self.face(BASE):
+            self._infos[name] = self._rescales[name](factor)
+
     def _require(self, name: str, known: tuple[str, ...]) -> None:
         if name not in known:
             listed = ", ".join(known) or "none"
@@ -246,18 +309,20 @@ class AdaptedModel:
     def _switch(self, name: str) -> None:
         self._current = name
         self._hooks.close()
+        self._swap_biases(self._biases.get(name, {}))
         if name in self._attached:
             self._hooks.enter_context(self._attached[name](self._base))
+        if name in self._redrawn:
+            self._hooks.enter_context(self._redrawn[name](self._full_models[name]))
         if self._peft is None or name in self._full_models:
             return
         # PEFT also sets requires_grad when it switches; that is the user's to decide
-        with _gradients_kept(self._base):
+        with gradients_kept(self._base):
             if name not in self._peft_names:
                 self._peft.base_model.disable_adapter_layers()
             else:
                 self._peft.base_model.enable_adapter_layers()
                 self._peft.set_adapter(self._peft_names[name])
-        self._swap_biases(self._biases.get(name, {}))
 
     def _swap_biases(self, biases: Mapping[str, Tensor]) -> None:
         for key, kept in self._kept_biases.items():
@@ -313,13 +378,3 @@ def load(
         require_live(adapted, one.name)
     verify_base_unchanged(adapted, before)
     return adapted
-
-
-@contextmanager
-def _gradients_kept(module: nn.Module) -> Iterator[None]:
-    kept = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    try:
-        yield
-    finally:
-        for parameter, flag in kept:
-            parameter.requires_grad_(flag)

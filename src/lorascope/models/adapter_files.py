@@ -12,6 +12,7 @@ from huggingface_hub import snapshot_download, try_to_load_from_cache
 from peft import LoraConfig
 from torch import Tensor
 
+from lorascope import embedded
 from lorascope.errors import InputError
 from lorascope.models.adapter_config import CONFIG_FILE, read_config
 from lorascope.models.adapter_weights import read_weights
@@ -33,9 +34,10 @@ class AdapterInfo:
 
     Attributes:
         name: the face's name.
-        path: hub id or folder it was asked for by.
+        path: hub id or folder it was asked for by; empty for a null adapter.
         base: id of the base model in the adapter's configuration; None where it says nothing.
-        sha256: of the weights file; for a full fine-tune, the fingerprint of its weights as loaded.
+        sha256: of the weights file; for a full fine-tune, the fingerprint of its weights as loaded;
+            for a null adapter, of all that its numbers depend on.
         n_parameters: how many numbers the adapter, or the full fine-tune, has.
         rank: default rank, `r`; modules in a rank pattern differ.
         alpha: default `lora_alpha`.
@@ -45,6 +47,9 @@ class AdapterInfo:
         modules_to_save: modules the adapter replaces whole.
         extra_tokens: tokens that its vocabulary has beyond the base's. They are left out: texts of
             the base never hold them, and probabilities are over the base's vocabulary.
+        null_of: of a null adapter, the name of the adapter it is the null of; else empty.
+        draw: of a null adapter, which of the random draws it is, from 0.
+        factor: of a null adapter, what the draw of the adapter's spectrum is multiplied by.
     """
 
     name: str
@@ -59,6 +64,9 @@ class AdapterInfo:
     target_modules: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
     extra_tokens: int = 0
+    null_of: str = ""
+    draw: int | None = None
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,28 @@ def weights_digest(name: str, path: str) -> str:
     names = (CONFIG_FILE, *WEIGHT_FILES, LATENT_FILE)
     found = [folder / file for file in names if (folder / file).is_file()]
     return hashlib.sha256("".join(sha256_of(file) for file in found).encode()).hexdigest()
+
+
+def check_base(info: AdapterInfo, id: str, loaded_from: str | None, force: bool) -> None:
+    """Refuse an adapter whose configuration names another base model.
+
+    Args:
+        id: what the base model was asked for by.
+        loaded_from: the name in the base model's own configuration.
+        force: accept it all the same.
+
+    Raises:
+        InputError: it does.
+    """
+    candidates = [id, loaded_from or id]
+    if embedded.is_embedded(id):
+        candidates.append(str(embedded.model_path(id)))
+    if not (force or info.base is None or same_base(info.base, candidates)):
+        raise InputError(
+            f'adapter "{info.name}" was made for "{info.base[:120]}", the model given is "{id}": '
+            "give that model, or say that they are the same weights: --force on the command line, "
+            "force: true in a study, force=True in Python"
+        )
 
 
 def same_base(named: str, candidates: Iterable[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Proof that a module stayed as it was: a fingerprint of its weights, before and after."""
+"""What stays as it was: a module's weights, its gradient flags, the global random state."""
 
 from __future__ import annotations
 
@@ -35,3 +35,23 @@ def frozen(module: nn.Module) -> Iterator[None]:
     yield
     if fingerprint(module) != before:
         raise RuntimeError(f"{type(module).__name__} was to stay frozen but its weights changed")
+
+
+@contextmanager
+def gradients_kept(module: nn.Module) -> Iterator[None]:
+    """After the body every parameter that `module` has now requires a gradient as it does now."""
+    kept = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in kept:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """After the body the global random generators are where they are now."""
+    # PEFT draws initial LoRA weights from the global generator before the file replaces them
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        yield

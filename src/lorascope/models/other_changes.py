@@ -64,7 +64,7 @@ def _of_full_model(model: AdaptedModel, name: str) -> dict[str, str]:
         theirs = dict(tuned.named_parameters())
     return {
         path: "a changed tensor that is no linear map"
-        for path, ours in model.originals.items()
+        for path, ours in model.base_parameters.items()
         if path in theirs
         and path not in maps
         and not torch.equal(ours, theirs[path].to(device=ours.device, dtype=ours.dtype))

@@ -6,8 +6,8 @@ a model without weights: what is wrong with an adapter shows in seconds, in `pla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,13 +22,14 @@ from lorascope.models import dimensions
 from lorascope.models.adapter_files import (
     AdapterFiles,
     AdapterInfo,
+    check_base,
     check_names,
     holds_whole_model,
     is_latent,
     locate,
     read,
-    same_base,
 )
+from lorascope.models.freezing import random_state_kept
 from lorascope.models.load import read_config, skeleton
 from lorascope.models.patterns import require_bounded
 from lorascope.models.putting_on import fit
@@ -98,7 +99,7 @@ def prepare(
         one = _read(name, str(place), model, config, opener)
         info = one.files.info if one.files else one.attached.info if one.attached else None
         if info is not None:
-            _check_base_id(info, model, config, force)
+            check_base(info, model, config.name_or_path, force)
         found.append(one)
     _try_on(config, [one.files for one in found if one.files is not None])
     return found
@@ -157,24 +158,3 @@ def _try_on(config: PreTrainedConfig, adapters: list[AdapterFiles]) -> None:
             require_bounded(files.info.name, files.config, names)
             with torch.device("meta"):
                 peft = fit(bare, peft, files, f"face_{i}", originals).peft
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """PEFT draws initial LoRA weights from the global generator before the file replaces them."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        yield
-
-
-def _check_base_id(info: AdapterInfo, model: str, config: PreTrainedConfig, force: bool) -> None:
-    candidates = [model, config.name_or_path or model]
-    if embedded.is_embedded(model):
-        candidates.append(str(embedded.model_path(model)))
-    if info.base is None or force or same_base(info.base, candidates):
-        return
-    raise InputError(
-        f'adapter "{info.name}" was made for "{info.base[:120]}", the model given is "{model}": '
-        "give that model, or say that they are the same weights: --force on the command line, "
-        "force: true in a study, force=True in Python"
-    )

@@ -171,7 +171,7 @@ def updated_modules(model: AdaptedModel, name: str) -> list[str]:
         return [
             path
             for path, layer in lora_layers(model)
-            if _factors(layer, peft_name) is not None and no_matrix(layer, peft_name) is None
+            if lora_factors(layer, peft_name) is not None and no_matrix(layer, peft_name) is None
         ]
     with model.face(name) as tuned:
         theirs = {path: _weight(path, layer) for path, layer in linear_maps(tuned)}
@@ -193,7 +193,7 @@ def weight_update(model: AdaptedModel, name: str, module: str) -> Update:
             theirs = _weight(module, tuned.get_submodule(module))
         return DenseUpdate(module, theirs.float() - W.to(theirs.device).float())
     peft_name, layer = model.peft_name(name), _module(model, module)
-    if not isinstance(layer, LoraLayer) or _factors(layer, peft_name) is None:
+    if not isinstance(layer, LoraLayer) or lora_factors(layer, peft_name) is None:
         near = did_you_mean(module, updated_modules(model, name))
         raise InputError(f'adapter "{name}" adds nothing to "{module}".{near}')
     if model.info(name).dora:
@@ -205,7 +205,7 @@ def weight_update(model: AdaptedModel, name: str, module: str) -> Update:
 
 def no_matrix(layer: LoraLayer, peft_name: str) -> str | None:
     """Why the update of a layer is no matrix to look at; None where it is one, or there is none."""
-    factors = _factors(layer, peft_name)
+    factors = lora_factors(layer, peft_name)
     if factors is None:
         return None
     variant = layer.lora_variant.get(peft_name)
@@ -320,7 +320,7 @@ def _weight(path: str, layer: nn.Module) -> Float[Tensor, "out in"]:
 
 def _dora_difference(layer: LoraLayer, peft_name: str) -> Float[Tensor, "out in"]:
     """m / ‖W₀ + ΔW‖ · (W₀ + ΔW) − W₀, norms by output, rounded as PEFT rounds them."""
-    factors = _factors(layer, peft_name)
+    factors = lora_factors(layer, peft_name)
     assert factors is not None
     B, A = (factor.detach().float() for factor in factors)
     scale, weight = float(layer.scaling[peft_name]), _bare(layer).weight.detach()
@@ -332,7 +332,7 @@ def _dora_difference(layer: LoraLayer, peft_name: str) -> Float[Tensor, "out in"
 
 
 def _update(name: str, path: str, layer: LoraLayer, peft_name: str) -> LoraUpdate | None:
-    factors = _factors(layer, peft_name)
+    factors = lora_factors(layer, peft_name)
     if factors is None:
         return None
     variant = layer.lora_variant.get(peft_name)
@@ -343,7 +343,8 @@ def _update(name: str, path: str, layer: LoraLayer, peft_name: str) -> LoraUpdat
     return LoraUpdate(path, B, A, float(layer.scaling[peft_name]))
 
 
-def _factors(layer: LoraLayer, peft_name: str) -> tuple[Tensor, Tensor] | None:
+def lora_factors(layer: LoraLayer, peft_name: str) -> tuple[Tensor, Tensor] | None:
+    """B and A of one layer as PEFT holds them; None where the adapter leaves the layer alone."""
     if peft_name in layer.lora_A:
         return layer.lora_B[peft_name].weight, layer.lora_A[peft_name].weight
     if peft_name in layer.lora_embedding_A:

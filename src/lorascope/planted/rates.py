@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from lorascope.estimates import Estimate
 from lorascope.measures.definitions import definition
-from lorascope.measures.intervals import Interval, wilson_interval
+from lorascope.results import Estimate
+from lorascope.stats.intervals import Interval, wilson_interval
 
 # What a verdict at 95 % may get wrong, and how sure one must be that it gets more wrong.
 NOMINAL, SURE = 0.05, 0.99
@@ -62,7 +62,8 @@ def false_positives(repeats: Iterable[Iterable[Estimate]]) -> list[Rate]:
         for estimate in estimates:
             found, total = counts.get(estimate.measure, (0, 0))
             counts[estimate.measure] = found + is_finding(estimate), total + 1
-            nulls.setdefault(estimate.measure, {})[estimate.chances[0].null] = None
+            null = estimate.headline
+            nulls.setdefault(estimate.measure, {})["" if null is None else null.name] = None
     return [
         Rate(measure, ", ".join(nulls[measure]), found, total)
         for measure, (found, total) in counts.items()
@@ -72,5 +73,5 @@ def false_positives(repeats: Iterable[Iterable[Estimate]]) -> list[Rate]:
 def is_finding(estimate: Estimate) -> bool:
     """Whether the verdict says that something was found."""
     if estimate.measure.startswith(_BOUNDED):
-        return estimate.verdict == f"{definition(estimate.measure).apart} chance"
+        return estimate.verdict == definition(estimate.measure).apart
     return estimate.apart

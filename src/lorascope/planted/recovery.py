@@ -15,14 +15,15 @@ from torch import Tensor
 
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Estimate, Place
-from lorascope.measures.alignment import NullSettings, cka_estimates, max_cosine_estimates
+from lorascope.measures.alignment import NullSettings, max_cosine_estimates
+from lorascope.measures.cka import cka_estimates
 from lorascope.measures.firing import firing
-from lorascope.measures.intervals import Interval
 from lorascope.measures.overlap import overlap_estimates
 from lorascope.measures.pursuit import pursuit_estimates
 from lorascope.measures.rows import HeldOut
 from lorascope.planted.activations import Planted, Recipe
+from lorascope.results import Estimate, Key
+from lorascope.stats.intervals import Interval
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting, Job, fit_many
 
@@ -132,7 +133,7 @@ def _directions(
         learned.directions,
         base.directions,
         nulls=NullSettings(covariance, repeats=2),
-        place=Place(),
+        place=Key(),
         alive=fired >= _IN_USE * len(held_out),
     )
     by_measure = {estimate.measure: estimate for estimate in estimates}
@@ -150,21 +151,19 @@ def _expressed(
 ) -> Found:
     """How much of the delta base directions express, between random ones and the delta's own."""
     mean, covariance = mean_and_covariance([probe.delta])
-    estimates = pursuit_estimates(base, learned, held_out, mean, covariance, Place())
+    estimates = pursuit_estimates(base, learned, held_out, mean, covariance, Key())
     k = next(
-        e.place.setting
-        for e in estimates
-        if e.measure == "pursuit.gap" and e.place.dictionary == "delta"
+        e.key.k for e in estimates if e.measure == "pursuit.gap" and e.key.dictionary == "delta"
     )
     ours, theirs = (
         next(
             e
             for e in estimates
-            if (e.measure, e.place.dictionary, e.place.setting) == ("pursuit.fvu", name, k)
+            if (e.measure, e.key.dictionary, e.key.k) == ("pursuit.fvu", name, k)
         )
         for name in ("base", "delta")
     )
-    random = next(chance for chance in ours.chances if chance.null == "isotropic")
+    random = next(chance for chance in ours.nulls if chance.name == "isotropic")
     own = theirs.value
     low, high = (
         (level - bound) / (level - own)
@@ -176,12 +175,12 @@ def _expressed(
 
 def _rows(planted: Planted, held_out: HeldOut, together: float) -> Iterator[Found]:
     """How often base and delta fire together, and how far their rows are one another's images."""
-    for estimate in overlap_estimates(planted.dictionary(), held_out, Place()):
+    for estimate in overlap_estimates(planted.dictionary(), held_out, Key()):
         if estimate.measure == "overlap":
             yield Found.of("firings together", "true", together, estimate)
         else:
             yield Found.of("firings apart", "true", 1 - together, estimate)
     rows, documents = (held_out.base, held_out.delta), held_out.documents
-    estimates = cka_estimates(*rows, documents, "base_delta", place=Place(), repeats=2)
+    estimates = cka_estimates(*rows, documents, "base_delta", place=Key(), repeats=2)
     debiased = next(e for e in estimates if e.measure.startswith("cka_debiased"))
     yield Found.of("CKA of all rows", "", planted.cka(), debiased)

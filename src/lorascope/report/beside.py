@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lorascope.estimates import Estimate
+from lorascope.measures.definitions import definition_of
 from lorascope.report.conditions import bounds
 from lorascope.report.formatting import SYMBOLS, interval, number
 from lorascope.report.pooled import at_first_setting, conditions
 from lorascope.report.result import Results
-from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS, definition_of, dictionary_order
+from lorascope.report.topics import HEADLINE_MEASURES, dictionary_order
+from lorascope.results import Estimate
+from lorascope.results.labels import Of
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,17 @@ class Beside:
 def beside(results: Results) -> Beside | None:
     """Headline numbers of every condition, over seeds; None with fewer than two conditions."""
     taken = {m: at_first_setting(conditions(results, m)) for m in HEADLINE_MEASURES}
-    places = {(e.place.adapter, e.place.site) for found in taken.values() for e in found}
+    places = {(e.key.adapter, e.key.site) for found in taken.values() for e in found}
     groups = dict.fromkeys(results.groups.get(name, name) for name in results.adapters)
     known = [(g, s) for s in results.sites for g in groups if (g, s) in places]
     if len(known) < 2:
         return None
     rows = []
     for measure, found in taken.items():
-        for dictionary in dictionary_order(e.place.dictionary for e in found):
-            if dictionary in SEED_PAIRS:
-                continue
-            chosen = [e for e in found if e.place.dictionary == dictionary]
-            rows.append(_row(measure, dictionary, chosen, known))
+        for of in dictionary_order(found):
+            if not of.seeds_alone:
+                chosen = [e for e in found if Of.key(e.key) == of]
+                rows.append(_row(measure, of, chosen, known))
     return Beside([_condition(results, *place) for place in known], rows)
 
 
@@ -57,14 +58,14 @@ def _condition(results: Results, group: str, site: str) -> dict[str, Any]:
 
 
 def _row(
-    measure: str, dictionary: str, chosen: list[Estimate], known: list[tuple[str, str]]
+    measure: str, of: Of, chosen: list[Estimate], known: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    by_place = {(e.place.adapter, e.place.site): e for e in chosen}
+    by_place = {(e.key.adapter, e.key.site): e for e in chosen}
     definition = definition_of(measure)
     cells = [_cell(by_place.get(place) or by_place.get((place[0], ""))) for place in known]
     return {
         "title": definition.title,
-        "dictionary": dictionary,
+        "dictionary": str(of),
         "unit": chosen[0].unit,
         "cells": cells,
     }
@@ -75,7 +76,7 @@ def _cell(estimate: Estimate | None) -> dict[str, Any] | None:
     if estimate is None:
         return None
     low, high = bounds(estimate)
-    chance = number(estimate.chance) if estimate.chances else ""
+    chance = number(estimate.chance) if estimate.nulls else ""
     return {
         "value": f"{number(estimate.value)} {SYMBOLS[estimate.verdict]}",
         "interval": interval(*estimate.interval),

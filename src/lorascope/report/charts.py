@@ -12,8 +12,15 @@ from typing import Any, Final
 
 import altair as alt
 
-from lorascope.estimates import Estimate
-from lorascope.report.formatting import SYMBOLS, interval, number
+from lorascope.report.formatting import (
+    SYMBOLS,
+    difference_words,
+    interval,
+    number,
+    verdict_words,
+)
+from lorascope.results import Estimate
+from lorascope.results.labels import Of
 
 Row = dict[str, Any]
 
@@ -37,8 +44,8 @@ EXPORT_CONFIG: Final[dict[str, Any]] = {
 
 def row_of(estimate: Estimate, label: str, series: str) -> Row:
     """An estimate as one chart row; every number in it is a number of the results table."""
-    place = estimate.place
-    chance = estimate.chances[0] if estimate.chances else None
+    place = estimate.key
+    chance = estimate.headline
     low, high = estimate.interval
     return {
         "measure": estimate.measure,
@@ -47,17 +54,18 @@ def row_of(estimate: Estimate, label: str, series: str) -> Row:
         "adapter": place.adapter,
         "rank": place.rank,
         "site": place.site,
-        "dictionary": place.dictionary,
+        "dictionary": str(Of.key(place)),
         "value": estimate.value,
         "low": low,
         "high": high,
         "chance": chance.level if chance else None,
         "chance_low": chance.low if chance else None,
         "chance_high": chance.high if chance else None,
-        "null": chance.null if chance else "",
+        "null": chance.name if chance else "",
         "n": estimate.n,
         "unit": estimate.unit,
-        "verdict": estimate.verdict,
+        "verdict": verdict_words(estimate),
+        "difference": difference_words(estimate),
         "interval": interval(low, high) or "none",
         "chance interval": interval(chance.low, chance.high) if chance else "none",
         "printed": f"{number(estimate.value)} {SYMBOLS[estimate.verdict]}",
@@ -71,12 +79,13 @@ def null_rows(estimate: Estimate, row: Row) -> list[Row]:
     return [
         {column: row[column] for column in kept}
         | {
-            "null": chance.null,
+            "null": chance.name,
             "level": chance.level,
             "chance interval": interval(chance.low, chance.high),
             "verdict": estimate.against(chance),
         }
-        for chance in estimate.chances[1:]
+        for chance in estimate.nulls
+        if chance is not estimate.headline
     ]
 
 
@@ -339,6 +348,7 @@ def _tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("chance:Q", format=".4~g"),
         alt.Tooltip("chance interval:N", title="95 % of chance"),
         alt.Tooltip("null:N"),
+        alt.Tooltip("difference:N", title="difference, 95 % interval"),
         alt.Tooltip("verdict:N"),
         alt.Tooltip("n:Q", format=","),
         alt.Tooltip("unit:N"),

@@ -18,7 +18,6 @@ import pandas as pd
 import vl_convert
 
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate
 from lorascope.measures.definitions import DEFINITIONS, Definition
 from lorascope.report.charts import EXPORT_CONFIG, SERIES_COLOURS
 from lorascope.report.drawn import VEGA_LITE_VERSION
@@ -26,6 +25,7 @@ from lorascope.report.formatting import interval, number, plural
 from lorascope.report.rendering import asset, rendered
 from lorascope.report.result import Results
 from lorascope.report.tables import TableRow, table_row
+from lorascope.results import Estimate
 from lorascope.runs import write_atomically
 
 LATENT_COLUMNS: Final = (
@@ -180,7 +180,7 @@ def sentences(
         if estimate.measure in ("compare.cosine", "compare.difference"):
             title = _title(estimate.measure)
             found.append(
-                f"{title} at {estimate.place.site}: {number(estimate.value)} "
+                f"{title} at {estimate.key.site}: {number(estimate.value)} "
                 f"{interval(*estimate.interval)}, chance {number(estimate.chance)}: "
                 f"{estimate.verdict}."
             )

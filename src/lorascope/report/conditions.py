@@ -6,22 +6,24 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lorascope.estimates import Estimate
+from lorascope.measures.definitions import definition_of
 from lorascope.report.result import Results
-from lorascope.report.topics import definition_of
+from lorascope.results import Estimate
+from lorascope.results.labels import Of
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How many conditions lie above, at and below chance.
+    """How many conditions lie above and below chance, equal it, or are not settled.
 
     Attributes:
-        above, at, below, without: counts; `without` have no chance level.
-        unsettled: underpowered ones.
+        above, equal, below: counts of these verdicts.
+        without: no verdict.
+        unsettled: neither apart nor equal within the margin.
     """
 
     above: int
-    at: int
+    equal: int
     below: int
     without: int
     unsettled: int = 0
@@ -31,17 +33,17 @@ class Tally:
         """Count the verdicts against each estimate's headline null."""
         verdicts = [estimate.verdict for estimate in estimates]
         return cls(
-            verdicts.count("above chance"),
-            verdicts.count("at chance"),
-            verdicts.count("below chance"),
-            verdicts.count("no chance level"),
-            verdicts.count("underpowered"),
+            verdicts.count("above"),
+            verdicts.count("equal"),
+            verdicts.count("below"),
+            verdicts.count("no verdict"),
+            verdicts.count("not settled"),
         )
 
     @property
     def total(self) -> int:
         """All conditions counted."""
-        return self.above + self.at + self.below + self.without + self.unsettled
+        return self.above + self.equal + self.below + self.without + self.unsettled
 
     def found(self, measure: str) -> int:
         """Conditions on the side of chance that means something was found."""
@@ -50,37 +52,35 @@ class Tally:
 
 
 def measured(
-    results: Results, measure: str, dictionary: str | None = None, *, first_seed: bool = False
+    results: Results, measure: str, of: Of | None = None, *, first_seed: bool = False
 ) -> list[Estimate]:
-    """The estimates of a measure that have a value, one per adapter, site, seed and dictionary.
+    """The estimates of a measure that have a value, one per adapter, site, seed and dictionaries.
 
     Where a number was taken at several settings, the first in the table speaks for it; with
     `first_seed`, likewise the lowest seed.
     """
     chosen: dict[tuple[object, ...], Estimate] = {}
-    for estimate in results.numbers:
-        place = estimate.place
-        wanted = estimate.measure == measure and dictionary in (None, place.dictionary)
-        if wanted and not math.isnan(estimate.value):
-            key = (place.adapter, place.site, place.seed, place.dictionary)
-            chosen.setdefault(key, estimate)
+    for estimate in results.numbers.select(measure):
+        key, own = estimate.key, Of.key(estimate.key)
+        if of in (None, own) and not math.isnan(estimate.value):
+            chosen.setdefault((key.adapter, key.compared, key.site, key.seed, own), estimate)
     rows = list(chosen.values())
     return lowest_seed(rows) if first_seed else rows
 
 
 def lowest_seed(estimates: Sequence[Estimate]) -> list[Estimate]:
     """For each adapter, site and dictionary, the estimate of the lowest seed."""
-    chosen: dict[tuple[str, ...], Estimate] = {}
-    for estimate in sorted(estimates, key=lambda e: e.place.seed or 0):
-        place = estimate.place
-        chosen.setdefault((place.adapter, place.site, place.dictionary), estimate)
+    chosen: dict[tuple[object, ...], Estimate] = {}
+    for estimate in sorted(estimates, key=lambda e: e.key.seed or 0):
+        key = estimate.key
+        chosen.setdefault((key.adapter, key.compared, key.site, Of.key(key)), estimate)
     kept = {id(estimate) for estimate in chosen.values()}
     return [estimate for estimate in estimates if id(estimate) in kept]
 
 
 def seeds(results: Results) -> list[int]:
     """The seeds that occur, ascending."""
-    found = {estimate.place.seed for estimate in results.numbers}
+    found = {estimate.key.seed for estimate in results.numbers}
     return sorted(seed for seed in found if seed is not None)
 
 
@@ -89,10 +89,10 @@ def against_reference(estimates: Sequence[Estimate], references: Sequence[Estima
 
     Estimates whose site and seed have no yardstick are counted as `without`.
     """
-    by_place = {(r.place.site, r.place.seed): r for r in references}
-    counts = dict.fromkeys(("above", "at", "below", "without"), 0)
+    by_place = {(r.key.site, r.key.seed): r for r in references}
+    counts = dict.fromkeys(("above", "equal", "below", "without", "unsettled"), 0)
     for estimate in estimates:
-        reference = by_place.get((estimate.place.site, estimate.place.seed))
+        reference = by_place.get((estimate.key.site, estimate.key.seed))
         counts[_side(estimate, reference)] += 1
     return Tally(**counts)
 
@@ -110,4 +110,4 @@ def _side(estimate: Estimate, reference: Estimate | None) -> str:
     reference_low, reference_high = bounds(reference)
     if low > reference_high:
         return "above"
-    return "below" if high < reference_low else "at"
+    return "below" if high < reference_low else "unsettled"

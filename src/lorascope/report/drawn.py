@@ -9,10 +9,14 @@ from typing import Any, Final
 
 import altair as alt
 
-from lorascope.estimates import Estimate
-from lorascope.report.pooled import ENOUGH, replicates
+from lorascope.report.pooled import replicates
 from lorascope.report.result import Results
+from lorascope.results import Estimate
 
+HEATMAP_CAPTION: Final = (
+    "Colour and upper line: the number and its verdict (▲ above, ▼ below, = equal within the "
+    "margin, ? not settled, · no verdict). Lower line: the chance level it stands against."
+)
 VEGA_LITE_VERSION: Final = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
@@ -59,5 +63,4 @@ def over_seeds_words(estimates: Sequence[Estimate], results: Results) -> str:
     most = max((replicates(results, e) for e in estimates), default=1)
     if most < 2:
         return ""
-    how = "over seeds" if most >= ENOUGH else "spanning the seeds' own"
-    return f" Means over {most} seeds, intervals {how}."
+    return f" Means over {most} seeds, intervals over documents and seeds."

@@ -5,21 +5,47 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from lorascope.estimates import Estimate, Verdict
+from lorascope.measures.definitions import definition_of
+from lorascope.results import Estimate, Key, Verdict
 
 SYMBOLS: dict[Verdict, str] = {
-    "above chance": "▲",
-    "below chance": "▼",
-    "at chance": "=",
-    "underpowered": "?",
-    "no chance level": "·",
+    "above": "▲",
+    "below": "▼",
+    "equal": "=",
+    "not settled": "?",
+    "no verdict": "·",
 }
 
 
 def verdict_words(estimate: Estimate) -> str:
-    """The verdict; for an underpowered number with the n that would settle it."""
-    settling = estimate.n_to_settle
-    return f"underpowered: n ≈ {settling:,} would tell" if settling else estimate.verdict
+    """The verdict; with its margin, or with how many sampled units would settle it."""
+    if estimate.verdict == "equal":
+        return f"equal within {number(estimate.margin or 0.0)}"
+    settling, sampled = estimate.n_to_settle, definition_of(estimate.measure).sampled
+    if settling and sampled:
+        return f"not settled: about {settling:,} {sampled} would tell"
+    return estimate.verdict
+
+
+def difference_words(estimate: Estimate) -> str:
+    """Value − chance with its interval; empty without a chance level."""
+    null = estimate.headline
+    if null is None:
+        return ""
+    gap = number(estimate.value - null.level)
+    return " ".join(part for part in (gap, interval(*estimate.difference(null))) if part)
+
+
+def detail(key: Key) -> str:
+    """What else a number belongs to beside adapter, site, seed and dictionary."""
+    counted = (("k={:,}", key.k), ("latent {:,}", key.latent), ("{:,} latents", key.size))
+    parts = [form.format(value) for form, value in counted if value is not None]
+    if key.loss is not None:
+        parts.append(f"at {number(key.loss)} nats/token")
+    said = (key.about and definition_of(key.about).title, key.module, key.model, key.topic)
+    return ", ".join(
+        [*(word for word in said if word), *parts, *([key.setting] * bool(key.setting))]
+    )
 
 
 def number(value: float) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lorascope.estimates import Estimate
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
@@ -24,8 +23,9 @@ from lorascope.report.latent_words import verdicts
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.page import fact_tables
 from lorascope.report.rendering import asset, rendered, vega_script
-from lorascope.report.result import Results, estimate_table
+from lorascope.report.result import Results
 from lorascope.report.tables import table_row
+from lorascope.results import Estimate
 from lorascope.runs import write_atomically
 
 _RATES = ("behaviour.success", "behaviour.false_positives", "behaviour.right")
@@ -45,7 +45,7 @@ def write_latent_report(results: Results) -> Path:
     ]
     write_figures(drawn, folder / "figures")
     (folder / "tables").mkdir(parents=True, exist_ok=True)
-    table = estimate_table(results.numbers)
+    table = results.numbers.to_frame()
     write_atomically(folder / "tables" / "latent.csv", table.to_csv(index=False))
     page = folder / "index.html"
     write_atomically(page, render(results, drawn))
@@ -55,7 +55,7 @@ def write_latent_report(results: Results) -> Path:
 def render(results: Results, drawn: Sequence[Figure]) -> str:
     """The page's HTML."""
     facts, numbers = results.facts, list(results.numbers)
-    pooled = [e for e in numbers if e.place.seed is None] if len(facts["seeds"]) > 1 else numbers
+    pooled = [e for e in numbers if e.key.seed is None] if len(facts["seeds"]) > 1 else numbers
     measures = dict.fromkeys(e.measure for e in numbers)
     scripts = [vega_script(), asset("script.js")]
     return rendered(
@@ -90,10 +90,10 @@ def _rates(numbers: Sequence[Estimate]) -> list[dict[str, Any]]:
     for e in numbers:
         if e.measure not in (*_RATES, _LOSS):
             continue
-        if e.measure == _RATES[1] and e.place.setting not in ("", *_cuts(numbers)):
-            near[e.place.adapter] = e
+        if e.measure == _RATES[1] and e.key.setting not in ("", *_cuts(numbers)):
+            near[e.key.adapter] = e
             continue
-        row = found.setdefault((e.place.adapter, e.place.setting), {})
+        row = found.setdefault((e.key.adapter, e.key.setting), {})
         row[e.measure] = e
     rows = [_untouched(numbers)]
     for (adapter, setting), estimates in found.items():
@@ -105,7 +105,7 @@ def _rates(numbers: Sequence[Estimate]) -> list[dict[str, Any]]:
 
 
 def _cuts(numbers: Sequence[Estimate]) -> set[str]:
-    return {e.place.setting for e in numbers if e.place.setting.startswith("cut to")}
+    return {e.key.setting for e in numbers if e.key.setting.startswith("cut to")}
 
 
 def _untouched(numbers: Sequence[Estimate]) -> dict[str, Any]:
@@ -133,9 +133,7 @@ def _sparsity(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> list[dic
                 found = [
                     e
                     for e in numbers
-                    if e.measure == measure
-                    and e.place.adapter == choice
-                    and e.place.dictionary == side
+                    if e.measure == measure and e.key.adapter == choice and e.key.dictionary == side
                 ]
                 cell = _cell(found[0] if found else None)
                 cells.append({**cell, "chance": number(found[0].chance) if found else "–"})

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import altair as alt
 
-from lorascope.estimates import Estimate
 from lorascope.report.charts import CHANCE_COLOUR
 from lorascope.report.drawn import Figure
 from lorascope.report.formatting import interval
+from lorascope.results import Estimate
 
 _COLOURS: Final = (
     *("#3a86c8", "#e07b39", "#2a9d78", "#b874a9", "#8c6d46"),
@@ -37,24 +37,24 @@ def frontier_figure(estimates: Sequence[Estimate], facts: Mapping[str, Any]) -> 
     shown = [
         e
         for e in estimates
-        if e.measure == "latent.kept" and e.place.seed is None and "=" in e.place.setting
+        if e.measure == "latent.kept" and e.key.seed is None and "=" in e.key.setting
     ] or [e for e in estimates if e.measure == "latent.kept"]
     points, random = [], []
     used = _used(estimates)
     for e in shown:
-        size = e.place.setting.removeprefix("m=")
+        size = e.key.setting.removeprefix("m=")
         # A whole adapter stands where its number of latents is.
-        size = str(used.get(e.place.adapter, "")) if size == "whole" else size
+        size = str(used.get(e.key.adapter, "")) if size == "whole" else size
         if not size.isdigit():
             continue
-        row = {"choice": e.place.adapter, "m": int(size), "kept": e.value}
+        row = {"choice": e.key.adapter, "m": int(size), "kept": e.value}
         low, high = (e.value if b != b else b for b in e.interval)
         shown_interval = interval(*e.interval)
         points.append({**row, "low": low, "high": high, "interval": shown_interval, **_chance(e)})
         random += [
             {"m": int(size), "level": c.level, "low": c.low, "high": c.high}
-            for c in e.chances
-            if c.null == "random latents" and e.place.adapter == "dense"
+            for c in e.nulls
+            if c.name == "random latents" and e.key.adapter == "dense"
         ]
     if not points:
         return None
@@ -83,10 +83,9 @@ def frontier_figure(estimates: Sequence[Estimate], facts: Mapping[str, Any]) -> 
 
 def _chance(estimate: Estimate) -> dict[str, Any]:
     """The headline chance level, for the pointer."""
-    if not estimate.chances:
+    if (null := estimate.headline) is None:
         return {}
-    null = estimate.chances[0]
-    return {"null": null.null, "chance": null.level, "verdict": estimate.verdict}
+    return {"null": null.name, "chance": null.level, "verdict": estimate.verdict}
 
 
 def _used(estimates: Sequence[Estimate]) -> dict[str, int]:
@@ -94,7 +93,7 @@ def _used(estimates: Sequence[Estimate]) -> dict[str, int]:
     found: dict[str, int] = {}
     for e in estimates:
         if e.measure == "latent.used":
-            found[e.place.adapter] = max(found.get(e.place.adapter, 1), round(e.value))
+            found[e.key.adapter] = max(found.get(e.key.adapter, 1), round(e.value))
     return found
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorascope.estimates import Estimate
 from lorascope.report.formatting import interval, number, plural
+from lorascope.results import Estimate
 
 _SIDES = ("read", "written")
 
@@ -34,7 +34,7 @@ def _of(
     """The number over all seeds; the only seed's where there is one."""
     seed = None if len(facts["seeds"]) > 1 else facts["seeds"][0]
     for e in numbers:
-        place = e.place
+        place = e.key
         fits = (dictionary is None or place.dictionary == dictionary) and (
             setting is None or place.setting == setting
         )
@@ -59,7 +59,7 @@ def kept_at_most(
     used = [_of(numbers, "latent.used", choice, facts, side) for side in _SIDES]
     small = all(u is not None and u.value <= facts["most"] for u in used)
     for e in found:
-        if e.place.setting != "m=whole" or small:
+        if e.key.setting != "m=whole" or small:
             return e
     return None
 
@@ -79,7 +79,7 @@ def _goal(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> str:
     return (
         f"“{choice}” reads and writes at most {most} of {n:,} latents each and keeps "
         f"{number(kept.value)} {interval(*kept.interval)} of the dense adapter's success "
-        f"({kept.chances[0].null}: {number(kept.chance)}; {plural(len(facts['seeds']), 'seed')}): "
+        f"({kept.nulls[0].name}: {number(kept.chance)}; {plural(len(facts['seeds']), 'seed')}): "
         f"the goal of {number(goal)} is {reached}."
     )
 
@@ -93,7 +93,7 @@ def _held_out(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> list[str
         return []
     beside = [f"{number(success.chance)} by the untouched model"]
     if lora is not None:
-        beside.append(f"{number(lora.value)} by an ordinary LoRA of rank {lora.place.rank}")
+        beside.append(f"{number(lora.value)} by an ordinary LoRA of rank {lora.key.rank}")
     if prompted is not None:
         beside.append(f"{number(prompted.value)} by prompting")
     return [

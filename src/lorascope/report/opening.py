@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from lorascope.estimates import Estimate
+from lorascope.measures.definitions import definition_of
 from lorascope.report.conditions import Tally, measured
 from lorascope.report.formatting import listing, number, plural, share, visible
 from lorascope.report.latents import Browsed
 from lorascope.report.result import Results
-from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS, definition_of
+from lorascope.report.topics import HEADLINE_MEASURES
+from lorascope.results import Estimate
+from lorascope.results.labels import DELTA, DELTA_VS_BASE, Of
 
 # Topics whose first sentence stands on the first screen.
 _TOPICS: Final = {
@@ -21,8 +23,8 @@ _TOPICS: Final = {
     "effects": "Effect on the outputs",
 }
 _GEOMETRY: Final = (
-    ("max_cosine.mean", "delta vs base"),
-    ("angle.mean", "delta vs base"),
+    ("max_cosine.mean", DELTA_VS_BASE),
+    ("angle.mean", DELTA_VS_BASE),
     ("cka_debiased.base_delta", None),
     ("overlap", None),
 )
@@ -48,7 +50,7 @@ def headline_numbers(results: Results) -> list[Estimate]:
         estimate
         for measure in HEADLINE_MEASURES
         for estimate in measured(results, measure)
-        if estimate.chances and estimate.place.dictionary not in SEED_PAIRS
+        if estimate.nulls and not Of.key(estimate.key).seeds_alone
     ]
 
 
@@ -84,8 +86,8 @@ def _named(results: Results, names: Sequence[str]) -> str:
 
 def _geometry(results: Results) -> str:
     parts = []
-    for measure, dictionary in _GEOMETRY:
-        rows = [e for e in measured(results, measure, dictionary) if e.chances]
+    for measure, of in _GEOMETRY:
+        rows = [e for e in measured(results, measure, of) if e.nulls]
         if rows:
             tally = Tally.of(rows)
             title = definition_of(measure).title
@@ -97,7 +99,7 @@ def _geometry(results: Results) -> str:
 
 def _strongest(results: Results, browsed: Sequence[Browsed]) -> str:
     """Each adapter's latent that writes most of its delta, in tokens."""
-    norms = {(e.place.adapter, e.place.site): e.value for e in measured(results, "delta_norm")}
+    norms = {(e.key.adapter, e.key.site): e.value for e in measured(results, "delta_norm")}
     best: dict[str, tuple[float, Browsed]] = {}
     for each in browsed:
         adapter, site = str(each.head["adapter"]), str(each.head["site"])
@@ -128,7 +130,7 @@ def _tokens(found: Sequence[str]) -> str:
 
 def _underpowered(results: Results) -> str:
     rows = headline_numbers(results)
-    count = sum(row.verdict == "underpowered" for row in rows)
+    count = sum(row.verdict == "not settled" for row in rows)
     if not count:
         return ""
     return (
@@ -138,11 +140,11 @@ def _underpowered(results: Results) -> str:
 
 
 def _dead(results: Results) -> str:
-    rows = [e for e in measured(results, "dead_share", "delta") if e.value > _MANY_DEAD]
+    rows = [e for e in measured(results, "dead_share", Of(DELTA)) if e.value > _MANY_DEAD]
     if not rows:
         return ""
     worst = sorted(rows, key=lambda row: -row.value)
-    where = [f"{e.place.adapter} at {e.place.site} ({number(100 * e.value)} %)" for e in worst]
+    where = [f"{e.key.adapter} at {e.key.site} ({number(100 * e.value)} %)" for e in worst]
     return (
         f"Dead latents: more than {100 * _MANY_DEAD:.0f} % of the delta dictionary never fires in "
         f"{plural(len(rows), 'condition')}: {listing(list(dict.fromkeys(where)), 3)}."

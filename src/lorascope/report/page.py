@@ -30,10 +30,11 @@ from lorascope.report.latents import Browsed, read_latents
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.paper import paper_tables, write_paper_tables
 from lorascope.report.rendering import asset, rendered, vega_script
-from lorascope.report.result import Results, chance_table, estimate_table
+from lorascope.report.result import Results
 from lorascope.report.tables import TableRow, TopicTable, topic_tables, verdict_matrix, write_tables
 from lorascope.report.topics import Topic
 from lorascope.report.words import words
+from lorascope.results import Estimates
 from lorascope.runs import write_atomically
 
 # Rows of all the tables of numbers on the page; beyond that each shows the same share of its own.
@@ -159,8 +160,8 @@ def _section(
     inside = {"csv": f"tables/{key}.csv", "chance_csv": f"tables/{key}_chance_levels.csv"}
     if share >= 1:
         inside = {
-            "csv": csv_uri(estimate_table(table.estimates)),
-            "chance_csv": csv_uri(chance_table(table.estimates)),
+            "csv": csv_uri(Estimates(table.estimates).to_frame()),
+            "chance_csv": csv_uri(Estimates(table.estimates).nulls_frame()),
         }
     return Section(
         topic=table.topic,
@@ -177,7 +178,7 @@ def first_seeds(table: TopicTable, share: float) -> list[TableRow]:
     most = math.ceil(share * len(table.rows))
     if most >= len(table.rows):
         return table.rows
-    seeds = [estimate.place.seed or 0 for estimate in table.estimates]
+    seeds = [estimate.key.seed or 0 for estimate in table.estimates]
     kept = sorted(range(len(seeds)), key=lambda row: seeds[row])[:most]
     return [table.rows[row] for row in sorted(kept)]
 

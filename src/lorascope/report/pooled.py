@@ -4,107 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
-from lorascope.estimates import Chance, Estimate
-from lorascope.measures.intervals import Interval
-from lorascope.measures.seeds import Pooled, over_seeds
-from lorascope.report.conditions import bounds
 from lorascope.report.result import Results
+from lorascope.results import Estimate, Key
+from lorascope.results.labels import Of
+from lorascope.results.seeds import by_condition, over_seeds
 
-# So many replicates or more give an interval of their own.
-ENOUGH = 3
 
-
-def conditions(
-    results: Results, measure: str, dictionary: str | None = None, setting: str | None = None
-) -> list[Estimate]:
+def conditions(results: Results, measure: str, of: Of | None = None) -> list[Estimate]:
     """The estimates of a measure, one a group and site: means over seeds, chance levels too.
 
-    With three replicates or more the interval is over seeds; with fewer it spans their own
-    intervals. `place.adapter` is the group.
+    Intervals are over documents and seeds (`results.seeds`). `key.adapter` is the group.
     """
-    chosen: dict[tuple[str, ...], list[Estimate]] = {}
-    for estimate in results.numbers:
-        place = estimate.place
-        if (
-            estimate.measure == measure
-            and dictionary in (None, place.dictionary)
-            and setting in (None, place.setting)
-        ):
-            group = results.groups.get(place.adapter, place.adapter)
-            key = (group, place.site, place.dictionary, place.setting)
-            chosen.setdefault(key, []).append(estimate)
-    return [_one(several, results) for several in chosen.values()]
+    return over_seeds(_chosen(results, measure, of), results.groups)
 
 
 def at_first_setting(estimates: Sequence[Estimate]) -> list[Estimate]:
-    """Of a number taken at several settings, the first at each place."""
-    chosen: dict[tuple[str, ...], Estimate] = {}
+    """Of a number taken at several settings (k, sparsity, …), the first at each place."""
+    chosen: dict[tuple[str, str, Of], Estimate] = {}
     for estimate in estimates:
-        place = estimate.place
-        chosen.setdefault((place.adapter, place.site, place.dictionary), estimate)
+        key = estimate.key
+        chosen.setdefault((key.adapter, key.site, Of.key(key)), estimate)
     return list(chosen.values())
 
 
 def replicates(results: Results, one: Estimate) -> int:
     """How many numbers of the results went into one of `conditions`."""
-    place, groups = one.place, results.groups
-    return sum(
-        e.measure == one.measure
-        and groups.get(e.place.adapter, e.place.adapter) == place.adapter
-        and (e.place.site, e.place.dictionary, e.place.setting)
-        == (place.site, place.dictionary, place.setting)
-        for e in results.numbers
+    every = by_condition(_chosen(results, one.measure, None), results.groups)
+    return next((len(several) for key, several in every if key == one.key), 1)
+
+
+_NOWHERE: Final = Key()
+
+
+def setting_of(key: Key) -> Key:
+    """What a number was taken at (k, sparsity, …): its key without adapter, site and seed."""
+    return replace(
+        key,
+        adapter=_NOWHERE.adapter,
+        rank=_NOWHERE.rank,
+        site=_NOWHERE.site,
+        seed=_NOWHERE.seed,
     )
 
 
-def of_setting(estimates: Sequence[Estimate], setting: str) -> list[Estimate]:
+def at_setting(estimates: Sequence[Estimate], setting: Key) -> list[Estimate]:
     """Those at one setting."""
-    return [estimate for estimate in estimates if estimate.place.setting == setting]
+    return [estimate for estimate in estimates if setting_of(estimate.key) == setting]
 
 
-def settings(estimates: Sequence[Estimate]) -> list[str]:
+def settings(estimates: Sequence[Estimate]) -> list[Key]:
     """Settings that occur, in order."""
-    return list(dict.fromkeys(estimate.place.setting for estimate in estimates))
+    return list(dict.fromkeys(setting_of(estimate.key) for estimate in estimates))
 
 
 def group_labels(found: Sequence[Estimate], results: Results) -> dict[str, str]:
     """{group: what tables call it}: its rank where every rank is known and they differ."""
-    present = {e.place.adapter for e in found}
+    present = {e.key.adapter for e in found}
     groups = dict.fromkeys(results.groups.get(name, name) for name in results.adapters)
-    ranks = {e.place.adapter: e.place.rank for e in found if e.place.rank is not None}
+    ranks = {e.key.adapter: e.key.rank for e in found if e.key.rank is not None}
     kept = [group for group in groups if group in present]
     if kept and all(group in ranks for group in kept) and len(set(ranks.values())) == len(kept):
         return {group: str(ranks[group]) for group in sorted(kept, key=lambda g: ranks[g] or 0)}
     return {group: group for group in kept}
 
 
-def _one(several: list[Estimate], results: Results) -> Estimate:
-    first = several[0]
-    group = results.groups.get(first.place.adapter, first.place.adapter)
-    if len(several) == 1:
-        return replace(first, place=replace(first.place, adapter=group, seed=None))
-    names = {e.place.adapter: results.groups.get(e.place.adapter, e.place.adapter) for e in several}
-    (pooled,) = over_seeds(several, names)
-    return Estimate(
-        first.measure,
-        pooled.mean,
-        _interval(pooled, several),
-        first.n,
-        first.unit,
-        tuple(_around(chance, several) for chance in pooled.chances),
-        pooled.place,
-    )
-
-
-def _interval(pooled: Pooled, several: Sequence[Estimate]) -> Interval:
-    if len(pooled.values) >= ENOUGH:
-        return pooled.interval
-    lows, highs = zip(*(bounds(estimate) for estimate in several), strict=True)
-    return min(lows), max(highs)
-
-
-def _around(chance: Chance, several: Sequence[Estimate]) -> Chance:
-    """The chance level over the seeds, its interval wide enough for every one of them."""
-    same = [c for e in several for c in e.chances if c.null == chance.null]
-    return Chance(chance.null, chance.level, min(c.low for c in same), max(c.high for c in same))
+def _chosen(results: Results, measure: str, of: Of | None) -> list[Estimate]:
+    found = results.numbers.select(measure)
+    return [estimate for estimate in found if of in (None, Of.key(estimate.key))]

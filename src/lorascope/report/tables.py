@@ -6,23 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorascope.estimates import Chance, Estimate, Verdict
-from lorascope.measures.definitions import Definition
+from lorascope.measures.definitions import Definition, definition_of
 from lorascope.report.conditions import Tally, measured
-from lorascope.report.formatting import SYMBOLS, interval, number, span, verdict_words
+from lorascope.report.formatting import SYMBOLS, detail, interval, number, span, verdict_words
 from lorascope.report.latex import long_table
-from lorascope.report.result import Results, chance_table, estimate_table
+from lorascope.report.result import Results
 from lorascope.report.topics import (
     HEADLINE_MEASURES,
     OTHER,
-    SEED_PAIRS,
     TOPICS,
     Topic,
-    definition_of,
     dictionary_order,
     measure_order,
     topic_of,
 )
+from lorascope.results import Estimate, Estimates, Null, Verdict
+from lorascope.results.labels import Of, adapters_of
 
 
 @dataclass(frozen=True)
@@ -112,14 +111,13 @@ def verdict_matrix(results: Results, *, pooled: bool = False) -> list[MatrixRow]
     rows = []
     for measure in HEADLINE_MEASURES:
         estimates = measured(results, measure)
-        labels = dictionary_order(estimate.place.dictionary for estimate in estimates)
-        for dictionary in (label for label in labels if label not in SEED_PAIRS):
-            chosen = [e for e in estimates if e.place.dictionary == dictionary]
+        for of in (of for of in dictionary_order(estimates) if not of.seeds_alone):
+            chosen = [e for e in estimates if Of.key(e.key) == of]
             by_adapter = [
-                [e for e in chosen if e.place.adapter == adapter] for adapter in results.adapters
+                [e for e in chosen if e.key.adapter == adapter] for adapter in results.adapters
             ]
             groups = [chosen] if pooled else by_adapter
-            rows.append(_matrix_row(measure, dictionary, chosen, groups))
+            rows.append(_matrix_row(measure, of, chosen, groups))
     return rows
 
 
@@ -141,8 +139,8 @@ def write_tables(tables: Sequence[TopicTable], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
         stem = folder / table.topic.key
-        estimate_table(table.estimates).to_csv(stem.with_suffix(".csv"), index=False)
-        chance_table(table.estimates).to_csv(f"{stem}_chance_levels.csv", index=False)
+        Estimates(table.estimates).to_frame().to_csv(stem.with_suffix(".csv"), index=False)
+        Estimates(table.estimates).nulls_frame().to_csv(f"{stem}_chance_levels.csv", index=False)
         stem.with_suffix(".tex").write_text(_latex(table), encoding="utf-8")
 
 
@@ -167,9 +165,9 @@ def _topic_table(topic: Topic, estimates: list[Estimate], results: Results) -> T
     summary = []
     for measure in measures:
         taken = measured(results, measure)
-        for dictionary in dictionary_order(estimate.place.dictionary for estimate in taken):
-            chosen = [e for e in taken if e.place.dictionary == dictionary]
-            summary.append(_matrix_row(measure, dictionary, chosen, [chosen]))
+        for of in dictionary_order(taken):
+            chosen = [e for e in taken if Of.key(e.key) == of]
+            summary.append(_matrix_row(measure, of, chosen, [chosen]))
     return TopicTable(
         topic=topic,
         estimates=ordered,
@@ -182,14 +180,14 @@ def _topic_table(topic: Topic, estimates: list[Estimate], results: Results) -> T
 
 def _in_table_order(estimates: Sequence[Estimate], results: Results) -> list[Estimate]:
     measures = measure_order(estimate.measure for estimate in estimates)
-    dictionaries = dictionary_order(estimate.place.dictionary for estimate in estimates)
+    dictionaries = dictionary_order(estimates)
     adapters, sites = ["", *results.adapters], ["", *results.sites]
 
     def key(estimate: Estimate) -> tuple[int, int, int, int, int]:
-        place = estimate.place
+        place = estimate.key
         return (
             measures.index(estimate.measure),
-            dictionaries.index(place.dictionary),
+            dictionaries.index(Of.key(place)),
             adapters.index(place.adapter),
             sites.index(place.site),
             place.seed or 0,
@@ -199,14 +197,14 @@ def _in_table_order(estimates: Sequence[Estimate], results: Results) -> list[Est
 
 
 def _matrix_row(
-    measure: str, dictionary: str, estimates: list[Estimate], cells: list[list[Estimate]]
+    measure: str, of: Of, estimates: list[Estimate], cells: list[list[Estimate]]
 ) -> MatrixRow:
     definition = definition_of(measure)
-    nulls = dict.fromkeys(e.chances[0].null for e in estimates if e.chances)
+    nulls = dict.fromkeys(e.headline.name for e in estimates if e.headline is not None)
     return MatrixRow(
         measure=measure,
         title=definition.title,
-        dictionary=dictionary,
+        dictionary=str(of),
         unit=estimates[0].unit,
         apart=definition.apart,
         value=span(estimate.value for estimate in estimates),
@@ -219,11 +217,11 @@ def _matrix_row(
 def _cell(measure: str, estimates: list[Estimate]) -> Cell:
     tally = Tally.of(estimates)
     counts: dict[Verdict, int] = {
-        "above chance": tally.above,
-        "at chance": tally.at,
-        "underpowered": tally.unsettled,
-        "below chance": tally.below,
-        "no chance level": tally.without,
+        "above": tally.above,
+        "equal": tally.equal,
+        "not settled": tally.unsettled,
+        "below": tally.below,
+        "no verdict": tally.without,
     }
     found = tally.found(measure)
     present = {verdict: count for verdict, count in counts.items() if count}
@@ -231,7 +229,7 @@ def _cell(measure: str, estimates: list[Estimate]) -> Cell:
         text="  ".join(f"{SYMBOLS[verdict]} {count}" for verdict, count in present.items()),
         words=", ".join(f"{count} of {tally.total} {v}" for v, count in present.items()),
         found=found,
-        at=tally.at + tally.unsettled,
+        at=tally.equal + tally.unsettled,
         opposite=tally.above + tally.below - found,
         total=tally.total,
     )
@@ -239,22 +237,24 @@ def _cell(measure: str, estimates: list[Estimate]) -> Cell:
 
 def table_row(estimate: Estimate) -> TableRow:
     """An estimate as printed."""
-    place = estimate.place
-    headline = estimate.chances[0] if estimate.chances else None
+    place = estimate.key
+    headline = estimate.headline
     return TableRow(
         title=definition_of(estimate.measure).title,
-        adapter=place.adapter,
+        adapter=adapters_of(place),
         rank="" if place.rank is None else str(place.rank),
         site=place.site,
         seed="" if place.seed is None else str(place.seed),
-        dictionary=place.dictionary,
-        setting=place.setting,
+        dictionary=str(Of.key(place)),
+        setting=detail(place),
         value=number(estimate.value),
         interval=interval(*estimate.interval),
         chance=number(estimate.chance),
         chance_interval=_chance_interval(headline) if headline else "",
-        null=headline.null if headline else "",
-        nulls="; ".join(_other_null(estimate, chance) for chance in estimate.chances[1:]),
+        null=headline.name if headline else "",
+        nulls="; ".join(
+            _other_null(estimate, null) for null in estimate.nulls if null is not headline
+        ),
         symbol=SYMBOLS[estimate.verdict],
         verdict=verdict_words(estimate),
         n=f"{estimate.n:,}",
@@ -262,9 +262,9 @@ def table_row(estimate: Estimate) -> TableRow:
     )
 
 
-def _chance_interval(chance: Chance) -> str:
+def _chance_interval(chance: Null) -> str:
     return "" if chance.low == chance.high else interval(chance.low, chance.high)
 
 
-def _other_null(estimate: Estimate, chance: Chance) -> str:
-    return f"{chance.null} {number(chance.level)} {SYMBOLS[estimate.against(chance)]}"
+def _other_null(estimate: Estimate, chance: Null) -> str:
+    return f"{chance.name} {number(chance.level)} {SYMBOLS[estimate.against(chance)]}"

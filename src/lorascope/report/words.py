@@ -9,13 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lorascope.estimates import Estimate
 from lorascope.report.conditions import Tally, against_reference, measured, seeds
 from lorascope.report.formatting import listing, number, plural, share, span
 from lorascope.report.latents import Browsed
 from lorascope.report.opening import cautions, headline_numbers, leads
 from lorascope.report.result import Results
 from lorascope.report.topics import TOPICS
+from lorascope.results import Estimate
+from lorascope.results.labels import (
+    BASE,
+    BASE_DIFFERENCE,
+    BASE_SEEDS,
+    DELTA,
+    DELTA_SEEDS,
+    DELTA_VS_BASE,
+    EXACT_DELTA,
+    Of,
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ def _overall(results: Results) -> str:
     if not rows:
         return ""
     apart = sum(estimate.apart for estimate in rows)
-    unsettled = sum(estimate.verdict == "underpowered" for estimate in rows)
+    unsettled = sum(estimate.verdict == "not settled" for estimate in rows)
     more = f"; {unsettled} more may, with more data" if unsettled else ""
     if apart == 0:
         return (
@@ -79,10 +89,12 @@ def _overall(results: Results) -> str:
 
 def _ranges(rows: Sequence[Estimate]) -> str:
     text = span(row.value for row in rows)
-    chances = [row.chance for row in rows if row.chances]
+    chances = [row.chance for row in rows if row.nulls]
     if not chances:
         return text
-    nulls = listing(list(dict.fromkeys(row.chances[0].null for row in rows if row.chances)))
+    nulls = listing(
+        list(dict.fromkeys(row.headline.name for row in rows if row.headline is not None))
+    )
     return f"{text} against chance {span(chances)} ({nulls})"
 
 
@@ -105,7 +117,7 @@ def _behaviour(results: Results) -> list[str]:
         f"{share(below, len(rows), 'adapter')}: {span(row.value for row in rows)} against "
         f"{span(row.chance for row in rows)} nats/token"
     )
-    lowest = f"; {best.place.adapter} is lowest" if len(rows) > 1 and below else ""
+    lowest = f"; {best.key.adapter} is lowest" if len(rows) > 1 and below else ""
     return [f"{sentence}{lowest}."]
 
 
@@ -134,14 +146,14 @@ def _size(results: Results) -> list[str]:
 
 def _reconstruction(results: Results) -> list[str]:
     sentences = []
-    error = {d: measured(results, "relative_error", d) for d in ("base", "delta")}
+    error = {d: measured(results, "relative_error", Of(d)) for d in (BASE, DELTA)}
     for dictionary, rows in error.items():
         if rows:
             sentences.append(
                 f"The {dictionary} dictionary reconstructs the delta better than chance in "
                 f"{_count(rows, 'below')}: relative error {_ranges(rows)}."
             )
-    difference = measured(results, "relative_error", "base difference")
+    difference = measured(results, "relative_error", Of(BASE_DIFFERENCE))
     if difference:
         sentences.append(
             "Reading the delta as the difference of the base dictionary's two reconstructions "
@@ -166,20 +178,20 @@ def _firing(results: Results) -> list[str]:
             "The base latents that the delta switches on are ones the base stream uses, more than "
             f"chance, in {_count(overlap, 'above')}: overlap {_ranges(overlap)}."
         )
-    for dictionary in ("base", "delta"):
-        density = measured(results, "density", dictionary)
+    for dictionary in (BASE, DELTA):
+        density = measured(results, "density", Of(dictionary))
         if density:
             tally = Tally.of(density)
             sentences.append(
                 f"On the delta, the {dictionary} dictionary has {_ranges(density)} active latents "
-                f"per token: above chance in {tally.above}, at chance in {tally.at} and below in "
-                f"{tally.below} of {plural(tally.total, 'condition')}."
+                f"per token: above chance in {tally.above}, equal to it in {tally.equal} and below "
+                f"in {tally.below} of {plural(tally.total, 'condition')}."
             )
     return sentences
 
 
 def _cosine(results: Results) -> list[str]:
-    rows = measured(results, "max_cosine.mean", "delta vs base")
+    rows = measured(results, "max_cosine.mean", DELTA_VS_BASE)
     if not rows:
         return []
     lead = (
@@ -191,7 +203,7 @@ def _cosine(results: Results) -> list[str]:
 
 
 def _angles(results: Results) -> list[str]:
-    rows = measured(results, "angle.mean", "delta vs base")
+    rows = measured(results, "angle.mean", DELTA_VS_BASE)
     if not rows:
         return []
     lead = (
@@ -211,7 +223,7 @@ def _yardsticks(
 ) -> list[str]:
     """Sentences that hold delta against base beside pairs that differ in their seed alone."""
     sentences = []
-    base = measured(results, measure, "base vs base")
+    base = measured(results, measure, BASE_SEEDS)
     if base:
         tally = against_reference(rows, base)
         counts = " and ".join(f"{word} in {getattr(tally, side)}" for word, side in sides)
@@ -220,7 +232,7 @@ def _yardsticks(
             f"{span(r.value for r in base)}{unit}; delta against base is {counts} of "
             f"{plural(tally.total - tally.without, 'condition')} that have this yardstick."
         )
-    delta = measured(results, measure, "delta vs delta")
+    delta = measured(results, measure, DELTA_SEEDS)
     if delta:
         sentences.append(
             "Two delta dictionaries that differ only in their seed give "
@@ -238,7 +250,7 @@ def _cka(results: Results) -> list[str]:
             f"{_count(debiased, 'above')}: debiased CKA {_ranges(debiased)}."
         )
     plain = measured(results, "cka.base_delta")
-    if plain and plain[0].chances:
+    if plain and plain[0].nulls:
         chance = max(row.chance for row in plain)
         sentences.append(
             f"Plain CKA of the same pair is {_ranges(plain)}; its chance level, up to "
@@ -249,15 +261,15 @@ def _cka(results: Results) -> list[str]:
 
 def _pursuit(results: Results) -> list[str]:
     sentences = []
-    for dictionary in ("base", "delta"):
-        rows = measured(results, "pursuit.relative_error", dictionary)
+    for dictionary in (BASE, DELTA):
+        rows = measured(results, "pursuit.relative_error", Of(dictionary))
         if rows:
             sentences.append(
                 f"With as many directions of the {dictionary} dictionary as the delta dictionary "
                 "uses, chosen and fitted for each token, the delta is expressed better than chance "
                 f"in {_count(rows, 'below')}: relative error {_ranges(rows)}."
             )
-    gap = measured(results, "pursuit.gap", "base")
+    gap = measured(results, "pursuit.gap", Of(BASE))
     if gap:
         sentences.append(
             f"Of the base dictionary's error, {span(row.value for row in gap)} is its encoder's: "
@@ -269,7 +281,7 @@ def _pursuit(results: Results) -> list[str]:
 def _greedy(rows: Sequence[Estimate]) -> list[str]:
     if not rows:
         return []
-    same = [row.place.adapter for row in rows if not row.apart]
+    same = [row.key.adapter for row in rows if not row.apart]
     told = f"; {listing(same)} cannot be told from the base by it" if same else ""
     shares = span(100 * row.value for row in rows)
     return [f"Greedy decoding chooses another token at {shares} % of positions{told}."]
@@ -281,7 +293,7 @@ def _effects(results: Results) -> list[str]:
     if change:
         silent = [row for row in change if not row.apart]
         if silent:
-            names = listing([row.place.adapter for row in silent])
+            names = listing([row.key.adapter for row in silent])
             sentences.append(f"The outputs of {names} equal the base model's within numeric noise.")
         sentences.append(
             "The adapters move the next token's distribution by "
@@ -289,9 +301,9 @@ def _effects(results: Results) -> list[str]:
         )
     sentences += _greedy(measured(results, "output_change.greedy"))
     for measure, what in (("recovery.loss", "change of loss"), ("recovery.kl", "KL")):
-        delta = measured(results, measure, "delta")
+        delta = measured(results, measure, Of(DELTA))
         if delta:
-            exact, base = (measured(results, measure, d) for d in ("exact delta", "base"))
+            exact, base = (measured(results, measure, Of(d)) for d in (EXACT_DELTA, BASE))
             sentences.insert(
                 0,
                 "Put into the base model at one site, the delta dictionary's reconstruction "
@@ -345,16 +357,16 @@ def _weights(results: Results) -> list[str]:
 
 
 def _ablation(results: Results) -> list[str]:
-    error = [e for e in results.numbers if e.measure == "ablation.relative_error"]
-    density = {e.place.setting: e for e in results.numbers if e.measure == "ablation.density"}
+    error = results.numbers.select("ablation.relative_error")
+    density = {e.key.setting: e for e in results.numbers.select("ablation.density")}
     if not error:
         return []
-    place = error[0].place
-    ends = [e for e in (error[0], error[-1]) if e.place.setting in density]
+    place = error[0].key
+    ends = [e for e in (error[0], error[-1]) if e.key.setting in density]
     parts = listing(
         [
-            f"{number(density[e.place.setting].value)} active latents and an error of "
-            f"{number(e.value)} at {e.place.setting}"
+            f"{number(density[e.key.setting].value)} active latents and an error of "
+            f"{number(e.value)} at {e.key.setting}"
             for e in ends
         ]
     )
@@ -362,10 +374,10 @@ def _ablation(results: Results) -> list[str]:
 
 
 def _seeds(results: Results) -> list[str]:
-    rows = [e for e in results.numbers if e.measure == "variance.condition_share"]
+    rows = results.numbers.select("variance.condition_share")
     if not rows:
         return []
-    above = sum(row.verdict == "above chance" for row in rows)
+    above = sum(row.verdict == "above" for row in rows)
     return [
         f"Of {plural(len(rows), 'number')} taken with several seeds, {above} differ between "
         "conditions by more than their seeds explain."

@@ -23,11 +23,13 @@ from lorascope.activations.tokens import Window
 from lorascope.config import digest
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate
+from lorascope.measures.null_draws import beside_draws
 from lorascope.measures.seeds import condition_shares
+from lorascope.measures.yardsticks import without_verdicts
 from lorascope.models.sites import resolve_sites
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
+from lorascope.results import Estimate
 from lorascope.runs import write_atomically
 from lorascope.workflows import plan as planning
 from lorascope.workflows.adapters import Base, split_for_training, train_adapters
@@ -36,13 +38,16 @@ from lorascope.workflows.effects import take_effects
 from lorascope.workflows.facts import facts
 from lorascope.workflows.gating import pass_gates
 from lorascope.workflows.learning import bring, learn
+from lorascope.workflows.massive import take_massive
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit, measure
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
+from lorascope.workflows.variants import Variants
 from lorascope.workflows.weighing import weigh
+from lorascope.workflows.yardsticks import take_yardsticks
 
 
 def audit(
@@ -69,21 +74,27 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
     gates = pass_gates(state)
     probe, held_out = _capture(state)
     learned = learn(run, study, probe, held_out, brought, state.hashes, reporter)
-    ranks = {name: record["rank"] for name, record in gates["adapters"].items()}
-    whole = Audit(study, probe, held_out, learned, ranks, gates["noise_floor"])
+    variants = Variants.read(gates)
+    whole = Audit(study, probe, held_out, learned, variants, gates["noise_floor"])
     measured = Measured([Estimate.revived(record) for record in gates["response_loss"]])
+    yardsticks = take_yardsticks(state, whole)
+    measured.add(yardsticks.measured)
     measured.add(measure(whole, run, reporter))
+    measured.add(take_massive(state, whole))
     measured.add(take_effects(state, whole))
     measured.add(browse(state, whole))
     measured.add(weigh(state, whole))
-    measured.estimates.extend(condition_shares(measured.estimates, study.groups))
+    judged = without_verdicts(beside_draws(measured.estimates), yardsticks.verdicts)
+    shares = condition_shares([e for e in judged if e.key.draw is None], study.groups)
     dictionaries = learned.facts()
 
     def make(folder: Path) -> None:
-        write_estimates(measured.estimates, folder)
-        write_seeds(measured.estimates, study.groups, folder)
+        write_estimates([*judged, *shares], folder)
+        write_seeds([e for e in judged if e.key.draw is None], study.groups, folder)
         record = facts(state, gates, probe, held_out, dictionaries, command)
         record["warnings"] += measured.warnings
+        record["yardsticks"] = [verdict.record() for verdict in yardsticks.verdicts]
+        record["massive"] = yardsticks.massive
         write_atomically(folder / "facts.json", json.dumps(record, indent=1) + "\n")
 
     run.stage("results", study.groups, make, *run.asked)

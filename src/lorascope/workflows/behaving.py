@@ -18,11 +18,11 @@ from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, read_set
 from lorascope.behaviours.turns import record_windows
 from lorascope.config import Settings
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate, Place
 from lorascope.latent_adapters.loading import check, load
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import load_base
 from lorascope.report.result import write_estimates
+from lorascope.results import Estimate, Key
 from lorascope.runs import Run, write_atomically
 from lorascope.training.adapters import LoraTraining, train_adapter
 from lorascope.training.loop import Progress
@@ -48,7 +48,6 @@ class BehavingStudy(Settings):
         context: longest prompt and response in tokens.
         new_tokens: most tokens of an answer.
         batch: prompts answered at once.
-        seed: of the bootstrap.
         force: accept adapters whose files name another base model.
     """
 
@@ -67,7 +66,6 @@ class BehavingStudy(Settings):
     context: int = Field(default=512, ge=16)
     new_tokens: int = Field(default=24, ge=1)
     batch: int = Field(default=64, ge=1)
-    seed: int = 0
     force: bool = False
 
 
@@ -109,7 +107,7 @@ def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
     estimates = [
         estimate
         for name, tried in wrote.items()
-        for estimate in rates(tried, before, how, Place(name), near=near, seed=study.seed)
+        for estimate in rates(tried, before, how, Key(name), near=near)
     ]
     write_estimates(estimates, out / "results")
     _write_answers(out / "results" / "answers.jsonl", {BASE: before, **wrote}, how)

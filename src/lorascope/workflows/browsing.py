@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ from torch import Tensor
 from lorascope.activations.categories import category
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.text import Document
-from lorascope.estimates import Chance, Place
 from lorascope.geometry.chance import covariance_root
 from lorascope.geometry.cosine import max_cosine
 from lorascope.measures import features, latent_directions
 from lorascope.randomness import generator
 from lorascope.report.latents import WHOLE, rounded, write_latents
+from lorascope.results import Key, Null
 from lorascope.runs import read_json
 from lorascope.workflows.effects import ATTRIBUTED, EFFECTS, LATENTS
 from lorascope.workflows.measured import Measured
@@ -52,7 +52,7 @@ def browse(state: Audited, audit: Audit) -> Measured:
     """
     found, seed = Measured(), state.study.dictionaries.seeds[0]
     places = [
-        Place(adapter=adapter, rank=audit.ranks[adapter], site=site, seed=seed)
+        replace(audit.variants.keys[adapter], site=site, seed=seed)
         for site in audit.probe.sites
         for adapter in audit.probe.adapters
     ]
@@ -68,7 +68,7 @@ def browse(state: Audited, audit: Audit) -> Measured:
     return found
 
 
-def _stage(state: Audited, audit: Audit, place: Place) -> Path:
+def _stage(state: Audited, audit: Audit, place: Key) -> Path:
     study = state.study
     near = _neighbours(audit, place)
     used = [
@@ -92,11 +92,11 @@ def _stage(state: Audited, audit: Audit, place: Place) -> Path:
     return state.run.stage(name, depends_on, make, *parents)
 
 
-def _where(place: Place) -> tuple[str, str]:
+def _where(place: Key) -> tuple[str, str]:
     return place.site, place.adapter
 
 
-def _neighbours(audit: Audit, place: Place) -> list[tuple[str, str]]:
+def _neighbours(audit: Audit, place: Key) -> list[tuple[str, str]]:
     """(site, adapter) of the other adapters here and of the same one at other sites."""
     here = [(place.site, adapter) for adapter in audit.probe.adapters if adapter != place.adapter]
     return here + [(site, place.adapter) for site in audit.probe.sites if site != place.site]
@@ -110,7 +110,7 @@ class _Near:
     adapter: str
     latents: Int[Tensor, " n"]
     cosines: Float[Tensor, " n"]
-    chance: Chance
+    chance: Null
 
     def head(self) -> dict[str, Any]:
         """What the page says of the dictionary."""
@@ -120,7 +120,7 @@ class _Near:
 class _Browsed:
     """One delta dictionary, each part computed when first asked for."""
 
-    def __init__(self, state: Audited, audit: Audit, place: Place) -> None:
+    def __init__(self, state: Audited, audit: Audit, place: Key) -> None:
         assert place.seed is not None
         self._state, self._audit, self._place = state, audit, place
         self._seed = state.study.seed
@@ -201,7 +201,7 @@ class _Browsed:
         }
         return head, columns, details
 
-    def _head(self, names: list[str], kind: Tensor, chance: Chance) -> dict[str, Any]:
+    def _head(self, names: list[str], kind: Tensor, chance: Null) -> dict[str, Any]:
         place, rows = self._place, self._activity.rows
         base = self._base
         shares = torch.bincount(kind, minlength=len(names)).double() / rows
@@ -229,7 +229,7 @@ class _Browsed:
         cosines, latents = _nearest(directions, other)
         return _Near(site, adapter, latents, cosines, chance)
 
-    def _built(self, directions: Tensor, details: list[dict[str, Any]]) -> Chance | None:
+    def _built(self, directions: Tensor, details: list[dict[str, Any]]) -> Null | None:
         """Put what each direction is built from into its record; none where there is none."""
         if not len(directions):
             return None
@@ -304,10 +304,10 @@ class _Browsed:
         }
 
 
-def plain_chance(chance: Chance) -> dict[str, Any]:
+def plain_chance(chance: Null) -> dict[str, Any]:
     """A chance level as plain data, as precise as it is shown."""
     numbers = {name: rounded(getattr(chance, name)) for name in ("level", "low", "high")}
-    return {"null": chance.null, **numbers}
+    return {"null": chance.name, **numbers}
 
 
 def _nearest(

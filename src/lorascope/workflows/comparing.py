@@ -21,7 +21,6 @@ from lorascope.activations.scaling import mean_and_covariance
 from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate, Place
 from lorascope.measures import alignment, comparison
 from lorascope.measures.comparison import Pair
 from lorascope.measures.exclusive_latents import (
@@ -33,6 +32,8 @@ from lorascope.measures.exclusive_latents import (
 from lorascope.measures.firing import firing
 from lorascope.report.comparison import LATENT_COLUMNS, TEXT_COLUMNS, write_comparison
 from lorascope.report.result import write_estimates
+from lorascope.results import Estimate, Key
+from lorascope.results.labels import DELTA, DELTA_SEEDS
 from lorascope.runs import versions, write_atomically
 from lorascope.workflows.excerpts import Excerpts
 from lorascope.workflows.finished import shared_sites
@@ -137,16 +138,17 @@ class _Site:
         paired, settings = self.paired, self.settings
         rows = paired.load(self.site)
         excerpts = Excerpts(paired)
-        one, two = (Place(adapter=s.label, site=self.site) for s in (paired.first, paired.second))
-        both = Place(adapter=f"{one.adapter} vs {two.adapter}", site=self.site)
+        one, two = (Key(adapter=s.label, site=self.site) for s in (paired.first, paired.second))
+        both, turned = (
+            replace(own, compared=other.adapter) for own, other in ((one, two), (two, one))
+        )
         agree = partial(comparison.agreement_estimates, rows, both, settings.seed)
         self.measured.attempt(both, agree)
-        places = (both, replace(both, adapter=f"{two.adapter} vs {one.adapter}"))
         spaces = partial(
             comparison.subspace_estimates,
             rows,
             self._sizes(rows),
-            places,
+            (both, turned),
             seed=settings.seed,
             repeats=settings.repeats,
         )
@@ -173,7 +175,7 @@ class _Site:
         seed: int,
         ours: Dictionary,
         theirs: Dictionary,
-        places: tuple[Place, Place, Place],
+        places: tuple[Key, Key, Key],
     ) -> None:
         """What one pair of dictionaries makes of the deltas, and of each other's directions."""
         one, two, both = (replace(place, seed=seed) for place in places)
@@ -198,7 +200,7 @@ class _Site:
         rows: Pair,
         ours: dict[int, Dictionary],
         theirs: dict[int, Dictionary],
-        places: tuple[Place, Place],
+        places: tuple[Key, Key],
         excerpts: Excerpts,
     ) -> None:
         """The latents of either adapter that are active under it alone."""
@@ -219,17 +221,17 @@ class _Site:
                     excerpts.contexts(dictionary, delta, shown, here, settings.contexts)
                 )
 
-    def _aligned(self, rows: Pair, ours: Dictionary, theirs: Dictionary, both: Place) -> None:
+    def _aligned(self, rows: Pair, ours: Dictionary, theirs: Dictionary, both: Key) -> None:
         """Cosines and angles of the two dictionaries, and of seed pairs of the first one's."""
         _, of_delta = mean_and_covariance([rows.first])
         _, of_base = mean_and_covariance([rows.base])
         settings = self.settings
         nulls = alignment.NullSettings(of_delta, of_base, settings.repeats, settings.seed)
         alive = firing(ours, rows.first).alive
-        pairs = [(replace(both, dictionary="delta vs delta"), theirs)]
+        pairs = [(replace(both, dictionary=DELTA), theirs)]
         seeds = self.paired.first.run.study.dictionaries.seeds
         if seeds[0] == both.seed and len(seeds) > 1:
-            again = Place(self.paired.first.label, None, self.site, both.seed, "delta vs delta")
+            again = replace(both, **DELTA_SEEDS._asdict())
             pairs.append((again, self._second_of(self.paired.first)))
         for place, other in pairs:
             shared: dict[str, Any] = {"nulls": nulls, "place": place, "alive": alive}
@@ -244,7 +246,7 @@ class _Site:
         return side.run.delta(self.site, side.adapter, side.run.study.dictionaries.seeds[1])
 
 
-def _latent_rows(only: OnlyHere, index: int, place: Place) -> _Rows:
+def _latent_rows(only: OnlyHere, index: int, place: Key) -> _Rows:
     """One row a latent that fires at all, columns `LATENT_COLUMNS`."""
     found, listed = only.found[index], set(only.listed(index).tolist())
     one_sided = found.one_sided.tolist()

@@ -5,7 +5,14 @@ from __future__ import annotations
 from lorascope.training.adapters import LoraTraining
 from lorascope.training.architectures.relu import ReLU
 from lorascope.training.dictionaries import Fitting
-from lorascope.workflows.study import AuditStudy, Dictionaries, Measures, Texts, TrainAdapters
+from lorascope.workflows.study import (
+    AuditStudy,
+    Controls,
+    Dictionaries,
+    Measures,
+    Texts,
+    TrainAdapters,
+)
 
 # Small batches, because there are few rows: two seeds then agree well beyond chance.
 _FITTING = Fitting(epochs=5, batch=256, rate=6e-3)
@@ -24,11 +31,10 @@ def _full() -> AuditStudy:
         train=TrainAdapters(training=training),
         sites=("layers.1", "layers.3", "layers.5"),
         texts=Texts(sources=("embedded",), documents=760, held_out=0.25),
-        dictionaries=Dictionaries(
-            architecture=ReLU(n_latents=512, l1=0.15), fitting=_FITTING, controls=("gaussian",)
-        ),
+        dictionaries=Dictionaries(architecture=ReLU(n_latents=512, l1=0.15), fitting=_FITTING),
+        controls=Controls(null_adapters=3, gaussian_dictionaries=3),
         measures=Measures(
-            angles_k=(48,), rows=8000, repeats=10, samples=1, effect_tokens=768, latents=3
+            angles_k=(48,), rows=8000, repeats=10, samples=1, effect_tokens=1536, latents=16
         ),
     )
 
@@ -41,10 +47,9 @@ def _quick() -> AuditStudy:
         train=TrainAdapters(training=training),
         sites=("layers.2", "layers.5"),
         texts=Texts(sources=("embedded",), documents=400, held_out=0.3),
-        dictionaries=Dictionaries(
-            architecture=ReLU(n_latents=384, l1=0.15), fitting=_FITTING, controls=("gaussian",)
-        ),
+        dictionaries=Dictionaries(architecture=ReLU(n_latents=384, l1=0.15), fitting=_FITTING),
+        controls=Controls(null_adapters=2, gaussian_dictionaries=2),
         measures=Measures(
-            angles_k=(48,), rows=4000, repeats=8, samples=1, effect_tokens=512, latents=2
+            angles_k=(48,), rows=4000, repeats=8, samples=1, effect_tokens=1024, latents=16
         ),
     )

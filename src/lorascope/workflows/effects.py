@@ -4,7 +4,7 @@ latent. One stage an adapter, which runs the model."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lorascope.activations.scaling import mean_and_covariance
-from lorascope.estimates import Estimate, Place
-from lorascope.measures import outputs, recovery, single_latents
+from lorascope.measures import matched_latents, recovery, single_latents, surveys
 from lorascope.measures.attribution import attributed_losses
 from lorascope.measures.rows import HeldOut
+from lorascope.results import GAUSSIAN, Estimate, Key
+from lorascope.results.labels import BASE_DIFFERENCE
 from lorascope.runs import write_atomically
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
@@ -53,8 +54,9 @@ def take_effects(state: Audited, audit: Audit) -> Measured:
             used = [
                 f"dictionaries/{key.name}"
                 for key in audit.learned.folders
-                if key.seed == seed and key.target in ("base", "delta") and not key.setting
-                if key.adapter in ("", adapter)
+                if key.seed == seed and key.target in ("base", "delta", "gaussian")
+                if not key.setting
+                if key.adapter in ("", adapter, *audit.variants.nulls_of(adapter))
             ]
             parents = ("gates", "activations/probe", "activations/held_out", *used)
             brought = [state.study.dictionaries.base.get(site) for site in sites]
@@ -66,17 +68,22 @@ def take_effects(state: Audited, audit: Audit) -> Measured:
 
 def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Measured:
     study, sites, found = state.study, audit.probe.sites, Measured()
-    survey = outputs.survey(
+    survey, *of_nulls = surveys.surveys(
         state.model,
-        adapter,
+        [adapter, *audit.variants.nulls_of(adapter)],
         state.held_out,
         sites,
         capture=study.capture,
         most=study.measures.effect_tokens,
+        floor=state.output_floor,
     )
-    place = Place(adapter=adapter, rank=audit.ranks[adapter])
-    found.estimates.extend(outputs.change_estimates(survey, place, study.seed))
+    place = audit.variants.keys[adapter]
+    found.estimates.extend(surveys.change_estimates(survey, place))
     found.attempt(place, partial(_recovered, state, audit, survey, place))
+    for other in of_nulls:
+        of_null = audit.variants.keys[other.adapter]
+        found.estimates.extend(surveys.change_estimates(other, of_null))
+        found.attempt(of_null, partial(_recovered, state, audit, other, of_null))
     rows: list[dict[str, Any]] = []
     attributed: dict[str, Tensor] = {}
     if study.measures.latents:
@@ -89,29 +96,38 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
     return found
 
 
-def _recovered(
-    state: Audited, audit: Audit, survey: outputs.Survey, place: Place
-) -> list[Estimate]:
-    seed = state.study.dictionaries.seeds[0]
+def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key) -> list[Estimate]:
+    """Recovery through every dictionary of one adapter or null adapter; controls of the first."""
+    seed, name = state.study.dictionaries.seeds[0], survey.adapter
     written, differences, means = {}, {}, {}
     for site in audit.probe.sites:
         here = replace(place, site=site, seed=seed)
         base = audit.learned.base(site, seed)
         written[replace(here, dictionary="base")] = base
-        written[replace(here, dictionary="delta")] = audit.learned.delta(site, place.adapter, seed)
-        differences[replace(here, dictionary="base difference")] = base
-        means[site], _ = mean_and_covariance(audit.probe.chunks(site, place.adapter))
+        written[replace(here, dictionary="delta")] = audit.learned.delta(site, name, seed)
+        differences[replace(here, dictionary=BASE_DIFFERENCE)] = base
+        means[site], _ = mean_and_covariance(audit.probe.chunks(site, name))
+        if place.draw is None:
+            for draw, dictionary in enumerate(audit.learned.gaussian(site, name)):
+                drawn = replace(here, dictionary="delta", null=GAUSSIAN, draw=draw)
+                written[drawn] = dictionary
     spliced = recovery.splice(
-        state.model, survey, written, differences, means, seed=state.study.seed
+        state.model,
+        survey,
+        written,
+        differences,
+        means,
+        seed=state.study.seed,
+        repeats=recovery.NULL_REPEATS if place.draw is None else 0,
     )
-    return recovery.recovery_estimates(spliced, place, state.study.seed)
+    return recovery.recovery_estimates(spliced, place)
 
 
 def _single(
     state: Audited,
     audit: Audit,
-    survey: outputs.Survey,
-    place: Place,
+    survey: surveys.Survey,
+    place: Key,
     rows: list[dict[str, Any]],
 ) -> list[Estimate]:
     """Effects of the leading latents of one dictionary; a record of each goes into `rows`."""
@@ -121,6 +137,7 @@ def _single(
     latents = single_latents.leading_latents(
         dictionary, held_out.delta, state.study.measures.latents
     )
+    most = min(single_latents.MOST_TOKENS, state.study.measures.effect_tokens)
     effects = single_latents.latent_effects(
         state.model,
         survey,
@@ -128,17 +145,25 @@ def _single(
         dictionary,
         latents,
         seed=state.study.seed,
-        most=min(single_latents.MOST_TOKENS, state.study.measures.effect_tokens),
+        most=most,
+        others=False,
     )
-    rows += _records(state.model.tokenizer, effects, place)
-    return single_latents.latent_estimates(effects, place, state.study.seed)
+    beside = matched_latents.matched_latents(
+        state.model, survey, place.site, dictionary, latents, most=most
+    )
+    rows += _records(state.model.tokenizer, effects, beside, place)
+    kl = {single_latents.NAMES[mode][0]: one for mode, one in beside.items()}
+    return [
+        matched_latents.beside_matched(e, kl[e.measure]) if e.measure in kl else e
+        for e in single_latents.latent_estimates(effects, place, state.study.seed)
+    ]
 
 
 def _attributed(
     state: Audited,
     audit: Audit,
-    survey: outputs.Survey,
-    place: Place,
+    survey: surveys.Survey,
+    place: Key,
     losses: dict[str, Tensor],
 ) -> list[Estimate]:
     """Put every latent's first-order effect and its chance level into `losses`; no estimates."""
@@ -153,7 +178,10 @@ def _attributed(
 
 
 def _records(
-    tokenizer: Any, effects: single_latents.LatentEffects, place: Place
+    tokenizer: Any,
+    effects: single_latents.LatentEffects,
+    beside: Mapping[single_latents.Mode, matched_latents.Matched],
+    place: Key,
 ) -> Sequence[dict[str, Any]]:
     found = []
     for index, latent in enumerate(effects.latents.tolist()):
@@ -168,7 +196,10 @@ def _records(
         for mode, changes in effects.changes.items():
             record |= {
                 f"{mode}_kl": float(changes.kl[index, 0]),
-                f"{mode}_kl_other": float(changes.kl[index, 1:].mean()),
+                f"{mode}_kl_other": float(beside[mode].expected[index]),
+                f"{mode}_p": float(beside[mode].p[index]),
+                f"{mode}_q": float(beside[mode].q[index]),
+                f"{mode}_alternatives": int(beside[mode].counts[index]),
                 f"{mode}_loss": float(changes.loss[index, 0]),
                 f"{mode}_loss_foretold": float(changes.foretold_loss[index, 0]),
             }

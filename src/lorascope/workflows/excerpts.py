@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Place
 from lorascope.measures.comparison import Pair
 from lorascope.measures.rows import by_document, chunks
+from lorascope.results import Key
 from lorascope.workflows.pairing import Paired
 
 BEFORE, AFTER = 24, 12
@@ -51,7 +51,7 @@ class Excerpts:
         dictionary: Dictionary,
         delta: Float[Tensor, "rows d"],
         latents: Int[Tensor, " listed"],
-        place: Place,
+        place: Key,
         most: int,
     ) -> list[dict[str, Any]]:
         """The strongest activations of each latent, one a document."""

@@ -12,33 +12,34 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.activations.gates import noise_floor
-from lorascope.activations.tokens import count_tokens, pad
-from lorascope.estimates import Estimate, Place
+from lorascope.activations.tokens import pad
 from lorascope.measures.behaviour import continuations, response_loss, response_losses
 from lorascope.models.gates import verify_live
 from lorascope.models.load import padding_id
 from lorascope.models.sites import resolve_sites
+from lorascope.results import Estimate
 from lorascope.runs import read_json, write_atomically
-from lorascope.workflows import plan as planning
 from lorascope.workflows.progress import Advance
 from lorascope.workflows.state import Audited
+from lorascope.workflows.variants import key_of
 
 
 def pass_gates(state: Audited) -> dict[str, Any]:
     """What must hold before measuring, with response losses and samples; kept as one stage."""
-    study = state.study
+    study, matches = state.study, state.matches
 
     def make(folder: Path) -> None:
         model = state.model
         sites = resolve_sites(model.n_blocks, study.sites)
-        _require_tokens(state)
+        state.require_tokens()
         chosen = pad(state.held_out[:8], model.tokenizer, padding_id(model.tokenizer))
         # Each adapter is tried and its loss taken; so is the base's, and noise and samples.
-        steps = 2 * len(model.adapters) + 3
+        every = (*model.adapters, *model.null_adapters)
+        steps = 2 * len(every) + 3
         title = "gates: adapters live, numeric noise floor"
         with state.reporter.bar(title, steps, "checks") as advance:
             live = []
-            for name in model.adapters:
+            for name in every:
                 ids, attended = chosen.ids, chosen.attended.long()
                 live.append(
                     verify_live(model, name, ids.to(model.device), attended.to(model.device), sites)
@@ -53,6 +54,8 @@ def pass_gates(state: Audited) -> dict[str, Any]:
             "live": [asdict(one) for one in live],
             "noise_floor": noise,
             "adapters": {name: asdict(model.info(name)) for name in model.adapters},
+            "null_adapters": {name: asdict(model.info(name)) for name in model.null_adapters},
+            "matches": {name: asdict(match) for name, match in matches.items()},
             "model": {
                 "id": study.model,
                 "parameters": model.n_parameters,
@@ -69,26 +72,20 @@ def pass_gates(state: Audited) -> dict[str, Any]:
     return dict(read_json(state.run.stage("gates", depends_on, make) / "gates.json"))
 
 
-def _require_tokens(state: Audited) -> None:
-    tokenizer = state.model.tokenizer
-    probe, held_out = (count_tokens(part, tokenizer) for part in (state.probe, state.held_out))
-    planning.require_tokens(state.study, probe, held_out, len(state.texts.held_out))
-
-
 def _response_losses(state: Audited, advance: Advance) -> list[Estimate]:
     """Held-out response loss of every adapter; nothing where the texts have no responses."""
     found = [window for window in state.held_out if any(window.response)]
     model, tokens = state.model, state.study.capture.batch_tokens
     if not found:
-        advance(1 + len(model.adapters))
+        advance(1 + len(model.adapters) + len(model.null_adapters))
         return []
     base = response_losses(model, "base", found, tokens)
     advance(1)
     estimates = []
-    for name in model.adapters:
+    for name in (*model.adapters, *model.null_adapters):
         losses = response_losses(model, name, found, tokens)
-        place = Place(adapter=name, rank=model.info(name).rank)
-        estimates.append(response_loss(base, losses, place, state.study.seed))
+        place = key_of(model.info(name))
+        estimates.append(response_loss(base, losses, place))
         advance(1)
     return estimates
 

@@ -27,14 +27,13 @@ from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import Window, count_tokens, windows
 from lorascope.config import Settings, digest
 from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.groupmax import GroupMaxDictionary
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.places import block_of
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.latent_adapters.loading import load
 from lorascope.measures.firing import firing, firing_estimates
-from lorascope.measures.intervals import bootstrap_ratio
 from lorascope.measures.reconstruction import errors
 from lorascope.measures.rows import by_document, shared_out
 from lorascope.models import dimensions
@@ -43,10 +42,12 @@ from lorascope.models.load import read_config
 from lorascope.models.sites import Site, resolve_sites
 from lorascope.randomness import generator
 from lorascope.report.formatting import interval, number
+from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
 
 ADAPTER = "adapter"
 # Above these a dictionary does not do what it was made for.
-WORST_FVU, WORST_L0_RATIO = 0.9, 5.0
+WORST_FVU, WORST_L0_RATIO = 0.9, 2.0
 
 
 class OnTexts(Settings):
@@ -91,7 +92,7 @@ def describe(dictionary: Dictionary) -> dict[str, Any]:
         "neuronpedia": card.neuronpedia,
         "note": card.note,
     }
-    if isinstance(dictionary, TopKDictionary):
+    if isinstance(dictionary, TopKDictionary | GroupMaxDictionary):
         facts["k"] = dictionary.k
     if isinstance(dictionary, JumpReluDictionary):
         facts["threshold"] = _spread(dictionary.threshold)
@@ -118,7 +119,7 @@ def try_on(dictionary: Dictionary, wanted: OnTexts) -> dict[str, Any]:
     model = load(wanted.model, adapters, device=wanted.device, force=wanted.force)
     _require_adapter(dictionary, model, wanted)
     rows, documents, masked = _rows(model, resolved, wanted)
-    place = Place(site=resolved.name, dictionary=dictionary.card.target)
+    place = Key(site=resolved.name, dictionary=dictionary.card.target)
     found = list(_estimates(dictionary, rows, documents, place))
     return {
         "model": wanted.model,
@@ -278,29 +279,30 @@ def _estimates(
     dictionary: Dictionary,
     rows: Float[Tensor, "rows d"],
     documents: Int[Tensor, " rows"],
-    place: Place,
+    place: Key,
 ) -> Iterator[Estimate]:
     mean = rows.mean(dim=0)
     found = errors(dictionary, rows, documents)
     by_mean = errors(mean.expand_as, rows, documents)
-    left, _ = by_document(found.residuals.double().square(), documents)
+    left, counts = by_document(found.residuals.double().square(), documents)
     spread, _ = by_document(by_mean.residuals.double().square(), documents)
+    unexplained, around = ratio(left, spread, counts)
     yield Estimate(
         "fvu",
-        (left.sum() / spread.sum()).item(),
-        bootstrap_ratio(left, spread, generator(0, "fvu")),
+        unexplained,
+        around,
         len(rows),
         "share",
-        (Chance.exact("mean predictor", 1.0),),
+        (Null.exact("mean predictor", 1.0),),
         place,
     )
     yield Estimate(
         "relative_error",
         found.mean,
-        found.mean_interval(generator(0, "relative_error")),
+        found.mean_interval,
         len(rows),
         "ratio",
-        (Chance.exact("zero predictor", 1.0), Chance.exact("mean predictor", by_mean.mean)),
+        (Null.exact("zero predictor", 1.0), Null.exact("mean predictor", by_mean.mean)),
         place,
     )
     yield from firing_estimates(dictionary, firing(dictionary, rows), rows, documents, place)
@@ -314,7 +316,7 @@ def _plain(found: Estimate) -> dict[str, Any]:
         "interval": bounds,
         "n": found.n,
         "unit": found.unit,
-        "references": {chance.null: chance.level for chance in found.chances},
+        "references": {chance.name: chance.level for chance in found.nulls},
     }
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -40,25 +40,35 @@ class Wanted:
 
     Attributes:
         target: what it is trained on: the base stream, a delta, or a control made from that delta.
+        adapter: whose delta; a null adapter's too.
+        draw: which draw of Gaussian rows.
         setting: what is unlike the study's own settings, `l1=0.05` for one of an ablation.
     """
 
-    target: Literal["base", "delta"] | Control
+    target: Literal["base", "delta", "gaussian"] | Control
     site: str
     adapter: str
     seed: int
     setting: str = ""
+    draw: int | None = None
 
     @property
     def name(self) -> str:
         """Its folder below `dictionaries/`."""
-        parts = [self.site, self.target, self.adapter, f"seed{self.seed}", self.setting]
+        drawn = "" if self.draw is None else f"draw{self.draw}"
+        parts = [self.site, self.target, self.adapter, f"seed{self.seed}", drawn, self.setting]
         return "-".join(part for part in parts if part)
 
 
-def wanted(study: AuditStudy, sites: list[str], adapters: list[str]) -> Iterator[Wanted]:
-    """Every dictionary the study trains, base dictionaries first at each site."""
-    settings = study.dictionaries
+def wanted(
+    study: AuditStudy, sites: list[str], adapters: list[str], nulls: Sequence[str] = ()
+) -> Iterator[Wanted]:
+    """Every dictionary the study trains, base dictionaries first at each site.
+
+    Args:
+        nulls: null adapters; each gets one dictionary a site, with the first seed.
+    """
+    settings, gaussian = study.dictionaries, study.controls.gaussian_dictionaries
     for site in sites:
         if site not in settings.base:
             for seed in settings.seeds:
@@ -68,6 +78,10 @@ def wanted(study: AuditStudy, sites: list[str], adapters: list[str]) -> Iterator
                 yield Wanted("delta", site, adapter, seed)
             for control in settings.controls:
                 yield Wanted(control, site, adapter, settings.seeds[0])
+            for draw in range(gaussian):
+                yield Wanted("gaussian", site, adapter, settings.seeds[0], draw=draw)
+        for null in nulls:
+            yield Wanted("delta", site, null, settings.seeds[0])
     yield from ablated(study, sites, adapters)
 
 
@@ -110,9 +124,17 @@ class Learned:
         found: dict[Control, Dictionary] = {}
         for key in self.folders:
             here = (key.site, key.adapter) == (site, adapter)
-            if here and key.target != "base" and key.target != "delta":
-                found[key.target] = self.open(key)
+            if here and key.target not in ("base", "delta", "gaussian"):
+                found[cast(Control, key.target)] = self.open(key)
         return found
+
+    def gaussian(self, site: str, adapter: str) -> list[Dictionary]:
+        """The dictionaries trained on Gaussian rows of a delta's mean and covariance, by draw."""
+        return [
+            self.open(key)
+            for key in self.folders
+            if (key.target, key.site, key.adapter) == ("gaussian", site, adapter)
+        ]
 
     def ablation(self, site: str, adapter: str) -> dict[str, Dictionary]:
         """The dictionaries of the ablation there, by setting."""
@@ -148,7 +170,7 @@ def learn(
         brought: base dictionaries the study names, by site.
         hashes: SHA-256 of each adapter, for the cards.
     """
-    todo = list(wanted(study, probe.sites, probe.adapters))
+    todo = list(wanted(study, probe.sites, probe.adapters, probe.nulls))
     folders: dict[Wanted, Path] = {}
     with reporter.bar("training dictionaries", len(todo), "dictionaries") as advance:
         for _, keys in groupby(sorted(todo, key=_source), key=_source):
@@ -159,9 +181,10 @@ def learn(
     return Learned({key: folders[key] for key in todo}, brought)
 
 
-def _source(key: Wanted) -> tuple[str, str, str, bool]:
+def _source(key: Wanted) -> tuple[str, str, str, int, bool]:
     """What decides the rows a dictionary is trained on, and for how long."""
-    return key.site, key.target, key.adapter, bool(key.setting)
+    draw = -1 if key.draw is None else key.draw
+    return key.site, key.target, key.adapter, draw, bool(key.setting)
 
 
 def bring(study: AuditStudy, d_model: int) -> dict[str, Dictionary]:
@@ -298,7 +321,7 @@ def rows_for(key: Wanted, probe: Shards) -> Rows:
     """What a dictionary is trained on; controls hold at most `CONTROL_ROWS`, made anew."""
     if key.target in ("base", "delta"):
         return probe.source(key.site, key.adapter or BASE)
-    random = generator(key.seed, key.target, key.site, key.adapter)
+    random = generator(key.seed, key.target, key.site, key.adapter, key.draw)
     if key.target == "gaussian":
         mean, covariance = mean_and_covariance(probe.chunks(key.site, key.adapter))
         count = min(len(probe), CONTROL_ROWS)
@@ -306,5 +329,11 @@ def rows_for(key: Wanted, probe: Shards) -> Rows:
         return TensorRows(drawn)
     rows = probe.load(key.site, key.adapter, CONTROL_ROWS)
     if key.target == "permuted":
-        return TensorRows(rows[:, torch.randperm(rows.shape[1], generator=random)])
+        return TensorRows(rows[:, permutation(key, rows.shape[1])])
     return TensorRows(columns_shuffled(rows, random))
+
+
+def permutation(key: Wanted, d_model: int) -> Tensor:
+    """The order of dimensions that a permuted control is trained in."""
+    random = generator(key.seed, key.target, key.site, key.adapter, key.draw)
+    return torch.randperm(d_model, generator=random)

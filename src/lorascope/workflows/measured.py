@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate, Place
+from lorascope.results import Estimate, Estimates, Key
 from lorascope.runs import read_json, write_atomically
 
-_FILE = "measured.json"
+_TABLE, _WARNINGS = "estimates.parquet", "warnings.json"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Measured:
     estimates: list[Estimate] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def attempt(self, place: Place, compute: Callable[[], list[Estimate]]) -> bool:
+    def attempt(self, place: Key, compute: Callable[[], list[Estimate]]) -> bool:
         """Keep what `compute` returns; where its input does not allow it, keep the reason."""
         try:
             self.estimates.extend(compute())
@@ -42,14 +42,10 @@ class Measured:
 
     def write(self, folder: Path) -> None:
         """Write everything into a stage's folder."""
-        record = {
-            "estimates": [estimate.plain() for estimate in self.estimates],
-            "warnings": self.warnings,
-        }
-        write_atomically(folder / _FILE, json.dumps(record, indent=1) + "\n")
+        Estimates(self.estimates).write(folder / _TABLE)
+        write_atomically(folder / _WARNINGS, json.dumps(self.warnings, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Measured:
         """What a finished stage found."""
-        record = read_json(folder / _FILE)
-        return cls([Estimate.revived(data) for data in record["estimates"]], record["warnings"])
+        return cls(list(Estimates.read(folder / _TABLE)), read_json(folder / _WARNINGS))

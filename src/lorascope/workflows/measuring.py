@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Estimate, Place
-from lorascope.measures import alignment, firing, norms, overlap, pursuit, reconstruction
+from lorascope.measures import alignment, cka, firing, norms, overlap, pursuit, reconstruction
 from lorascope.measures.rows import HeldOut
+from lorascope.results import GAUSSIAN, Estimate, Key, labels
 from lorascope.runs import Run
+from lorascope.workflows.aligning import aligned
 from lorascope.workflows.learning import Learned
 from lorascope.workflows.measured import Measured
+from lorascope.workflows.measuring_draws import of_gaussian, of_null_adapter
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.study import AuditStudy, Control
+from lorascope.workflows.variants import Variants
 
 MEASURES = "measures"
 # What the null of a dictionary trained on a control is called.
 TRAINED_ON: dict[Control, str] = {
-    "gaussian": "trained on Gaussian-matched deltas",
     "shuffled": "trained on row-shuffled deltas",
     "permuted": "trained on dimension-permuted deltas",
 }
@@ -42,7 +43,7 @@ class Audit:
     Attributes:
         probe, held_out: activations dictionaries were trained on, and those to measure on.
         learned: the dictionaries.
-        ranks: rank of each adapter, None for a full fine-tune.
+        variants: the adapters and their null adapters.
         floor: numeric noise at each site, stream units.
     """
 
@@ -50,8 +51,17 @@ class Audit:
     probe: Shards
     held_out: Shards
     learned: Learned
-    ranks: dict[str, int | None]
+    variants: Variants
     floor: dict[str, float]
+
+    def place(self, site: str, adapter: str) -> Key:
+        """The key of an adapter's, or a null adapter's, numbers at a site."""
+        return replace(self.variants.keys[adapter], site=site)
+
+    @property
+    def first_seed(self) -> int:
+        """The dictionaries' first seed, which serves where one does."""
+        return self.study.dictionaries.seeds[0]
 
     @property
     def angles_k(self) -> tuple[int, ...]:
@@ -64,31 +74,34 @@ def measure(audit: Audit, run: Run, reporter: Reporter) -> Measured:
     others with it."""
     sites, adapters = audit.probe.sites, audit.probe.adapters
     found = Measured()
-    with reporter.bar("measuring", len(sites) * (len(adapters) + 1), "conditions") as advance:
+    steps = len(adapters) + len(audit.probe.nulls) + 1
+    with reporter.bar("measuring", len(sites) * steps, "conditions") as advance:
         for site in sites:
 
             def make(folder: Path, site: str = site) -> None:
-                _at(audit, site, advance).write(folder)
+                at_site(audit, site, advance).write(folder)
 
             trained = [f"dictionaries/{k.name}" for k in audit.learned.folders if k.site == site]
             name = f"{MEASURES}/{site}"
-            what = (name, _depends_on(audit, site))
+            what = (name, depends_on(audit, site))
             if run.current(*what, *_PARENTS, *trained):
-                advance(len(adapters) + 1)
+                advance(steps)
             found.add(Measured.read(run.stage(*what, make, *_PARENTS, *trained)))
     return found
 
 
-def _depends_on(audit: Audit, site: str) -> list[object]:
+def depends_on(audit: Audit, site: str) -> list[object]:
+    """Settings that the numbers of one site depend on."""
     study, measures = audit.study, audit.study.measures
     return [
         [measures.rows, measures.repeats, measures.pursuit, list(audit.angles_k)],
         [study.seed, list(study.dictionaries.seeds), study.dictionaries.base.get(site)],
-        audit.ranks,
+        {name: asdict(key) for name, key in audit.variants.keys.items()},
     ]
 
 
-def _at(audit: Audit, site: str, advance: Callable[[int], None]) -> Measured:
+def at_site(audit: Audit, site: str, advance: Callable[[int], None]) -> Measured:
+    """All estimates of one site; `advance` hears of every condition."""
     found = Measured()
     _, covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
     _base_pair(audit, site, covariance, found)
@@ -96,8 +109,15 @@ def _at(audit: Audit, site: str, advance: Callable[[int], None]) -> Measured:
     _similarity(audit, site, rows, found)
     advance(1)
     for adapter in audit.probe.adapters:
-        _condition(audit, _place(audit, site, adapter), rows[adapter], covariance, found)
+        place, own = audit.place(site, adapter), rows[adapter]
+        active = _condition(audit, place, own, covariance, found)
+        for draw, dictionary in enumerate(audit.learned.gaussian(site, adapter)):
+            drawn = replace(place, seed=audit.first_seed, null=GAUSSIAN, draw=draw)
+            of_gaussian(audit, drawn, own, dictionary, active, found)
         advance(1)
+        for null in audit.variants.nulls_of(adapter):
+            of_null_adapter(audit, site, null, own.base, active, found)
+            advance(1)
     return found
 
 
@@ -111,43 +131,44 @@ def _rows(audit: Audit, site: str) -> dict[str, HeldOut]:
     return found
 
 
-def _place(audit: Audit, site: str, adapter: str) -> Place:
-    return Place(adapter=adapter, rank=audit.ranks[adapter], site=site)
-
-
 def _similarity(audit: Audit, site: str, rows: Mapping[str, HeldOut], found: Measured) -> None:
     """CKA of all adapters in one pass; one whose rows do not allow it is left out alone."""
 
-    def cka(adapters: Sequence[str]) -> list[Estimate]:
+    def similarity(adapters: Sequence[str]) -> list[Estimate]:
         first = rows[adapters[0]]
-        return alignment.site_cka_estimates(
+        return cka.site_cka_estimates(
             first.base,
             {adapter: rows[adapter].delta for adapter in adapters},
             first.documents,
-            places={adapter: _place(audit, site, adapter) for adapter in adapters},
+            places={adapter: audit.place(site, adapter) for adapter in adapters},
             repeats=audit.study.measures.repeats,
             seed=audit.study.seed,
         )
 
     together = Measured()
-    if together.attempt(Place(site=site), partial(cka, list(rows))):
+    if together.attempt(Key(site=site), partial(similarity, list(rows))):
         found.add(together)
         return
     for adapter in rows:
-        found.attempt(_place(audit, site, adapter), partial(cka, [adapter]))
+        found.attempt(audit.place(site, adapter), partial(similarity, [adapter]))
 
 
 def _condition(
     audit: Audit,
-    place: Place,
+    place: Key,
     rows: HeldOut,
     base_covariance: Float[Tensor, "d d"],
     found: Measured,
-) -> None:
+) -> Mapping[str, int]:
+    """Every number of one adapter at one site.
+
+    Returns:
+        active latents a row of its base and delta dictionaries, which pursuit is given.
+    """
     site, adapter = place.site, place.adapter
     seed, repeats = audit.study.seed, audit.study.measures.repeats
     mean, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
-    found.estimates.extend(norms.norm_estimates(rows, audit.floor[site], place, seed))
+    found.estimates.extend(norms.norm_estimates(rows, audit.floor[site], place))
     found.estimates.append(norms.rank_estimate(rows, place, seed))
     controls = {
         TRAINED_ON[what]: dictionary
@@ -164,28 +185,34 @@ def _condition(
         null: reconstruction.errors(each, rows.delta, rows.documents)
         for null, each in controls.items()
     }
+    active: Mapping[str, int] = {}
     for dictionary_seed in audit.study.dictionaries.seeds:
         here = replace(place, seed=dictionary_seed)
-        base, learned = _dictionaries(audit, here)
+        base, learned = dictionaries(audit, here, adapter)
         found.estimates.extend(
             _with_dictionaries(audit, here, rows, mean, (base, learned), control_errors)
         )
-        if audit.study.measures.pursuit and dictionary_seed == audit.study.dictionaries.seeds[0]:
-            pursued = partial(
-                pursuit.pursuit_estimates, base, learned, rows, mean, covariance, here, seed
-            )
-            found.attempt(here, pursued)
+        if dictionary_seed == audit.first_seed:
+            active = pursuit.active_latents(base, learned, rows, seed)
+            if audit.study.measures.pursuit:
+                pursued = partial(
+                    pursuit.pursuit_estimates,
+                    *(base, learned, rows, mean, covariance, here, seed),
+                    active=active,
+                )
+                found.attempt(here, pursued)
         alive = firing.firing(learned, rows.delta).alive
-        compared = replace(here, dictionary="delta vs base")
-        _aligned(audit, learned, base, compared, nulls, alive, found)
+        compared = replace(here, **labels.DELTA_VS_BASE._asdict())
+        aligned(audit.angles_k, learned, base, compared, nulls, alive, found)
     _delta_pair(audit, place, rows, nulls, found)
     for setting, dictionary in audit.learned.ablation(site, adapter).items():
-        there = replace(place, dictionary="delta", setting=setting)
+        there = replace(place, dictionary=labels.DELTA, setting=setting)
         found.estimates.extend(_ablated(audit, dictionary, rows, mean, there))
+    return active
 
 
 def _ablated(
-    audit: Audit, dictionary: Dictionary, rows: HeldOut, mean: Float[Tensor, " d"], place: Place
+    audit: Audit, dictionary: Dictionary, rows: HeldOut, mean: Float[Tensor, " d"], place: Key
 ) -> Iterator[Estimate]:
     """Error and L0 of one dictionary of the ablation (table 12)."""
     seed = audit.study.seed
@@ -193,23 +220,20 @@ def _ablated(
     nulls = reconstruction.null_errors(dictionary, rows, mean, seed)
     fired = firing.firing(dictionary, rows.delta)
     counts = firing.firing_estimates(dictionary, fired, rows.delta, rows.documents, place, seed)
-    for estimate in [*reconstruction.error_estimates(found, nulls, place, seed), *counts]:
+    for estimate in [*reconstruction.error_estimates(found, nulls, place), *counts]:
         yield replace(estimate, measure=f"ablation.{estimate.measure}")
 
 
-def _dictionaries(audit: Audit, place: Place) -> tuple[Dictionary, Dictionary]:
-    """The base dictionary and the delta dictionary of one site, adapter and seed."""
+def dictionaries(audit: Audit, place: Key, variant: str) -> tuple[Dictionary, Dictionary]:
+    """The base dictionary and the delta dictionary of one site, seed and adapter or null."""
     assert place.seed is not None
     learned = audit.learned
-    return (
-        learned.base(place.site, place.seed),
-        learned.delta(place.site, place.adapter, place.seed),
-    )
+    return learned.base(place.site, place.seed), learned.delta(place.site, variant, place.seed)
 
 
 def _with_dictionaries(
     audit: Audit,
-    place: Place,
+    place: Key,
     rows: HeldOut,
     mean: Float[Tensor, " d"],
     dictionaries: tuple[Dictionary, Dictionary],
@@ -218,20 +242,22 @@ def _with_dictionaries(
     """Reconstruction, firing and overlap of one pair of base and delta dictionaries."""
     base, learned = dictionaries
     seed = audit.study.seed
-    of_base, of_delta = replace(place, dictionary="base"), replace(place, dictionary="delta")
+    of_base, of_delta = (
+        replace(place, dictionary=labels.BASE),
+        replace(place, dictionary=labels.DELTA),
+    )
 
     base_errors = reconstruction.errors(base, rows.delta, rows.documents)
     delta_errors = reconstruction.errors(learned, rows.delta, rows.documents)
     base_nulls = reconstruction.null_errors(base, rows, mean, seed)
     delta_nulls = reconstruction.null_errors(learned, rows, mean, seed)
     delta_nulls += [(null, [errors]) for null, errors in controls.items()]
-    yield from reconstruction.error_estimates(base_errors, base_nulls, of_base, seed)
-    yield from reconstruction.error_estimates(delta_errors, delta_nulls, of_delta, seed)
+    yield from reconstruction.error_estimates(base_errors, base_nulls, of_base)
+    yield from reconstruction.error_estimates(delta_errors, delta_nulls, of_delta)
     yield from reconstruction.error_estimates(
         reconstruction.difference_errors(base, rows),
         base_nulls,
-        replace(place, dictionary="base difference"),
-        seed,
+        replace(place, dictionary=labels.BASE_DIFFERENCE),
     )
     yield reconstruction.improvement(
         base_errors, delta_errors, learned, controls, rows, place, seed
@@ -245,40 +271,16 @@ def _with_dictionaries(
     yield from overlap.overlap_estimates(base, rows, place, seed)
 
 
-def _aligned(
-    audit: Audit,
-    first: Dictionary,
-    second: Dictionary,
-    place: Place,
-    nulls: alignment.NullSettings,
-    alive: Bool[Tensor, " n"],
-    found: Measured,
-) -> None:
-    """Max cosine and principal angles of two dictionaries' directions."""
-    pair = (first.directions, second.directions)
-    shared: dict[str, Any] = {"nulls": nulls, "place": place, "alive": alive}
-    if not found.attempt(place, partial(alignment.max_cosine_estimates, *pair, **shared)):
-        return
-
-    def angles(k: Sequence[int]) -> list[Estimate]:
-        return alignment.angle_estimates(*pair, k=k, **shared)
-
-    sizes = list(audit.angles_k)
-    while sizes and not found.attempt(place, partial(angles, tuple(sizes))):
-        # The largest is what the directions do not span.
-        sizes.remove(max(sizes))
-
-
 def _delta_pair(
-    audit: Audit, place: Place, rows: HeldOut, nulls: alignment.NullSettings, found: Measured
+    audit: Audit, place: Key, rows: HeldOut, nulls: alignment.NullSettings, found: Measured
 ) -> None:
     """The reference: delta dictionaries of different seeds against each other."""
     for one, other in combinations(audit.study.dictionaries.seeds, 2):
         first = audit.learned.delta(place.site, place.adapter, one)
         second = audit.learned.delta(place.site, place.adapter, other)
-        here = replace(place, seed=one, dictionary="delta vs delta")
+        here = replace(place, seed=one, **labels.DELTA_SEEDS._asdict())
         alive = firing.firing(first, rows.delta).alive
-        _aligned(audit, first, second, here, replace(nulls, trained={}), alive, found)
+        aligned(audit.angles_k, first, second, here, replace(nulls, trained={}), alive, found)
 
 
 def _base_pair(audit: Audit, site: str, covariance: Float[Tensor, "d d"], found: Measured) -> None:
@@ -289,9 +291,9 @@ def _base_pair(audit: Audit, site: str, covariance: Float[Tensor, "d d"], found:
     nulls = alignment.NullSettings(None, covariance, audit.study.measures.repeats, audit.study.seed)
     for one, other in combinations(audit.study.dictionaries.seeds, 2):
         first, second = audit.learned.base(site, one), audit.learned.base(site, other)
-        here = Place(site=site, seed=one, dictionary="base vs base")
+        here = Key(site=site, seed=one, **labels.BASE_SEEDS._asdict())
         alive = firing.firing(first, rows).alive
-        _aligned(audit, first, second, here, nulls, alive, found)
+        aligned(audit.angles_k, first, second, here, nulls, alive, found)
 
 
 def alive_directions(

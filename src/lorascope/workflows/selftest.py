@@ -18,13 +18,13 @@ from typing import Any
 from lorascope.activations.splits import by_hash
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import windows
-from lorascope.estimates import Estimate
 from lorascope.models.adapted import load
 from lorascope.planted import nothing
 from lorascope.planted.adapters import punctuation, write_adapter
 from lorascope.planted.detection import Detected, detect, random_recoveries
 from lorascope.planted.rates import Rate, allowed, false_positives
 from lorascope.planted.recovery import Found, RecoverySettings, recover
+from lorascope.results import Estimate
 from lorascope.workflows.progress import Reporter
 
 ADAPTER = "planted"

@@ -11,6 +11,7 @@ from lorascope.activations.categories import CATEGORIES
 from lorascope.activations.collect import Capture
 from lorascope.config import Settings
 from lorascope.errors import did_you_mean
+from lorascope.measures.yardsticks import Bars
 from lorascope.training.adapters import LoraTraining
 from lorascope.training.architectures import Architecture, ReLU
 from lorascope.training.dictionaries import Fitting
@@ -96,7 +97,7 @@ class TrainAdapters(Settings):
         return self
 
 
-Control = Literal["gaussian", "shuffled", "permuted"]
+Control = Literal["shuffled", "permuted"]
 
 
 class Dictionaries(Settings):
@@ -108,15 +109,15 @@ class Dictionaries(Settings):
         seeds: one delta dictionary each per adapter and site; two or more give the seed pair.
         base: addresses of base dictionaries by site; at other sites one is trained per seed.
         controls: what else a dictionary is trained on for each delta, with the first seed, as a
-            chance level: Gaussian rows of its mean and covariance; its rows with each dimension
-            shuffled on its own; its rows with the dimensions in another order.
+            reference: its rows with each dimension shuffled on its own; its rows with the
+            dimensions in another order.
     """
 
     architecture: Architecture = ReLU(n_latents=4096)
     fitting: Fitting = Fitting()
     seeds: tuple[int, ...] = Field(default=(0, 1), min_length=1)
     base: dict[str, str] = Field(default_factory=dict)
-    controls: tuple[Control, ...] = ("gaussian", "shuffled", "permuted")
+    controls: tuple[Control, ...] = ()
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
@@ -157,6 +158,8 @@ class Measures(Settings):
         effect_tokens: most held-out tokens these runs of the model use.
         latents: how many latents of each delta dictionary are removed and added one at a time.
         weights: what the adapter did to the weights of each module.
+        yardstick: what every dictionary must reach on its own stream for verdicts to be drawn with
+            it.
     """
 
     angles_k: tuple[PositiveInt, ...] = ()
@@ -168,6 +171,34 @@ class Measures(Settings):
     effect_tokens: int = Field(default=8192, ge=256)
     latents: int = Field(default=16, ge=0)
     weights: bool = True
+    yardstick: Bars = Bars()
+
+
+class Controls(Settings):
+    """What goes through the whole audit beside the adapters, as their rival explanations.
+
+    Attributes:
+        null_adapters: random adapters for each adapter, with its modules, shapes and singular
+            values (`docs/null_adapters.md`); 0 for none, and then no number of the delta has a
+            verdict.
+        match: what else a null adapter has of the adapter's size. "delta norm": it is multiplied
+            until its mean delta norm over the sites is the adapter's, so that numbers that depend
+            on how large the delta is are compared at equal sizes. "spectrum": the singular values
+            themselves, whose delta is as large as it happens to be.
+        gaussian_dictionaries: dictionaries trained on Gaussian rows of each delta's mean and
+            covariance, which have no features; 0 for none.
+    """
+
+    null_adapters: int = Field(default=5, ge=0)
+    match: Literal["delta norm", "spectrum"] = "delta norm"
+    gaussian_dictionaries: int = Field(default=5, ge=0)
+
+    @model_validator(mode="after")
+    def _draws_have_a_spread(self) -> Self:
+        for name in ("null_adapters", "gaussian_dictionaries"):
+            if getattr(self, name) == 1:
+                raise ValueError(f"{name}: one draw has no spread; give 2 or more, or 0 for none")
+        return self
 
 
 class AuditStudy(Settings):
@@ -194,6 +225,7 @@ class AuditStudy(Settings):
     texts: Texts
     capture: Capture = Capture()
     dictionaries: Dictionaries = Dictionaries()
+    controls: Controls = Controls()
     ablation: Ablation | None = None
     measures: Measures = Measures()
     seed: int = 0

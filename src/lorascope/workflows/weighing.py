@@ -9,11 +9,11 @@ import pandas as pd
 
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE
-from lorascope.estimates import Place
 from lorascope.measures.alignment import NullSettings
-from lorascope.measures.weights import ALL, WeightSettings, weights_table, weights_view
+from lorascope.measures.weights import WeightSettings, weights_table, weights_view
 from lorascope.measures.written import written_view
 from lorascope.models.other_changes import summed_up
+from lorascope.results.labels import ALL_MODULES
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
 from lorascope.workflows.progress import Advance
@@ -53,7 +53,7 @@ def weigh(state: Audited, audit: Audit) -> Measured:
 def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Measured:
     measures, seed, found = state.study.measures, state.study.seed, Measured()
     view = weights_view(state.model, settings=WeightSettings(repeats=measures.repeats, seed=seed))
-    found.estimates.extend(e for e in view.estimates if e.place.setting == ALL)
+    found.estimates.extend(e for e in view.estimates if e.key.module == ALL_MODULES)
     found.warnings.extend(
         f"{name}: the numbers about weights leave out {summed_up(changes)}"
         for name, changes in view.left_out.items()
@@ -67,13 +67,13 @@ def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Meas
         for adapter in audit.probe.adapters:
             _, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
             nulls = NullSettings(covariance, base_covariance, measures.repeats, seed)
-            place = Place(adapter, audit.ranks[adapter], site, dictionary="base")
+            place = replace(audit.variants.keys[adapter], site=site, dictionary="base")
             one = written_view(state.model, adapter, base, place, nulls)
             written.append(one.directions)
             found.estimates.extend(
-                replace(e, place=replace(e.place, setting=""))
+                replace(e, key=replace(e.key, module=""))
                 for e in one.estimates
-                if e.place.setting == ALL
+                if e.key.module == ALL_MODULES
             )
             advance(1)
     modules = weights_table(view.estimates)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lorascope.measures.definitions import (
     adapt,
     audit,
@@ -12,11 +14,15 @@ from lorascope.measures.definitions import (
     pursuit,
     seeds,
     weights,
+    yardsticks,
 )
 from lorascope.measures.definitions.definition import Definition
+from lorascope.measures.definitions.rivals import rivals_of
+from lorascope.results import Estimate
 
-DEFINITIONS: dict[str, Definition] = {
+_EVERY: dict[str, Definition] = {
     **audit.DEFINITIONS,
+    **yardsticks.DEFINITIONS,
     **pursuit.DEFINITIONS,
     **causes.DEFINITIONS,
     **weights.DEFINITIONS,
@@ -26,6 +32,27 @@ DEFINITIONS: dict[str, Definition] = {
     **behaviour.DEFINITIONS,
     **adapt.DEFINITIONS,
 }
+DEFINITIONS: dict[str, Definition] = {
+    measure: known if known.rivals else known.beside(rivals_of(measure))
+    for measure, known in _EVERY.items()
+}
+
+
+def definition_of(measure: str) -> Definition:
+    """The measure's definition; one that only names it where the instrument has none."""
+    unknown = Definition(measure, "", "not defined by this version", "–", "–", "–")
+    return DEFINITIONS.get(measure, unknown)
+
+
+def declared(estimate: Estimate) -> Estimate:
+    """The number with what its definition declares: its margin, and which nulls are rivals."""
+    known = definition_of(estimate.measure)
+    nulls = (
+        replace(null, rival=null.rival or null.name in known.rivals) for null in estimate.nulls
+    )
+    margin = known.margin if estimate.margin is None else estimate.margin
+    ordered = tuple(sorted(nulls, key=lambda null: not null.rival))
+    return replace(estimate, nulls=ordered, margin=margin)
 
 
 def definition(measure: str) -> Definition:
@@ -33,4 +60,4 @@ def definition(measure: str) -> Definition:
     return DEFINITIONS[measure]
 
 
-__all__ = ["DEFINITIONS", "Definition", "definition"]
+__all__ = ["DEFINITIONS", "Definition", "declared", "definition", "definition_of"]

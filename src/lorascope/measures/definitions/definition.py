@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from lorascope.measures.definitions.rivals import Rivals
+
+# Differences of this size matter to nobody's conclusion, unless a definition says otherwise.
+MARGINS: Final = {
+    "nats/token": 0.02,
+    "share": 0.05,
+    "ratio": 0.05,
+    "cosine": 0.02,
+    "degrees": 2.0,
+    "CKA": 0.02,
+    "correlation": 0.1,
+}
 
 
 @dataclass(frozen=True)
@@ -19,6 +32,12 @@ class Definition:
         file: where it is computed.
         source: table or equation of the audit paper (arXiv 2605.28896), where it has one.
         apart: which side of chance means something was found.
+        rivals: names of the nulls that stand for rival explanations: a verdict must leave each.
+        rival: the rival explanation in words.
+        margin: differences up to this size count as none, in `unit`; by default what is usual for
+            the unit.
+        sampled: what more of would settle the number, where that can be had: "tokens", "prompts".
+        primary: whether the number is the one that answers its question, declared in advance.
     """
 
     title: str
@@ -29,3 +48,16 @@ class Definition:
     file: str
     source: str = ""
     apart: Literal["above", "below", "either"] = "either"
+    rivals: tuple[str, ...] = ()
+    rival: str = ""
+    margin: float | None = None
+    sampled: str = ""
+    primary: bool = False
+
+    def __post_init__(self) -> None:
+        if self.margin is None:
+            object.__setattr__(self, "margin", MARGINS.get(self.unit))
+
+    def beside(self, rivals: Rivals) -> Definition:
+        """The definition with rivals and their explanation."""
+        return replace(self, rivals=rivals.nulls, rival=rivals.explanation)

@@ -7,7 +7,6 @@ from typing import Any
 
 import altair as alt
 
-from lorascope.estimates import Estimate
 from lorascope.report.adapt.charts import curves, histogram
 from lorascope.report.adapt.found import (
     COST_AFTER,
@@ -21,6 +20,7 @@ from lorascope.report.charts import Row, intervals, lines, null_rows, row_of
 from lorascope.report.conditions import bounds
 from lorascope.report.drawn import Figure
 from lorascope.report.formatting import number
+from lorascope.results import Estimate
 
 _MOST_LINES = 4
 _AXES = {
@@ -44,8 +44,7 @@ def _seeds(found: Found, condition: Condition) -> str:
     count = len(found.fits(condition))
     if count < 2:
         return " Intervals over documents."
-    how = "over them" if count > 2 else "spanning theirs"
-    return f" Means over {count} seeds, intervals {how} or over documents, the wider."
+    return f" Means over {count} seeds, intervals over documents and seeds."
 
 
 def _baselines(found: Found) -> Iterator[Figure]:
@@ -234,11 +233,11 @@ def _streams(found: Found) -> Iterator[Figure]:
     ):
         rows = []
         for estimate in found.all_of(measure):
-            block = float(estimate.place.site.rpartition(".")[2])
+            block = float(estimate.key.site.rpartition(".")[2])
             rows.append(_row(estimate, block, "spliced + LoRA"))
             rows += [
-                {"x": block, "value": c.level, "low": c.low, "high": c.high, "series": c.null}
-                for c in estimate.chances
+                {"x": block, "value": c.level, "low": c.low, "high": c.high, "series": c.name}
+                for c in estimate.nulls
             ]
         if not rows:
             continue
@@ -279,7 +278,7 @@ def _steering(found: Found) -> Iterator[Figure]:
     rows, nulls = [], []
     for name in ("positive", "negative"):
         for estimate in found.all_of(f"steering.change_{name}"):
-            row = row_of(estimate, estimate.place.setting, f"{name} texts") | {"site": ""}
+            row = row_of(estimate, estimate.key.setting, f"{name} texts") | {"site": ""}
             rows.append(row)
             nulls += null_rows(estimate, row)
     if not rows:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lorascope.estimates import Estimate
-from lorascope.report.conditions import bounds
 from lorascope.report.pooled import conditions
 from lorascope.report.result import Results
+from lorascope.results import Estimate
 
 SHARE, COST_BEFORE, COST_AFTER = "adapt.share_closed", "adapt.cost_spliced", "adapt.cost_adapted"
 GENERAL = "adapt.general_loss"
@@ -104,30 +103,19 @@ class Found:
 
     @cached_property
     def _pooled(self) -> dict[tuple[str, str, str, str, str], Estimate]:
-        single: dict[tuple[str, str, str, str, str], list[Estimate]] = {}
-        for estimate in self.results.numbers:
-            single.setdefault(_key(estimate), []).append(estimate)
-        measures = dict.fromkeys(key[0] for key in single)
+        measures = dict.fromkeys(estimate.measure for estimate in self.results.numbers)
         pooled = [e for measure in measures for e in conditions(self.results, measure)]
-        return {_key(e): _widened(e, single[_key(e)]) for e in pooled}
+        return {_key(e): e for e in pooled}
 
 
 def _key(estimate: Estimate) -> tuple[str, str, str, str, str]:
-    place = estimate.place
+    place = estimate.key
     return estimate.measure, place.adapter, place.site, place.dictionary, place.setting
-
-
-def _widened(pooled: Estimate, several: Sequence[Estimate]) -> Estimate:
-    """Over seeds, no narrower than over documents: all seeds are measured on the same text."""
-    lows, highs = zip(*(bounds(estimate) for estimate in several), strict=True)
-    low, high = bounds(pooled)
-    documents = sum(lows) / len(lows), sum(highs) / len(highs)
-    return replace(pooled, interval=(min(low, documents[0]), max(high, documents[1])))
 
 
 def chance_named(estimate: Estimate, part: str) -> float | None:
     """The level of the null whose name holds `part`."""
-    return next((c.level for c in estimate.chances if part in c.null), None)
+    return next((c.level for c in estimate.nulls if part in c.name), None)
 
 
 def best(found: Iterable[tuple[Condition, Estimate]]) -> tuple[Condition, Estimate] | None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from lorascope.estimates import Estimate
 from lorascope.report.adapt.found import COST_AFTER, COST_BEFORE, GENERAL, SHARE
 from lorascope.report.adapt.page import Page, parts_of
 from lorascope.report.adapt.tables import write_adapt_tables
@@ -19,6 +18,7 @@ from lorascope.report.formatting import interval, number, plural
 from lorascope.report.page import fact_table
 from lorascope.report.paper import Cell, PaperTable
 from lorascope.report.result import Results
+from lorascope.results import Estimate
 from lorascope.runs import write_atomically
 
 DIFFERENCE: Final = "adapt.share_difference"
@@ -62,8 +62,7 @@ class Beside:
         self.results = results
         self.models: list[dict[str, Any]] = results.facts["models"]
         self._by_key = {
-            (e.place.setting, e.place.adapter, e.place.dictionary, e.measure): e
-            for e in results.numbers
+            (e.key.setting, e.key.adapter, e.key.dictionary, e.measure): e for e in results.numbers
         }
 
     def number(
@@ -76,7 +75,7 @@ class Beside:
     @property
     def fitted(self) -> list[str]:
         """What was fitted around the reference of two models or more."""
-        names = list(dict.fromkeys(e.place.adapter for e in self.results.numbers))
+        names = list(dict.fromkeys(e.key.adapter for e in self.results.numbers))
         return [
             name
             for name in names
@@ -89,8 +88,8 @@ class Beside:
             e
             for e in self.results.numbers
             if e.measure == SHARE
-            and e.place.setting == model["name"]
-            and e.place.adapter in model["scaling"]
+            and e.key.setting == model["name"]
+            and e.key.adapter in model["scaling"]
         ]
 
 
@@ -145,7 +144,7 @@ def sentences(beside: Beside) -> list[str]:
         apart = beside.number(model, model["main"], DIFFERENCE)
         if apart is None:
             continue
-        words = {"above chance": "more than", "below chance": "less than"}
+        words = {"above": "more than", "below": "less than"}
         settled = words.get(apart.verdict, "not told apart from")
         low, high = (hundredths(bound) for bound in bounds(apart))
         said.append(
@@ -185,7 +184,7 @@ def _scaling(beside: Beside) -> PaperTable:
     columns = {name: measure for name, measure in _FITS.items() if measure != DIFFERENCE}
     for model in beside.models:
         for share in beside.scaling(model):
-            place = share.place
+            place = share.key
             facts = model["dictionaries"][place.dictionary]
             taken = [
                 beside.number(model, place.adapter, measure, place.dictionary)
@@ -217,7 +216,7 @@ def _shares(beside: Beside) -> Iterator[Figure]:
     )
     caption = (
         "A panel for each thing fitted, around each model's own reference dictionary. Grey: what a "
-        "random change of equal size does, and nothing (0). Intervals over seeds or documents."
+        "random change of equal size does, and nothing (0). Intervals over documents and seeds."
     )
     title = "Share of the splice's cost won back, by model"
     yield Figure.of("models_share", "models", title, caption, chart)
@@ -248,9 +247,9 @@ def _sparsity(beside: Beside) -> Iterator[Figure]:
     for model in beside.models:
         reference = model["dictionaries"][model["reference"]]
         for share in beside.scaling(model):
-            facts = model["dictionaries"][share.place.dictionary]
+            facts = model["dictionaries"][share.key.dictionary]
             alike = all(facts[key] == reference[key] for key in ("site", "n_latents"))
-            if alike and share.place.adapter == model["main"]:
+            if alike and share.key.adapter == model["main"]:
                 taken.append((float(facts["l0"]), model["name"], share))
     taken.sort(key=lambda one: one[0])
     labels = list(dict.fromkeys(f"{l0:.0f}" for l0, _, _ in taken))

@@ -14,8 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lorascope.estimates import Estimate
-from lorascope.measures.definitions import Definition
+from lorascope.measures.definitions import Definition, definition_of
 from lorascope.report.adapt.figures import adapt_figures
 from lorascope.report.adapt.found import Found
 from lorascope.report.adapt.tables import adapt_tables, write_adapt_tables
@@ -27,9 +26,10 @@ from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.page import FactTable, csv_uri, fact_table
 from lorascope.report.paper import PaperTable, frame
 from lorascope.report.rendering import asset, rendered, vega_script
-from lorascope.report.result import Results, estimate_table
+from lorascope.report.result import Results
 from lorascope.report.tables import TableRow, table_row
-from lorascope.report.topics import definition_of, measure_order
+from lorascope.report.topics import measure_order
+from lorascope.results import Estimate, Estimates
 from lorascope.runs import write_atomically
 
 
@@ -93,7 +93,7 @@ class Page:
             "adapt.html.j2",
             page=self,
             rows=_rows(self.estimates),
-            numbers_csv=csv_uri(estimate_table(self.estimates)),
+            numbers_csv=csv_uri(Estimates(self.estimates).to_frame()),
             settings=json.dumps(self.settings, indent=2, ensure_ascii=False, default=str),
             style=asset("style.css"),
             scripts=scripts,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from lorascope.estimates import Estimate, Place
 from lorascope.report.adapt.found import (
     COST_AFTER,
     COST_BEFORE,
@@ -15,6 +14,7 @@ from lorascope.report.adapt.found import (
     Found,
 )
 from lorascope.report.paper import Cell, PaperTable, frame, latex
+from lorascope.results import Estimate, Key
 
 _COLUMNS = {
     "Share closed": SHARE,
@@ -146,11 +146,11 @@ def _several(found: Found) -> Iterator[PaperTable]:
 
 def _times(found: Found) -> Iterator[PaperTable]:
     times = found.all_of("adapt.time_to_loss")
-    ups = {e.place.setting: e for e in found.all_of("adapt.speed_up")}
+    ups = {e.key.setting: e for e in found.all_of("adapt.speed_up")}
     curves = list(found.facts.get("times", {}))
     by_level: dict[str, dict[str, Estimate]] = {}
     for one in times:
-        curve, _, level = one.place.setting.rpartition(" ")
+        curve, _, level = one.key.setting.rpartition(" ")
         by_level.setdefault(level, {})[curve] = one
     rows = []
     for level, taken in by_level.items():
@@ -206,13 +206,13 @@ def _by_place(
     title: str,
     heading: str,
     measures: dict[str, str],
-    named: Callable[[Place], str],
+    named: Callable[[Key], str],
 ) -> PaperTable:
     """A row for each site or setting at which the measures were taken."""
     taken: dict[str, dict[str, Estimate]] = {}
     for column, measure in measures.items():
         for one in found.all_of(measure):
-            taken.setdefault(named(one.place), {})[column] = one
+            taken.setdefault(named(one.key), {})[column] = one
     rows = [
         (label, [Cell.of(some.get(name)) for name in measures]) for label, some in taken.items()
     ]

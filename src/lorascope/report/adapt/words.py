@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lorascope.estimates import Estimate
 from lorascope.report.adapt.found import (
     COST_AFTER,
     COST_BEFORE,
@@ -18,6 +17,7 @@ from lorascope.report.adapt.found import (
     chance_named,
 )
 from lorascope.report.formatting import interval, number, plural, span
+from lorascope.results import Estimate
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _general(found: Found, main: Condition) -> list[str]:
     if change is None:
         return []
     # Equal only where the whole interval is: a value near 0 alone shows nothing.
-    margin = change.chances[0] if change.chances else None
+    margin = change.headline
     inside = (
         margin is not None
         and margin.low <= change.interval[0]
@@ -186,10 +186,10 @@ def _general(found: Found, main: Condition) -> list[str]:
 
 def _verdict(estimate: Estimate) -> str:
     words = {
-        "above chance": "above chance",
-        "below chance": "below chance",
-        "at chance": "no more than chance",
-        "underpowered": "too few data to tell from chance",
+        "above": "above chance",
+        "below": "below chance",
+        "equal": "no more than chance",
+        "not settled": "too few data to tell from chance",
     }
     return words.get(estimate.verdict, estimate.verdict)
 
@@ -231,7 +231,7 @@ def _scaling(found: Found) -> list[str]:
     ]
     if not taken:
         return []
-    above = sum(e.verdict == "above chance" for _, e in taken)
+    above = sum(e.verdict == "above" for _, e in taken)
     top = best(taken)
     assert top is not None
     if len(taken) == 1:
@@ -247,7 +247,7 @@ def _times(found: Found) -> list[str]:
     ups = [e for e in found.all_of("adapt.speed_up") if e.value == e.value]
     if not ups:
         return []
-    sooner = sum(e.verdict == "above chance" for e in ups)
+    sooner = sum(e.verdict == "above" for e in ups)
     return [
         f"TopK + LoRA takes {span(e.value for e in ups)} times less time than end to end over "
         f"{plural(len(ups), 'loss').replace('losss', 'losses')}; sooner beyond chance in {sooner}."
@@ -278,10 +278,10 @@ def _tokens(found: Found) -> list[str]:
 
 def _streams(found: Found) -> list[str]:
     changes = found.all_of("adapt.distance_change")
-    behind = [e for e in changes if e.place.site != (found.main.site if found.main else "")]
+    behind = [e for e in changes if e.key.site != (found.main.site if found.main else "")]
     if not behind:
         return []
-    closer = sum(e.verdict == "below chance" for e in behind)
+    closer = sum(e.verdict == "below" for e in behind)
     return [
         f"The stream comes closer to the original's at {closer} of {len(behind)} blocks behind the "
         f"site: distance changes by {span(e.value for e in behind)}."
@@ -306,7 +306,7 @@ def _steering(found: Found) -> list[str]:
     positive = found.all_of("steering.change_positive")
     if not positive:
         return []
-    better = sum(e.verdict == "above chance" for e in positive)
+    better = sum(e.verdict == "above" for e in positive)
     return [
         f"With LoRA steering raises positive texts further, beyond random directions, for {better} "
         f"of {plural(len(positive), 'latent')}: {span(e.value for e in positive)} points."

@@ -3,7 +3,7 @@
 (() => {
   const PAGE = 50;
   const SITE = "https://www.neuronpedia.org/";
-  const SYMBOLS = { "above chance": "▲", "at chance": "=", "below chance": "▼" };
+  const SYMBOLS = { above: "▲", within: "=", below: "▼" };
   const data = JSON.parse(document.getElementById("feature-data").textContent);
   const at = (name) => document.getElementById(`features-${name}`);
   // One state a dictionary: its columns and records, as far as they are loaded.
@@ -223,8 +223,8 @@
     at("about").textContent =
       `${total} of ${head.n_latents} latents fire on ${head.rows.toLocaleString("en")} held-out ` +
       `tokens of ${head.documents} documents. Max cosine with ${head.base_latents} base latents: ` +
-      `${chanceWords(head.chance)}; ${counts("above chance")} above and ` +
-      `${counts("below chance")} below, ${expected} each by chance.`;
+      `${chanceWords(head.chance)}; ${counts("above")} above and ` +
+      `${counts("below")} below, ${expected} each by chance.`;
   }
 
   function draw(page = 0) {

@@ -16,12 +16,12 @@ from typing import Any
 
 from lorascope.config import read_yaml
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate
 from lorascope.measures.adapting import share_difference
 from lorascope.report import build
 from lorascope.report.adapt.found import SHARE, Condition, Found
 from lorascope.report.adapt.models import MEASURES
 from lorascope.report.result import read_results, write_estimates
+from lorascope.results import Estimate
 from lorascope.runs import versions, write_atomically
 from lorascope.workflows.adapt.facts import WORKFLOW
 from lorascope.workflows.comparing import MARK, require_free
@@ -122,7 +122,7 @@ def _conditions(found: Found) -> list[Condition]:
 def _numbers(study: _Study) -> list[Estimate]:
     """One number a condition and measure."""
     return [
-        one.at(replace(one.place, rank=condition.rank, seed=None, setting=study.name))
+        one.at(replace(one.key, rank=condition.rank, seed=None, setting=study.name))
         for condition in _conditions(study.found)
         for measure in MEASURES
         if (one := study.found.number(condition, measure)) is not None
@@ -133,7 +133,7 @@ def _differences(studies: Sequence[_Study]) -> list[Estimate]:
     """Of each model's share to the first's, for everything fitted around both references."""
     first = _shares(studies[0])
     return [
-        share_difference(first[fitted], one, replace(one.place, seed=None, setting=study.name))
+        share_difference(first[fitted], one, replace(one.key, seed=None, setting=study.name))
         for study in studies[1:]
         for fitted, one in _shares(study).items()
         if fitted in first and _has_interval(first[fitted]) and _has_interval(one)

@@ -17,9 +17,9 @@ from lorascope.adapt.fitting import Fitted, fit
 from lorascope.adapt.run import HELD_OUT_KL, HELD_OUT_LOSS
 from lorascope.config import digest
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.estimates import Estimate, Place
 from lorascope.measures.adapting import adapt_estimates, unigram_losses
 from lorascope.measures.token_changes import change_histogram, token_change_estimates
+from lorascope.results import Estimate, Key
 from lorascope.runs import Run, read_json, write_atomically
 from lorascope.training.loop import Progress
 from lorascope.workflows.adapt.cells import Cell
@@ -34,9 +34,9 @@ FACTS = "fit.json"
 _SUMS = "held_out.safetensors"
 
 
-def place_of(cell: Cell) -> Place:
+def place_of(cell: Cell) -> Key:
     """Where a fit's numbers stand in the results."""
-    return Place(
+    return Key(
         adapter=cell.what,
         rank=cell.rank,
         site="+".join(cell.sites),
@@ -99,13 +99,12 @@ class Fitting:
             advance(budget)
         return state.run.stage(name, depends_on, make, *parents)
 
-    def estimates(self, fitted: Fitted, place: Place) -> list[Estimate]:
+    def estimates(self, fitted: Fitted, place: Key) -> list[Estimate]:
         """All numbers of one fit."""
-        seed = self._state.study.seed
         ways, random = fitted.held_out, fitted.random
         return [
-            *adapt_estimates(ways, random, place, unigram=self.unigram, seed=seed),
-            *token_change_estimates(ways, random, place, seed),
+            *adapt_estimates(ways, random, place, unigram=self.unigram),
+            *token_change_estimates(ways, random, place),
         ]
 
     def _dictionaries(self, cell: Cell) -> dict[str, Dictionary]:

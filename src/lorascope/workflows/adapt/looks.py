@@ -19,7 +19,6 @@ from lorascope.adapt.preparing import still
 from lorascope.adapt.ways import ADAPTED, SPLICED, UNSPLICED, Way, ways_of
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Estimate
 from lorascope.measures.firing import firing
 from lorascope.measures.steering import (
     best_alpha,
@@ -30,6 +29,7 @@ from lorascope.measures.steering import (
 )
 from lorascope.measures.stream_distances import distance_estimates, stream_distances
 from lorascope.models.sites import Site, parse_site
+from lorascope.results import Estimate
 from lorascope.runs import read_json, write_atomically
 from lorascope.training.dictionaries import product_dtype
 from lorascope.workflows.adapt.cells import Cell
@@ -98,7 +98,7 @@ def _streams(state: Adapted, standing: Standing, cell: Cell) -> Measured:
                 keep_special=state.study.fit.splice_special,
             )
             warnings = _drift(state, cell, standing, ways)
-        found = Measured(distance_estimates(distances, place_of(cell), state.study.seed), warnings)
+        found = Measured(distance_estimates(distances, place_of(cell)), warnings)
         found.write(folder)
 
     parents = (TEXTS, f"{FITS}/{cell.name}")
@@ -204,7 +204,7 @@ def _steer(
                 "example": _example(state, texts.positive[0].ids),
             }
         )
-        return steering_estimates(steered, here, seed=state.study.seed)
+        return steering_estimates(steered, here)
 
     found.attempt(here, compute)
     return facts

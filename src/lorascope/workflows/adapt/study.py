@@ -232,7 +232,7 @@ class AdaptStudy(Settings):
         texts: to train and fit on, and to measure on; told apart by hash.
         context: most tokens in one window.
         measure_tokens: most held-out tokens to measure on.
-        seeds: of the fits; three or more give intervals over seeds.
+        seeds: of the fits; two or more, and intervals are over documents and seeds.
         seed: decides the split of the texts.
         force: accept dictionaries whose files name another model or site.
     """

@@ -14,11 +14,10 @@ from lorascope.adapt.evaluation import Evaluated
 from lorascope.config import digest
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
-from lorascope.estimates import Chance, Estimate, Place
 from lorascope.measures.frontier import Point, frontier_estimates
-from lorascope.measures.intervals import bootstrap_ratio
-from lorascope.randomness import generator
+from lorascope.results import Estimate, Key, Null
 from lorascope.runs import write_atomically
+from lorascope.stats.documents import ratio
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting
 from lorascope.training.loop import Progress
@@ -74,13 +73,13 @@ def take_times(state: Adapted) -> Timed | None:
             for one, sums, card in fits
         ],
     }
-    place = Place(site=state.asked.reference.site, dictionary=timing.name)
+    place = Key(site=state.asked.reference.site, dictionary=timing.name)
     seed = state.study.seed
     found = frontier_estimates(
         curves, levels(curves, times.levels), place, ours=OURS, against=E2E, seed=seed
     )
-    found = [one if one.chances else _beyond(one, curves) for one in found]
-    drawn = {name: [_drawn(point, seed) for point in curve] for name, curve in curves.items()}
+    found = [one if one.nulls else _beyond(one, curves) for one in found]
+    drawn = {name: [_drawn(point) for point in curve] for name, curve in curves.items()}
     return Timed(Measured(found), drawn)
 
 
@@ -234,20 +233,20 @@ def _point(snapshot: Snapshot, sums: Evaluated, seconds: float = 0.0, tokens: in
 
 def _beyond(one: Estimate, curves: dict[str, list[Point]]) -> Estimate:
     """A time that no other curve gets to: it stands beside how long these were trained."""
-    own = one.place.setting.rpartition(" ")[0]
+    own = one.key.setting.rpartition(" ")[0]
     ends = {name: max(point.seconds for point in curve) for name, curve in curves.items()}
     chances = tuple(
-        Chance.exact(f"{name}, not there after", end) for name, end in ends.items() if name != own
+        Null.exact(f"{name}, not there after", end) for name, end in ends.items() if name != own
     )
-    return replace(one, chances=chances)
+    return replace(one, nulls=chances)
 
 
-def _drawn(point: Point, seed: int) -> dict[str, Any]:
-    low, high = bootstrap_ratio(point.loss, point.scored, generator(seed, "times"))
+def _drawn(point: Point) -> dict[str, Any]:
+    loss, (low, high) = ratio(point.loss, point.scored)
     return {
         "seconds": point.seconds,
         "tokens": point.tokens,
-        "loss": point.mean_loss,
+        "loss": loss,
         "low": low,
         "high": high,
     }

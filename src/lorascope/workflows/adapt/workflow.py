@@ -89,7 +89,7 @@ def _write_results(
 
     def make(folder: Path) -> None:
         write_estimates(measured.estimates, folder)
-        names = {estimate.place.adapter for estimate in measured.estimates}
+        names = {estimate.key.adapter for estimate in measured.estimates}
         write_seeds(measured.estimates, {name: name for name in names if name}, folder)
         record = facts(state, found, standing, command)
         record["warnings"] += measured.warnings

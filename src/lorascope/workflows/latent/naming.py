@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.estimates import Estimate, Place
 from lorascope.latent_adapters.ablation import Ablation, Side, ablate, ablation_estimates, matters
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.frontier import READ, WRITTEN, over_seeds
@@ -25,6 +24,7 @@ from lorascope.measures.latent_directions import token_effects
 from lorascope.models.adapted import AdaptedModel
 from lorascope.randomness import generator
 from lorascope.report.latents import rounded
+from lorascope.results import Estimate, Key
 from lorascope.runs import read_json, write_atomically
 from lorascope.workflows.latent.state import Learned
 from lorascope.workflows.latent.training import Adapters, adapter_name
@@ -50,8 +50,8 @@ def look_at_latents(state: Learned, adapters: Adapters) -> list[Estimate]:
                 for seed in study.seeds:
                     adapter = adapters.named(choice, seed)
                     found = ablate(state.reading, adapter, state.seen, study.seed)
-                    place = Place(choice, study.training.rank, state.site, seed)
-                    estimates += ablation_estimates(found, place, study.seed)
+                    place = Key(choice, study.training.rank, state.site, seed)
+                    estimates += ablation_estimates(found, place)
                     ablations[seed] = found
                     advance(1)
         first = study.seeds[0]

@@ -22,7 +22,6 @@ from typing import Any
 from lorascope import report
 from lorascope.behaviours.arithmetic import NEAR
 from lorascope.behaviours.judging import Written, rates
-from lorascope.estimates import Estimate, Place
 from lorascope.latent_adapters.frontier import (
     READ,
     WRITTEN,
@@ -32,6 +31,7 @@ from lorascope.latent_adapters.frontier import (
     sparsity_estimates,
 )
 from lorascope.report.result import write_estimates
+from lorascope.results import Estimate, Key
 from lorascope.runs import read_json, versions, write_atomically
 from lorascope.workflows.latent.answers import (
     LORA,
@@ -96,8 +96,8 @@ def _write(
     state.run.stage("results", state.study.plain(), make, *state.run.asked)
 
 
-def _place(state: Learned, choice: str, seed: int | None = None, setting: str = "") -> Place:
-    return Place(choice, state.study.training.rank, state.site, seed, "", setting)
+def _place(state: Learned, choice: str, seed: int | None = None, setting: str = "") -> Key:
+    return Key(choice, state.study.training.rank, state.site, seed, "", setting)
 
 
 def _rates(state: Learned, adapters: Adapters, written: dict[str, Written]) -> list[Estimate]:
@@ -115,9 +115,7 @@ def _rates(state: Learned, adapters: Adapters, written: dict[str, Written]) -> l
     found = []
     for name, place in places.items():
         if name in written:
-            found += rates(
-                written[name], untouched, state.manner, place, near=[NEAR], seed=study.seed
-            )
+            found += rates(written[name], untouched, state.manner, place, near=[NEAR])
     return found
 
 
@@ -132,7 +130,7 @@ def _kept(state: Learned, sizes: dict[str, dict[str, list[bool]]]) -> list[Estim
             if f"random {size}" in dense:
                 controls["random latents"] = dense[f"random {size}"]
             place = _place(state, choice, seed, f"m={size}")
-            kept = kept_estimate(shown, dense["whole"], controls, place, state.study.seed)
+            kept = kept_estimate(shown, dense["whole"], controls, place)
             found += [kept] if kept is not None else []
     return found
 

@@ -1,0 +1,121 @@
+"""Every number of a site a second time, without the stream's massive coordinates and directions.
+
+One stage a site that has some, `massive/<site>`: what `measuring` finds in rows, deltas and
+dictionaries from which they are projected out. The keys of its numbers say "without".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lorascope.activations.massive import Massive
+from lorascope.activations.scaling import mean_and_covariance
+from lorascope.activations.shards import BASE, Shards
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.measures.alignment import NullSettings
+from lorascope.measures.massive import dictionary_without, place_without
+from lorascope.measures.written import written_view
+from lorascope.results import Estimate
+from lorascope.results.labels import ALL_MODULES
+from lorascope.workflows.learning import Learned, Wanted
+from lorascope.workflows.measured import Measured
+from lorascope.workflows.measuring import Audit, at_site, depends_on
+from lorascope.workflows.state import Audited
+from lorascope.workflows.yardsticks import massive_at
+
+STAGE = "massive"
+
+
+def take_massive(state: Audited, audit: Audit) -> Measured:
+    """What `measuring.measure` finds, and the directions written, without what is massive.
+
+    Sites where nothing is massive have no such numbers.
+    """
+    found, weights = Measured(), state.study.measures.weights
+    massive = {site: massive_at(audit, site) for site in audit.probe.sites}
+    massive = {site: one for site, one in massive.items() if one}
+    if not massive:
+        return found
+    without = audit_without(audit, massive)
+    variants = len(audit.probe.adapters) + len(audit.probe.nulls) + 1
+    title = "measuring without massive coordinates"
+    with state.reporter.bar(title, len(massive) * variants, "conditions") as advance:
+        for site, one in massive.items():
+
+            def make(folder: Path, site: str = site, one: Massive = one) -> None:
+                numbers = at_site(without, site, advance)
+                if weights:
+                    numbers.estimates.extend(_written(state, audit, site, one))
+                keyed = [e.at(place_without(e.key)) for e in numbers.estimates]
+                Measured(keyed, numbers.warnings).write(folder)
+
+            what = (f"{STAGE}/{site}", [depends_on(audit, site), weights])
+            trained = [f"dictionaries/{k.name}" for k in audit.learned.folders if k.site == site]
+            parents = ("gates", "activations/probe", "activations/held_out", *trained)
+            if state.run.current(*what, *parents):
+                advance(variants)
+            found.add(Measured.read(state.run.stage(*what, make, *parents)))
+    return found
+
+
+def audit_without(audit: Audit, massive: Mapping[str, Massive]) -> Audit:
+    """The audit of rows and dictionaries from which what is massive is projected out, by site."""
+    learned = audit.learned
+    brought = {
+        site: dictionary_without(each, massive[site]) if site in massive else each
+        for site, each in learned.brought.items()
+    }
+    return replace(
+        audit,
+        probe=_Rows(**vars(audit.probe), massive=massive),
+        held_out=_Rows(**vars(audit.held_out), massive=massive),
+        learned=_Deaf(learned.folders, brought, massive),
+    )
+
+
+@dataclass(frozen=True)
+class _Rows(Shards):
+    """Rows with what is massive at each site projected out."""
+
+    massive: Mapping[str, Massive] = field(default_factory=dict, repr=False)
+
+    def chunks(
+        self, site: str, face: str, order: Sequence[int] | None = None
+    ) -> Iterator[Float[Tensor, "rows d"]]:
+        """Kept rows, a shard at a time."""
+        found = self.massive.get(site)
+        for chunk in super().chunks(site, face, order):
+            yield chunk if found is None else found.without(chunk)
+
+
+@dataclass(frozen=True)
+class _Deaf(Learned):
+    """Dictionaries that neither read nor write what is massive at their site."""
+
+    massive: Mapping[str, Massive] = field(default_factory=dict, repr=False)
+
+    def open(self, key: Wanted) -> Dictionary:
+        """One dictionary that was trained here."""
+        found = self.massive.get(key.site)
+        opened = super().open(key)
+        return opened if found is None else dictionary_without(opened, found)
+
+
+def _written(state: Audited, audit: Audit, site: str, massive: Massive) -> Iterator[Estimate]:
+    """How close what the adapters write before the site comes to the base dictionary."""
+    seed, repeats = audit.study.seed, audit.study.measures.repeats
+    base = audit.learned.base(site, audit.first_seed)
+    _, base_covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
+    for adapter in audit.probe.adapters:
+        _, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
+        nulls = NullSettings(covariance, base_covariance, repeats, seed)
+        here = replace(audit.place(site, adapter), dictionary="base")
+        view = written_view(state.model, adapter, base, here, nulls, massive)
+        for estimate in view.estimates:
+            if estimate.key.module == ALL_MODULES:
+                yield replace(estimate, key=replace(estimate.key, module=""))
