@@ -175,12 +175,18 @@ def test_bfloat16_products_train_float32_adapters(checkpoint, cut, tmp_path):
     assert low.held_out_after != exact.held_out_after
 
 
-def test_named_targets_and_another_alpha(checkpoint, cut, tmp_path):
+def test_named_targets_and_another_alpha(checkpoint, cut, tmp_path, monkeypatch):
     changed = {"targets": ("q_proj", "down_proj"), "alpha_over_rank": 1.5}
     weights = brief(checkpoint, cut, tmp_path / "a", rank=6, **changed)[1]
     assert {key.split(".")[4] for key in weights} == {"q_proj", "down_proj"}
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert config["lora_alpha"] == 9
+    # Scales are not rounded: at rank 1 this alpha would be nought.
+    brief(checkpoint, cut, tmp_path / "c", rank=1, alpha_over_rank=0.4)
+    config = json.loads((tmp_path / "c" / "adapter_config.json").read_text())
+    assert config["lora_alpha"] == 0.4
+    assert load(checkpoint, {"c": str(tmp_path / "c")}, device="cpu").info("c").alpha == 0.4
+    monkeypatch.setattr(adapters, "load_base", None)
     with pytest.raises(InputError, match=r"targets \('query',\): .*name linear maps"):
         brief(checkpoint, cut, tmp_path / "b", targets=("query",))
 
@@ -212,3 +218,10 @@ def test_the_mean_is_over_tokens_whatever_the_batches(checkpoint, cut):
     for batch_tokens in (8, 4096):
         found = mean_response_loss(base, tokenizer, uneven, batch_tokens=batch_tokens)
         assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("field", ["alpha_over_rank", "rate"])
+def test_settings_are_finite(field):
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(InputError, match=field):
+            LoraTraining.parse({field: value}, "test")

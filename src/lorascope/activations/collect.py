@@ -23,6 +23,7 @@ from lorascope.activations.tokens import TokenBatch, Window, batches
 from lorascope.config import Settings
 from lorascope.errors import InputError
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.gates import nothing_at
 from lorascope.models.hooks import run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
@@ -58,6 +59,7 @@ class Capture(Settings):
 class _Counts:
     special: int = 0
     base_norms: dict[Site, list[Tensor]] = field(default_factory=dict)
+    live: set[tuple[Site, str]] = field(default_factory=set)
 
 
 def forward(
@@ -89,7 +91,8 @@ def collect(
         advance: told after each batch how many tokens it held, for a progress bar.
 
     Raises:
-        InputError: NaN or infinity at a site, or no token left to keep.
+        InputError: NaN or infinity at a site, no token left to keep, or an adapter that changes the
+            stream of no kept token at a site.
     """
     writer = ShardWriter(folder, identity, settings.dtype)
     counts = _Counts()
@@ -101,6 +104,10 @@ def collect(
         advance(int(batch.attended.sum()))
     if not writer.rows_added:
         raise InputError("no token is left once special tokens are masked; give longer texts")
+    for site, adapter in ((site, adapter) for adapter in chosen for site in sites):
+        if (site, adapter) not in counts.live:
+            ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+            raise nothing_at(model, adapter, site, ids, mask)
     outliers, by_site = outlying(counts.base_norms, settings.outlier_multiple)
     writer.close(
         outliers,
@@ -137,7 +144,10 @@ def _collect_batch(
     for adapter in adapters:
         for site, hidden in forward(model, adapter, sites, batch).items():
             mask = kept.to(hidden.device)
-            rows[site.name, adapter] = delta(hidden[mask], base[site].to(hidden.device)[mask])
+            added = delta(hidden[mask], base[site].to(hidden.device)[mask])
+            rows[site.name, adapter] = added
+            if (site, adapter) not in counts.live and bool(added.any()):
+                counts.live.add((site, adapter))
     position = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
     document = batch.documents[:, None].expand_as(batch.ids)
     tokens = TokenRows(document[kept], position[kept], batch.ids[kept], batch.response[kept])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lorascope.activations.mixing import TensorRows
 from lorascope.activations.tokens import TokenBatch, Window, batches
 from lorascope.errors import InputError
+from lorascope.models.dimensions import width
 from lorascope.models.hooks import run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sites import resolve_sites
@@ -60,7 +61,7 @@ class StreamedRows:
     @property
     def d_model(self) -> int:
         """Width of the stream."""
-        return int(self._module.config.get_text_config().hidden_size)  # type: ignore[operator, union-attr]
+        return width(self._module)
 
     @property
     def sizes(self) -> Sequence[int]:

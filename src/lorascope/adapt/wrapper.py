@@ -192,6 +192,6 @@ def with_adapter(module: PreTrainedModel, folder: Path) -> PeftModel:
         devices=devices
     ):  # PEFT draws weights before the file's replace them
         originals = dict(module.named_parameters(remove_duplicate=False))
-        peft, _ = put_on(module, None, files, "default", originals)
+        peft = put_on(module, None, files, "default", originals).peft
     peft.requires_grad_(False)
     return peft.eval()

@@ -129,6 +129,9 @@ def measure(
     manner: JudgedManner = "",
     judge: Judge = "",
     set_: Set = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Accept adapters that name another base model.")
+    ] = False,
     out: Annotated[Path, typer.Option("--out", help="Folder for results.")] = Path(
         "runs/behaviour-measured"
     ),
@@ -161,6 +164,7 @@ def measure(
         "prompt": not no_prompting,
         "manner": manner,
         "judge": judge,
+        "force": force,
     }
     study = BehavingStudy.parse(override(given, set_ or []), "behaviour measure")
     found = run(study, out, Reporter(quiet))

@@ -24,6 +24,7 @@ from huggingface_hub import ModelHubMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedConfig
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary
@@ -31,6 +32,7 @@ from lorascope.errors import InputError
 from lorascope.latent_adapters.card import CARD, WEIGHTS, LatentCard, read_card
 from lorascope.latent_adapters.files import fetched, read_weights, write_weights
 from lorascope.latent_adapters.sparsity import Choice, Dense, Fixed, HardConcrete
+from lorascope.models.dimensions import width
 from lorascope.models.hooks import replace
 from lorascope.models.left_out import LeftOut
 from lorascope.models.sites import block_list, resolve_sites
@@ -293,15 +295,15 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
         return drawn
 
 
-def require_width(model: nn.Module, dictionary: Dictionary) -> None:
-    """Refuse a dictionary of another width than the model's stream.
+def require_width(model: nn.Module | PreTrainedConfig, dictionary: Dictionary) -> None:
+    """Refuse a dictionary of another width than the stream of a model, or of its configuration.
 
     Raises:
         InputError: says both widths.
     """
-    width = int(model.config.get_text_config().hidden_size)  # type: ignore[operator, union-attr]
-    if dictionary.d_model != width:
+    expected = width(model)
+    if dictionary.d_model != expected:
         raise InputError(
             f"dictionary {dictionary.card.source}: reads rows of width {dictionary.d_model}, the "
-            f"model's are {width} wide; give one made for this model"
+            f"model's are {expected} wide; give one made for this model"
         )

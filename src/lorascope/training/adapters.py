@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from lorascope.activations.tokens import TokenBatch, Window, batches, pad
 from lorascope.config import Settings
 from lorascope.errors import InputError
-from lorascope.models.load import load_base, padding_id
+from lorascope.models.load import load_base, padding_id, read_config, skeleton
 from lorascope.randomness import derived_seed, generator
 from lorascope.runs import write_atomically
 from lorascope.training.dictionaries import product_dtype
@@ -51,11 +51,11 @@ class LoraTraining(Settings):
     """
 
     ranks: tuple[int, ...] = Field(default=(4, 8, 16, 32), min_length=1)
-    alpha_over_rank: float = Field(default=2.0, gt=0)
+    alpha_over_rank: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     steps: int = Field(default=150, gt=0)
     batch: int = Field(default=8, gt=0)
-    rate: float = Field(default=2e-3, gt=0)
+    rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     context: int = Field(default=256, ge=8)
     held_out: float = Field(default=0.1, gt=0, lt=1)
@@ -124,8 +124,9 @@ def train_adapter(
     Raises:
         InputError: no response to learn from, or targets that name no module.
     """
-    base, tokenizer = load_base(model, revision=revision, device=device, dtype=dtype)
     rank = settings.ranks[0]
+    _check_targets(model, revision, settings)
+    base, tokenizer = load_base(model, revision=revision, device=device, dtype=dtype)
     low = product_dtype(settings.products, base.device)
     # A window's first token has nothing before it and cannot be predicted.
     learnable = [window for window in training if any(window.response[1:])]
@@ -175,11 +176,21 @@ def mean_response_loss(
     return total / count
 
 
+def _check_targets(model: str, revision: str | None, settings: LoraTraining) -> None:
+    """Refuse targets that name no module before the weights are read."""
+    bare = skeleton(read_config(model, revision))
+    if bare is not None:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            _with_adapter(bare, model, settings.ranks[0], settings)
+
+
 def _with_adapter(base: nn.Module, model: str, rank: int, settings: LoraTraining) -> Any:
+    alpha = settings.alpha_over_rank * rank
     targets = settings.targets if settings.targets == "all-linear" else list(settings.targets)
     config = LoraConfig(
         r=rank,
-        lora_alpha=round(settings.alpha_over_rank * rank),
+        # Not rounded: the scale is the same at every rank, and no adapter is scaled to nothing.
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
@@ -188,11 +199,11 @@ def _with_adapter(base: nn.Module, model: str, rank: int, settings: LoraTraining
     )
     try:
         adapted = get_peft_model(base, config)
-    except ValueError as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:240] or type(error).__name__
         raise InputError(
-            f"targets {settings.targets}: {str(error).splitlines()[0]}; name linear maps of the "
-            "model, or all-linear"
-        ) from None
+            f"targets {settings.targets}: {reason}; name linear maps of the model, or all-linear"
+        ) from error
     # The id the user gave, not the folder it was found in.
     adapted.peft_config["default"].base_model_name_or_path = model
     return adapted.train()

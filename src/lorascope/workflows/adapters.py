@@ -15,7 +15,7 @@ from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, windows
 from lorascope.config import Settings
 from lorascope.errors import InputError
-from lorascope.models.load import load_base
+from lorascope.models.load import read_tokenizer
 from lorascope.runs import Run, read_json, write_atomically
 from lorascope.training.adapters import CARD, LoraTraining, train_adapter
 from lorascope.training.loop import Progress
@@ -116,9 +116,7 @@ def _windows(
     base: Base, learned: Sequence[Document], measured: Sequence[Document], training: LoraTraining
 ) -> tuple[list[Window], list[Window]]:
     """First window of every record: what lies beyond the context is cut."""
-    _, tokenizer = load_base(
-        base.model, revision=base.revision, dtype=base.dtype, device=base.device
-    )
+    tokenizer = read_tokenizer(base.model, base.revision)
     sides = []
     for documents in (learned, measured):
         first: dict[int, Window] = {}

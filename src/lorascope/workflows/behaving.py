@@ -18,7 +18,8 @@ from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, read_set
 from lorascope.behaviours.turns import record_windows
 from lorascope.config import Settings
 from lorascope.errors import InputError
-from lorascope.models.adapted import AdaptedModel, load
+from lorascope.latent_adapters.loading import check, load
+from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import load_base
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
@@ -47,6 +48,7 @@ class BehavingStudy(Settings):
         context: longest prompt and response in tokens.
         new_tokens: most tokens of an answer.
         batch: prompts answered at once.
+        force: accept adapters whose files name another base model.
     """
 
     data: str = "embedded"
@@ -64,6 +66,7 @@ class BehavingStudy(Settings):
     context: int = Field(default=512, ge=16)
     new_tokens: int = Field(default=24, ge=1)
     batch: int = Field(default=64, ge=1)
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
     """
     data = read_set(study.data)
     how = _manner(study, data)
+    check(study.model, study.adapters, revision=study.revision, force=study.force)
     with run_folder(out, study) as run:
         trained = _dense(run, study, data, reporter)
         model = load(
@@ -95,6 +99,7 @@ def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
             revision=study.revision,
             device=study.device,
             dtype=study.dtype,
+            force=study.force,
         )
         wrote = _written(model, study, data.part("held_out"), how, reporter)
     before = wrote.pop(BASE)

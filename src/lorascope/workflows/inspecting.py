@@ -36,7 +36,9 @@ from lorascope.latent_adapters.loading import load
 from lorascope.measures.firing import firing, firing_estimates
 from lorascope.measures.reconstruction import errors
 from lorascope.measures.rows import by_document, shared_out
+from lorascope.models import dimensions
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.load import read_config
 from lorascope.models.sites import Site, resolve_sites
 from lorascope.randomness import generator
 from lorascope.report.formatting import interval, number
@@ -107,11 +109,15 @@ def try_on(dictionary: Dictionary, wanted: OnTexts) -> dict[str, Any]:
     """
     site = _site(dictionary, wanted)
     adapters = {ADAPTER: wanted.adapter} if wanted.adapter else {}
-    model = load(wanted.model, adapters, device=wanted.device, force=wanted.force)
-    resolved = resolve_sites(model.n_blocks, [site])[0]
+    config = read_config(wanted.model)
+    resolved = resolve_sites(dimensions.blocks(config), [site])[0]
     dictionary.card.require(
-        model=wanted.model, site=resolved.name, d_model=model.d_model, force=wanted.force
+        model=wanted.model,
+        site=resolved.name,
+        d_model=dimensions.width(config),
+        force=wanted.force,
     )
+    model = load(wanted.model, adapters, device=wanted.device, force=wanted.force)
     _require_adapter(dictionary, model, wanted)
     rows, documents, masked = _rows(model, resolved, wanted)
     place = Key(site=resolved.name, dictionary=dictionary.card.target)

@@ -16,6 +16,7 @@ from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, count_tokens, windows
 from lorascope.config import digest
 from lorascope.errors import InputError
+from lorascope.models import dimensions
 from lorascope.models.load import load_base
 from lorascope.runs import Run, read_json, write_atomically
 from lorascope.workflows.adapt.cells import Asked
@@ -115,8 +116,7 @@ class Adapted:
         return dict(read_json(self.run.stage(TEXTS, identity, make) / "texts.json"))
 
     def _windows(self, documents: Sequence[Document]) -> list[Window]:
-        config = self.module.config.get_text_config()
-        context = min(self.study.context, int(config.max_position_embeddings))
+        context = min(self.study.context, dimensions.context(self.module))
         return windows(documents, self.tokenizer, context)
 
 

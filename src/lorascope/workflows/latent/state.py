@@ -26,6 +26,7 @@ from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError
 from lorascope.latent_adapters.fitting import Examples
 from lorascope.latent_adapters.reading import BATCH_TOKENS, Reading, Seen
+from lorascope.models import dimensions
 from lorascope.models.hooks import run_until
 from lorascope.models.load import load_base, padding_id
 from lorascope.models.sites import resolve_sites
@@ -88,7 +89,7 @@ class Learned:
         found.card.require(
             model=self.study.model,
             site=self.site,
-            d_model=int(module.config.get_text_config().hidden_size),
+            d_model=dimensions.width(module),
             force=self.study.force,
         )
         return Reading(module, tokenizer, found, self.site)
@@ -169,8 +170,7 @@ class Learned:
     @cached_property
     def context(self) -> int:
         """Longest record in tokens."""
-        config = self.model[0].config.get_text_config()
-        return min(self.study.context, int(config.max_position_embeddings))
+        return min(self.study.context, dimensions.context(self.model[0]))
 
     @torch.no_grad()
     def _rows(self) -> Float[Tensor, "rows d"]:
