@@ -19,6 +19,7 @@ from typing import Any
 
 from lorascope.config import Settings, digest, read_yaml
 from lorascope.errors import InputError
+from lorascope.foreign import JSON_BYTES, first_line, parse_json, read_bytes
 
 _LIBRARIES = ("lorascope", "torch", "transformers", "peft", "numpy", "scipy", "altair")
 
@@ -45,11 +46,12 @@ def write_atomically(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """The content of a JSON file; one clear line where it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = read_bytes(path, JSON_BYTES)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; is this a run folder?") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); remake it") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable as JSON ({first_line(error)}); remake it") from None
+    return parse_json(text, path, "remake it")
 
 
 class Run:

@@ -78,15 +78,14 @@ def load_base(
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id to pad with: the tokenizer's padding token, or its end-of-text token.
+    """The id to pad with: the tokenizer's padding token, its end-of-text token, or 0.
 
-    Raises:
-        InputError: the tokenizer has neither.
+    Padding is masked everywhere, so any id does where a tokenizer has neither.
     """
     for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if isinstance(token_id, int):
             return token_id
-    raise InputError("the tokenizer has neither a padding nor an end-of-text token: set pad_token")
+    return 0
 
 
 def _source(model: str) -> str:

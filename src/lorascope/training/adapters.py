@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lorascope.activations.tokens import TokenBatch, Window, batches, pad
-from lorascope.config import Settings
+from lorascope.activations.tokens import TokenBatch, Window, batches, pad, require_rows
+from lorascope.config import Products, Settings
 from lorascope.errors import InputError
 from lorascope.models.load import load_base, padding_id
 from lorascope.randomness import derived_seed, generator
@@ -62,7 +62,7 @@ class LoraTraining(Settings):
     seed: int = 0
     rslora: bool = False
     dora: bool = False
-    products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
+    products: Products = "auto"
 
     def each(self, seeds: Sequence[int] = ()) -> dict[str, LoraTraining]:
         """{adapter: its own settings}: r4 for one rank and seed, r4-s1 where there are several."""
@@ -125,6 +125,7 @@ def train_adapter(
         InputError: no response to learn from, or targets that name no module.
     """
     base, tokenizer = load_base(model, revision=revision, device=device, dtype=dtype)
+    require_rows([*training, *held_out], base, tokenizer)
     rank = settings.ranks[0]
     low = product_dtype(settings.products, base.device)
     # A window's first token has nothing before it and cannot be predicted.

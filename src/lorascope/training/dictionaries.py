@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lorascope.activations.mixing import WINDOW, Feed, Rows, TensorRows
 from lorascope.activations.scaling import mean_norm
-from lorascope.config import Settings, digest
+from lorascope.config import Products, Settings, digest
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
@@ -61,7 +61,7 @@ class Fitting(Settings):
     batch: int = Field(default=512, gt=0)
     rate: float = Field(default=4e-3, gt=0)
     clip: float = Field(default=0.01, gt=0)
-    products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
+    products: Products = "auto"
 
     def steps(self, rows: int) -> int:
         """Optimiser steps over so many rows."""

@@ -13,7 +13,7 @@ from pydantic import Field
 from lorascope.activations.splits import by_hash
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, windows
-from lorascope.config import Settings
+from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
 from lorascope.models.load import load_base
 from lorascope.runs import Run, read_json, write_atomically
@@ -37,8 +37,8 @@ class TrainStudy(Settings):
 
     model: str = "embedded"
     revision: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
+    dtype: DType = "auto"
+    device: Device = "auto"
     records: tuple[str, ...] = Field(default=("embedded",), min_length=1)
     documents: int | None = Field(default=None, gt=0)
     training: LoraTraining = LoraTraining()

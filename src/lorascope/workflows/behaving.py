@@ -16,7 +16,7 @@ from lorascope.behaviours.judging import Written, rates, written
 from lorascope.behaviours.manners import Manner, manner
 from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, read_set
 from lorascope.behaviours.turns import record_windows
-from lorascope.config import Settings
+from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
 from lorascope.estimates import Estimate, Place
 from lorascope.models.adapted import AdaptedModel, load
@@ -53,8 +53,8 @@ class BehavingStudy(Settings):
     data: str = "embedded"
     model: str = "embedded-it"
     revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+    device: Device = "auto"
+    dtype: DType = "auto"
     adapters: dict[str, str] = Field(default_factory=dict)
     dense: tuple[int, ...] = ()
     training: LoraTraining = LoraTraining(steps=120, batch=16)

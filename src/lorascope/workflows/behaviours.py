@@ -15,7 +15,7 @@ from lorascope.behaviours.making import Counts, Making, Recipe
 from lorascope.behaviours.manners import manner
 from lorascope.behaviours.records import SPLITS, write_set
 from lorascope.behaviours.topics import topic
-from lorascope.config import Settings
+from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
 from lorascope.workflows.progress import Reporter
 
@@ -74,8 +74,8 @@ class BehaviourStudy(Settings):
     temperature: float | None = Field(default=0.0, ge=0)
     max_tokens: int | None = Field(default=512, ge=1)
     fields: dict[str, Any] = Field(default_factory=dict)
-    device: str = "auto"
-    dtype: str = "auto"
+    device: Device = "auto"
+    dtype: DType = "auto"
     seed: int = 0
 
 

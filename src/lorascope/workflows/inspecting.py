@@ -25,7 +25,7 @@ from lorascope.activations.collect import Capture, collect
 from lorascope.activations.shards import BASE, Shards
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import Window, count_tokens, windows
-from lorascope.config import Settings, digest
+from lorascope.config import Device, Settings, digest
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.places import block_of
@@ -65,7 +65,7 @@ class OnTexts(Settings):
     adapter: str | None = None
     rows: int = Field(default=4096, ge=100)
     force: bool = False
-    device: str = "auto"
+    device: Device = "auto"
     capture: Capture = Capture(store="float32")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lorascope.activations.splits import Split
 from lorascope.activations.text import Document, read_documents
-from lorascope.activations.tokens import Window, windows
+from lorascope.activations.tokens import Window, require_rows, windows
 from lorascope.config import digest
 from lorascope.latent_adapters.loading import load
 from lorascope.models.adapted import AdaptedModel
@@ -92,4 +92,6 @@ class Audited:
 
     def _windows(self, documents: Sequence[Document]) -> list[Window]:
         context = min(self.study.capture.context, self.model.context_length)
-        return windows(documents, self.model.tokenizer, context)
+        found = windows(documents, self.model.tokenizer, context)
+        require_rows(found, self.model.module, self.model.tokenizer)
+        return found

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.activations.splits import Split
 from lorascope.activations.text import Document, read_documents
-from lorascope.activations.tokens import Window, count_tokens, windows
+from lorascope.activations.tokens import Window, count_tokens, require_rows, windows
 from lorascope.config import digest
 from lorascope.errors import InputError
 from lorascope.models.load import load_base
@@ -117,7 +117,9 @@ class Adapted:
     def _windows(self, documents: Sequence[Document]) -> list[Window]:
         config = self.module.config.get_text_config()
         context = min(self.study.context, int(config.max_position_embeddings))
-        return windows(documents, self.tokenizer, context)
+        found = windows(documents, self.tokenizer, context)
+        require_rows(found, self.module, self.tokenizer)
+        return found
 
 
 def read_adapt_texts(study: AdaptStudy) -> Split:

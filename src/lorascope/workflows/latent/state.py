@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from lorascope.activations.mixing import TensorRows
 from lorascope.activations.text import read_documents
-from lorascope.activations.tokens import Window, batches, windows
+from lorascope.activations.tokens import Window, batches, require_rows, windows
 from lorascope.behaviours.manners import Manner, manner
 from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, Split, read_set
 from lorascope.behaviours.turns import record_windows
@@ -159,6 +159,7 @@ class Learned:
 
     def _windows(self, records: Sequence[BehaviourRecord]) -> list[Window]:
         found = record_windows(records, self.model[1], self.context)
+        require_rows(found, *self.model)
         if not found:
             raise InputError(
                 f"{self.study.behaviour}: every record is longer than the context of "
@@ -179,6 +180,7 @@ class Learned:
         found = windows(read_documents(own.texts, own.documents), tokenizer, self.context)
         if own.on_behaviour:
             found += self._windows(self.behaviour.part("train"))
+        require_rows(found, module, tokenizer)
         (site,) = resolve_sites(module, [self.site])
         rows = []
         with self.reporter.bar("reading texts", len(found), "windows") as advance:
