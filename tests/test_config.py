@@ -248,7 +248,7 @@ def test_overrides_reach_the_settings_with_their_types(tmp_path):
     [
         ("seed", "--set seed: expected key=value, as in --set seed=1"),
         ("=3", "--set =3: expected key=value"),
-        ("a=[1", r"--set a=\[1, line 1: not valid YAML"),
+        ("a=[1", r"--set a=\[1: not valid YAML"),
         ("a.b=1", "--set a.b=1: a holds a value, not further keys"),
     ],
 )

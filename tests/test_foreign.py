@@ -48,7 +48,7 @@ def test_json_is_repaired_and_its_faults_are_one_line():
     [
         ("[" * 80 + "]" * 80, "nested too deeply"),
         ("- " * 200 + "x", "nested too deeply"),
-        ("a: [1", "line 1"),
+        ("b: 2\na: [1", "line 2"),
         ("when: 2020-13-45", "month must be in 1..12"),
         ("? [a, b]\n: 1", "unhashable"),
         ("a: &x [*x]", "alias x stands for nothing before it"),

@@ -142,7 +142,7 @@ def parse_yaml(text: str, where: object) -> Any:
         return yaml.safe_load(text)
     except Exception as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{where}, line {mark.line + 1}" if mark else str(where)
+        place = f"{where}, line {mark.line + 1}" if mark and "\n" in text.strip() else str(where)
         first = getattr(error, "problem", None) or first_line(error)
         raise InputError(f"{place}: not valid YAML ({first}); mend it") from None
 

@@ -17,6 +17,7 @@ from lorascope.behaviours.records import SPLITS, write_set
 from lorascope.behaviours.topics import topic
 from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
+from lorascope.locking import contents, locked
 from lorascope.workflows.progress import Reporter
 
 if TYPE_CHECKING:
@@ -113,8 +114,22 @@ def make(study: BehaviourStudy, out: Path, reporter: Reporter) -> Made:
     """
     recipe = _recipe(study)
     answerer = _answerer(study, recipe)
-    if out.is_file():
-        raise InputError(f"{out}: is a file; give --out a folder")
+    fresh = not out.exists()
+    try:
+        with locked(out):
+            return _make(study, recipe, answerer, out, reporter)
+    finally:
+        if fresh and out.is_dir() and not contents(out):
+            out.rmdir()
+
+
+def _make(
+    study: BehaviourStudy,
+    recipe: Recipe,
+    answerer: Endpoint | LocalModel | None,
+    out: Path,
+    reporter: Reporter,
+) -> Made:
     exchanges = read_exchanges(study.sources, study.limit)
     asker = None
     remembered = 0
