@@ -17,6 +17,8 @@ from typing import Any
 from rich.console import Console as _Console
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
 
 # Joiners of emoji and of several scripts show nothing and turn nothing.
 _HARMLESS = "\u200c\u200d\u00ad"
@@ -49,6 +51,23 @@ def say_json(data: Any) -> None:
 
 class Console(_Console):
     """Rich's console, with the text of everything it renders made visible."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's; cells of tables are made visible before their widths are measured."""
+        for one in objects:
+            if isinstance(one, Table):
+                one.title = self._shown(one.title)
+                for column in one.columns:
+                    column.header = self._shown(column.header)
+                    column._cells = [self._shown(cell) for cell in column._cells]
+        super().print(*objects, **options)
+
+    def _shown(self, cell: Any) -> Any:
+        if isinstance(cell, str):
+            return visible(cell)
+        if not isinstance(cell, Text) or _PLAIN.match(cell.plain):
+            return cell
+        return Text.assemble(*((visible(s.text), s.style or "") for s in cell.render(self)))
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -272,7 +272,8 @@ class _Run:
         if job.checkpoint is None:
             return None
         settings = [job.architecture.plain(), self._fitting.plain(), str(products)]
-        identity = digest([settings, job.seed, self._count, self._scale])
+        made_from = job.card.activations if job.card is not None else ""
+        identity = digest([settings, job.seed, self._count, self._scale, made_from])
         checkpoint = Checkpoint(job.checkpoint, identity)
         checkpoint.bind(self.objective, self.optimizer, self.history)
         checkpoint.restore()

@@ -15,6 +15,7 @@ from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, windows
 from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
+from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base
 from lorascope.runs import Run, read_json, write_atomically
 from lorascope.training.adapters import CARD, LoraTraining, train_adapter
@@ -82,7 +83,8 @@ def train_adapters(
     cut: tuple[list[Window], list[Window]] | None = None
     before: float | None = None
     for name, own in training.each(seeds).items():
-        depends_on = [base.__dict__, own.plain(), digests, [d.digest for d in measured]]
+        content = model_identity(base.model, base.revision)
+        depends_on = [base.__dict__, content, own.plain(), digests, [d.digest for d in measured]]
 
         def make(folder: Path, name: str = name, own: LoraTraining = own) -> None:
             nonlocal cut, before

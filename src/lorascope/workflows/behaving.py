@@ -20,6 +20,7 @@ from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
 from lorascope.estimates import Estimate, Place
 from lorascope.models.adapted import AdaptedModel, load
+from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base
 from lorascope.report.result import write_estimates
 from lorascope.runs import Run, write_atomically
@@ -133,7 +134,9 @@ def _dense(
     for rank in study.dense:
         name = f"lora-r{rank}"
         own = study.training.model_copy(update={"ranks": (rank,)})
-        depends_on = [study.model, own.plain(), [r.plain() for r in data.records], study.context]
+        base = model_identity(study.model, study.revision)
+        records = [r.plain() for r in data.records]
+        depends_on = [study.model, base, own.plain(), records, study.context]
 
         def make(folder: Path, name: str = name, own: LoraTraining = own) -> None:
             _, tokenizer = load_base(study.model, revision=study.revision, device="cpu")

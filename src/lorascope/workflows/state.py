@@ -15,6 +15,7 @@ from lorascope.config import digest
 from lorascope.latent_adapters.loading import load
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.adapter_files import locate, weights_digest
+from lorascope.models.identity import model_identity
 from lorascope.runs import Run, read_json
 from lorascope.training.adapters import CARD
 from lorascope.workflows.progress import Reporter
@@ -46,6 +47,11 @@ class Audited:
             device_map=study.device_map,
             force=study.force,
         )
+
+    @cached_property
+    def base(self) -> str:
+        """What identifies the base model: its content, not its name."""
+        return model_identity(self.study.model, self.study.revision)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -83,7 +89,7 @@ class Audited:
         """Everything activations of these documents depend on."""
         study = self.study
         return {
-            "model": [study.model, study.revision, study.dtype],
+            "model": [study.model, study.revision, study.dtype, self.base],
             "adapters": self.hashes,
             "sites": list(study.sites),
             "capture": study.capture.plain(),

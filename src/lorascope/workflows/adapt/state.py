@@ -16,6 +16,7 @@ from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, count_tokens, require_rows, windows
 from lorascope.config import digest
 from lorascope.errors import InputError
+from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base
 from lorascope.runs import Run, read_json, write_atomically
 from lorascope.workflows.adapt.cells import Asked
@@ -81,7 +82,13 @@ class Adapted:
     @property
     def model_key(self) -> list[str | None]:
         """What identifies the model."""
-        return [self.study.model, self.study.revision, self.study.dtype]
+        study = self.study
+        return [study.model, study.revision, study.dtype, self.base]
+
+    @cached_property
+    def base(self) -> str:
+        """A fingerprint of the model's files."""
+        return model_identity(self.study.model, self.study.revision)
 
     def read_texts(self) -> dict[str, Any]:
         """Counts of the texts, kept as the stage that every other one depends on.

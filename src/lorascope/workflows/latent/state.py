@@ -27,6 +27,7 @@ from lorascope.errors import InputError
 from lorascope.latent_adapters.fitting import Examples
 from lorascope.latent_adapters.reading import BATCH_TOKENS, Reading, Seen
 from lorascope.models.hooks import run_until
+from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base, padding_id
 from lorascope.models.sites import resolve_sites
 from lorascope.runs import Run, versions
@@ -73,12 +74,13 @@ class Learned:
             study.model, revision=study.revision, dtype=study.dtype, device=study.device
         )
 
-    @property
+    @cached_property
     def identity(self) -> list[Any]:
         """What everything made here depends on."""
         study = self.study
         records = digest([r.plain() for r in self.behaviour.records])
-        return [study.model, study.revision, study.dtype, records, study.context]
+        base = model_identity(study.model, study.revision)
+        return [study.model, study.revision, study.dtype, base, records, study.context]
 
     @cached_property
     def reading(self) -> Reading:
