@@ -312,10 +312,10 @@ def test_settings_of_several_kinds_are_named_as_they_are_written():
         ("capture.store=bfloat", "bfloat16"),
         ("dictionaries.fitting.products=bf16", "bfloat16"),
         ("dictionaries.fitting.rate=.inf", "finite"),
-        ("dictionaries.architecture.n_latents=true", "n_latents is true"),
-        ("dictionaries.seeds=[0, true]", "seeds is true"),
-        ("measures.pursuit=yes please", "pursuit is 'yes please'; give true or false"),
-        ("force=1", "force is 1; give true or false"),
+        ("dictionaries.architecture.n_latents=true", '"n_latents" is true'),
+        ("dictionaries.seeds=[0, true]", '"seeds" is true'),
+        ("measures.pursuit=yes please", "\"pursuit\" is 'yes please'; give true or false"),
+        ("force=1", '"force" is 1; give true or false'),
     ],
 )
 def test_settings_with_known_values_are_closed(setting, meant):

@@ -64,9 +64,9 @@ class Settings(BaseModel):
                 continue
             for one in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(one, bool) and bool not in kinds:
-                    raise ValueError(f"{name} is {str(one).lower()}, and no matter of yes or no")
+                    raise ValueError(f'"{name}" is {str(one).lower()}, and no matter of yes or no')
                 if one is not None and not isinstance(one, bool) and kinds == {bool}:
-                    raise ValueError(f"{name} is {one!r}; give true or false")
+                    raise ValueError(f'"{name}" is {one!r}; give true or false')
         return data
 
     @classmethod
@@ -100,7 +100,7 @@ class Settings(BaseModel):
 def digest(data: object) -> str:
     """Hash of plain data, independent of key order."""
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
