@@ -174,14 +174,14 @@ def weights_digest(name: str, path: str) -> str:
     found = [sha256_of(folder / file) for file in names if (folder / file).is_file()]
     config = folder / CONFIG_FILE
     if config.is_file():
-        found.append(digest(_without_order(parse_json(config.read_bytes(), config))))
+        found.append(digest(without_order(parse_json(config.read_bytes(), config))))
     return hashlib.sha256("".join(found).encode()).hexdigest()
 
 
-def _without_order(data: Any) -> Any:
+def without_order(data: Any) -> Any:
     """Plain data in which lists of names, which PEFT keeps as sets, have one order."""
     if isinstance(data, dict):
-        return {key: _without_order(value) for key, value in data.items()}
+        return {key: without_order(value) for key, value in data.items()}
     if isinstance(data, list) and all(isinstance(item, str) for item in data):
         return sorted(data)
     return data

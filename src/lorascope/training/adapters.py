@@ -22,6 +22,7 @@ from lorascope.activations.tokens import TokenBatch, Window, batches, pad, requi
 from lorascope.config import Products, Settings
 from lorascope.errors import InputError
 from lorascope.models.load import load_base, padding_id
+from lorascope.models.saved_adapters import put_in_order
 from lorascope.randomness import derived_seed, generator
 from lorascope.runs import write_atomically
 from lorascope.training.dictionaries import product_dtype
@@ -128,14 +129,7 @@ def train_adapter(
     require_rows([*training, *held_out], base, tokenizer)
     rank = settings.ranks[0]
     low = product_dtype(settings.products, base.device)
-    # A window's first token has nothing before it and cannot be predicted.
-    learnable = [window for window in training if any(window.response[1:])]
-    measured = [window for window in held_out if any(window.response[1:])]
-    if not learnable or not measured:
-        raise InputError(
-            "the records hold no response to learn from: give instruction/output or messages "
-            "records, at least a few dozen"
-        )
+    learnable, measured = _with_responses(training), _with_responses(held_out)
     if before is None:
         before = mean_response_loss(base, tokenizer, measured, low)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -145,6 +139,7 @@ def train_adapter(
     after = mean_response_loss(adapted.eval(), tokenizer, measured, low)
     # The vocabulary is the base's: without this PEFT asks the hub for the base's own settings.
     adapted.save_pretrained(folder, save_embedding_layers=False)
+    put_in_order(folder)
     parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     trained = history.tail_mean("loss")
     outcome = Outcome(name, rank, settings.seed, settings.steps, parameters, trained, before, after)
@@ -156,6 +151,18 @@ def train_adapter(
     }
     write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
     return outcome
+
+
+def _with_responses(found: Sequence[Window]) -> list[Window]:
+    """The windows in which a response is to be predicted."""
+    # A window's first token has nothing before it and cannot be.
+    chosen = [window for window in found if any(window.response[1:])]
+    if not chosen:
+        raise InputError(
+            "the records hold no response to learn from: give instruction/output or messages "
+            "records, at least a few dozen"
+        )
+    return chosen
 
 
 @torch.no_grad()
