@@ -147,6 +147,14 @@ def train_adapter(
         "model": model,
         "settings": settings.plain(),
         "outcome": asdict(outcome),
+        "records": {
+            "training": len(learnable),
+            "held_out": len(measured),
+            "without a response in the context": len(training)
+            + len(held_out)
+            - len(learnable)
+            - len(measured),
+        },
         "trained_on": sorted(trained_on),
     }
     write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")

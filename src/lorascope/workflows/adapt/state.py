@@ -21,6 +21,7 @@ from lorascope.models.load import load_base
 from lorascope.runs import Run, read_json, write_atomically
 from lorascope.workflows.adapt.cells import Asked
 from lorascope.workflows.adapt.study import AdaptStudy
+from lorascope.workflows.facts import text_counts, text_warnings
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.texts import read_split
 
@@ -116,6 +117,8 @@ class Adapted:
                 "training": training,
                 "held_out": {"documents": documents, "tokens": tokens},
                 "left_out": parts.excluded + parts.surplus,
+                "records": text_counts(parts),
+                "warnings": text_warnings(parts),
             }
             write_atomically(folder / "texts.json", json.dumps(record, indent=1) + "\n")
 

@@ -17,7 +17,7 @@ from lorascope.activations.mixing import TensorRows
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import Window, batches, require_rows, windows
 from lorascope.behaviours.manners import Manner, manner
-from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, Split, read_set
+from lorascope.behaviours.records import SPLITS, BehaviourRecord, BehaviourSet, Split, read_set
 from lorascope.behaviours.turns import record_windows
 from lorascope.config import digest
 from lorascope.dictionaries.card import Card
@@ -148,6 +148,24 @@ class Learned:
             part = self.behaviour.part("held_out", changed)
             fitting = [part[w.document] for w in self._windows(part)]
             found += fitting[:most]
+        return found
+
+    @cached_property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Of each side and kind: records in the set, used, too long, beyond what was asked for."""
+        found = {}
+        for split in SPLITS:
+            for kind in (True, False):
+                part = self.behaviour.part(split, kind)
+                fitting = len(self._windows(part))
+                most = self.study.measures.prompts if split == "held_out" else None
+                used = fitting if most is None else min(fitting, most)
+                found[f"{split} {'changed' if kind else 'unchanged'}"] = {
+                    "records": len(part),
+                    "used": used,
+                    "too_long": len(part) - fitting,
+                    "beyond": fitting - used,
+                }
         return found
 
     @cached_property
