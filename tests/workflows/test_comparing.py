@@ -231,7 +231,11 @@ def test_refuses_sites_that_are_not_shared(finished_run, other_run, tmp_path):
 
     folder = other_run / "activations" / "held_out"
     edit(folder / "manifest.json", move)
-    (folder / "layers.1").rename(folder / "layers.2")
+    identity = read_json(folder / "manifest.json")["identity"]
+    writer = ShardWriter(folder, identity, torch.float32)
+    for path in (folder / "layers.1").iterdir():
+        variant = path.name.removesuffix("-00000.safetensors")
+        writer._write(f"layers.2/{variant}", 0, load_file(path))
     said = refusal(f"{finished_run}:r2", f"{other_run}:r4", tmp_path)
     assert "no site in common" in said
     said = refusal(f"{finished_run}:r2", ":r4", tmp_path, sites=("layers.11",))
