@@ -213,6 +213,17 @@ def test_numbers_that_changed_on_disk_are_refused_when_read(tmp_path):
     assert len(opened.load("layers.1", "a")) == 100
 
 
+def test_equal_shards_are_equal_files(tmp_path):
+    for name in ("one", "two", "three"):
+        write(tmp_path / name)
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
+    files = [file for file in files if (tmp_path / "one" / file).is_file()]
+    assert len(files) == 1 + 2 * 5  # the manifest; two shards of the tokens and of four places
+    for file in files:
+        found = {(tmp_path / name / file).read_bytes() for name in ("one", "two", "three")}
+        assert len(found) == 1, file
+
+
 def test_a_manifest_whose_numbers_do_not_add_up_is_refused(tmp_path):
     write(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())

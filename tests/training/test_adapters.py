@@ -114,6 +114,8 @@ def test_the_card_lists_what_it_was_trained_on(checkpoint, trained):
     card = json.loads((trained[0] / "lorascope.json").read_text())
     assert card["trained_on"] == ["a", "b"]
     assert card["model"] == checkpoint
+    assert card["records"]["training"] > card["records"]["held_out"] > 0
+    assert card["records"]["without a response"] == 0
     assert card["settings"] == RANK_4.plain()
     assert card["outcome"]["held_out_after"] == trained[1].held_out_after
 

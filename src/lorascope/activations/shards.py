@@ -31,6 +31,8 @@ from lorascope.runs import read_json, write_atomically
 
 BASE = "base"
 _REMAKE = "remove the run's activations folder and run again"
+# Under which name a file's metadata says what it is.
+_SAID = "shard"
 _TOKEN_FIELDS = ("document", "position", "token", "response")
 
 
@@ -98,11 +100,13 @@ class ShardWriter:
     def _write(self, key: str, number: int, tensors: dict[str, Tensor]) -> None:
         path = _path(self.folder, key, number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {
+        said = {
             "identity": self.identity,
             "place": f"{key} {number}",
             "sha256": _digest(tensors),
         }
+        # One entry: several would stand in any order, and equal shards be unequal files.
+        metadata = {_SAID: json.dumps(said)}
         try:
             save_file(tensors, path, metadata=metadata)
         except SafetensorError as error:
@@ -214,7 +218,7 @@ class Shards:
             tensors = load_file(path)
             if path not in self._verified:
                 with safe_open(path, framework="pt") as file:
-                    said = (file.metadata() or {}).get("sha256")
+                    said = _said(file.metadata()).get("sha256")
         except (OSError, SafetensorError) as error:
             raise InputError(
                 f"{path}: truncated or broken shard ({first_line(error)}); {_REMAKE}"
@@ -263,7 +267,7 @@ def _check(
     require_plain(path)
     try:
         with safe_open(path, framework="pt") as file:
-            said = file.metadata() or {}
+            said = _said(file.metadata())
             names = list(file.keys())
             shapes = {name: list(file.get_slice(name).get_shape()) for name in names}
     except FileNotFoundError:
@@ -281,6 +285,14 @@ def _check(
     wanted = {name: list(shape) for name, shape in expected.items()}
     if shapes != wanted:
         raise InputError(f"{path}: holds {shapes}, expected {wanted}; {_REMAKE}")
+
+
+def _said(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """What a file says of itself; of an earlier version's, or a foreign one, its bare metadata."""
+    try:
+        return dict(json.loads((metadata or {})[_SAID]))
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return dict(metadata or {})
 
 
 def _path(folder: Path, key: str, number: int) -> Path:

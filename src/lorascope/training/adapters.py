@@ -143,18 +143,13 @@ def train_adapter(
     parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     trained = history.tail_mean("loss")
     outcome = Outcome(name, rank, settings.seed, settings.steps, parameters, trained, before, after)
+    silent = len(training) + len(held_out) - len(learnable) - len(measured)
+    counts = {"training": len(learnable), "held_out": len(measured), "without a response": silent}
     card = {
         "model": model,
         "settings": settings.plain(),
         "outcome": asdict(outcome),
-        "records": {
-            "training": len(learnable),
-            "held_out": len(measured),
-            "without a response in the context": len(training)
-            + len(held_out)
-            - len(learnable)
-            - len(measured),
-        },
+        "records": counts,
         "trained_on": sorted(trained_on),
     }
     write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
