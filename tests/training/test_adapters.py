@@ -100,10 +100,22 @@ def test_the_configuration_is_as_asked(checkpoint, trained):
     assert trained[1].parameters == 3 * sum(4 * (i + o) for i, o in sizes)
 
 
+def test_names_are_written_in_one_order_and_the_readme_says_what_it_is(checkpoint, trained):
+    config = json.loads((trained[0] / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert list(config) == sorted(config)
+    readme = (trained[0] / "README.md").read_text()
+    assert readme.startswith(f"# LoRA adapter of {checkpoint}\n")
+    assert "Rank 4, alpha 8" in readme
+    assert "More Information Needed" not in readme
+
+
 def test_the_card_lists_what_it_was_trained_on(checkpoint, trained):
     card = json.loads((trained[0] / "lorascope.json").read_text())
     assert card["trained_on"] == ["a", "b"]
     assert card["model"] == checkpoint
+    assert card["records"]["training"] > card["records"]["held_out"] > 0
+    assert card["records"]["without a response"] == 0
     assert card["settings"] == RANK_4.plain()
     assert card["outcome"]["held_out_after"] == trained[1].held_out_after
 

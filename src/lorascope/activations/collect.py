@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from lorascope.activations.batch import TokenRows, delta
 from lorascope.activations.shards import BASE, ShardWriter
-from lorascope.activations.tokens import TokenBatch, Window, batches
+from lorascope.activations.tokens import TokenBatch, Window, batches, require_rows
 from lorascope.config import Settings
 from lorascope.errors import InputError
 from lorascope.models.adapted import AdaptedModel
@@ -47,7 +48,7 @@ class Capture(Settings):
     batch_tokens: int = Field(default=4096, ge=8)
     keep_special: bool = False
     outlier_multiple: float = Field(default=10.0, ge=0)
-    store: str = Field(default="bfloat16", pattern="^(float32|bfloat16)$")
+    store: Literal["float32", "bfloat16"] = "bfloat16"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -94,6 +95,7 @@ def collect(
         InputError: NaN or infinity at a site, no token left to keep, or an adapter that changes the
             stream of no kept token at a site.
     """
+    require_rows(found, model.module, model.tokenizer)
     writer = ShardWriter(folder, identity, settings.dtype)
     counts = _Counts()
     everything = (*model.adapters, *model.null_adapters)
@@ -118,6 +120,7 @@ def collect(
             "d_model": model.d_model,
             "documents": len({window.document for window in found}),
             "special": counts.special,
+            "written_special": sum(window.written for window in found),
             "outliers_by_site": by_site,
             "store": settings.store,
         },

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lorascope.activations.mixing import TensorRows
-from lorascope.activations.tokens import TokenBatch, Window, batches
+from lorascope.activations.tokens import TokenBatch, Window, batches, require_rows
 from lorascope.errors import InputError
 from lorascope.models.dimensions import width
 from lorascope.models.hooks import run_until
@@ -51,6 +51,7 @@ class StreamedRows:
     ) -> None:
         self._module, self._keep_special = module, keep_special
         (self.site,) = resolve_sites(module, [site])
+        require_rows(windows, module, tokenizer)
         made = batches(windows, tokenizer, padding_id(tokenizer), batch_tokens)
         # Token ids are small; the rows they stand for are not.
         self._batches = [batch for batch in made if bool(self._kept(batch).any())]

@@ -7,15 +7,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from peft import LoraConfig
 from torch import Tensor
 
 from lorascope import embedded
+from lorascope.config import digest
 from lorascope.errors import InputError
+from lorascope.foreign import parse_json
 from lorascope.models.adapter_config import CONFIG_FILE, read_config
 from lorascope.models.adapter_weights import read_weights
+from lorascope.models.identity import model_identity
 from lorascope.models.load import how_to_reach
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -184,20 +188,30 @@ def read(name: str, path: str, folder: Path) -> AdapterFiles:
 def weights_digest(name: str, path: str) -> str:
     """What identifies an adapter without loading a model: its configuration and weights file.
 
-    A full checkpoint is known by its configuration, and its weight files by name and size.
+    The configuration counts as what it says, not as it is written: PEFT writes sets in any order. A
+    full checkpoint is known by a fingerprint of its files.
 
     Raises:
         InputError: as `locate`.
     """
     folder = locate(name, path)
     if folder is None:
-        place = Path(path).expanduser()
-        files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
-        listing = [path, *(f"{file.name} {file.stat().st_size}" for file in files)]
-        return hashlib.sha256("\n".join(listing).encode()).hexdigest()
-    names = (CONFIG_FILE, *WEIGHT_FILES, LATENT_FILE)
-    found = [folder / file for file in names if (folder / file).is_file()]
-    return hashlib.sha256("".join(sha256_of(file) for file in found).encode()).hexdigest()
+        return model_identity(path)
+    names = (*WEIGHT_FILES, LATENT_FILE)
+    found = [sha256_of(folder / file) for file in names if (folder / file).is_file()]
+    config = folder / CONFIG_FILE
+    if config.is_file():
+        found.append(digest(without_order(parse_json(config.read_bytes(), config))))
+    return hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+def without_order(data: Any) -> Any:
+    """Plain data in which lists of names, which PEFT keeps as sets, have one order."""
+    if isinstance(data, dict):
+        return {key: without_order(value) for key, value in data.items()}
+    if isinstance(data, list) and all(isinstance(item, str) for item in data):
+        return sorted(data)
+    return data
 
 
 def check_base(info: AdapterInfo, id: str, loaded_from: str | None, force: bool) -> None:

@@ -18,10 +18,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lorascope.activations.tokens import TokenBatch, Window, batches, pad
-from lorascope.config import Settings
+from lorascope.activations.tokens import TokenBatch, Window, batches, pad, require_rows
+from lorascope.config import Products, Settings
 from lorascope.errors import InputError
 from lorascope.models.load import load_base, padding_id, read_config, skeleton
+from lorascope.models.saved_adapters import put_in_order
 from lorascope.randomness import derived_seed, generator
 from lorascope.runs import write_atomically
 from lorascope.training.dictionaries import product_dtype
@@ -62,7 +63,7 @@ class LoraTraining(Settings):
     seed: int = 0
     rslora: bool = False
     dora: bool = False
-    products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
+    products: Products = "auto"
 
     def each(self, seeds: Sequence[int] = ()) -> dict[str, LoraTraining]:
         """{adapter: its own settings}: r4 for one rank and seed, r4-s1 where there are several."""
@@ -127,15 +128,9 @@ def train_adapter(
     rank = settings.ranks[0]
     _check_targets(model, revision, settings)
     base, tokenizer = load_base(model, revision=revision, device=device, dtype=dtype)
+    require_rows([*training, *held_out], base, tokenizer)
     low = product_dtype(settings.products, base.device)
-    # A window's first token has nothing before it and cannot be predicted.
-    learnable = [window for window in training if any(window.response[1:])]
-    measured = [window for window in held_out if any(window.response[1:])]
-    if not learnable or not measured:
-        raise InputError(
-            "the records hold no response to learn from: give instruction/output or messages "
-            "records, at least a few dozen"
-        )
+    learnable, measured = _with_responses(training), _with_responses(held_out)
     if before is None:
         before = mean_response_loss(base, tokenizer, measured, low)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -145,17 +140,33 @@ def train_adapter(
     after = mean_response_loss(adapted.eval(), tokenizer, measured, low)
     # The vocabulary is the base's: without this PEFT asks the hub for the base's own settings.
     adapted.save_pretrained(folder, save_embedding_layers=False)
+    put_in_order(folder)
     parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     trained = history.tail_mean("loss")
     outcome = Outcome(name, rank, settings.seed, settings.steps, parameters, trained, before, after)
+    silent = len(training) + len(held_out) - len(learnable) - len(measured)
+    counts = {"training": len(learnable), "held_out": len(measured), "without a response": silent}
     card = {
         "model": model,
         "settings": settings.plain(),
         "outcome": asdict(outcome),
+        "records": counts,
         "trained_on": sorted(trained_on),
     }
     write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
     return outcome
+
+
+def _with_responses(found: Sequence[Window]) -> list[Window]:
+    """The windows in which a response is to be predicted."""
+    # A window's first token has nothing before it and cannot be.
+    chosen = [window for window in found if any(window.response[1:])]
+    if not chosen:
+        raise InputError(
+            "the records hold no response to learn from: give instruction/output or messages "
+            "records, at least a few dozen"
+        )
+    return chosen
 
 
 @torch.no_grad()

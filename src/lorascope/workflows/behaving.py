@@ -16,10 +16,11 @@ from lorascope.behaviours.judging import Written, rates, written
 from lorascope.behaviours.manners import Manner, manner
 from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, read_set
 from lorascope.behaviours.turns import record_windows
-from lorascope.config import Settings
+from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
 from lorascope.latent_adapters.loading import check, load
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
@@ -54,8 +55,8 @@ class BehavingStudy(Settings):
     data: str = "embedded"
     model: str = "embedded-it"
     revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+    device: Device = "auto"
+    dtype: DType = "auto"
     adapters: dict[str, str] = Field(default_factory=dict)
     dense: tuple[int, ...] = ()
     training: LoraTraining = LoraTraining(steps=120, batch=16)
@@ -136,7 +137,9 @@ def _dense(
     for rank in study.dense:
         name = f"lora-r{rank}"
         own = study.training.model_copy(update={"ranks": (rank,)})
-        depends_on = [study.model, own.plain(), [r.plain() for r in data.records], study.context]
+        base = model_identity(study.model, study.revision)
+        records = [r.plain() for r in data.records]
+        depends_on = [study.model, base, own.plain(), records, study.context]
 
         def make(folder: Path, name: str = name, own: LoraTraining = own) -> None:
             _, tokenizer = load_base(study.model, revision=study.revision, device="cpu")

@@ -45,7 +45,7 @@ def weigh(state: Audited, audit: Audit) -> Measured:
         with state.reporter.bar(title, steps, "views") as advance:
             _weigh(state, audit, folder, advance).write(folder)
 
-    depends_on = [study.measures.repeats, study.seed, study.dictionaries.base]
+    depends_on = [study.measures.repeats, study.seed, audit.learned.marks]
     parents = ("gates", "activations/probe", *bases)
     return Measured.read(state.run.stage(WEIGHTS, depends_on, make, *parents))
 
