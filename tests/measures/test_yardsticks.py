@@ -276,8 +276,8 @@ def test_what_is_not_judged_keeps_everything_but_its_verdict(tmp_path):
     [
         (number(dictionary="base"), {"base"}),
         (number(dictionary="base difference"), {"base"}),
-        (number("max_cosine.mean", dictionary="delta vs base"), {"base", "delta"}),
-        (number("max_cosine.mean", dictionary="delta vs delta"), {"delta"}),
+        (number("max_cosine.mean", dictionary="delta", compared="base"), {"base", "delta"}),
+        (number("max_cosine.mean", dictionary="delta", compared="delta"), {"delta"}),
         (number("improvement", dictionary="delta"), {"base", "delta"}),
         (number("overlap", dictionary="base"), {"base"}),
         (number("density", dictionary="delta"), {"delta"}),
@@ -311,7 +311,7 @@ def test_only_what_belongs_to_the_failed_dictionary_loses_its_verdict():
     # One that was brought serves every seed, and a pair rests on two.
     of_base = number(dictionary="base", seed=1)
     assert not without_verdicts([of_base], [failed(seed=None)])[0].judged
-    pair = number("max_cosine.mean", dictionary="delta vs delta")
+    pair = number("max_cosine.mean", dictionary="delta", compared="delta")
     assert not without_verdicts([pair], [failed("delta", seed=1)])[0].judged
     ablated = number("ablation.density", dictionary="delta", setting="l1=0.5")
     assert not without_verdicts([ablated], [failed("delta", setting="l1=0.5")])[0].judged

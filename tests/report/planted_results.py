@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 
 from lorascope.measures.definitions import DEFINITIONS
-from lorascope.results import Estimate, Key, Null
+from lorascope.measures.definitions.primary import PRIMARY
+from lorascope.results import ADAPTER, Estimate, Key, Null
 from lorascope.results.labels import BASE_SEEDS, DELTA_SEEDS, DELTA_VS_BASE, Of
 
 ADAPTERS = {"r4": 4, "r8": 8, "r16": 16, "r32": 32}
@@ -61,7 +63,7 @@ def planted(side: str, measure: str, place: Key, noise: random.Random) -> Estima
     shift = {"found": sign * 4, "opposite": -sign * 4, "chance": 0}[side] * half
     value = level + shift * (1 + 0.3 * noise.random()) + 0.2 * half * (noise.random() - 0.5)
     first, *others = NULLS.get(family, ("planted null",))
-    chances = [Null(first, level, level - half, level + half)]
+    chances = [Null(first, level, level - half, level + half, rival=True)]
     chances += [Null(o, level * 0.8, level * 0.8 - half, level * 0.8 + half) for o in others]
     return Estimate(
         measure,
@@ -88,6 +90,21 @@ def planted_estimates(
         for measure in measures
         for place in _places(measure, adapters or dict(ADAPTERS), sites, seeds)
     ]
+
+
+def planted_null_adapters(draws: int = 3, adapter: str = "r4") -> list[Estimate]:
+    """Primary numbers of null adapters for one adapter: one of the first one's is found."""
+    noise = random.Random(7)
+    rows = []
+    for draw in range(draws):
+        for measure in PRIMARY:
+            for key in _places(measure, {adapter: 4}, SITES[:2], (0,)):
+                if Of.key(key) != PRIMARY[measure] or not key.adapter:
+                    continue
+                side = "found" if (draw, measure) == (0, "response_loss") else "chance"
+                place = dataclasses.replace(key, null=ADAPTER, draw=draw)
+                rows.append(planted(side, measure, place, noise))
+    return rows
 
 
 def _places(

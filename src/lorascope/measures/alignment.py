@@ -45,8 +45,8 @@ class NullSettings:
     """How the chance levels of two dictionaries' directions are drawn.
 
     Attributes:
-        delta_covariance: of the deltas; gives the headline null "covariance-matched".
-        base_covariance: of the base activations; gives "base covariance-matched".
+        delta_covariance: of the deltas; gives the null `COVARIANCE`.
+        base_covariance: of the base activations; gives `BASE_COVARIANCE`.
         repeats: draws of each null; 0 for the numbers alone.
         seed: of the draws.
         max_directions: most random directions in one draw of a cosine null. Fewer than there are

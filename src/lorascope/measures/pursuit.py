@@ -179,7 +179,7 @@ def pca_estimates(
     most, d = max(sizes), deltas.rows.shape[1]
     mean = mean.to(deltas.rows)
     steps = subspace_residuals(deltas.rows, mean, principal_components(covariance, most))
-    draws = [generator(seed, "random subspace", repeat) for repeat in range(repeats)]
+    draws = [generator(seed, SUBSPACE, repeat) for repeat in range(repeats)]
     nulls = {
         SUBSPACE: [
             subspace_residuals(deltas.rows, mean, random_subspace(d, most, r).to(mean))

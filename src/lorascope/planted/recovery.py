@@ -23,6 +23,7 @@ from lorascope.measures.pursuit import pursuit_estimates
 from lorascope.measures.rows import HeldOut
 from lorascope.planted.activations import Planted, Recipe
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import ISOTROPIC
 from lorascope.stats.intervals import Interval
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting, Job, fit_many
@@ -163,7 +164,7 @@ def _expressed(
         )
         for name in ("base", "delta")
     )
-    random = next(chance for chance in ours.nulls if chance.name == "isotropic")
+    random = next(chance for chance in ours.nulls if chance.name == ISOTROPIC)
     own = theirs.value
     low, high = (
         (level - bound) / (level - own)

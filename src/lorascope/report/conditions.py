@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lorascope.measures.definitions import definition_of
 from lorascope.report.result import Results
-from lorascope.results import Estimate
+from lorascope.results import Estimate, Verdict
 from lorascope.results.labels import Of
 
 
@@ -18,7 +18,7 @@ class Tally:
 
     Attributes:
         above, equal, below: counts of these verdicts.
-        without: no verdict.
+        without: no verdict, or none beside a rival null.
         unsettled: neither apart nor equal within the margin.
     """
 
@@ -30,8 +30,8 @@ class Tally:
 
     @classmethod
     def of(cls, estimates: Iterable[Estimate]) -> Tally:
-        """Count the verdicts against each estimate's headline null."""
-        verdicts = [estimate.verdict for estimate in estimates]
+        """Count the verdicts; those beside references alone are none that may be counted."""
+        verdicts: list[Verdict] = [e.verdict if e.rivals else "no verdict" for e in estimates]
         return cls(
             verdicts.count("above"),
             verdicts.count("equal"),

@@ -24,6 +24,10 @@ def verdict_words(estimate: Estimate) -> str:
     settling, sampled = estimate.n_to_settle, definition_of(estimate.measure).sampled
     if settling and sampled:
         return f"not settled: about {settling:,} {sampled} would tell"
+    if not estimate.judged:
+        return "no verdict: what it was measured with fails its own yardsticks"
+    if estimate.nulls and not estimate.rivals and estimate.verdict in ("above", "below"):
+        return f"{estimate.verdict} its reference"
     return estimate.verdict
 
 
@@ -40,6 +44,8 @@ def detail(key: Key) -> str:
     """What else a number belongs to beside adapter, site, seed and dictionary."""
     counted = (("k={:,}", key.k), ("latent {:,}", key.latent), ("{:,} latents", key.size))
     parts = [form.format(value) for form, value in counted if value is not None]
+    if key.massive:
+        parts.append("without massive coordinates")
     if key.loss is not None:
         parts.append(f"at {number(key.loss)} nats/token")
     said = (key.about and definition_of(key.about).title, key.module, key.model, key.topic)

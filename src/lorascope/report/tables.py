@@ -8,7 +8,15 @@ from pathlib import Path
 
 from lorascope.measures.definitions import Definition, definition_of
 from lorascope.report.conditions import Tally, measured
-from lorascope.report.formatting import SYMBOLS, detail, interval, number, span, verdict_words
+from lorascope.report.formatting import (
+    SYMBOLS,
+    detail,
+    difference_words,
+    interval,
+    number,
+    span,
+    verdict_words,
+)
 from lorascope.report.latex import long_table
 from lorascope.report.result import Results
 from lorascope.report.topics import (
@@ -74,6 +82,7 @@ class TableRow:
     chance: str
     chance_interval: str
     null: str
+    difference: str
     nulls: str
     symbol: str
     verdict: str
@@ -146,7 +155,7 @@ def write_tables(tables: Sequence[TopicTable], folder: Path) -> None:
 
 def _latex(table: TopicTable) -> str:
     known = [c for c in ("adapter", "site", "seed", "dictionary", "setting") if c in table.columns]
-    printed = ["value", "interval", "chance", "chance_interval", "null", "n", "unit"]
+    printed = ["value", "interval", "chance", "chance_interval", "null", "difference", "n", "unit"]
     headings = {"interval": "95 % interval", "chance_interval": "95 % of chance"}
     rows = [
         [row.title, *(getattr(row, c) for c in known), *(getattr(row, c) for c in printed), verdict]
@@ -252,6 +261,7 @@ def table_row(estimate: Estimate) -> TableRow:
         chance=number(estimate.chance),
         chance_interval=_chance_interval(headline) if headline else "",
         null=headline.name if headline else "",
+        difference=difference_words(estimate),
         nulls="; ".join(
             _other_null(estimate, null) for null in estimate.nulls if null is not headline
         ),

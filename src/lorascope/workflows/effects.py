@@ -59,7 +59,7 @@ def take_effects(state: Audited, audit: Audit) -> Measured:
                 if key.adapter in ("", adapter, *audit.variants.nulls_of(adapter))
             ]
             parents = ("gates", "activations/probe", "activations/held_out", *used)
-            brought = [state.study.dictionaries.base.get(site) for site in sites]
+            brought = [audit.learned.marks.get(site) for site in sites]
             name = f"{EFFECTS}/{adapter}"
             found.add(Measured.read(state.run.stage(name, [depends_on, brought], make, *parents)))
             advance(1)

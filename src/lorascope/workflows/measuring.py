@@ -15,7 +15,8 @@ from torch import Tensor
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures import alignment, cka, firing, norms, overlap, pursuit, reconstruction
+from lorascope.measures import alignment, firing, norms, overlap, pursuit, reconstruction
+from lorascope.measures.cka import site_cka_estimates
 from lorascope.measures.rows import HeldOut
 from lorascope.results import GAUSSIAN, Estimate, Key, labels
 from lorascope.runs import Run
@@ -95,7 +96,7 @@ def depends_on(audit: Audit, site: str) -> list[object]:
     study, measures = audit.study, audit.study.measures
     return [
         [measures.rows, measures.repeats, measures.pursuit, list(audit.angles_k)],
-        [study.seed, list(study.dictionaries.seeds), study.dictionaries.base.get(site)],
+        [study.seed, list(study.dictionaries.seeds), audit.learned.marks.get(site)],
         {name: asdict(key) for name, key in audit.variants.keys.items()},
     ]
 
@@ -136,7 +137,7 @@ def _similarity(audit: Audit, site: str, rows: Mapping[str, HeldOut], found: Mea
 
     def similarity(adapters: Sequence[str]) -> list[Estimate]:
         first = rows[adapters[0]]
-        return cka.site_cka_estimates(
+        return site_cka_estimates(
             first.base,
             {adapter: rows[adapter].delta for adapter in adapters},
             first.documents,
