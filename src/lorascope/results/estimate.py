@@ -205,7 +205,7 @@ class Estimate:
 
     def beside(self, nulls: Sequence[Null]) -> Estimate:
         """The same number with further chance levels, rivals first."""
-        every = [*nulls, *self.nulls]
+        every = [*self.nulls, *nulls]
         return replace(self, nulls=tuple(sorted(every, key=lambda null: not null.rival)))
 
     def plain(self) -> dict[str, Any]:

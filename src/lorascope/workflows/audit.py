@@ -23,6 +23,7 @@ from lorascope.activations.tokens import Window
 from lorascope.config import digest
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
+from lorascope.measures.massive import judged_without
 from lorascope.measures.null_draws import beside_draws
 from lorascope.measures.seeds import condition_shares
 from lorascope.measures.yardsticks import without_verdicts
@@ -84,7 +85,7 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
     measured.add(take_effects(state, whole))
     measured.add(browse(state, whole))
     measured.add(weigh(state, whole))
-    judged = without_verdicts(beside_draws(measured.estimates), yardsticks.verdicts)
+    judged = without_verdicts(judged_without(beside_draws(measured.estimates)), yardsticks.verdicts)
     shares = condition_shares([e for e in judged if e.key.draw is None], study.groups)
     dictionaries = learned.facts()
 

@@ -31,6 +31,8 @@ _HALF_SPEED_WIDTH = 128
 STEP_SECONDS = 0.0013
 # Active latents taken for granted where no setting says.
 _USUAL_L0 = 32
+# Alternatives that leading latents share between them, and the share of windows a latent fires in.
+_ALIKE, _FIRES = 80, 0.6
 # Draws of each cosine null: isotropic, rotated, and matched to two covariances.
 _NULLS = 4
 
@@ -67,6 +69,7 @@ class Counts:
         deepest: blocks run for capture.
         trained: dictionaries trained; of them `controls` on what is made from the deltas, and
             `ablated` for the ablation.
+        nulls: null adapters, which go through everything with dictionaries of one seed.
     """
 
     adapters: int
@@ -75,6 +78,12 @@ class Counts:
     trained: int
     controls: int
     ablated: int = 0
+    nulls: int = 0
+
+    @property
+    def variants(self) -> int:
+        """What the model is run as: the base, adapters and null adapters."""
+        return 1 + self.adapters + self.nulls
 
 
 def capture(
@@ -93,7 +102,7 @@ def capture(
     inside = (6 * shape.d_model + 3 * shape.d_mlp) * width + 2 * shape.heads * context * 4
     return Part(
         "capture",
-        2.0 * blocks * tokens * (1 + counts.adapters),
+        2.0 * blocks * tokens * counts.variants,
         shape.parameters * width + batch * (streams + inside),
         dtype,
         reached(0.5, shape.d_model),
@@ -103,7 +112,7 @@ def capture(
 def gates(shape: Shape, sizes: Sizes, counts: Counts, dtype: torch.dtype, held: int) -> Part:
     """Response loss of base and every adapter on the held-out texts, through the whole model."""
     whole = shape.block_parameters + shape.head_parameters
-    flops = 2.0 * whole * sizes.held_out_tokens * (1 + counts.adapters)
+    flops = 2.0 * whole * sizes.held_out_tokens * counts.variants
     return Part("gates", flops, held, dtype, reached(0.25, shape.d_model))
 
 
@@ -186,6 +195,10 @@ def measures(study: AuditStudy, d: int, sizes: Sizes, counts: Counts) -> Part:
     own_bases = counts.sites - len(study.dictionaries.base)
     pairs = conditions * (seeds + comb(seeds, 2)) + own_bases * comb(seeds, 2)
     flops = conditions * (seeds * through + similar) + pairs * (cosines + angles)
+    # A draw is measured once, without references.
+    draws = counts.sites * counts.nulls + counts.controls
+    alone = 4.0 * d * n * 8 * rows + 2.0 * d * n * n + 2.0 * d * d * n + 10.0 * d**3
+    flops += draws * (alone + similar)
     memory = 8 * rows * d * 4 + 4 * 4 * 2048 * n + 4 * 8 * d * n
     return Part("measures", flops, memory, torch.float32, reached(0.4, d))
 
@@ -199,9 +212,10 @@ def pursued(study: AuditStudy, d: int, sizes: Sizes, counts: Counts) -> Part:
     k = getattr(made, "k", None) or getattr(made, "target_l0", None) or _USUAL_L0
     rows = min(pursuit.MOST_ROWS, sizes.held_out_tokens)
     searches = 2 * (1 + 2 * pursuit.NULL_REPEATS)
-    each = 2.0 * d * made.n_latents * k * rows * searches
+    each = 2.0 * d * made.n_latents * k * rows
+    drawn = 2 * counts.sites * counts.nulls + counts.controls
     memory = 4 * rows * (made.n_latents + 3 * d)
-    flops = each * counts.adapters * counts.sites
+    flops = each * (searches * counts.adapters * counts.sites + drawn)
     return Part("pursuit", flops, memory, torch.float32, 0.25)
 
 
@@ -219,12 +233,16 @@ def effects(
     behind = shape.block_parameters * (1 - counts.deepest / (2 * shape.blocks))
     part = 2.0 * (behind + shape.head_parameters)
     # Exact delta and difference; of two dictionaries the reconstruction, the bias, rotations;
-    # mean, random and other documents' deltas.
+    # mean, random and other documents' deltas; dictionaries trained on Gaussian rows.
     spliced = 2 + 2 * (2 + recovery.NULL_REPEATS) + 1 + 2 * recovery.NULL_REPEATS
-    # Own direction and two others, removed and added, through the model.
-    single = settings.latents * 6
+    spliced += study.controls.gaussian_dictionaries
+    # Own direction, removed and added; then alternatives where they fire, which latents share.
+    alike = settings.latents + _ALIKE if settings.latents else 0
+    single = 2 * settings.latents + 2 * _FIRES * alike
     passes = 4 * whole * tokens + counts.sites * part * (spliced * tokens + single * few)
-    return Part("effects", counts.adapters * passes, held, dtype, reached(0.25, shape.d_model))
+    of_null = 3 * whole * tokens + counts.sites * part * 4 * tokens
+    flops = counts.adapters * passes + counts.nulls * of_null
+    return Part("effects", flops, held, dtype, reached(0.25, shape.d_model))
 
 
 def weights(shape: Shape, counts: Counts) -> Part:
@@ -243,7 +261,7 @@ def disk(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> int:
     d, n = shape.d_model, study.dictionaries.architecture.n_latents
     tokens = sizes.probe_tokens + sizes.held_out_tokens
     width = study.capture.dtype.itemsize
-    activations = tokens * (counts.sites * (1 + counts.adapters) * d * width + 25)
+    activations = tokens * (counts.sites * counts.variants * d * width + 25)
     one = 4 * (2 * d * n + d + n)
     each = study.train.training.each(study.train.seeds).values() if study.train else ()
     ranks = sum(one.ranks[0] for one in each)

@@ -148,7 +148,8 @@ def plan(study: AuditStudy, *, estimates: bool = True) -> Plan:
         sites=len(sites),
         deepest=max(site.index for site in sites) + 1,
         trained=count_dictionaries(study, adapters, len(sites)),
-        controls=adapters * len(sites) * len(study.dictionaries.controls),
+        controls=adapters * len(sites) * _drawn_dictionaries(study),
+        nulls=adapters * study.controls.null_adapters,
         ablated=len(study.ablation.values) if study.ablation else 0,
     )
     return Plan(
@@ -237,9 +238,15 @@ def require_tokens(study: AuditStudy, probe: int, held_out: int, documents: int)
 def count_dictionaries(study: AuditStudy, adapters: int, sites: int) -> int:
     """How many dictionaries a study trains."""
     settings = study.dictionaries
-    delta = adapters * sites * (len(settings.seeds) + len(settings.controls))
+    each = len(settings.seeds) + study.controls.null_adapters + _drawn_dictionaries(study)
+    delta = adapters * sites * each
     ablated = len(study.ablation.values) if study.ablation else 0
     return delta + ablated + (sites - len(settings.base)) * len(settings.seeds)
+
+
+def _drawn_dictionaries(study: AuditStudy) -> int:
+    """Dictionaries of one adapter and site that are trained on rows made from its delta."""
+    return len(study.dictionaries.controls) + study.controls.gaussian_dictionaries
 
 
 def _require_places(brought: Iterable[str], sites: Sequence[str]) -> None:
