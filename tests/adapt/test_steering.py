@@ -142,7 +142,7 @@ def test_changes_in_points_by_hand():
     )
     negative = found["steering.before_negative"]
     assert negative.n == 2
-    assert negative.interval == pytest.approx((-10, -5))
+    assert all(map(math.isnan, negative.interval))
     assert {one.nulls[0].name for one in found.values()} == {"random directions"}
     assert all(one.chance == 0 and not math.isnan(one.nulls[0].low) for one in found.values())
     assert found["steering.before_positive"].verdict == "above"

@@ -88,8 +88,8 @@ def test_rates_by_hand():
     # (1 + 1 + 1 + 0 + 2) nats over 10 tokens; what the changed responses cost does not count.
     assert values["general_loss", ""] == (0.5, 0.0, 10)
     assert by_name["success", ""].interval == wilson_interval(3, 4)
-    low, high = by_name["general_loss", ""].interval
-    assert 0 <= low < 0.5 < high <= 1
+    # Five records leave no interval.
+    assert all(map(math.isnan, by_name["general_loss", ""].interval))
     assert all(e.measure in DEFINITIONS and e.key.adapter == "a" for e in found)
     assert not any(math.isnan(e.value) for e in found)
 

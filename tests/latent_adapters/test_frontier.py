@@ -1,6 +1,7 @@
 """Numbers of adapters over seeds, by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from lorascope.latent_adapters.frontier import (
 )
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.hierarchical import pooled_interval
 
 from .conftest import LATENTS, a_dictionary
 
@@ -82,8 +84,15 @@ def test_means_over_seeds():
 
     (mean,) = over_seeds([one(0, 0.5, 0.1), one(1, 0.7, 0.2), one(2, 0.6, 0.3)])
     assert mean.value == pytest.approx(0.6)
-    half = 4.302652729911275 * 0.1 / math.sqrt(3)
-    assert mean.interval == pytest.approx((0.6 - half, 0.6 + half))
+    # Over prompts 0 to 1 each, 0.6 below and 0.4 above on average; between seeds 0.1² / 3.
+    low, high = pooled_interval([0.5, 0.7, 0.6], (0.6, 0.4))
+    assert mean.interval == (max(low, 0.0), min(high, 1.0)) == (0.0, 1.0)
+    latents = [
+        replace(one(i, v, 0.1), measure="latent.used") for i, v in enumerate((5.0, 7.0, 6.0))
+    ]
+    (mean_used,) = over_seeds([replace(e, unit="latents") for e in latents])
+    half = 4.302652729911275 / math.sqrt(3)
+    assert mean_used.interval == pytest.approx((6 - half, 6 + half))
     assert (mean.chance, mean.nulls[0].low, mean.nulls[0].high) == pytest.approx((0.2, 0, 0.4))
     assert (mean.key.seed, mean.n) == (None, 3)
     assert over_seeds([one(0, 0.5, 0.1)]) == []

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lorascope.measures.intervals import wilson_interval
 
 from lorascope.activations.massive import find_massive
 from lorascope.activations.scaling import mean_and_covariance
@@ -24,6 +23,7 @@ from lorascope.measures.yardsticks import (
 from lorascope.planted.activations import Planted, Recipe
 from lorascope.randomness import generator
 from lorascope.results import ADAPTER, GAUSSIAN, Estimate, Estimates, Key, Null
+from lorascope.stats.intervals import wilson_interval
 
 PLACE = Key(site="layers.3", seed=0, dictionary="base")
 D = 96
@@ -71,12 +71,14 @@ def verdict(dictionary, stream, place=PLACE, **bars):
 def test_by_hand():
     # Training rows of mean (1, 0) that vary along the first axis alone.
     mean, covariance = torch.tensor([1.0, 0.0]), torch.diag(torch.tensor([4.0, 1.0]))
-    rows = torch.tensor([[3.0, 0.0], [1.0, 2.0], [0.0, -1.0], [1.0, 0.0]])
+    rows = torch.tensor([[3.0, 0.0], [1.0, 2.0], [0.0, -1.0], [1.0, 0.0]]).repeat(3, 1)
     # Latent 0 reads the first coordinate and writes half of it, latent 1 never fires.
     encoder = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     half = torch.tensor([[0.5, 0.0], [0.0, 1.0]])
     made = ReluDictionary(encoder, torch.tensor([0.0, -1.0]), half, torch.zeros(2))
-    found = named(yardstick_estimates(made, Stream(mean, covariance, rows, torch.arange(4)), PLACE))
+    found = named(
+        yardstick_estimates(made, Stream(mean, covariance, rows, torch.arange(12)), PLACE)
+    )
     # x̂ = (1.5, 0), (0.5, 0), (0, 0), (0.5, 0); errors 2.25, 4.25, 1, 0.25; about the mean 4, 4,
     # 2, 0. Three rows have one active latent: one component, the first axis, leaves 0, 4, 1, 0.
     fvu, pca = found["yardstick.fvu", ""], found["yardstick.fvu_pca", ""]

@@ -280,7 +280,7 @@ class _Run:
         level = self._space.level
         return (self._job.card or Card()).model_copy(
             update={
-                "massive": () if level is None else level.massive.coordinates,
+                "massive": [] if level is None else list(level.massive.coordinates),
                 "massive_directions": 0 if level is None else len(level.massive.directions),
                 "scale": self._scale,
                 "seed": self._job.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lorascope.activations.matching import LARGEST, Match
 from lorascope.activations.shards import Shards
 from lorascope.models.adapter_files import locate
 from lorascope.models.gates import LIVE, NOISE, RESTORED
@@ -131,4 +132,11 @@ def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]
         floor = max(gates["noise_floor"].values())
         if one["delta_norm"] < 3 * floor:
             found.append(f"{one['name']}: the delta is within 3 times the numeric noise floor")
+    for name, record in gates["matches"].items():
+        match = Match(**record)
+        if not match.reached:
+            found.append(
+                f"{name}: no factor from {1 / LARGEST:.3g} to {LARGEST:g} makes its delta as large "
+                f"as the adapter's; with {match.factor:g} it is {match.ratio:.2g} times as large"
+            )
     return found

@@ -15,7 +15,8 @@ from torch import Tensor
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures import alignment, cka, firing, norms, overlap, pursuit, reconstruction
+from lorascope.measures import alignment, firing, norms, overlap, pursuit, reconstruction
+from lorascope.measures.cka import site_cka_estimates
 from lorascope.measures.rows import HeldOut
 from lorascope.results import GAUSSIAN, Estimate, Key, labels
 from lorascope.runs import Run
@@ -79,18 +80,19 @@ def measure(audit: Audit, run: Run, reporter: Reporter) -> Measured:
         for site in sites:
 
             def make(folder: Path, site: str = site) -> None:
-                _at(audit, site, advance).write(folder)
+                at_site(audit, site, advance).write(folder)
 
             trained = [f"dictionaries/{k.name}" for k in audit.learned.folders if k.site == site]
             name = f"{MEASURES}/{site}"
-            what = (name, _depends_on(audit, site))
+            what = (name, depends_on(audit, site))
             if run.current(*what, *_PARENTS, *trained):
                 advance(steps)
             found.add(Measured.read(run.stage(*what, make, *_PARENTS, *trained)))
     return found
 
 
-def _depends_on(audit: Audit, site: str) -> list[object]:
+def depends_on(audit: Audit, site: str) -> list[object]:
+    """Settings that the numbers of one site depend on."""
     study, measures = audit.study, audit.study.measures
     return [
         [measures.rows, measures.repeats, measures.pursuit, list(audit.angles_k)],
@@ -99,7 +101,8 @@ def _depends_on(audit: Audit, site: str) -> list[object]:
     ]
 
 
-def _at(audit: Audit, site: str, advance: Callable[[int], None]) -> Measured:
+def at_site(audit: Audit, site: str, advance: Callable[[int], None]) -> Measured:
+    """All estimates of one site; `advance` hears of every condition."""
     found = Measured()
     _, covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
     _base_pair(audit, site, covariance, found)
@@ -134,7 +137,7 @@ def _similarity(audit: Audit, site: str, rows: Mapping[str, HeldOut], found: Mea
 
     def similarity(adapters: Sequence[str]) -> list[Estimate]:
         first = rows[adapters[0]]
-        return cka.site_cka_estimates(
+        return site_cka_estimates(
             first.base,
             {adapter: rows[adapter].delta for adapter in adapters},
             first.documents,

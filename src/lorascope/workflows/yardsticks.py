@@ -114,7 +114,7 @@ class _At:
         study = self.audit.study
         measures = study.measures
         depends_on = [
-            [measures.rows, measures.effects and measures.effect_tokens, study.seed],
+            [measures.rows, measures.effects and measures.effect_tokens],
             study.dictionaries.base.get(self.site),
         ]
         dictionaries = [f"dictionaries/{key.name}" for key in self.trained]

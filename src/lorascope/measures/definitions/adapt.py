@@ -5,7 +5,7 @@ from __future__ import annotations
 from lorascope.measures.definitions.definition import Definition
 
 _PAPER = "arXiv 2501.19406"
-_DOCUMENTS = "bootstrap over documents, 1,000 repeats; differences are paired token by token"
+_DOCUMENTS = "jackknife over documents, t quantiles; differences are paired token by token"
 _TOKENS = (
     "mean over held-out tokens predicted at a position that is no special token; the original is "
     "the model itself, spliced with the dictionaries in its stream, adapted with the fit too, "
@@ -20,7 +20,7 @@ _RANDOM = (
     "random change of equal size: everything fitted replaced by a random change, each LoRA update "
     "and affine map with its own singular values and random singular vectors, each latent's change "
     "of direction and encoder with its own length and a random direction; several draws, the wider "
-    "of documents resampled and of the draws' prediction interval"
+    "of documents and of the draws' prediction interval"
 )
 _UNADAPTED = "spliced, not adapted: the same number before the fit"
 _FILE = "measures/adapting.py"
@@ -42,7 +42,7 @@ _DIRECTIONS = (
     "random directions: isotropic, tuned and tested on the same texts; prediction interval over "
     "draws"
 )
-_TEXTS = "90 % interval, bootstrap over test texts, as in the paper"
+_TEXTS = "90 % interval, jackknife over test texts"
 
 DEFINITIONS: dict[str, Definition] = {
     "adapt.loss_original": Definition(

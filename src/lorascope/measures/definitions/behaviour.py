@@ -45,7 +45,7 @@ DEFINITIONS: dict[str, Definition] = {
         "Σ (L − L_untouched) / tokens, L = −log p(response token | prompt, earlier tokens), over "
         "response tokens of the held-out records about anything else",
         "no change (0)",
-        "bootstrap over records",
+        "jackknife over records",
         "behaviours/judging.py",
     ),
 }

@@ -56,7 +56,7 @@ DEFINITIONS: dict[str, Definition] = {
         "and the m that it writes, weights as they are, over that of the dense adapter of the same "
         "seed, whole; the setting is m",
         "random latents: the dense adapter cut down to m latents drawn at random; untouched model",
-        "bootstrap over prompts; over seeds a t interval",
+        "Fieller over prompts; over seeds also between them",
         _FRONTIER,
         "",
         "above",
@@ -79,7 +79,7 @@ DEFINITIONS: dict[str, Definition] = {
         "mean over named latents of the rise of −log p of the wanted response, per response token "
         f"of held-out records about the topic; {_TAKEN}",
         f"other latents: {_OTHERS}",
-        "bootstrap over latents",
+        "jackknife over latents",
         _ABLATION,
         "",
         "above",
@@ -102,7 +102,7 @@ DEFINITIONS: dict[str, Definition] = {
         "with all named latents of one side taken away, over those with none taken away; "
         f"{_TAKEN}",
         f"as many other latents: {_OTHERS}",
-        "bootstrap over records",
+        "jackknife over records",
         _ABLATION,
         "",
         "below",

@@ -49,7 +49,6 @@ _PLACED: Final = Rivals(
 _FAMILIES: Final = {
     "response_loss": _LEARNED,
     "output_change": _RANDOM_CHANGE,
-    "delta_norm": _RANDOM_CHANGE,
     "delta_rank": _RANDOM_CHANGE,
     "relative_error": _RANDOM_CHANGE,
     "improvement": _RANDOM_CHANGE,
