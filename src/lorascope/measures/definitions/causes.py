@@ -43,7 +43,7 @@ DEFINITIONS: dict[str, Definition] = {
         "numeric noise floor: the same difference between two runs of the base, batched "
         "differently or in finer arithmetic",
         _DOCUMENTS,
-        "measures/outputs.py",
+        "measures/surveys.py",
     ),
     "output_change.kl": Definition(
         "Change of predictions",
@@ -52,7 +52,7 @@ DEFINITIONS: dict[str, Definition] = {
         "numeric noise floor: KL between two runs of the base, batched differently or in finer "
         "arithmetic; at or below it an adapter's outputs equal the base's",
         _DOCUMENTS,
-        "measures/outputs.py",
+        "measures/surveys.py",
         "",
         "above",
     ),
@@ -64,7 +64,7 @@ DEFINITIONS: dict[str, Definition] = {
         "numeric noise floor: the same share between two runs of the base, batched differently or "
         "in finer arithmetic; at 0 greedy decoding cannot tell the adapter from the base",
         _DOCUMENTS,
-        "measures/outputs.py",
+        "measures/surveys.py",
         "",
         "above",
     ),
