@@ -260,6 +260,29 @@ def test_full_fine_tune_and_shared_modules(tiny_model, tiny_checkpoint, save_ada
     assert alone.estimates == [e for e in view.estimates if e.key.adapter == "a"]
 
 
+def test_what_is_no_matrix_is_named_and_the_rest_measured(
+    tiny_model, tiny_checkpoint, save_adapter, tmp_path
+):
+    fields = {"target_modules": ["q_proj"], "modules_to_save": ["norm"]}
+    folder = save_adapter(tmp_path / "a", layers_to_transform=[1, 2], **fields)
+    # A map whose base weight is nought has no ratio to it.
+    shutil.copytree(tiny_checkpoint("llama"), tmp_path / "tiny-llama")
+    base = tiny_model("llama")
+    base.model.layers[2].self_attn.q_proj.weight.data.zero_()
+    base.save_pretrained(tmp_path / "tiny-llama")
+    model = load(str(tmp_path / "tiny-llama"), {"a": str(folder)}, device="cpu")
+    view = weights_view(model, settings=FEW)
+    assert {e.key.module for e in view.estimates} == {"layers.1.self_attn.q_proj", ALL_MODULES}
+    left = view.left_out["a"]
+    assert left.pop("model.layers.2.self_attn.q_proj").endswith("weights that are zero")
+    assert left.pop("model.norm") == "a module saved whole"
+    assert set(left) == {
+        f"model.layers.{i}.{norm}_layernorm"
+        for i in range(3)
+        for norm in ("input", "post_attention")
+    }
+
+
 def test_modules_summed_up_by_hand():
     def module(norm, base, rank, draws):
         return {

@@ -23,7 +23,6 @@ from lorascope.measures.yardsticks import (
 from lorascope.planted.activations import Planted, Recipe
 from lorascope.randomness import generator
 from lorascope.results import ADAPTER, GAUSSIAN, Estimate, Estimates, Key, Null
-from lorascope.results.labels import DELTA_SEEDS, DELTA_VS_BASE
 from lorascope.stats.intervals import wilson_interval
 
 PLACE = Key(site="layers.3", seed=0, dictionary="base")
@@ -277,8 +276,8 @@ def test_what_is_not_judged_keeps_everything_but_its_verdict(tmp_path):
     [
         (number(dictionary="base"), {"base"}),
         (number(dictionary="base difference"), {"base"}),
-        (number("max_cosine.mean", **DELTA_VS_BASE._asdict()), {"base", "delta"}),
-        (number("max_cosine.mean", **DELTA_SEEDS._asdict()), {"delta"}),
+        (number("max_cosine.mean", dictionary="delta", compared="base"), {"base", "delta"}),
+        (number("max_cosine.mean", dictionary="delta", compared="delta"), {"delta"}),
         (number("improvement", dictionary="delta"), {"base", "delta"}),
         (number("overlap", dictionary="base"), {"base"}),
         (number("density", dictionary="delta"), {"delta"}),
@@ -312,13 +311,13 @@ def test_only_what_belongs_to_the_failed_dictionary_loses_its_verdict():
     # One that was brought serves every seed, and a pair rests on two.
     of_base = number(dictionary="base", seed=1)
     assert not without_verdicts([of_base], [failed(seed=None)])[0].judged
-    pair = number("max_cosine.mean", **DELTA_SEEDS._asdict())
+    pair = number("max_cosine.mean", dictionary="delta", compared="delta")
     assert not without_verdicts([pair], [failed("delta", seed=1)])[0].judged
     ablated = number("ablation.density", dictionary="delta", setting="l1=0.5")
     assert not without_verdicts([ablated], [failed("delta", setting="l1=0.5")])[0].judged
     assert without_verdicts([ablated], [failed("delta")])[0].judged
     # The setting of any other number is not that of a dictionary.
-    angle = number("angle.mean", **DELTA_VS_BASE._asdict(), k=48)
+    angle = number("angle.mean", dictionary="delta vs base", setting="k=48")
     assert not without_verdicts([angle], [failed("delta")])[0].judged
 
 

@@ -12,7 +12,17 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 # Lower layers first; a module may import from its own layer and from those below it.
 LAYERS = [
-    {"errors", "randomness", "stats", "config", "runs", "embedded"},
+    {
+        "errors",
+        "randomness",
+        "stats",
+        "config",
+        "embedded",
+        "foreign",
+        "locking",
+        "printing",
+        "runs",
+    },
     {"results"},
     {"models"},
     {"activations"},

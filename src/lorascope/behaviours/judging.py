@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lorascope.activations.tokens import require_rows
 from lorascope.behaviours.generation import answers
 from lorascope.behaviours.manners import Judge, Manner
 from lorascope.behaviours.records import BehaviourRecord, Turn
@@ -59,6 +60,7 @@ def written(
     """
     asked = [_instructed(record, instruction) for record in records]
     found = record_windows(asked, tokenizer, context)
+    require_rows(found, module, tokenizer)
     if len(found) < len(asked):
         raise InputError(
             f"{len(asked) - len(found)} of {len(asked)} records are longer than the context of "

@@ -21,6 +21,7 @@ from lorascope.geometry.precision import double
 from lorascope.measures import weight_spectra as spectra
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.other_changes import other_changes
 from lorascope.models.sites import Site
 from lorascope.models.updates import (
     LoraUpdate,
@@ -129,10 +130,13 @@ class WeightsView:
             index, update`, of random updates of equal norm `chance, chance_low, chance_high`, of W₀
             `base`; for the first k, of W₀ + ΔW `adapted`, and `cosine`, the largest of that left
             singular vector with one of W₀'s. Empty cells are nan.
+        left_out: {adapter: {path: what it is}} of all that the adapters change and no number here
+            is about.
     """
 
     estimates: list[Estimate]
     spectra: pd.DataFrame
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -145,20 +149,24 @@ def weights_view(
 
     `key.module` is the module (`layers.3.mlp.down_proj`), its block (`layers.3`) or
     `ALL_MODULES`. Takes LoRA in all scalings, DoRA, and full fine-tunes; all adapters by default. A
-    module whose update is zero has norms alone.
+    module whose update is zero has norms alone. What an adapter changes that is no matrix, or that
+    stands beside a base weight of zeros, is named in `left_out`.
 
     Raises:
-        InputError: no such adapter; weights that cannot be read as matrices.
+        InputError: no such adapter.
     """
     settings = settings or WeightSettings()
     names = model.adapters if adapters is None else tuple(adapters)
     touched = {name: updated_modules(model, name) for name in names}
+    left_out = {name: other_changes(model, name) for name in names}
     found: dict[str, dict[str, Numbers]] = {name: {} for name in names}
     rows: list[dict[str, object]] = []
     for module in dict.fromkeys(m for modules in touched.values() for m in modules):
         weight, label = base_weight(model, module), module_label(model, module)
         if not weight.any():
-            raise InputError(f'"{module}" of the base model is zero: there is nothing to compare')
+            for name in (n for n in names if module in touched[n]):
+                left_out[name][module] = "an update of base weights that are zero"
+            continue
         base, floor = spectra.decompose(weight), spectra.rounding_norm(weight)
         for name in (n for n in names if module in touched[n]):
             update = weight_update(model, name, module)
@@ -170,7 +178,7 @@ def weights_view(
         for module, numbers in with_sums(modules).items()
         for measure, number in numbers.items()
     ]
-    return WeightsView(estimates, pd.DataFrame(rows, columns=list(_SPECTRUM_COLUMNS)))
+    return WeightsView(estimates, pd.DataFrame(rows, columns=list(_SPECTRUM_COLUMNS)), left_out)
 
 
 def module_label(model: AdaptedModel, module: str) -> str:

@@ -96,7 +96,7 @@ def depends_on(audit: Audit, site: str) -> list[object]:
     study, measures = audit.study, audit.study.measures
     return [
         [measures.rows, measures.repeats, measures.pursuit, list(audit.angles_k)],
-        [study.seed, list(study.dictionaries.seeds), study.dictionaries.base.get(site)],
+        [study.seed, list(study.dictionaries.seeds), audit.learned.marks.get(site)],
         {name: asdict(key) for name, key in audit.variants.keys.items()},
     ]
 

@@ -13,13 +13,14 @@ from typing import Any
 from lorascope.activations.matching import Match, match_delta_norms
 from lorascope.activations.splits import Split
 from lorascope.activations.text import Document, read_documents
-from lorascope.activations.tokens import Window, count_tokens, windows
+from lorascope.activations.tokens import Window, count_tokens, require_rows, windows
 from lorascope.config import digest
 from lorascope.errors import NoNullAdapter
 from lorascope.latent_adapters.loading import load
 from lorascope.measures import outputs
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.adapter_files import locate, weights_digest
+from lorascope.models.identity import model_identity
 from lorascope.models.null_adapters import add_null_adapters, rescale_null_adapter
 from lorascope.models.sites import resolve_sites
 from lorascope.runs import Run, read_json, write_atomically
@@ -130,6 +131,11 @@ class Audited:
         return model
 
     @cached_property
+    def base(self) -> str:
+        """What identifies the base model: its content, not its name."""
+        return model_identity(self.study.model, self.study.revision)
+
+    @cached_property
     def hashes(self) -> dict[str, str]:
         """What identifies each adapter."""
         return {name: weights_digest(name, path) for name, path in self.paths.items()}
@@ -173,7 +179,7 @@ class Audited:
         """Everything activations of these documents depend on."""
         study = self.study
         return {
-            "model": [study.model, study.revision, study.dtype],
+            "model": [study.model, study.revision, study.dtype, self.base],
             "adapters": self.hashes,
             "sites": list(study.sites),
             "capture": study.capture.plain(),
@@ -184,4 +190,6 @@ class Audited:
 
     def _windows(self, documents: Sequence[Document]) -> list[Window]:
         context = min(self.study.capture.context, self._loaded.context_length)
-        return windows(documents, self._loaded.tokenizer, context)
+        found = windows(documents, self._loaded.tokenizer, context)
+        require_rows(found, self._loaded.module, self._loaded.tokenizer)
+        return found

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from lorascope.activations.categories import CATEGORIES
 from lorascope.activations.collect import Capture
-from lorascope.config import Settings
+from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
 from lorascope.measures.yardsticks import Bars
 from lorascope.training.adapters import LoraTraining
@@ -216,9 +216,9 @@ class AuditStudy(Settings):
     name: str = Field(default="audit", pattern=r"^[A-Za-z0-9._-]+$")
     model: str
     revision: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    device_map: str | None = None
+    dtype: DType = "auto"
+    device: Device = "auto"
+    device_map: DeviceMap | None = None
     adapters: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     train: TrainAdapters | None = None
     sites: tuple[str, ...] = Field(min_length=1)

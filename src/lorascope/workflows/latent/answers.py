@@ -15,6 +15,7 @@ from lorascope.behaviours.generation import answers
 from lorascope.behaviours.judging import Written, written
 from lorascope.behaviours.turns import prompt_ids
 from lorascope.latent_adapters.adapter import LatentAdapter
+from lorascope.models import dimensions
 from lorascope.models.adapted import load
 from lorascope.randomness import generator
 from lorascope.runs import read_json, write_atomically
@@ -97,7 +98,7 @@ def _stage(
 
 def _room(state: Learned) -> int:
     """Longest prompt with an instruction and its response."""
-    return int(state.model[0].config.get_text_config().max_position_embeddings)
+    return dimensions.context(state.model[0])
 
 
 def frontier(state: Learned, adapters: Adapters) -> dict[str, dict[str, list[bool]]]:
