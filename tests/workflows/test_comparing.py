@@ -80,8 +80,8 @@ def test_every_number_is_there_once_beside_chance(found):
         assert KNOWN[estimate.measure].unit == estimate.unit
         assert estimate.nulls, estimate
         assert estimate.value == estimate.value
-    pairs = {e.key.adapter for e in result.estimates if e.measure == "compare.cosine"}
-    assert pairs == {"r2 vs r4"}
+    cosines = [e.key for e in result.estimates if e.measure == "compare.cosine"]
+    assert {(key.adapter, key.compared) for key in cosines} == {("r2", "r4")}
     assert not result.facts["warnings"]
 
 

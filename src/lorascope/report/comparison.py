@@ -21,7 +21,7 @@ from lorascope.errors import InputError
 from lorascope.measures.definitions import DEFINITIONS, Definition
 from lorascope.report.charts import EXPORT_CONFIG, SERIES_COLOURS
 from lorascope.report.drawn import VEGA_LITE_VERSION
-from lorascope.report.formatting import interval, number, plural
+from lorascope.report.formatting import interval, number, plural, verdict_words
 from lorascope.report.rendering import asset, rendered
 from lorascope.report.result import Results
 from lorascope.report.tables import TableRow, table_row
@@ -182,7 +182,7 @@ def sentences(
             found.append(
                 f"{title} at {estimate.key.site}: {number(estimate.value)} "
                 f"{interval(*estimate.interval)}, chance {number(estimate.chance)}: "
-                f"{estimate.verdict}."
+                f"{verdict_words(estimate)}."
             )
     return found
 

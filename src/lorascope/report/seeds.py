@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lorascope.measures.definitions import declared
 from lorascope.results import Estimate
 from lorascope.results.seeds import Pooled, pooled
 
@@ -21,7 +22,7 @@ COLUMNS = (
 
 def seeds_table(estimates: Sequence[Estimate], groups: Mapping[str, str]) -> pd.DataFrame:
     """One row a measure and condition of known adapters with several seeds, columns `COLUMNS`."""
-    known = [estimate for estimate in estimates if estimate.key.adapter in groups]
+    known = [declared(estimate) for estimate in estimates if estimate.key.adapter in groups]
     return pd.DataFrame([_row(one) for one in pooled(known, groups)], columns=list(COLUMNS))
 
 

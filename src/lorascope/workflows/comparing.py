@@ -23,6 +23,7 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.measures import alignment, comparison
 from lorascope.measures.comparison import Pair
+from lorascope.measures.definitions import declared
 from lorascope.measures.exclusive_latents import (
     OnlyHere,
     activity,
@@ -112,7 +113,8 @@ def compare(
         for site in sites:
             _Site(settings, paired, site, measured, latents, texts).compare()
             advance(1)
-    found.estimates = measured.estimates
+    # As they are written and read again: page, terminal and table then say the same.
+    found.estimates = [declared(estimate) for estimate in measured.estimates]
     found.facts["warnings"] = measured.warnings
     found.latents = pd.DataFrame(latents, columns=list(LATENT_COLUMNS))
     found.texts = pd.DataFrame(texts, columns=list(TEXT_COLUMNS))

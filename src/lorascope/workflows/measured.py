@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lorascope.errors import InputError
 from lorascope.results import Estimate, Estimates, Key
+from lorascope.results.labels import Of, adapters_of
 from lorascope.runs import read_json, write_atomically
 
 _TABLE, _WARNINGS = "estimates.parquet", "warnings.json"
@@ -26,10 +27,10 @@ class Measured:
         try:
             self.estimates.extend(compute())
         except InputError as error:
-            parts = (place.dictionary, "" if place.seed is None else f"seed {place.seed}")
+            parts = (str(Of.key(place)), "" if place.seed is None else f"seed {place.seed}")
             which = ", ".join(part for part in parts if part)
             self.warnings.append(
-                f"{place.adapter or 'base'}{place.site and f' at {place.site}'}"
+                f"{adapters_of(place) or 'base'}{place.site and f' at {place.site}'}"
                 f"{which and f' ({which})'}: numbers left out: {error}"
             )
             return False

@@ -9,7 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from lorascope.results.null_names import ADAPTER, BASE_MODEL, GAUSSIAN, RANDOM_UPDATE
+from lorascope.results.null_names import (
+    ADAPTER,
+    BASE_COVARIANCE,
+    BASE_MODEL,
+    GAUSSIAN,
+    MIRRORED,
+    NO_DIFFERENCE,
+    RANDOM_UPDATE,
+    ROTATED,
+    SHIFTED,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,16 @@ _PLACED: Final = Rivals(
     (RANDOM_UPDATE,), "any update of the same singular values has such directions"
 )
 
+_UNRELATED: Final = Rivals(
+    (SHIFTED,), "the deltas of unrelated tokens are as much alike, by what every token shares"
+)
+_ANY_SPACE: Final = Rivals(
+    (BASE_COVARIANCE,), "any directions drawn with the base stream's covariance lie so"
+)
+_TURNED: Final = Rivals((ROTATED,), "any as many directions write as much of the delta")
+_BY_SEEDS: Final = Rivals((NO_DIFFERENCE,), "seeds of one condition differ as much")
+_DECOYS: Final = Rivals((MIRRORED,), "as many latents seem one-sided by chance")
+
 # By the first part of a measure's name, and by whole names where that is too coarse.
 _FAMILIES: Final = {
     "response_loss": _LEARNED,
@@ -63,6 +83,15 @@ _FAMILIES: Final = {
     "pursuit": _FEATURELESS,
     "pca": _RANDOM_CHANGE,
     "recovery": _RECOVERED,
+    "compare.cosine": _UNRELATED,
+    "compare.norm_correlation": _UNRELATED,
+    "compare.difference": _UNRELATED,
+    "compare.subspace_angle": _ANY_SPACE,
+    "compare.subspace_variance": _ANY_SPACE,
+    "compare.energy": _TURNED,
+    "compare.energy_share": _TURNED,
+    "compare.only_here": _DECOYS,
+    "variance": _BY_SEEDS,
     "weights.intruders": _PLACED,
     "weights.alignment.left": _PLACED,
     "weights.alignment.right": _PLACED,
