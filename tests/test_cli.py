@@ -151,7 +151,7 @@ def test_an_audit_ends_with_its_verdicts(lorascope, options, run, monkeypatch):
     assert code == 0
     lines = out.strip().splitlines()
     assert lines[-1] == str(run / "report" / "index.html")
-    assert any("headline numbers stand apart" in line for line in lines)
+    assert any("primary numbers" in line for line in lines)
     assert any(line.lstrip().startswith("Delta norm") for line in lines)
 
 
@@ -453,7 +453,7 @@ def test_plan_prints_what_the_demo_costs(lorascope, refused, tmp_path, monkeypat
     found = {what: much.strip() for what, much in (line.split("  ", 1) for line in whole)}
     assert found["adapters × sites"] == "2 × 2"
     assert found["adapter training"] == f"{steps} steps"
-    assert found["dictionaries"].startswith("16 of ")
+    assert found["dictionaries"].startswith("28 of ")
     assert "held out" in found["tokens"]
     assert found["disk"].endswith("MB")
     assert "B, in " in found["memory"]

@@ -42,6 +42,8 @@ OTHERS = {
     "device": "cpu",
     "device_map": "balanced",
     "products": "float32",
+    "massive": "whiten",
+    "match": "spectrum",
     "targets": ["q_proj"],
     "base": {"layers.1": "given"},
     "documents": 7,

@@ -180,7 +180,7 @@ def test_a_key_is_given_to_a_copy():
 
 def test_further_nulls_join_with_rivals_first():
     found = estimate(0.5, 0.4, 0.6, ZERO).beside([Null.exact("isotropic", 0.1), DRAWN])
-    assert [null.name for null in found.nulls] == ["null adapters", "isotropic", "zero predictor"]
+    assert [null.name for null in found.nulls] == ["null adapters", "zero predictor", "isotropic"]
 
 
 def test_in_words():
