@@ -151,7 +151,7 @@ def test_an_audit_ends_with_its_verdicts(lorascope, options, run, monkeypatch):
     assert code == 0
     lines = out.strip().splitlines()
     assert lines[-1] == str(run / "report" / "index.html")
-    assert any("primary numbers" in line for line in lines)
+    assert any("primary" in line.lower() for line in lines)
     assert any(line.lstrip().startswith("Delta norm") for line in lines)
 
 

@@ -56,10 +56,10 @@ def test_coordinates_keep_what_lies_outside():
 
 
 def test_effective_ranks_by_hand():
-    # squares 1 : 1 : 2, shares ¼, ¼, ½
-    entropy, participation = spectra.effective_ranks(torch.tensor([math.sqrt(2), 1.0, 1.0]))
+    # values 2 : 1 : 1, shares ½, ¼, ¼; of their squares 4 : 1 : 1, shares ⅔, ⅙, ⅙
+    entropy, participation = spectra.effective_ranks(torch.tensor([2.0, 1.0, 1.0]))
     assert entropy == pytest.approx(math.sqrt(8))
-    assert participation == pytest.approx(1 / (1 / 16 + 1 / 16 + 1 / 4))
+    assert participation == pytest.approx(1 / (4 / 9 + 1 / 36 + 1 / 36))
     assert spectra.effective_ranks(torch.tensor([7.0])) == pytest.approx((1.0, 1.0))
 
 

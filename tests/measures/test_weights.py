@@ -208,7 +208,7 @@ def test_view_is_of_the_weights_that_merging_makes(
         U0, S0, V0 = np.linalg.svd(W0, full_matrices=False)
         U = np.linalg.svd(W, full_matrices=False)[0][:, :10]
         S = np.linalg.svd(W - W0, compute_uv=False)
-        shares = S**2 / (S**2).sum()
+        shares, plain = S**2 / (S**2).sum(), S / S.sum()
         m = len(S0) // 4
         cosines = np.abs(U0.T @ U).max(axis=0)
         rows = view.spectra[view.spectra.module == label]
@@ -218,7 +218,7 @@ def test_view_is_of_the_weights_that_merging_makes(
             "weights.norm": np.linalg.norm(W - W0),
             "weights.relative": np.linalg.norm(W - W0) / np.linalg.norm(W0),
             "weights.largest": S[0] / S0[0],
-            "weights.effective_rank": np.exp(-(shares * np.log(shares + 1e-300)).sum()),
+            "weights.effective_rank": np.exp(-(plain * np.log(plain + 1e-300)).sum()),
             "weights.participation": 1 / (shares**2).sum(),
             "weights.intruders": (cosines < 0.5).sum(),
             "weights.alignment.left": ((U0[:, :m].T @ (W - W0)) ** 2).sum() / energy,

@@ -66,9 +66,10 @@ class Cka:
 
     @property
     def plain(self) -> float:
-        """Linear CKA in [0, 1]; biased upwards, by about d/N for independent sets.
+        """Linear CKA in [0, 1], biased upwards; nan where a set has no variance.
 
-        nan where a set has no variance.
+        N rows of independent sets come to about √(PR_x · PR_y) / N, PR the participation ratio of
+        each covariance's eigenvalues, (Σλ)² / Σλ²; d / (N + d) for isotropic rows of width d.
         """
         return _ratio(self.xy.plain, self.xx.plain, self.yy.plain)
 

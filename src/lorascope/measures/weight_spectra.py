@@ -50,10 +50,12 @@ def rounding_norm(weight: Float[Tensor, "out in"]) -> float:
 
 
 def effective_ranks(singular_values: Float[Tensor, " r"]) -> tuple[float, float]:
-    """(exp of the entropy, participation ratio) of the squared singular values' shares."""
-    shares = singular_values.double().square()
-    shares = shares[shares > 0] / shares.sum()
-    return math.exp(-float((shares * shares.log()).sum())), 1 / float(shares.square().sum())
+    """Effective rank, exp of the entropy of σ / Σσ (Roy & Vetterli 2007, EUSIPCO), and the
+    participation ratio of the squared singular values, (Σσ²)² / Σσ⁴."""
+    values = singular_values.double()
+    values = values[values > 0]
+    shares, squares = values / values.sum(), values.square() / values.square().sum()
+    return math.exp(-float((shares * shares.log()).sum())), 1 / float(squares.square().sum())
 
 
 def random_spectrum(

@@ -13,7 +13,7 @@ from lorascope.stats.intervals import Interval, wilson_interval
 
 # What a verdict at 95 % may get wrong, and how sure one must be that it gets more wrong.
 NOMINAL, SURE = 0.05, 0.99
-# Their headline null is a bound, not a level: a floor, or the strictest of several controls. Only
+# Their headline null is a bound, not a level: a floor, or the hardest of several controls. Only
 # a value beyond it counts.
 _BOUNDED = ("delta_norm", "weights.norm", "weights.relative", "recovery.")
 

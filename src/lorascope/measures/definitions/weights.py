@@ -51,12 +51,11 @@ DEFINITIONS: dict[str, Definition] = {
     "weights.effective_rank": Definition(
         "Effective rank of the update",
         "dimensions",
-        "exp(−Σ p_i log p_i), p_i = σ_i² / Σ σ_j² over the singular values of ΔW; mean over "
-        "modules",
+        "exp(−Σ p_i log p_i), p_i = σ_i / Σ σ_j over the singular values of ΔW; mean over modules",
         _FACTORS,
         _EXACT,
         "measures/weights.py",
-        "",
+        "Roy & Vetterli 2007",
         "below",
     ),
     "weights.participation": Definition(
