@@ -11,6 +11,7 @@ from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import windows
 from lorascope.adapt.evaluation import Evaluated
 from lorascope.measures.adapting import (
+    NOTHING_FITTED,
     RANDOM,
     UNADAPTED,
     UNIGRAM,
@@ -24,6 +25,7 @@ from lorascope.measures.token_changes import (
     change_histogram,
     token_change_estimates,
 )
+from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
 
 OWNERS = torch.tensor([0, 0, 0, 1])
@@ -54,6 +56,17 @@ DRAWS = [
 ]
 
 
+def ten(ways):
+    """Ten documents, of which every second is like the first and the others like the second."""
+    return {name: _repeated(way) for name, way in ways.items()}
+
+
+def _repeated(way):
+    owners = torch.cat([way.owners + 2 * i for i in range(5)])
+    sums = (way.loss.repeat(5), way.kl.repeat(5), way.tokens.repeat(5))
+    return Evaluated(*sums, way.losses.repeat(5), owners)
+
+
 def by_name(estimates):
     found = {one.measure: one for one in estimates}
     assert len(found) == len(estimates)
@@ -61,7 +74,7 @@ def by_name(estimates):
 
 
 def test_costs_and_shares_by_hand():
-    found = by_name(adapt_estimates(HELD_OUT, DRAWS, PLACE))
+    found = by_name(adapt_estimates(ten(HELD_OUT), [ten(draw) for draw in DRAWS], PLACE))
     values = {name: one.value for name, one in found.items()}
     assert values == pytest.approx(
         {
@@ -78,17 +91,15 @@ def test_costs_and_shares_by_hand():
             "adapt.general_kl": 0.2 / 4,
         }
     )
-    assert {one.n for one in found.values()} == {4}
+    assert {one.n for one in found.values()} == {20}
     assert {one.key for one in found.values()} == {PLACE}
     share = found["adapt.share_closed"]
-    # of two documents, resamples hold one of them alone or both: 1/3.5 (1: 1/3.5, 2: 0.5/1)
-    assert share.interval == pytest.approx((1 / 3.5, 0.5))
-    (first, second) = share.nulls
-    assert {first.name, second.name} == {"nothing fitted", RANDOM}
-    drawn = first if first.name == RANDOM else second
-    assert drawn.level == pytest.approx((-0.5 - 1) / 2 / 4.5)
-    assert drawn.low < -1 / 4.5 < -0.5 / 4.5 < drawn.high
-    assert first.high >= second.high
+    assert share.interval[0] < 1.5 / 4.5 < share.interval[1]
+    (nothing, random) = share.nulls
+    assert (nothing.name, random.name) == (NOTHING_FITTED, RANDOM)
+    assert random.level == pytest.approx((-0.5 - 1) / 2 / 4.5)
+    assert random.low < -1 / 4.5 < -0.5 / 4.5 < random.high
+    assert random.draws == 2
 
 
 def test_references_are_the_other_ways():
@@ -104,16 +115,95 @@ def test_references_are_the_other_ways():
         {UNADAPTED: 4.5 / 4, RANDOM: (5 + 5.5) / 8, "nothing spliced": 0.0}
     )
     assert levels["adapt.kl_adapted"][UNADAPTED] == 1.0
-    assert found["adapt.kl_adapted"].nulls[0].name == UNADAPTED
+    rivals = {name: {null.name for null in one.rivals} for name, one in found.items()}
+    assert rivals["adapt.loss_adapted"] == rivals["adapt.kl_adapted"] == {UNADAPTED, RANDOM}
+    assert rivals["adapt.loss_spliced"] == {"original"}
+    # The share, of two documents, has no interval of its cost to stand on.
+    assert "adapt.share_closed" not in found
+    assert all(one.verdict == "no verdict" for one in found.values())
+
+
+def test_the_margin_of_the_general_loss_is_bounded_in_nats_and_by_the_cost():
+    def margin(**settings):
+        found = by_name(adapt_estimates(HELD_OUT, [], PLACE, **settings))
+        return found["adapt.general_loss"].margin
+
     # a twentieth of 4.5/4
-    margin = found["adapt.general_loss"].nulls[0]
-    assert (margin.low, margin.high) == pytest.approx((-0.05625, 0.05625))
-    assert found["adapt.general_loss"].verdict == "at chance"
+    assert margin(margin=1.0) == pytest.approx(0.05625)
+    assert margin() == 0.02
+    assert margin(margin=0.01) == 0.01
+
+
+def many(change, draws=(), documents=12, seed=0):
+    """Documents of 50 tokens; the fit adds `change` nats/token to the splice's 1, give or take."""
+    random = generator(seed, "many")
+    owners = torch.arange(documents).repeat_interleave(50)
+
+    def way(per_token, spread=0.02):
+        losses = per_token + spread * torch.randn(len(owners), generator=random)
+        sums = torch.zeros(documents, dtype=torch.float64)
+        sums.index_add_(0, owners, losses.double())
+        tokens = torch.full((documents,), 50.0, dtype=torch.float64)
+        return Evaluated(sums, 2 * (sums - base), tokens, losses, owners.int())
+
+    texts = torch.rand(documents, generator=random)[owners]
+    base = torch.zeros(documents, dtype=torch.float64)
+    base.index_add_(0, owners, 2 + 3 * texts.double())
+    ways = {
+        "original": way(2 + 3 * texts),
+        "spliced": way(3 + 3 * texts),
+        "adapted": way(3 + 3 * texts + change),
+        "unspliced": way(2 + 3 * texts + 0.001, 0.0001),
+    }
+    random_ways = [
+        {"adapted": way(3 + 3 * texts + draw), "unspliced": way(2 + 3 * texts + draw)}
+        for draw in draws
+    ]
+    return by_name(adapt_estimates(ways, random_ways, PLACE))
+
+
+FITTED = ("adapt.loss_adapted", "adapt.cost_adapted", "adapt.kl_adapted")
+
+
+@pytest.mark.parametrize("draws", [(0.0, 0.01, -0.01), (0.4, 0.6, 0.8)])
+def test_a_fit_that_makes_it_worse_is_above(draws):
+    found = many(0.5, draws)
+    assert [found[name].verdict for name in FITTED] == ["above"] * 3
+    assert found["adapt.share_closed"].verdict == "below"
+
+
+def test_a_fit_is_found_beside_documents_that_differ_much_more():
+    found = many(-0.1, (0.0, 0.01, -0.01, 0.005))
+    loss = found["adapt.loss_adapted"]
+    assert loss.interval[1] - loss.interval[0] > 0.5
+    assert [found[name].verdict for name in FITTED] == ["below"] * 3
+    assert found["adapt.share_closed"].verdict == "above"
+
+
+def test_an_improvement_that_any_change_brings_is_not_settled():
+    found = many(-0.1, (-0.05, -0.2, 0.05, -0.15))
+    assert found["adapt.loss_adapted"].against(found["adapt.loss_adapted"].nulls[0]) == "below"
+    assert [found[name].verdict for name in FITTED] == ["not settled"] * 3
+    assert found["adapt.share_closed"].verdict == "not settled"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_row_never_contradicts_itself(seed):
+    change = -0.001 * seed
+    found = many(change, (0.002, -0.002, 0.001), seed=seed)
+    mirrored = {"above": "below", "below": "above"}
+    share, cost = found["adapt.share_closed"].verdict, found["adapt.cost_adapted"].verdict
+    assert mirrored.get(share, share) == cost == found["adapt.loss_adapted"].verdict
+
+
+def test_equal_is_the_verdict_of_a_general_loss_within_its_margin():
+    found = many(-0.1, (0.0, 0.001, -0.001))
+    assert found["adapt.general_loss"].verdict == "equal"
 
 
 def test_what_says_nothing_is_left_out():
     cheap = {**HELD_OUT, "spliced": evaluated([0.0, 2.5, 3.0, 2.5]), "unspliced": ORIGINAL}
-    names = by_name(adapt_estimates(cheap, [], PLACE))
+    names = by_name(adapt_estimates(ten(cheap), [], PLACE))
     assert "adapt.share_closed" not in names
     assert "adapt.general_loss" not in names
     assert "adapt.loss_unspliced" not in names
@@ -123,11 +213,11 @@ def test_what_says_nothing_is_left_out():
 def test_compound_cost_is_over_the_sum_of_single_costs():
     one = {"original": ORIGINAL, "spliced": evaluated([1.5, 2.0, 3.0, 2.5])}  # 1 dearer
     other = {"original": ORIGINAL, "spliced": evaluated([1.0, 2.5, 3.0, 2.0])}  # 0.5 dearer
-    (found,) = compound_estimates(HELD_OUT, [one, other], PLACE)
+    (found,) = compound_estimates(ten(HELD_OUT), [ten(one), ten(other)], PLACE)
     assert found.measure == "adapt.compound_spliced"
     assert found.value == pytest.approx(4.5 / 1.5)
-    assert found.interval == pytest.approx((2.0, 3.5))
-    assert found.verdict == "above chance"
+    assert 2.0 < found.interval[0] < 3.0 < found.interval[1]
+    assert found.verdict == "above"
 
 
 def test_unigram_losses_by_hand(tiny_checkpoint):
@@ -141,9 +231,9 @@ def test_unigram_losses_by_hand(tiny_checkpoint):
 
 def test_token_changes_by_hand():
     # changes from spliced to adapted: −0.5, +0.5, −1, −0.5
-    found = by_name(token_change_estimates(HELD_OUT, DRAWS, PLACE))
+    found = by_name(token_change_estimates(ten(HELD_OUT), [ten(d) for d in DRAWS], PLACE))
     assert found["adapt.tokens_worse"].value == 0.25
-    assert found["adapt.tokens_worse"].interval == pytest.approx((0.0, 1 / 3))
+    assert found["adapt.tokens_worse"].interval[0] < 0.25 < found["adapt.tokens_worse"].interval[1]
     levels = {chance.name: chance.level for chance in found["adapt.tokens_worse"].nulls}
     # one token of four in the first draw, two in the second
     assert levels == pytest.approx({"as many better as worse": 0.5, RANDOM: 0.375})
@@ -174,7 +264,7 @@ def test_the_histogram_holds_every_token_that_changes():
 def test_what_the_splice_costs_is_the_same_whatever_is_fitted():
     other = dataclasses.replace(PLACE, adapter="affine", seed=2)
     here, there = (
-        by_name(adapt_estimates(HELD_OUT, DRAWS, place))["adapt.cost_spliced"]
+        by_name(adapt_estimates(ten(HELD_OUT), [], place))["adapt.cost_spliced"]
         for place in (PLACE, other)
     )
     assert (here.value, here.interval) == (there.value, there.interval)
@@ -189,6 +279,6 @@ def test_the_difference_of_two_shares_adds_each_interval_on_its_own_side():
     assert found.value == pytest.approx(-0.4)
     # Down: 0.4 below the other's share, 0.1 above the first's. Up: 0.4 above, 0.3 below.
     assert found.interval == pytest.approx((-0.4 - math.sqrt(0.17), -0.4 + 0.5))
-    assert found.verdict == "underpowered"
+    assert found.verdict == "not settled"
     turned = share_difference(other, first, PLACE)
     assert turned.interval == pytest.approx((0.4 - 0.5, 0.4 + math.sqrt(0.17)))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.adapt.evaluation import Evaluated
-from lorascope.measures.adapting import RANDOM, HeldOut, drawn_chance
-from lorascope.measures.intervals import Interval, bootstrap_ratio
-from lorascope.randomness import generator
+from lorascope.measures.adapting import RANDOM, HeldOut
+from lorascope.measures.paired_nulls import Sums, drawn, over_tokens
 from lorascope.results import Estimate, Key, Null
 
+SYMMETRIC = "as many better as worse"
 # Edges of a histogram over |change|: a quarter of a decade each, as in figure 8 from 1e-5 to 10.
 EDGES = torch.logspace(-5, 1, 25, dtype=torch.float64)
 
@@ -40,7 +40,7 @@ def change_histogram(before: Evaluated, after: Evaluated) -> dict[str, list[floa
 
 
 def token_change_estimates(
-    held_out: HeldOut, random: Sequence[HeldOut], place: Key, seed: int = 0
+    held_out: HeldOut, random: Sequence[HeldOut], place: Key
 ) -> list[Estimate]:
     """From spliced to adapted: the share of tokens that get worse; what all that get better win a
     token, and what all that get worse lose. The last two differ by the fit's gain in loss.
@@ -50,36 +50,30 @@ def token_change_estimates(
         random: adapted with random changes of equal size, a draw each.
     """
     before = held_out["spliced"]
-    symmetric = Null.exact("as many better as worse", 0.5)
-    parts: Mapping[str, tuple[str, tuple[Null, ...]]] = {
-        "adapt.tokens_worse": ("share", (symmetric,)),
-        "adapt.token_gains": ("nats/token", ()),
-        "adapt.token_losses": ("nats/token", ()),
-    }
+    mean = over_tokens(before.tokens)
+    symmetric = Null.exact(SYMMETRIC, 0.5, rival=True)
     found = []
-    for measure, (unit, chances) in parts.items():
-
-        def measured(one: Evaluated, measure: str = measure) -> tuple[float, Interval]:
-            return _by_document(measure, before, one, place, seed)
-
-        value, interval = measured(held_out["adapted"])
-        drawn = drawn_chance(RANDOM, random, "adapted", measured)
-        against = chances if drawn is None else (*chances, drawn)
+    for measure, unit, nulls in (
+        ("adapt.tokens_worse", "share", (symmetric,)),
+        ("adapt.token_gains", "nats/token", ()),
+        ("adapt.token_losses", "nats/token", ()),
+    ):
+        sums = _by_document(measure, before, held_out["adapted"])
+        value, interval = mean(sums)
+        draws = [_by_document(measure, before, draw["adapted"]) for draw in random]
+        # More tokens worse than better is a finding whatever random changes do.
+        rival = measure != "adapt.tokens_worse" or value < symmetric.level
+        against = (*nulls, *drawn(RANDOM, sums, draws, mean, rival=rival))
         total = int(before.tokens.sum())
         found.append(Estimate(measure, value, interval, total, unit, against, place))
     return found
 
 
-def _by_document(
-    measure: str, before: Evaluated, after: Evaluated, place: Key, seed: int
-) -> tuple[float, Interval]:
+def _by_document(measure: str, before: Evaluated, after: Evaluated) -> Sums:
     changes = token_changes(before, after)
     of_token = {
         "adapt.tokens_worse": (changes > 0).double(),
         "adapt.token_gains": (-changes).clamp(min=0),
         "adapt.token_losses": changes.clamp(min=0),
     }[measure]
-    sums = torch.zeros_like(before.tokens).index_add_(0, before.owners.long(), of_token)
-    random = generator(seed, "adapt", place)
-    value = float(sums.sum() / before.tokens.sum())
-    return value, bootstrap_ratio(sums, before.tokens, random)
+    return torch.zeros_like(before.tokens).index_add_(0, before.owners.long(), of_token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,11 @@ class Fitting:
         return state.run.stage(name, depends_on, make, *parents)
 
     def estimates(self, fitted: Fitted, place: Key) -> list[Estimate]:
-        """All numbers of one fit."""
-        seed = self._state.study.seed
+        """All numbers of one fit; the study's margin is set when the results are written."""
         ways, random = fitted.held_out, fitted.random
         return [
-            *adapt_estimates(ways, random, place, unigram=self.unigram, seed=seed),
-            *token_change_estimates(ways, random, place, seed),
+            *adapt_estimates(ways, random, place, unigram=self.unigram, margin=math.inf),
+            *token_change_estimates(ways, random, place),
         ]
 
     def _dictionaries(self, cell: Cell) -> dict[str, Dictionary]:

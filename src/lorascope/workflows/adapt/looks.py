@@ -98,12 +98,12 @@ def _streams(state: Adapted, standing: Standing, cell: Cell) -> Measured:
                 keep_special=state.study.fit.splice_special,
             )
             warnings = _drift(state, cell, standing, ways)
-        found = Measured(distance_estimates(distances, place_of(cell), state.study.seed), warnings)
+        found = Measured(distance_estimates(distances, place_of(cell)), warnings)
         found.write(folder)
 
     parents = (TEXTS, f"{FITS}/{cell.name}")
     name = f"{STREAMS}-s{cell.seed}"
-    return Measured.read(state.run.stage(name, state.study.seed, make, *parents))
+    return Measured.read(state.run.stage(name, [], make, *parents))
 
 
 def _drift(state: Adapted, cell: Cell, standing: Standing, ways: dict[str, Way]) -> list[str]:
