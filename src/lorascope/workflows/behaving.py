@@ -47,7 +47,6 @@ class BehavingStudy(Settings):
         context: longest prompt and response in tokens.
         new_tokens: most tokens of an answer.
         batch: prompts answered at once.
-        seed: of the bootstrap.
     """
 
     data: str = "embedded"
@@ -65,7 +64,6 @@ class BehavingStudy(Settings):
     context: int = Field(default=512, ge=16)
     new_tokens: int = Field(default=24, ge=1)
     batch: int = Field(default=64, ge=1)
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,10 +99,18 @@ def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
         wrote = _written(model, study, data.part("held_out"), how, reporter)
     before = wrote.pop(BASE)
     near = [NEAR] if any(r.topic == NEAR for r in before.records) else []
+    baselines = {name: wrote[name] for name in (PROMPTING, *trained) if name in wrote}
     estimates = [
         estimate
         for name, tried in wrote.items()
-        for estimate in rates(tried, before, how, Key(name), near=near, seed=study.seed)
+        for estimate in rates(
+            tried,
+            before,
+            how,
+            Key(name),
+            near=near,
+            beside={other: side for other, side in baselines.items() if other != name},
+        )
     ]
     write_estimates(estimates, out / "results")
     _write_answers(out / "results" / "answers.jsonl", {BASE: before, **wrote}, how)
