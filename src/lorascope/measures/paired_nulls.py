@@ -83,9 +83,13 @@ def added(value: float, *intervals: Interval) -> Interval:
 
 
 def scaled(null: Null, unit: float, about: float = 0.0) -> Null:
-    """The null of (about − number)/unit: a share won back, from the null of a cost."""
-    level, ends = (about - null.level) / unit, ((about - null.high), (about - null.low))
-    low, high = sorted(end / unit for end in ends)
-    apart = null.difference
-    turned = None if apart is None else (-apart[1] / unit, -apart[0] / unit)
-    return Null(null.name, level, low, high, null.rival, turned, null.p, null.draws)
+    """The null of (about − number)/unit: of a share won back, from the null of a cost.
+
+    With a negative unit and about 0 it is the number in other units.
+    """
+    low, high = sorted((about - end) / unit for end in (null.low, null.high))
+    level, apart = (about - null.level) / unit, null.difference
+    if apart is not None:
+        first, second = (-end / unit for end in apart)
+        apart = (second, first) if unit > 0 else (first, second)
+    return Null(null.name, level, low, high, null.rival, apart, null.p, null.draws)
