@@ -2,8 +2,9 @@
 
 1. `sparsity_estimates`: how many latents an adapter reads and writes, and how flat its factors are.
 2. `kept_estimates`: success of an adapter cut down to some latents, over the dense adapter's.
-3. `overlap_estimates`: whether seeds choose the same latents.
-4. `over_seeds`: the mean over seeds with its interval.
+3. `left_estimate`: success with named latents taken away, over success with all of them.
+4. `overlap_estimates`: whether seeds choose the same latents.
+5. `over_seeds`: the mean over seeds with its interval.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from lorascope.results import Estimate, Key, Null
 
 READ, WRITTEN = "read", "written"
 RANDOM_LATENTS = "random latents"
+OTHER_LATENTS = "as many matched latents"
 RANDOM_CHOICE = "random choice among the candidates"
 RANDOM_DIRECTION = "random direction"
 # How often random choices are drawn for the law of their overlap.
-_CHOICES = 4000
+_CHOICES = 2000
 _ENDS = (2.5, 97.5)
 Shown = Sequence[bool]
 
@@ -91,6 +93,26 @@ def kept_estimate(
     )
 
 
+def left_estimate(
+    without: Shown, whole: Shown, others: Sequence[Shown], place: Key
+) -> Estimate | None:
+    """Success with all named latents of one side taken away, over success with none, on the same
+    prompts.
+
+    None without success of which something could be left; no interval, and so no verdict, where
+    it is shown on fewer than 8 prompts.
+
+    Args:
+        others: with as many matched latents taken away instead, a draw each.
+    """
+    count = sum(whole)
+    if not count:
+        return None
+    nulls = _random_latents(without, others, count / len(whole), OTHER_LATENTS)
+    value, interval = sum(without) / count, ratio(without, whole)
+    return Estimate("latent.left", value, interval, len(whole), "ratio", tuple(nulls), place)
+
+
 def share_over(name: str, shown: Shown, other: Shown, unit: float, rival: bool = True) -> Null:
     """A null whose share of the same prompts is given in units of a third share.
 
@@ -103,10 +125,12 @@ def share_over(name: str, shown: Shown, other: Shown, unit: float, rival: bool =
     return Null(name, count / n / unit, low, high, rival, ends, mcnemar(shown, other))
 
 
-def _random_latents(cut: Shown, random: Sequence[Shown], unit: float) -> list[Null]:
+def _random_latents(
+    cut: Shown, random: Sequence[Shown], unit: float, name: str = RANDOM_LATENTS
+) -> list[Null]:
     columns = [torch.tensor(shown, dtype=torch.float64) for shown in (cut, *random)]
     mean = over_tokens(torch.ones(len(cut)))
-    found = drawn(RANDOM_LATENTS, columns[0], columns[1:], mean, rival=True)
+    found = drawn(name, columns[0], columns[1:], mean, rival=True)
     return [scaled(null, -unit) for null in found]
 
 

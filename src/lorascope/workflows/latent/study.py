@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from lorascope.config import Settings
+from lorascope.latent_adapters.ablation import ALTERNATIVES
 from lorascope.latent_adapters.fitting import LatentTraining
 from lorascope.latent_adapters.sparsity import (
     Dense,
@@ -65,7 +66,10 @@ class LatentMeasures(Settings):
         prompts: held-out prompts about the topic, and as many others, that are answered; all by
             default.
         new_tokens: most tokens of an answer.
+        draws: random choices of latents that stand beside those of an adapter.
         ablation: remove the named latents one at a time.
+        alternatives: unnamed latents of the same firing rate and norm that are removed beside each,
+            where the dictionary has so many.
         examples: contexts shown of a latent.
         rows: most tokens looked through for them.
     """
@@ -75,7 +79,9 @@ class LatentMeasures(Settings):
     sizes: tuple[PositiveInt, ...] = Field(default=(1, 2, 4, 8, 16, 32, 64, 128), min_length=1)
     prompts: int | None = Field(default=None, gt=0)
     new_tokens: int = Field(default=24, gt=0)
+    draws: int = Field(default=8, ge=2)
     ablation: bool = True
+    alternatives: int = Field(default=ALTERNATIVES, ge=1)
     examples: int = Field(default=5, ge=1)
     rows: int = Field(default=20000, ge=100)
 
