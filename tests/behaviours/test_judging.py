@@ -103,7 +103,11 @@ def four(written):
 def test_differences_are_paired_by_prompt():
     prompted = Written(RECORDS, ("Cela fait un.",) * 9, UNTOUCHED.losses)
     found = rates(
-        four(TRIED), four(UNTOUCHED), manner("french"), Key("a"), beside={"prompting": four(prompted)}
+        four(TRIED),
+        four(UNTOUCHED),
+        manner("french"),
+        Key("a"),
+        beside={"prompting": four(prompted)},
     )
     by_name = {e.measure.removeprefix("behaviour."): e for e in found}
     success = by_name["success"]

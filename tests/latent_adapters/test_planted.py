@@ -159,7 +159,10 @@ def test_what_is_attached_is_what_was_taken_away(train, planted):
     assert loss(adapter) == pytest.approx(found.whole, abs=1e-4)
     for side, latent, other in ((READ, 0, 3), (WRITTEN, 1, 5)):
         one = found.sides[side]
-        named, beside = one.latents[latent : latent + 1], one.alternatives[latent, other : other + 1]
+        named, beside = (
+            one.latents[latent : latent + 1],
+            one.alternatives[latent, other : other + 1],
+        )
         if side == READ:
             pair = (without_reading(adapter, named), without_reading(adapter, beside))
         else:

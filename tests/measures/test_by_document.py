@@ -24,9 +24,7 @@ def test_a_ratio_s_error_is_the_jackknife_s():
     tokens = torch.tensor([3.0, 10.0, 5.0, 12.0, 8.0, 11.0, 20.0, 4.0, 9.0])
     value, (low, _) = ratio(VALUES, tokens)
     n = len(VALUES)
-    each = [
-        ((VALUES.sum() - VALUES[i]) / (tokens.sum() - tokens[i])).item() for i in range(n)
-    ]
+    each = [((VALUES.sum() - VALUES[i]) / (tokens.sum() - tokens[i])).item() for i in range(n)]
     mean = sum(each) / n
     error = math.sqrt((n - 1) / n * sum((x - mean) ** 2 for x in each))
     assert value == pytest.approx((VALUES.sum() / tokens.sum()).item())

@@ -54,9 +54,7 @@ def sparsity_estimates(adapter: LatentAdapter, place: Key, seed: int = 0) -> lis
         here = replace(place, dictionary=side)
         count = float(len(support))
         whole = Null.exact("all latents", float(n))
-        found.append(
-            Estimate("latent.used", count, (count, count), n, "latents", (whole,), here)
-        )
+        found.append(Estimate("latent.used", count, (count, count), n, "latents", (whole,), here))
         for measure, unit, name, values in (
             ("latent.effective", "latents", "effective", effective_number(factor)),
             ("latent.largest", "ratio", "largest", over_uniform(factor)),

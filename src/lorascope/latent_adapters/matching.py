@@ -46,9 +46,7 @@ def _rates_and_norms(
     return rate, written.clamp(min=float(least))
 
 
-def one_each(
-    alternatives: Int[Tensor, "n k"], seed: int, draw: int
-) -> Int[Tensor, " n"]:
+def one_each(alternatives: Int[Tensor, "n k"], seed: int, draw: int) -> Int[Tensor, " n"]:
     """One alternative for each named latent, drawn at random; none twice while there are others."""
     random = generator(seed, "alternatives", draw)
     taken: set[int] = set()

@@ -102,9 +102,7 @@ def bounded(one: Estimate, most: float) -> Estimate:
     return replace(one, margin=min(one.margin, most))
 
 
-def compound_estimates(
-    together: HeldOut, singles: Sequence[HeldOut], place: Key
-) -> list[Estimate]:
+def compound_estimates(together: HeldOut, singles: Sequence[HeldOut], place: Key) -> list[Estimate]:
     """Cost of several dictionaries at once over the sum of what each costs alone, with and without
     the fit: above 1 errors feed on one another (section 4.3).
 
@@ -175,9 +173,7 @@ class _Measuring:
         if way != "original":
             # A loss is the splice's or the adapter's doing where it differs from the original's.
             original = self._ways["original"].loss
-            nulls.append(
-                paired(ORIGINAL, value, original, self._mean, rival=way != "adapted")
-            )
+            nulls.append(paired(ORIGINAL, value, original, self._mean, rival=way != "adapted"))
         if unigram is not None:
             nulls.append(paired(UNIGRAM, value, unigram, self._mean))
         margin = self._margin(self._cost) if way == "adapted" else None
@@ -284,6 +280,4 @@ class _Measuring:
         value, interval = ratio(sums, self._tokens)
         ordered = tuple(sorted(nulls, key=lambda null: not null.rival))
         total = int(self._tokens.sum())
-        return Estimate(
-            measure, value, interval, total, "nats/token", ordered, self._place, margin
-        )
+        return Estimate(measure, value, interval, total, "nats/token", ordered, self._place, margin)

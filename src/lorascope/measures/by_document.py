@@ -68,9 +68,7 @@ def quotient(
     return value, ((b - root) / a, (b + root) / a)
 
 
-def _rows(
-    numerator: Sums, denominator: Sums, tokens: Sums | None
-) -> Float[Tensor, "some numbers"]:
+def _rows(numerator: Sums, denominator: Sums, tokens: Sums | None) -> Float[Tensor, "some numbers"]:
     counts = _plain(denominator if tokens is None else tokens)
     return torch.stack([_plain(numerator), _plain(denominator)], 1)[counts > 0]
 

@@ -179,7 +179,7 @@ def _steer(
 ) -> list[dict[str, Any]]:
     """One latent: its numbers go into `found`; what the report says of it is returned."""
     place = place_of(cell)
-    here = replace(place, setting=f"latent {latent}")
+    here = replace(place, latent=latent)
     facts: list[dict[str, Any]] = []
 
     def compute() -> list[Estimate]:
@@ -204,7 +204,7 @@ def _steer(
                 "example": _example(state, texts.positive[0].ids),
             }
         )
-        return steering_estimates(steered, here, seed=state.study.seed)
+        return steering_estimates(steered, here)
 
     found.attempt(here, compute)
     return facts

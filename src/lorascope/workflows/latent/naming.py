@@ -100,7 +100,9 @@ def _left(
             without = answered(_without(adapter, side, latents, latents))
             others = [
                 answered(
-                    _without(adapter, side, latents, one_each(tried.alternatives, state.study.seed, i))
+                    _without(
+                        adapter, side, latents, one_each(tried.alternatives, state.study.seed, i)
+                    )
                 )
                 for i in range(draws)
             ]

@@ -98,9 +98,7 @@ def _write(
     state.run.stage("results", state.study.plain(), make, *state.run.asked)
 
 
-def _place(
-    state: Learned, choice: str, seed: int | None = None, size: int | None = None
-) -> Key:
+def _place(state: Learned, choice: str, seed: int | None = None, size: int | None = None) -> Key:
     """Of an adapter whole, or cut down to so many latents."""
     return Key(choice, state.study.training.rank, state.site, seed, size=size)
 
