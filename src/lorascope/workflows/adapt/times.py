@@ -15,8 +15,7 @@ from lorascope.config import digest
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
 from lorascope.measures.frontier import Point, frontier_estimates
-from lorascope.measures.intervals import bootstrap_ratio
-from lorascope.randomness import generator
+from lorascope.measures.by_document import ratio
 from lorascope.results import Estimate, Key, Null
 from lorascope.runs import write_atomically
 from lorascope.training.architectures import TopK
@@ -80,7 +79,7 @@ def take_times(state: Adapted) -> Timed | None:
         curves, levels(curves, times.levels), place, ours=OURS, against=E2E, seed=seed
     )
     found = [one if one.nulls else _beyond(one, curves) for one in found]
-    drawn = {name: [_drawn(point, seed) for point in curve] for name, curve in curves.items()}
+    drawn = {name: [_drawn(point) for point in curve] for name, curve in curves.items()}
     return Timed(Measured(found), drawn)
 
 
@@ -234,7 +233,7 @@ def _point(snapshot: Snapshot, sums: Evaluated, seconds: float = 0.0, tokens: in
 
 def _beyond(one: Estimate, curves: dict[str, list[Point]]) -> Estimate:
     """A time that no other curve gets to: it stands beside how long these were trained."""
-    own = one.key.setting.rpartition(" ")[0]
+    own = one.key.adapter
     ends = {name: max(point.seconds for point in curve) for name, curve in curves.items()}
     chances = tuple(
         Null.exact(f"{name}, not there after", end) for name, end in ends.items() if name != own
@@ -242,8 +241,8 @@ def _beyond(one: Estimate, curves: dict[str, list[Point]]) -> Estimate:
     return replace(one, nulls=chances)
 
 
-def _drawn(point: Point, seed: int) -> dict[str, Any]:
-    low, high = bootstrap_ratio(point.loss, point.scored, generator(seed, "times"))
+def _drawn(point: Point) -> dict[str, Any]:
+    _, (low, high) = ratio(point.loss, point.scored)
     return {
         "seconds": point.seconds,
         "tokens": point.tokens,
