@@ -14,12 +14,16 @@ from lorascope.report.adapt.found import (
     Condition,
     Found,
     axis,
-    chance_named,
+    level_under,
 )
+from lorascope.measures.adapting import ORIGINAL, RANDOM, UNIGRAM
+from lorascope.measures.fit_seeds import ENOUGH
+from lorascope.models.sites import parse_site
 from lorascope.report.charts import Row, intervals, lines, null_rows, row_of
 from lorascope.report.conditions import bounds
 from lorascope.report.drawn import Figure
 from lorascope.report.formatting import number
+from lorascope.report.placing import further
 from lorascope.results import Estimate
 
 _MOST_LINES = 4
@@ -44,8 +48,8 @@ def _seeds(found: Found, condition: Condition) -> str:
     count = len(found.fits(condition))
     if count < 2:
         return " Intervals over documents."
-    how = "over them" if count > 2 else "spanning theirs"
-    return f" Means over {count} seeds, intervals {how} or over documents, the wider."
+    how = "over them and over documents" if count >= ENOUGH else "over documents alone"
+    return f" Means over {count} seeds, intervals {how}."
 
 
 def _baselines(found: Found) -> Iterator[Figure]:
@@ -91,10 +95,10 @@ def _scaling(found: Found) -> Iterator[Figure]:
             order = list(dict.fromkeys(row["label"] for row in rows))
             chart = lines(rows, order=order, x_title=x_title, unit=unit)
             what = "share of the cost closed" if key == "share" else "cost of the splice, adapted"
-            chance = "a random change of equal size" if key == "share" else "spliced, not adapted"
+            chance = "nothing fitted" if key == "share" else "spliced, not adapted"
             caption = (
                 f"A line for each rank; dictionaries otherwise like {found.reference}. Grey: "
-                f"{chance}." + _seeds(found, places[0][1])
+                f"{chance}, or a random change of equal size where that is nearer." + _seeds(found, places[0][1])
             )
             yield _figure(f"scaling_{field}_{key}", "scaling", f"{title}: {what}", caption, chart)
     yield from _ranks(found, conditions)
@@ -118,8 +122,9 @@ def _ranks(found: Found, conditions: Sequence[Condition]) -> Iterator[Figure]:
     if not rows:
         return
     chart = lines(rows, order=[str(rank) for rank in ranks], x_title="rank", unit="share won back")
-    caption = "A line for each dictionary. Grey: a random change of equal size." + _seeds(
-        found, conditions[0]
+    caption = (
+        "A line for each dictionary. Grey: nothing fitted, or a random change of equal size where "
+        "that is nearer." + _seeds(found, conditions[0])
     )
     title = "Over rank: share of the cost closed"
     yield _figure("scaling_rank_share", "scaling", title, caption, chart)
@@ -188,8 +193,8 @@ def _several(found: Found) -> Iterator[Figure]:
         return
     first = found.number(conditions[0], "adapt.loss_adapted")
     levels: list[Row] = []
-    for part, name in (("original", "original model"), ("unigram", "unigram frequencies")):
-        level = chance_named(first, part) if first else None
+    for null, name in ((ORIGINAL, "original model"), (UNIGRAM, "unigram frequencies")):
+        level = level_under(first, null) if first else None
         if level is not None:
             levels.append({"value": level, "series": name})
     chart = curves(
@@ -234,7 +239,7 @@ def _streams(found: Found) -> Iterator[Figure]:
     ):
         rows = []
         for estimate in found.all_of(measure):
-            block = float(estimate.key.site.rpartition(".")[2])
+            block = float(parse_site(estimate.key.site).index)
             rows.append(_row(estimate, block, "spliced + LoRA"))
             rows += [
                 {"x": block, "value": c.level, "low": c.low, "high": c.high, "series": c.name}
@@ -264,7 +269,7 @@ def _single(found: Found) -> Iterator[Figure]:
     if whole is not None and found.main is not None:
         levels.append({"value": whole.value, "series": found.main.fitted})
     nothing = found.number(conditions[0], SHARE)
-    level = chance_named(nothing, "random") if nothing else None
+    level = level_under(nothing, RANDOM) if nothing else None
     if level is not None:
         levels.append({"value": level, "series": "random change of equal size"})
     chart = curves(
@@ -279,7 +284,7 @@ def _steering(found: Found) -> Iterator[Figure]:
     rows, nulls = [], []
     for name in ("positive", "negative"):
         for estimate in found.all_of(f"steering.change_{name}"):
-            row = row_of(estimate, estimate.key.setting, f"{name} texts") | {"site": ""}
+            row = row_of(estimate, further(estimate.key), f"{name} texts") | {"site": ""}
             rows.append(row)
             nulls += null_rows(estimate, row)
     if not rows:
@@ -295,7 +300,7 @@ def _steering(found: Found) -> Iterator[Figure]:
     )
     caption = (
         "What LoRA adds to the effect of steering on test texts: above 0 on positive texts and not "
-        "on negative ones is better. Grey: random directions, tuned alike. 90 % intervals."
+        "on negative ones is better. Grey: random directions that move the stream as far."
     )
     title = "Steering: change of mean log p with LoRA less that without"
     yield _figure("steering", "steering", title, caption, chart)

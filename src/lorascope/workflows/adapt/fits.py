@@ -38,7 +38,7 @@ _SUMS = "held_out.safetensors"
 def place_of(cell: Cell) -> Key:
     """Where a fit's numbers stand in the results."""
     return Key(
-        adapter=cell.what,
+        adapter=cell.fit,
         rank=cell.rank,
         site="+".join(cell.sites),
         seed=cell.seed,
@@ -202,6 +202,7 @@ def fit_facts(fitted: Fitted) -> dict[str, Any]:
 def cell_facts(cell: Cell) -> dict[str, Any]:
     """Where a fit stands among the others."""
     return {
+        "fit": cell.fit,
         "fitted": cell.what,
         "kind": cell.kind,
         "rank": cell.rank,
