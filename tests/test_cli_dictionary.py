@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,6 +100,83 @@ def test_on_texts_with_a_warning_on_stderr(lorascope, reversed_stream, tiny_chec
         "h_base at layers.1",
     ):
         assert word in out
+
+
+@pytest.fixture
+def untrained_threshold(tmp_path):
+    """A BatchTopK of dictionary_learning after few steps: threshold −1, so half of 64 fire."""
+    eye = torch.eye(32)
+    tensors = {
+        "encoder.weight": torch.cat([eye, -eye]),
+        "encoder.bias": torch.zeros(64),
+        "decoder.weight": torch.cat([eye, -eye], 1),
+        "b_dec": torch.zeros(32),
+        "k": torch.tensor(12),
+        "threshold": torch.tensor(-1.0),
+    }
+    torch.save(tensors, tmp_path / "ae.pt")
+    trainer = {"dict_class": "BatchTopKSAE", "layer": 1, "k": 12}
+    (tmp_path / "config.json").write_text(json.dumps({"trainer": trainer}))
+    return tmp_path
+
+
+def test_trap_more_latents_are_active_than_it_was_made_for(
+    lorascope, untrained_threshold, tiny_checkpoint, texts
+):
+    given = ("--model", tiny_checkpoint("llama"), "--texts", texts, "--rows", "100")
+    code, out, err = lorascope("dictionary", untrained_threshold, *given, "--json")
+    assert code == 0
+    facts = json.loads(out)
+    measured = {one["measure"]: one["value"] for one in facts["tried"]["estimates"]}
+    assert (facts["stated_l0"], measured["density"]) == (12, pytest.approx(32, abs=0.5))
+    assert facts["note"].startswith("64 of 64 thresholds lie below 0")
+    (line,) = [line for line in err.splitlines() if line.startswith("lorascope:")]
+    assert "latents are active a token and its makers state 12" in line
+    code, out, err = lorascope("dictionary", untrained_threshold)
+    assert (code, err) == (0, "")
+    assert "L0 as stated" in out
+    assert "thresholds lie below 0" in out
+
+
+def test_no_warning_where_as_many_are_active_as_stated(
+    lorascope, untrained_threshold, tiny_checkpoint, texts
+):
+    config = untrained_threshold / "config.json"
+    tensors = torch.load(untrained_threshold / "ae.pt", weights_only=True)
+    torch.save({**tensors, "k": torch.tensor(30)}, untrained_threshold / "ae.pt")
+    config.write_text(config.read_text().replace("12", "30"))
+    given = ("--model", tiny_checkpoint("llama"), "--texts", texts, "--rows", "100")
+    code, _, err = lorascope("dictionary", untrained_threshold, *given)
+    assert code == 0
+    assert not [line for line in err.splitlines() if line.startswith("lorascope:")]
+
+
+def test_a_file_that_does_not_say_what_it_reads(lorascope, tmp_path, tiny_checkpoint, texts):
+    """Gemma Scope's file from an unknown place: said to be one, tried where its user says."""
+    eye = np.eye(32, dtype=np.float32)
+    np.savez(
+        tmp_path / "params.npz",
+        W_enc=np.concatenate([eye, -eye], 1),
+        W_dec=np.concatenate([eye, -eye]),
+        b_enc=np.zeros(64, np.float32),
+        b_dec=np.zeros(32, np.float32),
+        threshold=np.zeros(64, np.float32),
+    )
+    code, out, _ = lorascope("dictionary", tmp_path)
+    assert code == 0
+    assert "not said" in out
+    assert "?site=layers.L" in out.replace("\n", "")
+    given = ("--model", tiny_checkpoint("llama"), "--texts", texts, "--rows", "100", "--json")
+    code, out, err = lorascope("dictionary", tmp_path, *given)
+    assert (code, out) == (2, "")
+    assert "does not say what it reads" in err
+    for arguments in ((tmp_path, "--site", "layers.1"), (f"{tmp_path}?site=layers.1",)):
+        code, out, _ = lorascope("dictionary", *arguments, *given)
+        assert code == 0
+        facts = json.loads(out)
+        assert facts["tried"]["site"] == "layers.1"
+        fvu = next(e for e in facts["tried"]["estimates"] if e["measure"] == "fvu")
+        assert fvu["value"] < 1e-6
 
 
 @pytest.mark.parametrize(

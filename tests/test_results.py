@@ -1,82 +1,175 @@
-"""Verdicts: apart from chance only where the two intervals do not touch."""
+"""Verdicts from intervals of differences; tables of estimates, picked, written and read back."""
 
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
+import pandas as pd
 import pytest
 
-from lorascope.results import Estimate, Key, Null
+from lorascope.errors import InputError
+from lorascope.results import KEY_FIELDS, Estimate, Estimates, Key, Null
 
-NULL = Null("isotropic", 0.20, 0.18, 0.22)
+ZERO = Null.exact("zero predictor", 0.2)
+DRAWN = Null("null adapters", 0.20, 0.17, 0.26, rival=True)
 
 
-def estimate(value, low, high, *chances):
-    return Estimate("max_cosine", value, (low, high), 100, "cosine", chances)
+def estimate(value, low, high, *nulls, n=100, margin=None, key=None):
+    return Estimate("overlap", value, (low, high), n, "share", nulls, key or Key(), margin)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.23, 0.30, "above chance"),
-        (0.22, 0.30, "underpowered"),
-        (0.20, 0.23, "at chance"),
-        (0.10, 0.17, "below chance"),
-        (0.10, 0.18, "underpowered"),
-        (0.19, 0.21, "at chance"),
-        (0.10, 0.30, "at chance"),
+        (0.21, 0.30, "above"),
+        (0.20, 0.30, "not settled"),
+        (0.15, 0.30, "not settled"),
+        (0.10, 0.19, "below"),
+        (0.10, 0.20, "not settled"),
     ],
 )
-def test_verdict_by_intervals(low, high, verdict):
-    assert estimate((low + high) / 2, low, high, NULL).verdict == verdict
+def test_beside_a_level_without_randomness_the_value_s_own_interval_decides(low, high, verdict):
+    found = estimate((low + high) / 2, low, high, ZERO)
+    assert found.difference(ZERO) == pytest.approx((low - 0.2, high - 0.2))
+    assert found.verdict == verdict
 
 
-def test_where_one_draw_decides_the_value_stands_for_its_interval():
-    nothing = (math.nan, math.nan)
-    assert estimate(0.225, *nothing, NULL).verdict == "above chance"
-    assert estimate(0.175, *nothing, NULL).verdict == "below chance"
-    assert estimate(0.21, *nothing, NULL).verdict == "at chance"
+def test_independent_intervals_are_joined_each_on_its_own_side():
+    # Down: 0.04 of the value, 0.06 of the null's upper side. Up: 0.05 and 0.03.
+    found = estimate(0.30, 0.26, 0.35, DRAWN)
+    expected = (0.1 - math.sqrt(0.0052), 0.1 + math.sqrt(0.0034))
+    assert found.difference(DRAWN) == pytest.approx(expected)
+    assert found.verdict == "above"
+    # The two intervals touch, and the difference is clear of zero all the same.
+    assert found.interval[0] <= DRAWN.high
+    turned = estimate(0.10, 0.05, 0.14, DRAWN)
+    expected = (-0.1 - math.sqrt(0.05**2 + 0.06**2), -0.1 + math.sqrt(0.04**2 + 0.03**2))
+    assert turned.difference(DRAWN) == pytest.approx(expected)
+    assert turned.verdict == "below"
 
 
-def test_how_many_would_settle_an_underpowered_number():
-    # 0.04 down to its lower bound, 0.02 to clear chance: an interval half as wide, so 4 n.
-    above = estimate(0.24, 0.20, 0.30, NULL)
-    assert (above.verdict, above.n_to_settle, above.apart) == ("underpowered", 400, False)
-    # 0.06 up to its upper bound, 0.02 to clear chance: 9 n.
-    below = estimate(0.16, 0.15, 0.22, NULL)
-    assert (below.verdict, below.n_to_settle) == ("underpowered", 900)
-    for settled in (estimate(0.2, 0.1, 0.3, NULL), estimate(0.3, 0.25, 0.35, NULL)):
-        assert settled.n_to_settle is None
+def test_a_paired_difference_stands_for_itself():
+    # The value is far less certain than the difference from the base on the same documents.
+    paired = Null("base", 2.1, 1.7, 2.5, rival=True, difference=(-0.11, -0.09), p=1e-6)
+    found = replace(estimate(2.0, 1.6, 2.4, paired), unit="nats/token")
+    assert (found.difference(paired), found.verdict, found.p_value) == (
+        (-0.11, -0.09),
+        "below",
+        1e-6,
+    )
 
 
-def test_an_interval_without_an_end_says_no_number_that_would_settle_it():
-    # A time to a loss that some draws never reach.
-    for found in (estimate(0.16, 0.15, math.inf, NULL), estimate(math.inf, 0.2, math.inf, NULL)):
-        assert (found.verdict, found.n_to_settle) == ("underpowered", None)
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "verdict"),
+    [
+        (0.18, 0.23, 0.05, "equal"),
+        (0.21, 0.24, 0.05, "equal"),
+        (0.15, 0.25, 0.05, "equal"),
+        (0.18, 0.26, 0.05, "not settled"),
+        (0.21, 0.26, 0.05, "above"),
+        (0.18, 0.23, None, "not settled"),
+        (0.0, 1.0, 0.05, "not settled"),
+    ],
+)
+def test_equal_only_where_the_whole_difference_lies_within_the_margin(low, high, margin, verdict):
+    level = Null.exact("zero predictor", 0.2)
+    # In binary 0.15 - 0.2 and 0.25 - 0.2 do not give the margin to the last bit.
+    found = estimate((low + high) / 2, low + 1e-12, high - 1e-12, level, margin=margin)
+    assert found.verdict == verdict
 
 
-def test_the_first_null_decides_and_the_others_can_be_asked():
-    strict, lenient = Null("covariance-matched", 0.3, 0.28, 0.32), NULL
-    found = estimate(0.29, 0.27, 0.30, strict, lenient)
-    assert (found.chance, found.verdict) == (0.3, "at chance")
-    assert found.against(lenient) == "above chance"
+def rivals(*levels):
+    return [
+        Null(f"rival {level}", level, level - 0.01, level + 0.01, rival=True) for level in levels
+    ]
+
+
+def test_every_rival_must_be_left_to_the_same_side():
+    def verdict(*levels, margin=None):
+        return estimate(0.5, 0.48, 0.52, *rivals(*levels), margin=margin).verdict
+
+    assert verdict(0.2, 0.4) == "above"
+    assert verdict(0.7, 0.9) == "below"
+    assert verdict(0.2, 0.7) == "not settled"
+    assert verdict(0.2, 0.5) == "not settled"
+    assert verdict(0.2, 0.5, margin=0.05) == "equal"
+    unknown = replace(rivals(0.2)[0], difference=(math.nan, math.nan))
+    assert estimate(0.5, 0.48, 0.52, *rivals(0.3), unknown).verdict == "no verdict"
+
+
+def test_references_say_nothing_where_a_rival_stands():
+    reference = Null("isotropic", 0.9, 0.88, 0.92)
+    found = estimate(0.5, 0.48, 0.52, *rivals(0.4, 0.2), reference)
+    assert found.verdict == "above"
+    assert found.against(reference) == "below"
+    # Of the rivals the one closest to the value, in half-widths.
+    assert (found.headline.name, found.chance) == ("rival 0.4", 0.4)
+    alone = estimate(0.5, 0.48, 0.52, reference, Null.exact("zero", 0.0))
+    assert (alone.headline, alone.verdict) == (reference, "below")
+
+
+@pytest.mark.parametrize(
+    ("value", "interval"),
+    [
+        (0.5, (math.nan, math.nan)),
+        (0.5, (0.4, math.nan)),
+        (math.nan, (0.4, 0.6)),
+        (math.inf, (0.4, math.inf)),
+    ],
+)
+def test_no_verdict_without_a_value_and_an_interval(value, interval):
+    paired = Null("base", 0.1, 0.1, 0.1, rival=True, difference=(0.3, 0.5), p=0.001)
+    for null in (ZERO, paired):
+        found = estimate(value, *interval, null)
+        assert (found.verdict, found.apart, found.n_to_settle) == ("no verdict", False, None)
+        assert math.isnan(found.p_value)
 
 
 def test_without_a_null_there_is_no_verdict():
     bare = estimate(0.5, 0.4, 0.6)
+    assert bare.headline is None
     assert math.isnan(bare.chance)
-    assert bare.verdict == "no chance level"
+    assert bare.verdict == "no verdict"
 
 
-def test_a_null_without_randomness_is_a_point():
-    zero = Null.exact("zero predictor", 1.0)
-    assert (zero.level, zero.low, zero.high) == (1.0, 1.0, 1.0)
-    assert estimate(0.9, 0.8, 0.99, zero).verdict == "below chance"
-    assert estimate(0.9, 0.8, 1.0, zero).verdict == "underpowered"
-    assert estimate(1.0, 0.8, 1.1, zero).verdict == "at chance"
+def test_how_many_units_would_settle_a_number_to_one_digit():
+    # 0.04 below the value, 0.02 to the level: an interval half as wide, so 4 n; 520 is said as 600.
+    level = Null.exact("zero predictor", 0.22)
+    assert estimate(0.24, 0.20, 0.30, level).n_to_settle == 400
+    assert estimate(0.24, 0.20, 0.30, level, n=130).n_to_settle == 600
+    # 0.06 above the value, 0.02 to the level: 9 n.
+    assert estimate(0.16, 0.15, 0.22, Null.exact("zero predictor", 0.18)).n_to_settle == 900
 
 
-def test_a_place_is_given_to_a_copy():
-    found = estimate(0.5, 0.4, 0.6, NULL)
+def test_no_number_is_named_that_more_of_the_sample_would_not_settle():
+    level = Null.exact("zero predictor", 0.22)
+    assert estimate(0.30, 0.25, 0.35, level).n_to_settle is None
+    # Draws decide: more documents make them no fewer.
+    drawn = Null("null adapters", 0.22, 0.10, 0.34, rival=True, draws=5)
+    assert estimate(0.24, 0.23, 0.25, drawn).verdict == "not settled"
+    assert estimate(0.24, 0.23, 0.25, drawn).n_to_settle is None
+    # An interval without an end, a difference of nothing, more than a billion.
+    assert estimate(0.16, 0.15, math.inf, Null.exact("zero", 0.18)).n_to_settle is None
+    assert estimate(0.22, 0.15, 0.30, level).n_to_settle is None
+    assert estimate(0.22001, -9.0, 9.0, level).n_to_settle is None
+
+
+def test_p_values_agree_with_the_interval():
+    # An interval that ends at the level: p is 0.05. One 2.5758/1.9600 times as close: 0.01.
+    assert estimate(0.30, 0.20, 0.42, ZERO).p(ZERO) == pytest.approx(0.05)
+    half = 0.1 * 1.959964 / 2.575829
+    assert estimate(0.30, 0.30 - half, 0.9, ZERO).p(ZERO) == pytest.approx(0.01, rel=1e-4)
+    assert estimate(0.10, -0.9, 0.10 + half, ZERO).p(ZERO) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_the_p_value_is_the_weakest_rival_s_and_needs_one():
+    near, far = rivals(0.45, 0.2)
+    found = estimate(0.5, 0.46, 0.54, far, near, ZERO)
+    assert found.p_value == found.p(near) > found.p(far) > 0
+    assert math.isnan(estimate(0.5, 0.46, 0.54, ZERO).p_value)
+
+
+def test_a_key_is_given_to_a_copy():
+    found = estimate(0.5, 0.4, 0.6, ZERO)
     placed = found.at(Key(adapter="r4", rank=4, site="layers.2"))
     assert (placed.key.adapter, placed.key.rank, placed.key.site) == ("r4", 4, "layers.2")
     assert found.key == Key()
@@ -85,8 +178,119 @@ def test_a_place_is_given_to_a_copy():
         found.value = 1.0
 
 
+def test_further_nulls_join_with_rivals_first():
+    found = estimate(0.5, 0.4, 0.6, ZERO).beside([Null.exact("isotropic", 0.1), DRAWN])
+    assert [null.name for null in found.nulls] == ["null adapters", "isotropic", "zero predictor"]
+
+
 def test_in_words():
-    assert str(estimate(0.29123, 0.27, 0.31, NULL)) == (
-        "max_cosine 0.2912 [0.27, 0.31], chance 0.2 (isotropic): above chance"
-    )
-    assert str(estimate(0.5, 0.4, 0.6)) == "max_cosine 0.5 [0.4, 0.6]"
+    shown = str(estimate(0.29123, 0.27, 0.31, ZERO))
+    assert shown == "overlap 0.2912 [0.27, 0.31], chance 0.2 (zero predictor): above"
+    assert str(estimate(0.5, 0.4, 0.6)) == "overlap 0.5 [0.4, 0.6]"
+    assert str(Key("r4", k=0, draw=2)) == "adapter=r4, k=0, draw=2"
+
+
+WHOLE = Key(
+    *("r4", 4, "layers.5", 0, "delta"),
+    **{"compared": "base", "k": 48, "latent": 0, "module": "layers.5.mlp", "size": 12},
+    **{"loss": 2.5, "model": "tiny", "topic": "rivers", "about": "overlap", "setting": "l1=0.1"},
+    draw=3,
+)
+TABLE = Estimates(
+    [
+        estimate(0.30, 0.26, 0.35, DRAWN, ZERO, key=WHOLE, margin=0.05),
+        estimate(math.nan, math.nan, math.nan, key=Key("r8", 8, "layers.5", 1)),
+        estimate(
+            *(0.5, 0.4, math.inf),
+            Null("base", 0.1, 0.0, 0.2, True, (0.3, math.inf), 0.004, 7),
+            key=Key("r8", 8, "layers.7", 0, k=64),
+        ),
+    ]
+)
+
+
+def same(first, second):
+    """Equality in which nan equals nan."""
+    return repr(first.plain()) == repr(second.plain())
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path):
+    path = tmp_path / "made" / "estimates.parquet"
+    TABLE.write(path)
+    again = Estimates.read(path)
+    assert len(again) == 3
+    assert all(map(same, again, TABLE))
+    assert again[0] == TABLE[0]
+    assert again[0].nulls[0].difference is None
+    assert again[0].nulls[0].p is None
+    assert again[2].nulls[0].difference == (0.3, math.inf)
+    assert [p.name for p in path.parent.iterdir()] == ["estimates.parquet"]
+
+
+def test_a_table_without_rows_comes_back(tmp_path):
+    Estimates().write(tmp_path / "none.parquet")
+    assert len(Estimates.read(tmp_path / "none.parquet")) == 0
+    frame = Estimates().to_frame()
+    assert len(frame) == 0
+    assert str(frame["rank"].dtype) == "Int64"
+
+
+def test_what_is_no_table_of_estimates_is_refused(tmp_path):
+    path = tmp_path / "estimates.parquet"
+    with pytest.raises(InputError, match="missing"):
+        Estimates.read(path)
+    path.write_bytes(b"not parquet")
+    with pytest.raises(InputError, match="no table of estimates"):
+        Estimates.read(path)
+    pd.DataFrame({"measure": ["x"], "value": [1.0]}).to_parquet(path)
+    with pytest.raises(InputError, match="other columns"):
+        Estimates.read(path)
+
+
+def test_estimates_are_picked_by_measure_and_key():
+    assert list(TABLE.select("overlap", site="layers.5")) == [TABLE[1]]
+    assert list(TABLE.select(draw=3)) == [TABLE[0]]
+    assert list(TABLE.select(seed=[0, 1])) == [TABLE[1], TABLE[2]]
+    assert list(TABLE.select("delta_norm")) == []
+    assert TABLE.one(k=64) is TABLE[2]
+    with pytest.raises(LookupError, match="2 estimates"):
+        TABLE.one(adapter="r8")
+    with pytest.raises(TypeError, match="no place"):
+        TABLE.select(place="layers.5")
+
+
+def test_numbers_of_null_adapters_are_told_apart():
+    assert list(TABLE.of_adapters) == [TABLE[1], TABLE[2]]
+    assert list(TABLE.of_nulls) == [TABLE[0]]
+
+
+def test_the_frame_holds_key_value_difference_and_verdict():
+    frame = TABLE.to_frame()
+    first, second, third = frame.to_dict("records")
+    assert {name: first[name] for name in KEY_FIELDS} == {
+        name: getattr(WHOLE, name) for name in KEY_FIELDS
+    }
+    assert (first["null"], first["chance"], first["chance_high"]) == ("null adapters", 0.20, 0.26)
+    assert first["difference"] == pytest.approx(0.1)
+    assert first["difference_low"] == pytest.approx(0.1 - math.sqrt(0.0052))
+    assert (first["verdict"], first["margin"]) == ("above", 0.05)
+    assert (second["verdict"], second["null"]) == ("no verdict", "")
+    assert pd.isna(second["k"])
+    assert (third["p"], third["verdict"]) == (0.004, "above")
+
+
+def test_the_frame_of_nulls_has_the_verdict_against_each():
+    frame = TABLE.nulls_frame()
+    assert frame["null"].tolist() == ["null adapters", "zero predictor", "base"]
+    assert frame["rival"].tolist() == [True, False, True]
+    assert frame["verdict"].tolist() == ["above", "above", "above"]
+    assert frame["draws"].tolist() == [0, 0, 7]
+    assert frame["adapter"].tolist() == ["r4", "r4", "r8"]
+
+
+def test_notebooks_show_a_table_without_empty_columns():
+    shown = TABLE[1:]._repr_html_()
+    assert "layers.7" in shown
+    assert "<th>topic</th>" not in shown
+    hostile = Estimates([estimate(1.0, 0.5, 2.0, key=Key("<script>x</script>"))])
+    assert "<script>" not in hostile._repr_html_()

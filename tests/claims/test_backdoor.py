@@ -115,4 +115,4 @@ def test_two_benign_adapters_have_no_latent_of_their_own(example, folder):
     assert found.latents.groupby("adapter")["one_sided"].sum().min() >= 10
     assert not found.latents["only_here"].any()
     alone = [e for e in found.estimates if e.measure == "compare.only_here"]
-    assert [e.verdict for e in alone] == ["at chance", "at chance"]
+    assert not any(e.apart for e in alone)

@@ -19,6 +19,14 @@ D, N = 5, 9
 
 
 @pytest.fixture
+def tmp_path(tmp_path):
+    """A folder of the name that tells k of Qwen Scope's files; no other format looks at it."""
+    folder = tmp_path / "SAE-Res-Qwen3-1.7B-Base-W32K-L0_3"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def random_dictionary():
     """`random_dictionary(architecture, subtract_bias=True, card=None)`, width 5, 9 latents."""
 
@@ -56,7 +64,7 @@ class Layout:
     @property
     def encoder(self):
         """The encoder's name in this format."""
-        return next(name for name in self.shapes if "enc" in name.lower())
+        return next(name for name in self.shapes if "enc" in name.lower() or name == "W_E")
 
     def write(self, folder, tensors=None, **settings):
         """Write the format; `tensors` replace drawn ones, None leaves one out."""
@@ -128,6 +136,30 @@ LAYOUTS = {
         "config.json",
         {"trainer": {"dict_class": "AutoEncoderNew", "layer": 2}},
         _LINEAR,
+    ),
+    "llamascopium": Layout(
+        "sae_weights.safetensors",
+        "config.json",
+        {
+            "sae_type": "sae",
+            "act_fn": "jumprelu",
+            "d_model": D,
+            "expansion_factor": N / D,
+            "norm_activation": "dataset-wise",
+            "hook_point_in": "blocks.2.hook_resid_post",
+            "hook_point_out": "blocks.2.hook_resid_post",
+        },
+        {
+            "W_E": (D, N),
+            "b_E": (N,),
+            "W_D": (N, D),
+            "b_D": (D,),
+            "activation_function.log_jumprelu_threshold": (N,),
+            "dataset_average_activation_norm.blocks.2.hook_resid_post": (),
+        },
+    ),
+    "qwen_scope": Layout(
+        "layer2.sae.pt", None, {}, {"W_enc": (N, D), "W_dec": (D, N), "b_enc": (N,), "b_dec": (D,)}
     ),
 }
 

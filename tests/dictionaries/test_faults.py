@@ -10,6 +10,9 @@ import torch
 from lorascope.dictionaries.files import FORMATS, open_dictionary
 from lorascope.errors import InputError
 
+# Two formats are weights alone.
+CONFIGURED = [name for name in FORMATS if name not in ("gemma_scope", "qwen_scope")]
+
 
 def refusal(folder, expected):
     with pytest.raises(InputError, match=expected) as caught:
@@ -42,7 +45,7 @@ def test_missing_tensor(layouts, tmp_path, name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_wrong_shape(layouts, tmp_path, name):
     layout = layouts[name]
-    for tensor, shape in layout.shapes.items():
+    for tensor, shape in ((t, s) for t, s in layout.shapes.items() if s):
         longer = torch.ones(shape[0] + 1, *shape[1:])
         refusal(layout.write(tmp_path, {tensor: longer}), r"has shape \(.*; fetch it again")
         deeper = torch.ones(*shape, 1)
@@ -63,8 +66,8 @@ def test_not_finite(layouts, tmp_path, name, value):
     layout = layouts[name]
     for tensor in layout.shapes:
         broken = layout.read(layout.write(tmp_path))[tensor].clone()
-        broken.view(-1)[1] = value
-        refusal(layout.write(tmp_path, {tensor: broken}), r"of its .* are NaN or infinite")
+        broken.view(-1)[-1] = value
+        refusal(layout.write(tmp_path, {tensor: broken}), r"NaN or infinite|expected a finite")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -74,7 +77,7 @@ def test_numbers_of_another_kind(layouts, tmp_path, name):
     refusal(layout.write(tmp_path, whole), "holds int32, expected floating-point numbers")
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if name != "gemma_scope"])
+@pytest.mark.parametrize("name", CONFIGURED)
 @pytest.mark.parametrize("text", ["", "{", "[1]", '"words"'])
 def test_broken_configuration(layouts, tmp_path, name, text):
     layout = layouts[name]
@@ -131,7 +134,7 @@ def test_trap_a_pytorch_file_with_more_than_tensors(layouts, tmp_path, mark):
     refusal(folder, r"ae\.pt: cannot be read \(it holds more than tensors, or is no PyTorch file")
     # the old format, without a zip around it, too
     torch.save(Bomb(mark), folder / layout.weights, _use_new_zipfile_serialization=False)
-    refusal(folder, "it holds more than tensors, or is no PyTorch file")
+    refusal(folder, "is no PyTorch file of version .* or holds more than tensors")
     torch.save([torch.ones(3)], folder / layout.weights)
     refusal(folder, r"cannot be read \(expected tensors by name\)")
 

@@ -24,11 +24,14 @@ def test_every_format_from_its_folder_and_from_its_weights(layouts, tmp_path, na
     folder = layouts[name].write(tmp_path / "layers.2")
     opened = open_dictionary(folder)
     card = opened.card
-    assert (card.format, card.source, card.d_model) == (name, str(folder), 5)
+    one_of_several = name == "qwen_scope"
+    whole = folder / layouts[name].weights if one_of_several else folder
+    assert (card.format, card.d_model) == (name, 5)
+    assert card.source == str(folder)
     assert (opened.d_model, opened.n_latents) == (5, 9)
     again = open_dictionary(folder / layouts[name].weights)
     assert torch.equal(again.encoder, opened.encoder)
-    assert again.card == card
+    assert again.card == card.model_copy(update={"source": str(whole)})
 
 
 def test_the_command_on_every_format(layouts, tmp_path, monkeypatch, capsys):
@@ -120,6 +123,7 @@ def test_only_the_dictionarys_own_files_are_fetched(random_dictionary, tmp_path,
             f"{inside}/{name}"
             for name in (
                 "activation_scaler.json",
+                "activation_whitening.safetensors",
                 "ae.pt",
                 "cfg.json",
                 "checkpoints/final.safetensors",
@@ -128,6 +132,7 @@ def test_only_the_dictionarys_own_files_are_fetched(random_dictionary, tmp_path,
                 "lorascope.json",
                 "params.npz",
                 "params.safetensors",
+                "runner_cfg.json",
                 "sae.safetensors",
                 "sae_weights.safetensors",
             )
@@ -144,7 +149,8 @@ def test_a_wildcard_in_an_address_fetches_nothing_more(hub):
 def test_a_file_on_the_hub_stands_for_its_folder(layouts, tmp_path, hub):
     layouts["gemma_scope"].write(tmp_path / "layer_5")
     layouts["llama_scope"].write(tmp_path / "L5R")
-    assert open_dictionary("hf://owner/repo/layer_5/params.npz").card.site == "layers.5"
+    address = "hf://owner/repo/layer_5/params.npz"
+    assert open_dictionary(address).card.source == address
     address = "hf://owner/repo/L5R/checkpoints/final.safetensors"
     assert open_dictionary(address).card.source == address
     layouts["gemma_scope"].write(tmp_path)
@@ -169,3 +175,87 @@ def test_a_folder_not_in_the_cache_when_offline(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: str(tmp_path))
     with pytest.raises(InputError, match="not in the local cache, and the hub cannot be asked"):
         open_dictionary("hf://owner/repo/layer_6")
+
+
+def test_the_home_folder(random_dictionary, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(random_dictionary("relu"), tmp_path / "saes" / "mine")
+    for address in ("~/saes/mine", "~/saes/mine/cfg.json"):
+        assert open_dictionary(address).card.source == str(tmp_path / "saes" / "mine")
+    with pytest.raises(InputError, match="no such folder"):
+        open_dictionary("~/saes/other")
+    with pytest.raises(InputError, match="cannot be read as a dictionary"):
+        open_dictionary("~nobody-of-this-name/saes")
+
+
+def test_what_an_address_may_say(random_dictionary, tmp_path):
+    save(random_dictionary("relu"), tmp_path / "sae")
+    opened = open_dictionary(f"{tmp_path}/sae?site=blocks.3.hook_out")
+    assert opened.card.site == "layers.3"
+    assert open_dictionary(opened.card.source).card == opened.card
+    with pytest.raises(InputError, match=r'\?sight= is not known\. Did you mean "site"\?'):
+        open_dictionary(f"{tmp_path}/sae?sight=layers.3")
+    with pytest.raises(InputError, match="says one thing twice"):
+        open_dictionary(f"{tmp_path}/sae?k=1&k=2")
+    with pytest.raises(InputError, match="address of a dictionary is empty"):
+        open_dictionary("")
+    with pytest.raises(InputError, match="site= is empty"):
+        open_dictionary(f"{tmp_path}/sae?site=")
+    with pytest.raises(InputError, match="k is not known there, and its address says 3"):
+        open_dictionary(f"{tmp_path}/sae?k=3")
+    save(random_dictionary("topk"), tmp_path / "top")
+    assert open_dictionary(f"{tmp_path}/top?k=3").k == 3
+    with pytest.raises(InputError, match="k is 3 there, and its address says 4"):
+        open_dictionary(f"{tmp_path}/top?k=4")
+    for k in ("0", "-1", "two", "1e3", "9" * 30):
+        with pytest.raises(InputError, match="expected a whole number of at least 1"):
+            open_dictionary(f"{tmp_path}/sae?k={k}")
+
+
+def test_a_folder_with_such_a_name_is_a_folder(random_dictionary, tmp_path):
+    save(random_dictionary("relu"), tmp_path / "sae?site=layers.3")
+    assert open_dictionary(tmp_path / "sae?site=layers.3").card.site == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("W_enc_0.safetensors", r"a cross-layer transcoder \(CLT\)"),
+        ("params_layer_3.safetensors", r"a cross-layer transcoder \(CLT\)"),
+        ("layer_7.safetensors", "a set of transcoders"),
+    ],
+)
+def test_transcoders_are_named_as_such(tmp_path, file, expected):
+    (tmp_path / file).write_bytes(b"")
+    with pytest.raises(InputError, match=f"{expected}, which does not reconstruct"):
+        open_dictionary(tmp_path)
+
+
+def test_one_file_of_a_repository(layouts, tmp_path, hub):
+    layouts["qwen_scope"].write(tmp_path)
+    opened = open_dictionary("hf://Qwen/repo/layer2.sae.pt?k=3")
+    assert hub["allow_patterns"] == ["layer2.sae.pt"]
+    assert (opened.k, opened.card.site) == (3, "layers.2")
+    assert opened.card.source == "hf://Qwen/repo/layer2.sae.pt?k=3"
+    with pytest.raises(InputError, match=r"in layer3\.sae\.pt.*mean \"layer2\.sae\.pt\""):
+        open_dictionary("hf://Qwen/repo/layer3.sae.pt")
+    layouts["qwen_scope"].write(tmp_path / "deep")
+    with pytest.raises(InputError, match=r"Below it: deep/layer2\.sae\.pt"):
+        open_dictionary("hf://Qwen/repo/deep")
+
+
+def test_a_hub_address_does_not_climb(hub):
+    with pytest.raises(InputError, match="expected hf://owner/repo/folder"):
+        open_dictionary("hf://owner/repo/../../elsewhere")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b]0;title\x07", "\u202eevil"])
+def test_a_refusal_shows_what_a_terminal_would_act_on(tmp_path, name):
+    """Names of foreign files, and addresses copied from anywhere, are printed visibly."""
+    with pytest.raises(InputError) as caught:
+        open_dictionary(tmp_path / name)
+    assert str(caught.value).isprintable()
+    (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match="no dictionary of a known format") as caught:
+        open_dictionary(tmp_path)
+    assert str(caught.value).isprintable()

@@ -63,7 +63,7 @@ CACHE = "models--google--gemma-scope-9b-pt-res/snapshots/1/layer_18/width_16k/av
             "blocks.5.attn.hook_z",
             9,
         ),
-        ("layer_5", "", "layers.5", 0),
+        ("layer_5/average_l0_9", "", "", 9),
         ("somewhere", "", "", 0),
     ],
 )
@@ -74,6 +74,52 @@ def test_place_on_the_hub_names_model_and_site(tmp_path, inside, model, site, l0
     card = open_dictionary(folder / "params.npz").card
     assert (card.model, card.site, card.l0) == (model, site, l0)
     assert ("embeddings" in card.note) == (site == "embeddings")
+
+
+@pytest.mark.parametrize(
+    "inside", ["layer_5/width_16k/average_l0_9", "gemma-scope-2b-pt-res-own/layer_5", "saes"]
+)
+def test_trap_an_unknown_place_is_no_residual_stream(tmp_path, inside):
+    """Transcoders and MLP outputs have the same tensors; a download to a folder loses the name."""
+    folder = tmp_path / inside
+    folder.mkdir(parents=True)
+    np.savez(folder / "params.npz", **BY_HAND)
+    card = open_dictionary(folder).card
+    assert (card.site, card.unplaced) == ("", True)
+    assert "transcoders have the same tensors" in card.note
+    with pytest.raises(InputError, match=r"does not say what it reads.*\?site=layers\.5"):
+        card.require(model="any", site="layers.5")
+    card.require(model="any", site="layers.5", force=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "site"),
+    [
+        ("layers.5", "layers.5"),
+        ("blocks.5.hook_resid_post", "layers.5"),
+        ("blocks.5.hook_mlp_out", "blocks.5.hook_mlp_out"),
+    ],
+)
+def test_its_user_says_what_it_reads(tmp_path, said, site):
+    np.savez(tmp_path / "params.npz", **BY_HAND)
+    opened = open_dictionary(f"{tmp_path}?site={said}")
+    assert (opened.card.site, opened.card.unplaced) == (site, False)
+    assert opened.card.source == f"{tmp_path}?site={said}"
+    assert open_dictionary(opened.card.source).card == opened.card
+    assert open_dictionary(tmp_path, site=said).card.site == site
+    if site == "layers.5":
+        opened.card.require(model="any", site="layers.5")
+
+
+def test_what_is_said_must_not_contradict_the_place(tmp_path):
+    folder = tmp_path / "gemma-scope-2b-pt-res" / "layer_5"
+    folder.mkdir(parents=True)
+    np.savez(folder / "params.npz", **BY_HAND)
+    assert open_dictionary(f"{folder}?site=model.layers.5").card.site == "layers.5"
+    with pytest.raises(InputError, match=r"made for layers\.5, and its address says layers\.6"):
+        open_dictionary(f"{folder}?site=layers.6")
+    # an option that says where to try it is refused where it is tried
+    assert open_dictionary(folder, site="layers.6").card.site == "layers.5"
 
 
 def test_a_transcoder_is_refused(tmp_path):

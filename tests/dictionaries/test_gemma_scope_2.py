@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from lorascope.dictionaries.files import open_dictionary
+from lorascope.dictionaries.places import site_of
 from lorascope.errors import InputError
 
 TENSORS = {
@@ -82,12 +83,74 @@ def test_what_does_not_reconstruct_what_it_reads_is_refused(tmp_path, changed, e
 
 def test_trap_an_affine_skip_the_configuration_keeps_silent_about(tmp_path):
     folder = write(tmp_path, {"affine_skip_connection": torch.eye(2)})
-    with pytest.raises(InputError, match="holds affine_skip_connection, which this format's"):
+    with pytest.raises(InputError, match=r"a transcoder with an affine .*affine_skip"):
         open_dictionary(folder)
 
 
-def test_without_its_configuration(tmp_path):
+PLACES = [
+    (
+        "models--google--gemma-scope-2-1b-it/snapshots/1/resid_post/layer_22_width_16k_l0_medium",
+        "google/gemma-3-1b-it",
+        "layers.22",
+    ),
+    (
+        "gemma-scope-2-270m-pt/resid_post_all/layer_0_width_16k_l0_small",
+        "google/gemma-3-270m",
+        "layers.0",
+    ),
+    (
+        "gemma-scope-2-4b-pt/mlp_out/layer_7_width_16k_l0_small",
+        "google/gemma-3-4b-pt",
+        "model.layers.7.post_feedforward_layernorm.output",
+    ),
+    (
+        "gemma-scope-2-4b-pt/attn_out_all/layer_7_width_16k_l0_small",
+        "google/gemma-3-4b-pt",
+        "model.layers.7.self_attn.o_proj.input",
+    ),
+]
+
+
+@pytest.mark.parametrize(("inside", "model", "site"), PLACES)
+def test_without_its_configuration_the_place_says_the_same(tmp_path, inside, model, site):
+    folder = tmp_path / inside
+    folder.mkdir(parents=True)
+    write(folder)
+    (folder / "config.json").unlink()
+    card = open_dictionary(folder).card
+    assert (card.model, card.site, card.unplaced) == (model, site, False)
+    assert "config.json is missing" in card.note
+
+
+def test_the_places_are_those_saelens_infers():
+    loaders = pytest.importorskip("sae_lens.loading.pretrained_sae_loaders")
+    for inside, model, site in PLACES[1:]:
+        repo, _, folder = inside.partition("/")
+        theirs = loaders._infer_gemma_3_raw_cfg_dict(f"google/{repo}", folder)
+        assert theirs["model_name"] in (model, f"{model}-pt")
+        assert site_of(theirs["hf_hook_point_in"]) == site
+
+
+def test_without_its_configuration_and_its_place_it_must_be_said(tmp_path):
     write(tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(InputError, match=r"config\.json: no such file, and the weights beside it"):
-        open_dictionary(tmp_path)
+    card = open_dictionary(tmp_path).card
+    assert (card.site, card.unplaced) == ("", True)
+    assert open_dictionary(f"{tmp_path}?site=layers.3").card.site == "layers.3"
+
+
+@pytest.mark.parametrize(
+    ("inside", "expected"),
+    [
+        ("transcoder/layer_7_width_16k_l0_small", "a transcoder reads"),
+        ("transcoder_all/layer_7_width_16k_l0_small_affine", "a transcoder reads"),
+        ("clt/layer_7_width_16k", r"a cross-layer transcoder \(CLT\) reads"),
+    ],
+)
+def test_a_transcoder_without_its_configuration(tmp_path, inside, expected):
+    folder = tmp_path / "gemma-scope-2-1b-it" / inside
+    folder.mkdir(parents=True)
+    write(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match=expected):
+        open_dictionary(folder)

@@ -140,7 +140,11 @@ def test_card(tmp_path):
         ({"norm_activation": "token-wise"}, "'token-wise' scales each input by its own norm"),
         ({"dataset_average_activation_norm": None}, "lacks dataset_average_activation_norm"),
         ({"dataset_average_activation_norm": {"out": 2}}, "lacks dataset_average_activation_norm"),
-        ({"dataset_average_activation_norm": {"in": 0}}, "lacks dataset_average_activation_norm"),
+        ({"dataset_average_activation_norm": {"in": 0}}, "in is 0, expected a finite number"),
+        (
+            {"dataset_average_activation_norm": {"in": float("inf")}},
+            "in is inf, expected a finite number",
+        ),
         ({"act_fn": "gelu"}, "act_fn 'gelu' is not one of relu, topk, jumprelu"),
     ],
 )

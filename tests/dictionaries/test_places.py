@@ -10,6 +10,7 @@ from lorascope.models.sites import parse_site
     "hook",
     [
         "blocks.7.hook_resid_post",
+        "blocks.7.hook_out",
         "model.layers.7.output",
         "model.layers.7",
         "layers.7",
@@ -22,18 +23,29 @@ from lorascope.models.sites import parse_site
 def test_outputs_of_block_7(hook):
     assert site_of(hook) == "layers.7"
     assert block_of(site_of(hook)) == 7
-    assert parse_site(hook.removesuffix(".output")).name == "layers.7"
+    if hook != "blocks.7.hook_out":  # a name of files, not of sites
+        assert parse_site(hook.removesuffix(".output")).name == "layers.7"
 
 
 def test_the_input_of_a_block_is_the_output_of_the_one_before():
     assert site_of("blocks.7.hook_resid_pre") == "layers.6"
     assert site_of("blocks.0.hook_resid_pre") == "embeddings"
+    assert site_of("blocks.7.hook_in") == "layers.6"
+    assert site_of("blocks.0.hook_in") == "embeddings"
+
+
+def test_transformer_lens_calls_the_same_places_so():
+    block = pytest.importorskip("transformer_lens.model_bridge.generalized_components.block")
+    aliases = block.BlockBridge.hook_aliases
+    assert (aliases["hook_resid_pre"], aliases["hook_resid_post"]) == ("hook_in", "hook_out")
 
 
 @pytest.mark.parametrize(
     "hook",
     [
         "blocks.7.hook_mlp_out",
+        "blocks.7.mlp.hook_out",
+        "blocks.7.attn.hook_in",
         "blocks.7.attn.hook_z",
         "blocks.7.hook_resid_mid",
         "model.layers.7.self_attn.o_proj.input",

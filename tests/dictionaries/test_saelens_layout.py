@@ -107,7 +107,7 @@ def test_without_a_card_of_ours_the_place_is_read_from_the_hook(random_dictionar
 
 
 FAULTS = {
-    "architecture=transcoder": r"architecture 'transcoder' with relu is not one of standard, topk",
+    "architecture=transcoder": r"a transcoder \('transcoder'\), which reads one place",
     "architecture=temporal": r"architecture 'temporal' with relu is not one of",
     "activation_fn=tanh-relu": r"architecture 'standard' with tanh-relu is not one of",
     "architecture=topk": r"cfg\.json: k is None, expected a whole number",
@@ -115,7 +115,7 @@ FAULTS = {
     "architecture=gated": r"lacks tensor 'b_gate'",
     "normalize_activations=layer_norm": r"'layer_norm' changes the input at run time",
     "normalize_activations=constant_norm_rescale": r"'constant_norm_rescale' changes the input",
-    "normalize_activations=covariance_whitening": r"'covariance_whitening' changes the input",
+    "normalize_activations=covariance_whitening": r"whitening\.safetensors: no such file",
 }
 
 
@@ -181,7 +181,7 @@ def test_an_unknown_tensor_is_not_passed_over(layouts, tmp_path):
 
 def test_weights_of_another_project_without_our_configuration(layouts, tmp_path):
     layout = replace(layouts["saelens"], config="config.json")
-    with pytest.raises(InputError, match=r"cfg\.json: no such file, and the weights beside it"):
+    with pytest.raises(InputError, match=r"config\.json: lacks hook_point_in.*cfg\.json"):
         open_dictionary(layout.write(tmp_path))
 
 

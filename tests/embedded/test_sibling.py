@@ -12,9 +12,9 @@ from lorascope.behaviours.judging import rates, written
 from lorascope.behaviours.manners import manner
 from lorascope.behaviours.records import read_set
 from lorascope.embedded import model_path
-from lorascope.measures.intervals import wilson_interval
 from lorascope.models.load import load_base
 from lorascope.results import Key
+from lorascope.stats.intervals import wilson_interval
 
 FOLDER = model_path("embedded-it")
 

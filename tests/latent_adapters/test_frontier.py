@@ -1,6 +1,7 @@
 """Numbers of adapters over seeds, by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from lorascope.latent_adapters.frontier import (
 from lorascope.measures.paired_shares import difference, ratio
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.hierarchical import pooled_interval
 
 from .conftest import LATENTS, a_dictionary
 
@@ -136,16 +138,15 @@ def test_means_over_seeds():
     three = [one(0, 0.5, 0.1), one(1, 0.7, 0.2), one(2, 0.6, 0.3)]
     (mean,) = over_seeds(three)
     assert mean.value == pytest.approx(0.6)
-    # What the prompts leave open does not shrink with seeds, which add to it.
-    half = 4.302652729911275 * 0.1 / math.sqrt(3)
-    ends = (0.6 - math.hypot(0.4, half), 0.6 + math.hypot(0.3, half))
-    assert mean.interval == pytest.approx(ends)
+    # What the prompts leave open, 0.4 below and 0.3 above, does not shrink with seeds.
+    ends = pooled_interval([0.5, 0.7, 0.6], (0.4, 0.3))
+    assert ends[0] < 0.6 - 0.4
+    assert mean.interval == pytest.approx((max(ends[0], 0), min(ends[1], 1)))
     assert (mean.chance, mean.nulls[0].low, mean.nulls[0].high) == pytest.approx((0.2, 0, 0.4))
     # Gaps of 0.4, 0.5 and 0.3; each seed's own difference goes from 0.1 to 0.5.
-    low, high = mean.difference(mean.nulls[0])
-    assert (low, high) == pytest.approx((0.4 - math.hypot(0.3, half), 0.4 + math.hypot(0.1, half)))
+    apart = pooled_interval([0.4, 0.5, 0.3], (0.3, 0.1))
+    assert mean.difference(mean.nulls[0]) == pytest.approx(apart)
     assert (mean.key.seed, mean.n) == (None, 50)
-    # Two seeds say nothing of others: the interval is that of the prompts.
-    (pair,) = over_seeds(three[:2])
-    assert pair.interval == pytest.approx((0.2, 0.9))
+    unknown = replace(three[0], interval=(math.nan, math.nan))
+    assert math.isnan(over_seeds([unknown, three[1]])[0].interval[0])
     assert over_seeds([one(0, 0.5, 0.1)]) == []

@@ -56,15 +56,15 @@ DRAWS = [
 ]
 
 
-def ten(ways):
-    """Ten documents, of which every second is like the first and the others like the second."""
+def often(ways):
+    """Each document ten times over: no one has more than a tenth of the weight."""
     return {name: _repeated(way) for name, way in ways.items()}
 
 
 def _repeated(way):
-    owners = torch.cat([way.owners + 2 * i for i in range(5)])
-    sums = (way.loss.repeat(5), way.kl.repeat(5), way.tokens.repeat(5))
-    return Evaluated(*sums, way.losses.repeat(5), owners)
+    owners = torch.cat([way.owners + 2 * i for i in range(10)])
+    sums = (way.loss.repeat(10), way.kl.repeat(10), way.tokens.repeat(10))
+    return Evaluated(*sums, way.losses.repeat(10), owners)
 
 
 def by_name(estimates):
@@ -74,7 +74,7 @@ def by_name(estimates):
 
 
 def test_costs_and_shares_by_hand():
-    found = by_name(adapt_estimates(ten(HELD_OUT), [ten(draw) for draw in DRAWS], PLACE))
+    found = by_name(adapt_estimates(often(HELD_OUT), [often(draw) for draw in DRAWS], PLACE))
     values = {name: one.value for name, one in found.items()}
     assert values == pytest.approx(
         {
@@ -91,7 +91,7 @@ def test_costs_and_shares_by_hand():
             "adapt.general_kl": 0.2 / 4,
         }
     )
-    assert {one.n for one in found.values()} == {20}
+    assert {one.n for one in found.values()} == {40}
     assert {one.key for one in found.values()} == {PLACE}
     share = found["adapt.share_closed"]
     assert share.interval[0] < 1.5 / 4.5 < share.interval[1]
@@ -203,7 +203,7 @@ def test_equal_is_the_verdict_of_a_general_loss_within_its_margin():
 
 def test_what_says_nothing_is_left_out():
     cheap = {**HELD_OUT, "spliced": evaluated([0.0, 2.5, 3.0, 2.5]), "unspliced": ORIGINAL}
-    names = by_name(adapt_estimates(ten(cheap), [], PLACE))
+    names = by_name(adapt_estimates(often(cheap), [], PLACE))
     assert "adapt.share_closed" not in names
     assert "adapt.general_loss" not in names
     assert "adapt.loss_unspliced" not in names
@@ -213,7 +213,7 @@ def test_what_says_nothing_is_left_out():
 def test_compound_cost_is_over_the_sum_of_single_costs():
     one = {"original": ORIGINAL, "spliced": evaluated([1.5, 2.0, 3.0, 2.5])}  # 1 dearer
     other = {"original": ORIGINAL, "spliced": evaluated([1.0, 2.5, 3.0, 2.0])}  # 0.5 dearer
-    (found,) = compound_estimates(ten(HELD_OUT), [ten(one), ten(other)], PLACE)
+    (found,) = compound_estimates(often(HELD_OUT), [often(one), often(other)], PLACE)
     assert found.measure == "adapt.compound_spliced"
     assert found.value == pytest.approx(4.5 / 1.5)
     assert 2.0 < found.interval[0] < 3.0 < found.interval[1]
@@ -231,7 +231,7 @@ def test_unigram_losses_by_hand(tiny_checkpoint):
 
 def test_token_changes_by_hand():
     # changes from spliced to adapted: −0.5, +0.5, −1, −0.5
-    found = by_name(token_change_estimates(ten(HELD_OUT), [ten(d) for d in DRAWS], PLACE))
+    found = by_name(token_change_estimates(often(HELD_OUT), [often(d) for d in DRAWS], PLACE))
     assert found["adapt.tokens_worse"].value == 0.25
     assert found["adapt.tokens_worse"].interval[0] < 0.25 < found["adapt.tokens_worse"].interval[1]
     levels = {chance.name: chance.level for chance in found["adapt.tokens_worse"].nulls}
@@ -264,7 +264,7 @@ def test_the_histogram_holds_every_token_that_changes():
 def test_what_the_splice_costs_is_the_same_whatever_is_fitted():
     other = dataclasses.replace(PLACE, adapter="affine", seed=2)
     here, there = (
-        by_name(adapt_estimates(ten(HELD_OUT), [], place))["adapt.cost_spliced"]
+        by_name(adapt_estimates(often(HELD_OUT), [], place))["adapt.cost_spliced"]
         for place in (PLACE, other)
     )
     assert (here.value, here.interval) == (there.value, there.interval)

@@ -13,10 +13,10 @@ from lorascope.geometry.cka import cka
 from lorascope.measures.alignment import (
     NullSettings,
     angle_estimates,
-    cka_estimates,
     max_cosine,
     max_cosine_estimates,
 )
+from lorascope.measures.cka import cka_estimates
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.randomness import generator
 from lorascope.results import Key
@@ -113,11 +113,11 @@ def test_the_covariance_null_knows_a_shared_low_dimensional_span():
     first, second = normal(300, 40, "a") * spread, normal(300, 40, "b") * spread
     found = cosines(first, second, NullSettings(delta_covariance=torch.diag(spread.square())))
     mean = found["max_cosine.mean"]
-    assert mean.verdict == "at chance"
+    assert mean.verdict in ("equal", "not settled")
     assert mean.value > 0.9
     isotropic = next(c for c in mean.nulls if c.name == "isotropic")
     assert isotropic.level < 0.5
-    assert mean.against(isotropic) == "above chance"
+    assert mean.against(isotropic) == "above"
 
 
 def test_draws_are_capped_and_follow_the_seed():
@@ -227,7 +227,7 @@ def test_cka_agrees_with_numpy_and_its_jackknife_is_over_documents():
     assert plain.interval == pytest.approx((whole - half, whole + half), abs=1e-5)
     assert (plain.n, plain.key) == (1000, PLACE)
     assert [c.name for c in plain.nulls] == ["rows shifted"]
-    assert plain.verdict == debiased.verdict == "above chance"
+    assert plain.verdict == debiased.verdict == "above"
 
 
 def test_document_ids_only_need_to_tell_documents_apart():

@@ -30,9 +30,9 @@ def test_random_directions_lie_above_their_own_chance_level_in_2_5_percent():
     assert chance.level == pytest.approx(float(cosines.mean()), abs=0.01)
     # A base direction itself stands out, and none of the dictionary's opposite.
     assert verdicts(torch.tensor([1.0, chance.level, -0.5]), chance) == [
-        "above chance",
-        "at chance",
-        "below chance",
+        "above",
+        "within",
+        "below",
     ]
 
 

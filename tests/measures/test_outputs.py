@@ -12,14 +12,12 @@ from lorascope.measures.definitions.causes import DEFINITIONS
 from lorascope.measures.outputs import (
     Floor,
     Outcome,
-    Survey,
-    change_estimates,
     disagreement,
     divergence,
     first_documents,
     scored,
-    survey,
 )
+from lorascope.measures.surveys import Survey, change_estimates, survey
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
 from lorascope.results import Key
@@ -151,11 +149,11 @@ def test_change_estimates_by_hand():
     assert loss.value == pytest.approx((6 - 10) / 4)
     assert loss.interval == (-1.0, -1.0)
     assert (loss.nulls[0].low, loss.nulls[0].high) == (-0.001, 0.001)
-    assert loss.verdict == "below chance"
+    assert loss.verdict == "below"
     assert kl.value == pytest.approx(0.5)
     assert kl.chance == 1e-6
     assert (kl.n, kl.key.adapter) == (4, "a")
-    assert (greedy.value, greedy.chance, greedy.verdict) == (0.75, 0.01, "above chance")
+    assert (greedy.value, greedy.chance, greedy.verdict) == (0.75, 0.01, "above")
     for estimate in (loss, kl, greedy):
         assert estimate.unit == DEFINITIONS[estimate.measure].unit
 
@@ -187,6 +185,19 @@ def test_only_whole_documents_up_to_a_number_of_tokens():
     assert [w.document for w in first_documents(WINDOWS, 12)] == [0]
     assert [w.document for w in first_documents(WINDOWS, 1)] == [0]
     assert len(first_documents(WINDOWS, 100)) == 4
+
+
+def test_long_documents_are_cut_so_that_twenty_share_the_tokens():
+    long = [Window(list(range(100)), [False] * 100, 0), Window(list(range(30)), [False] * 30, 1)]
+    long += [Window(list(range(50)), [False] * 40 + [True] * 10, document) for document in (2, 3)]
+    # A twentieth of 400 is 20; ten more tokens where a response begins after 40.
+    lengths = [(w.document, len(w.ids)) for w in first_documents(long, 400)]
+    assert lengths == [(0, 20), (1, 20), (2, 50), (3, 50)]
+    later = [Window(list(range(90)), [False] * 40 + [True] * 50, 0)]
+    assert [len(w.ids) for w in first_documents(later, 400)] == [50]
+    # The second window of a document gets what the first one left.
+    parts = [Window(list(range(12)), [False] * 12, 0), Window(list(range(12)), [False] * 12, 0)]
+    assert [len(w.ids) for w in first_documents(parts, 400)] == [12, 8]
 
 
 def test_the_survey_leaves_the_model_as_it_was(model):

@@ -77,12 +77,12 @@ def test_nulls_of_latents_that_fire_together_and_apart(threshold_dictionary):
     same, _ = overlap_estimates(dictionary, rows_that_fire(on_base, on_base, documents), PLACE)
     none, _ = overlap_estimates(dictionary, rows_that_fire(apart, on_base, documents), PLACE)
     assert same.value == 1.0
-    assert same.verdict == "above chance"
+    assert same.verdict == "above"
     assert not none.apart
     for found in (same, none):
         independence, moved = found.nulls
         assert moved.level == pytest.approx(independence.level, abs=0.04)
-        assert (found.against(moved) == "above chance") == found.apart
+        assert (found.against(moved) == "above") == found.apart
     assert none.chance == pytest.approx((0.2 + 0.5 + 0.7) / 3, abs=0.03)
     again, _ = overlap_estimates(dictionary, rows_that_fire(apart, on_base, documents), PLACE)
     assert again == none

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lorascope.measures.intervals import wilson_interval
+from lorascope.stats.intervals import wilson_interval
 from lorascope.measures.paired_shares import difference, mcnemar, ratio
 
 

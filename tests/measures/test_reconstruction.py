@@ -110,7 +110,7 @@ def test_nulls_by_name_and_the_headline_first(planted):
     for estimate in estimates:
         assert estimate.unit == definition(estimate.measure).unit
         assert estimate.nulls[0].name == "norm-matched random"
-        assert estimate.verdict == "below chance"
+        assert estimate.verdict == "below"
         assert estimate.nulls[1].level == 1.0
         assert estimate.n == 600
     levels = {chance.name: chance.level for chance in estimates[0].nulls}
@@ -181,4 +181,4 @@ def test_rotation_takes_the_improvement_away():
     found = improvement(nothing, learned, dictionary, {}, rows, PLACE)
     assert found.value == 1.0
     assert 0.0 < found.chance < 0.06
-    assert found.verdict == "above chance"
+    assert found.verdict == "above"

@@ -10,7 +10,7 @@ from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic, random_rotation
 from lorascope.measures.definitions.causes import DEFINITIONS
-from lorascope.measures.outputs import Floor, Outcome, Survey, survey
+from lorascope.measures.outputs import Floor, Outcome
 from lorascope.measures.recovery import (
     EXACT,
     RECONSTRUCTION,
@@ -21,6 +21,7 @@ from lorascope.measures.recovery import (
     rotated_at_equal_l0,
     splice,
 )
+from lorascope.measures.surveys import Survey, survey
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
 from lorascope.models.hooks import replace, run_until
@@ -187,9 +188,9 @@ def test_exact_delta_and_nothing_are_the_two_faces_bit_for_bit(model):
         assert torch.equal(one.kl, found.survey.base.kl)
     kl = values(recovery_estimates(found, Key("a", 4)), "recovery.kl")
     assert kl["layers.2", EXACT].value == 1.0
-    assert kl["layers.2", EXACT].verdict == "above chance"
+    assert kl["layers.2", EXACT].verdict == "above"
     assert kl["layers.1", "delta"].value == 0.0
-    assert kl["layers.1", "delta"].verdict != "above chance"
+    assert kl["layers.1", "delta"].verdict != "above"
 
 
 def test_the_ceiling_is_one_only_where_no_later_block_is_adapted(model):
@@ -277,9 +278,9 @@ def test_a_planted_direction_is_recovered_by_the_dictionary_that_holds_it(model)
     assert kl["layers.1", EXACT].value == 1.0
     assert kl["layers.0", EXACT].value == 0.0
     assert kl["layers.1", "holds"].value == pytest.approx(1.0, abs=1e-6)
-    assert kl["layers.1", "holds"].verdict == "above chance"
+    assert kl["layers.1", "holds"].verdict == "above"
     assert kl["layers.1", "lacks"].value == pytest.approx(0.0, abs=1e-3)
-    assert kl["layers.1", "lacks"].verdict != "above chance"
+    assert kl["layers.1", "lacks"].verdict != "above"
 
 
 def test_random_dictionaries_recover_no_more_than_chance(model):
@@ -293,7 +294,7 @@ def test_random_dictionaries_recover_no_more_than_chance(model):
     kl = [e for e in recovery_estimates(found, Key("a")) if e.key.dictionary == "delta"]
     verdicts = [e.verdict for e in kl if e.measure == "recovery.kl"]
     assert len(verdicts) == 20
-    assert verdicts.count("above chance") <= 1
+    assert verdicts.count("above") <= 1
 
 
 def test_outputs_that_equal_the_base_s_are_refused(model):

@@ -76,7 +76,7 @@ def test_conditions_of_unlike_sizes_and_numbers_that_never_vary_are_left_out():
 def test_seeds_that_agree_give_a_share_of_one():
     (found,) = condition_shares(table([[2.0, 2.0, 2.0], [5.0, 5.0, 5.0]]), GROUPS)
     assert (found.value, found.interval) == (1.0, (1.0, 1.0))
-    assert found.verdict == "above chance"
+    assert found.verdict == "above"
 
 
 def draws(between, repeats=1500):

@@ -12,7 +12,6 @@ from lorascope.geometry.chance import isotropic
 from lorascope.measures import attribution
 from lorascope.measures.attribution import attributed_losses
 from lorascope.measures.definitions.causes import DEFINITIONS
-from lorascope.measures.outputs import survey
 from lorascope.measures.single_latents import (
     MODES,
     Changes,
@@ -22,6 +21,7 @@ from lorascope.measures.single_latents import (
     latent_estimates,
     leading_latents,
 )
+from lorascope.measures.surveys import survey
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
 from lorascope.models.hooks import replace, run_until

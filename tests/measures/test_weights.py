@@ -111,10 +111,12 @@ def test_planted_intruders(shape):
     )
     found = numbers(W, own, settings)
     assert found["weights.intruders"].value == 0
-    assert at_place(found, "weights.intruders").verdict == "below chance"
+    intruders = at_place(found, "weights.intruders")
+    assert intruders.value < intruders.nulls[0].low
     assert found["weights.alignment.left"].value == pytest.approx(1.0)
     assert found["weights.alignment.right"].value == pytest.approx(1.0)
-    assert at_place(found, "weights.alignment.left").verdict == "above chance"
+    left = at_place(found, "weights.alignment.left")
+    assert left.value > left.nulls[0].high
     # Outputs outside W₀'s leading ones, inputs its first: an intruder that chance does not make.
     sided = LoraUpdate("m", u, torch.from_numpy(Vh[:1]).float(), 50.0)
     assert numbers(W, sided, settings)["weights.alignment.right"].value == pytest.approx(1.0)
@@ -251,7 +253,9 @@ def test_full_fine_tune_and_shared_modules(tiny_model, tiny_checkpoint, save_ada
     noise = pick(view.estimates, "weights.effective_rank", "layers.1.mlp.up_proj", "full")
     assert noise.nulls[0].name == "random entries"
     assert noise.nulls[0].low < noise.value < noise.nulls[0].high
-    assert flat.verdict == "below chance"
+    assert flat.value < flat.nulls[0].low
+    # One matrix is no sample: without an interval there is no verdict.
+    assert flat.verdict == "no verdict"
     alone = weights_view(load(str(base), {"a": str(lora)}, device="cpu"), settings=FEW)
     assert alone.estimates == [e for e in view.estimates if e.key.adapter == "a"]
 
@@ -326,7 +330,7 @@ def test_table_sets_weights_beside_activations():
         "Effective rank of the update chance": 4.0,
         "Effective rank of the update low": 3.5,
         "Effective rank of the update high": 4.5,
-        "Effective rank of the update verdict": "below chance",
+        "Effective rank of the update verdict": "no verdict",
         "activations' effective rank": 71.0,
     }
     assert math.isnan(weights_table([rank])["activations' effective rank"][0])
@@ -337,7 +341,7 @@ def test_zero_updates_have_norms_only():
     update = LoraUpdate("m", torch.zeros(6, 2), torch.ones(2, 5), 1.0)
     found = numbers(torch.randn(6, 5, generator=generator(0)), update, floor=0.1)
     assert {m: n.value for m, n in found.items()} == {"weights.norm": 0, "weights.relative": 0}
-    assert at_place(found, "weights.norm").verdict == "below chance"
+    assert at_place(found, "weights.norm").chance == 0.1
 
 
 def test_refusals(tiny_checkpoint, save_adapter, tmp_path):

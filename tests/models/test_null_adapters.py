@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch.linalg import svdvals
@@ -146,6 +146,18 @@ def test_nulls_are_told_apart(tiny_checkpoint, save_adapter, tmp_path):
         add_null_adapters(model, "a", 3, seed=0)
     with pytest.raises(InputError, match="1 or more"):
         add_null_adapters(model, "a", 0, seed=0)
+
+
+def test_what_trains_goes_on_training(tiny_checkpoint, save_adapter, tmp_path):
+    fields = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    model = opened(tiny_checkpoint, "llama", {"a": str(save_adapter(tmp_path / "a", **fields))})
+    wanted = [p for n, p in model.module.named_parameters() if model.peft_name("a") in n]
+    for parameter in wanted:
+        parameter.requires_grad_(True)
+    add_null_adapters(model, "a", 1, seed=0)
+    with model.face("a~null0") as module:
+        assert {id(p) for p in module.parameters() if p.requires_grad} == {id(p) for p in wanted}
+    assert len(wanted) == 3 * 2 + 1
 
 
 def test_a_draw_depends_on_seed_and_adapter_and_on_nothing_else(
@@ -318,6 +330,47 @@ def test_bfloat16_models_take_null_adapters(tiny_checkpoint, save_adapter, tmp_p
             )
         assert (logits(model, f"{name}~null0") - own["base"]).abs().max() > 1e-2
     assert all(torch.equal(logits(model, name), value) for name, value in own.items())
+
+
+def test_what_peft_cannot_hold_twice_is_refused(tiny_model, tiny_checkpoint, tmp_path):
+    tiny_model("llama", tie_word_embeddings=True).save_pretrained(tmp_path / "m")
+    for file in tiny_checkpoint("llama").glob("tokenizer*"):
+        (tmp_path / "m" / file.name).write_bytes(file.read_bytes())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tied = {"target_modules": ["embed_tokens"], "ensure_weight_tying": True}
+        settings = LoraConfig(r=2, init_lora_weights=False, **tied)
+        bare = tiny_model("llama", tie_word_embeddings=True)
+        get_peft_model(bare, settings).save_pretrained(tmp_path / "a", save_embedding_layers=False)
+    model = load(str(tmp_path / "m"), {"a": str(tmp_path / "a")}, device="cpu")
+    own = logits(model, "a")
+    assert len(dense(model, "a")) == 2
+    with pytest.raises(NoNullAdapter, match="ensure_weight_tying"):
+        add_null_adapters(model, "a", 1, seed=0)
+    assert model.faces == ("base", "a")
+    assert torch.equal(logits(model, "a"), own)
+
+
+def test_a_failure_inside_peft_leaves_nothing(tiny_checkpoint, save_adapter, tmp_path, monkeypatch):
+    fields = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    model = opened(tiny_checkpoint, "llama", {"a": str(save_adapter(tmp_path / "a", **fields))})
+    before = {face: logits(model, face) for face in model.faces}
+    add = PeftModel.add_adapter
+
+    def failing(*arguments):
+        add(*arguments)
+        raise ValueError("no second adapter")
+
+    whole = fingerprint(model.module)
+    monkeypatch.setattr(PeftModel, "add_adapter", failing)
+    with pytest.raises(NoNullAdapter, match="no second adapter"):
+        add_null_adapters(model, "a", 2, seed=0)
+    monkeypatch.undo()
+    assert fingerprint(model.module) == whole
+    assert model.faces == ("base", "a")
+    assert all(torch.equal(logits(model, face), value) for face, value in before.items())
+    assert len(add_null_adapters(model, "a", 2, seed=0)) == 2
+    assert all(torch.equal(logits(model, face), value) for face, value in before.items())
 
 
 def test_what_acts_by_hooks_has_none(tiny_checkpoint, save_latent_adapter, tmp_path):

@@ -48,6 +48,14 @@ def test_a_basis_is_haar():
     assert abs(float((torch.linalg.det(Q) > 0).double().mean()) - 0.5) < 4 * 0.5 / 4000**0.5
 
 
+def test_a_rotation_is_haar():
+    """The identity between two rotations is a rotation; without signs its diagonal has a mean."""
+    Q = same_spectrum(torch.eye(3).expand(4000, 3, 3), random())
+    torch.testing.assert_close(Q.mT @ Q, torch.eye(3).double().expand(4000, 3, 3))
+    assert (Q.mean(dim=0).abs() < 4 * (1 / 3 / 4000) ** 0.5).all()
+    assert ((Q.square().mean(dim=0) - 1 / 3).abs() < 4 * (4 / 45 / 4000) ** 0.5).all()
+
+
 @pytest.mark.parametrize("largest", [2048, 4])
 def test_a_random_matrix_of_the_same_spectrum(monkeypatch, largest):
     """Haar rotations, and the fast ones that wide matrices get."""

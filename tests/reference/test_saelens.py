@@ -269,3 +269,87 @@ def test_older_configurations_are_read_as_saelens_reads_them(stream, tmp_path, v
     ours = open_dictionary(tmp_path)
     same(ours, sae_lens.SAE.load_from_disk(tmp_path), stream / 10)
     assert (ours.card.site, ours.card.model) == ("layers.7", "gpt2-small")
+
+
+def whitening(stream):
+    """Mean, matrix and inverse that SAELens estimates from these rows, in float64."""
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    scaler = ActivationScaler()
+    scaler.estimate_whitening(D, iter([stream] * 2), n_batches_for_norm_estimate=2)
+    return scaler
+
+
+@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("apply_b_dec_to_input", [True, False])
+def test_trap_a_whitened_checkpoint_is_folded(stream, tmp_path, name, apply_b_dec_to_input):
+    """Whitening is affine, so weights hold it; a checkpoint keeps it in a file beside them."""
+    trained = in_training(name, "covariance_whitening")
+    if apply_b_dec_to_input is False and not hasattr(trained.cfg, "apply_b_dec_to_input"):
+        pytest.skip("always subtracts")
+    trained.cfg.apply_b_dec_to_input = apply_b_dec_to_input
+    trained.save_model(tmp_path / "checkpoint")
+    scaler = whitening(stream)
+    scaler.save(str(tmp_path / "checkpoint" / "activation_scaler.json"))
+    trained.fold_activation_whitening(
+        scaler.whitening.mean, scaler.whitening.matrix, scaler.whitening.inverse_matrix
+    )
+    trained.save_inference_model(tmp_path / "final")
+    theirs = sae_lens.SAE.load_from_disk(tmp_path / "final")
+    ours = open_dictionary(tmp_path / "checkpoint")
+    unfolded = scaler.scale(stream)
+    assert (unfolded.mean(0).abs() < 1e-3).all()
+    same(ours, theirs, stream)
+
+
+def test_whitening_of_another_width(stream, tmp_path):
+    trained = in_training("standard", "covariance_whitening")
+    trained.save_model(tmp_path)
+    scaler = whitening(stream)
+    scaler.whitening.mean = scaler.whitening.mean[:-1]
+    scaler.save(str(tmp_path / "activation_scaler.json"))
+    with pytest.raises(ValueError, match=r"mean has shape \(15,\) for a width of 16"):
+        open_dictionary(tmp_path)
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize("apply_b_dec_to_input", [True, False])
+def test_latents_with_a_sign_become_two(stream, tmp_path, rescale, apply_b_dec_to_input):
+    config = sae_lens.AbsTopKSAEConfig(
+        **SIZES,
+        k=K,
+        rescale_acts_by_decoder_norm=rescale,
+        apply_b_dec_to_input=apply_b_dec_to_input,
+    )
+    theirs = randomise(sae_lens.AbsTopKSAE(config))
+    theirs.save_model(tmp_path)
+    ours = open_dictionary(tmp_path)
+    with torch.no_grad():
+        latents, both = theirs.encode(stream), ours.encode(stream)
+        assert 0.2 < (latents < 0).sum() / (latents != 0).sum() < 0.8
+        assert (both >= 0).all()
+        assert ((both > 0).sum(1) == K).all()
+        torch.testing.assert_close(both[:, :N] - both[:, N:], latents, rtol=1e-5, atol=1e-4)
+        size = theirs(stream).abs().max().item()
+        torch.testing.assert_close(ours(stream), theirs(stream), rtol=1e-5, atol=1e-5 * size)
+    assert ours.card.l0 == K
+    assert f"latent i + {N} is the negative side" in ours.card.note
+    save(ours, tmp_path / "again")
+    again = open_dictionary(tmp_path / "again")
+    assert torch.equal(again(stream), ours(stream))
+
+
+@pytest.mark.parametrize("name", ["batchtopk", "matryoshka"])
+def test_trap_a_threshold_near_nought_has_its_k_beside_it(stream, tmp_path, name):
+    """After short runs the threshold lets far more through than k; k tells that it does."""
+    trained = in_training(name)
+    trained.topk_threshold = torch.tensor(0.01, dtype=torch.double)
+    trained.save_model(tmp_path / "checkpoint")
+    trained.save_inference_model(tmp_path / "final")
+    assert open_dictionary(tmp_path / "checkpoint").card.l0 == K
+    # the saved dictionary is a JumpReLU; only the run's settings beside it keep k
+    assert open_dictionary(tmp_path / "final").card.l0 == 0
+    (tmp_path / "final" / "runner_cfg.json").write_text(json.dumps({"sae": trained.cfg.to_dict()}))
+    opened = open_dictionary(tmp_path / "final")
+    assert opened.card.l0 == K
+    assert (opened.encode(stream) > 0).sum(1).float().mean() > 2 * K

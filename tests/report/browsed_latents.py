@@ -37,7 +37,7 @@ def records(count):
 
 def columns(count):
     """The table of `count` latents: latent 2·i writes count − i, and so on."""
-    third = ["above chance", "at chance", "below chance"]
+    third = ["above", "within", "below"]
     return {
         "latent": [2 * i for i in range(count)],
         "density": [(i % 10) / 20 + 0.0005 for i in range(count)],

@@ -14,6 +14,7 @@ from lorascope.report.adapt.found import Found, axis
 from lorascope.report.adapt.tables import adapt_tables
 from lorascope.report.adapt.words import verdict
 from lorascope.report.result import read_results, write_estimates
+from lorascope.stats.hierarchical import pooled_interval
 
 HOSTILE = "</script><img src=http://evil.example/x onerror=alert(1)><!--\u2028{{ 7*7 }}"
 
@@ -50,9 +51,9 @@ def test_seeds_add_to_what_documents_leave_open(run):
     found = Found(read_results(run()))
     share = found.number(found.main, "adapt.share_closed")
     assert share.value == pytest.approx(0.4)
-    # s = 0.01 over three seeds: 4.303 · 0.01/√3, beside ± 0.02 over documents
-    half = (0.02484**2 + 0.02**2) ** 0.5
-    assert share.interval == pytest.approx((0.4 - half, 0.4 + half), abs=1e-4)
+    expected = pooled_interval([0.39, 0.4, 0.41], (0.02, 0.02))
+    assert expected[0] < 0.4 - 0.02
+    assert share.interval == pytest.approx(expected)
     # The same in every seed; its interval over documents is ± 0.02.
     cost = found.number(found.main, "adapt.cost_spliced")
     assert cost.interval == pytest.approx((0.58, 0.62))
@@ -62,12 +63,16 @@ def test_seeds_keep_paired_differences_and_margins(run):
     folder = run()
     measured = []
     for one in read_results(folder).numbers:
-        nulls = tuple(replace(null, difference=(0.3, 0.35)) for null in one.nulls)
+        gaps = [one.value - null.level for null in one.nulls]
+        ends = [(gap - 0.1, gap + 0.3) for gap in gaps]
+        nulls = tuple(
+            replace(null, difference=end) for null, end in zip(one.nulls, ends, strict=True)
+        )
         measured.append(replace(one, nulls=nulls, margin=0.01 + 0.01 * one.key.seed))
     write_estimates(measured, folder / "results")
     cost = (found := Found(read_results(folder))).number(found.main, "adapt.cost_spliced")
     assert cost.margin == 0.01
-    assert cost.difference(cost.nulls[0]) == pytest.approx((0.3, 0.35))
+    assert cost.difference(cost.nulls[0]) == pytest.approx((0.5, 0.9))
 
 
 def test_dictionaries_along_one_axis(run):
@@ -121,5 +126,5 @@ def test_without_a_share_the_page_says_so(run):
     kept = [e for e in table.numbers if e.measure != "adapt.share_closed"]
     write_estimates(kept, folder / "results")
     said = verdict(Found(read_results(folder)))
-    assert said[1] == "That is no cost beyond chance: there is no share to win back."
+    assert said[1] == "That is no cost that this text shows: there is no share to win back."
     lorascope.report.build(folder)

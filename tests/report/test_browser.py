@@ -104,7 +104,7 @@ def test_search_looks_at_tokens_and_labels(opened):
 
 
 def test_filters_join(opened):
-    set_value(opened, "verdict", "below chance", "change")
+    set_value(opened, "verdict", "below", "change")
     assert latents(opened)[:3] == [4, 10, 16]
     set_value(opened, "density", "0.1", "change")
     kept = [2 * i for i in range(LATENTS) if i % 3 == 2 and i % 10 >= 2]

@@ -31,7 +31,7 @@ def write(run, site, adapter, rank, count, token="word", neuronpedia=""):
         "fires": [[token]] * count,
         "cosine": [0.25] * count,
         "base": [i % 40 for i in range(count)],
-        "verdict": ["at chance"] * count,
+        "verdict": ["within"] * count,
     }
     head = {
         "site": site,

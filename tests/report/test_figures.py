@@ -106,8 +106,8 @@ def test_all_the_figures_of_a_full_run_are_drawn(drawn: list[Figure]):
 
 
 def test_every_plotted_number_is_in_the_results_tables(regular: list[Figure], results: Results):
-    estimates = results.estimates.set_index(PLACE)[NUMBERS]
-    nulls = results.chance_levels.set_index([*PLACE, "null"])["level"]
+    estimates = results.estimates.to_frame().set_index(PLACE)[NUMBERS]
+    nulls = results.estimates.nulls_frame().set_index([*PLACE, "null"])["level"]
     for figure in regular:
         rows = data_of(figure)
         assert rows, figure.key
@@ -217,8 +217,7 @@ def test_two_seeds_are_drawn_as_their_mean_spanning_both_intervals(make_run: Mak
     results = read_results(make_run(plant(seeds=(3, 1), measures=["overlap"])))
     figure = figures(results)[0]
     for row in data_of(figure):
-        place = f"adapter == '{row['adapter']}' and site == '{row['site']}'"
-        both = results.estimates.query(place)
+        both = results.estimates.select(adapter=row["adapter"], site=row["site"]).to_frame()
         assert row["value"] == pytest.approx(both["value"].mean())
         assert (row["low"], row["high"]) == (both["low"].min(), both["high"].max())
     assert figure.caption.endswith("Means over 2 seeds, intervals spanning the seeds' own.")
@@ -228,7 +227,7 @@ def test_three_seeds_give_an_interval_over_seeds(make_run: MakeRun, plant: Plant
     results = read_results(make_run(plant(seeds=(0, 1, 2), measures=["overlap"])))
     figure = figures(results)[0]
     row = data_of(figure)[0]
-    values = results.estimates.query(f"adapter == '{row['adapter']}' and site == '{row['site']}'")
+    values = results.estimates.select(adapter=row["adapter"], site=row["site"]).to_frame()
     half = stats.t.ppf(0.975, 2) * values["value"].std() / 3**0.5
     assert row["high"] - row["value"] == pytest.approx(half)
     assert "Means over 3 seeds, intervals over seeds." in figure.caption
@@ -243,7 +242,7 @@ def test_error_by_epoch_and_ablation_draw_what_the_run_holds(drawn: list[Figure]
 
 def test_density_by_depth_and_by_rank_are_the_same_numbers(drawn: list[Figure], results: Results):
     rows = [data_of(f) for f in drawn if f.key in ("density_by_depth", "density_by_rank")]
-    known = sorted(results.estimates.query("measure == 'density' and dictionary == 'delta'").value)
+    known = sorted(e.value for e in results.estimates.select("density", dictionary="delta"))
     assert [sorted(row["value"] for row in each) for each in rows] == [known, known]
     assert (
         {row["series"] for row in rows[0]}
@@ -286,6 +285,7 @@ def test_tables_are_the_results_split_by_topic(run_folder: Path, results: Result
     assert keys[:4] == ["behaviour", "size", "reconstruction", "pursuit"]
     parts = [pd.read_csv(folder / f"{key}.csv") for key in keys]
     assert sum(map(len, parts)) == len(results.estimates)
-    assert sorted(pd.concat(parts)["value"]) == pytest.approx(sorted(results.estimates["value"]))
+    values = sorted(estimate.value for estimate in results.estimates)
+    assert sorted(pd.concat(parts)["value"]) == pytest.approx(values)
     nulls = [pd.read_csv(folder / f"{key}_chance_levels.csv") for key in keys]
-    assert sum(map(len, nulls)) == len(results.chance_levels)
+    assert sum(map(len, nulls)) == len(results.estimates.nulls_frame())

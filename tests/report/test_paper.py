@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 import pytest
@@ -39,12 +40,10 @@ def test_ranks_are_rows_and_layers_columns(tables, results, number, measure, dic
     table = tables[number]
     assert (table.heading, table.columns) == ("Rank", ["layers.1", "layers.3", "layers.5"])
     assert [label for label, _ in table.rows] == ["4", "8", "16", "32"]
-    known = results.estimates
-    known = known[(known["measure"] == measure) & (known["dictionary"] == dictionary)]
+    known = results.estimates.select(measure, dictionary=dictionary)
     for label, cells in table.rows:
         for site, cell in zip(table.columns, cells, strict=True):
-            (value,) = known[(known["rank"] == int(label)) & (known["site"] == site)]["value"]
-            assert cell.value == value
+            assert cell.value == known.one(rank=int(label), site=site).value
             assert "chance" in cell.under
 
 
@@ -54,11 +53,8 @@ def test_conditions_are_rows_where_a_table_has_several_measures(tables, results)
     assert len(cosine.rows) == 12
     label, cells = cosine.rows[5]
     assert label == "8, layers.5"
-    known = results.estimates.query(
-        "measure == 'max_cosine.q90' and rank == 8 and site == 'layers.5' "
-        "and dictionary == 'delta vs base'"
-    )
-    assert cells[2].value == known["value"].item()
+    known = results.estimates.select("max_cosine.q90", rank=8, site="layers.5")
+    assert cells[2].value == known.one(dictionary="delta vs base").value
 
 
 def test_the_ablation_has_a_row_for_each_sparsity(tables):
@@ -70,9 +66,9 @@ def test_the_ablation_has_a_row_for_each_sparsity(tables):
 def test_seeds_are_averaged(make_run: MakeRun, plant: Plant):
     results = read_results(make_run(plant(seeds=(0, 1, 2), measures=["improvement"])))
     (table,) = [t for t in paper_tables(results) if t.number == 7]
-    known = results.estimates.query("rank == 16 and site == 'layers.3'")["value"]
+    known = results.estimates.select(rank=16, site="layers.3")
     assert len(known) == 3
-    assert table.rows[2][1][1].value == pytest.approx(known.mean())
+    assert table.rows[2][1][1].value == pytest.approx(fmean(e.value for e in known))
 
 
 def test_adapters_that_differ_in_their_seed_share_a_row(make_run: MakeRun, plant: Plant):
@@ -82,8 +78,8 @@ def test_adapters_that_differ_in_their_seed_share_a_row(make_run: MakeRun, plant
     results = read_results(make_run(rows, adapters=named))
     (table,) = [t for t in paper_tables(results) if t.number == 4]
     assert [label for label, _ in table.rows] == ["4", "8"]
-    both = results.estimates.query("rank == 8 and site == 'layers.1'")["value"]
-    assert table.rows[1][1][0].value == pytest.approx(both.mean())
+    both = results.estimates.select(rank=8, site="layers.1")
+    assert table.rows[1][1][0].value == pytest.approx(fmean(e.value for e in both))
 
 
 def test_the_csv_holds_numbers_as_they_are(tables, run_folder: Path):

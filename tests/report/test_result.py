@@ -1,3 +1,6 @@
+"""The results of a run on disk: one table, its readable copies, and the facts beside it."""
+
+import json
 import math
 from pathlib import Path
 
@@ -5,13 +8,8 @@ import pandas as pd
 import pytest
 
 from lorascope.errors import InputError
-from lorascope.report.result import (
-    CHANCE_COLUMNS,
-    ESTIMATE_COLUMNS,
-    read_results,
-    write_estimates,
-)
-from lorascope.results import Estimate, Key, Null
+from lorascope.report.result import read_results, write_estimates
+from lorascope.results import Estimate, Estimates, Key, Null
 
 COSINE = Estimate(
     "max_cosine.mean",
@@ -19,62 +17,45 @@ COSINE = Estimate(
     (0.60, 0.62),
     1490,
     "cosine",
-    (Null("covariance-matched", 0.30, 0.29, 0.31), Null("isotropic", 0.615, 0.60, 0.63)),
-    Key("r4", 4, "layers.5", 1, "delta vs base", "alive"),
+    (
+        Null("covariance-matched", 0.30, 0.29, 0.31, rival=True),
+        Null("isotropic", 0.61, 0.60, 0.62),
+    ),
+    Key("r4", 4, "layers.5", 1, "delta"),
 )
 NORM = Estimate("delta_norm", 18.5, (math.nan, math.nan), 7, "stream units")
+DRAW = Estimate("delta_norm", 17.0, (16.0, 18.0), 7, "stream units", (), Key("r9", draw=0))
 
 
-def test_the_table_holds_the_number_and_its_headline_null(tmp_path: Path):
+def test_csv_files_are_the_table_as_frames(tmp_path: Path):
     write_estimates([COSINE, NORM], tmp_path)
+    every = Estimates.read(tmp_path / "estimates.parquet")
+    assert (tmp_path / "estimates.csv").read_text() == every.to_frame().to_csv(index=False)
+    assert (tmp_path / "chance_levels.csv").read_text() == every.nulls_frame().to_csv(index=False)
+    names = ["chance_levels.csv", "estimates.csv", "estimates.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     table = pd.read_csv(tmp_path / "estimates.csv", keep_default_na=False)
-    assert tuple(table.columns) == ESTIMATE_COLUMNS
-    cosine, norm = table.to_dict("records")
-    assert cosine["value"] == 0.61
-    assert (cosine["chance"], cosine["chance_low"], cosine["chance_high"]) == (
-        "0.3",
-        "0.29",
-        "0.31",
-    )
-    assert (cosine["null"], cosine["verdict"]) == ("covariance-matched", "above chance")
-    assert (cosine["rank"], cosine["seed"], cosine["setting"]) == ("4", "1", "alive")
-    assert (norm["rank"], norm["null"], norm["low"]) == ("", "", "")
-    assert norm["verdict"] == "no chance level"
+    assert table["verdict"].tolist() == ["above", "no verdict"]
+    assert table["null"].tolist() == ["covariance-matched", ""]
 
 
-def test_every_null_has_a_row_with_the_verdict_against_it(tmp_path: Path):
-    write_estimates([COSINE, NORM], tmp_path)
-    table = pd.read_parquet(tmp_path / "chance_levels.parquet")
-    assert tuple(table.columns) == CHANCE_COLUMNS
-    assert table["null"].tolist() == ["covariance-matched", "isotropic"]
-    assert table["verdict"].tolist() == ["above chance", "at chance"]
-    assert table["level"].tolist() == [0.30, 0.615]
+def test_a_number_is_written_with_what_its_definition_declares(tmp_path: Path):
+    write_estimates([COSINE], tmp_path)
+    (cosine,) = Estimates.read(tmp_path / "estimates.parquet")
+    # The margin of cosines: beside isotropic directions this one is equal, by its definition.
+    assert cosine.margin == 0.02
+    assert cosine.against(cosine.nulls[1]) == "equal"
 
 
-def test_csv_and_parquet_agree(tmp_path: Path):
-    write_estimates([COSINE, NORM], tmp_path)
-    for name in ("estimates", "chance_levels"):
-        text = pd.read_parquet(tmp_path / f"{name}.parquet").to_csv(index=False)
-        assert text == (tmp_path / f"{name}.csv").read_text()
-    assert not list(tmp_path.glob("*.part"))
-
-
-def test_estimates_survive_the_round_trip(tmp_path: Path):
-    write_estimates([COSINE, NORM], tmp_path / "results")
-    (tmp_path / "results" / "facts.json").write_text('{"sites": ["layers.5"]}')
+def test_results_tell_adapters_from_null_adapters(tmp_path: Path):
+    write_estimates([DRAW, COSINE, NORM], tmp_path / "results")
+    facts = {"sites": ["layers.5"], "adapters": [{"name": "r8"}]}
+    (tmp_path / "results" / "facts.json").write_text(json.dumps(facts))
     results = read_results(tmp_path)
-    cosine, norm = results.numbers
-    assert cosine == COSINE
-    assert math.isnan(norm.interval[0])
-    assert norm.key == NORM.key
-    assert results.adapters == ["r4"]
-
-
-def test_no_estimates_is_a_table_without_rows(tmp_path: Path):
-    write_estimates([], tmp_path)
-    table = pd.read_parquet(tmp_path / "estimates.parquet")
-    assert len(table) == 0
-    assert str(table["rank"].dtype) == "Int64"
+    assert [e.measure for e in results.numbers] == ["max_cosine.mean", "delta_norm"]
+    assert len(results.estimates) == 3
+    assert results.numbers[0].key == COSINE.key
+    assert results.adapters == ["r8", "r4"]
 
 
 def test_unfinished_and_damaged_runs_are_refused_with_the_file_named(tmp_path: Path):
@@ -90,9 +71,6 @@ def test_unfinished_and_damaged_runs_are_refused_with_the_file_named(tmp_path: P
     (folder / "facts.json").write_text("[]")
     with pytest.raises(InputError, match="one JSON object"):
         read_results(tmp_path)
-    pd.DataFrame({"measure": ["x"]}).to_parquet(folder / "estimates.parquet")
-    with pytest.raises(InputError, match="has no column adapter, rank"):
-        read_results(tmp_path)
     (folder / "estimates.parquet").write_bytes(b"not parquet")
-    with pytest.raises(InputError, match="not a readable parquet"):
+    with pytest.raises(InputError, match="no table of estimates"):
         read_results(tmp_path)

@@ -112,7 +112,7 @@ def test_a_reference_is_compared_interval_to_interval():
         return Estimate("angle.mean", value, (value - 2, value + 2), 10, "degrees", (), place)
 
     tally = against_reference([at(30, "x"), at(33, "x"), at(40, "x"), at(30, "y")], [at(35, "x")])
-    assert tally == Tally(above=1, at=1, below=1, without=1)
+    assert tally == Tally(above=1, equal=0, below=1, without=1, unsettled=1)
 
 
 @pytest.mark.parametrize(

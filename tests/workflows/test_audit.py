@@ -38,7 +38,7 @@ ONE_A_SITE = [
 
 @pytest.fixture(scope="module")
 def table(finished_run):
-    return pd.read_parquet(finished_run / "results" / "estimates.parquet")
+    return read_results(finished_run).estimates.to_frame()
 
 
 def expected_rows():
@@ -239,7 +239,7 @@ def test_documents_an_adapter_saw_are_left_out_and_counted(
     resolved = {"recovery.loss"}  # only where the change of loss is told from nothing
     assert per_adapter["full"] - resolved == per_adapter["low"] - resolved
     norms = table[table["measure"] == "delta_norm"]
-    assert (norms["verdict"] == "above chance").all()
+    assert (norms["verdict"] == "above").all()
 
 
 def test_dora_rslora_and_a_full_fine_tune_are_audited_alike(

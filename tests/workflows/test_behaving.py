@@ -39,7 +39,7 @@ def test_a_dense_adapter_learns_the_behaviour_and_prompting_spills(small, tmp_pa
     learned = values["lora-r4", "success", ""]
     assert learned.chance == 0
     assert learned.value >= 0.8
-    assert learned.verdict == "above chance"
+    assert learned.verdict == "above"
     assert values["lora-r4", "false_positives", ""].value <= 0.25
     assert values["prompting", "success", ""].value >= 0.8
     # French is asked for everywhere, and given where numbers are.

@@ -117,7 +117,7 @@ def test_every_number_has_a_definition_and_something_to_stand_against(latent_run
         *("latent.used", "latent.effective", "latent.largest", "latent.kept"),
         *("latent.ablation", "latent.mattering", "latent.overlap"),
     } <= set(table["measure"])
-    assert not (table["verdict"] == "no chance level").any()
+    assert not (table["verdict"] == "no verdict").any()
     assert not table["value"].isna().any()
     asked = table[table["measure"] == "behaviour.success"]
     assert set(asked["adapter"]) == {"prompted", "LoRA", "dense", "raw L1", "top m"}

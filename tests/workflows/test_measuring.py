@@ -95,7 +95,7 @@ def test_everything_is_there_where_nothing_stands_in_the_way(measured):
     assert len(found.estimates) == 3 + 4 + 6 + 1 + 4 + 2 + 5 + 8
     verdicts = {e.measure: e.verdict for e in found.estimates if e.key.dictionary != "base"}
     for measure_ in ("max_cosine.mean", "angle.mean", "cka_debiased.base_delta"):
-        assert verdicts[measure_] == "at chance"
+        assert verdicts[measure_] in ("equal", "not settled")
 
 
 def test_pursuit_joins_where_it_is_asked_for(measured):

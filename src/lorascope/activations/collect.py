@@ -101,7 +101,7 @@ def collect(
         advance(int(batch.attended.sum()))
     if not writer.rows_added:
         raise InputError("no token is left once special tokens are masked; give longer texts")
-    outliers, by_site = _outliers(counts.base_norms, settings.outlier_multiple)
+    outliers, by_site = outlying(counts.base_norms, settings.outlier_multiple)
     writer.close(
         outliers,
         {
@@ -144,7 +144,7 @@ def _collect_batch(
     writer.add(tokens, rows)
 
 
-def _outliers(norms: dict[Site, list[Tensor]], multiple: float) -> tuple[Tensor, dict[str, int]]:
+def outlying(norms: dict[Site, list[Tensor]], multiple: float) -> tuple[Tensor, dict[str, int]]:
     """Indices of rows that are outliers at any site, and how many each site has."""
     joined = {site: torch.cat(parts) for site, parts in norms.items()}
     found = {s: (n > multiple * n.median()) & (multiple > 0) for s, n in joined.items()}

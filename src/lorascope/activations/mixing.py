@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lorascope.activations.massive import Levelling
 from lorascope.randomness import generator
 
 WINDOW = 262144
@@ -49,6 +50,28 @@ class TensorRows:
     def chunks(self, order: Sequence[int] | None = None) -> Iterator[Float[Tensor, "rows d"]]:
         del order  # one chunk has one order
         yield self.rows
+
+
+class Levelled:
+    """Rows with what is massive in them taken down, behind the same interface; float32."""
+
+    def __init__(self, rows: Rows, levelling: Levelling) -> None:
+        self._rows, self._levelling = rows, levelling
+
+    @property
+    def d_model(self) -> int:
+        return self._rows.d_model
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        return self._rows.sizes
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def chunks(self, order: Sequence[int] | None = None) -> Iterator[Float[Tensor, "rows d"]]:
+        for chunk in self._rows.chunks(order):
+            yield self._levelling.level(chunk)
 
 
 class Feed:

@@ -19,10 +19,10 @@ from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.behaviours.turns import prompt_ids, record_windows
 from lorascope.errors import InputError
 from lorascope.measures.behaviour import DocumentLosses, document_losses
-from lorascope.measures.by_document import MIN_DOCUMENTS, ratio
-from lorascope.measures.intervals import UNKNOWN, wilson_interval
 from lorascope.measures.paired_shares import difference, mcnemar
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import MIN_DOCUMENTS, UNKNOWN, wilson_interval
 
 UNTOUCHED = "untouched model"
 UNCHANGED = "no change"

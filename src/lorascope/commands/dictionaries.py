@@ -8,12 +8,17 @@ import typer
 
 from lorascope.errors import InputError
 
+Address = Annotated[
+    str,
+    typer.Argument(
+        help="Folder, hf://owner/repo/folder[@revision], or saelens:release/id; ?site=layers.5 "
+        "or ?k=50 at its end says what its file leaves open."
+    ),
+]
+
 
 def dictionary(
-    address: Annotated[
-        str,
-        typer.Argument(help="Folder, hf://owner/repo/folder[@revision], or saelens:release/id."),
-    ],
+    address: Address,
     model: Annotated[
         str | None, typer.Option(help="Try it on this model: hub id or folder.")
     ] = None,
@@ -22,7 +27,8 @@ def dictionary(
     ] = None,
     rows: Annotated[int, typer.Option(help="Most tokens to try it on.")] = 4096,
     site: Annotated[
-        str | None, typer.Option(help="Where to try it; by default where its file says.")
+        str | None,
+        typer.Option(help="Where to try it; by default where its file says it reads."),
     ] = None,
     adapter: Annotated[
         str | None, typer.Option(help="Try it on what this adapter adds: folder or hub id.")
@@ -34,9 +40,9 @@ def dictionary(
 ) -> None:
     """Say what a dictionary is: format, sizes, site, gate; and how it does on texts.
 
-    Reads SAELens, Gemma Scope 1 and 2, Llama Scope, sparsify and dictionary_learning files. With
-    --model and --texts it prints FVU, relative error, L0 and dead share beside what predicts
-    nothing, and warns where the dictionary does not fit.
+    Reads SAELens, Gemma Scope 1 and 2, Llama Scope, Llamascopium, Qwen Scope, sparsify and
+    dictionary_learning files. With --model and --texts it prints FVU, relative error, L0 and dead
+    share beside what predicts nothing, and warns where the dictionary does not fit.
 
     **Examples**
 
@@ -56,7 +62,7 @@ def dictionary(
 
     if bool(model) != bool(texts):
         raise InputError("--model and --texts go together: give both, or neither")
-    opened = open_dictionary(address)
+    opened = open_dictionary(address, site)
     facts = inspecting.describe(opened)
     if model and texts:
         given = {"model": model, "texts": texts, "rows": rows, "site": site, "force": force}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, field_validator
 
 from lorascope.config import Settings
 from lorascope.errors import InputError
@@ -34,6 +35,8 @@ class Card(Settings):
         adapter, adapter_sha256: the adapter and its weights' hash, for a delta.
         activations: identity of the activations it was trained on.
         scale: what inputs were divided by in training; already folded into the weights.
+        massive: coordinates of the stream that were scaled down in training, undone in the weights.
+        massive_directions: how many directions were, beside the coordinates.
         tokens: rows seen in training, repeats counted.
         settings: architecture and training settings.
         versions: libraries that made it.
@@ -42,26 +45,60 @@ class Card(Settings):
         source: address it was opened from.
         format: format it was opened from.
         note: what its file leaves open.
+        unplaced: what it reads is not known, and files of its kind may read any place; it must be
+            said before the dictionary is used.
     """
+
+    # Strict: "5" is no number, true is not 1, and none is infinite.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     target: Target = "unknown"
     site: str = ""
-    d_model: int = 0
+    d_model: int = Field(default=0, ge=0)
     model: str = ""
     revision: str | None = None
     adapter: str = ""
     adapter_sha256: str = ""
     activations: str = ""
-    scale: float = 1.0
-    tokens: int = 0
+    scale: float = Field(default=1.0, gt=0)
+    massive: tuple[int, ...] = ()
+    massive_directions: int = 0
+    tokens: int = Field(default=0, ge=0)
     seed: int = 0
     settings: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
-    l0: float = 0.0
+    l0: float = Field(default=0.0, ge=0)
     neuronpedia: str = ""
     source: str = ""
     format: str = ""
     note: str = ""
+    unplaced: bool = False
+
+    def placed(self, said: str | None, otherwise: str | None = None) -> Card:
+        """The card with a site it does not have itself.
+
+        Args:
+            said: the site its user names in the address; must not contradict the file.
+            otherwise: one that stands in where neither knows.
+
+        Raises:
+            InputError: the file says another site than its user.
+        """
+        if said and self.site and said != self.site:
+            raise InputError(
+                f"dictionary {self.source}: made for {self.site}, and its address says {said}; "
+                "leave ?site= away, or mend it"
+            )
+        site = said or self.site or otherwise or ""
+        known = {"site": site, "unplaced": self.unplaced and not site}
+        return self.model_copy(update=known)
+
+    @field_validator("settings")
+    @classmethod
+    def _finite(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if any(isinstance(one, float) and not math.isfinite(one) for one in _leaves(given)):
+            raise ValueError("holds a number that is NaN or infinite")
+        return given
 
     def require(
         self, *, model: str, site: str, d_model: int | None = None, force: bool = False
@@ -69,10 +106,10 @@ class Card(Settings):
         """Refuse a dictionary made for another model, site or width.
 
         `force` lets another model or site through; no dictionary reads rows of another width.
-        What the card does not know passes.
+        What the card does not know passes, except a site that must be said.
 
         Raises:
-            InputError: model, site or width differ.
+            InputError: model, site or width differ, or the site must be said first.
         """
         if d_model is not None and self.d_model and self.d_model != d_model:
             raise InputError(
@@ -81,16 +118,35 @@ class Card(Settings):
             )
         if force:
             return
-        if self.model and _plain_name(self.model) != _plain_name(model):
+        if self.model and not same_model(self.model, model):
             raise InputError(
                 f"dictionary {self.source}: made for {self.model}, not for {model}; "
                 "give one made for this model, or --force"
+            )
+        if self.unplaced:
+            raise InputError(
+                f"dictionary {self.source}: does not say what it reads, and files of its kind may "
+                f"read any place; say it at the end of its address, ?site={site}, or --force"
             )
         if self.site and self.site != site:
             raise InputError(
                 f"dictionary {self.source}: made for {self.site}, not for {site}; "
                 "give one made for this site, or --force"
             )
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names stand for one model, owners and folders aside."""
+    return _plain_name(one) == _plain_name(other)
+
+
+def _leaves(data: object) -> list[object]:
+    """Every value in plain data that is no list or mapping."""
+    if isinstance(data, dict):
+        data = list(data.values())
+    if isinstance(data, list | tuple):
+        return [leaf for one in data for leaf in _leaves(one)]
+    return [data]
 
 
 def _plain_name(model: str) -> str:

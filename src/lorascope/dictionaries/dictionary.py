@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lorascope.activations.massive import Levelling
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.maps import Maps
 
@@ -110,6 +111,39 @@ class Dictionary(nn.Module, ABC):
         if self.subtract_bias:
             changed |= self._moved_back((decoder_bias - self.decoder_bias) @ self.encoder)
         return self._with(changed)
+
+    @torch.no_grad()
+    def undoing(self, levelling: Levelling) -> Dictionary:
+        """Of a dictionary of levelled rows, the one that does the same to the stream itself.
+
+        The same latents are active and the reconstructions are mapped back. Directions then
+        have the norm 1 again and latents the stream's units, but for TopK: there the latents
+        compete by their size, so they keep the one they were trained with and directions a norm of
+        their own.
+
+        Raises:
+            ValueError: b_dec is not taken off the input.
+        """
+        if not self.subtract_bias:
+            raise ValueError("levelling is undone where b_dec is taken off the input alone")
+        bias = self.decoder_bias
+        mapped = self._with(
+            {
+                "encoder": levelling.read(self.encoder),
+                "directions": levelling.write(self.directions),
+                "decoder_bias": levelling.write(bias[None])[0] + levelling.offset.to(bias),
+            }
+        )
+        return mapped._with(mapped._of_unit_norm(mapped.directions.norm(dim=1)))
+
+    def _of_unit_norm(self, norms: Float[Tensor, " n"]) -> dict[str, Tensor]:
+        """The tensors with each direction's norm moved into its latent; silent ones stay."""
+        norms = torch.where(norms > 0, norms, 1.0)
+        return {
+            "encoder": self.encoder * norms,
+            "encoder_bias": self.encoder_bias * norms,
+            "directions": self.directions / norms[:, None],
+        }
 
     def _moved_back(self, moved: Float[Tensor, " n"]) -> dict[str, Tensor]:
         """The biases with which latents stay the same once x W_enc is less by `moved`."""

@@ -59,6 +59,10 @@ class GatedDictionary(Dictionary):
         magnitude = self.magnitude_bias + moved * self.log_scale.exp()
         return {**super()._moved_back(moved), "magnitude_bias": magnitude}
 
+    def _of_unit_norm(self, norms: Float[Tensor, " n"]) -> dict[str, Tensor]:
+        norms = torch.where(norms > 0, norms, 1.0)
+        return {**super()._of_unit_norm(norms), "magnitude_bias": self.magnitude_bias * norms}
+
     def _with(self, changed: dict[str, Tensor]) -> GatedDictionary:
         tensors = {**dict(self.named_buffers()), **changed}
         return GatedDictionary(**tensors, subtract_bias=self.subtract_bias, card=self.card)

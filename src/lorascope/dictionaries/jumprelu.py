@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -41,6 +42,10 @@ class JumpReluDictionary(Dictionary):
     def activate(self, pre: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows n"]:
         # A negative threshold must not let negative pre-activations through.
         return pre * ((pre > self.threshold) & (pre > 0))
+
+    def _of_unit_norm(self, norms: Float[Tensor, " n"]) -> dict[str, Tensor]:
+        norms = torch.where(norms > 0, norms, 1.0)
+        return {**super()._of_unit_norm(norms), "threshold": self.threshold * norms}
 
     def _with(self, changed: dict[str, Tensor]) -> JumpReluDictionary:
         tensors = {**dict(self.named_buffers()), **changed}

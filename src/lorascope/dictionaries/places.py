@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 
 EMBEDDINGS = "embeddings"
-_TRANSFORMER_LENS = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
+# TransformerLens 3 calls hook_resid_pre and hook_resid_post by shorter names.
+_TRANSFORMER_LENS = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post|in|out)")
 _BLOCK = re.compile(r"(?:[A-Za-z_]\w*\.)*(?:layers|h|blocks)\.(\d+)(?:\.output)?")
 
 
@@ -20,7 +21,7 @@ def site_of(hook: str | None) -> str:
     """
     name = (hook or "").strip()
     if match := _TRANSFORMER_LENS.fullmatch(name):
-        return output_of(int(match[1]) - (match[2] == "pre"))
+        return output_of(int(match[1]) - (match[2] in ("resid_pre", "in")))
     if match := _BLOCK.fullmatch(name):
         return output_of(int(match[1]))
     return name

@@ -8,9 +8,10 @@ layout. Looking up needs neither the network nor an import of SAELens.
 from __future__ import annotations
 
 import importlib.util
+import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,9 +19,11 @@ from typing import Any
 
 import yaml
 
-from lorascope.dictionaries.addresses import HubPlace, fetch
+from lorascope.dictionaries.addresses import Asked, HubPlace, fetch, without_file
+from lorascope.dictionaries.card import Card, same_model
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.formats import saelens
+from lorascope.dictionaries.limits import plain_file, reason
 from lorascope.errors import InputError, did_you_mean
 
 SCHEME = "saelens:"
@@ -33,6 +36,23 @@ _FORMATS = {
     "llama_scope": "llama_scope",
     "sparsify": "sparsify",
     "dictionary_learning_1": "dictionary_learning",
+    "llama_scope_r1_distill": "llamascopium",
+    "qwen_scope": "qwen_scope",
+}
+# Formats whose releases have the model in their name, from which readers here take it. The list
+# has gemma-2-9b for gemma-scope-9b-it-res, which were trained on gemma-2-9b-it.
+_NAMED = ("gemma_2", "qwen_scope")
+# What no dictionary here can do, by SAELens' name of the format or by a word in the path.
+_OTHERS = {
+    "gemma_2_transcoder": "a transcoder",
+    "mwhanna_transcoder": "a transcoder",
+    "mntss_clt_layer_transcoder": "one layer of a cross-layer transcoder (CLT)",
+    "temporal": "a temporal dictionary, whose latents depend on earlier tokens",
+}
+_OTHER_PATHS = {
+    "transcoder": "a transcoder",
+    "clt": "one layer of a cross-layer transcoder (CLT)",
+    "crosscoder": "a crosscoder",
 }
 
 
@@ -115,31 +135,63 @@ def neuronpedia_of(place: HubPlace) -> str:
     return min(filter(None, ids), key=len, default="")
 
 
-def open_registered(address: str, readers: Mapping[str, ModuleType]) -> tuple[Dictionary, str]:
+def open_registered(
+    address: str, readers: Mapping[str, ModuleType], asked: Asked | None = None
+) -> tuple[Dictionary, str]:
     """The dictionary that `saelens:release/id` names, and the name of its format.
+
+    Which model it is for the list says, whatever the file or its loader has, except where the
+    release's own name does. Other facts it adds where the file does not have them.
 
     Args:
         readers: modules that read a format, by its name.
+        asked: what the address says beside the name.
 
     Raises:
         InputError: it is not in the list, cannot be fetched, or no weights can hold it.
     """
     entry = look_up(address)
+    _refuse_others(entry, address)
     name = _FORMATS.get(entry.conversion, "")
-    opened = _read(entry, readers[name]) if name else _through_saelens(entry, address)
-    known = {"model": entry.model, "neuronpedia": entry.neuronpedia, "l0": entry.l0}
-    missing = {
-        key: value for key, value in known.items() if value and not getattr(opened.card, key)
-    }
-    opened.card = opened.card.model_copy(update=missing)
+    given = replace(asked or Asked(), factor=entry.factor, overrides=entry.overrides)
+    opened = _read(entry, readers[name], given) if name else _through_saelens(entry, address)
+    opened.card = opened.card.model_copy(update=_added(opened.card, entry))
     return opened, name or f"SAELens' {entry.conversion}"
 
 
-def _read(entry: Registered, reader: ModuleType) -> Dictionary:
-    folder = fetch(HubPlace(entry.repo, entry.path), reader.FILES, [reader.WEIGHTS])
-    if reader is saelens:
-        return saelens.read(folder, entry.overrides, entry.factor)
-    opened: Dictionary = reader.read(folder)
+def _added(card: Card, entry: Registered) -> dict[str, Any]:
+    """What the list changes in a card."""
+    known = {"neuronpedia": entry.neuronpedia, "l0": entry.l0}
+    added = {key: value for key, value in known.items() if value and not getattr(card, key)}
+    if not entry.model or (card.model and same_model(card.model, entry.model)):
+        return added
+    if card.model and entry.conversion in _NAMED:
+        return added
+    if card.model:
+        note = f"its file names the model {card.model}, SAELens' list {entry.model}"
+        added["note"] = "; ".join(filter(None, (card.note, note)))
+    return {**added, "model": entry.model}
+
+
+def _refuse_others(entry: Registered, address: str) -> None:
+    words = re.split(r"[/_-]", entry.path)
+    inside = next((what for word, what in _OTHER_PATHS.items() if word in words), "")
+    what = _OTHERS.get(entry.conversion) or (entry.conversion == "gemma_3" and inside)
+    if what:
+        raise InputError(
+            f"{address}: {what}, which does not reconstruct the row it reads; give a sparse "
+            "autoencoder"
+        )
+
+
+def _read(entry: Registered, reader: ModuleType, asked: Asked) -> Dictionary:
+    inside = without_file(entry.path, [reader.WEIGHTS])
+    names: tuple[str, ...] = reader.FILES
+    if inside != entry.path:  # the list names the one file
+        file = entry.path.removeprefix(f"{inside}/")
+        names, asked = (file,), replace(asked, file=file, k=asked.k or int(entry.l0))
+    folder = fetch(HubPlace(entry.repo, inside), names, [asked.file or reader.WEIGHTS])
+    opened: Dictionary = reader.read(folder, asked)
     return opened
 
 
@@ -150,10 +202,12 @@ def _through_saelens(entry: Registered, address: str) -> Dictionary:
     try:
         loaded = SAE.from_pretrained(entry.release, entry.id, device="cpu")
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{address}: SAELens cannot load it ({first}); check the name and the network"
+            f"{address}: SAELens cannot load it ({reason(error)}); check the name and the network"
         ) from None
+    # Some of its loaders hand over transposed views, which safetensors does not write.
+    for parameter in loaded.parameters():
+        parameter.data = parameter.data.contiguous()
     with tempfile.TemporaryDirectory(prefix="lorascope-") as folder:
         loaded.save_model(folder)
         return saelens.read(Path(folder))
@@ -177,11 +231,11 @@ def _list_path() -> Path | None:
 @cache
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
+        plain_file(path)
+        # The C parser takes half a second where the other takes several.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        return dict(yaml.load(path.read_text(encoding="utf-8"), Loader=loader))
+    except Exception as error:
         raise InputError(
-            f"{path}: SAELens' list cannot be read ({error.strerror}); install SAELens again"
+            f"{path}: SAELens' list cannot be read ({reason(error)}); install SAELens again"
         ) from None
-    # The C parser takes half a second where the other takes several.
-    found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return dict(found)

@@ -52,6 +52,10 @@ class TopKDictionary(Dictionary):
         largest, places = positive.topk(self.k, dim=-1, sorted=False)
         return torch.zeros_like(positive).scatter(-1, places, largest)
 
+    def _of_unit_norm(self, norms: Float[Tensor, " n"]) -> dict[str, Tensor]:
+        # Latents compete by their size: scaled, each by its own factor, others would win.
+        return {}
+
     def _with(self, changed: dict[str, Tensor]) -> TopKDictionary:
         tensors = {**dict(self.named_buffers()), **changed}
         return TopKDictionary(**tensors, k=self.k, subtract_bias=self.subtract_bias, card=self.card)

@@ -36,7 +36,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.geometry.chance import shifted
 from lorascope.geometry.precision import single
 from lorascope.geometry.products import Rows, mirrored, outlier_columns, paired
 
@@ -303,41 +302,26 @@ class SiteMoments:
         base_adapted = Cka(both_forms(base, adapted, xa), own, both_forms(adapted, adapted, aa))
         return PairsOfDelta(base_delta, base_adapted)
 
-    def without_each(
+    def products(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        """XᵀX, XᵀΔ and ΔᵀΔ about the centres, [d, d] each."""
+        of = self._deltas[name]
+        return mirrored(self._base.gram), of.cross, mirrored(of.gram)
+
+    def group_sums(
         self,
         base: Float[Tensor, "n d"],
         deltas: Mapping[str, Float[Tensor, "n d"]],
         group: Int[Tensor, " n"],
-    ) -> list[dict[str, PairsOfDelta]]:
-        """CKA of every delta without each group's rows in turn, of the rows summed."""
-        found = []
-        for kept in (group == g for g in group.unique()):
-            part = self.fresh().update(base[kept], {k: rows[kept] for k, rows in deltas.items()})
-            found.append({name: self.cka(name, without=part) for name in deltas})
-        return found
-
-
-def shifted_hsic(
-    base: Float[Tensor, "n d"],
-    deltas: Mapping[str, Float[Tensor, "n d"]],
-    minimum: int,
-    generator: torch.Generator,
-) -> dict[str, tuple[Hsic, Hsic]]:
-    """HSIC of the base with each delta, and with base + delta, moved round as `chance.shifted`.
-
-    All deltas, and the base within base + delta, by the same offset.
-    """
-    order = shifted(torch.arange(len(base))[:, None], minimum, generator).squeeze(1)
-    order = order.to(base.device)
-    moved_base = base[order]
-    own = centred_product(base, moved_base)
-    found = {}
-    for name, delta in deltas.items():
-        moved = delta[order]
-        product = centred_product(base, moved)
-        adapted = moved_base + moved
-        found[name] = hsic(base, moved, product), hsic(base, adapted, product.add_(own))
-    return found
+    ) -> dict[str, Float[Tensor, "two groups d"]]:
+        """Sums of base rows and of each delta's about the centres, by group in order."""
+        _, index = group.unique(return_inverse=True)
+        sets = base, *(deltas[name] for name in self._deltas)
+        shape = int(index.max()) + 1, base.shape[1]
+        sums = [base.new_zeros(shape, dtype=torch.float64) for _ in sets]
+        for rows, chunk in zip(index.split(_CHUNK), _centred(sets, self._centres), strict=True):
+            for total, part in zip(sums, chunk, strict=True):
+                total.index_add_(0, rows, part.double())
+        return {name: torch.stack([sums[0], of]) for name, of in zip(deltas, sums[1:], strict=True)}
 
 
 def _less(sums: _Group, some: _Group) -> _Group:

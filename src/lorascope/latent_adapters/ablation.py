@@ -27,10 +27,9 @@ from lorascope.latent_adapters.frontier import READ, WRITTEN
 from lorascope.latent_adapters.matching import matched
 from lorascope.latent_adapters.reading import Codes, Reading, Seen, SeenBatch
 from lorascope.latent_adapters.removal import amounts_along
-from lorascope.measures.by_document import MIN_DOCUMENTS
-from lorascope.measures.intervals import UNKNOWN, normal_interval, wilson_interval
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.intervals import MIN_DOCUMENTS, UNKNOWN, normal_interval, wilson_interval
 from lorascope.training.model_losses import response_tokens
 
 MATCHED = "matched latents"

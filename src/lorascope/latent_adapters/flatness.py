@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.measures.intervals import prediction_interval
+from lorascope.stats.intervals import prediction_interval
 
 
 def effective_number(factor: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:

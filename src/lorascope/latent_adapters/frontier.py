@@ -20,16 +20,11 @@ from lorascope.behaviours.judging import UNTOUCHED
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.flatness import effective_number, of_random_rows, over_uniform
 from lorascope.measures.fit_seeds import over_fits
-from lorascope.measures.intervals import (
-    Interval,
-    jackknife_interval,
-    wilson_interval,
-    within,
-)
 from lorascope.measures.paired_nulls import drawn, over_tokens, scaled
 from lorascope.measures.paired_shares import difference, mcnemar, ratio
 from lorascope.randomness import derived_seed, generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.intervals import Interval, jackknife_interval, wilson_interval, within
 
 READ, WRITTEN = "read", "written"
 RANDOM_LATENTS = "random latents"

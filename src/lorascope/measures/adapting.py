@@ -20,9 +20,10 @@ from torch import Tensor
 
 from lorascope.activations.tokens import Window
 from lorascope.adapt.evaluation import Evaluated, scored_batches
-from lorascope.measures.by_document import quotient, ratio
+from lorascope.measures.by_document import quotient
 from lorascope.measures.paired_nulls import Sums, added, drawn, over_tokens, paired, scaled
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
 
 RANDOM = "random change of equal size"
 UNADAPTED = "spliced, not adapted"

@@ -1,12 +1,11 @@
-"""How far two dictionaries, or two sets of activations, agree: max cosine, principal angles, CKA.
+"""How far two dictionaries agree: max cosine and principal angles.
 
-Every number is computed a second time under each null, from random directions or rows that share
+Every number is computed a second time under each null, from random directions that share
 with the real ones everything but the relation in question.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -14,19 +13,18 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lorascope.errors import InputError, did_you_mean
+from lorascope.errors import InputError
 from lorascope.geometry import chance, cosine, subspaces
-from lorascope.geometry.cka import Cka, SiteMoments, shifted_hsic
-from lorascope.measures import intervals
 from lorascope.measures.definitions import definition
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats import intervals
+from lorascope.stats.clusters import clusters, mean_interval, quantile_interval, share_interval
 
 _GROUPS = 10
-_PAIRS = ("base_delta", "base_adapted")
 _BOUNDS = {"cosine": (-1.0, 1.0), "share": (0.0, 1.0), "degrees": (0.0, 90.0), "CKA": (-1.0, 1.0)}
 
 Numbers = Mapping[str, float]
@@ -35,7 +33,8 @@ Draw = Callable[[torch.Generator], Tensor]
 Spans = list[Tensor]
 
 
-def _check_repeats(repeats: int) -> None:
+def check_repeats(repeats: int) -> None:
+    """Refuse a single draw, which has no spread; raises InputError."""
     if repeats < 0 or repeats == 1:
         raise InputError(f"{repeats} draws of a null have no spread; ask for 2 or more, or for 0")
 
@@ -63,7 +62,7 @@ class NullSettings:
     trained: Mapping[str, Float[Tensor, "n d"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_repeats(self.repeats)
+        check_repeats(self.repeats)
         if self.max_directions < 2:
             raise InputError(f"max_directions is {self.max_directions}; ask for 2 or more")
 
@@ -117,7 +116,7 @@ def _compared(first: Tensor, second: Tensor, alive: Tensor | None) -> tuple[Tens
     return first.detach(), second.detach().to(first.device)
 
 
-def _estimates(
+def alignment_estimates(
     values: Numbers,
     bounds: Bounds,
     draws: Mapping[str, Sequence[Numbers]],
@@ -146,7 +145,8 @@ def _estimates(
     return estimates
 
 
-def _jackknife(values: Numbers, left_out: Sequence[Numbers]) -> Bounds:
+def jackknife(values: Numbers, left_out: Sequence[Numbers]) -> Bounds:
+    """Interval of every number from the same numbers without each group in turn."""
     interval = intervals.jackknife_interval
     return {m: interval(value, [numbers[m] for numbers in left_out]) for m, value in values.items()}
 
@@ -162,13 +162,17 @@ def _cosine_numbers(s: Float[Tensor, " n"]) -> dict[str, float]:
     }
 
 
-def _cosine_intervals(s: Float[Tensor, " n"]) -> dict[str, intervals.Interval]:
+def _cosine_intervals(
+    s: Float[Tensor, " n"], directions: Float[Tensor, "n d"]
+) -> dict[str, intervals.Interval]:
+    """Over clusters of near-copies among the directions."""
+    labels = clusters(directions)
     return {
-        "max_cosine.mean": intervals.normal_interval(s),
-        "max_cosine.median": intervals.order_statistic_interval(s, 0.5),
-        "max_cosine.q90": intervals.order_statistic_interval(s, 0.9),
-        "max_cosine.above_0.7": intervals.wilson_interval(int((s > 0.7).sum()), len(s)),
-        "max_cosine.below_0.3": intervals.wilson_interval(int((s < 0.3).sum()), len(s)),
+        "max_cosine.mean": mean_interval(s, labels),
+        "max_cosine.median": quantile_interval(s, 0.5, labels),
+        "max_cosine.q90": quantile_interval(s, 0.9, labels),
+        "max_cosine.above_0.7": share_interval(s > 0.7, labels),
+        "max_cosine.below_0.3": share_interval(s < 0.3, labels),
     }
 
 
@@ -214,9 +218,11 @@ def max_cosine_estimates(
     }
     trained = {}
     for name, directions in nulls.trained.items():
-        t, _ = cosine.max_cosine(_compared(directions, second, None)[0].to(second), second)
-        trained[name] = (_cosine_numbers(t), _cosine_intervals(t))
-    return _estimates(_cosine_numbers(s), _cosine_intervals(s), draws, len(s), place, trained)
+        own = _compared(directions, second, None)[0].to(second)
+        t, _ = cosine.max_cosine(own, second)
+        trained[name] = (_cosine_numbers(t), _cosine_intervals(t, own))
+    bounds = _cosine_intervals(s, first)
+    return alignment_estimates(_cosine_numbers(s), bounds, draws, len(s), place, trained)
 
 
 def max_cosine(
@@ -306,13 +312,14 @@ def angle_estimates(
         controls = {name: _angles_and_bounds(q, reference, size) for name, q in trained.items()}
         draws = {name: by_size[size] for name, by_size in drawn.items()}
         here = replace(place, setting=f"k={size}")
-        estimates += _estimates(values, bounds, draws, size, here, controls)
+        estimates += alignment_estimates(values, bounds, draws, size, here, controls)
     return estimates
 
 
 def _with_tenths_left_out(directions: Float[Tensor, "n d"], k: int, whose: str) -> Spans:
     """The top-k subspace, then those without each tenth of the directions in turn."""
-    group = torch.arange(len(directions), device=directions.device) % _GROUPS
+    # Near-copies are left out together.
+    group = clusters(directions).to(directions.device) % _GROUPS
     gram = subspaces.gram_matrix(directions)
     spans = [_subspace(directions, k, f"{whose}'s alive latents", gram)]
     for g in range(_GROUPS):
@@ -324,79 +331,4 @@ def _with_tenths_left_out(directions: Float[Tensor, "n d"], k: int, whose: str) 
 
 def _angles_and_bounds(spans: Spans, reference: Tensor, k: int) -> tuple[Numbers, Bounds]:
     values, *without = (_angle_numbers(q, reference, k) for q in spans)
-    return values, _jackknife(values, without)
-
-
-def _cka_numbers(cka: Cka, pair: str) -> dict[str, float]:
-    return {f"cka.{pair}": cka.plain, f"cka_debiased.{pair}": cka.debiased}
-
-
-def _check_cka(x: Tensor, y: Tensor, documents: Tensor, which: str) -> None:
-    if x.shape != y.shape or len(x) != len(documents):
-        raise InputError(
-            f"CKA {which}: rows {tuple(x.shape)} and {tuple(y.shape)} with {len(documents)} "
-            "document ids; pass the same tokens' rows of one site in both"
-        )
-    longest = int(documents.unique(return_counts=True)[1].max()) if len(documents) else 0
-    if len(x) < 8 or 2 * longest > len(x):
-        raise InputError(
-            f"CKA {which}: {len(x)} rows, {longest} of them in one document, leave no room to "
-            "shift whole documents; add documents"
-        )
-
-
-def cka_estimates(
-    x: Float[Tensor, "n d"],
-    y: Float[Tensor, "n d"],
-    documents: Int[Tensor, " n"],
-    pair: str,
-    *,
-    place: Key,
-    repeats: int = 20,
-    seed: int = 0,
-) -> list[Estimate]:
-    """One pair of `site_cka_estimates`: "base_delta" or "base_adapted", whose rows are `y`."""
-    if pair not in _PAIRS:
-        guess = did_you_mean(pair, _PAIRS)
-        raise InputError(f'no CKA pair "{pair}"; known: {", ".join(_PAIRS)}.{guess}')
-    _check_cka(x, y, documents, pair)
-    delta, places = {pair: y if pair == "base_delta" else y - x}, {pair: place}
-    both = site_cka_estimates(x, delta, documents, places=places, repeats=repeats, seed=seed)
-    return [e for e in both if e.measure.endswith(f".{pair}")]
-
-
-def site_cka_estimates(
-    base: Float[Tensor, "n d"],
-    deltas: Mapping[str, Float[Tensor, "n d"]],
-    documents: Int[Tensor, " n"],
-    *,
-    places: Mapping[str, Key],
-    repeats: int = 20,
-    seed: int = 0,
-) -> list[Estimate]:
-    """Plain and debiased linear CKA of a site's base rows and each adapter's (equation 5).
-
-    Pairs: h_base with h_Δ, and with h_base + h_Δ. Interval: jackknife over 10 groups of documents.
-    Null: the adapter's rows moved round by at least the longest document, which keeps their
-    structure and plain CKA's bias of about d/N. InputError for unpaired, few or constant rows.
-    """
-    _check_repeats(repeats)
-    for name, rows in deltas.items():
-        _check_cka(base, rows, documents, f"of {name}")
-    base = base.detach()
-    deltas = {name: rows.detach().to(base.device) for name, rows in deltas.items()}
-    _, index, counts = documents.to(base.device).unique(return_inverse=True, return_counts=True)
-    moments = SiteMoments(base, deltas).update(base, deltas)
-    left_out = moments.without_each(base, deltas, index % _GROUPS)
-    randoms, longest = (generator(seed, "cka", i) for i in range(repeats)), int(counts.max())
-    draws = [shifted_hsic(base, deltas, longest, random) for random in randoms]
-    estimates = []
-    for name, place in places.items():
-        for at, (pair, whole) in enumerate(zip(_PAIRS, moments.cka(name), strict=True)):
-            values = _cka_numbers(whole, pair)
-            if any(map(math.isnan, values.values())):
-                raise InputError(f"CKA {pair}: one set of rows does not vary; check the site")
-            bounds = _jackknife(values, [_cka_numbers(each[name][at], pair) for each in left_out])
-            null = [_cka_numbers(replace(whole, xy=draw[name][at]), pair) for draw in draws]
-            estimates += _estimates(values, bounds, {"rows shifted": null}, len(base), place)
-    return estimates
+    return values, jackknife(values, without)

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures.outputs import Survey
 from lorascope.measures.single_latents import MOST_TOKENS, read_spots
+from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
 from lorascope.randomness import generator

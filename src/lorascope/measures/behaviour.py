@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from lorascope.activations.shards import BASE
 from lorascope.activations.text import Document
 from lorascope.activations.tokens import Window, batches, opening_ids
-from lorascope.measures.intervals import bootstrap_ratio
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import padding_id
-from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import or_point
 from lorascope.training.model_losses import response_token_losses
 
 DocumentLosses = tuple[Float[Tensor, " documents"], Float[Tensor, " documents"]]
@@ -47,20 +47,16 @@ def document_losses(
     return sums, tokens
 
 
-def response_loss(
-    base: DocumentLosses, adapted: DocumentLosses, place: Key, seed: int = 0
-) -> Estimate:
+def response_loss(base: DocumentLosses, adapted: DocumentLosses, place: Key) -> Estimate:
     """Held-out response loss of one adapter beside the base model's on the same tokens."""
     (sums, tokens), (base_sums, base_tokens) = adapted, base
-    level = float(base_sums.sum() / base_tokens.sum())
-    around = bootstrap_ratio(base_sums, base_tokens, generator(seed, "response loss"))
+    level, around = ratio(base_sums, base_tokens)
     return Estimate(
         "response_loss",
-        float(sums.sum() / tokens.sum()),
-        bootstrap_ratio(sums, tokens, generator(seed, "response loss")),
+        *ratio(sums, tokens),
         int(tokens.sum()),
         "nats/token",
-        (Null("base model", level, *around),),
+        (Null("base model", level, *or_point(level, around)),),
         place,
     )
 

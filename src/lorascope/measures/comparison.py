@@ -17,17 +17,17 @@ from torch import Tensor
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.geometry import chance, subspaces
-from lorascope.measures.intervals import (
-    Interval,
-    bootstrap,
-    jackknife_interval,
-    prediction_interval,
-    within,
-)
 from lorascope.measures.reconstruction import errors
 from lorascope.measures.rows import by_document
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import one_less, ratio, smooth
+from lorascope.stats.intervals import (
+    Interval,
+    jackknife_interval,
+    prediction_interval,
+    within,
+)
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5
@@ -83,11 +83,9 @@ def agreement_estimates(pair: Pair, place: Key, seed: int = 0) -> list[Estimate]
     nulls = {"rows shifted": shifted, "norm-matched random": random_rows}
     only_shifted = {"rows shifted": shifted}
     return [
-        _agreement("compare.cosine", "cosine", _cosine, pair, nulls, place, seed),
-        _agreement(
-            "compare.norm_correlation", "correlation", _norms, pair, only_shifted, place, seed
-        ),
-        _agreement("compare.difference", "ratio", _difference, pair, nulls, place, seed),
+        _agreement("compare.cosine", "cosine", _cosine, pair, nulls, place),
+        _agreement("compare.norm_correlation", "correlation", _norms, pair, only_shifted, place),
+        _agreement("compare.difference", "ratio", _difference, pair, nulls, place),
     ]
 
 
@@ -102,9 +100,10 @@ class _Sums:
     def value(self) -> float:
         return self.statistic(self.columns.double().sum(0)[None]).item()
 
-    def interval(self, documents: Tensor, random: torch.Generator) -> Interval:
-        sums = [by_document(column, documents)[0] for column in self.columns.T]
-        return bootstrap(self.statistic, torch.stack(sums, dim=1), random)
+    def over(self, documents: Tensor) -> tuple[float, Interval]:
+        """The number and its interval over documents."""
+        sums = [by_document(column, documents) for column in self.columns.T]
+        return smooth(self.statistic, torch.stack([s for s, _ in sums], dim=1), sums[0][1])
 
 
 def _agreement(
@@ -114,15 +113,14 @@ def _agreement(
     pair: Pair,
     nulls: dict[str, list[Tensor]],
     place: Key,
-    seed: int,
 ) -> Estimate:
     found = summed(pair.first, pair.second)
     chances = tuple(
         _chance(name, [summed(pair.first, other).value for other in draws])
         for name, draws in nulls.items()
     )
-    interval = found.interval(pair.documents, generator(seed, measure, place))
-    return Estimate(measure, found.value, interval, len(pair), unit, chances, place)
+    value, interval = found.over(pair.documents)
+    return Estimate(measure, value, interval, len(pair), unit, chances, place)
 
 
 def _ratio(sums: Float[Tensor, "repeats 2"]) -> Float[Tensor, " repeats"]:
@@ -169,42 +167,37 @@ def energy_estimates(
 
     `place.dictionary` of the results says which: "own delta" or "other's delta".
     """
-    squares, _ = by_document(rows.double().square().sum(1), documents)
+    squares, counts = by_document(rows.double().square().sum(1), documents)
     left = {name: _left(d, rows, documents) for name, d in (("own", own), ("other", other))}
     nulls = {name: _turned_energies(d, rows, seed) for name, d in (("own", own), ("other", other))}
     estimates = []
     for name, where in (("own", "own delta"), ("other", "other's delta")):
         here = replace(place, dictionary=where)
-        columns = torch.stack([left[name], squares], dim=1)
-        interval = bootstrap(
-            lambda s: 1 - s[:, 0] / s[:, 1], columns, generator(seed, "compare.energy", here)
-        )
-        value = 1 - (left[name].sum() / squares.sum()).item()
+        value, interval = one_less(ratio(left[name], squares, counts))
         chances = (_chance("rotated", nulls[name]), Null.exact("zero predictor", 0.0))
         estimates.append(
             Estimate("compare.energy", value, interval, len(rows), "share", chances, here)
         )
-    return [*estimates, _energy_share(left, squares, nulls["other"], len(rows), place, seed)]
+    return [*estimates, _energy_share(left, squares, counts, nulls["other"], place)]
 
 
 def _energy_share(
-    left: dict[str, Tensor], squares: Tensor, null: list[float], n: int, place: Key, seed: int
+    left: dict[str, Tensor], squares: Tensor, counts: Tensor, null: list[float], place: Key
 ) -> Estimate:
     here = replace(place, dictionary="other's delta")
-    columns = torch.stack([squares - left["other"], squares - left["own"]], dim=1)
-    by_own = (1 - left["own"].sum() / squares.sum()).item()
+    by_own = 1 - ratio(left["own"], squares, counts)[0]
     if by_own <= 0:
         raise InputError(
             f"{place.adapter} at {place.site}: its own dictionary reconstructs nothing of its "
             "delta; train it longer"
         )
-    value = (columns[:, 0].sum() / columns[:, 1].sum()).item()
+    value, interval = ratio(squares - left["other"], squares - left["own"], counts)
     chances = (
         _chance("rotated", [energy / by_own for energy in null]),
         Null.exact("zero predictor", 0.0),
     )
-    interval = bootstrap(_ratio, columns, generator(seed, "compare.energy_share", here))
-    return Estimate("compare.energy_share", value, interval, n, "ratio", chances, here)
+    total = int(counts.sum())
+    return Estimate("compare.energy_share", value, interval, total, "ratio", chances, here)
 
 
 def _left(dictionary: Dictionary, rows: Rows, documents: Tensor) -> Float[Tensor, " documents"]:

@@ -25,10 +25,10 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import norm_matched
 from lorascope.measures.comparison import Pair, spread
-from lorascope.measures.intervals import wilson_interval
 from lorascope.measures.rows import CHUNK
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.intervals import wilson_interval
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5

@@ -10,14 +10,11 @@ from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import norm_matched
-from lorascope.measures.intervals import (
-    bootstrap_ratio,
-    prediction_interval,
-    wilson_interval,
-)
 from lorascope.measures.rows import by_document, chunks
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import prediction_interval, wilson_interval
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5
@@ -76,10 +73,11 @@ def firing_estimates(
         dead.append((~drawn.alive).double().mean().item())
     some = found if len(rows) <= NULL_ROWS else firing(dictionary, rows[:NULL_ROWS])
     n_dead = int((~some.alive).sum())
+    mean, around = ratio(*by_document(found.per_row, documents))
     density = Estimate(
         "density",
-        found.per_row.double().mean().item(),
-        bootstrap_ratio(*by_document(found.per_row, documents), generator(seed, "density", place)),
+        mean,
+        around,
         len(rows),
         "latents/token",
         _drawn(densities),

@@ -1,10 +1,8 @@
 """One number of several seeds whose numbers were taken on the same texts.
 
 Seeds of a fit or of an adapter are measured on the same documents, records or latents, so what
-these leave open does not shrink with the number of seeds. From three seeds on the interval is the
-t interval of the mean over seeds and the mean of the seeds' own intervals, squares added on each
-side; of two it is the mean of their own, and says nothing of other seeds. The same holds for every
-difference from a null.
+these leave open does not shrink with the number of seeds. Intervals of the number and of each of
+its differences are of documents and seeds (`stats.hierarchical`).
 """
 
 from __future__ import annotations
@@ -13,14 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
-from lorascope.measures.intervals import UNKNOWN, Interval, normal_interval, within
-from lorascope.measures.paired_nulls import added
 from lorascope.results import Estimate, Null
+from lorascope.stats.hierarchical import mean_reach, pooled_interval
+from lorascope.stats.intervals import Interval, within
 
-# So many seeds or more give an interval over seeds.
-ENOUGH = 3
 _POSITIVE = ("share", "latents", "ratio")
 
 
@@ -76,13 +70,6 @@ def _null(name: str, several: Sequence[Estimate]) -> Null:
 
 
 def _mean(values: Sequence[float], intervals: Sequence[Interval]) -> tuple[float, Interval]:
-    """The mean over seeds, and its interval."""
-    x = torch.tensor(values, dtype=torch.float64)
-    value = float(x.mean())
-    own = tuple(math.fsum(ends) / len(ends) for ends in zip(*intervals, strict=True))
-    if any(map(math.isnan, own)):
-        return value, UNKNOWN
-    low, high = own
-    if len(values) < ENOUGH:
-        return value, (low, high)
-    return value, added(value, (low, high), normal_interval(x))
+    """The mean over seeds, and its interval; (nan, nan) where a seed has none."""
+    reach = mean_reach(list(zip(values, intervals, strict=True)))
+    return math.fsum(values) / len(values), pooled_interval(values, reach)

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.measures.by_document import MIN_DOCUMENTS
-from lorascope.measures.intervals import UNKNOWN, Interval
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio, weights
+from lorascope.stats.intervals import MIN_DOCUMENTS, UNKNOWN, Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Point:
     @property
     def mean_loss(self) -> float:
         """Cross-entropy, nats/token."""
-        return float(self.loss.sum() / self.scored.sum())
+        return ratio(self.loss, self.scored)[0]
 
 
 Curve = Sequence[Point]
@@ -143,6 +143,8 @@ class _Resampled:
         picks = torch.randint(self.documents, (_REPEATS, self.documents), generator=random)
         counts = torch.zeros(_REPEATS, self.documents, dtype=torch.float64)
         counts.scatter_add_(1, picks, torch.ones_like(counts))
+        weighed = weights(first.scored)
+        counts = counts * weighed
         scored = counts @ first.scored.double()
         self._seconds = {name: _sorted(curve)[0] for name, curve in curves.items()}
         self._losses = {

@@ -8,35 +8,31 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.measures.intervals import (
-    bootstrap,
-    bootstrap_ratio,
-    jackknife_interval,
-    prediction_interval,
-)
 from lorascope.measures.rows import HeldOut, by_document
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import jackknife_interval, prediction_interval
 
 GROUPS = 10
 RANK_REPEATS = 3
 
 
-def norm_estimates(rows: HeldOut, floor: float, place: Key, seed: int = 0) -> list[Estimate]:
+def norm_estimates(rows: HeldOut, floor: float, place: Key) -> list[Estimate]:
     """Delta norm (table 4) and its ratio to the base norm, beside the noise floor.
 
     Args:
         floor: mean norm of numeric noise at this site, in stream units.
     """
-    random = generator(seed, "norms", place)
     deltas, counts = by_document(rows.delta.norm(dim=-1), rows.documents)
     bases, _ = by_document(rows.base.norm(dim=-1), rows.documents)
-    base_norm = float(bases.sum() / counts.sum())
-    columns = torch.stack([deltas, bases], dim=1)
+    base_norm, _ = ratio(bases, counts)
+    mean, around = ratio(deltas, counts)
+    share, around_share = ratio(deltas, bases, counts)
     norm = Estimate(
         "delta_norm",
-        float(deltas.sum() / counts.sum()),
-        bootstrap_ratio(deltas, counts, random),
+        mean,
+        around,
         len(rows),
         "stream units",
         (Null.exact("numeric noise floor", floor),),
@@ -44,8 +40,8 @@ def norm_estimates(rows: HeldOut, floor: float, place: Key, seed: int = 0) -> li
     )
     relative = Estimate(
         "delta_norm.relative",
-        float(deltas.sum() / bases.sum()),
-        bootstrap(lambda s: s[:, 0] / s[:, 1], columns, random),
+        share,
+        around_share,
         len(rows),
         "ratio",
         (Null.exact("numeric noise floor", floor / base_norm),),

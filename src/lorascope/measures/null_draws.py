@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from lorascope.measures.definitions import definition_of
 from lorascope.results import ADAPTER, GAUSSIAN, Estimate, Key, Null
 from lorascope.stats.moderated import Prediction, moderated_prediction
 
@@ -91,7 +92,7 @@ def _null(estimate: Estimate, name: str, prediction: Prediction, draws: int) -> 
         prediction.level,
         prediction.low,
         prediction.high,
-        rival=True,
+        rival=name in definition_of(estimate.measure).rivals,
         difference=(value - prediction.high, value - prediction.low),
         p=prediction.p(value),
         draws=draws,

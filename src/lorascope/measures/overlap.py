@@ -10,10 +10,11 @@ from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import shifted
-from lorascope.measures.intervals import bootstrap_ratio, prediction_interval
 from lorascope.measures.rows import HeldOut, by_document, chunks
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import one_less, ratio
+from lorascope.stats.intervals import or_point, prediction_interval
 
 MOST_ROWS = 8192
 NULL_REPEATS = 5
@@ -64,10 +65,9 @@ def overlap_estimates(
     found = shared(on_delta, on_base)[fired]
     independent = expected(on_delta, on_base)[fired]
     documents = rows.documents[fired]
-    random = generator(seed, "overlap", place)
-    value, interval = _mean(found, documents, random)
-    level, around = _mean(independent, documents, random)
-    chances = [Null("independence", level, *around)]
+    value, interval = ratio(*by_document(found, documents))
+    level, around = ratio(*by_document(independent, documents))
+    chances = [Null("independence", level, *or_point(level, around))]
     longest = int(rows.documents.unique(return_counts=True)[1].max())
     if repeats and 2 * longest <= len(rows):
         moved = [
@@ -92,18 +92,11 @@ def overlap_estimates(
 
 def complement(overlap: Estimate) -> Estimate:
     """The weakly aligned share: 1 − overlap, chance levels and intervals turned round with it."""
-    low, high = overlap.interval
+    value, interval = one_less((overlap.value, overlap.interval))
     return replace(
         overlap,
         measure="weakly_aligned",
-        value=1 - overlap.value,
-        interval=(1 - high, 1 - low),
+        value=value,
+        interval=interval,
         nulls=tuple(Null(c.name, 1 - c.level, 1 - c.high, 1 - c.low) for c in overlap.nulls),
     )
-
-
-def _mean(
-    values: Tensor, documents: Tensor, random: torch.Generator
-) -> tuple[float, tuple[float, float]]:
-    interval = bootstrap_ratio(*by_document(values, documents), random)
-    return values.double().mean().item(), interval

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.measures.by_document import ratio
-from lorascope.measures.intervals import UNKNOWN, Interval, prediction_interval
 from lorascope.results import Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import UNKNOWN, Interval, or_point, prediction_interval
 
 Sums = Float[Tensor, " documents"]
 Measured = tuple[float, Interval]
@@ -42,7 +42,7 @@ def paired(
         mean: `over_tokens`.
     """
     level, interval = mean(null)
-    low, high = known(level, interval)
+    low, high = or_point(level, interval)
     return Null(name, level, low, high, rival, mean(value - null)[1])
 
 
@@ -61,15 +61,9 @@ def drawn(
     level = math.fsum(levels) / len(levels)
     bounds = prediction_interval(levels) if len(levels) > 1 else UNKNOWN
     gap, over_documents = mean(value - torch.stack([draw.double() for draw in draws]).mean(0))
-    low, high = known(level, bounds)
+    low, high = or_point(level, bounds)
     apart = added(gap, over_documents, (gap - (bounds[1] - level), gap + (level - bounds[0])))
     return [Null(name, level, low, high, rival, apart, draws=len(levels))]
-
-
-def known(level: float, interval: Interval) -> Interval:
-    """The interval, or the level twice where there is none."""
-    low, high = (level if math.isnan(bound) else bound for bound in interval)
-    return low, high
 
 
 def added(value: float, *intervals: Interval) -> Interval:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from scipy import stats
 
-from lorascope.measures.intervals import UNKNOWN, Interval, wilson_interval
+from lorascope.stats.intervals import UNKNOWN, Interval, wilson_interval
 
 # A ratio over fewer successes than this says next to nothing.
 LEAST = 8

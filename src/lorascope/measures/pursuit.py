@@ -29,11 +29,12 @@ from lorascope.geometry.chance import (
 )
 from lorascope.geometry.pursuit import principal_components, pursue, subspace_residuals
 from lorascope.measures.firing import firing
-from lorascope.measures.intervals import bootstrap_ratio, prediction_interval, within
 from lorascope.measures.reconstruction import Errors, errors
 from lorascope.measures.rows import HeldOut, by_document, shared_out
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import prediction_interval, within
 
 MOST_ROWS, FEWEST_ROWS = 1024, 256
 MOST_ACTIVE = 128
@@ -123,7 +124,7 @@ def pursuit_estimates(
         steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
         nulls = {**drawn[n], "delta dictionary's bias alone": [steps[:, :1].expand_as(steps)]}
         for k in sizes:
-            found += _error_estimates(PURSUIT, deltas, steps, nulls, k, here, seed)
+            found += _error_estimates(PURSUIT, deltas, steps, nulls, k, here)
         k = active[name]
         found.append(_gap(dictionary, deltas, steps[:, k], given, k, here, seed, repeats))
     return found + pca_estimates(deltas, mean, covariance, sizes, place, seed, repeats)
@@ -147,7 +148,7 @@ def direction_estimates(
     deltas = Deltas.sampled(held_out, most, seed)
     given, k = dictionary.decoder_bias, active["delta"]
     steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
-    found = [e for k in sizes for e in _error_estimates(PURSUIT, deltas, steps, {}, k, here, seed)]
+    found = [e for k in sizes for e in _error_estimates(PURSUIT, deltas, steps, {}, k, here)]
     return [*found, _gap(dictionary, deltas, steps[:, k], given, k, here, seed, 0)]
 
 
@@ -179,9 +180,7 @@ def pca_estimates(
     }
     here = replace(place, dictionary="PCA")
     return [
-        estimate
-        for k in sizes
-        for estimate in _error_estimates(PCA, deltas, steps, nulls, k, here, seed)
+        estimate for k in sizes for estimate in _error_estimates(PCA, deltas, steps, nulls, k, here)
     ]
 
 
@@ -255,7 +254,6 @@ def _error_estimates(
     nulls: dict[str, list[Steps]],
     k: int,
     place: Key,
-    seed: int,
 ) -> Iterator[Estimate]:
     """Relative error and FVU, the two `measures`, after k choices."""
     place = replace(place, setting=f"k={k}")
@@ -263,13 +261,13 @@ def _error_estimates(
     yield Estimate(
         measures[0],
         error.mean,
-        error.mean_interval(generator(seed, measures[0], place)),
+        error.mean_interval,
         len(steps),
         "ratio",
         _chances(nulls, k, lambda residuals: deltas.relative(residuals).mean),
         place,
     )
-    low, high = left.frobenius_interval(generator(seed, measures[1], place))
+    low, high = left.frobenius_interval
     yield Estimate(
         measures[1],
         left.frobenius**2,
@@ -308,6 +306,7 @@ def _gap(
     """The encoder's relative error less that of pursuit with as many of its directions."""
     place = replace(place, setting=f"k={k}")
     differences = _excess(dictionary, deltas, residuals)
+    value, interval = ratio(*by_document(differences, deltas.documents))
     drawn = []
     for repeat in range(repeats):
         random = generator(seed, "pursuit gap", repeat)
@@ -318,10 +317,8 @@ def _gap(
         drawn.append(_excess(dictionary, noise, steps[:, k]).mean().item())
     return Estimate(
         "pursuit.gap",
-        differences.mean().item(),
-        bootstrap_ratio(
-            *by_document(differences, deltas.documents), generator(seed, "pursuit.gap", place)
-        ),
+        value,
+        interval,
         len(differences),
         "ratio",
         _of_draws(drawn),

@@ -5,8 +5,10 @@ relative error: mean over rows of ‖x − x̂‖₂ / ‖x‖₂; predicting ze
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -14,15 +16,11 @@ from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import norm_matched, random_rotation
-from lorascope.measures.intervals import (
-    Interval,
-    bootstrap,
-    bootstrap_ratio,
-    prediction_interval,
-)
 from lorascope.measures.rows import HeldOut, by_document, chunks
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import one_less, ratio
+from lorascope.stats.intervals import Interval, or_point, prediction_interval
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5
@@ -46,24 +44,33 @@ class Errors:
     @property
     def mean(self) -> float:
         """The relative error."""
-        return self.relative.double().mean().item()
+        return self._mean[0]
 
     @property
     def frobenius(self) -> float:
         """√Σ‖x − x̂‖² / √Σ‖x‖²."""
-        squares = self.residuals.double().square().sum() / self.norms.double().square().sum()
-        return squares.sqrt().item()
+        return math.sqrt(self._squares[0])
 
-    def mean_interval(self, random: torch.Generator) -> Interval:
-        """Of the relative error, documents resampled."""
-        return bootstrap_ratio(*by_document(self.relative, self.documents), random)
+    @property
+    def mean_interval(self) -> Interval:
+        """Of the relative error, over documents."""
+        return self._mean[1]
 
-    def frobenius_interval(self, random: torch.Generator) -> Interval:
-        """Of the Frobenius ratio, documents resampled."""
-        residuals, _ = by_document(self.residuals.double().square(), self.documents)
+    @property
+    def frobenius_interval(self) -> Interval:
+        """Of the Frobenius ratio, over documents."""
+        low, high = self._squares[1]
+        return math.sqrt(max(low, 0.0)), math.sqrt(max(high, 0.0))
+
+    @cached_property
+    def _mean(self) -> tuple[float, Interval]:
+        return ratio(*by_document(self.relative, self.documents))
+
+    @cached_property
+    def _squares(self) -> tuple[float, Interval]:
+        residuals, counts = by_document(self.residuals.double().square(), self.documents)
         norms, _ = by_document(self.norms.double().square(), self.documents)
-        columns = torch.stack([residuals, norms], dim=1)
-        return bootstrap(lambda s: (s[:, 0] / s[:, 1]).sqrt(), columns, random)
+        return ratio(residuals, norms, counts)
 
 
 @torch.no_grad()
@@ -109,16 +116,15 @@ def null_errors(
 
 
 def error_estimates(
-    found: Errors, nulls: list[tuple[str, list[Errors]]], place: Key, seed: int = 0
+    found: Errors, nulls: list[tuple[str, list[Errors]]], place: Key
 ) -> list[Estimate]:
     """The relative error and its Frobenius form with their chance levels."""
-    random = generator(seed, "bootstrap", place)
     both = (
-        ("relative_error", found.mean, found.mean_interval(random), lambda e: e.mean),
+        ("relative_error", found.mean, found.mean_interval, lambda e: e.mean),
         (
             "relative_error.frobenius",
             found.frobenius,
-            found.frobenius_interval(random),
+            found.frobenius_interval,
             lambda e: e.frobenius,
         ),
     )
@@ -150,11 +156,10 @@ def improvement(
         controls: {null: errors on the deltas of a dictionary trained on what was made from them}.
         repeats: draws of the rotated null; 0 to leave it out.
     """
-    random = generator(seed, "bootstrap", place)
     chances = []
     for null, control in controls.items():
-        low, high = _improvement_interval(base, control, random)
-        chances.append(Null(null, 1 - control.mean / base.mean, low, high))
+        level, around = _improved(base, control)
+        chances.append(Null(null, level, *or_point(level, around)))
     some = rows.first(NULL_ROWS)
     reference = Errors(
         base.norms[: len(some)], base.residuals[: len(some)], base.documents[: len(some)]
@@ -166,8 +171,7 @@ def improvement(
         drawn.append(1 - turned.mean / reference)
     if drawn:
         chances.append(_chance("rotated", drawn))
-    value = 1 - learned.mean / base.mean
-    interval = _improvement_interval(base, learned, random)
+    value, interval = _improved(base, learned)
     return Estimate(
         "improvement",
         value,
@@ -179,11 +183,10 @@ def improvement(
     )
 
 
-def _improvement_interval(base: Errors, other: Errors, random: torch.Generator) -> Interval:
-    reference, _ = by_document(base.relative, base.documents)
+def _improved(base: Errors, other: Errors) -> tuple[float, Interval]:
+    reference, counts = by_document(base.relative, base.documents)
     compared, _ = by_document(other.relative, other.documents)
-    columns = torch.stack([compared, reference], dim=1)
-    return bootstrap(lambda s: 1 - s[:, 0] / s[:, 1], columns, random)
+    return one_less(ratio(compared, reference, counts))
 
 
 def _chance(null: str, values: list[float]) -> Null:

@@ -21,13 +21,15 @@ from lorascope.activations.batch import delta
 from lorascope.activations.shards import BASE
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import norm_matched, random_rotation
-from lorascope.measures.intervals import Interval, bootstrap_ratio, prediction_interval
-from lorascope.measures.outputs import Outcome, Scored, Survey, run, scored_batches
+from lorascope.measures.outputs import Outcome, Scored, run, scored_batches
 from lorascope.measures.rows import chunks
+from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import Interval, prediction_interval
 
 NULL_REPEATS = 5
 RECONSTRUCTION = "reconstruction"
@@ -150,7 +152,7 @@ def spliced_rows(
     return rows
 
 
-def recovery_estimates(found: Spliced, place: Key, seed: int = 0) -> list[Estimate]:
+def recovery_estimates(found: Spliced, place: Key) -> list[Estimate]:
     """Share of the adapter's change of loss and of KL that each addition brings back.
 
     Loss: Σ (L_base − L_spliced) / Σ (L_base − L_adapted). KL: 1 − Σ KL(adapted ‖ spliced) /
@@ -165,22 +167,20 @@ def recovery_estimates(found: Spliced, place: Key, seed: int = 0) -> list[Estima
         place: the adapter and its rank.
     """
     estimates: list[Estimate] = []
-    for measure in _measures(found.survey, seed):
+    for measure in _measures(found.survey):
         for site, outcome in found.exact.items():
             here = replace(place, site=site, dictionary=EXACT)
             draws = {EXACT: [outcome], **found.controls[site]}
-            estimates.append(_estimate(measure, found.survey, EXACT, draws, here, seed))
+            estimates.append(_estimate(measure, found.survey, EXACT, draws, here))
         for here, own in found.dictionaries.items():
             draws = {**own, **(found.controls[here.site] if here.draw is None else {})}
-            estimates.append(_estimate(measure, found.survey, RECONSTRUCTION, draws, here, seed))
+            estimates.append(_estimate(measure, found.survey, RECONSTRUCTION, draws, here))
     return estimates
 
 
-def _measures(found: Survey, seed: int) -> list[str]:
-    random = generator(seed, "change of loss", found.adapter)
-    low, high = bootstrap_ratio(found.adapted.loss - found.base.loss, found.tokens, random)
-    resolved = low > 0 or high < 0
-    return ["recovery.loss", "recovery.kl"] if resolved else ["recovery.kl"]
+def _measures(found: Survey) -> list[str]:
+    _, (low, high) = ratio(found.adapted.loss - found.base.loss, found.tokens)
+    return ["recovery.kl"] if low <= 0 <= high else ["recovery.loss", "recovery.kl"]
 
 
 def _estimate(
@@ -189,39 +189,29 @@ def _estimate(
     name: str,
     draws: Mapping[str, Sequence[Outcome]],
     place: Key,
-    seed: int,
 ) -> Estimate:
-    random = generator(seed, measure, place)
-    value, interval = _recovered(measure, found, draws[name][0], random)
+    value, interval = _recovered(measure, found, draws[name][0])
     chances = [Null.exact("nothing", 0.0)]
     for control, outcomes in draws.items():
         if control != name:
-            chances.append(_chance(measure, found, control, outcomes, random))
+            chances.append(_chance(measure, found, control, outcomes))
     chances.sort(key=lambda chance: chance.high, reverse=True)
     total = int(found.tokens.sum())
     return Estimate(measure, value, interval, total, "share", tuple(chances), place)
 
 
-def _recovered(
-    measure: str, found: Survey, outcome: Outcome, random: torch.Generator
-) -> tuple[float, Interval]:
+def _recovered(measure: str, found: Survey, outcome: Outcome) -> tuple[float, Interval]:
     """The share, and its interval over documents."""
     if measure == "recovery.loss":
         part, whole = found.base.loss - outcome.loss, found.base.loss - found.adapted.loss
     else:
         part, whole = found.base.kl - outcome.kl, found.base.kl
-    return float(part.sum() / whole.sum()), bootstrap_ratio(part, whole, random)
+    return ratio(part, whole, found.tokens)
 
 
-def _chance(
-    measure: str,
-    found: Survey,
-    control: str,
-    outcomes: Sequence[Outcome],
-    random: torch.Generator,
-) -> Null:
-    """Level: the mean of the draws. Interval: the wider of documents resampled and draws."""
-    each = [_recovered(measure, found, outcome, random) for outcome in outcomes]
+def _chance(measure: str, found: Survey, control: str, outcomes: Sequence[Outcome]) -> Null:
+    """Level: the mean of the draws. Interval: the wider of documents and draws."""
+    each = [_recovered(measure, found, outcome) for outcome in outcomes]
     levels = [value for value, _ in each]
     bounds = [interval for _, interval in each]
     if len(levels) > 1:

@@ -2,7 +2,10 @@
 
 A condition is a group of adapters (a rank, say) at a site. Its replicates are the adapters' seeds,
 each the mean over its dictionaries' seeds, which share that adapter; with a single adapter they
-are the dictionaries' seeds. With values v_cs of condition c and replicate s:
+are the dictionaries' seeds. All are measured on the same documents, whose error the mean of any
+number of seeds keeps: intervals are those of `stats.hierarchical`, from the seeds' spread and
+from the single numbers' own intervals over documents. With values v_cs of condition c and
+replicate s:
 
     v_cs = mean + condition_c + seed_cs      share = var(condition) / (var(condition) + var(seed))
 """
@@ -14,14 +17,22 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
-import torch
 from scipy import stats
 
-from lorascope.measures.intervals import Interval, normal_interval
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.hierarchical import mean_reach, pooled_interval
+from lorascope.stats.intervals import Interval
 
 SHARE = "variance.condition_share"
 _TOTAL = 1e-12
+# Measures whose intervals are over units of which every seed has its own (a dictionary's latents, a
+# module's directions, the seed itself): the spread between seeds holds their error too.
+OWN_UNITS = (
+    *("max_cosine.", "angle.", "dead_share", "ablation.dead_share", "latent_ablation."),
+    *("latent_addition.", "latent.ablation", "latent.mattering", "latent.used"),
+    *("latent.effective", "latent.largest", "latent.overlap", "compare.only_here", "weights."),
+    "variance.",
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Pooled:
         key: `adapter` is the group's name; no seed.
         values: one a replicate.
         n: how many numbers they were made from.
-        interval: 95 % t interval of their mean.
+        interval: 95 % interval of their mean, over documents and replicates.
         spread: standard deviations between replicates: of adapters' seeds and of dictionaries'
             seeds, nan where there is only one.
         nulls: means over the replicates of what stands under the same null.
@@ -127,16 +138,24 @@ def _pooled(place: Key, several: Sequence[Estimate]) -> Pooled:
         )
         chances.append(Null(chance.name, level, low, high))
     values = [float(np.mean(row)) for row in rows] if len(rows) > 1 else rows[0]
+    interval = seeds_interval(first.measure, values, several)
     return Pooled(
         first.measure,
         place,
         tuple(values),
         len(several),
         first.unit,
-        normal_interval(torch.tensor(values, dtype=torch.float64)),
+        interval,
         (of_adapters, of_dictionaries),
         tuple(chances),
     )
+
+
+def seeds_interval(measure: str, values: Sequence[float], several: Sequence[Estimate]) -> Interval:
+    """Of the mean of `values`, one a replicate, of which `several` are the single numbers."""
+    if measure.startswith(OWN_UNITS):
+        return pooled_interval(values)
+    return pooled_interval(values, mean_reach([(e.value, e.interval) for e in several]))
 
 
 def _share(values: np.ndarray, place: Key) -> Estimate:

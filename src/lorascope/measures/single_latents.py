@@ -25,22 +25,17 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic
 from lorascope.geometry.cosine import unit_rows
-from lorascope.measures.intervals import bootstrap, bootstrap_ratio
-from lorascope.measures.outputs import (
-    Scored,
-    Survey,
-    divergence,
-    first_documents,
-    run,
-    scored_batches,
-)
+from lorascope.measures.outputs import Scored, divergence, first_documents, run, scored_batches
 from lorascope.measures.recovery import spliced_rows
 from lorascope.measures.rows import chunks
+from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.interventions import Recorded, unembed
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio, smooth
+from lorascope.stats.intervals import or_point
 
 MOST_TOKENS = 2048
 # Most positions of a batch at which a latent's promoted tokens are looked at.
@@ -134,6 +129,7 @@ def latent_effects(
     *,
     seed: int = 0,
     most: int = MOST_TOKENS,
+    others: bool = True,
 ) -> LatentEffects:
     """Remove and add each latent's contribution at a site of the survey, one latent at a time.
 
@@ -141,6 +137,7 @@ def latent_effects(
         found: windows, and the tokens that are scored; those of the first documents that hold at
             most `most` tokens are used.
         latents: which, `leading_latents` for instance.
+        others: whether another latent's direction and one at random are tried in its place too.
 
     Raises:
         InputError: the adapter's outputs equal the base's, an index the dictionary lacks, or a
@@ -148,7 +145,7 @@ def latent_effects(
     """
     found.require_effect()
     _check(dictionary, latents)
-    directions = _directions(dictionary, latents, seed)
+    directions = _directions(dictionary, latents, seed)[:, : None if others else 1]
     # Two rounds over the batches: their logits together would not fit.
     spots = partial(read_spots, model, found, parse_site(site), dictionary, latents, most)
     promoted = _promoted(model, spots(), directions[:, 0])
@@ -190,9 +187,9 @@ def latent_estimates(found: LatentEffects, place: Key, seed: int = 0) -> list[Es
     for mode in MODES:
         changes, (kl, promoted, loss_foretold, promoted_foretold) = found.changes[mode], NAMES[mode]
         seen = changes.logit[:, 0].isfinite()
-        estimates.append(_mean(kl, "nats/token", changes.kl, place, seed))
+        estimates.append(_mean(kl, "nats/token", changes.kl, place))
         if seen.any():
-            estimates.append(_mean(promoted, "logits", changes.logit[seen], place, seed))
+            estimates.append(_mean(promoted, "logits", changes.logit[seen], place))
         for measure, foretold, came in (
             (loss_foretold, changes.foretold_loss, changes.loss),
             (promoted_foretold, changes.foretold_logit[seen], changes.logit[seen]),
@@ -220,23 +217,18 @@ def _correlation(measure: str, foretold: Tensor, came: Tensor, place: Key, seed:
     bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = null.nanquantile(bounds).tolist()
     chance = Null("latents permuted", null.nanmean().item(), low, high)
-    value = correlation(columns.sum(0)[None]).item()
-    interval = bootstrap(correlation, columns, random)
+    value, interval = smooth(correlation, columns, torch.ones_like(x))
     return Estimate(measure, value, interval, len(x), "correlation", (chance,), place)
 
 
-def _mean(
-    measure: str, unit: str, values: Float[Tensor, "n directions"], place: Key, seed: int
-) -> Estimate:
-    random = generator(seed, measure, place)
+def _mean(measure: str, unit: str, values: Float[Tensor, "n directions"], place: Key) -> Estimate:
     ones = torch.ones(len(values), dtype=torch.float64)
-    means = values.mean(0).tolist()
-    bounds = [bootstrap_ratio(column, ones, random) for column in values.T]
+    (value, interval), *others = (ratio(column, ones) for column in values.T)
     chances = [
-        Null(name, level, *((level, level) if low != low else (low, high)))
-        for name, level, (low, high) in zip(OTHERS, means[1:], bounds[1:], strict=True)
+        Null(name, level, *or_point(level, around))
+        for name, (level, around) in zip(OTHERS, others, strict=False)
     ]
-    return Estimate(measure, means[0], bounds[0], len(values), unit, tuple(chances), place)
+    return Estimate(measure, value, interval, len(values), unit, tuple(chances), place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,8 +256,8 @@ class Spot:
     def changed(self, mode: Mode, written: Rows) -> Float[Tensor, "batch seq d"]:
         """The stream of the adapted model less what is written, or of the base with it."""
         stream = self.recorded[mode].streams[self.site].clone()
-        rows, signed = self.rows.to(stream.device), _signed(mode, written).to(stream.device)
-        stream[rows] = (stream[rows].float() + signed).to(stream.dtype)
+        rows, change = self.rows.to(stream.device), signed(mode, written).to(stream.device)
+        stream[rows] = (stream[rows].float() + change).to(stream.dtype)
         return stream
 
     def unchanged(self, mode: Mode) -> _Unchanged:
@@ -298,7 +290,7 @@ class Spot:
         recorded = self.recorded[mode]
         last = recorded.streams[Site(model.n_blocks - 1)]
         stream = last[self.rows.to(last.device)][rows.to(last.device)]
-        after = stream.float() + _signed(mode, written)[rows.to(written.device)].to(stream.device)
+        after = stream.float() + signed(mode, written)[rows.to(written.device)].to(stream.device)
         both = unembed(model, recorded.face, torch.cat([stream, after.to(stream.dtype)])).float()
         before, changed = (both - both.mean(1, keepdim=True)).chunk(2)
         return changed - before
@@ -316,7 +308,7 @@ def _change(
     mode, before = unchanged.mode, unchanged.log_p
     stream = spot.changed(mode, written)
     after = spot.where.log_probabilities(spot.recorded[mode].resume(spot.site, stream))
-    foretold = (unchanged.gradient * _signed(mode, written).to(unchanged.gradient)).sum()
+    foretold = (unchanged.gradient * signed(mode, written).to(unchanged.gradient)).sum()
     loss = (spot.where.losses(after) - spot.where.losses(before)).sum()
     tokens, rows = spot.positions(index)
     direct, came = torch.zeros(2, device=after.device)
@@ -328,7 +320,8 @@ def _change(
     return torch.stack([part.double().cpu() for part in parts])
 
 
-def _signed(mode: Mode, written: Rows) -> Rows:
+def signed(mode: Mode, written: Rows) -> Rows:
+    """What is added to the stream where `written` is taken away, or given."""
     return -written if mode == "ablation" else written
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from lorascope.errors import InputError
 from lorascope.geometry.precision import double
-from lorascope.measures import intervals
 from lorascope.measures import weight_spectra as spectra
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.models.adapted import AdaptedModel
@@ -34,6 +33,7 @@ from lorascope.models.updates import (
 )
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats import intervals
 
 ALL = "all modules"
 ROUNDING = "rounding of W₀"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lorascope.activations.massive import Massive
 from lorascope.errors import InputError
 from lorascope.geometry import chance
 from lorascope.geometry.cosine import max_cosine
 from lorascope.measures.alignment import HasDirections, NullSettings
+from lorascope.measures.massive import nulls_without, place_without
 from lorascope.measures.weights import ALL, Number, module_label, summed_up, weighted
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
@@ -23,6 +25,8 @@ from lorascope.results import Estimate, Key
 
 _MOST_DIRECTIONS = 64
 _FEWEST_DRAWN = 1024
+# Of the largest singular value, what a rounding leaves of a direction projected out.
+_NOTHING = 1e-5
 _MEASURE = "weights.written_cosine"
 _COLUMNS = (
     *("adapter", "site", "module", "index", "size", "share", "latent", "cosine"),
@@ -100,12 +104,16 @@ def written_view(
     dictionary: HasDirections,
     place: Key,
     nulls: NullSettings,
+    massive: Massive | None = None,
 ) -> WrittenView:
     """How close the directions written before `place.site` come to a dictionary's.
 
     Estimates are at `place` with the module, or "all modules", as its setting. Nothing where no
     module of the adapter writes into the stream. Random directions are drawn once, at most
     `nulls.max_directions` of each null, and shared out among the modules.
+
+    Args:
+        massive: what is projected out of everything first; the place then says so.
 
     Raises:
         InputError: as for `written`; or the dictionary is of another width.
@@ -118,6 +126,11 @@ def written_view(
             f"the dictionary's directions are {targets.shape[1]} wide, the model's stream "
             f"{model.d_model}; give a dictionary of this model"
         )
+    if massive:
+        place, nulls = place_without(place), nulls_without(nulls, massive)
+        modules, targets = written_without(modules, massive), massive.without(targets)
+        if not modules:
+            return WrittenView([], pd.DataFrame(columns=list(_COLUMNS)))
     pools = _pools(targets, max(len(w.sizes) for w in modules), nulls)
     headline, pool = next(iter(pools.items()))
     reference = {
@@ -140,6 +153,30 @@ def written_view(
         for setting, number in {**numbers, ALL: together}.items()
     ]
     return WrittenView(estimates, pd.DataFrame(rows, columns=list(_COLUMNS)))
+
+
+def written_without(modules: Sequence[Written], massive: Massive) -> list[Written]:
+    """What each module's update writes, without what is massive; sizes and directions anew.
+
+    A module that writes nothing else is left out. What lies beyond the leading 64 directions of an
+    update stays in its energy whole.
+    """
+    found = []
+    for one in modules:
+        matrix = massive.without(one.directions * one.sizes.to(one.directions)[:, None])
+        _, sizes, directions = torch.linalg.svd(matrix.double(), full_matrices=False)
+        kept = sizes > _NOTHING * one.sizes.max()
+        beyond = one.energy - float(one.sizes.double().square().sum())
+        if kept.any():
+            found.append(
+                Written(
+                    one.module,
+                    directions[kept].to(one.directions),
+                    sizes[kept].to(one.sizes),
+                    float(sizes.square().sum()) + max(0.0, beyond),
+                )
+            )
+    return found
 
 
 def _nearest(

@@ -17,16 +17,15 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorascope import embedded
 from lorascope.errors import InputError, did_you_mean
 from lorascope.models.adapter_files import (
     AdapterFiles,
     AdapterInfo,
+    check_base,
     check_names,
     is_latent,
     locate,
     read,
-    same_base,
 )
 from lorascope.models.freezing import fingerprint, gradients_kept, random_state_kept
 from lorascope.models.gates import base_logits, verify_base_unchanged
@@ -38,6 +37,8 @@ BASE = "base"
 Attach = Callable[[PreTrainedModel], AbstractContextManager[None]]
 # Fills the layers PEFT knows by a name; returns the biases that go with them.
 Fill = Callable[[PreTrainedModel, str], dict[str, Tensor]]
+# Draws a null adapter again, times a factor; returns what it is made of then.
+Rescale = Callable[[float], AdapterInfo]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class AdaptedModel:
         self._full_models: dict[str, PreTrainedModel] = {}
         self._attached: dict[str, Attach] = {}
         self._redrawn: dict[str, Attach] = {}
+        self._rescales: dict[str, Rescale] = {}
         self._hooks = ExitStack()
         self._current = BASE
 
@@ -263,18 +265,25 @@ class AdaptedModel:
         self._require(name, self.faces[1:])
         return self._biases.get(name, {})
 
-    def add_null_of_lora(self, info: AdapterInfo, fill: Fill) -> None:
+    def add_null_of_lora(self, info: AdapterInfo, fill: Fill, rescale: Rescale) -> None:
         """Add a null adapter of a LoRA adapter, switched off: PEFT layers that `fill` fills.
 
-        Random state, training modes and gradients of all else stay as they are.
+        Random state, training modes and gradients of all else stay as they are, and all of it
+        does where PEFT or `fill` raises.
         """
         assert self._peft is not None
         peft_name = f"face_{len(self._peft_names)}"
         config = deepcopy(self._peft.peft_config[self._peft_names[info.null_of]])
         known = {*map(id, self._base.parameters()), *map(id, self._base.modules())}
-        with random_state_kept(), gradients_kept(self._base):
-            self._peft.add_adapter(peft_name, config)
-            self._biases[info.name] = fill(self._base, peft_name)
+        try:
+            with random_state_kept(), gradients_kept(self._base):
+                self._peft.add_adapter(peft_name, config)
+                self._biases[info.name] = fill(self._base, peft_name)
+        except BaseException:
+            if peft_name in self._peft.peft_config:
+                self._peft.delete_adapter(peft_name)
+            self._switch(self._current)
+            raise
         for parameter in self._base.parameters():
             if id(parameter) not in known:
                 parameter.requires_grad_(False)
@@ -283,13 +292,21 @@ class AdaptedModel:
                 module.training = self._base.training
         self._peft_names[info.name] = peft_name
         self._infos[info.name] = info
+        self._rescales[info.name] = rescale
         self._switch(self._current)
 
-    def add_null_of_full_model(self, info: AdapterInfo, redraw: Attach) -> None:
+    def add_null_of_full_model(self, info: AdapterInfo, redraw: Attach, rescale: Rescale) -> None:
         """Add a null adapter of a full fine-tune; `redraw` shows it on the fine-tune's model."""
         self._full_models[info.name] = self._full_models[info.null_of]
         self._redrawn[info.name] = redraw
+        self._rescales[info.name] = rescale
         self._infos[info.name] = info
+
+    def rescale_null(self, name: str, factor: float) -> None:
+        """Multiply what a null adapter draws by a factor: see `rescale_null_adapter`."""
+        self._require(name, self.null_adapters)
+        with self.face(BASE):
+            self._infos[name] = self._rescales[name](factor)
 
     def _require(self, name: str, known: tuple[str, ...]) -> None:
         if name not in known:
@@ -370,24 +387,12 @@ def load(
                     f'adapter "{name}" is a latent adapter: load it with lorascope.load'
                 )
             attached = opener(name, path, folder, base)
-            _check_base_id(attached.info, adapted, force)
+            check_base(attached.info, model, base.config.name_or_path, force)
             adapted.add_attached(attached)
             continue
         files = read(name, path, folder)
-        _check_base_id(files.info, adapted, force)
+        check_base(files.info, model, base.config.name_or_path, force)
         with random_state_kept():
             adapted.add_adapter(files)
     verify_base_unchanged(adapted, before)
     return adapted
-
-
-def _check_base_id(info: AdapterInfo, adapted: AdaptedModel, force: bool) -> None:
-    candidates = [adapted.id, adapted.module.config.name_or_path or adapted.id]
-    if embedded.is_embedded(adapted.id):
-        candidates.append(str(embedded.model_path(adapted.id)))
-    if info.base is None or force or same_base(info.base, candidates):
-        return
-    raise InputError(
-        f'adapter "{info.name}" was made for "{info.base}", the model given is "{adapted.id}": '
-        "give that model, or force=True if they are the same weights"
-    )

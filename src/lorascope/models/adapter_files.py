@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lorascope import embedded
 from lorascope.errors import InputError
 
 CONFIG_FILE = "adapter_config.json"
@@ -52,6 +53,7 @@ class AdapterInfo:
         modules_to_save: modules the adapter replaces whole.
         null_of: of a null adapter, the name of the adapter it is the null of; else empty.
         draw: of a null adapter, which of the random draws it is, from 0.
+        factor: of a null adapter, what the draw of the adapter's spectrum is multiplied by.
     """
 
     name: str
@@ -67,6 +69,7 @@ class AdapterInfo:
     modules_to_save: tuple[str, ...] = ()
     null_of: str = ""
     draw: int | None = None
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,27 @@ def weights_digest(name: str, path: str) -> str:
     names = (CONFIG_FILE, *WEIGHT_FILES, LATENT_FILE)
     found = [folder / file for file in names if (folder / file).is_file()]
     return hashlib.sha256("".join(sha256_of(file) for file in found).encode()).hexdigest()
+
+
+def check_base(info: AdapterInfo, id: str, loaded_from: str | None, force: bool) -> None:
+    """Refuse an adapter whose configuration names another base model.
+
+    Args:
+        id: what the base model was asked for by.
+        loaded_from: the name in the base model's own configuration.
+        force: accept it all the same.
+
+    Raises:
+        InputError: it does.
+    """
+    candidates = [id, loaded_from or id]
+    if embedded.is_embedded(id):
+        candidates.append(str(embedded.model_path(id)))
+    if not (force or info.base is None or same_base(info.base, candidates)):
+        raise InputError(
+            f'adapter "{info.name}" was made for "{info.base}", the model given is "{id}": '
+            "give that model, or force=True if they are the same weights"
+        )
 
 
 def same_base(named: str, candidates: Iterable[str]) -> bool:

@@ -7,6 +7,7 @@ everything the adapter goes through. `docs/null_adapters.md` gives the matching 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,8 +20,8 @@ from transformers import PreTrainedModel
 from lorascope.errors import InputError, NoNullAdapter
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.adapter_files import AdapterInfo
-from lorascope.models.null_fine_tunes import redraws
-from lorascope.models.null_parts import Part, parts_of
+from lorascope.models.null_fine_tunes import Redraws, redraws
+from lorascope.models.null_parts import Part, Tensors, parts_of
 from lorascope.models.random_updates import PURPOSE, Rounding, corner, digest_of
 from lorascope.randomness import generator
 
@@ -58,7 +59,8 @@ def add_null_adapters(model: AdaptedModel, name: str, draws: int, seed: int) -> 
             found = redraws(model, name, seed)
             nulls = _infos(model.info(name), found.identity, draws, seed)
             for draw, null in enumerate(nulls):
-                model.add_null_of_full_model(null, partial(found.shown, draw))
+                rescale = partial(_rescale_fine_tune, found, null)
+                model.add_null_of_full_model(null, partial(found.shown, draw), rescale)
         else:
             parts = list(parts_of(model, name, base))
             identity = _identity(base, parts)
@@ -66,6 +68,38 @@ def add_null_adapters(model: AdaptedModel, name: str, draws: int, seed: int) -> 
             for null in nulls:
                 _add(model, null, parts, partial(generator, seed, PURPOSE, identity))
     return tuple(null.name for null in nulls)
+
+
+@torch.no_grad()
+def rescale_null_adapter(model: AdaptedModel, name: str, factor: float) -> None:
+    """Multiply everything a null adapter draws by one factor, of the draw as it was first.
+
+    Singular values of updates and norms of differences become `factor` times the adapter's. Of
+    DoRA the low-rank update is multiplied; the magnitude keeps the adapter's relative magnitudes.
+    The factor is absolute, so giving it twice changes nothing, and 1 gives the first draw back
+    bit for bit. `info` has the factor, and a digest of its own for each.
+
+    Raises:
+        InputError: there is no such null adapter, or the factor is not a positive number.
+        NoNullAdapter: the weights' dtype cannot hold a random change of that size; the null
+            adapter stays as it was.
+    """
+    if not (math.isfinite(factor) and factor > 0):
+        raise InputError(f'null adapter "{name}": factor {factor} is not a positive number')
+    model.rescale_null(name, factor)
+
+
+def _rescaled(null: AdapterInfo, factor: float) -> AdapterInfo:
+    """`null` is the first draw."""
+    if factor == 1:
+        return null
+    return replace(null, factor=factor, sha256=digest_of(PURPOSE, null.sha256, repr(factor)))
+
+
+def _rescale_fine_tune(found: Redraws, null: AdapterInfo, factor: float) -> AdapterInfo:
+    assert null.draw is not None
+    found.rescale(null.draw, factor)
+    return _rescaled(null, factor)
 
 
 def _infos(info: AdapterInfo, identity: str, draws: int, seed: int) -> list[AdapterInfo]:
@@ -86,21 +120,46 @@ def _infos(info: AdapterInfo, identity: str, draws: int, seed: int) -> list[Adap
 def _add(
     model: AdaptedModel, null: AdapterInfo, parts: list[Part], drawing: Callable[..., Generator]
 ) -> None:
-    source, rounding = model.peft_name(null.null_of), Rounding()
-    drawn = [part.draw(drawing(part.path, null.draw), rounding) for part in parts]
-    rounding.check(null.null_of)
-    biases = model.trained_biases(null.null_of)
+    source, biases = model.peft_name(null.null_of), model.trained_biases(null.null_of)
+    drawn = _drawn(null, parts, drawing)
+    names: list[str] = []
+    own: dict[str, Tensor] = {}
 
     def fill(base: PreTrainedModel, peft_name: str) -> dict[str, Tensor]:
+        names.append(peft_name)
         for module in base.modules():
             if isinstance(module, ModulesToSaveWrapper) and source in module.modules_to_save:
                 copied = copy.deepcopy(module.modules_to_save[source])
                 module.modules_to_save[peft_name] = copied
         for part, values in zip(parts, drawn, strict=True):
             part.put(peft_name, values)
-        return {p.path: v[0] for p, v in zip(parts, drawn, strict=True) if p.path in biases}
+        own.update({p.path: v[0] for p, v in zip(parts, drawn, strict=True) if p.path in biases})
+        return own
 
-    model.add_null_of_lora(null, fill)
+    def rescale(factor: float) -> AdapterInfo:
+        scaled = _rescaled(null, factor)
+        for part, values in zip(parts, _drawn(scaled, parts, drawing), strict=True):
+            part.put(names[0], values)
+            if part.path in own:
+                own[part.path].copy_(values[0])
+        return scaled
+
+    try:
+        model.add_null_of_lora(null, fill, rescale)
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:240]
+        raise NoNullAdapter(
+            f'adapter "{null.null_of}": PEFT holds no second adapter of its kind: {reason}'
+        ) from error
+
+
+def _drawn(
+    null: AdapterInfo, parts: list[Part], drawing: Callable[..., Generator]
+) -> list[Tensors]:
+    rounding = Rounding()
+    drawn = [part.draw(drawing(part.path, null.draw), rounding, null.factor) for part in parts]
+    rounding.check(null.null_of)
+    return drawn
 
 
 def _identity(base: PreTrainedModel, parts: list[Part]) -> str:

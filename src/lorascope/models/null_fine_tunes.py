@@ -62,6 +62,7 @@ class Redraws:
         corners = [corner(self._base[name]) for name in self._changed]
         self.identity = digest_of(type(tuned).__name__, info.sha256, *self._changed, *corners)
         self._cache: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
+        self._factors: dict[int, float] = {}
 
     @contextmanager
     def shown(self, draw: int, _model: PreTrainedModel) -> Iterator[None]:
@@ -86,16 +87,32 @@ class Redraws:
         if draw in self._cache:
             self._cache.move_to_end(draw)
             return self._cache[draw]
-        rounding, found = Rounding(), {}
+        rounding, found, factor = Rounding(), {}, self._factors.get(draw, 1.0)
         for name in self._changed:
             random = generator(self._seed, PURPOSE, self.identity, name, draw)
-            found[name] = rounding.redrawn(self._base[name], self._tuned[name], random)
+            ours, theirs = self._base[name], self._tuned[name]
+            found[name] = rounding.redrawn(ours, theirs, random, factor)
         rounding.check(self._info.name)
         size = sum(value.nbytes for value in found.values())
         while self._cache and size * (len(self._cache) + 1) > CACHE:
             self._cache.popitem(last=False)
         self._cache[draw] = found
         return found
+
+    def rescale(self, draw: int, factor: float) -> None:
+        """From now on the differences of one draw are multiplied by `factor`.
+
+        Raises:
+            NoNullAdapter: as `drawn`; the draw stays as it was.
+        """
+        before = self._factors.get(draw, 1.0)
+        self._factors[draw] = factor
+        self._cache.pop(draw, None)
+        try:
+            self.drawn(draw)
+        except NoNullAdapter:
+            self._factors[draw] = before
+            raise
 
     def _equal(self, name: str) -> bool:
         theirs = self._tuned[name].detach()

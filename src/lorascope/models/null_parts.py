@@ -36,7 +36,7 @@ class Part:
         spectrum: what of the part stays: singular values, or the norm of a tensor replaced whole.
         about: what else tells its distribution: shapes, scale.
         base: the weight it changes.
-        draw: the random part.
+        draw: the random part, its update multiplied by a factor.
         put: writes it into the layers PEFT knows by a name.
     """
 
@@ -44,7 +44,7 @@ class Part:
     spectrum: Tensor
     about: str
     base: Tensor
-    draw: Callable[[Generator, Rounding], Tensors]
+    draw: Callable[[Generator, Rounding, float], Tensors]
     put: Callable[[str, Tensors], None]
 
 
@@ -55,9 +55,12 @@ def parts_of(model: AdaptedModel, name: str, base: PreTrainedModel) -> Iterator[
         NoNullAdapter: a part has no matching rule.
     """
     peft_name = model.peft_name(name)
+    seen: set[int] = set()
     for path, module in base.named_modules():
         if isinstance(module, LoraLayer):
-            if lora_factors(module, peft_name) is not None:
+            factors = lora_factors(module, peft_name)
+            if factors is not None:
+                _check_untied(name, path, factors, seen)
                 yield from _lora_parts(name, path, module, peft_name)
         elif isinstance(module, ModulesToSaveWrapper):
             if peft_name in module.modules_to_save:
@@ -80,7 +83,7 @@ def _moved(path: str, ours: Tensor, theirs: Tensor, put: Callable[[str, Tensors]
         difference.norm(),
         f"{tuple(theirs.shape)} {theirs.dtype}",
         ours,
-        lambda random, rounding: (rounding.redrawn(ours, theirs, random),),
+        lambda random, rounding, factor: (rounding.redrawn(ours, theirs, random, factor),),
         put,
     )
 
@@ -135,16 +138,18 @@ def _lora_parts(name: str, path: str, layer: LoraLayer, source: str) -> Iterator
     shape = (stacked.B.shape[1], stacked.B.shape[2], stacked.A.shape[2])
     weight = _weight(layer)
 
-    def draw(random: Generator, rounding: Rounding) -> Tensors:
+    def draw(random: Generator, rounding: Rounding, factor: float) -> Tensors:
         drawn = _in_one(random_factors(S, shape, random))
-        B, A = (new.to(old) for new, old in zip(drawn, factors, strict=True))
+        scaled = Factors(factor * drawn.B, drawn.A)
+        B, A = (new.to(old) for new, old in zip(scaled, factors, strict=True))
         if not has_magnitude:
             return B, A
         return B, A, _magnitude(layer, source, (B, A), random)
 
     def put(peft_name: str, values: Tensors) -> None:
         found = lora_factors(layer, peft_name)
-        assert found is not None
+        if found is None:
+            raise RuntimeError(f"{path} got no layers")
         for target, value in zip(found, values, strict=False):
             target.copy_(value)
         if has_magnitude:
@@ -170,7 +175,7 @@ def _bias_part(path: str, layer: LoraLayer, source: str) -> Part:
         bias.detach().cpu().double().norm(),
         f"{tuple(bias.shape)} {float(layer.scaling[source])!r} {bias.dtype}",
         _weight(layer),
-        lambda random, _: (same_spectrum(bias, random).to(bias),),
+        lambda random, _, factor: ((factor * same_spectrum(bias, random)).to(bias),),
         put,
     )
 
@@ -221,6 +226,16 @@ def _weight(layer: LoraLayer) -> Tensor:
     held: Any = layer.get_param() if isinstance(layer, ParamWrapper) else None
     weight: Tensor = layer.get_base_layer().weight if held is None else held
     return weight
+
+
+def _check_untied(name: str, path: str, factors: tuple[Tensor, Tensor], seen: set[int]) -> None:
+    places = {factor.data_ptr() for factor in factors}
+    if places & seen:
+        raise NoNullAdapter(
+            f'adapter "{name}" shares the factors of {path} with another module '
+            "(ensure_weight_tying): PEFT holds one such adapter at a time"
+        )
+    seen |= places
 
 
 def _check_finite(name: str, path: str, *tensors: Tensor) -> None:

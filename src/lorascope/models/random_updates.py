@@ -132,16 +132,19 @@ class Rounding:
     def __init__(self) -> None:
         self._wanted = self._found = 0.0
 
-    def redrawn(self, ours: Tensor, theirs: Tensor, generator: Generator) -> Tensor:
+    def redrawn(
+        self, ours: Tensor, theirs: Tensor, generator: Generator, factor: float = 1.0
+    ) -> Tensor:
         """`ours` plus a random update of the spectrum of theirs - ours, in the dtype of `theirs`.
 
         Args:
             ours: weight of the base.
             theirs: the adapted weight, of the same shape.
+            factor: what the update is multiplied by.
         """
         base = ours.detach().cpu()
         base = base.double() if base.numel() <= _PRECISE else base.float()
-        update = same_spectrum(theirs.detach().cpu().to(base.dtype) - base, generator)
+        update = factor * same_spectrum(theirs.detach().cpu().to(base.dtype) - base, generator)
         found = (base + update).to(theirs.dtype)
         self._wanted += float(update.double().square().sum())
         self._found += float((found.to(base.dtype) - base).double().square().sum())

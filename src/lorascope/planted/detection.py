@@ -21,15 +21,17 @@ from lorascope.activations.shards import BASE, Shards
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.topk import TopKDictionary
-from lorascope.measures.intervals import UNKNOWN, Interval, bootstrap_ratio
-from lorascope.measures.outputs import Outcome, Survey, run, scored_batches, survey
+from lorascope.measures.outputs import Outcome, run, scored_batches
 from lorascope.measures.recovery import recovery_estimates, splice, spliced_rows
 from lorascope.measures.single_latents import leading_latents
+from lorascope.measures.surveys import Survey, survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
 from lorascope.planted.nothing import random_dictionary
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
+from lorascope.stats.documents import ratio
+from lorascope.stats.intervals import UNKNOWN, Interval
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting, fit
 
@@ -115,7 +117,7 @@ def detect(
     both = int((of_class & fires).sum())
     names = _names(ids, strengths)
     looked_at = survey(model, adapter, held_out, [SITE], most=most)
-    loss, kl = removed(model, looked_at, SITE, learned, latent, seed)
+    loss, kl = removed(model, looked_at, SITE, learned, latent)
     return Detected(
         float(torch.cosine_similarity(own, direction, dim=0)),
         both / max(1, int(fires.sum())),
@@ -146,12 +148,12 @@ def _names(ids: Int[Tensor, " n"], strengths: Float[Tensor, " n"]) -> list[int]:
 
 @torch.no_grad()
 def removed(
-    model: AdaptedModel, found: Survey, site: str, dictionary: Dictionary, latent: int, seed: int
+    model: AdaptedModel, found: Survey, site: str, dictionary: Dictionary, latent: int
 ) -> tuple[tuple[float, Interval] | None, tuple[float, Interval]]:
     """Shares of the change of loss and of KL(base ‖ ·) that go when a latent's writing is removed.
 
-    The loss is left out where the adapter's change of it may be nothing. Intervals: documents
-    resampled.
+    The loss is left out where the adapter's change of it may be nothing. Intervals: over
+    documents.
     """
     where_at = parse_site(site)
     count = len(found.tokens)
@@ -170,19 +172,12 @@ def removed(
         adapted_face.add(where, reference, where.log_probabilities(adapted.logits))
         after = where.log_probabilities(adapted.resume(where_at, stream))
         without.add(where, reference, after)
-    random = generator(seed, "removed")
-    kl = _share(adapted_face.kl - without.kl, adapted_face.kl, random)
+    kl = ratio(adapted_face.kl - without.kl, adapted_face.kl, found.tokens)
     change = adapted_face.loss - base_face.loss
-    low, high = bootstrap_ratio(change, found.tokens, random)
+    _, (low, high) = ratio(change, found.tokens)
     if low <= 0 <= high:
         return None, kl
-    return _share(adapted_face.loss - without.loss, change, random), kl
-
-
-def _share(
-    part: Float[Tensor, " documents"], whole: Float[Tensor, " documents"], random: torch.Generator
-) -> tuple[float, Interval]:
-    return float(part.sum() / whole.sum()), bootstrap_ratio(part, whole, random)
+    return ratio(adapted_face.loss - without.loss, change, found.tokens), kl
 
 
 def _added(

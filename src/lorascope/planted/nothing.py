@@ -21,10 +21,10 @@ from lorascope.measures import weight_spectra as spectra
 from lorascope.measures.alignment import (
     NullSettings,
     angle_estimates,
-    cka_estimates,
     max_cosine_estimates,
 )
 from lorascope.measures.behaviour import response_loss
+from lorascope.measures.cka import cka_estimates
 from lorascope.measures.rows import HeldOut
 from lorascope.measures.single_latents import PROMOTED, Changes, LatentEffects, latent_estimates
 from lorascope.measures.weights import WeightSettings, update_numbers
@@ -96,7 +96,7 @@ def random_rows(seed: int) -> list[Estimate]:
     mean, covariance = mean_and_covariance([probe])
     errors = reconstruction.errors(learned, delta, rows.documents)
     nulls = reconstruction.null_errors(learned, rows, mean, seed)
-    found = reconstruction.error_estimates(errors, nulls, _HERE, seed)
+    found = reconstruction.error_estimates(errors, nulls, _HERE)
     of_base, of_control = (
         reconstruction.errors(each, delta, rows.documents) for each in (ours, control)
     )
@@ -138,11 +138,11 @@ def no_effect(seed: int) -> list[Estimate]:
     noise = isotropic(DOCUMENTS * LENGTH, D, random) * _sizes(DOCUMENTS, random)
     base = isotropic(len(noise), D, random) * 100
     floor = max(_sizes(_FLOOR_DOCUMENTS, random).mean().item() for _ in range(2))
-    found = norms.norm_estimates(HeldOut(base, noise, _documents()), floor, _HERE, seed)
+    found = norms.norm_estimates(HeldOut(base, noise, _documents()), floor, _HERE)
     tokens = torch.full((DOCUMENTS,), float(LENGTH), dtype=torch.float64)
     losses = 3 * torch.rand(DOCUMENTS, generator=random).double() * LENGTH
     changed = losses + 0.1 * torch.randn(DOCUMENTS, generator=random).double()
-    return [*found, response_loss((losses, tokens), (changed, tokens), _HERE, seed)]
+    return [*found, response_loss((losses, tokens), (changed, tokens), _HERE)]
 
 
 def random_updates(seed: int) -> list[Estimate]:

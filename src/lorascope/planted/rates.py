@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from scipy import stats
 
 from lorascope.measures.definitions import definition
-from lorascope.measures.intervals import Interval, wilson_interval
 from lorascope.results import Estimate
+from lorascope.stats.intervals import Interval, wilson_interval
 
 # What a verdict at 95 % may get wrong, and how sure one must be that it gets more wrong.
 NOMINAL, SURE = 0.05, 0.99

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures.alignment import NullSettings, cka_estimates, max_cosine_estimates
+from lorascope.measures.alignment import NullSettings, max_cosine_estimates
+from lorascope.measures.cka import cka_estimates
 from lorascope.measures.firing import firing
-from lorascope.measures.intervals import Interval
 from lorascope.measures.overlap import overlap_estimates
 from lorascope.measures.pursuit import pursuit_estimates
 from lorascope.measures.rows import HeldOut
 from lorascope.planted.activations import Planted, Recipe
 from lorascope.results import Estimate, Key
+from lorascope.stats.intervals import Interval
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting, Job, fit_many
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import altair as alt
 
-from lorascope.report.pooled import ENOUGH, replicates
+from lorascope.report.pooled import replicates
 from lorascope.report.result import Results
 from lorascope.results import Estimate
 
@@ -59,5 +59,4 @@ def over_seeds_words(estimates: Sequence[Estimate], results: Results) -> str:
     most = max((replicates(results, e) for e in estimates), default=1)
     if most < 2:
         return ""
-    how = "over seeds" if most >= ENOUGH else "spanning the seeds' own"
-    return f" Means over {most} seeds, intervals {how}."
+    return f" Means over {most} seeds, intervals over documents and seeds."

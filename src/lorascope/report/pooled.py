@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lorascope.measures.intervals import Interval
-from lorascope.measures.seeds import Pooled, over_seeds
-from lorascope.report.conditions import bounds
+from lorascope.measures.seeds import over_seeds
 from lorascope.report.result import Results
 from lorascope.results import Estimate, Null
-
-# So many replicates or more give an interval of their own.
-ENOUGH = 3
 
 
 def conditions(
@@ -20,8 +15,7 @@ def conditions(
 ) -> list[Estimate]:
     """The estimates of a measure, one a group and site: means over seeds, chance levels too.
 
-    With three replicates or more the interval is over seeds; with fewer it spans their own
-    intervals. `place.adapter` is the group.
+    Intervals are over documents and seeds (`measures.seeds`). `place.adapter` is the group.
     """
     chosen: dict[tuple[str, ...], list[Estimate]] = {}
     for estimate in results.numbers:
@@ -89,19 +83,12 @@ def _one(several: list[Estimate], results: Results) -> Estimate:
     return Estimate(
         first.measure,
         pooled.mean,
-        _interval(pooled, several),
+        pooled.interval,
         first.n,
         first.unit,
         tuple(_around(chance, several) for chance in pooled.nulls),
         pooled.key,
     )
-
-
-def _interval(pooled: Pooled, several: Sequence[Estimate]) -> Interval:
-    if len(pooled.values) >= ENOUGH:
-        return pooled.interval
-    lows, highs = zip(*(bounds(estimate) for estimate in several), strict=True)
-    return min(lows), max(highs)
 
 
 def _around(chance: Null, several: Sequence[Estimate]) -> Null:

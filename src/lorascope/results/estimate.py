@@ -74,6 +74,8 @@ class Estimate:
         nulls: chance levels and references; rivals first.
         key: adapter, rank, site, seed, dictionary and what else it belongs to.
         margin: differences up to this size count as none, in `unit`; None where none is stated.
+        judged: False where what it was measured with fails its own yardsticks: value, interval and
+            nulls stand, and there is no verdict and no p-value.
     """
 
     measure: str
@@ -84,6 +86,7 @@ class Estimate:
     nulls: tuple[Null, ...] = ()
     key: Key = field(default_factory=Key)
     margin: float | None = None
+    judged: bool = True
 
     @property
     def headline(self) -> Null | None:
@@ -108,8 +111,8 @@ class Estimate:
         """Where the number lies beside its rivals, or beside its first reference without one.
 
         Above or below only if it is so beside *every* rival (an intersection-union test: no
-        correction for several rivals is needed). No verdict for a value that is not finite or has
-        no interval.
+        correction for several rivals is needed). No verdict for a value that is not finite, has
+        no interval or is not `judged`.
         """
         nulls = self.rivals or self.nulls[:1]
         found = {self.against(null) for null in nulls}
@@ -135,8 +138,7 @@ class Estimate:
     def against(self, null: Null) -> Verdict:
         """The verdict against one null, from the interval of the difference."""
         low, high = self.difference(null)
-        known = not (math.isnan(low) or math.isnan(high) or math.isnan(self.interval[0]))
-        if not known or not math.isfinite(self.value):
+        if not self._comparable(low, high):
             return "no verdict"
         if self.margin is not None and -self.margin <= low and high <= self.margin:
             return "equal"
@@ -147,10 +149,10 @@ class Estimate:
     def p(self, null: Null) -> float:
         """Two-sided p-value of value = level; from the difference's interval where none is given.
 
-        nan without an interval. The interval is read as a normal one on the side of zero.
+        nan where there is no verdict. The interval is read as a normal one on the side of zero.
         """
         low, high = self.difference(null)
-        if math.isnan(low) or math.isnan(high) or math.isnan(self.interval[0]):
+        if not self._comparable(low, high):
             return math.nan
         if null.p is not None:
             return null.p
@@ -188,8 +190,14 @@ class Estimate:
             return None
         wanted = self.n * (half / gap) ** 2
         digits = 10 ** math.floor(math.log10(max(wanted, 1)))
-        rounded = math.ceil(wanted / digits) * digits
+        # What is whole but for the last bit is not rounded up.
+        rounded = math.ceil(wanted / digits - 1e-9) * digits
         return rounded if rounded <= _MOST else None
+
+    def _comparable(self, low: float, high: float) -> bool:
+        """Whether a verdict may be drawn: value, interval and difference are known."""
+        known = not any(map(math.isnan, (low, high, *self.interval)))
+        return self.judged and known and math.isfinite(self.value)
 
     def at(self, key: Key) -> Estimate:
         """The same number, said of `key`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Final, Literal
 
 # Nulls that go through the pipeline themselves, as conditions of their own.
 ADAPTER: Final = "null adapters"
@@ -31,6 +31,7 @@ class Key:
         setting: what was set otherwise, `l1=0.05` of an ablation.
         null: of a number that is a draw of a null, which: `ADAPTER` or `GAUSSIAN`.
         draw: the draw's number; None for a number of what was given.
+        massive: "without" where the stream's massive coordinates and directions are projected out.
     """
 
     adapter: str = ""
@@ -50,6 +51,7 @@ class Key:
     about: str = ""
     null: str = ""
     draw: int | None = None
+    massive: Literal["", "without"] = ""
 
     def __str__(self) -> str:
         """The fields that are set. Random draws are seeded by this text."""

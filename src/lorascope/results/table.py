@@ -22,7 +22,7 @@ _LATER: Final = tuple(name for name in KEY_FIELDS if name not in _FIRST)
 ESTIMATE_COLUMNS: Final = (
     *("measure", *_FIRST, "value", "chance", "low", "high", "n", "unit"),
     *("null", "chance_low", "chance_high", "difference", "difference_low", "difference_high"),
-    *("p", "margin", "verdict", *_LATER),
+    *("p", "margin", "judged", "verdict", *_LATER),
 )
 NULL_COLUMNS: Final = (
     *("measure", *_FIRST, "null", "rival", "level", "low", "high", "draws"),
@@ -62,6 +62,7 @@ _SCHEMA: Final = pa.schema(
         ("nulls", pa.list_(_NULL)),
         ("key", pa.struct([(name, _arrow(name)) for name in KEY_FIELDS])),
         ("margin", pa.float64()),
+        ("judged", pa.bool_()),
     ]
 )
 
@@ -98,14 +99,15 @@ class Estimates(Sequence[Estimate]):
         Args:
             measures: any of these; all where none is named.
             fields: fields of `Key`; a list, tuple or set admits any of its values. Draws of
-                nulls are left out unless `draw` is named.
+                nulls are left out unless `draw` is named, numbers without massive coordinates
+                unless `massive` is.
 
         Raises:
             TypeError: a key has no such field.
         """
         if unknown := [name for name in fields if name not in KEY_FIELDS]:
             raise TypeError(f"a key has no {', '.join(unknown)}; known: {', '.join(KEY_FIELDS)}")
-        wanted = {"draw": None, **fields}
+        wanted = {"draw": None, "massive": "", **fields}
         admitted = {
             name: value if isinstance(value, list | tuple | set | frozenset) else (value,)
             for name, value in wanted.items()
@@ -205,6 +207,7 @@ def _row(estimate: Estimate) -> dict[str, Any]:
         "difference_high": high,
         "p": estimate.p_value,
         "margin": estimate.margin,
+        "judged": estimate.judged,
         "verdict": estimate.verdict,
     }
 
@@ -238,7 +241,7 @@ def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame
         else "float64"
         if column in _FLOATS
         else "bool"
-        if column == "rival"
+        if column in ("rival", "judged")
         else "str"
         for column in columns
     }

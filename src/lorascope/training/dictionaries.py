@@ -1,10 +1,11 @@
 """Fit dictionaries to rows of activations, one or several at once.
 
-1. Scale the rows to mean norm 1; draw first directions and the decoder bias from a sample.
+1. Take massive coordinates of the stream down to the others' size, where there are some; scale the
+   rows to mean norm 1; draw first directions and the decoder bias from a sample.
 2. Run the training loop over mixed batches, epoch after epoch; several dictionaries take turns on
    the same rows in memory, each in an order of its own.
 3. With an L1 or L0 penalty, silent latents start anew at a quarter, a half and seven tenths.
-4. Fold the scale back in.
+4. Fold the scale back in, and undo what was done to massive coordinates.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from lorascope.activations.mixing import WINDOW, Feed, Rows, TensorRows
+from lorascope.activations.massive import Levelling, Massive, Treatment, find_massive, levelling
+from lorascope.activations.mixing import WINDOW, Feed, Levelled, Rows, TensorRows
 from lorascope.activations.scaling import mean_norm
 from lorascope.config import Settings, digest
 from lorascope.dictionaries.card import Card
@@ -33,7 +35,7 @@ from lorascope.training.loop import History, Observer, Progress, stepwise
 from lorascope.training.resampling import resample
 from lorascope.training.schedules import warmup_hold_decay
 from lorascope.training.snapshots import Saving, SnapshotKeeper
-from lorascope.training.starts import sampled, start
+from lorascope.training.starts import SAMPLE, sampled, start
 
 # What the history calls the relative error on held-out rows, noted at the end of every epoch.
 HELD_OUT_ERROR = "held_out_error"
@@ -53,6 +55,11 @@ class Fitting(Settings):
         clip: most that gradients over all parameters may have as their norm. Low enough to act on
             nearly every step, it keeps the first steps, with their far larger gradients, from
             setting Adam's scale for all that follow.
+        massive: what is done to massive coordinates and directions of the rows
+            (`activations.massive`), where there are some: "clip" centres them and scales them down
+            to the spread of the widest of the others, "whiten" to the mean spread of the others,
+            "keep" leaves them as they are. The dictionary reads and writes the stream itself in
+            every case. Directions are looked for in base streams alone.
         products: type of the large matrix products; "auto" takes bfloat16 where the hardware has
             it. Weights and optimiser state are float32 in every case.
     """
@@ -61,6 +68,7 @@ class Fitting(Settings):
     batch: int = Field(default=512, gt=0)
     rate: float = Field(default=4e-3, gt=0)
     clip: float = Field(default=0.01, gt=0)
+    massive: Treatment = "clip"
     products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
 
     def steps(self, rows: int) -> int:
@@ -145,8 +153,8 @@ def fit_many(
         held_out: rows to note the relative error on at the end of every epoch; looking at them
             does not change the dictionaries.
 
-    Returns each dictionary with the history of its steps: error (of inputs scaled to mean norm
-    1), l0, and l1 or dead where the architecture has them.
+    Returns each dictionary with the history of its steps: error (of inputs scaled to mean norm 1,
+    massive coordinates taken down), l0, and l1 or dead where the architecture has them.
     """
     source = TensorRows(rows) if isinstance(rows, Tensor) else rows
     fitting = fitting or Fitting()
@@ -155,14 +163,19 @@ def fit_many(
             f"{len(source)} rows are too few for a dictionary trained in batches of "
             f"{fitting.batch}; give more text or a smaller batch"
         )
+    looked_at = sample or source
+    level = _level(jobs, looked_at, fitting.massive)
+    if level is not None:
+        source, looked_at = Levelled(source, level.map), Levelled(looked_at, level.map)
+        held_out = None if held_out is None else level.map.level(held_out)
     try:
-        scale = mean_norm((sample or source).chunks())
+        scale = mean_norm(looked_at.chunks())
     except ValueError as error:
         raise InputError(f"{error}: there is nothing to train on") from None
+    space = _Space(scale, level)
     feed = Feed(source, fitting.batch, window, device)
-    looked_at = sample or source
     runs = [
-        _Run(job, len(source), looked_at, scale, fitting, feed, device, held_out) for job in jobs
+        _Run(job, len(source), looked_at, space, fitting, feed, device, held_out) for job in jobs
     ]
     while (done := min(run.done for run in runs)) < fitting.steps(len(source)):
         for run in runs:
@@ -170,6 +183,37 @@ def fit_many(
             if run.done == done:
                 run.advance()
     return [run.finished() for run in runs]
+
+
+@dataclass(frozen=True)
+class _Level:
+    """What is massive in the rows, and the map that takes it down."""
+
+    massive: Massive
+    map: Levelling
+
+
+@dataclass(frozen=True)
+class _Space:
+    """Where a dictionary is trained: rows taken down where some of them are massive, then divided
+    by a scale."""
+
+    scale: float
+    level: _Level | None
+
+    def outside(self, dictionary: Dictionary) -> Dictionary:
+        """A dictionary of the stream itself, from one with the scale folded in."""
+        return dictionary if self.level is None else dictionary.undoing(self.level.map)
+
+
+def _level(jobs: Sequence[Job], rows: Rows, treatment: Treatment) -> _Level | None:
+    if treatment == "keep":
+        return None
+    some = sampled(rows, max(SAMPLE, 4 * rows.d_model))
+    of_base = all(job.card is not None and job.card.target == "base" for job in jobs)
+    massive = find_massive(some, directions=of_base)
+    found = levelling(some, massive, treatment)
+    return None if found is None else _Level(massive, found)
 
 
 class _Run:
@@ -180,13 +224,14 @@ class _Run:
         job: Job,
         count: int,
         rows: Rows,
-        scale: float,
+        space: _Space,
         fitting: Fitting,
         feed: Feed,
         device: str,
         held_out: Float[Tensor, "some d"] | None,
     ) -> None:
-        self._job, self._scale, self._fitting = job, scale, fitting
+        self._job, self._space, self._fitting = job, space, fitting
+        self._scale = scale = space.scale
         self._count, self._rows = count, rows
         self._held_out = None if held_out is None else held_out.to(device) / scale
         self._steps = fitting.steps(count)
@@ -228,11 +273,15 @@ class _Run:
         self.objective.finish(sampled(rows, _FINISH_ROWS).to(device) / self._scale)
         if self._checkpoint is not None:
             self._checkpoint.remove()
-        return self.objective.dictionary(self._scale, self._card(self._steps)), self.history
+        found = self.objective.dictionary(self._scale, self._card(self._steps))
+        return self._space.outside(found), self.history
 
     def _card(self, steps: int) -> Card:
+        level = self._space.level
         return (self._job.card or Card()).model_copy(
             update={
+                "massive": () if level is None else level.massive.coordinates,
+                "massive_directions": 0 if level is None else len(level.massive.directions),
                 "scale": self._scale,
                 "seed": self._job.seed,
                 "tokens": steps * self._fitting.batch,
@@ -242,7 +291,8 @@ class _Run:
 
     def _now(self) -> Dictionary:
         """The dictionary there would be if training ended with the latest rows."""
-        return self.objective.ended(self._latest, self._scale, self._card(self.done))
+        found = self.objective.ended(self._latest, self._scale, self._card(self.done))
+        return self._space.outside(found)
 
     def _observers(self) -> list[Observer]:
         found = list(self._job.observers)

@@ -25,6 +25,7 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.measures.null_draws import beside_draws
 from lorascope.measures.seeds import condition_shares
+from lorascope.measures.yardsticks import without_verdicts
 from lorascope.models.sites import resolve_sites
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
@@ -37,6 +38,7 @@ from lorascope.workflows.effects import take_effects
 from lorascope.workflows.facts import facts
 from lorascope.workflows.gating import pass_gates
 from lorascope.workflows.learning import bring, learn
+from lorascope.workflows.massive import take_massive
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit, measure
 from lorascope.workflows.progress import Reporter
@@ -45,6 +47,7 @@ from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
 from lorascope.workflows.variants import Variants
 from lorascope.workflows.weighing import weigh
+from lorascope.workflows.yardsticks import take_yardsticks
 
 
 def audit(
@@ -74,11 +77,14 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
     variants = Variants.read(gates)
     whole = Audit(study, probe, held_out, learned, variants, gates["noise_floor"])
     measured = Measured([Estimate.revived(record) for record in gates["response_loss"]])
+    yardsticks = take_yardsticks(state, whole)
+    measured.add(yardsticks.measured)
     measured.add(measure(whole, run, reporter))
+    measured.add(take_massive(state, whole))
     measured.add(take_effects(state, whole))
     measured.add(browse(state, whole))
     measured.add(weigh(state, whole))
-    judged = beside_draws(measured.estimates)
+    judged = without_verdicts(beside_draws(measured.estimates), yardsticks.verdicts)
     shares = condition_shares([e for e in judged if e.key.draw is None], study.groups)
     dictionaries = learned.facts()
 
@@ -87,6 +93,8 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
         write_seeds([e for e in judged if e.key.draw is None], study.groups, folder)
         record = facts(state, gates, probe, held_out, dictionaries, command)
         record["warnings"] += measured.warnings
+        record["yardsticks"] = [verdict.record() for verdict in yardsticks.verdicts]
+        record["massive"] = yardsticks.massive
         write_atomically(folder / "facts.json", json.dumps(record, indent=1) + "\n")
 
     run.stage("results", study.groups, make, *run.asked)

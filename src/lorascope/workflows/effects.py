@@ -4,7 +4,7 @@ latent. One stage an adapter, which runs the model."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lorascope.activations.scaling import mean_and_covariance
-from lorascope.measures import outputs, recovery, single_latents
+from lorascope.measures import matched_latents, recovery, single_latents, surveys
 from lorascope.measures.attribution import attributed_losses
 from lorascope.measures.rows import HeldOut
 from lorascope.results import GAUSSIAN, Estimate, Key
@@ -67,7 +67,7 @@ def take_effects(state: Audited, audit: Audit) -> Measured:
 
 def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Measured:
     study, sites, found = state.study, audit.probe.sites, Measured()
-    survey, *of_nulls = outputs.surveys(
+    survey, *of_nulls = surveys.surveys(
         state.model,
         [adapter, *audit.variants.nulls_of(adapter)],
         state.held_out,
@@ -77,11 +77,11 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
         floor=state.output_floor,
     )
     place = audit.variants.keys[adapter]
-    found.estimates.extend(outputs.change_estimates(survey, place, study.seed))
+    found.estimates.extend(surveys.change_estimates(survey, place))
     found.attempt(place, partial(_recovered, state, audit, survey, place))
     for other in of_nulls:
         of_null = audit.variants.keys[other.adapter]
-        found.estimates.extend(outputs.change_estimates(other, of_null, study.seed))
+        found.estimates.extend(surveys.change_estimates(other, of_null))
         found.attempt(of_null, partial(_recovered, state, audit, other, of_null))
     rows: list[dict[str, Any]] = []
     attributed: dict[str, Tensor] = {}
@@ -95,7 +95,7 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
     return found
 
 
-def _recovered(state: Audited, audit: Audit, survey: outputs.Survey, place: Key) -> list[Estimate]:
+def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key) -> list[Estimate]:
     """Recovery through every dictionary of one adapter or null adapter; controls of the first."""
     seed, name = state.study.dictionaries.seeds[0], survey.adapter
     written, differences, means = {}, {}, {}
@@ -119,13 +119,13 @@ def _recovered(state: Audited, audit: Audit, survey: outputs.Survey, place: Key)
         seed=state.study.seed,
         repeats=recovery.NULL_REPEATS if place.draw is None else 0,
     )
-    return recovery.recovery_estimates(spliced, place, state.study.seed)
+    return recovery.recovery_estimates(spliced, place)
 
 
 def _single(
     state: Audited,
     audit: Audit,
-    survey: outputs.Survey,
+    survey: surveys.Survey,
     place: Key,
     rows: list[dict[str, Any]],
 ) -> list[Estimate]:
@@ -136,6 +136,7 @@ def _single(
     latents = single_latents.leading_latents(
         dictionary, held_out.delta, state.study.measures.latents
     )
+    most = min(single_latents.MOST_TOKENS, state.study.measures.effect_tokens)
     effects = single_latents.latent_effects(
         state.model,
         survey,
@@ -143,16 +144,24 @@ def _single(
         dictionary,
         latents,
         seed=state.study.seed,
-        most=min(single_latents.MOST_TOKENS, state.study.measures.effect_tokens),
+        most=most,
+        others=False,
     )
-    rows += _records(state.model.tokenizer, effects, place)
-    return single_latents.latent_estimates(effects, place, state.study.seed)
+    beside = matched_latents.matched_latents(
+        state.model, survey, place.site, dictionary, latents, most=most
+    )
+    rows += _records(state.model.tokenizer, effects, beside, place)
+    kl = {single_latents.NAMES[mode][0]: one for mode, one in beside.items()}
+    return [
+        matched_latents.beside_matched(e, kl[e.measure]) if e.measure in kl else e
+        for e in single_latents.latent_estimates(effects, place, state.study.seed)
+    ]
 
 
 def _attributed(
     state: Audited,
     audit: Audit,
-    survey: outputs.Survey,
+    survey: surveys.Survey,
     place: Key,
     losses: dict[str, Tensor],
 ) -> list[Estimate]:
@@ -168,7 +177,10 @@ def _attributed(
 
 
 def _records(
-    tokenizer: Any, effects: single_latents.LatentEffects, place: Key
+    tokenizer: Any,
+    effects: single_latents.LatentEffects,
+    beside: Mapping[single_latents.Mode, matched_latents.Matched],
+    place: Key,
 ) -> Sequence[dict[str, Any]]:
     found = []
     for index, latent in enumerate(effects.latents.tolist()):
@@ -183,7 +195,10 @@ def _records(
         for mode, changes in effects.changes.items():
             record |= {
                 f"{mode}_kl": float(changes.kl[index, 0]),
-                f"{mode}_kl_other": float(changes.kl[index, 1:].mean()),
+                f"{mode}_kl_other": float(beside[mode].expected[index]),
+                f"{mode}_p": float(beside[mode].p[index]),
+                f"{mode}_q": float(beside[mode].q[index]),
+                f"{mode}_alternatives": int(beside[mode].counts[index]),
                 f"{mode}_loss": float(changes.loss[index, 0]),
                 f"{mode}_loss_foretold": float(changes.foretold_loss[index, 0]),
             }

@@ -111,7 +111,7 @@ def _response_losses(state: Audited, advance: Advance) -> list[Estimate]:
     for name in (*model.adapters, *model.null_adapters):
         losses = response_losses(model, name, found, tokens)
         place = key_of(model.info(name))
-        estimates.append(response_loss(base, losses, place, state.study.seed))
+        estimates.append(response_loss(base, losses, place))
         advance(1)
     return estimates
 

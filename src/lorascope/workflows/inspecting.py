@@ -27,13 +27,13 @@ from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import Window, count_tokens, windows
 from lorascope.config import Settings, digest
 from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.groupmax import GroupMaxDictionary
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.places import block_of
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
 from lorascope.latent_adapters.loading import load
 from lorascope.measures.firing import firing, firing_estimates
-from lorascope.measures.intervals import bootstrap_ratio
 from lorascope.measures.reconstruction import errors
 from lorascope.measures.rows import by_document, shared_out
 from lorascope.models.adapted import AdaptedModel
@@ -41,10 +41,11 @@ from lorascope.models.sites import Site, resolve_sites
 from lorascope.randomness import generator
 from lorascope.report.formatting import interval, number
 from lorascope.results import Estimate, Key, Null
+from lorascope.stats.documents import ratio
 
 ADAPTER = "adapter"
 # Above these a dictionary does not do what it was made for.
-WORST_FVU, WORST_L0_RATIO = 0.9, 5.0
+WORST_FVU, WORST_L0_RATIO = 0.9, 2.0
 
 
 class OnTexts(Settings):
@@ -89,7 +90,7 @@ def describe(dictionary: Dictionary) -> dict[str, Any]:
         "neuronpedia": card.neuronpedia,
         "note": card.note,
     }
-    if isinstance(dictionary, TopKDictionary):
+    if isinstance(dictionary, TopKDictionary | GroupMaxDictionary):
         facts["k"] = dictionary.k
     if isinstance(dictionary, JumpReluDictionary):
         facts["threshold"] = _spread(dictionary.threshold)
@@ -277,12 +278,13 @@ def _estimates(
     mean = rows.mean(dim=0)
     found = errors(dictionary, rows, documents)
     by_mean = errors(mean.expand_as, rows, documents)
-    left, _ = by_document(found.residuals.double().square(), documents)
+    left, counts = by_document(found.residuals.double().square(), documents)
     spread, _ = by_document(by_mean.residuals.double().square(), documents)
+    unexplained, around = ratio(left, spread, counts)
     yield Estimate(
         "fvu",
-        (left.sum() / spread.sum()).item(),
-        bootstrap_ratio(left, spread, generator(0, "fvu")),
+        unexplained,
+        around,
         len(rows),
         "share",
         (Null.exact("mean predictor", 1.0),),
@@ -291,7 +293,7 @@ def _estimates(
     yield Estimate(
         "relative_error",
         found.mean,
-        found.mean_interval(generator(0, "relative_error")),
+        found.mean_interval,
         len(rows),
         "ratio",
         (Null.exact("zero predictor", 1.0), Null.exact("mean predictor", by_mean.mean)),

@@ -329,5 +329,11 @@ def rows_for(key: Wanted, probe: Shards) -> Rows:
         return TensorRows(drawn)
     rows = probe.load(key.site, key.adapter, CONTROL_ROWS)
     if key.target == "permuted":
-        return TensorRows(rows[:, torch.randperm(rows.shape[1], generator=random)])
+        return TensorRows(rows[:, permutation(key, rows.shape[1])])
     return TensorRows(columns_shuffled(rows, random))
+
+
+def permutation(key: Wanted, d_model: int) -> Tensor:
+    """The order of dimensions that a permuted control is trained in."""
+    random = generator(key.seed, key.target, key.site, key.adapter, key.draw)
+    return torch.randperm(d_model, generator=random)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures import alignment, firing, norms, overlap, pursuit, reconstruction
+from lorascope.measures import alignment, cka, firing, norms, overlap, pursuit, reconstruction
 from lorascope.measures.rows import HeldOut
 from lorascope.results import GAUSSIAN, Estimate, Key
 from lorascope.runs import Run
@@ -132,9 +132,9 @@ def _rows(audit: Audit, site: str) -> dict[str, HeldOut]:
 def _similarity(audit: Audit, site: str, rows: Mapping[str, HeldOut], found: Measured) -> None:
     """CKA of all adapters in one pass; one whose rows do not allow it is left out alone."""
 
-    def cka(adapters: Sequence[str]) -> list[Estimate]:
+    def similarity(adapters: Sequence[str]) -> list[Estimate]:
         first = rows[adapters[0]]
-        return alignment.site_cka_estimates(
+        return cka.site_cka_estimates(
             first.base,
             {adapter: rows[adapter].delta for adapter in adapters},
             first.documents,
@@ -144,11 +144,11 @@ def _similarity(audit: Audit, site: str, rows: Mapping[str, HeldOut], found: Mea
         )
 
     together = Measured()
-    if together.attempt(Key(site=site), partial(cka, list(rows))):
+    if together.attempt(Key(site=site), partial(similarity, list(rows))):
         found.add(together)
         return
     for adapter in rows:
-        found.attempt(audit.place(site, adapter), partial(cka, [adapter]))
+        found.attempt(audit.place(site, adapter), partial(similarity, [adapter]))
 
 
 def _condition(
@@ -166,7 +166,7 @@ def _condition(
     site, adapter = place.site, place.adapter
     seed, repeats = audit.study.seed, audit.study.measures.repeats
     mean, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
-    found.estimates.extend(norms.norm_estimates(rows, audit.floor[site], place, seed))
+    found.estimates.extend(norms.norm_estimates(rows, audit.floor[site], place))
     found.estimates.append(norms.rank_estimate(rows, place, seed))
     controls = {
         TRAINED_ON[what]: dictionary
@@ -218,7 +218,7 @@ def _ablated(
     nulls = reconstruction.null_errors(dictionary, rows, mean, seed)
     fired = firing.firing(dictionary, rows.delta)
     counts = firing.firing_estimates(dictionary, fired, rows.delta, rows.documents, place, seed)
-    for estimate in [*reconstruction.error_estimates(found, nulls, place, seed), *counts]:
+    for estimate in [*reconstruction.error_estimates(found, nulls, place), *counts]:
         yield replace(estimate, measure=f"ablation.{estimate.measure}")
 
 
@@ -247,13 +247,12 @@ def _with_dictionaries(
     base_nulls = reconstruction.null_errors(base, rows, mean, seed)
     delta_nulls = reconstruction.null_errors(learned, rows, mean, seed)
     delta_nulls += [(null, [errors]) for null, errors in controls.items()]
-    yield from reconstruction.error_estimates(base_errors, base_nulls, of_base, seed)
-    yield from reconstruction.error_estimates(delta_errors, delta_nulls, of_delta, seed)
+    yield from reconstruction.error_estimates(base_errors, base_nulls, of_base)
+    yield from reconstruction.error_estimates(delta_errors, delta_nulls, of_delta)
     yield from reconstruction.error_estimates(
         reconstruction.difference_errors(base, rows),
         base_nulls,
         replace(place, dictionary="base difference"),
-        seed,
     )
     yield reconstruction.improvement(
         base_errors, delta_errors, learned, controls, rows, place, seed

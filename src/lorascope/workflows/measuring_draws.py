@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures import alignment, firing, norms, overlap, pursuit, reconstruction
+from lorascope.measures import alignment, cka, firing, norms, overlap, pursuit, reconstruction
 from lorascope.measures.rows import HeldOut
 from lorascope.results import Estimate, Key
 from lorascope.workflows.aligning import aligned
@@ -44,7 +44,7 @@ def of_null_adapter(
         HeldOut.load(audit.held_out, site, null, audit.study.measures.rows), base=base_rows
     )
     place, seed = audit.place(site, null), audit.study.seed
-    found.estimates.extend(norms.norm_estimates(rows, audit.floor[site], place, seed))
+    found.estimates.extend(norms.norm_estimates(rows, audit.floor[site], place))
     found.estimates.append(norms.rank_estimate(rows, place, seed))
     found.attempt(place, partial(_similarity, rows, place, seed))
     here = replace(place, seed=audit.first_seed)
@@ -52,13 +52,12 @@ def of_null_adapter(
     learned = audit.learned.delta(site, null, audit.first_seed)
     base_errors = reconstruction.errors(base, rows.delta, rows.documents)
     of_base = replace(here, dictionary="base")
-    found.estimates.extend(reconstruction.error_estimates(base_errors, [], of_base, seed))
+    found.estimates.extend(reconstruction.error_estimates(base_errors, [], of_base))
     found.estimates.extend(
         reconstruction.error_estimates(
             reconstruction.difference_errors(base, rows),
             [],
             replace(here, dictionary="base difference"),
-            seed,
         )
     )
     fired = firing.firing(base, rows.delta)
@@ -105,7 +104,7 @@ def of_gaussian(
 
 
 def _similarity(rows: HeldOut, place: Key, seed: int) -> list[Estimate]:
-    return alignment.site_cka_estimates(
+    return cka.site_cka_estimates(
         rows.base,
         {place.adapter: rows.delta},
         rows.documents,
@@ -124,7 +123,7 @@ def _of_delta_dictionary(
 ) -> Iterator[Estimate]:
     here = replace(place, dictionary="delta")
     errors = reconstruction.errors(learned, rows.delta, rows.documents)
-    yield from reconstruction.error_estimates(errors, [], here, seed)
+    yield from reconstruction.error_estimates(errors, [], here)
     yield reconstruction.improvement(base_errors, errors, learned, {}, rows, place, seed, repeats=0)
     fired = firing.firing(learned, rows.delta)
     yield from firing.firing_estimates(

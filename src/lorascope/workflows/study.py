@@ -11,6 +11,7 @@ from lorascope.activations.categories import CATEGORIES
 from lorascope.activations.collect import Capture
 from lorascope.config import Settings
 from lorascope.errors import did_you_mean
+from lorascope.measures.yardsticks import Bars
 from lorascope.training.adapters import LoraTraining
 from lorascope.training.architectures import Architecture, ReLU
 from lorascope.training.dictionaries import Fitting
@@ -157,6 +158,8 @@ class Measures(Settings):
         effect_tokens: most held-out tokens these runs of the model use.
         latents: how many latents of each delta dictionary are removed and added one at a time.
         weights: what the adapter did to the weights of each module.
+        yardstick: what every dictionary must reach on its own stream for verdicts to be drawn with
+            it.
     """
 
     angles_k: tuple[PositiveInt, ...] = ()
@@ -168,6 +171,7 @@ class Measures(Settings):
     effect_tokens: int = Field(default=8192, ge=256)
     latents: int = Field(default=16, ge=0)
     weights: bool = True
+    yardstick: Bars = Bars()
 
 
 class Controls(Settings):

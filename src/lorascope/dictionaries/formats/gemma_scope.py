@@ -3,7 +3,8 @@
 `W_enc [d, n]`, `W_dec [n, d]`, `b_enc`, `b_dec`, `threshold`, in upper or lower case. The decoder
 bias is not subtracted from the input. What the weights read is said by the place in the hub
 alone: `gemma-scope-<size>-<pt or it>-<res, mlp or att>/layer_L/width_W/average_l0_N`, where
-`layer_L` of a `res` release is the output of block L.
+`layer_L` of a `res` release is the output of block L. Transcoders have the same tensors, so a
+file from an unknown place is not known to read the stream until its user says so.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from lorascope.dictionaries.addresses import Asked
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.places import EMBEDDINGS, output_of
@@ -19,7 +21,7 @@ from lorascope.errors import InputError
 
 WEIGHTS = "params.npz"
 FILES = (WEIGHTS,)
-_RELEASE = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att|transcoders)")
+_RELEASE = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att|transcoders)(?![\w-])")
 
 
 def recognises(folder: Path) -> bool:
@@ -27,7 +29,7 @@ def recognises(folder: Path) -> bool:
     return (folder / WEIGHTS).exists()
 
 
-def read(folder: Path) -> JumpReluDictionary:
+def read(folder: Path, asked: Asked | None = None) -> JumpReluDictionary:
     """Open a folder holding `params.npz`; nothing in the file is executed.
 
     Raises:
@@ -52,25 +54,39 @@ def read(folder: Path) -> JumpReluDictionary:
 
 
 def _card(folder: Path) -> Card:
-    text = folder.as_posix() + "/"
-    release, layer = _RELEASE.search(text), re.search(r"layer_(\d+)/", text)
-    l0 = re.search(r"average_l0_(\d+)/", text)
-    model, kind = "", "res"
-    if release:
-        model = f"google/gemma-2-{release[1]}" + ("-it" if release[2] == "it" else "")
-        kind = release[3]
+    text = folder.absolute().as_posix() + "/"
+    releases = list(_RELEASE.finditer(text))
+    layer, l0 = re.search(r"/layer_(\d+)/", text), re.search(r"/average_l0_(\d+)/", text)
+    stated = float(l0[1]) if l0 else 0.0
+    if not releases:
+        return Card(
+            l0=stated,
+            unplaced=True,
+            note=unplaced("a folder gemma-scope-<size>-<pt or it>-<place>", layer),
+        )
+    size, tuning, kind = releases[-1].groups()
     if kind == "transcoders":
         raise InputError(
             f"{folder}: a transcoder reads one place and writes another; "
             "give a dictionary that reconstructs what it reads (the res release)"
         )
+    embedding = "/embedding/" in text
     return Card(
-        site=_site(kind, layer[1] if layer else "", "/embedding/" in text),
-        model=model,
-        l0=float(l0[1]) if l0 else 0.0,
-        note="reads embeddings before Gemma scales them by √d_model"
-        if "/embedding/" in text
-        else "",
+        site=_site(kind, layer[1] if layer else "", embedding),
+        model=f"google/gemma-2-{size}" + ("-it" if tuning == "it" else ""),
+        l0=stated,
+        unplaced=not layer and not embedding,
+        note="reads embeddings before Gemma scales them by √d_model" if embedding else "",
+    )
+
+
+def unplaced(where: str, layer: re.Match[str] | None) -> str:
+    """The note on a file whose place in the hub, which alone says what it reads, is lost."""
+    example = f"layers.{layer[1]}" if layer else "layers.L"
+    return (
+        "what it reads is not known: the residual stream, MLP and attention outputs and "
+        f"transcoders have the same tensors, and only {where} in its path tells them apart; say "
+        f"it at the end of the address, ?site={example} for the output of that block"
     )
 
 

@@ -18,13 +18,15 @@ from typing import Any
 
 import torch
 
+from lorascope.dictionaries.addresses import Asked
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.fields import Fields, settings
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.maps import Maps
 from lorascope.dictionaries.places import site_of
 from lorascope.dictionaries.relu import ReluDictionary
-from lorascope.dictionaries.stored import Stored, described, safetensors, settings
+from lorascope.dictionaries.stored import Stored, described, safetensors
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
 
@@ -38,7 +40,7 @@ def recognises(folder: Path) -> bool:
     return (folder / WEIGHTS).exists()
 
 
-def read(folder: Path) -> Dictionary:
+def read(folder: Path, asked: Asked | None = None) -> Dictionary:
     """Open a folder holding `hyperparams.json` and `checkpoints/final.safetensors`.
 
     Raises:
@@ -46,69 +48,81 @@ def read(folder: Path) -> Dictionary:
             truncated tensors.
     """
     config = settings(folder / CONFIG)
-    _refuse_others(folder, config)
+    refuse_others(folder, config)
     stored = safetensors(folder / WEIGHTS)
     with described(stored.path):
-        maps = _folded(folder, config, _maps(config, stored))
+        maps = linear_maps(config, stored)
+        stored.refuse_rest()
+        config.sizes({"d_model": maps.d, "d_sae": maps.n})
+        maps = _folded(config, maps)
         return _gated(folder, config, maps)
 
 
-def _maps(config: dict[str, Any], stored: Stored) -> Maps:
+def linear_maps(config: Fields, stored: Stored) -> Maps:
+    """Maps of two linear layers; without `use_decoder_bias` the decoder adds nothing."""
     decoder = stored.matrix("decoder.weight")
-    biased = config.get("use_decoder_bias", True)
-    maps = Maps(
+    biased = config.flag("use_decoder_bias", True)
+    return Maps(
         encoder=stored.matrix("encoder.weight").T,
         encoder_bias=stored.vector("encoder.bias"),
         directions=decoder.T,
         decoder_bias=stored.vector("decoder.bias") if biased else torch.zeros(decoder.shape[0]),
     )
-    stored.refuse_rest()
-    return maps
 
 
-def _folded(folder: Path, config: dict[str, Any], maps: Maps) -> Maps:
-    if config.get("norm_activation", "dataset-wise") == "dataset-wise":
-        norms = config.get("dataset_average_activation_norm") or {}
-        reads, writes = norms.get("in", 0), norms.get("out", norms.get("in", 0))
-        if not (reads > 0 and writes > 0):
+def _folded(config: Fields, maps: Maps) -> Maps:
+    if config.text("norm_activation", "dataset-wise") == "dataset-wise":
+        norms = config.inner("dataset_average_activation_norm")
+        reads = norms.number("in", above=0)
+        writes = norms.number("out", above=0) or reads
+        if reads is None or writes is None:
             raise InputError(
-                f"{folder}/{CONFIG}: lacks dataset_average_activation_norm, without which its "
+                f"{config.where}: lacks dataset_average_activation_norm, without which its "
                 "dataset-wise norm cannot be folded; fetch it again"
             )
-        root = math.sqrt(len(maps.decoder_bias))
+        root = math.sqrt(maps.d)
         maps = maps.in_stream_units(root / reads, root / writes)
-    return maps.unit_directions() if config.get("sparsity_include_decoder_norm", True) else maps
+    with_norms = config.flag("sparsity_include_decoder_norm", True)
+    return maps.unit_directions() if with_norms else maps
 
 
-def _gated(folder: Path, config: dict[str, Any], maps: Maps) -> Dictionary:
+def _gated(folder: Path, config: Fields, maps: Maps) -> Dictionary:
     options: dict[str, Any] = {
-        "subtract_bias": bool(config.get("apply_decoder_bias_to_pre_encoder", False)),
+        "subtract_bias": config.flag("apply_decoder_bias_to_pre_encoder", False),
         "card": _card(folder, config),
     }
-    name = str(config.get("act_fn", "relu")).lower()
-    threshold = float(config.get("jump_relu_threshold") or 0.0)
+    name = config.text("act_fn", "relu").lower()
+    threshold = config.number("jump_relu_threshold") or 0.0
     if name == "jumprelu" or (name == "topk" and threshold > 0):
         return JumpReluDictionary(
             **maps.parts(), threshold=torch.full_like(maps.encoder_bias, threshold), **options
         )
     if name == "topk":
-        return TopKDictionary(**maps.parts(), k=int(config.get("top_k", 0)), **options)
+        k = config.whole("top_k")
+        if k is None:
+            raise config.refusal("top_k", "a whole number")
+        return TopKDictionary(**maps.parts(), k=k, **options)
     if name == "relu":
         return ReluDictionary(**maps.parts(), **options)
     raise InputError(f"{folder}: act_fn {name!r} is not one of relu, topk, jumprelu")
 
 
-def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
-    reads = config.get("hook_point_in")
-    writes = config.get("hook_point_out") or reads
+def refuse_others(folder: Path, config: Fields) -> None:
+    """Refuse what is no autoencoder, or what no weights can hold.
+
+    Raises:
+        InputError: a transcoder, a gated linear unit, or a norm taken from each input.
+    """
+    reads = config.text("hook_point_in")
+    writes = config.text("hook_point_out") or reads
     if reads != writes:
         raise InputError(
             f"{folder}: a transcoder that reads {reads} and writes {writes}; "
             "give a dictionary that reconstructs what it reads"
         )
-    if config.get("use_glu_encoder"):
+    if config.flag("use_glu_encoder", False):
         raise InputError(f"{folder}: use_glu_encoder makes an encoder that no dictionary here has")
-    norm = config.get("norm_activation", "dataset-wise")
+    norm = config.text("norm_activation", "dataset-wise")
     if norm not in ("dataset-wise", "inference", "none"):
         raise InputError(
             f"{folder}: norm_activation {norm!r} scales each input by its own norm at run time, "
@@ -116,8 +130,8 @@ def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _card(folder: Path, config: dict[str, Any]) -> Card:
-    model = next((m for name, m in _MODELS.items() if name in folder.as_posix()), "")
-    return Card(
-        site=site_of(config.get("hook_point_in")), model=model, l0=float(config.get("top_k") or 0)
-    )
+def _card(folder: Path, config: Fields) -> Card:
+    path = folder.absolute().as_posix()
+    model = next((m for name, m in _MODELS.items() if name in path), "")
+    stated = config.whole("top_k", least=0) or 0
+    return Card(site=site_of(config.text("hook_point_in")), model=model, l0=float(stated))

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.groupmax import GroupMaxDictionary
 from lorascope.dictionaries.places import block_of
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.runs import write_atomically
@@ -18,10 +19,12 @@ CONFIG, WEIGHTS, CARD = "cfg.json", "sae_weights.safetensors", "lorascope.json"
 # Without a version SAELens takes the file for an old one and drops the metadata's names.
 LAYOUT_VERSION = "6.0.0"
 _NAMES = {"relu": "standard", "topk": "topk", "jumprelu": "jumprelu", "gated": "gated"}
+_NAMES["groupmax"] = "groupmax"  # read here alone: SAELens has no such architecture
 _MAPS = {"encoder": "W_enc", "directions": "W_dec", "decoder_bias": "b_dec"}
 _TENSORS = {
     "standard": {**_MAPS, "encoder_bias": "b_enc"},
     "topk": {**_MAPS, "encoder_bias": "b_enc"},
+    "groupmax": {**_MAPS, "encoder_bias": "b_enc"},
     "jumprelu": {**_MAPS, "encoder_bias": "b_enc", "threshold": "threshold"},
     "gated": {
         **_MAPS,
@@ -34,6 +37,8 @@ _TENSORS = {
 
 def write(dictionary: Dictionary, folder: Path) -> None:
     """Write a dictionary so that SAELens opens it with equal encode and decode.
+
+    GroupMax, which SAELens does not have, is written in the same layout and opened here alone.
 
     The weights come last and at once: a folder that holds them is whole.
 
@@ -67,7 +72,7 @@ def _config(dictionary: Dictionary, architecture: str) -> dict[str, Any]:
         "lorascope_target": card.target,
     }
     own = {}
-    if isinstance(dictionary, TopKDictionary):
+    if isinstance(dictionary, TopKDictionary | GroupMaxDictionary):
         own = {"k": dictionary.k, "rescale_acts_by_decoder_norm": False}
     return {
         "architecture": architecture,

@@ -14,12 +14,15 @@ from lorascope.measures.definitions import (
     pursuit,
     seeds,
     weights,
+    yardsticks,
 )
 from lorascope.measures.definitions.definition import Definition
+from lorascope.measures.definitions.rivals import rivals_of
 from lorascope.results import Estimate
 
-DEFINITIONS: dict[str, Definition] = {
+_EVERY: dict[str, Definition] = {
     **audit.DEFINITIONS,
+    **yardsticks.DEFINITIONS,
     **pursuit.DEFINITIONS,
     **causes.DEFINITIONS,
     **weights.DEFINITIONS,
@@ -28,6 +31,10 @@ DEFINITIONS: dict[str, Definition] = {
     **latent.DEFINITIONS,
     **behaviour.DEFINITIONS,
     **adapt.DEFINITIONS,
+}
+DEFINITIONS: dict[str, Definition] = {
+    measure: known if known.rivals else known.beside(rivals_of(measure))
+    for measure, known in _EVERY.items()
 }
 
 

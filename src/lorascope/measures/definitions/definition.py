@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+from lorascope.measures.definitions.rivals import Rivals
 
 # Differences of this size matter to nobody's conclusion, unless a definition says otherwise.
 MARGINS: Final = {
@@ -55,3 +57,7 @@ class Definition:
     def __post_init__(self) -> None:
         if self.margin is None:
             object.__setattr__(self, "margin", MARGINS.get(self.unit))
+
+    def beside(self, rivals: Rivals) -> Definition:
+        """The definition with rivals and their explanation."""
+        return replace(self, rivals=rivals.nulls, rival=rivals.explanation)

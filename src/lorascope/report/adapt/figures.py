@@ -17,7 +17,6 @@ from lorascope.report.adapt.found import (
     level_under,
 )
 from lorascope.measures.adapting import ORIGINAL, RANDOM, UNIGRAM
-from lorascope.measures.fit_seeds import ENOUGH
 from lorascope.models.sites import parse_site
 from lorascope.report.charts import Row, intervals, lines, null_rows, row_of
 from lorascope.report.conditions import bounds
@@ -48,8 +47,7 @@ def _seeds(found: Found, condition: Condition) -> str:
     count = len(found.fits(condition))
     if count < 2:
         return " Intervals over documents."
-    how = "over them and over documents" if count >= ENOUGH else "over documents alone"
-    return f" Means over {count} seeds, intervals {how}."
+    return f" Means over {count} seeds, intervals over documents and seeds."
 
 
 def _baselines(found: Found) -> Iterator[Figure]:

@@ -227,7 +227,7 @@ def _shares(beside: Beside) -> Iterator[Figure]:
     )
     caption = (
         "A panel for each thing fitted, around each model's own reference dictionary. Grey: what a "
-        "random change of equal size does, and nothing (0). Intervals over seeds or documents."
+        "random change of equal size does, and nothing (0). Intervals over documents and seeds."
     )
     title = "Share of the splice's cost won back, by model"
     yield Figure.of("models_share", "models", title, caption, chart)

@@ -74,10 +74,10 @@ def _gates(fits: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _warnings(state: Adapted, standing: Standing) -> list[str]:
     found = []
-    if (count := len(state.study.seeds)) < 3:
+    if len(state.study.seeds) < 2:
         found.append(
-            f"{count} seed{'s' * (count > 1)}: intervals are over documents, not over seeds; give "
-            "three seeds or more"
+            "1 seed: intervals are over documents alone; give three seeds for what another fit "
+            "would give"
         )
     found += [
         f"{one['name']}: its reconstruction is no better than predicting zero (relative error "

@@ -235,7 +235,7 @@ class AdaptStudy(Settings):
         measure_tokens: most held-out tokens to measure on.
         margin: nats/token of general loss that count as no change, and never more than a twentieth
             of what the splice costs.
-        seeds: of the fits; three or more give intervals over seeds.
+        seeds: of the fits; two or more, and intervals are over documents and seeds.
         seed: decides the split of the texts.
         force: accept dictionaries whose files name another model or site.
     """

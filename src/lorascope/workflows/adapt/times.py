@@ -15,9 +15,9 @@ from lorascope.config import digest
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
 from lorascope.measures.frontier import Point, frontier_estimates
-from lorascope.measures.by_document import ratio
 from lorascope.results import Estimate, Key, Null
 from lorascope.runs import write_atomically
+from lorascope.stats.documents import ratio
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting
 from lorascope.training.loop import Progress
@@ -242,11 +242,11 @@ def _beyond(one: Estimate, curves: dict[str, list[Point]]) -> Estimate:
 
 
 def _drawn(point: Point) -> dict[str, Any]:
-    _, (low, high) = ratio(point.loss, point.scored)
+    loss, (low, high) = ratio(point.loss, point.scored)
     return {
         "seconds": point.seconds,
         "tokens": point.tokens,
-        "loss": point.mean_loss,
+        "loss": loss,
         "low": low,
         "high": high,
     }

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from lorascope.measures import intervals
 from lorascope.randomness import generator
+from lorascope.stats import intervals
 
 REPEATS = 300
 

@@ -1,0 +1,65 @@
+"""Which nulls are rivals of which number, declared before anything is measured.
+
+A rival is an explanation of a number by which the adapter learned nothing, put through everything
+the number goes through. A verdict must leave every rival; all other nulls are references.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lorascope.results import ADAPTER, GAUSSIAN
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Rivals of some numbers.
+
+    Attributes:
+        nulls: their names.
+        explanation: what they say of the number, in words.
+    """
+
+    nulls: tuple[str, ...]
+    explanation: str
+
+
+_RANDOM_CHANGE: Final = Rivals(
+    (ADAPTER,), "any change of the weights of this size moves the model so"
+)
+_FEATURELESS: Final = Rivals(
+    (ADAPTER, GAUSSIAN),
+    "any change of this size gives such directions; so does training on rows without features",
+)
+_RECOVERED: Final = Rivals(
+    (ADAPTER, GAUSSIAN),
+    "as much of any change of this size returns; so it does through a dictionary without features",
+)
+
+# By the first part of a measure's name, and by whole names where that is too coarse.
+_FAMILIES: Final = {
+    "response_loss": _RANDOM_CHANGE,
+    "output_change": _RANDOM_CHANGE,
+    "delta_norm": _RANDOM_CHANGE,
+    "delta_rank": _RANDOM_CHANGE,
+    "relative_error": _RANDOM_CHANGE,
+    "improvement": _RANDOM_CHANGE,
+    "density": _RANDOM_CHANGE,
+    "dead_share": _RANDOM_CHANGE,
+    "overlap": _RANDOM_CHANGE,
+    "weakly_aligned": _RANDOM_CHANGE,
+    "cka": _RANDOM_CHANGE,
+    "cka_debiased": _RANDOM_CHANGE,
+    "max_cosine": _FEATURELESS,
+    "angle": _FEATURELESS,
+    "pursuit": _FEATURELESS,
+    "pca": _RANDOM_CHANGE,
+    "recovery": _RECOVERED,
+}
+_NONE: Final = Rivals((), "")
+
+
+def rivals_of(measure: str) -> Rivals:
+    """The rivals of a number; none where its definition names its own or has no rival."""
+    return _FAMILIES.get(measure, _FAMILIES.get(measure.partition(".")[0], _NONE))

@@ -1,0 +1,125 @@
+"""Latents beside others of their rate and strength, through the same intervention."""
+
+import pytest
+import torch
+
+from lorascope.activations.tokens import Window
+from lorascope.dictionaries.relu import ReluDictionary
+from lorascope.measures.matched_latents import (
+    MATCHED,
+    Matched,
+    beside_matched,
+    matched_latents,
+    most_alike,
+)
+from lorascope.measures.single_latents import latent_effects
+from lorascope.measures.surveys import survey
+from lorascope.models.adapted import load
+from lorascope.results import Estimate, Key
+
+D = 32
+IDS = torch.randint(3, 60, (4, 10), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def surveyed(tiny_checkpoint, save_adapter, tmp_path_factory):
+    """A tiny model with an adapter, and a dictionary whose latents fire in some windows only."""
+    folder = tmp_path_factory.mktemp("adapter")
+    path = save_adapter(folder / "whole", target_modules=["q_proj", "up_proj"])
+    model = load(str(tiny_checkpoint()), {"whole": str(path)}, device="cpu")
+    windows = [Window(row.tolist(), [True] * 10, index) for index, row in enumerate(IDS)]
+    found = survey(model, "whole", windows, ["layers.1"])
+    axes = torch.linalg.qr(torch.randn(D, 6, generator=torch.Generator().manual_seed(2))).Q.T
+    deltas = next(iter(found.pool.values()))[0]
+    bias = -(deltas @ axes.T).float().quantile(0.7, dim=0)
+    return model, found, ReluDictionary(axes.T.float(), bias, axes.float(), torch.zeros(D))
+
+
+def test_most_alike_by_hand():
+    # Rates 4, 2, 2, 1 of 4; mean strengths 1, 1, 8, 1; the last never fires.
+    strengths = torch.tensor(
+        [
+            [1.0, 1.0, 8.0, 1.0, 0.0],
+            [1.0, 1.0, 8.0, 0.0, 0.0],
+            [1.0, 0.0, 0.0, 0.0, 0.0],
+            [1.0, 0.0, 0.0, 0.0, 0.0],
+        ]
+    )
+    found = most_alike(strengths, torch.tensor([0, 2]), 3)
+    # From 0: latent 1 is log 2 away, latent 3 log 4. From 2: 1 is log 8 away, 3 farther.
+    assert found.tolist() == [[1, 3, -1], [1, 3, -1]]
+    assert most_alike(strengths, torch.tensor([3]), 2).tolist() == [[1, 0]]
+
+
+def made(own, alternatives, energy=(1.0, 1.0)):
+    return Matched(
+        torch.tensor(own, dtype=torch.float64),
+        torch.tensor(energy, dtype=torch.float64),
+        torch.tensor(alternatives, dtype=torch.float64),
+    )
+
+
+def test_p_values_expected_kl_and_adjustment_by_hand():
+    nan = float("nan")
+    found = made([0.6, 0.1], [[0.1, 0.2, 0.3], [0.1, 0.3, nan]], energy=[2.0, 1.0])
+    assert found.counts.tolist() == [3, 2]
+    assert found.expected.tolist() == pytest.approx([0.4, 0.2])
+    # 0.6 / 2 = 0.3: one alternative matters as much; 0.1: both do.
+    assert found.p.tolist() == pytest.approx([2 / 4, 3 / 3])
+    assert found.q.tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_the_verdict_is_paired_by_latent():
+    # Every latent changes 0.1 more than its like; their sizes differ far more than that.
+    own = torch.linspace(0.2, 5.0, 12, dtype=torch.float64)
+    nearly = 0.1 + 0.001 * torch.arange(12) % 0.003
+    alternatives = (own - nearly)[:, None].expand(12, 40)
+    found = Matched(own, torch.ones(12, dtype=torch.float64), alternatives)
+    plain = Estimate("latent_ablation.kl", float(own.mean()), (1.5, 3.7), 12, "nats/token")
+    beside = beside_matched(plain, found)
+    assert beside.headline.name == MATCHED
+    assert beside.headline.level == pytest.approx(float((own - nearly).mean()))
+    assert beside.verdict == "above"
+    equal = beside_matched(plain, Matched(own, torch.ones(12), own[:, None].expand(12, 40)))
+    assert equal.verdict != "above"
+
+
+def test_rank_p_values_are_uniform_where_named_and_others_are_alike():
+    random = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(400):
+        drawn = torch.rand(1, 41, generator=random, dtype=torch.float64).square()
+        found.append(float(Matched(drawn[:, 0], torch.ones(1), drawn[:, 1:]).p))
+    shares = [sum(p <= level for p in found) / len(found) for level in (0.1, 0.5)]
+    assert shares[0] == pytest.approx(0.1, abs=0.05)
+    assert shares[1] == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize("mode", ["ablation", "addition"])
+def test_a_latents_kl_is_that_of_its_own_intervention(surveyed, mode):
+    model, found, dictionary = surveyed
+    named = torch.tensor([1, 0])
+    beside = matched_latents(model, found, "layers.1", dictionary, named, alternatives=3)[mode]
+    alone = latent_effects(model, found, "layers.1", dictionary, named).changes[mode]
+    assert float(alone.kl[:, 0].max()) > 1e-6
+    assert beside.kl.tolist() == pytest.approx(alone.kl[:, 0].tolist(), rel=1e-3)
+    other = latent_effects(model, found, "layers.1", dictionary, torch.tensor([2]))
+    per_energy = float(other.changes[mode].kl[0, 0])
+    assert any(
+        value * e == pytest.approx(per_energy, rel=1e-3)
+        for row in beside.alternatives
+        for value in row.tolist()
+        for e in [energy_of(model, found, dictionary, 2)]
+    )
+
+
+def energy_of(model, found, dictionary, latent):
+    one = matched_latents(
+        model, found, "layers.1", dictionary, torch.tensor([latent]), alternatives=1
+    )
+    return float(one["ablation"].energy[0])
+
+
+def test_the_key_stays():
+    plain = Estimate("latent_ablation.kl", 1.0, (0.5, 1.5), 2, "nats/token", key=Key("a"))
+    assert beside_matched(plain, made([1.0, 2.0], [[0.1], [0.2]])).key == Key("a")
