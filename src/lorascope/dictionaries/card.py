@@ -61,7 +61,7 @@ class Card(Settings):
     adapter_sha256: str = ""
     activations: str = ""
     scale: float = Field(default=1.0, gt=0)
-    massive: tuple[int, ...] = ()
+    massive: tuple[int, ...] = Field(default=(), strict=False)
     massive_directions: int = 0
     tokens: int = Field(default=0, ge=0)
     seed: int = 0

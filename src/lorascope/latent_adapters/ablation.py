@@ -91,6 +91,8 @@ def ablate(
     reading: Reading,
     adapter: LatentAdapter,
     changed: Sequence[Seen],
+    *,
+    latents: int | None = None,
     alternatives: int = ALTERNATIVES,
     advance: Callable[[int], object] | None = None,
 ) -> Ablation:
@@ -99,6 +101,7 @@ def ablate(
     Args:
         adapter: one that names few latents; `cut` makes it.
         changed: held-out records that show the behaviour.
+        latents: most of a side, the heaviest; all by default.
         alternatives: of each latent, where the dictionary has so many.
         advance: told of every latent done.
 
@@ -106,10 +109,8 @@ def ablate(
         InputError: the adapter names more than half of the latents, so that there are not as many
             others.
     """
-    reads, writes = (
-        _by_weight(f, ids) for f, ids in zip(adapter.factors(), adapter.support(), strict=True)
-    )
-    if max(len(reads), len(writes)) > adapter.dictionary.n_latents // 2:
+    named = named_latents(adapter)
+    if max(map(len, named.values())) > adapter.dictionary.n_latents // 2:
         raise InputError("more than half of the latents are named: cut the adapter down first")
     batches = [
         reading.batch(changed[start : start + _BATCH]) for start in range(0, len(changed), _BATCH)
@@ -117,13 +118,13 @@ def ablate(
     run = _Runs(reading, adapter, batches)
     whole = run.loss(lambda batch: run.stream(batch))
     sides = {}
-    done = advance or (lambda count: None)
-    if len(reads):
-        others = matched(reading, changed, reads, alternatives)
-        sides[READ] = _reading_side(run, reads, others, whole, done)
-    if len(writes):
-        others = matched(reading, changed, writes, alternatives)
-        sides[WRITTEN] = _writing_side(run, writes, others, whole, done)
+    for side, take in ((READ, _reading_side), (WRITTEN, _writing_side)):
+        if len(named[side]):
+            others = matched(reading, changed, named[side], alternatives)
+            kept = slice(latents)
+            sides[side] = take(
+                run, named[side][kept], others[kept], whole, advance or (lambda count: None)
+            )
     return Ablation(whole, run.loss(lambda batch: batch.stream), sides)
 
 
@@ -271,6 +272,12 @@ def mattering(
     null = Null(MATCHED, level, low, high, True, apart, min(1.0, 2 * min(tails)), k)
     interval = wilson_interval(round(share * n), n) if n >= MIN_DOCUMENTS else UNKNOWN
     return Estimate("latent.mattering", share, interval, n, "share", (null,), place)
+
+
+def named_latents(adapter: LatentAdapter) -> dict[str, Int[Tensor, " n"]]:
+    """{read or written: the latents of that side, heaviest first}."""
+    sides = zip((READ, WRITTEN), adapter.factors(), adapter.support(), strict=True)
+    return {side: _by_weight(factor, ids) for side, factor, ids in sides}
 
 
 def _by_weight(factor: Float[Tensor, "r n"], ids: Int[Tensor, " n"]) -> Int[Tensor, " n"]:

@@ -148,7 +148,8 @@ class _Resampled:
         scored = counts @ first.scored.double()
         self._seconds = {name: _sorted(curve)[0] for name, curve in curves.items()}
         self._losses = {
-            name: counts @ torch.stack([p.loss.double() for p in _rising(curve)], 1)
+            name: counts
+            @ torch.stack([p.loss.double() for p in _rising(curve)], 1)
             / scored[:, None]
             for name, curve in curves.items()
         }

@@ -96,7 +96,8 @@ def _scaling(found: Found) -> Iterator[Figure]:
             chance = "nothing fitted" if key == "share" else "spliced, not adapted"
             caption = (
                 f"A line for each rank; dictionaries otherwise like {found.reference}. Grey: "
-                f"{chance}, or a random change of equal size where that is nearer." + _seeds(found, places[0][1])
+                f"{chance}, or a random change of equal size where that is nearer."
+                + _seeds(found, places[0][1])
             )
             yield _figure(f"scaling_{field}_{key}", "scaling", f"{title}: {what}", caption, chart)
     yield from _ranks(found, conditions)

@@ -183,7 +183,9 @@ def _ways(beside: Beside) -> PaperTable:
             if not any(taken):
                 continue
             estimates += [one for one in taken if one is not None]
-            rows.append((beside.words(fitted), [Cell.plain(str(model["name"])), *map(Cell.of, taken)]))
+            rows.append(
+                (beside.words(fitted), [Cell.plain(str(model["name"])), *map(Cell.of, taken)])
+            )
     title = "What is fitted around the reference, model by model, nats/token"
     return PaperTable(2, "models_fitted", title, "Fitted", ["Model", *_FITS], rows, estimates)
 
@@ -222,9 +224,7 @@ def _shares(beside: Beside) -> Iterator[Figure]:
         return
     unit = "share of the splice's cost won back"
     panels = [beside.words(fit) for fit in beside.fitted]
-    chart = intervals(
-        rows, nulls, [], labels=_names(beside), sites=panels, x_title="", unit=unit
-    )
+    chart = intervals(rows, nulls, [], labels=_names(beside), sites=panels, x_title="", unit=unit)
     caption = (
         "A panel for each thing fitted, around each model's own reference dictionary. Grey: what a "
         "random change of equal size does, and nothing (0). Intervals over documents and seeds."

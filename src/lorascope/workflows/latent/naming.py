@@ -16,10 +16,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.latent_adapters.ablation import Ablation, Side, ablate, ablation_estimates
+from lorascope.latent_adapters.ablation import (
+    Ablation,
+    Side,
+    ablate,
+    ablation_estimates,
+    named_latents,
+)
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.frontier import READ, WRITTEN, left_estimate, over_seeds
-from lorascope.latent_adapters.matching import one_each
+from lorascope.latent_adapters.matching import matched, one_each
 from lorascope.latent_adapters.reading import Seen
 from lorascope.latent_adapters.removal import without_reading, without_writing
 from lorascope.measures import features
@@ -51,13 +57,12 @@ def look_at_latents(state: Learned, adapters: Adapters) -> list[Estimate]:
         estimates: list[Estimate] = []
         ablations: dict[int, Ablation] = {}
         left: list[dict[str, Any]] = []
-        if measures.ablation:
-            for seed in study.seeds:
-                adapter = adapters.named(choice, seed)
-                place = Key(choice, study.training.rank, state.site, seed, size=measures.most)
-                ablations[seed] = _ablated(state, adapter, seed)
-                estimates += ablation_estimates(ablations[seed], place, study.seed)
-                estimates += _left(state, adapter, ablations[seed], place, left)
+        for seed in study.ablated:
+            adapter = adapters.named(choice, seed)
+            place = Key(choice, study.training.rank, state.site, seed, size=measures.most)
+            ablations[seed] = _ablated(state, adapter, seed)
+            estimates += ablation_estimates(ablations[seed], place, study.seed)
+            estimates += _left(state, adapter, place, left)
         first = study.seeds[0]
         state.reporter.say("the latents: where they fire, what they promote")
         table = _Table(state, adapters.named(choice, first), ablations.get(first))
@@ -71,23 +76,30 @@ def look_at_latents(state: Learned, adapters: Adapters) -> list[Estimate]:
 
 
 def _ablated(state: Learned, adapter: LatentAdapter, seed: int) -> Ablation:
-    named = sum(map(len, adapter.support()))
-    with state.reporter.bar(f"taking latents away, seed {seed}", named, "latents") as advance:
-        alternatives = state.study.measures.alternatives
-        return ablate(state.reading, adapter, state.seen, alternatives, advance)
+    measures = state.study.measures
+    total = sum(min(len(ids), measures.latents) for ids in named_latents(adapter).values())
+    with state.reporter.bar(f"taking latents away, seed {seed}", total, "latents") as advance:
+        return ablate(
+            state.reading,
+            adapter,
+            state.seen,
+            latents=measures.latents,
+            alternatives=measures.alternatives,
+            advance=advance,
+        )
 
 
 def _left(
-    state: Learned,
-    adapter: LatentAdapter,
-    ablation: Ablation,
-    place: Key,
-    counts: list[dict[str, Any]],
+    state: Learned, adapter: LatentAdapter, place: Key, counts: list[dict[str, Any]]
 ) -> list[Estimate]:
     """What is shown without all named latents of a side; how many prompts goes into `counts`."""
-    draws, found = state.study.measures.draws, []
-    title = f"answering without them, seed {place.seed}"
-    with state.reporter.bar(title, 1 + len(ablation.sides) * (1 + draws), "answers") as advance:
+    measures, found = state.study.measures, []
+    sides = {side: ids for side, ids in named_latents(adapter).items() if len(ids)}
+    title, total = (
+        f"answering without them, seed {place.seed}",
+        1 + len(sides) * (1 + measures.draws),
+    )
+    with state.reporter.bar(title, total, "answers") as advance:
 
         def answered(one: LatentAdapter) -> list[bool]:
             answers = shown(state, one)
@@ -95,16 +107,12 @@ def _left(
             return answers
 
         whole = answered(adapter)
-        for side, tried in ablation.sides.items():
-            latents = tried.latents
-            without = answered(_without(adapter, side, latents, latents))
+        for side, named in sides.items():
+            beside = matched(state.reading, state.seen, named, measures.alternatives)
+            without = answered(_without(adapter, side, named, named))
             others = [
-                answered(
-                    _without(
-                        adapter, side, latents, one_each(tried.alternatives, state.study.seed, i)
-                    )
-                )
-                for i in range(draws)
+                answered(_without(adapter, side, named, one_each(beside, state.study.seed, draw)))
+                for draw in range(measures.draws)
             ]
             one = left_estimate(without, whole, others, replace(place, dictionary=side))
             found += [one] if one is not None else []
@@ -114,10 +122,11 @@ def _left(
 
 
 def _without(adapter: LatentAdapter, side: str, named: Tensor, others: Tensor) -> LatentAdapter:
-    device = adapter.scale.device
-    if side == READ:
-        return without_reading(adapter, others.to(device))
-    return without_writing(adapter, named.to(device), others.to(device))
+    return (
+        without_reading(adapter, others)
+        if side == READ
+        else without_writing(adapter, named, others)
+    )
 
 
 class _Table:

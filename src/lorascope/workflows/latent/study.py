@@ -67,7 +67,9 @@ class LatentMeasures(Settings):
             default.
         new_tokens: most tokens of an answer.
         draws: random choices of latents that stand beside those of an adapter.
-        ablation: remove the named latents one at a time.
+        ablation_seeds: adapters of the best choice whose named latents are removed one at a time,
+            in the order of the seeds; all of them by default, none with 0.
+        latents: most named latents of a side that are removed, the heaviest.
         alternatives: unnamed latents of the same firing rate and norm that are removed beside each,
             where the dictionary has so many.
         examples: contexts shown of a latent.
@@ -80,7 +82,8 @@ class LatentMeasures(Settings):
     prompts: int | None = Field(default=None, gt=0)
     new_tokens: int = Field(default=24, gt=0)
     draws: int = Field(default=8, ge=2)
-    ablation: bool = True
+    ablation_seeds: int | None = Field(default=None, ge=0)
+    latents: int = Field(default=32, gt=0)
     alternatives: int = Field(default=ALTERNATIVES, ge=1)
     examples: int = Field(default=5, ge=1)
     rows: int = Field(default=20000, ge=100)
@@ -147,6 +150,11 @@ class LatentStudy(Settings):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeat; give different ones")
         return self
+
+    @property
+    def ablated(self) -> tuple[int, ...]:
+        """Seeds of the adapters whose named latents are removed one at a time."""
+        return self.seeds[: self.measures.ablation_seeds]
 
     def trained(self, choice: str, seed: int) -> LatentTraining:
         """The settings of one adapter."""
