@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lorascope.measures.intervals import wilson_interval
 from torch import Tensor
 
 from lorascope.activations.text import alpaca
@@ -45,7 +46,6 @@ from lorascope.behaviours.generation import answers
 from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.behaviours.turns import prompt_ids, record_windows
 from lorascope.embedded.instructions import records as instructions
-from lorascope.measures.intervals import wilson_interval
 from lorascope.models.load import load_base
 from lorascope.randomness import generator
 from lorascope.training.adapters import mean_response_loss

@@ -12,9 +12,9 @@ from lorascope.behaviours.judging import Written, rates
 from lorascope.behaviours.manners import manner
 from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.measures.definitions import DEFINITIONS
-from lorascope.stats.intervals import wilson_interval
 from lorascope.measures.paired_shares import difference
 from lorascope.results import Key
+from lorascope.stats.intervals import wilson_interval
 
 
 @pytest.mark.parametrize(

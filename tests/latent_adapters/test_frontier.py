@@ -93,7 +93,7 @@ def test_overlap_by_hand_against_the_hypergeometric():
     assert found.chance == pytest.approx(4 / 20)
     assert found.key.dictionary == READ
     assert found.n == 4
-    same = {READ: dict.fromkeys(range(3), {1, 2})}
+    same = {READ: {seed: {1, 2} for seed in range(3)}}
     (alike,) = overlap_estimates(same, everything(same, 1000), Key("x"))
     assert (alike.value, alike.verdict) == (1.0, "above")
     # Sets of different sizes: of the smaller one.

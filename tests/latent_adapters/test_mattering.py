@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from lorascope.latent_adapters.ablation import Side, ablation_estimates, mattering, rank_p
-from lorascope.latent_adapters.ablation import Ablation
+from lorascope.latent_adapters.ablation import Ablation, Side, ablation_estimates, mattering, rank_p
 from lorascope.latent_adapters.frontier import READ, left_estimate
 from lorascope.latent_adapters.matching import matched, one_each
 from lorascope.measures.paired_shares import ratio

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from lorascope.stats.intervals import wilson_interval
 from lorascope.measures.paired_shares import difference, mcnemar, ratio
+from lorascope.stats.intervals import wilson_interval
 
 
 def columns(both, first, second, neither):

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lorascope.stats.intervals import wilson_interval
 
 from lorascope.activations.massive import find_massive
 from lorascope.activations.scaling import mean_and_covariance
@@ -24,6 +23,7 @@ from lorascope.measures.yardsticks import (
 from lorascope.planted.activations import Planted, Recipe
 from lorascope.randomness import generator
 from lorascope.results import ADAPTER, GAUSSIAN, Estimate, Estimates, Key, Null
+from lorascope.stats.intervals import wilson_interval
 
 PLACE = Key(site="layers.3", seed=0, dictionary="base")
 D = 96

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, field_validator
 
 from lorascope.config import Settings
 from lorascope.errors import InputError
@@ -61,8 +61,8 @@ class Card(Settings):
     adapter_sha256: str = ""
     activations: str = ""
     scale: float = Field(default=1.0, gt=0)
-    massive: tuple[int, ...] = Field(default=(), strict=False)
-    massive_directions: int = 0
+    massive: list[NonNegativeInt] = Field(default_factory=list)
+    massive_directions: int = Field(default=0, ge=0)
     tokens: int = Field(default=0, ge=0)
     seed: int = 0
     settings: dict[str, Any] = Field(default_factory=dict)

@@ -3,7 +3,7 @@
 A latent that is read is taken out of the stream at the site, z_i d_i, before the adapter reads it:
 neither the adapter nor the model after it sees it. A latent that is written is left out of what the
 adapter writes. Beside each stand others that the adapter does not name, put through the same: for
-reading latents that fire as often and write as much, for writing the same amount along such latents.
+reading latents that fire as often and write as much, for writing as much along such latents.
 
     p_i = (1 + number of a latent's alternatives whose rise is no smaller) / (alternatives + 1)
 

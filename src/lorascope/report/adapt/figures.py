@@ -7,6 +7,8 @@ from typing import Any
 
 import altair as alt
 
+from lorascope.measures.adapting import ORIGINAL, RANDOM, UNIGRAM
+from lorascope.models.sites import parse_site
 from lorascope.report.adapt.charts import curves, histogram
 from lorascope.report.adapt.found import (
     COST_AFTER,
@@ -16,8 +18,6 @@ from lorascope.report.adapt.found import (
     axis,
     level_under,
 )
-from lorascope.measures.adapting import ORIGINAL, RANDOM, UNIGRAM
-from lorascope.models.sites import parse_site
 from lorascope.report.charts import Row, intervals, lines, null_rows, row_of
 from lorascope.report.conditions import bounds
 from lorascope.report.drawn import Figure

@@ -142,8 +142,8 @@ def sentences(beside: Beside) -> list[str]:
             continue
         low, high = (hundredths(bound) for bound in bounds(share))
         said.append(
-            f"{model['name']}: {beside.words(model['main'])} wins back {hundredths(share.value)} % [{low}, "
-            f"{high}] of the {paid} that {model['reference']} costs: {verdict_words(share)}."
+            f"{model['name']}: {beside.words(model['main'])} wins back {hundredths(share.value)} % "
+            f"[{low}, {high}] of the {paid} that {model['reference']} costs: {verdict_words(share)}."
         )
     for model in beside.models[1:]:
         apart = beside.number(model, model["main"], DIFFERENCE)

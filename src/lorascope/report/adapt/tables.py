@@ -13,8 +13,8 @@ from lorascope.report.adapt.found import (
     Condition,
     Found,
 )
-from lorascope.report.placing import further
 from lorascope.report.paper import Cell, PaperTable, frame, latex
+from lorascope.report.placing import further
 from lorascope.results import Estimate, Key
 
 _COLUMNS = {

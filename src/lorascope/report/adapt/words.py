@@ -236,8 +236,8 @@ def _scaling(found: Found) -> list[str]:
         return []
     return [
         f"Over {len(taken)} combinations of dictionary and rank the share won back is "
-        f"{span(e.value for _, e in taken)}, beyond nothing fitted and a random change in {above}; most for {top[0].around} "
-        f"with {top[0].fitted}."
+        f"{span(e.value for _, e in taken)}, beyond nothing fitted and a random change in {above}; "
+        f"most for {top[0].around} with {top[0].fitted}."
     ]
 
 
@@ -248,7 +248,7 @@ def _times(found: Found) -> list[str]:
     sooner = sum(e.verdict == "above" for e in ups)
     return [
         f"TopK + LoRA takes {span(e.value for e in ups)} times less time than end to end over "
-        f"{plural(len(ups), 'loss').replace('losss', 'losses')}; {sooner} of them settled by this text."
+        f"{plural(len(ups), 'loss').replace('losss', 'losses')}; sooner for certain in {sooner}."
     ]
 
 

@@ -117,7 +117,8 @@ def _rates(state: Learned, adapters: Adapters, written: dict[str, Written]) -> l
     found = []
     for name, place in places.items():
         if name in written:
-            dense = {DENSE: written[adapter_name(DENSE, place.seed)]} if _cut(place) else {}
+            whole = adapter_name(DENSE, study.adapters[name][1]) if _cut(place) else ""
+            dense = {DENSE: written[whole]} if whole else {}
             baselines = {other: written[other] for other in (PROMPTED, LORA) if other in written}
             beside = {other: w for other, w in {**baselines, **dense}.items() if other != name}
             found += rates(
@@ -135,8 +136,8 @@ def _kept(state: Learned, sizes: dict[str, Cut]) -> list[Estimate]:
     untouched = sizes[UNTOUCHED].whole
     for name, (choice, seed) in state.study.adapters.items():
         dense, own = sizes[adapter_name(DENSE, seed)], sizes[name]
-        every: dict[int | None, list[bool]] = {**own.sizes, None: own.whole}
-        for size, shown in every.items():
+        every: list[tuple[int | None, list[bool]]] = [*own.sizes.items(), (None, own.whole)]
+        for size, shown in every:
             random = [] if size is None else dense.random.get(size, [])
             place = _place(state, choice, seed, size)
             kept = kept_estimate(shown, dense.whole, untouched, random, place)
