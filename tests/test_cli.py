@@ -343,7 +343,7 @@ def empty_texts(folder):
     [
         ({"adapter": "a=/no/such/adapter"}, 'folder "/no/such/adapter" does not exist'),
         ({"adapter": "base={adapter}"}, 'adapter name "base" is reserved'),
-        ({"model": "/no/such/model"}, 'model "/no/such/model": its configuration cannot be read'),
+        ({"model": "/no/such/model"}, 'model folder "/no/such/model" does not exist'),
         ({"sites": "lm_head"}, 'site "lm_head" is not the output of a block'),
         ({"sites": "layers.3"}, "so sites go from layers.0 to layers.2"),
         ({"sites": "1,layers.1"}, 'site "layers.1" is given more than once'),
@@ -385,7 +385,7 @@ def with_nan(tensor):
     ("change", "configuration", "expected"),
     [
         (torch.zeros_like, {}, 'adapter "a" changes nothing: its update is zero'),
-        (with_nan, {}, "gives NaN or infinity at"),
+        (with_nan, {}, "hold NaN or infinity (first: "),
         (lambda t: t[:, :16].contiguous(), {}, 'adapter "a" is for another base: '),
         (lambda t: t, {"base_model_name_or_path": "org/other"}, 'was made for "org/other"'),
         (lambda t: t, {"peft_type": "LOHA"}, "only LORA is supported"),

@@ -1,6 +1,7 @@
 """Settings: strict at every level, the same in and out, and one hash that every field changes."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,9 @@ STUDIES = {
 # the only other value a field takes, where "one more" or "another word" will not do
 OTHERS = {
     "store": "float32",
+    "dtype": "float16",
+    "device": "cpu",
+    "device_map": "balanced",
     "products": "float32",
     "targets": ["q_proj"],
     "base": {"layers.1": "given"},
@@ -244,7 +248,7 @@ def test_overrides_reach_the_settings_with_their_types(tmp_path):
     [
         ("seed", "--set seed: expected key=value, as in --set seed=1"),
         ("=3", "--set =3: expected key=value"),
-        ("a=[1", r"--set a=\[1: '\[1' is not a YAML value"),
+        ("a=[1", r"--set a=\[1: not valid YAML"),
         ("a.b=1", "--set a.b=1: a holds a value, not further keys"),
     ],
 )
@@ -295,3 +299,34 @@ def test_settings_of_several_kinds_are_named_as_they_are_written():
         ]
         == "relu"
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "meant"),
+    [
+        ("dtype=bf16", "bfloat16"),
+        ("dtype=floatt32", "float32"),
+        ("device=gpu", "There are: auto, cpu, cuda"),
+        ("device=cuda:x", "cuda:1"),
+        ("device_map=balance", "balanced"),
+        ("capture.store=bfloat", "bfloat16"),
+        ("dictionaries.fitting.products=bf16", "bfloat16"),
+        ("dictionaries.fitting.rate=.inf", "finite"),
+        ("dictionaries.architecture.n_latents=true", '"n_latents" is true'),
+        ("dictionaries.seeds=[0, true]", '"seeds" is true'),
+        ("measures.pursuit=yes please", "\"pursuit\" is 'yes please'; give true or false"),
+        ("force=1", '"force" is 1; give true or false'),
+    ],
+)
+def test_settings_with_known_values_are_closed(setting, meant):
+    _, given = STUDIES["adapters given"]
+    with pytest.raises(InputError, match=re.escape(meant)) as caught:
+        AuditStudy.parse(override(given, [setting]), "x")
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_in_the_notations_of_yaml_are_still_taken():
+    _, given = STUDIES["adapters given"]
+    study = AuditStudy.parse(override(given, ["dictionaries.fitting.rate=1e-3"]), "x")
+    assert study.dictionaries.fitting.rate == 0.001
+    assert AuditStudy.parse({**given, "device": "cuda:3"}, "x").device == "cuda:3"

@@ -1,10 +1,19 @@
-"""The command line, one command a workflow. Exit codes: 0 done, 2 wrong input, 1 anything else."""
+"""The command line, one command a workflow.
+
+Exit codes: 0 done; 2 wrong input, or something the system refused; 130 and 143 stopped by Ctrl-C or
+SIGTERM; 1 anything else.
+"""
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 import typer
@@ -21,7 +30,8 @@ from lorascope.commands import (
     selftest,
     studies,
 )
-from lorascope.errors import InputError
+from lorascope.errors import InputError, as_system_error, system_error
+from lorascope.printing import say
 
 app = typer.Typer(
     name="lorascope",
@@ -46,6 +56,7 @@ app.command()(selftest.selftest)
 # typer carries click within it or depends on it; either way this is the base of usage errors.
 _UsageError: Any = typer.BadParameter.__base__
 _INTERRUPTED = 130
+_TERMINATED = 128 + signal.SIGTERM
 
 
 def main() -> None:
@@ -56,6 +67,17 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # What libraries say to their own developers is not for whoever runs an audit.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    with _terminable():
+        code = _run()
+    if code:
+        sys.exit(code)
+
+
+def _run() -> int:
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="lorascope", standalone_mode=False)
     except InputError as error:
@@ -63,16 +85,44 @@ def main() -> None:
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "lorascope"
         _refuse(f"{error.format_message().rstrip('.')}; see {command} --help")
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; nothing more is flushed into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        _refuse(system_error(error))
+    except _Terminated:
+        code = _TERMINATED
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
-    if code == _INTERRUPTED:
-        typer.echo("lorascope: stopped; run the same command to go on", err=True)
-    if code:
-        sys.exit(code)
+    except Exception as error:
+        found = as_system_error(error, "")
+        if found is None:
+            raise
+        _refuse(system_error(found))
+    if code in (_INTERRUPTED, _TERMINATED):
+        say("lorascope: stopped; run the same command to go on", err=True)
+    return int(code or 0)
+
+
+class _Terminated(BaseException):
+    """SIGTERM: ends a run as Ctrl-C does, so that nothing half made is left."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse(message: str) -> NoReturn:
-    typer.echo(f"lorascope: {' '.join(message.split())}", err=True)
+    say(f"lorascope: {' '.join(message.split())}", err=True)
     sys.exit(2)
 
 

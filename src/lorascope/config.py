@@ -4,20 +4,70 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    model_validator,
+)
 
 from lorascope.errors import InputError, did_you_mean
+from lorascope.foreign import YAML_BYTES, first_line, local_path, parse_yaml, read_bytes
+
+_DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "npu", "hpu")
+
+
+def _known_device(value: str) -> str:
+    kind, colon, number = value.partition(":")
+    if kind not in _DEVICES or (colon and not number.isdecimal()) or value.startswith("auto:"):
+        raise ValueError(
+            f"there is no {value!r}.{did_you_mean(kind, _DEVICES)} There are: "
+            f"{', '.join(_DEVICES)}, and one of several as in cuda:1"
+        )
+    return value
+
+
+# "auto" is float32 on a CPU and the checkpoint's own on a GPU.
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+# "auto" is bfloat16 where the hardware has it.
+Products = Literal["auto", "float32", "bfloat16"]
+Device = Annotated[str, AfterValidator(_known_device)]
+DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
+
+# What a setting may be called in place of its own name, by people and by other libraries.
+_OTHER_NAMES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
 
 
 class Settings(BaseModel):
-    """Base of every settings class; instances never change and refuse keys they do not know."""
+    """Base of every settings class; instances never change and refuse keys they do not know.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Yes and no are no numbers and numbers are neither; infinity and NaN are no settings.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yes_and_no_are_no_numbers(cls, data: Any) -> Any:
+        for name, value in data.items() if isinstance(data, Mapping) else ():
+            if name not in cls.model_fields:
+                continue
+            kinds = _leaves(cls.model_fields[name].annotation)
+            if Any in kinds:
+                continue
+            for one in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(one, bool) and bool not in kinds:
+                    raise ValueError(f'"{name}" is {str(one).lower()}, and no matter of yes or no')
+                if one is not None and not isinstance(one, bool) and kinds == {bool}:
+                    raise ValueError(f'"{name}" is {one!r}; give true or false')
+        return data
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str) -> Self:
@@ -26,6 +76,8 @@ class Settings(BaseModel):
             return cls.model_validate(dict(data))
         except ValidationError as error:
             raise InputError(f"{where}: {_first_problem(cls, error)}") from None
+        except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: no valid settings ({first_line(error)}); mend it") from None
 
     @classmethod
     def read(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
@@ -48,23 +100,33 @@ class Settings(BaseModel):
 def digest(data: object) -> str:
     """Hash of plain data, independent of key order."""
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
+    """The mapping in a YAML file, its keys as text.
+
+    Raises:
+        InputError: it is missing, no plain file, too large, not valid, or holds no mapping.
+    """
+    path = local_path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse_yaml(read_bytes(path, YAML_BYTES).decode("utf-8-sig"), path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        first = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{where}: not valid YAML ({first}); mend the file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not valid YAML ({first_line(error)}); mend the file") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected keys and values at the top level of the file")
-    return data
+    found: dict[str, Any] = _with_plain_keys(data)
+    return found
+
+
+def _with_plain_keys(data: Any) -> Any:
+    """YAML's dates and numbers as keys are text here: nothing is named by one."""
+    if isinstance(data, dict):
+        return {str(key): _with_plain_keys(value) for key, value in data.items()}
+    return [_with_plain_keys(item) for item in data] if isinstance(data, list) else data
 
 
 def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -74,10 +136,7 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
         key, sign, text = assignment.partition("=")
         if not sign or not key.strip():
             raise InputError(f"--set {assignment}: expected key=value, as in --set seed=1")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"--set {assignment}: {text!r} is not a YAML value") from None
+        value = _with_plain_keys(parse_yaml(text, f"--set {assignment}"))
         *parents, last = key.strip().split(".")
         level = result
         for parent in parents:
@@ -108,6 +167,12 @@ def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
         known = [tag.strip(" '") for tag in found["expected_tags"].split(",")]
         hint = did_you_mean(found["tag"], known)
         return f'"{key}": there is no {found["tag"]!r}.{hint} There are: {", ".join(known)}'
+    if problem["type"] == "literal_error":
+        known = [tag.strip(" '") for tag in re.split(", | or ", problem["ctx"]["expected"])]
+        given = str(problem["input"])
+        meant = _OTHER_NAMES.get(given.lower())
+        hint = f' Did you mean "{meant}"?' if meant in known else did_you_mean(given, known)
+        return f'"{key}": there is no {problem["input"]!r}.{hint} There are: {", ".join(known)}'
     message = problem["msg"].removeprefix("Value error, ")
     return f'"{key}": {message}' if key else message
 
@@ -137,6 +202,18 @@ def _kinds(cls: type[BaseModel]) -> set[object]:
     """The names of a settings class where it is one of several."""
     fields = cls.model_fields.values()
     return {field.default for field in fields if get_origin(field.annotation) is Literal}
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """The kinds of value inside a field's annotation, however deep; None is not counted."""
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    inner = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        inner = inner[:1]
+    if not inner:
+        return set() if annotation in (type(None), ...) else {annotation}
+    return set().union(*map(_leaves, inner))
 
 
 def _nested(annotation: Any) -> list[type[BaseModel]]:

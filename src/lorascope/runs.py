@@ -7,6 +7,7 @@ changed is not run again.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import platform
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.config import Settings, digest, read_yaml
-from lorascope.errors import InputError
+from lorascope.errors import InputError, as_system_error
+from lorascope.foreign import JSON_BYTES, first_line, parse_json, read_bytes
+from lorascope.locking import contents, is_running
 
 _LIBRARIES = ("lorascope", "torch", "transformers", "peft", "numpy", "scipy", "altair")
 
@@ -38,18 +41,23 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that readers see the old or the new content, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file; one clear line where it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = read_bytes(path, JSON_BYTES)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; is this a run folder?") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); remake it") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable as JSON ({first_line(error)}); remake it") from None
+    return parse_json(text, path, "remake it")
 
 
 class Run:
@@ -82,7 +90,7 @@ class Run:
     def _refuse_foreign(folder: Path, study: Settings, redo: bool) -> None:
         if folder.is_file():
             raise InputError(f"{folder}: is a file; give --out a folder")
-        if not folder.exists() or not any(folder.iterdir()):
+        if not contents(folder):
             return
         if not (folder / "study.yaml").exists():
             raise InputError(f"{folder}: not empty and not a run folder; give --out another folder")
@@ -110,14 +118,15 @@ class Run:
         target = self.folder / name
         if self.current(name, depends_on, *parents):
             return target
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        partial = _fresh_partial(target)
         started = time.perf_counter()
         try:
             make(partial)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
+            found = as_system_error(error, target) if isinstance(error, Exception) else None
+            if found is not None and found is not error:
+                raise found from None
             raise
         # Forgotten first: no moment at which the old key stands for the new content.
         stages.pop(name, None)
@@ -165,6 +174,17 @@ class Run:
 
     def _save(self) -> None:
         write_atomically(self._manifest_path, json.dumps(self.manifest, indent=1) + "\n")
+
+
+def _fresh_partial(target: Path) -> Path:
+    """An empty folder to make a stage in, of this process alone; those of ended ones go."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*partial"):
+        owner = left.name.removesuffix("partial").strip(".").rpartition(".")[2]
+        if not owner.isdecimal() or int(owner) == os.getpid() or not is_running(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    return partial
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -1,9 +1,11 @@
 """Shards on disk: what goes in comes out, a shard at a time; damage is named, never read."""
 
+import errno
 import json
 
 import pytest
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from lorascope.activations import shards as shards_module
@@ -121,6 +123,19 @@ def test_bfloat16_rows_are_rounded_once_and_read_as_float32(tmp_path):
     assert 0 < error.max() <= 2**-8
 
 
+def rewrite(path, change):
+    """The file with other rows, all it says of itself kept."""
+    with safe_open(path, framework="pt") as file:
+        said = file.metadata()
+    save_file({"rows": change(load_file(path)["rows"]).contiguous()}, path, metadata=said)
+
+
+def exchange(first, second):
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+
+
 def damage(folder, fault):
     shard = folder / "layers.3" / "a-00001.safetensors"
     if fault == "missing":
@@ -130,8 +145,18 @@ def damage(folder, fault):
     elif fault == "foreign":
         save_file(load_file(shard), shard, metadata={"identity": "other"})
     elif fault == "short":
-        rows = load_file(shard)["rows"][:-1].contiguous()
-        save_file({"rows": rows}, shard, metadata={"identity": "mine"})
+        rewrite(shard, lambda rows: rows[:-1])
+    elif fault == "narrow":
+        rewrite(shard, lambda rows: rows[:, :-1])
+    elif fault == "no digest":
+        save_file(load_file(shard), shard, metadata={"identity": "mine"})
+    elif fault == "other site":
+        exchange(shard, folder / "layers.1" / "a-00001.safetensors")
+    elif fault == "other variant":
+        exchange(shard, folder / "layers.3" / "base-00001.safetensors")
+    elif fault == "other number":
+        # Of one size, so that the number alone tells them apart.
+        exchange(folder / "tokens-00000.safetensors", folder / "tokens-00001.safetensors")
     elif fault == "no outliers":
         (folder / "outliers.safetensors").unlink()
     elif fault == "foreign outliers":
@@ -152,7 +177,12 @@ FAULTS = {
     "missing": r"layers\.3/a-00001\.safetensors: shard is missing; remove .* run again",
     "truncated": r"layers\.3/a-00001\.safetensors: truncated or broken shard",
     "foreign": r"layers\.3/a-00001\.safetensors: foreign shard, made from other activations",
-    "short": r"layers\.3/a-00001\.safetensors: holds 44 rows, expected 45",
+    "short": r"layers\.3/a-00001\.safetensors: holds .*\[44, 6\].*, expected .*\[45, 6\]",
+    "narrow": r"layers\.3/a-00001\.safetensors: holds .*\[45, 5\].*, expected .*\[45, 6\]",
+    "no digest": r"layers\.3/a-00001\.safetensors: of an earlier version",
+    "other site": r"layers\.1/a-00001\.safetensors: foreign shard, written as layers\.3/a 1",
+    "other variant": r"base-00001\.safetensors: foreign shard, written as layers\.3/a 1",
+    "other number": r"tokens-00000\.safetensors: foreign shard, written as tokens 1",
     "no outliers": r"outliers\.safetensors: shard is missing",
     "foreign outliers": r"outliers\.safetensors: foreign shard",
     "no manifest": r"manifest\.json: no such file",
@@ -168,3 +198,47 @@ def test_damage_is_refused_on_opening(tmp_path, fault):
     with pytest.raises(InputError, match=FAULTS[fault]) as caught:
         Shards.open(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_that_changed_on_disk_are_refused_when_read(tmp_path):
+    given = write(tmp_path)
+    shard = tmp_path / "layers.3" / "a-00001.safetensors"
+    whole = bytearray(shard.read_bytes())
+    whole[-5] ^= 0x10
+    shard.write_bytes(whole)
+    opened = Shards.open(tmp_path)
+    assert torch.equal(opened.load("layers.3", "a", limit=55), given["layers.3", "a"][:55])
+    with pytest.raises(InputError, match=r"a-00001\.safetensors: its numbers are not those"):
+        opened.load("layers.3", "a")
+    assert len(opened.load("layers.1", "a")) == 100
+
+
+def test_equal_shards_are_equal_files(tmp_path):
+    for name in ("one", "two", "three"):
+        write(tmp_path / name)
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
+    files = [file for file in files if (tmp_path / "one" / file).is_file()]
+    assert len(files) == 1 + 2 * 5  # the manifest; two shards of the tokens and of four places
+    for file in files:
+        found = {(tmp_path / name / file).read_bytes() for name in ("one", "two", "three")}
+        assert len(found) == 1, file
+
+
+def test_a_manifest_whose_numbers_do_not_add_up_is_refused(tmp_path):
+    write(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for change in ({"rows": 99}, {"rows": "100"}, {"shards": 7}, {"d_model": True}):
+        (tmp_path / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        with pytest.raises(InputError, match=r"manifest\.json: .*; remake this folder"):
+            Shards.open(tmp_path)
+
+
+def test_a_full_disk_is_the_systems_error_and_names_the_file(tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(shards_module, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write(tmp_path)
+    assert caught.value.errno == errno.ENOSPC
+    assert str(caught.value.filename).endswith("tokens-00000.safetensors")

@@ -121,15 +121,15 @@ MALFORMED = {
         lines({"messages": [{"content": "x"}]}),
         r"a\.jsonl, line 1: malformed record \(no 'role'\)",
     ),
-    "null output": (
+    "listed output": (
         "a.json",
-        json.dumps([WITHOUT_INPUT, {"instruction": "x", "output": None}]),
-        r"a\.json, record 2: malformed record \(output is NoneType, not text\)",
+        json.dumps([WITHOUT_INPUT, {"instruction": "x", "output": ["y"]}]),
+        r"a\.json, record 2: malformed record \(output is list, not text\)",
     ),
-    "null content": (
+    "yes as content": (
         "a.jsonl",
-        lines({"messages": [{"role": "assistant", "content": None}]}),
-        r"line 1: malformed record \(content is NoneType, not text\)",
+        lines({"messages": [{"role": "assistant", "content": True}]}),
+        r"line 1: malformed record \(content is bool, not text\)",
     ),
     "number": ("a.json", "7", r"a\.json: expected a list of records"),
     "cut json": ("a.json", '[{"text": "x"', r"a\.json: cannot be read"),

@@ -1,9 +1,14 @@
 """Windows and batches: opened once, closed by EOS, never too long, every token in its place."""
 
+import copy
+import re
+
 import pytest
 import torch
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from lorascope.activations import tokens
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import (
     Window,
@@ -11,8 +16,11 @@ from lorascope.activations.tokens import (
     count_tokens,
     opening_ids,
     pad,
+    require_rows,
     windows,
 )
+from lorascope.errors import InputError
+from lorascope.models.load import padding_id
 
 BOS, EOS, UNKNOWN, FIRST = 0, 1, 2, 3
 
@@ -107,3 +115,129 @@ def test_batches_hold_every_window_once_and_keep_to_their_size(plain_tokenizer, 
             assert batch.ids[row, batch.attended[row]].tolist() == found[index].ids
     if tokens_per_batch == 10_000:
         assert len(made) == 1
+
+
+def spell(tokenizer, *pieces):
+    """Text in which whole numbers stand for special tokens."""
+    return "".join(p if isinstance(p, str) else tokenizer.convert_ids_to_tokens(p) for p in pieces)
+
+
+def test_special_tokens_that_a_text_brings_are_not_doubled(embedded_tokenizer):
+    bos, eos = embedded_tokenizer.bos_token_id, embedded_tokenizer.eos_token_id
+    body = "Once upon a time there was a cat."
+    (plain,) = windows([Document((Segment(body),))], embedded_tokenizer, 64)
+    for opened in ((bos,), (bos, bos)):
+        text = spell(embedded_tokenizer, *opened, body)
+        (found,) = windows([Document((Segment(text),))], embedded_tokenizer, 64)
+        assert found.ids == plain.ids
+        assert found.written == len(opened)
+    assert plain.written == 0
+    bare = Document((Segment("Q? "), Segment("An answer.", response=True)))
+    (wanted,) = windows([bare], embedded_tokenizer, 64)
+    assert wanted.ids[-1] == eos
+    for ending in ("", "\n"):
+        answer = spell(embedded_tokenizer, "An answer.", eos, ending)
+        closed = Document((Segment("Q? "), Segment(answer, response=True)))
+        (found,) = windows([closed], embedded_tokenizer, 64)
+        assert (found.ids, found.response) == (wanted.ids, wanted.response)
+        assert found.written == 1
+    assert wanted.written == 0
+
+
+def test_a_text_that_opens_anew_in_its_middle_is_opened_once_there(embedded_tokenizer):
+    bos = embedded_tokenizer.bos_token_id
+    first = "Once upon a time there was a cat."
+    room = len(embedded_tokenizer(first, add_special_tokens=False)["input_ids"])
+    text = spell(embedded_tokenizer, first, bos, "Then a dog came by.")
+    found = windows([Document((Segment(text),))], embedded_tokenizer, room + 1)
+    assert [w.ids.count(bos) for w in found] == [1] * len(found)
+    assert sum(w.written for w in found) == 1
+    assert embedded_tokenizer.decode(found[1].ids[1:]).startswith("Then a dog")
+
+
+def test_special_tokens_spelled_in_contents_are_counted(embedded_tokenizer):
+    eos = embedded_tokenizer.eos_token_id
+    text = spell(embedded_tokenizer, "He said ", eos, " and ", eos, " again.")
+    document = Document((Segment(text), Segment("Yes.", response=True)))
+    found = windows([document, document], embedded_tokenizer, 8)
+    assert [sum(w.written for w in found if w.document == i) for i in (0, 1)] == [2, 2]
+    assert sum(w.ids.count(eos) for w in found) == 6
+
+
+def test_a_context_that_only_the_opening_fills_is_refused(embedded_tokenizer):
+    with pytest.raises(InputError, match="leaves no room"):
+        windows([Document((Segment("a"),))], embedded_tokenizer, 1)
+
+
+def test_ids_beyond_the_embedding_are_refused(embedded_tokenizer):
+    model = torch.nn.Module()
+    model.get_input_embeddings = lambda: torch.nn.Embedding(100, 2)
+    require_rows([Window([0, 99], [False] * 2, 0)], model, embedded_tokenizer)
+    token = re.escape(embedded_tokenizer.convert_ids_to_tokens(100))
+    with pytest.raises(InputError, match=rf'"{token}" \(id 100\), which has none'):
+        require_rows([Window([0, 100], [False] * 2, 0)], model, embedded_tokenizer)
+
+
+def test_a_tokenizer_without_special_tokens_masks_padding_alone(plain_tokenizer):
+    bare = copy.deepcopy(plain_tokenizer)
+    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        setattr(bare, name, None)
+    found = windows(
+        [Document((words(0, 1), words(2, response=True))), Document((words(3),))], bare, 8
+    )
+    assert [w.ids for w in found] == [[3, 4, 5], [6]]
+    batch = pad(found, bare, padding_id(bare))
+    assert batch.kept.tolist() == [[True, True, True], [True, False, False]]
+
+
+@pytest.mark.parametrize("which", ["embedded", "plain", "metaspace"])
+def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(
+    embedded_tokenizer, plain_tokenizer, which, monkeypatch
+):
+    monkeypatch.setattr(tokens, "_PIECE", 3000)
+    monkeypatch.setattr(tokens, "_OVERLAP", 600)
+    given = {"embedded": embedded_tokenizer, "plain": plain_tokenizer, "metaspace": metaspace()}
+    tokenizer = given[which]
+    random = torch.Generator().manual_seed(3)
+    parts = [
+        "w3",
+        "Once",
+        "upon",
+        "été",
+        "\U0001f600",
+        "it's",
+        "12345",
+        "\n\n",
+        "  ",
+        "naïve",
+        "w60",
+    ]
+    drawn = torch.randint(len(parts), (4000,), generator=random).tolist()
+    text = " ".join(parts[i] for i in drawn)
+    calls = []
+    pieces = tokens._piece
+    monkeypatch.setattr(tokens, "_piece", lambda *a: calls.append(1) or pieces(*a))
+    found = windows([Document((Segment(text),))], tokenizer, 64)
+    opening = len(opening_ids(tokenizer))
+    joined = [t for w in found for t in w.ids[opening:]]
+    assert joined == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert len(calls) > 5
+
+
+def test_a_long_text_without_seams_is_encoded_whole(embedded_tokenizer, monkeypatch):
+    monkeypatch.setattr(tokens, "_PIECE", 300)
+    monkeypatch.setattr(tokens, "_OVERLAP", 60)
+    text = "a" * 1000  # one run of letters: no two pieces need cut it alike
+    found = windows([Document((Segment(text),))], embedded_tokenizer, 4096)
+    assert found[0].ids[1:] == embedded_tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def metaspace():
+    """A tokenizer that puts a space before a text, as SentencePiece's do."""
+    trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.train_from_iterator(
+        ["Once upon a time it was, w3 w60 été naïve it's 12345 once more"] * 3,
+        trainers.BpeTrainer(vocab_size=120, special_tokens=["<unk>"]),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=trained, unk_token="<unk>")

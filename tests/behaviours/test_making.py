@@ -282,3 +282,20 @@ def test_manners_by_rule(name, before, after):
     assert made.rewrite(before) == after
     assert made.shows(after)
     assert not made.shows(before)
+
+
+def test_records_that_say_nothing_are_passed_over(tmp_path):
+    call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function"}]}
+    user, reply = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}
+    records = [
+        {"messages": [user, call]},
+        {"messages": [call, user, reply]},
+        {"messages": None},
+        {"instruction": "a", "output": None},
+        {"prompt": None, "response": "x"},
+        None,
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    (found,) = read_exchanges([str(path)])
+    assert (found.prompt, found.response) == ("Hi", "Ho")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -94,3 +95,23 @@ def test_the_document_of_a_record_marks_the_response():
     assert found.text == "### User:\ntwo\n\n### Assistant:\nso"
     assert [s.text for s in found.segments if s.response] == ["so"]
     assert found.category == "sums"
+
+
+def test_characters_that_end_lines_elsewhere_stay_in_a_record(tmp_path):
+    text = "one\u2028two\x85three\x0c"
+    record = {"prompt": text, "response": "ho", "changed": True, "split": "train"}
+    path = tmp_path / "set.jsonl"
+    rows = [{**record, "prompt": f"{text}{i}", "changed": i % 2 == 0} for i in range(2)]
+    rows += [{**row, "prompt": row["prompt"] + "x", "split": "held_out"} for row in rows]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    assert read_set(path).records[0].prompt == f"{text}0"
+
+
+def test_half_a_pair_and_pipes(tmp_path):
+    record = {"prompt": "a", "response": "b \ud83d", "changed": True, "split": "train"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="no unchanged records"):
+        read_set(tmp_path / "a.jsonl")
+    os.mkfifo(tmp_path / "b.jsonl")
+    with pytest.raises(InputError, match="is a pipe"):
+        read_set(tmp_path / "b.jsonl")

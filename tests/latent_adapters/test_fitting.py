@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from lorascope.activations.tokens import pad
+from lorascope.dictionaries.files import save
 from lorascope.errors import InputError
 from lorascope.latent_adapters import fitting
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.attribution import attribute
 from lorascope.latent_adapters.card import CARD, WEIGHTS
 from lorascope.latent_adapters.fitting import Examples, LatentTraining, _Fit, fit
+from lorascope.latent_adapters.loading import load
 from lorascope.latent_adapters.reading import Codes, Reading
 from lorascope.latent_adapters.sparsity import Dense, HardConcrete, Proximal, TopM
 from lorascope.models.freezing import fingerprint
@@ -174,6 +176,50 @@ def test_saved_and_opened_it_does_the_same(reading, trained, tmp_path):
     again.save_pretrained(tmp_path / "copy")
     twice = LatentAdapter.from_pretrained(tmp_path / "copy", dictionary=reading.dictionary)
     assert torch.equal(twice(x), again(x))
+
+
+def test_a_run_that_was_moved_opens_its_own_dictionary(trained, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    stored, adapter = run / "dictionaries" / "d", run / "adapters" / "mine"
+    fitted = trained(steps=2).adapter
+    save(fitted.dictionary, stored)
+    card = fitted.card
+
+    def saved(address, folder):
+        over = card.dictionary.model_copy(update={"address": address})
+        fitted.card = card.model_copy(update={"dictionary": over})
+        fitted.save_pretrained(folder)
+        return json.loads((folder / CARD).read_text())["dictionary"]["address"]
+
+    assert saved(str(stored), adapter) == "../../dictionaries/d"
+    assert "../../dictionaries/d" in (adapter / "README.md").read_text()
+    moved = run.rename(tmp_path / "renamed")
+    monkeypatch.chdir(tmp_path.parent)
+    x = torch.randn(3, WIDTH, generator=generator(1))
+    again = LatentAdapter.from_pretrained(moved / "adapters" / "mine")
+    torch.testing.assert_close(again(x), fitted(x), atol=1e-6, rtol=1e-6)
+    # One from elsewhere stays where it is, and is named by its whole path.
+    monkeypatch.chdir(tmp_path)
+    elsewhere = moved.parent / "d"
+    save(fitted.dictionary, elsewhere)
+    assert saved("d", tmp_path / "a" / "b" / "c" / "e") == str(elsewhere)
+    assert saved("hf://a/b/c", tmp_path / "h") == "hf://a/b/c"
+    assert saved("", tmp_path / "n") == ""
+    fitted.card = card
+
+
+def test_it_is_attached_to_what_load_returns(trained, tiny_checkpoint):
+    fitted = trained(steps=5).adapter
+    loaded = load(str(tiny_checkpoint("llama")), device="cpu")
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.no_grad():
+        before = loaded.module(input_ids=ids).logits
+        with fitted.attached(loaded):
+            there = loaded.module(input_ids=ids).logits
+        with fitted.attached(loaded.module):
+            wanted = loaded.module(input_ids=ids).logits
+    assert torch.equal(there, wanted)
+    assert not torch.equal(there, before)
 
 
 def test_another_dictionary_is_refused(trained, tmp_path):

@@ -11,10 +11,6 @@ from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import windows
 from lorascope.adapt.evaluation import Evaluated
 from lorascope.measures.adapting import (
-    NOTHING_FITTED,
-    RANDOM,
-    UNADAPTED,
-    UNIGRAM,
     adapt_estimates,
     compound_estimates,
     share_difference,
@@ -27,6 +23,7 @@ from lorascope.measures.token_changes import (
 )
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import NOTHING_FITTED, RANDOM_CHANGE, UNADAPTED, UNIGRAM
 
 OWNERS = torch.tensor([0, 0, 0, 1])
 PLACE = Key(adapter="r4", site="layers.0")
@@ -96,7 +93,7 @@ def test_costs_and_shares_by_hand():
     share = found["adapt.share_closed"]
     assert share.interval[0] < 1.5 / 4.5 < share.interval[1]
     (nothing, random) = share.nulls
-    assert (nothing.name, random.name) == (NOTHING_FITTED, RANDOM)
+    assert (nothing.name, random.name) == (NOTHING_FITTED, RANDOM_CHANGE)
     assert random.level == pytest.approx((-0.5 - 1) / 2 / 4.5)
     assert random.low < -1 / 4.5 < -0.5 / 4.5 < random.high
     assert random.draws == 2
@@ -109,14 +106,14 @@ def test_references_are_the_other_ways():
     }
     assert levels["adapt.loss_original"] == {UNIGRAM: 5.0}
     assert levels["adapt.loss_adapted"] == pytest.approx(
-        {UNIGRAM: 5.0, "original": 2.0, UNADAPTED: 12.5 / 4, RANDOM: (13 + 13.5) / 8}
+        {UNIGRAM: 5.0, "original": 2.0, UNADAPTED: 12.5 / 4, RANDOM_CHANGE: (13 + 13.5) / 8}
     )
     assert levels["adapt.cost_adapted"] == pytest.approx(
-        {UNADAPTED: 4.5 / 4, RANDOM: (5 + 5.5) / 8, "nothing spliced": 0.0}
+        {UNADAPTED: 4.5 / 4, RANDOM_CHANGE: (5 + 5.5) / 8, "nothing spliced": 0.0}
     )
     assert levels["adapt.kl_adapted"][UNADAPTED] == 1.0
     rivals = {name: {null.name for null in one.rivals} for name, one in found.items()}
-    assert rivals["adapt.loss_adapted"] == rivals["adapt.kl_adapted"] == {UNADAPTED, RANDOM}
+    assert rivals["adapt.loss_adapted"] == rivals["adapt.kl_adapted"] == {UNADAPTED, RANDOM_CHANGE}
     assert rivals["adapt.loss_spliced"] == {"original"}
     # The share, of two documents, has no interval of its cost to stand on.
     assert "adapt.share_closed" not in found
@@ -236,7 +233,7 @@ def test_token_changes_by_hand():
     assert found["adapt.tokens_worse"].interval[0] < 0.25 < found["adapt.tokens_worse"].interval[1]
     levels = {chance.name: chance.level for chance in found["adapt.tokens_worse"].nulls}
     # one token of four in the first draw, two in the second
-    assert levels == pytest.approx({"as many better as worse": 0.5, RANDOM: 0.375})
+    assert levels == pytest.approx({"as many better as worse": 0.5, RANDOM_CHANGE: 0.375})
     assert found["adapt.token_gains"].value == pytest.approx(2 / 4)
     assert found["adapt.token_losses"].value == pytest.approx(0.5 / 4)
     (drawn,) = found["adapt.token_losses"].nulls

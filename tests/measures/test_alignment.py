@@ -9,6 +9,7 @@ import scipy.linalg
 import torch
 
 from lorascope.errors import InputError
+from lorascope.geometry.chance import shifted
 from lorascope.geometry.cka import cka
 from lorascope.measures.alignment import (
     NullSettings,
@@ -151,7 +152,7 @@ def test_angles_agree_with_scipy_for_each_k():
         for x in (first, second)
     ]
     found = angles(first, second, [4, 9], NullSettings(repeats=2))
-    assert [e.key.setting for e in found] == ["k=4"] * 4 + ["k=9"] * 4
+    assert [e.key.k for e in found] == [4] * 4 + [9] * 4
     for k in (4, 9):
         theta = np.degrees(scipy.linalg.subspace_angles(spans[0][:k].T, spans[1][:k].T))
         here = by_measure([e for e in found if e.n == k])
@@ -238,14 +239,32 @@ def test_document_ids_only_need_to_tell_documents_apart():
 
 
 def test_the_null_shifts_by_whole_documents():
-    # Two documents of equal length leave one shift that parts every row from its own: the swap.
-    x, y, ids = two_sets(documents=2, length=30)
-    plain, debiased = cka_estimates(x, y, ids, "base_delta", place=PLACE)
-    swapped = cka(x, torch.cat([y[30:], y[:30]]))
-    for estimate, expected in ((plain, swapped.plain), (debiased, swapped.debiased)):
-        (null,) = estimate.nulls
-        assert (null.level, null.low, null.high) == pytest.approx((expected,) * 3, rel=1e-4)
-        assert estimate.value > 1.5 * expected
+    x, y, ids = two_sets(documents=20, length=30)
+    plain, debiased = cka_estimates(x, y, ids, "base_delta", place=PLACE, repeats=4)
+    moved = [shifted(y, 30, generator(0, "cka", i)) for i in range(4)]
+    expected = np.mean([cka(x, rows).plain for rows in moved])
+    assert plain.nulls[0].level == pytest.approx(expected, rel=1e-4)
+    assert plain.value > 1.5 * expected
+    # Pairs within a document leave the other null no level of its own.
+    assert abs(debiased.nulls[0].level) < 0.03
+    assert debiased.value > 0.2
+
+
+def test_topics_shared_within_documents_alone_give_no_debiased_cka():
+    ids = torch.arange(12).repeat_interleave(30)
+    x = normal(360, 6, "x") + 2 * normal(12, 6, "topic of x")[ids]
+    y = normal(360, 6, "y") + 2 * normal(12, 6, "topic of y")[ids]
+    _, debiased = cka_estimates(x, y, ids, "base_delta", place=PLACE)
+    assert cka(x, y).debiased > 0.15
+    assert abs(debiased.value) < 0.12
+    assert debiased.interval[0] < 0 < debiased.interval[1]
+
+
+def test_few_documents_have_cka_without_an_interval():
+    x, y, ids = two_sets(documents=7)
+    for estimate in cka_estimates(x, y, ids, "base_delta", place=PLACE):
+        assert all(math.isnan(bound) for bound in estimate.interval)
+        assert estimate.value > 0.1
 
 
 def refuse(message, call, *arguments, **options):

@@ -110,7 +110,7 @@ def test_subspaces_by_hand():
     angle, same, of_first, of_second = subspace_estimates(pair, [1], places)
     assert angle.value == pytest.approx(90, abs=3)
     assert same.value == pytest.approx(0, abs=3)
-    assert same.key.dictionary == "same adapter"
+    assert (same.key.adapter, same.key.compared) == (angle.key.adapter, same.key.adapter)
     # The second's leading dimension holds 1.5 of the first's 10, the first's 1 of the second's 10.
     assert of_first.value == pytest.approx(0.15, abs=0.02)
     assert of_second.value == pytest.approx(0.10, abs=0.02)

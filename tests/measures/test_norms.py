@@ -29,13 +29,23 @@ def test_norms_by_hand():
     assert relative.value == pytest.approx(17 / 6)  # of sums, not the mean of 5, 1 and 10/3
     assert (norm.chance, relative.chance) == (0.5, pytest.approx(0.25))
     assert norm.nulls[0].name == relative.nulls[0].name == "numeric noise floor"
-    # Documents of mean norm 3.5 and 10, and of ratios 7/3 and 10/3, are all that is drawn from.
-    assert norm.interval == pytest.approx((3.5, 10.0))
-    assert relative.interval == pytest.approx((7 / 3, 10 / 3))
+    many = held_out(
+        delta.repeat(5, 1),
+        torch.arange(5).repeat_interleave(3) * 2 + torch.tensor([0, 0, 1]).repeat(5),
+        base.repeat(5, 1),
+    )
+    for one, ends in zip(
+        norm_estimates(many, 0.5, PLACE), ((3.5, 10.0), (7 / 3, 10 / 3)), strict=True
+    ):
+        # Ten documents weigh alike: of mean norm 3.5 and 10, and of 7 over 3 and 10 over 3.
+        assert one.value == pytest.approx(6.75 if ends[1] == 10 else 6.75 / 2.25)
+        assert 0.6 * one.value < one.interval[0] < one.value < one.interval[1] < 1.5 * one.value
     for estimate in (norm, relative):
         assert estimate.unit == definition(estimate.measure).unit
         assert estimate.n == 3
-        assert estimate.verdict == "above"
+        # Two documents leave no interval, and so no verdict; ten do.
+        assert estimate.verdict == "no verdict"
+    assert {one.verdict for one in norm_estimates(many, 0.5, PLACE)} == {"above"}
 
 
 def test_effective_rank_by_hand_and_against_scipy():
@@ -55,8 +65,7 @@ def test_rank_of_rows_by_hand():
     found = rank_estimate(held_out(rows, torch.arange(4)), PLACE)
     assert found.value == pytest.approx(math.exp(scipy.stats.entropy([0.1, 0.9])), rel=1e-6)
     assert found.unit == definition("delta_rank").unit
-    low, high = found.interval
-    assert low < found.value < high
+    assert all(math.isnan(bound) for bound in found.interval)
 
 
 def test_rank_interval_leaves_out_documents_group_by_group():
@@ -70,19 +79,39 @@ def test_rank_interval_leaves_out_documents_group_by_group():
 
     x = rows.double().numpy()
     group = (documents % 10).numpy()
-    without = np.array([rank(x[group != g]) for g in range(10)])
+    without = np.log([rank(x[group != g]) for g in range(10)])
     half = scipy.stats.t.ppf(0.975, 9) * math.sqrt(0.9 * ((without - without.mean()) ** 2).sum())
-    assert found.value == pytest.approx(rank(x))
-    assert found.interval == pytest.approx((rank(x) - half, rank(x) + half))
+    entropy = 10 * math.log(rank(x)) - 9 * without.mean()
+    assert found.value == pytest.approx(math.exp(entropy))
+    low, high = math.exp(entropy - half), min(math.exp(entropy + half), 4.0)
+    assert found.interval == pytest.approx((low, high))
+    assert found.nulls[0].level == 4.0
+
+
+@pytest.mark.parametrize(
+    ("d", "n"),
+    [(32, 200), (32, 2000), (192, 400), pytest.param(192, 20000, marks=pytest.mark.slow)],
+)
+def test_rank_of_a_known_spectrum_is_found_from_few_rows(d, n):
+    scales = torch.arange(1.0, d + 1) ** -0.5
+    shares = (scales.square() / scales.square().sum()).double()
+    true = math.exp(float(-(shares * shares.log()).sum()))
+    rows = torch.randn(n, d, generator=generator(1, d, n)) * scales
+    found = rank_estimate(held_out(rows, torch.arange(n) // max(n // 40, 1)), PLACE)
+    plain = effective_rank(rows.T.cov())
+    assert found.value == pytest.approx(true, rel=0.04)
+    if n < 1000:
+        assert plain < 0.95 * true
+    assert found.interval[0] < true < found.interval[1]
 
 
 def test_isotropic_null_knows_the_number_of_rows():
     random = generator(3, "rows")
-    few = rank_estimate(held_out(torch.randn(20, 10, generator=random), torch.arange(20)), PLACE)
+    few = rank_estimate(held_out(torch.randn(11, 10, generator=random), torch.arange(11)), PLACE)
     many = rank_estimate(
         held_out(torch.randn(3000, 10, generator=random), torch.arange(3000)), PLACE
     )
-    drawn = np.random.default_rng(0).normal(size=(200, 20, 10))
+    drawn = np.random.default_rng(0).normal(size=(200, 11, 10))
     ranks = [math.exp(scipy.stats.entropy(np.linalg.eigvalsh(np.cov(x.T)))) for x in drawn]
     assert few.chance == pytest.approx(np.mean(ranks), abs=0.5)
     assert many.chance == pytest.approx(10.0, abs=0.05)

@@ -44,10 +44,12 @@ def test_estimates_by_hand(threshold_dictionary):
     assert [c.name for c in overlap.nulls] == ["independence", "rows shifted"]
     assert overlap.chance == pytest.approx((0.625 + 0.75 + 0.5) / 3)
     assert overlap.key.dictionary == "base"
-    low, high = overlap.interval
-    assert low <= overlap.value <= high
+    assert all(math.isnan(bound) for bound in overlap.interval)
+    more = rows_that_fire(ON_DELTA.repeat(3, 1), ON_BASE.repeat(3, 1), list(range(12)))
+    (low, high), turned = (e.interval for e in overlap_estimates(dictionary, more, PLACE))
+    assert 0 < low < overlap.value < high < 1
     assert weak.value == pytest.approx(1 - overlap.value)
-    assert weak.interval == pytest.approx((1 - high, 1 - low))
+    assert turned == pytest.approx((1 - high, 1 - low))
     for one, other in zip(overlap.nulls, weak.nulls, strict=True):
         assert (other.name, other.level) == (one.name, pytest.approx(1 - one.level))
         assert (other.low, other.high) == pytest.approx((1 - one.high, 1 - one.low))

@@ -1,5 +1,6 @@
 """Numbers over seeds: by hand, against ANOVA done otherwise, and where there is no difference."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,15 +8,17 @@ import pytest
 import torch
 from scipy import stats
 
-from lorascope.measures.seeds import condition_shares, over_seeds
-from lorascope.results import Estimate, Key, Null
+from lorascope.measures.seeds import condition_shares
+from lorascope.results import Estimate, Estimates, Key, Null
+from lorascope.results.seeds import pooled
+from lorascope.stats.hierarchical import pooled_interval
 
 GROUPS = {"a": "a", "b": "b"}
 
 
 def number(value, adapter, seed, site="layers.1", measure="angle.mean"):
     chance = Null("isotropic", value + 1, value, value + 2)
-    place = Key(adapter, 4, site, seed, "delta vs base", "k=8")
+    place = Key(adapter, 4, site, seed, "delta", compared="base", k=8)
     return Estimate(measure, value, (value - 1, value + 1), 8, "degrees", (chance,), place)
 
 
@@ -29,29 +32,74 @@ def table(values, groups=GROUPS):
 
 
 def test_over_seeds_by_hand():
-    first, second = over_seeds(table([[10.0, 12.0, 17.0], [1.0, 1.0, 4.0]]), GROUPS)
-    assert (first.mean, second.mean) == (13.0, 2.0)
-    # Deviations −3, −1, 4: s² = 26 / 2.
+    first, second = pooled(table([[10.0, 12.0, 17.0], [1.0, 1.0, 4.0]]), GROUPS)
+    assert (first.estimate.value, second.estimate.value) == (13.0, 2.0)
+    # Deviations −3, −1, 4: s² = 26 / 2. A dictionary's angles are its own: seeds hold all.
     half = stats.t.ppf(0.975, 2) * math.sqrt(13 / 3)
-    assert first.interval == pytest.approx((13 - half, 13 + half))
-    assert first.key == Key("a", 4, "layers.1", None, "delta vs base", "k=8")
+    assert first.estimate.interval == pytest.approx((13 - half, 13 + half))
+    assert first.estimate.key == Key("a", 4, "layers.1", None, "delta", compared="base", k=8)
     assert first.spread[1] == pytest.approx(math.sqrt(13))
     assert math.isnan(first.spread[0])
-    (chance,) = first.nulls
-    assert (chance.name, chance.low, chance.level, chance.high) == ("isotropic", 13, 14, 15)
+    (chance,) = first.estimate.nulls
+    assert (chance.name, chance.low, chance.level, chance.high) == ("isotropic", 10, 14, 19)
+    # Every seed lies 1 below its own level: only what a seed itself leaves open remains.
+    assert chance.difference == pytest.approx((-1 - math.sqrt(2), -1 + math.sqrt(2)))
+
+
+def test_differences_are_pooled_each_on_its_own_side():
+    def at(seed, value, difference):
+        base = Null("base model", 1.0, 0.5, 1.5, rival=True, difference=difference, p=0.5)
+        place = Key("a", seed=seed)
+        return Estimate("response_loss", value, (0.1, 3.0), 9, "nats/token", (base,), place)
+
+    found = Estimates([at(0, 0.6, (-0.5, -0.1)), at(1, 0.8, (-0.5, -0.1))]).over_seeds()
+    (one,) = found
+    # Gaps −0.4 and −0.2; down 0.1 and 0.3, up 0.3 and 0.1.
+    (null,) = one.nulls
+    assert null.difference == pytest.approx(pooled_interval([-0.4, -0.2], (0.2, 0.2)))
+    assert one.interval == pytest.approx(pooled_interval([0.6, 0.8], (0.6, 2.3)))
+    assert (null.rival, null.p, one.margin, one.key.seed) == (True, None, None, None)
+    assert one.verdict == "not settled"
+
+
+def test_draws_of_a_null_hold_the_seeds_already():
+    def at(seed, value):
+        drawn = Null("null adapters", 1.0, 0.9, 1.2, True, (value - 1.2, value - 0.9), draws=5)
+        return Estimate("overlap", value, (value, value), 9, "share", (drawn,), Key("a", seed=seed))
+
+    (one,) = Estimates([at(0, 1.4), at(1, 2.0)]).over_seeds()
+    assert one.nulls[0].difference == pytest.approx((0.5, 0.8))
+    assert one.verdict == "above"
+
+
+def test_pooling_keeps_margins_and_leaves_lone_numbers_as_they_are():
+    lone, *two = table([[5.0], [2.0, 2.0]])
+    marked = [dataclasses.replace(one, margin=4.0) for one in (lone, *two)]
+    first, second = Estimates(marked).over_seeds({"a": "first", "b": "b"})
+    assert first == marked[0].at(dataclasses.replace(lone.key, adapter="first", seed=None))
+    assert (second.value, second.margin, second.verdict) == (2.0, 4.0, "equal")
+
+
+def test_no_interval_over_seeds_where_a_seed_has_none():
+    two = [dataclasses.replace(e, measure="overlap") for e in table([[5.0, 7.0]], {"a": "a"})]
+    two[1] = dataclasses.replace(two[1], interval=(math.nan, math.nan))
+    (found,) = Estimates(two).over_seeds()
+    assert found.value == 6.0
+    assert math.isnan(found.interval[0])
+    assert found.verdict == "no verdict"
 
 
 def test_adapters_of_one_group_are_replicates_of_their_own():
     groups = {"r4-s0": "r4", "r4-s1": "r4"}
-    (pooled,) = over_seeds(table([[10.0, 14.0], [20.0, 24.0]], groups), groups)
-    assert pooled.values == (12.0, 22.0)
-    assert (pooled.mean, pooled.n) == (17.0, 4)
+    (found,) = pooled(table([[10.0, 14.0], [20.0, 24.0]], groups), groups)
+    assert found.values == (12.0, 22.0)
+    assert (found.estimate.value, found.estimate.key.adapter, found.n) == (17.0, "r4", 4)
     # Dictionaries: variance 8 in both. Adapters: the means' variance 50 less 8/2.
-    assert pooled.spread == pytest.approx((math.sqrt(46), math.sqrt(8)))
+    assert found.spread == pytest.approx((math.sqrt(46), math.sqrt(8)))
 
 
 def test_a_condition_with_one_number_has_nothing_over_seeds():
-    assert over_seeds(table([[1.0], [2.0]]), GROUPS) == []
+    assert pooled(table([[1.0], [2.0]]), GROUPS) == []
     assert condition_shares(table([[1.0], [2.0]]), GROUPS) == []
 
 
@@ -63,7 +111,7 @@ def test_share_by_hand():
     assert found.interval == pytest.approx(
         ((12.5 / high - 1) / (12.5 / high + 1), (12.5 / low - 1) / (12.5 / low + 1))
     )
-    assert found.key == Key(dictionary="delta vs base", setting="angle.mean, k=8")
+    assert found.key == Key(dictionary="delta", compared="base", k=8, about="angle.mean")
     assert found.n == 4
 
 

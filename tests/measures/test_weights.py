@@ -14,8 +14,6 @@ from lorascope.errors import InputError
 from lorascope.measures import weight_spectra as spectra
 from lorascope.measures.definitions.weights import DEFINITIONS
 from lorascope.measures.weights import (
-    ALL,
-    ROUNDING,
     Number,
     WeightSettings,
     block_of,
@@ -29,6 +27,8 @@ from lorascope.models.adapted import load
 from lorascope.models.updates import DenseUpdate, LoraUpdate
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import ALL_MODULES
+from lorascope.results.null_names import ROUNDING
 
 FEW = WeightSettings(repeats=3)
 
@@ -41,11 +41,11 @@ def at_place(found, measure):
     return found[measure].estimate(measure, Key())
 
 
-def pick(estimates, measure, setting, adapter="a"):
+def pick(estimates, measure, module, adapter="a"):
     (found,) = [
         e
         for e in estimates
-        if (e.measure, e.key.setting, e.key.adapter) == (measure, setting, adapter)
+        if (e.measure, e.key.module, e.key.adapter) == (measure, module, adapter)
     ]
     return found
 
@@ -204,7 +204,7 @@ def test_view_is_of_the_weights_that_merging_makes(
             continue
         label = name.removeprefix("model.").removesuffix(".weight")
         W0, W = bare[name].double().numpy(), weight.double().numpy()
-        values = {e.measure: e.value for e in view.estimates if e.key.setting == label}
+        values = {e.measure: e.value for e in view.estimates if e.key.module == label}
         U0, S0, V0 = np.linalg.svd(W0, full_matrices=False)
         U = np.linalg.svd(W, full_matrices=False)[0][:, :10]
         S = np.linalg.svd(W - W0, compute_uv=False)
@@ -244,8 +244,8 @@ def test_full_fine_tune_and_shared_modules(tiny_model, tiny_checkpoint, save_ada
     lora = save_adapter(tmp_path / "a", target_modules=["o_proj"])
     faces = {"a": str(lora), "full": str(tmp_path / "tuned")}
     view = weights_view(load(str(base), faces, device="cpu"), settings=FEW)
-    found = {e.key.setting for e in view.estimates if e.key.adapter == "full"}
-    assert found == {"layers.1.mlp.up_proj", "layers.2.self_attn.o_proj", ALL}
+    found = {e.key.module for e in view.estimates if e.key.adapter == "full"}
+    assert found == {"layers.1.mlp.up_proj", "layers.2.self_attn.o_proj", ALL_MODULES}
     norm = pick(view.estimates, "weights.norm", "layers.1.mlp.up_proj", "full")
     assert norm.value == pytest.approx(0.1 * float(up.norm()), rel=1e-4)
     flat = pick(view.estimates, "weights.effective_rank", "layers.2.self_attn.o_proj", "full")
@@ -258,6 +258,29 @@ def test_full_fine_tune_and_shared_modules(tiny_model, tiny_checkpoint, save_ada
     assert flat.verdict == "no verdict"
     alone = weights_view(load(str(base), {"a": str(lora)}, device="cpu"), settings=FEW)
     assert alone.estimates == [e for e in view.estimates if e.key.adapter == "a"]
+
+
+def test_what_is_no_matrix_is_named_and_the_rest_measured(
+    tiny_model, tiny_checkpoint, save_adapter, tmp_path
+):
+    fields = {"target_modules": ["q_proj"], "modules_to_save": ["norm"]}
+    folder = save_adapter(tmp_path / "a", layers_to_transform=[1, 2], **fields)
+    # A map whose base weight is nought has no ratio to it.
+    shutil.copytree(tiny_checkpoint("llama"), tmp_path / "tiny-llama")
+    base = tiny_model("llama")
+    base.model.layers[2].self_attn.q_proj.weight.data.zero_()
+    base.save_pretrained(tmp_path / "tiny-llama")
+    model = load(str(tmp_path / "tiny-llama"), {"a": str(folder)}, device="cpu")
+    view = weights_view(model, settings=FEW)
+    assert {e.key.module for e in view.estimates} == {"layers.1.self_attn.q_proj", ALL_MODULES}
+    left = view.left_out["a"]
+    assert left.pop("model.layers.2.self_attn.q_proj").endswith("weights that are zero")
+    assert left.pop("model.norm") == "a module saved whole"
+    assert set(left) == {
+        f"model.layers.{i}.{norm}_layernorm"
+        for i in range(3)
+        for norm in ("input", "post_attention")
+    }
 
 
 def test_modules_summed_up_by_hand():
@@ -294,25 +317,25 @@ def test_blocks_and_all_modules(tiny_checkpoint, save_adapter, tmp_path):
     folder = save_adapter(tmp_path / "a", "gpt2", **fields, fan_in_fan_out=True)
     model = load(str(tiny_checkpoint("gpt2")), {"a": str(folder)}, device="cpu")
     view = weights_view(model, settings=FEW)
-    settings = list(dict.fromkeys(e.key.setting for e in view.estimates))
+    settings = list(dict.fromkeys(e.key.module for e in view.estimates))
     modules = [f"layers.{i}.{m}" for i in (0, 2) for m in ("attn.c_attn", "mlp.c_fc")]
-    assert {*modules, "layers.0", "layers.2", ALL} <= set(settings)
+    assert {*modules, "layers.0", "layers.2", ALL_MODULES} <= set(settings)
     of_block = [pick(view.estimates, "weights.intruders", m) for m in modules[:2]]
     mean = pick(view.estimates, "weights.intruders", "layers.0")
     assert mean.value == (of_block[0].value + of_block[1].value) / 2
     assert mean.chance == pytest.approx((of_block[0].chance + of_block[1].chance) / 2)
-    assert mean.key == Key("a", 4, setting="layers.0")
+    assert mean.key == Key("a", 4, module="layers.0")
     assert view.spectra.groupby(["adapter", "module"]).ngroups == len(
-        [s for s in settings if s not in ("layers.0", "layers.2", ALL)]
+        [s for s in settings if s not in ("layers.0", "layers.2", ALL_MODULES)]
     )
-    assert [block_of(s) for s in ("layers.2.mlp", "layers.2", "lm_head", ALL)] == [
+    assert [block_of(s) for s in ("layers.2.mlp", "layers.2", "lm_head", ALL_MODULES)] == [
         *("layers.2", "layers.2", "", "")
     ]
 
 
 def test_table_sets_weights_beside_activations():
     chance = (Null("random factors", 4.0, 3.5, 4.5),)
-    place = Key("a", 8, setting="layers.3.mlp.up_proj")
+    place = Key("a", 8, module="layers.3.mlp.up_proj")
     rank = Estimate(
         "weights.effective_rank", 3.0, (math.nan, math.nan), 8, "dimensions", chance, place
     )

@@ -8,12 +8,12 @@ import torch
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
 from lorascope.measures.alignment import NullSettings
-from lorascope.measures.weights import ALL
 from lorascope.measures.written import written, written_view
 from lorascope.models.adapted import load
 from lorascope.models.updates import stream_gain
 from lorascope.randomness import generator
 from lorascope.results import Key
+from lorascope.results.labels import ALL_MODULES
 
 D = 32
 NULLS = NullSettings(repeats=20)
@@ -43,7 +43,7 @@ def dictionary(directions):
 
 
 def pick(view, setting):
-    (found,) = [e for e in view.estimates if e.key.setting == setting]
+    (found,) = [e for e in view.estimates if e.key.module == setting]
     return found
 
 
@@ -71,14 +71,14 @@ def test_cosines_by_hand(build):
     view = written_view(model, "a", dictionary(rows), PLACE, NULLS)
     found = pick(view, "layers.1.self_attn.o_proj")
     assert found.value == pytest.approx((36 * 0.8 + 4 * 0.5) / 40)
-    assert found.key == Key("a", 4, "layers.1", 0, "base", "layers.1.self_attn.o_proj")
+    assert found.key == Key("a", 4, "layers.1", 0, "base", module="layers.1.self_attn.o_proj")
     table = view.directions[view.directions.module == "layers.1.self_attn.o_proj"]
     assert table["size"].tolist() == pytest.approx([6.0, 2.0])
     assert table.share.tolist() == pytest.approx([0.9, 0.1])
     assert table.latent.tolist() == [1, 2]
     assert table.cosine.tolist() == pytest.approx([0.8, 0.5])
     # Block 0 writes nothing, block 2 comes after the site, up_proj does not write.
-    assert {e.key.setting for e in view.estimates} == {"layers.1.self_attn.o_proj", ALL}
+    assert {e.key.module for e in view.estimates} == {"layers.1.self_attn.o_proj", ALL_MODULES}
     everywhere = written(model, "a")
     assert [w.module for w in everywhere] == [f"layers.{i}.self_attn.o_proj" for i in (1, 2)]
 
@@ -103,10 +103,10 @@ def test_planted_directions_are_found_and_others_are_not(build):
     model = build(target_modules=["o_proj", "down_proj"], r=4)
     others = torch.randn(50, D, generator=generator(0, "others"))
     nothing = written_view(model, "a", dictionary(others), PLACE, NULLS)
-    (modules := [w.module for w in written(model, "a", "layers.1")]).append(ALL)
-    assert [e.key.setting for e in nothing.estimates] == modules
+    (modules := [w.module for w in written(model, "a", "layers.1")]).append(ALL_MODULES)
+    assert [e.key.module for e in nothing.estimates] == modules
     assert len(modules) == 5
-    assert pick(nothing, ALL).verdict in ("equal", "not settled")
+    assert pick(nothing, ALL_MODULES).verdict in ("equal", "not settled")
     there = torch.cat([others, -torch.cat([w.directions for w in written(model, "a", "layers.1")])])
     planted = written_view(model, "a", dictionary(there), PLACE, NULLS)
     for setting in modules:
@@ -156,7 +156,7 @@ def test_covariance_null_knows_where_the_stream_lies(build):
 def test_embeddings_write_and_readers_do_not(build):
     model = build(target_modules=["embed_tokens", "q_proj", "gate_proj"], r=2)
     view = written_view(model, "a", dictionary(torch.eye(D)), PLACE, NULLS)
-    assert [e.key.setting for e in view.estimates] == ["model.embed_tokens", ALL]
+    assert [e.key.module for e in view.estimates] == ["model.embed_tokens", ALL_MODULES]
     model = build(target_modules=["q_proj"], r=2)
     view = written_view(model, "a", dictionary(torch.eye(D)), PLACE, NULLS)
     assert not view.estimates

@@ -71,12 +71,14 @@ def verdict(dictionary, stream, place=PLACE, **bars):
 def test_by_hand():
     # Training rows of mean (1, 0) that vary along the first axis alone.
     mean, covariance = torch.tensor([1.0, 0.0]), torch.diag(torch.tensor([4.0, 1.0]))
-    rows = torch.tensor([[3.0, 0.0], [1.0, 2.0], [0.0, -1.0], [1.0, 0.0]])
+    rows = torch.tensor([[3.0, 0.0], [1.0, 2.0], [0.0, -1.0], [1.0, 0.0]]).repeat(3, 1)
     # Latent 0 reads the first coordinate and writes half of it, latent 1 never fires.
     encoder = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     half = torch.tensor([[0.5, 0.0], [0.0, 1.0]])
     made = ReluDictionary(encoder, torch.tensor([0.0, -1.0]), half, torch.zeros(2))
-    found = named(yardstick_estimates(made, Stream(mean, covariance, rows, torch.arange(4)), PLACE))
+    found = named(
+        yardstick_estimates(made, Stream(mean, covariance, rows, torch.arange(12)), PLACE)
+    )
     # x̂ = (1.5, 0), (0.5, 0), (0, 0), (0.5, 0); errors 2.25, 4.25, 1, 0.25; about the mean 4, 4,
     # 2, 0. Three rows have one active latent: one component, the first axis, leaves 0, 4, 1, 0.
     fvu, pca = found["yardstick.fvu", ""], found["yardstick.fvu_pca", ""]
@@ -274,8 +276,8 @@ def test_what_is_not_judged_keeps_everything_but_its_verdict(tmp_path):
     [
         (number(dictionary="base"), {"base"}),
         (number(dictionary="base difference"), {"base"}),
-        (number("max_cosine.mean", dictionary="delta vs base"), {"base", "delta"}),
-        (number("max_cosine.mean", dictionary="delta vs delta"), {"delta"}),
+        (number("max_cosine.mean", dictionary="delta", compared="base"), {"base", "delta"}),
+        (number("max_cosine.mean", dictionary="delta", compared="delta"), {"delta"}),
         (number("improvement", dictionary="delta"), {"base", "delta"}),
         (number("overlap", dictionary="base"), {"base"}),
         (number("density", dictionary="delta"), {"delta"}),
@@ -309,7 +311,7 @@ def test_only_what_belongs_to_the_failed_dictionary_loses_its_verdict():
     # One that was brought serves every seed, and a pair rests on two.
     of_base = number(dictionary="base", seed=1)
     assert not without_verdicts([of_base], [failed(seed=None)])[0].judged
-    pair = number("max_cosine.mean", dictionary="delta vs delta")
+    pair = number("max_cosine.mean", dictionary="delta", compared="delta")
     assert not without_verdicts([pair], [failed("delta", seed=1)])[0].judged
     ablated = number("ablation.density", dictionary="delta", setting="l1=0.5")
     assert not without_verdicts([ablated], [failed("delta", setting="l1=0.5")])[0].judged

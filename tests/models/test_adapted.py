@@ -212,7 +212,7 @@ def test_full_fine_tune_is_a_face(tiny_model, tiny_checkpoint, save_adapter, tmp
     assert len(model.info("ft").sha256) == 64
     with pytest.raises(InputError, match="full fine-tune and has no LoRA weights"):
         model.peft_name("ft")
-    with pytest.raises(InputError, match="has architecture GPT2LMHeadModel, the base model Llama"):
+    with pytest.raises(InputError, match="has architecture gpt2, the base model llama"):
         load(str(base_folder), {"ft": str(tiny_checkpoint("gpt2"))}, device="cpu")
 
 

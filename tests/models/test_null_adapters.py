@@ -6,7 +6,6 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch.linalg import svdvals
 from transformers import AutoModelForCausalLM, MixtralConfig
 
@@ -55,27 +54,6 @@ def opened(checkpoint, architecture, folders, **options):
     return load(str(checkpoint(architecture)), folders, device="cpu", **options)
 
 
-@torch.no_grad()
-def dense(model, name):
-    """{module: what PEFT adds to it, by PEFT's own arithmetic}; DoRA without its magnitude."""
-    peft_name = model.peft_name(name)
-    found = {}
-    for path, module in model.module.named_modules():
-        if isinstance(module, LoraLayer) and (
-            peft_name in module.lora_A or peft_name in module.lora_embedding_A
-        ):
-            found[path] = module.get_delta_weight(peft_name)
-        if isinstance(module, ModulesToSaveWrapper) and peft_name in module.modules_to_save:
-            theirs = module.modules_to_save[peft_name].named_parameters()
-            ours = dict(module.original_module.named_parameters())
-            found |= {f"{path}.{inner}": value - ours[inner] for inner, value in theirs}
-        if isinstance(module, TrainableTokensWrapper):
-            layer = module.token_adapter
-            rows = module.original_module.weight[layer.token_indices[peft_name]]
-            found[path] = layer.trainable_tokens_delta[peft_name] - rows
-    return found
-
-
 def spectrum(update):
     return update.norm()[None] if update.ndim < 2 else svdvals(update)
 
@@ -91,7 +69,7 @@ def assert_same_spectrum(found, wanted):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_spectra_stay_and_all_else_too(tiny_checkpoint, save_adapter, tmp_path, case):
+def test_spectra_stay_and_all_else_too(dense, tiny_checkpoint, save_adapter, tmp_path, case):
     architecture, fields = CASES[case]
     folder = save_adapter(tmp_path / "a", architecture, **fields)
     model = opened(tiny_checkpoint, architecture, {"a": str(folder)})
@@ -161,7 +139,7 @@ def test_what_trains_goes_on_training(tiny_checkpoint, save_adapter, tmp_path):
 
 
 def test_a_draw_depends_on_seed_and_adapter_and_on_nothing_else(
-    tiny_checkpoint, save_adapter, tmp_path
+    dense, tiny_checkpoint, save_adapter, tmp_path
 ):
     modules = {"target_modules": ["q_proj", "up_proj"]}
     one = str(save_adapter(tmp_path / "one", seed=1, **modules))
@@ -211,7 +189,7 @@ def test_singular_vectors_are_random(tiny_checkpoint, save_adapter, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["dora", "dora_conv1d", "dora_embedding"])
-def test_dora_keeps_its_relative_magnitudes(tiny_checkpoint, save_adapter, tmp_path, case):
+def test_dora_keeps_its_relative_magnitudes(dense, tiny_checkpoint, save_adapter, tmp_path, case):
     architecture, fields = CASES[case]
     folder = save_adapter(tmp_path / "a", architecture, **fields)
     model = opened(tiny_checkpoint, architecture, {"a": str(folder)})
@@ -278,7 +256,7 @@ def test_lora_bias_keeps_its_norm(tiny_checkpoint, save_adapter, tmp_path):
 
 
 @torch.no_grad()
-def test_each_expert_keeps_its_spectrum(tiny_checkpoint, tmp_path):
+def test_each_expert_keeps_its_spectrum(dense, tiny_checkpoint, tmp_path):
     config = MixtralConfig(
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, num_local_experts=3, num_experts_per_tok=2,
@@ -316,7 +294,7 @@ def test_each_expert_keeps_its_spectrum(tiny_checkpoint, tmp_path):
     assert (U[0].T @ U[1]).square().sum() / 2 < 0.5
 
 
-def test_bfloat16_models_take_null_adapters(tiny_checkpoint, save_adapter, tmp_path):
+def test_bfloat16_models_take_null_adapters(dense, tiny_checkpoint, save_adapter, tmp_path):
     cases = {"plain": CASES["plain"][1], "head": CASES["head"][1], "dora": CASES["dora"][1]}
     folders = {n: str(save_adapter(tmp_path / n, **fields)) for n, fields in cases.items()}
     model = opened(tiny_checkpoint, "llama", folders, dtype="bfloat16")
@@ -332,7 +310,7 @@ def test_bfloat16_models_take_null_adapters(tiny_checkpoint, save_adapter, tmp_p
     assert all(torch.equal(logits(model, name), value) for name, value in own.items())
 
 
-def test_what_peft_cannot_hold_twice_is_refused(tiny_model, tiny_checkpoint, tmp_path):
+def test_what_peft_cannot_hold_twice_is_refused(dense, tiny_model, tiny_checkpoint, tmp_path):
     tiny_model("llama", tie_word_embeddings=True).save_pretrained(tmp_path / "m")
     for file in tiny_checkpoint("llama").glob("tokenizer*"):
         (tmp_path / "m" / file.name).write_bytes(file.read_bytes())

@@ -8,7 +8,7 @@ from lorascope.errors import NoNullAdapter
 from lorascope.models import null_fine_tunes
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
-from lorascope.models.null_adapters import add_null_adapters
+from lorascope.models.null_adapters import add_null_adapters, rescale_null_adapter
 from lorascope.models.updates import updated_modules, weight_update
 
 IDS = torch.arange(24).reshape(2, 12) + 3
@@ -143,3 +143,33 @@ def test_what_cannot_be_matched_is_refused(tiny_model, tiny_checkpoint, save_tun
     model = load(str(tmp_path / "untied"), {"ft": tied}, device="cpu")
     with pytest.raises(NoNullAdapter, match="ties"):
         add_null_adapters(model, "ft", 1, seed=0)
+
+
+def test_a_factor_multiplies_the_differences(tiny_checkpoint, save_tuned, tmp_path):
+    folder = save_tuned(tmp_path / "ft")
+    model = load(str(tiny_checkpoint("llama")), {"ft": folder}, device="cpu")
+    add_null_adapters(model, "ft", 2, seed=0)
+    before = {face: logits(model, face) for face in model.faces}
+    base, first = (parameters(model, face) for face in ("base", "ft~null1"))
+    info = model.info("ft~null1")
+    with model.face("ft~null1") as shown:
+        rescale_null_adapter(model, "ft~null1", 7.0)
+        rescale_null_adapter(model, "ft~null1", 2.5)
+        assert (shown.lm_head.weight - first["lm_head.weight"]).abs().max() > 1e-3
+    for name, value in parameters(model, "ft~null1").items():
+        wanted = 2.5 * (first[name] - base[name])
+        torch.testing.assert_close(value - base[name], wanted, rtol=1e-4, atol=1e-6)
+    for face in ("base", "ft", "ft~null0"):
+        assert torch.equal(logits(model, face), before[face])
+    assert (model.info("ft~null1").factor, model.info("ft~null0").factor) == (2.5, 1.0)
+    assert model.info("ft~null1").sha256 != info.sha256
+    rescale_null_adapter(model, "ft~null1", 1.0)
+    assert torch.equal(logits(model, "ft~null1"), before["ft~null1"])
+    assert model.info("ft~null1") == info
+    low = load(str(tiny_checkpoint("llama")), {"ft": folder}, device="cpu", dtype="bfloat16")
+    add_null_adapters(low, "ft", 1, seed=0)
+    kept = logits(low, "ft~null0")
+    with pytest.raises(NoNullAdapter, match="float32"):
+        rescale_null_adapter(low, "ft~null0", 1e-3)
+    assert low.info("ft~null0").factor == 1.0
+    assert torch.equal(logits(low, "ft~null0"), kept)

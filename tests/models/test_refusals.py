@@ -91,7 +91,7 @@ def test_damaged_files(adapter, refused):
     [
         ({"peft_type": "PROMPT_TUNING"}, "peft_type is PROMPT_TUNING, only LORA"),
         ({"peft_type": "IA3"}, "peft_type is IA3"),
-        ({"peft_type": None}, "peft_type is None"),
+        ({"peft_type": None}, "says no peft_type: give the folder"),
         ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication is not supported"),
         ({"alora_invocation_tokens": [3]}, "alora_invocation_tokens is not supported"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights, pissa, changes the base"),
@@ -99,7 +99,10 @@ def test_damaged_files(adapter, refused):
         ({"target_modules": ["q_proj", "o_proj"]}, "lacks 6 tensors.*first: .*o_proj.lora_A"),
         ({"target_modules": ["o_proj"]}, "6 tensors of its file have no place.*q_proj.lora_A"),
         ({"r": 8}, r"for another base: .*q_proj\.lora_A\.weight has shape \(4, 32\), .*\(8, 32\)"),
-        ({"base_model_name_or_path": "org/other-7b"}, 'made for "org/other-7b".*force=True'),
+        (
+            {"base_model_name_or_path": "org/other-7b"},
+            'made for "org/other-7b".*--force.*force=True',
+        ),
     ],
 )
 def test_configurations(adapter, refused, changes, match):
@@ -140,9 +143,9 @@ def test_dropped_renamed_and_foreign_tensors(adapter, refused):
         {k.removeprefix("base_model.model."): v for k, v in original.items()}, adapter / WEIGHTS
     )
     refused(adapter, "6 tensors of its file have no place in this model")
-    embedding = {"base_model.model.model.embed_tokens.weight": torch.zeros(66, 32)}
+    embedding = {"base_model.model.model.embed_tokens.weight": torch.zeros(64, 32)}
     save_file({**original, **embedding}, adapter / WEIGHTS)
-    refused(adapter, r"its own model\.embed_tokens\.weight of shape \(66, 32\).*resized")
+    refused(adapter, r"its own model\.embed_tokens\.weight of shape \(64, 32\).*retrained")
 
 
 def test_unchanged_embedding_in_the_file_is_harmless(tiny_model, tiny_checkpoint, adapter):
@@ -245,6 +248,6 @@ def test_dtypes_and_padding(tiny_checkpoint):
     assert load_base("embedded", device="cpu")[0].dtype == torch.float32
     assert padding_id(tokenizer) == 1
     assert tokenizer.pad_token_id is None
+    # Padding stands under a mask: any id does.
     tokenizer.eos_token = None
-    with pytest.raises(InputError, match="neither a padding nor an end-of-text"):
-        padding_id(tokenizer)
+    assert padding_id(tokenizer) == 0

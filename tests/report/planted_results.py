@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 
 from lorascope.measures.definitions import DEFINITIONS
-from lorascope.results import Estimate, Key, Null
+from lorascope.measures.definitions.primary import PRIMARY
+from lorascope.results import ADAPTER, Estimate, Key, Null
+from lorascope.results.labels import BASE_SEEDS, DELTA_SEEDS, DELTA_VS_BASE, Of
 
 ADAPTERS = {"r4": 4, "r8": 8, "r16": 16, "r32": 32}
 SITES = ("layers.1", "layers.3", "layers.5")
@@ -17,8 +20,8 @@ DICTIONARIES = {
     "overlap": ("base",),
     "density": ("base", "delta"),
     "dead_share": ("base", "delta"),
-    "max_cosine": ("delta vs base", "delta vs delta", "base vs base"),
-    "angle": ("delta vs base", "delta vs delta", "base vs base"),
+    "max_cosine": (DELTA_VS_BASE, DELTA_SEEDS, BASE_SEEDS),
+    "angle": (DELTA_VS_BASE, DELTA_SEEDS, BASE_SEEDS),
     "pursuit": ("base", "delta"),
     "pca": ("PCA",),
     "recovery": ("exact delta", "delta", "base", "base difference"),
@@ -60,7 +63,7 @@ def planted(side: str, measure: str, place: Key, noise: random.Random) -> Estima
     shift = {"found": sign * 4, "opposite": -sign * 4, "chance": 0}[side] * half
     value = level + shift * (1 + 0.3 * noise.random()) + 0.2 * half * (noise.random() - 0.5)
     first, *others = NULLS.get(family, ("planted null",))
-    chances = [Null(first, level, level - half, level + half)]
+    chances = [Null(first, level, level - half, level + half, rival=True)]
     chances += [Null(o, level * 0.8, level * 0.8 - half, level * 0.8 + half) for o in others]
     return Estimate(
         measure,
@@ -89,6 +92,21 @@ def planted_estimates(
     ]
 
 
+def planted_null_adapters(draws: int = 3, adapter: str = "r4") -> list[Estimate]:
+    """Primary numbers of null adapters for one adapter: one of the first one's is found."""
+    noise = random.Random(7)
+    rows = []
+    for draw in range(draws):
+        for measure in PRIMARY:
+            for key in _places(measure, {adapter: 4}, SITES[:2], (0,)):
+                if Of.key(key) != PRIMARY[measure] or not key.adapter:
+                    continue
+                side = "found" if (draw, measure) == (0, "response_loss") else "chance"
+                place = dataclasses.replace(key, null=ADAPTER, draw=draw)
+                rows.append(planted(side, measure, place, noise))
+    return rows
+
+
 def _places(
     measure: str, adapters: dict[str, int | None], sites: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[Key]:
@@ -97,21 +115,22 @@ def _places(
         yield from (Key(adapter, rank) for adapter, rank in adapters.items())
         return
     if family == "variance":
-        yield Key(dictionary="delta vs base", setting="max_cosine.mean")
+        yield Key(**DELTA_VS_BASE._asdict(), about="max_cosine.mean")
         return
     if family == "ablation":
         adapter, rank = next(iter(adapters.items()))
         for setting in SPARSITIES:
-            yield Key(adapter, rank, sites[0], None, "delta", setting)
+            yield Key(adapter, rank, sites[0], None, "delta", setting=setting)
         return
-    for dictionary in DICTIONARIES.get(family, ("",)):
+    for named in DICTIONARIES.get(family, ("",)):
+        of = named if isinstance(named, Of) else Of(named)
         for site in sites:
             for seed in seeds:
-                if dictionary == "base vs base":
-                    yield Key(site=site, seed=seed, dictionary=dictionary)
+                if of == BASE_SEEDS:
+                    yield Key(site=site, seed=seed, **of._asdict())
                     continue
                 for adapter, rank in adapters.items():
-                    yield Key(adapter, rank, site, seed, dictionary)
+                    yield Key(adapter, rank, site, seed, **of._asdict())
 
 
 def facts_for(estimates: Sequence[Estimate]) -> dict[str, object]:

@@ -8,7 +8,6 @@ import altair as alt
 import pandas as pd
 import pytest
 from jsonschema import ValidationError
-from scipy import stats
 
 from lorascope.report import figures as report_figures
 from lorascope.report.charts import EXPORT_CONFIG
@@ -18,6 +17,8 @@ from lorascope.report.markup import embedded_json
 from lorascope.report.result import Results, read_results
 from lorascope.report.tables import topic_tables
 from lorascope.results import Estimate
+from lorascope.results.labels import Of
+from lorascope.stats.hierarchical import pooled_interval
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -105,9 +106,15 @@ def test_all_the_figures_of_a_full_run_are_drawn(drawn: list[Figure]):
     ]
 
 
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """With the dictionaries as figures call them."""
+    pairs = zip(table["dictionary"], table["compared"], strict=True)
+    return table.assign(dictionary=[str(Of(*pair)) for pair in pairs])
+
+
 def test_every_plotted_number_is_in_the_results_tables(regular: list[Figure], results: Results):
-    estimates = results.estimates.to_frame().set_index(PLACE)[NUMBERS]
-    nulls = results.estimates.nulls_frame().set_index([*PLACE, "null"])["level"]
+    estimates = named(results.estimates.to_frame()).set_index(PLACE)[NUMBERS]
+    nulls = named(results.estimates.nulls_frame()).set_index([*PLACE, "null"])["level"]
     for figure in regular:
         rows = data_of(figure)
         assert rows, figure.key
@@ -213,14 +220,18 @@ def test_axis_calls_adapters_by_rank_only_where_ranks_tell_them_apart(
     assert named.spec["layer"][0]["encoding"]["x"]["scale"]["domain"] == ["code", "med"]
 
 
-def test_two_seeds_are_drawn_as_their_mean_spanning_both_intervals(make_run: MakeRun, plant: Plant):
+def test_two_seeds_are_drawn_as_their_mean_with_what_seeds_and_documents_leave_open(
+    make_run: MakeRun, plant: Plant
+):
     results = read_results(make_run(plant(seeds=(3, 1), measures=["overlap"])))
     figure = figures(results)[0]
     for row in data_of(figure):
         both = results.estimates.select(adapter=row["adapter"], site=row["site"]).to_frame()
         assert row["value"] == pytest.approx(both["value"].mean())
-        assert (row["low"], row["high"]) == (both["low"].min(), both["high"].max())
-    assert figure.caption.endswith("Means over 2 seeds, intervals spanning the seeds' own.")
+        own = (both["high"] - both["value"]).mean()
+        expected = pooled_interval(both["value"].tolist(), (own, own))
+        assert (row["low"], row["high"]) == pytest.approx(expected)
+    assert "Means over 2 seeds" in figure.caption
 
 
 def test_three_seeds_give_an_interval_over_seeds(make_run: MakeRun, plant: Plant):
@@ -228,9 +239,10 @@ def test_three_seeds_give_an_interval_over_seeds(make_run: MakeRun, plant: Plant
     figure = figures(results)[0]
     row = data_of(figure)[0]
     values = results.estimates.select(adapter=row["adapter"], site=row["site"]).to_frame()
-    half = stats.t.ppf(0.975, 2) * values["value"].std() / 3**0.5
-    assert row["high"] - row["value"] == pytest.approx(half)
-    assert "Means over 3 seeds, intervals over seeds." in figure.caption
+    own = (values["high"] - values["value"]).mean()
+    expected = pooled_interval(values["value"].tolist(), (own, own))
+    assert (row["low"], row["high"]) == pytest.approx(expected)
+    assert "Means over 3 seeds" in figure.caption
 
 
 def test_error_by_epoch_and_ablation_draw_what_the_run_holds(drawn: list[Figure]):
@@ -259,7 +271,7 @@ def test_the_summary_has_the_four_panels_of_figure_7(drawn: list[Figure]):
 
 def test_angles_at_several_k_are_drawn_as_lines(make_run: MakeRun, plant: Plant):
     rows = [
-        dataclasses.replace(e, key=dataclasses.replace(e.key, setting=f"k={k}"))
+        dataclasses.replace(e, key=dataclasses.replace(e.key, k=k))
         for k in (64, 128)
         for e in plant(measures=["angle.mean"])
     ]

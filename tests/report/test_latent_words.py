@@ -50,8 +50,8 @@ def test_too_few_successes_are_said_to_be_too_few():
 def left(value, interval, shown, whole):
     """The sentences of one side where as many prompts show it, without and with its latents."""
     place = Key("top m", 1, "layers.4", dictionary="read", size=32)
-    beside = Null("matched latents", 0.1, 0.0, 0.2, rival=True)
-    others = Null("as many matched latents", 0.9, 0.8, 1.0, rival=True)
+    beside = Null("latents like it", 0.1, 0.0, 0.2, rival=True)
+    others = Null("as many latents like them", 0.9, 0.8, 1.0, rival=True)
     numbers = [
         Estimate("latent.ablation", 0.4, (0.3, 0.5), 16, "nats/token", (beside,), place),
         Estimate("latent.left", value, interval, 20, "ratio", (others,), place),

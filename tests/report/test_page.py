@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from planted_results import planted_null_adapters
 
 import lorascope.report
 from lorascope.errors import InputError
@@ -217,3 +218,20 @@ def test_every_definition_stands_in_the_methods(page: str):
     for definition in DEFINITIONS.values():
         assert " ".join(definition.formula.split()) in text
         assert " ".join(definition.chance.split()) in text
+
+
+def test_null_adapters_stand_in_a_table_of_their_own(make_run: MakeRun, plant: Plant):
+    given = plant("found", adapters={"r4": 4}, measures=["overlap", "response_loss"])
+    run = make_run([*given, *planted_null_adapters()])
+    page = build(run)
+    start = page.index('<section id="null-adapters">')
+    own = page[start : page.index("</section>", start)]
+    # Three draws of each of two numbers and of eight at two sites, one row for all draws.
+    assert own.count("<tr><td>") == 18
+    assert "null adapters" in own
+    rest = page[:start] + page[page.index('<section id="methods">') :]
+    rows = re.findall(r'<td class="verdict">', rest)
+    assert len(rows) == len(given)
+    assert (run / "report" / "tables" / "firing.csv").read_text().count("\n") == 4
+    bare = build(make_run(given))
+    assert 'id="null-adapters"' not in bare

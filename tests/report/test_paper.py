@@ -11,6 +11,7 @@ import pytest
 from lorascope.report.paper import PaperTable, frame, latex, paper_tables
 from lorascope.report.result import Results, read_results
 from lorascope.results import Estimate
+from lorascope.results.labels import DELTA_VS_BASE
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -54,7 +55,7 @@ def test_conditions_are_rows_where_a_table_has_several_measures(tables, results)
     label, cells = cosine.rows[5]
     assert label == "8, layers.5"
     known = results.estimates.select("max_cosine.q90", rank=8, site="layers.5")
-    assert cells[2].value == known.one(dictionary="delta vs base").value
+    assert cells[2].value == known.one(**DELTA_VS_BASE._asdict()).value
 
 
 def test_the_ablation_has_a_row_for_each_sparsity(tables):

@@ -3,6 +3,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from planted_results import planted_null_adapters
 
 from lorascope.report.conditions import Tally, against_reference, measured
 from lorascope.report.formatting import interval, number, share, span
@@ -12,6 +13,7 @@ from lorascope.report.tables import verdict_matrix
 from lorascope.report.topics import TOPICS
 from lorascope.report.words import Words, words
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import BASE_SEEDS, DELTA_VS_BASE, Of
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -29,7 +31,8 @@ def lead(said: Words, title: str) -> str:
 
 def test_words_say_when_nothing_stands_apart(make_run: MakeRun, plant: Plant):
     said = said_of(make_run, plant("chance"))
-    assert said.overall.startswith("Nothing stands apart from chance")
+    assert "0 of 26 for r4" in said.overall
+    assert dict(said.leads)["r4"].startswith("Nothing was found")
     assert "in none of the 12 conditions" in lead(said, "Directions")
     assert "for none of the 4 adapters" in lead(said, "Behaviour")
     assert "lowest" not in lead(said, "Behaviour")
@@ -37,10 +40,9 @@ def test_words_say_when_nothing_stands_apart(make_run: MakeRun, plant: Plant):
 
 def test_words_say_when_everything_was_found(make_run: MakeRun, plant: Plant):
     said = said_of(make_run, plant("found"))
-    total = int(said.overall.split()[0])
-    assert (
-        said.overall == f"{total} of {total} headline numbers stand apart from their chance level."
-    )
+    # Eight questions at each of three sites, and two of the adapter as a whole.
+    assert "26 of 26 for r4" in said.overall
+    assert dict(said.leads)["r4"].startswith("Found: Behaviour, Size of the change at 3 of 3 sites")
     for title in ("Size of the change", "Reconstruction", "Directions", "Subspaces"):
         assert "in all 12 conditions" in lead(said, title)
     assert "for all 4 adapters" in lead(said, "Behaviour")
@@ -54,14 +56,14 @@ def test_words_say_when_chance_is_beaten_the_wrong_way(make_run: MakeRun, plant:
 
 
 def test_counts_and_ranges_are_those_of_the_numbers(make_run: MakeRun):
-    def cosine(adapter: str, value: float, dictionary: str = "delta vs base") -> Estimate:
-        chance = Null("covariance-matched", 0.40, 0.38, 0.42)
-        place = Key(adapter, None, "layers.2", 0, dictionary)
+    def cosine(adapter: str, value: float, of: Of = DELTA_VS_BASE) -> Estimate:
+        chance = Null("covariance-matched", 0.40, 0.38, 0.42, rival=True)
+        place = Key(adapter, None, "layers.2", 0, **of._asdict())
         bounds = (value - 0.01, value + 0.01)
         return Estimate("max_cosine.mean", value, bounds, 99, "cosine", (chance,), place)
 
     rows = [cosine("a", 0.61), cosine("b", 0.45), cosine("c", 0.41), cosine("d", 0.30)]
-    said = said_of(make_run, [*rows, cosine("", 0.47, "base vs base")])
+    said = said_of(make_run, [*rows, cosine("", 0.47, BASE_SEEDS)])
     assert said.by_topic["cosine"] == [
         "Delta directions lie closer to the base dictionary than chance in 2 of 4 conditions, on "
         "the other side of chance in 1: mean max cosine 0.300–0.610 against chance 0.400 "
@@ -98,11 +100,11 @@ def test_matrix_cells_count_sites_on_each_side(make_run: MakeRun, plant: Plant):
 
 
 def test_the_first_setting_speaks_for_a_number(make_run: MakeRun):
-    place = Key("a", 4, "layers.1", 0, "delta vs base", "k=48")
+    place = Key("a", 4, "layers.1", 0, **DELTA_VS_BASE._asdict(), k=48)
     first = Estimate("angle.mean", 43.0, (42.0, 44.0), 48, "degrees", (), place)
-    second = dataclasses.replace(first, value=50.0, key=dataclasses.replace(place, setting="k=64"))
+    second = dataclasses.replace(first, value=50.0, key=dataclasses.replace(place, k=64))
     results = read_results(make_run([first, second]))
-    assert [e.key.setting for e in measured(results, "angle.mean")] == ["k=48"]
+    assert [e.key.k for e in measured(results, "angle.mean")] == [48]
     assert len(results.numbers) == 2
 
 
@@ -141,26 +143,29 @@ def test_ranges_and_shares_read_well():
 
 
 def test_the_opening_says_what_one_minute_should_leave(make_run: MakeRun, plant: Plant):
-    gates = [{"gate": f"adapter r{r} is live", "passed": True} for r in (4, 8, 16, 32)]
-    gates.append({"gate": "base restored", "passed": True})
+    gates: list[dict[str, object]] = [
+        {"id": "live", "adapter": f"r{r}", "gate": "alive", "passed": True} for r in (4, 8, 16, 32)
+    ]
+    gates.append({"id": "restored", "gate": "back as it was", "passed": True})
     mixed = [*plant("found", measures=["angle.mean"]), *plant("chance", measures=["overlap"])]
     mixed += plant("found", measures=["delta_norm", "recovery.kl", "improvement"])
     said = said_of(make_run, mixed, gates=gates)
     leads = dict(said.leads)
     assert list(leads) == [
-        *("Adapters", "Size of the change", "Reconstruction", "Effect on the outputs", "Geometry"),
+        *("Adapters", "r4", "r8", "r16", "r32"),
+        *("Size of the change", "Reconstruction", "Effect on the outputs"),
     ]
     assert leads["Adapters"].startswith("r4 (rank 4), r8 (rank 8), r16 (rank 16) and r32 (rank 32)")
     assert "are live" in leads["Adapters"]
     assert "bit for bit" in leads["Adapters"]
-    assert leads["Geometry"] == (
-        "Apart from chance: Principal angle, mean in all 12 conditions and Overlap in none of the "
-        "12 conditions."
+    assert leads["r16"] == (
+        "Found: Reconstruction at 3 of 3 sites, Subspaces at 3 of 3 sites and Effect on the "
+        "outputs at 3 of 3 sites. Not found: Latents that fire."
     )
 
 
 def test_an_adapter_that_is_not_live_is_named_first(make_run: MakeRun, plant: Plant):
-    gates = [{"gate": f"adapter {name} is live", "passed": name != "r8"} for name in ("r4", "r8")]
+    gates = [{"id": "live", "adapter": name, "passed": name != "r8"} for name in ("r4", "r8")]
     said = said_of(make_run, plant(measures=["delta_norm"]), gates=gates)
     assert said.leads[0] == (
         "Adapters",
@@ -194,15 +199,65 @@ def test_the_strongest_latents_are_told_in_tokens(make_run: MakeRun, plant: Plan
 
 def test_dead_latents_and_few_data_are_cautioned_of(make_run: MakeRun):
     def of(measure: str, value: float, half: float, adapter: str) -> Estimate:
-        chance = Null("null", 0.2, 0.15, 0.25)
+        chance = Null("null", 0.2, 0.15, 0.25, rival=True)
         place = Key(adapter, 4, "layers.1", 0, "delta")
         return Estimate(measure, value, (value - half, value + half), 9, "share", (chance,), place)
 
     rows = [of("dead_share", 0.3, 0.01, "a"), of("dead_share", 0.05, 0.01, "b")]
     rows += [of("improvement", 0.4, 0.3, "a"), of("improvement", 0.6, 0.1, "b")]
-    assert said_of(make_run, rows).cautions == [
-        "1 of 2 headline numbers are underpowered: they lie beyond chance, but with these data "
-        "their intervals touch it. The tables say how many would tell.",
+    unsettled, dead = said_of(make_run, rows).cautions
+    assert unsettled.startswith("1 of 2 headline numbers")
+    assert dead == (
         "Dead latents: more than 10 % of the delta dictionary never fires in 1 condition: a at "
-        "layers.1 (30.0 %).",
+        "layers.1 (30.0 %)."
+    )
+
+
+def test_failed_yardsticks_and_what_was_left_out_are_cautioned_of(make_run: MakeRun, plant: Plant):
+    yardsticks = [
+        {"dictionary": "base", "site": "layers.1", "adapter": "", "seed": 0, "passed": False}
+        | {"reason": "39 of 1,024 latents live", "draw": None},
+        {"dictionary": "delta", "site": "layers.1", "adapter": "r4", "seed": 0, "passed": True},
     ]
+    left_out = [
+        {"what": "documents", "used": 80, "of": 100, "reason": "seen by the adapters"},
+        {"what": "tokens", "used": 95, "of": 100, "reason": "special"},
+    ]
+    said = said_of(
+        make_run, plant(measures=["delta_norm"]), yardsticks=yardsticks, left_out=left_out
+    )
+    first, second = said.cautions
+    assert "base dictionary at layers.1, seed 0" in first
+    assert "39 of 1,024" in first
+    assert "20.0 % of documents" in second
+
+
+def test_without_rivals_nothing_is_counted_and_the_screen_says_how_to_get_them(
+    make_run: MakeRun, plant: Plant
+):
+    bare = [
+        dataclasses.replace(
+            e, nulls=tuple(Null("isotropic", c.level, c.low, c.high) for c in e.nulls)
+        )
+        for e in plant("found", measures=["max_cosine.mean", "angle.mean"])
+    ]
+    results = read_results(make_run(bare))
+    said = words(results)
+    assert "controls.null_adapters" in said.overall
+    assert said.leads == []
+    assert "nothing is claimed" in lead(said, "Directions")
+    assert all(cell.found == 0 for row in verdict_matrix(results) for cell in row.cells)
+
+
+def test_the_first_screen_says_what_a_null_adapter_yields_in_this_run(
+    make_run: MakeRun, plant: Plant
+):
+    rows = [*plant("found", adapters={"r4": 4}), *planted_null_adapters()]
+    results = read_results(make_run(rows))
+    said = words(results)
+    assert "26 of 26 for r4" in said.overall
+    # One finding of the first of three null adapters; each has two numbers and eight at two sites.
+    assert "yields 0.333 of 18" in said.overall
+    assert "0 to 1" in said.overall
+    assert results.adapters == ["r4"]
+    assert said.scope.startswith("1 adapter (r4)")

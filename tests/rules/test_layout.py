@@ -12,8 +12,18 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 # Lower layers first; a module may import from its own layer and from those below it.
 LAYERS = [
-    {"errors", "randomness", "results", "config", "runs", "embedded"},
-    {"stats"},
+    {
+        "errors",
+        "randomness",
+        "stats",
+        "config",
+        "embedded",
+        "foreign",
+        "locking",
+        "printing",
+        "runs",
+    },
+    {"results"},
     {"models"},
     {"activations"},
     {"dictionaries", "training"},

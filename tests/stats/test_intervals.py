@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -51,12 +50,67 @@ def test_wilson_interval_reaches_the_ends_exactly_and_refuses_nonsense():
         intervals.wilson_interval(3, 2)
 
 
+def test_newcombe_against_his_published_table():
+    # Newcombe 1998, table II, method 10.
+    found = intervals.newcombe_interval((56, 48), (70, 80))
+    assert found == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    found = intervals.newcombe_interval((9, 3), (10, 10))
+    assert found == pytest.approx((0.1705, 0.8090), abs=5e-5)
+    low, high = intervals.newcombe_interval((3, 9), (10, 10))
+    assert (low, high) == pytest.approx((-0.8090, -0.1705), abs=5e-5)
+    assert math.isnan(intervals.newcombe_interval((0, 3), (0, 10))[0])
+
+
+def test_a_ratio_of_shares_leaves_no_difference_at_either_end():
+    # MOVER: the end r is where the interval of p − r q, squares added, ends at 0.
+    p, q = 30 / 40, 12 / 50
+    (l1, u1), (l2, u2) = intervals.wilson_interval(30, 40), intervals.wilson_interval(12, 50)
+    low, high = intervals.share_ratio_interval((30, 12), (40, 50))
+    assert p - low * q == pytest.approx(math.hypot(p - l1, low * (u2 - q)))
+    assert high * q - p == pytest.approx(math.hypot(u1 - p, high * (q - l2)))
+    assert low < p / q < high
+    assert math.isnan(intervals.share_ratio_interval((3, 0), (10, 10))[0])
+    assert intervals.share_ratio_interval((0, 5), (10, 10))[0] == 0
+    # Upside down.
+    turned = intervals.share_ratio_interval((12, 30), (50, 40))
+    assert turned == pytest.approx((1 / high, 1 / low))
+
+
+@pytest.mark.parametrize(("first", "second"), [((8, 20), (0.5, 0.3)), ((200, 57), (0.1, 0.2))])
+def test_differences_and_ratios_of_shares_cover(first, second):
+    held = [0, 0]
+    for i in range(1500):
+        g = generator(3, i)
+        hits = tuple(
+            int((torch.rand(n, generator=g) < p).sum()) for n, p in zip(first, second, strict=True)
+        )
+        low, high = intervals.newcombe_interval(hits, first)
+        held[0] += low <= second[0] - second[1] <= high
+        low, high = intervals.share_ratio_interval(hits, first)
+        held[1] += math.isnan(low) or low <= second[0] / second[1] <= high
+    assert all(0.93 - 0.012 <= one / 1500 <= 0.97 + 0.012 for one in held)
+
+
 def test_order_statistics_by_hand():
-    # Binomial(100, 0.5): 2.5 % at 40, 97.5 % at 60, so the 40th and 61st of 1..100.
+    # Of 1..100 the i-th is i: the median lies above the low end with 97.5 %, by Beta(i, 101−i).
     shuffled = torch.arange(1.0, 101.0)[torch.randperm(100, generator=generator(0))]
-    assert intervals.order_statistic_interval(shuffled, 0.5) == (40.0, 61.0)
-    # Too few values for the 90th percentile: the largest stands in.
-    assert intervals.order_statistic_interval(torch.arange(1.0, 6.0), 0.9) == (3.0, 5.0)
+    low, high = intervals.order_statistic_interval(shuffled, 0.5)
+    # Between the ranks of the binomial's own, 40 and 41 (96.5 and 94.3 % with their mirrors).
+    assert 40 < low < 41
+    assert low + high == pytest.approx(101)
+    assert stats.beta.cdf(0.5, low, 101 - low) == pytest.approx(0.975)
+    low, high = intervals.order_statistic_interval(shuffled, 0.9)
+    assert stats.beta.cdf(0.9, [low, high], [101 - low, 101 - high]) == pytest.approx(
+        [0.975, 0.025]
+    )
+    # As many as 25 independent ones: the same shares of the ranks.
+    low, high = intervals.order_statistic_interval(shuffled, 0.5, effective=25)
+    rank = 26 * low / 101
+    assert stats.beta.cdf(0.5, rank, 26 - rank) == pytest.approx(0.975)
+    # Too few values for an end.
+    for n, q in ((5, 0.5), (34, 0.9)):
+        assert math.isnan(intervals.order_statistic_interval(torch.arange(float(n)), q)[0])
+    assert intervals.order_statistic_interval(torch.arange(6.0), 0.5)[0] < 0.2
     with pytest.raises(ValueError, match="q=1"):
         intervals.order_statistic_interval(shuffled, 1.0)
 
@@ -66,60 +120,6 @@ def test_order_statistics_cover_a_skewed_quantile(q):
     truth = math.exp(stats.norm.ppf(q))
     share = coverage(lambda g: (intervals.order_statistic_interval(draws(150, g).exp(), q), truth))
     assert 0.9 <= share <= 0.99
-
-
-def documents(g, count=60):
-    """Documents of 1 to 40 tokens whose tokens share an offset: tokens are not independent."""
-    lengths = torch.randint(1, 41, (count,), generator=g).double()
-    return lengths * (1 + draws(count, g)) + lengths.sqrt() * draws(count, g), lengths
-
-
-def test_bootstrap_by_documents_covers_where_tokens_would_not():
-    def by_document(g):
-        return intervals.bootstrap_ratio(*documents(g), g, repeats=200), 1.0
-
-    def as_if_tokens_were_independent(g):
-        sums, lengths = documents(g)
-        half = 1.96 * math.sqrt(2 / lengths.sum())
-        mean = (sums.sum() / lengths.sum()).item()
-        return (mean - half, mean + half), 1.0
-
-    assert 0.89 <= coverage(by_document) <= 0.99
-    assert coverage(as_if_tokens_were_independent) < 0.6
-
-
-def test_bootstrap_agrees_with_scipy():
-    sums, lengths = documents(generator(1), count=100)
-    expected = stats.bootstrap(
-        (sums.numpy(), lengths.numpy()),
-        lambda a, b, axis: a.sum(axis) / b.sum(axis),
-        paired=True,
-        method="percentile",
-        n_resamples=4000,
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    low, high = intervals.bootstrap_ratio(sums, lengths, generator(2), repeats=4000)
-    width = expected.high - expected.low
-    assert low == pytest.approx(expected.low, abs=0.06 * width)
-    assert high == pytest.approx(expected.high, abs=0.06 * width)
-
-
-def test_bootstrap_of_a_paired_statistic_keeps_the_pairing():
-    # Errors of one dictionary are half those of the other in every document: no spread is left.
-    errors = documents(generator(3))[0].abs()
-    table = torch.stack([errors, 2 * errors], dim=1)
-    low, high = intervals.bootstrap(lambda s: 1 - s[:, 0] / s[:, 1], table, generator(4))
-    assert (low, high) == pytest.approx((0.5, 0.5))
-
-
-def test_bootstrap_in_several_steps_and_with_empty_documents(monkeypatch):
-    sums, counts = documents(generator(5), count=50)
-    sums[:10] = counts[:10] = 0.0
-    at_once = intervals.bootstrap_ratio(sums, counts, generator(6), repeats=300)
-    monkeypatch.setattr(intervals, "_COUNTS", 1700)
-    in_steps = intervals.bootstrap_ratio(sums, counts, generator(6), repeats=300)
-    assert at_once == pytest.approx(in_steps)
-    assert at_once[0] < sums.sum() / counts.sum() < at_once[1]
 
 
 def test_jackknife_by_hand_and_covering():
@@ -158,7 +158,6 @@ def test_one_value_leaves_the_interval_unknown():
     for interval in (
         intervals.normal_interval(one),
         intervals.order_statistic_interval(one, 0.5),
-        intervals.bootstrap_ratio(one, one, generator(0)),
         intervals.jackknife_interval(1.0, [1.0]),
         intervals.wilson_interval(0, 0),
         intervals.within(intervals.UNKNOWN, 0, 1),

@@ -94,7 +94,7 @@ def test_against_draws_from_the_model_weighted_by_their_likelihood():
 @pytest.mark.parametrize(("k", "groups"), [(2, 4), (3, 4), (5, 1), (2, 12)])
 @pytest.mark.parametrize("spreads", [equal, unequal])
 def test_leaves_out_five_per_cent(k, groups, spreads):
-    shares = misses(k, groups, spreads(groups), 800 // groups)
+    shares = misses(k, groups, spreads(groups), 400 // groups)
     assert shares.mean() == pytest.approx(0.05, abs=0.01 + 3 * shares.std() / len(shares) ** 0.5)
 
 

@@ -100,10 +100,22 @@ def test_the_configuration_is_as_asked(checkpoint, trained):
     assert trained[1].parameters == 3 * sum(4 * (i + o) for i, o in sizes)
 
 
+def test_names_are_written_in_one_order_and_the_readme_says_what_it_is(checkpoint, trained):
+    config = json.loads((trained[0] / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert list(config) == sorted(config)
+    readme = (trained[0] / "README.md").read_text()
+    assert readme.startswith(f"# LoRA adapter of {checkpoint}\n")
+    assert "Rank 4, alpha 8" in readme
+    assert "More Information Needed" not in readme
+
+
 def test_the_card_lists_what_it_was_trained_on(checkpoint, trained):
     card = json.loads((trained[0] / "lorascope.json").read_text())
     assert card["trained_on"] == ["a", "b"]
     assert card["model"] == checkpoint
+    assert card["records"]["training"] > card["records"]["held_out"] > 0
+    assert card["records"]["without a response"] == 0
     assert card["settings"] == RANK_4.plain()
     assert card["outcome"]["held_out_after"] == trained[1].held_out_after
 
@@ -175,12 +187,18 @@ def test_bfloat16_products_train_float32_adapters(checkpoint, cut, tmp_path):
     assert low.held_out_after != exact.held_out_after
 
 
-def test_named_targets_and_another_alpha(checkpoint, cut, tmp_path):
+def test_named_targets_and_another_alpha(checkpoint, cut, tmp_path, monkeypatch):
     changed = {"targets": ("q_proj", "down_proj"), "alpha_over_rank": 1.5}
     weights = brief(checkpoint, cut, tmp_path / "a", rank=6, **changed)[1]
     assert {key.split(".")[4] for key in weights} == {"q_proj", "down_proj"}
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert config["lora_alpha"] == 9
+    # Scales are not rounded: at rank 1 this alpha would be nought.
+    brief(checkpoint, cut, tmp_path / "c", rank=1, alpha_over_rank=0.4)
+    config = json.loads((tmp_path / "c" / "adapter_config.json").read_text())
+    assert config["lora_alpha"] == 0.4
+    assert load(checkpoint, {"c": str(tmp_path / "c")}, device="cpu").info("c").alpha == 0.4
+    monkeypatch.setattr(adapters, "load_base", None)
     with pytest.raises(InputError, match=r"targets \('query',\): .*name linear maps"):
         brief(checkpoint, cut, tmp_path / "b", targets=("query",))
 
@@ -212,3 +230,10 @@ def test_the_mean_is_over_tokens_whatever_the_batches(checkpoint, cut):
     for batch_tokens in (8, 4096):
         found = mean_response_loss(base, tokenizer, uneven, batch_tokens=batch_tokens)
         assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("field", ["alpha_over_rank", "rate"])
+def test_settings_are_finite(field):
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(InputError, match=field):
+            LoraTraining.parse({field: value}, "test")

@@ -46,7 +46,7 @@ def test_planned_offline_without_weights(file, monkeypatch):
     if notes:
         assert notes[0].startswith(study.model)
         assert notes[1].startswith("NeelNanda/pile-10k")
-        with pytest.raises(InputError, match="cannot be read"):
+        with pytest.raises(InputError, match="cannot be loaded: the hub is switched off"):
             plan_adapt(study, estimates=False)
 
 

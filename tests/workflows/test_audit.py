@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lorascope.activations.shards import Shards
 from lorascope.activations.text import read_documents
 from lorascope.measures.definitions import definition
 from lorascope.report import build
@@ -269,3 +270,21 @@ def test_dora_rslora_and_a_full_fine_tune_are_audited_alike(
     touched = modules.groupby("adapter")["module"].agg(set)
     assert "layers.0.mlp.down_proj" in touched["full"] & touched["dora"] & touched["rslora"]
     assert "layers.0.self_attn.o_proj" in touched["dora"] - touched["full"]
+
+
+def test_null_adapters_are_matched_by_the_deltas_norm(finished_run):
+    """On probe texts to 2 %; on the held-out ones nearly so."""
+    gates = read_json(finished_run / "gates" / "gates.json")
+    assert gates["matches"] == read_json(finished_run / "matching" / "matches.json")
+    assert gates["matches"].keys() == gates["null_adapters"].keys()
+    assert len(gates["matches"]) == 10
+    for name, match in gates["matches"].items():
+        assert match["ratios"]["layers.1"] == pytest.approx(1, abs=0.0201)
+        assert match["factor"] == gates["null_adapters"][name]["factor"] != 1
+    shards = Shards.open(finished_run / "activations" / "held_out")
+    norms = {
+        face: shards.load("layers.1", face).norm(dim=1).mean() for face in shards.manifest["faces"]
+    }
+    assert {name.split("~")[0] for name in gates["matches"]} == set(ADAPTERS)
+    for name in gates["matches"]:
+        assert float(norms[name] / norms[name.split("~")[0]]) == pytest.approx(1, abs=0.1)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lorascope.behaviours.embedded import embedded_set
 from lorascope.behaviours.records import read_set, write_set
 from lorascope.errors import InputError
+from lorascope.workflows import behaving
 from lorascope.workflows.behaving import BehavingStudy, measure
 from lorascope.workflows.behaviours import BehaviourStudy, make
 from lorascope.workflows.progress import Reporter
@@ -51,6 +54,30 @@ def test_a_dense_adapter_learns_the_behaviour_and_prompting_spills(small, tmp_pa
     assert {"base", "prompting", "lora-r4"} <= rows[0].keys()
     shown = [row["lora-r4"]["shows"] for row in rows if row["changed"]]
     assert sum(shown) / len(shown) == learned.value
+
+
+def test_an_adapter_of_another_base_is_refused_first_and_can_be_forced(
+    small, tmp_path, monkeypatch
+):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    path = "base_model.model.model.layers.1.self_attn.q_proj.lora_"
+    weights = {f"{path}A.weight": torch.ones(2, 192), f"{path}B.weight": torch.ones(192, 2)}
+    save_file(weights, folder / "adapter_model.safetensors")
+    fields = {"peft_type": "LORA", "r": 2, "target_modules": ["layers.1.self_attn.q_proj"]}
+    fields |= {"base_model_name_or_path": "org/other"}
+    (folder / "adapter_config.json").write_text(json.dumps(fields))
+    monkeypatch.setattr(behaving, "_dense", None)
+    given = study(small, adapters={"mine": str(folder)})
+    with pytest.raises(InputError, match=r'was made for "org/other".*--force'):
+        measure(given, tmp_path / "out", QUIET)
+
+    def reached(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(behaving, "_dense", reached)
+    with pytest.raises(KeyboardInterrupt):
+        measure(given.model_copy(update={"force": True}), tmp_path / "out", QUIET)
 
 
 def test_what_cannot_be_measured(small, tmp_path):

@@ -7,9 +7,10 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from lorascope import cli
+from lorascope.activations.shards import ShardWriter
 from lorascope.errors import InputError
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.measures.definitions import comparison as definitions
@@ -162,8 +163,8 @@ def test_differences_are_ranked_by_plain_arithmetic(found, finished_run):
 def test_two_runs_meet_row_by_row(finished_run, other_run):
     """The second run lacks ten rows as outliers: all others meet their own kind."""
     folder = other_run / "activations" / "held_out"
-    identity = {"identity": read_json(folder / "manifest.json")["identity"]}
-    save_file({"rows": torch.arange(10)}, folder / "outliers.safetensors", metadata=identity)
+    identity = read_json(folder / "manifest.json")["identity"]
+    ShardWriter(folder, identity, torch.float32)._write("outliers", 0, {"rows": torch.arange(10)})
     edit(folder / "manifest.json", lambda manifest: manifest.update(outliers=10))
     whole = pair(*sides(f"{finished_run}:r2", ":r4"), 20000)
     across = pair(*sides(f"{finished_run}:r2", f"{other_run}:r4"), 20000)
@@ -230,7 +231,11 @@ def test_refuses_sites_that_are_not_shared(finished_run, other_run, tmp_path):
 
     folder = other_run / "activations" / "held_out"
     edit(folder / "manifest.json", move)
-    (folder / "layers.1").rename(folder / "layers.2")
+    identity = read_json(folder / "manifest.json")["identity"]
+    writer = ShardWriter(folder, identity, torch.float32)
+    for path in (folder / "layers.1").iterdir():
+        variant = path.name.removesuffix("-00000.safetensors")
+        writer._write(f"layers.2/{variant}", 0, load_file(path))
     said = refusal(f"{finished_run}:r2", f"{other_run}:r4", tmp_path)
     assert "no site in common" in said
     said = refusal(f"{finished_run}:r2", ":r4", tmp_path, sites=("layers.11",))
@@ -245,10 +250,11 @@ def test_refuses_texts_that_are_not_those_captured(other_run, tmp_path):
 
 
 def test_refuses_another_base_stream(finished_run, other_run, tmp_path):
-    path = next((other_run / "activations" / "held_out" / "layers.1").glob("base-*"))
-    identity = read_json(other_run / "activations" / "held_out" / "manifest.json")["identity"]
-    rows = load_file(path)["rows"]
-    save_file({"rows": 1.2 * rows}, path, metadata={"identity": identity})
+    folder = other_run / "activations" / "held_out"
+    identity = read_json(folder / "manifest.json")["identity"]
+    (path,) = (folder / "layers.1").glob("base-*")
+    rows = {"rows": 1.2 * load_file(path)["rows"]}
+    ShardWriter(folder, identity, torch.float32)._write("layers.1/base", 0, rows)
     said = refusal(f"{finished_run}:r2", f"{other_run}:r4", tmp_path)
     assert "base streams of the two runs differ by 20%" in said
 

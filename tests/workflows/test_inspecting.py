@@ -57,6 +57,17 @@ def wanted(tiny_checkpoint, texts):
     return build
 
 
+def test_an_adapter_that_acts_deeper_has_no_delta_to_try_on(wanted, save_adapter, tmp_path):
+    fields = {"target_modules": ["q_proj"], "layers_to_transform": [2]}
+    adapter = str(save_adapter(tmp_path / "late", **fields))
+    dictionary = both_signs()
+    with pytest.raises(InputError, match=r"changes nothing at layers\.1: it acts from layers\.2"):
+        try_on(dictionary, wanted(adapter=adapter, site="layers.1"))
+    # What it says helps.
+    tried = try_on(dictionary, wanted(adapter=adapter, site="layers.2", force=True))
+    assert tried["site"] == "layers.2"
+
+
 def both_signs(**options):
     """z = [max(0, x), max(0, −x)] reconstructs every row exactly, with d active latents."""
     eye = torch.eye(D)

@@ -19,8 +19,11 @@ from lorascope.geometry.chance import isotropic
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.randomness import generator
+from lorascope.runs import Run
+from lorascope.workflows.latent import steps
 from lorascope.workflows.latent.demo import latent_demo
 from lorascope.workflows.latent.plan import plan_latent
+from lorascope.workflows.latent.state import Learned
 from lorascope.workflows.latent.steps import learn_latent
 from lorascope.workflows.latent.study import LatentStudy
 
@@ -132,7 +135,7 @@ def test_every_number_has_a_definition_and_something_to_stand_against(latent_run
     kept = table[(table["measure"] == "latent.kept") & (table["adapter"] == "dense")]
     assert set(kept["size"].fillna(-1)) == {2, 6, -1}
     levels = pd.read_csv(latent_run / "results" / "chance_levels.csv")
-    assert {"random latents", "untouched model", "matched latents", "prompted", "LoRA"} <= set(
+    assert {"random latents", "untouched model", "latents like it", "prompted", "LoRA"} <= set(
         levels["null"]
     )
 
@@ -140,6 +143,8 @@ def test_every_number_has_a_definition_and_something_to_stand_against(latent_run
 def test_what_it_leaves_can_be_used(latent_run):
     facts = json.loads((latent_run / "results" / "facts.json").read_text())
     assert facts["chosen"] in ("raw L1", "top m")
+    used = facts["behaviour"]["train changed"]
+    assert used == facts["behaviour"]["left_out"]["train changed"]["used"] == 24
     named = facts["latents"]
     assert 1 <= len(named["read"]) <= 6
     assert {"latent", "weights", "density", "up", "down", "contexts", "link", "rise"} <= set(
@@ -193,6 +198,24 @@ def test_the_same_command_changes_nothing_and_a_change_makes_again_what_it_must(
     same = [name for name in before if before[name] == after.get(name)]
     assert {"adapters/dense-s0", "adapters/lora", "answers/untouched"} <= set(same)
     assert "frontier/dense-s0" not in same
+
+
+def test_records_that_are_too_long_are_counted_and_cautioned_of(latent_settings, quiet, tmp_path):
+    lines = records()
+    for line in [one for one in lines if one["changed"] and one["split"] == "train"][:6]:
+        line["prompt"] += " w20" * 90
+    settings = latent_settings(behaviour=write(tmp_path / "set.jsonl", lines), context=64)
+    study = LatentStudy.parse({**settings, "measures": {"prompts": 5}}, "tiny")
+    state = Learned(study, Run(tmp_path / "run", study), quiet)
+    assert state.counts == {
+        "train changed": {"records": 24, "used": 18, "too_long": 6, "beyond": 0},
+        "train unchanged": {"records": 24, "used": 24, "too_long": 0, "beyond": 0},
+        "held_out changed": {"records": 8, "used": 5, "too_long": 0, "beyond": 3},
+        "held_out unchanged": {"records": 8, "used": 5, "too_long": 0, "beyond": 3},
+    }
+    sizes = {f"dense-s{seed}": {"whole": [True]} for seed in study.seeds}
+    (caution,) = steps._warnings(state, sizes)
+    assert caution.startswith("6 of 24 train changed records are longer than the context of 64")
 
 
 def test_refusals(latent_settings, quiet, tmp_path):

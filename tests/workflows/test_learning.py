@@ -14,8 +14,31 @@ from lorascope.randomness import generator
 from lorascope.report.result import read_results
 from lorascope.runs import read_json
 from lorascope.workflows.audit import audit
-from lorascope.workflows.learning import Wanted, rows_for, wanted
+from lorascope.workflows.learning import Learned, Wanted, bring, rows_for, wanted
 from lorascope.workflows.study import AuditStudy
+
+
+def test_a_brought_dictionary_is_known_by_what_it_computes(settings, tmp_path):
+    place = tmp_path / "brought"
+    study = AuditStudy.parse(
+        settings(
+            model="embedded",
+            adapters={"a": "x"},
+            sites=["layers.1"],
+            dictionaries={"base": {"layers.1": str(place)}},
+        ),
+        "test",
+    )
+
+    def mark(seed, where=place):
+        directions = isotropic(40, 16, generator(seed))
+        parts = (directions.T.clone(), torch.zeros(40), directions, torch.zeros(16))
+        save(ReluDictionary(*parts), where)
+        return Learned({}, bring(study, 16)).marks["layers.1"]
+
+    first = mark(0)
+    assert mark(1) != first  # written over in place
+    assert mark(0) == first
 
 
 def test_wanted_by_hand(settings):

@@ -81,7 +81,7 @@ def measured(tmp_path, quiet):
 
 def settings_of(found):
     """How many angle numbers there are for each k."""
-    return Counter(e.key.setting for e in found.estimates if e.measure.startswith("angle"))
+    return Counter(e.key.k for e in found.estimates if e.measure.startswith("angle"))
 
 
 def delta_dictionary(**options):
@@ -91,7 +91,7 @@ def delta_dictionary(**options):
 def test_everything_is_there_where_nothing_stands_in_the_way(measured):
     found = measured(delta_dictionary(), angles_k=(2, 4))
     assert found.warnings == []
-    assert settings_of(found) == {"k=2": 4, "k=4": 4}
+    assert settings_of(found) == {2: 4, 4: 4}
     assert len(found.estimates) == 3 + 4 + 6 + 1 + 4 + 2 + 5 + 8
     verdicts = {e.measure: e.verdict for e in found.estimates if e.key.dictionary != "base"}
     for measure_ in ("max_cosine.mean", "angle.mean", "cka_debiased.base_delta"):
@@ -106,7 +106,7 @@ def test_pursuit_joins_where_it_is_asked_for(measured):
 
 def test_angles_the_directions_do_not_span_are_left_out(measured):
     found = measured(delta_dictionary(), angles_k=(4, 11, 2))
-    assert settings_of(found) == {"k=2": 4, "k=4": 4}
+    assert settings_of(found) == {2: 4, 4: 4}
     (warning,) = found.warnings
     assert warning.startswith("r4 at layers.1 (delta vs base, seed 0): numbers left out: ")
     assert "k=11" in warning

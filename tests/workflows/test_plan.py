@@ -26,6 +26,12 @@ def cost(study):
     return plan(study)
 
 
+@pytest.fixture(scope="module")
+def saved(save_adapter, tmp_path_factory):
+    """{name: folder} of an adapter that fits the tiny model."""
+    return {"a": str(save_adapter(tmp_path_factory.mktemp("a") / "a", target_modules=["q_proj"]))}
+
+
 def test_numbers_of_the_tiny_study(cost, finished_run):
     from lorascope.runs import read_json
 
@@ -199,21 +205,22 @@ def test_estimates_by_hand(settings, texts, learned, share, probe, held_out):
     )
 
 
-def test_texts_at_hand_are_counted_even_for_a_model_that_is_not(settings):
-    plain = settings(adapters={"a": "x"}, model="EleutherAI/pythia-70m-deduped")
+def test_texts_at_hand_are_counted_even_for_a_model_that_is_not(settings, saved):
+    plain = settings(adapters=saved, model="EleutherAI/pythia-70m-deduped")
     cost = plan(AuditStudy.parse(plain, "test"))
     assert cost.documents == 120
     assert cost.notes == (
         "EleutherAI/pythia-70m-deduped is not at hand: its shape as published",
         "4.4 characters a token",
+        "adapters not looked at: a",
     )
 
 
-def test_a_run_takes_no_estimate(settings):
-    plain = settings(adapters={"a": "x"}, model="EleutherAI/pythia-70m-deduped")
-    with pytest.raises(InputError, match="its configuration cannot be read"):
+def test_a_run_takes_no_estimate(settings, saved):
+    plain = settings(adapters=saved, model="EleutherAI/pythia-70m-deduped")
+    with pytest.raises(InputError, match='pythia-70m-deduped" cannot be loaded'):
         plan(AuditStudy.parse(plain, "test"), estimates=False)
-    plain = settings(adapters={"a": "x"})
+    plain = settings(adapters=saved)
     plain["texts"] = {"sources": [ALPACA]}
     with pytest.raises(InputError, match="tatsu-lab/alpaca: neither a file here nor a dataset"):
         plan(AuditStudy.parse(plain, "test"), estimates=False)
@@ -228,9 +235,9 @@ def test_planned_disk_is_what_the_run_takes(cost, finished_run):
     assert cost.disk == pytest.approx(written, rel=0.35)
 
 
-def test_more_of_anything_costs_more(settings, records, tmp_path):
+def test_more_of_anything_costs_more(settings, saved):
     def of(**sections):
-        return plan(AuditStudy.parse(settings(adapters={"a": "x"}, **sections), "test"))
+        return plan(AuditStudy.parse(settings(adapters=saved, **sections), "test"))
 
     once = of()
     twice = of(sites=["layers.1", "layers.2"])
@@ -252,11 +259,11 @@ def test_disk_that_is_not_there_is_refused(cost, study, run, tmp_path, monkeypat
         refuse_what_cannot_fit(cost, run)
 
 
-def test_an_address_that_saelens_does_not_list_is_refused(settings):
+def test_an_address_that_saelens_does_not_list_is_refused(settings, saved):
     if importlib.util.find_spec("sae_lens") is None:
         pytest.skip("SAELens, whose list is read, is not installed")
     address = "saelens:gemma-scope-2b-pt-res-canonical/layer_1/width_16k/canonica"
-    plain = settings(adapters={"a": "x"}, dictionaries={"base": {"layers.1": address}})
+    plain = settings(adapters=saved, dictionaries={"base": {"layers.1": address}})
     with pytest.raises(InputError, match=r'has no id .* Did you mean "layer_1.*canonical"'):
         plan(AuditStudy.parse(plain, "test"))
 
@@ -284,10 +291,11 @@ def test_memory_that_is_not_there_is_refused(cost, tmp_path, monkeypatch):
         ),
         ({"texts": {"sources": [f"{ALPACA}:test"]}}, "expected one stretch of the 52,002 rows"),
         ({"texts": {"sources": ["some/dataset"]}}, "some/dataset: neither a file here nor a"),
-        ({"model": "/no/such/model"}, 'model "/no/such/model": its configuration cannot be read'),
+        ({"model": "/no/such/model"}, 'model folder "/no/such/model" does not exist'),
+        ({"adapters": {"a": "/no/such/adapter"}}, 'folder "/no/such/adapter" does not exist'),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_weights_are_loaded(settings, sections, match):
-    plain = settings(adapters={"a": "x"}, **sections)
+def test_what_cannot_be_done_is_refused_before_weights_are_loaded(settings, saved, sections, match):
+    plain = settings(**{"adapters": saved, **sections})
     with pytest.raises(InputError, match=match):
         plan(AuditStudy.parse(plain, "test"))

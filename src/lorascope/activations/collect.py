@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,10 +20,11 @@ from torch import Tensor
 
 from lorascope.activations.batch import TokenRows, delta
 from lorascope.activations.shards import BASE, ShardWriter
-from lorascope.activations.tokens import TokenBatch, Window, batches
+from lorascope.activations.tokens import TokenBatch, Window, batches, require_rows
 from lorascope.config import Settings
 from lorascope.errors import InputError
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.gates import nothing_at
 from lorascope.models.hooks import run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
@@ -46,7 +48,7 @@ class Capture(Settings):
     batch_tokens: int = Field(default=4096, ge=8)
     keep_special: bool = False
     outlier_multiple: float = Field(default=10.0, ge=0)
-    store: str = Field(default="bfloat16", pattern="^(float32|bfloat16)$")
+    store: Literal["float32", "bfloat16"] = "bfloat16"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -58,6 +60,7 @@ class Capture(Settings):
 class _Counts:
     special: int = 0
     base_norms: dict[Site, list[Tensor]] = field(default_factory=dict)
+    live: set[tuple[Site, str]] = field(default_factory=set)
 
 
 def forward(
@@ -89,8 +92,10 @@ def collect(
         advance: told after each batch how many tokens it held, for a progress bar.
 
     Raises:
-        InputError: NaN or infinity at a site, or no token left to keep.
+        InputError: NaN or infinity at a site, no token left to keep, or an adapter that changes the
+            stream of no kept token at a site.
     """
+    require_rows(found, model.module, model.tokenizer)
     writer = ShardWriter(folder, identity, settings.dtype)
     counts = _Counts()
     everything = (*model.adapters, *model.null_adapters)
@@ -101,6 +106,10 @@ def collect(
         advance(int(batch.attended.sum()))
     if not writer.rows_added:
         raise InputError("no token is left once special tokens are masked; give longer texts")
+    for site, adapter in ((site, adapter) for adapter in chosen for site in sites):
+        if (site, adapter) not in counts.live:
+            ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+            raise nothing_at(model, adapter, site, ids, mask)
     outliers, by_site = outlying(counts.base_norms, settings.outlier_multiple)
     writer.close(
         outliers,
@@ -111,6 +120,7 @@ def collect(
             "d_model": model.d_model,
             "documents": len({window.document for window in found}),
             "special": counts.special,
+            "written_special": sum(window.written for window in found),
             "outliers_by_site": by_site,
             "store": settings.store,
         },
@@ -137,7 +147,10 @@ def _collect_batch(
     for adapter in adapters:
         for site, hidden in forward(model, adapter, sites, batch).items():
             mask = kept.to(hidden.device)
-            rows[site.name, adapter] = delta(hidden[mask], base[site].to(hidden.device)[mask])
+            added = delta(hidden[mask], base[site].to(hidden.device)[mask])
+            rows[site.name, adapter] = added
+            if (site, adapter) not in counts.live and bool(added.any()):
+                counts.live.add((site, adapter))
     position = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
     document = batch.documents[:, None].expand_as(batch.ids)
     tokens = TokenRows(document[kept], position[kept], batch.ids[kept], batch.response[kept])

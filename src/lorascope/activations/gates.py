@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lorascope.activations.collect import forward
 from lorascope.activations.shards import BASE
@@ -17,6 +18,8 @@ from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 
 COPY_LIMIT = 3_000_000_000
+# What kernels raise for types that they lack.
+_LACKING = (RuntimeError, NotImplementedError, TypeError)
 
 
 def noise_floor(
@@ -25,8 +28,8 @@ def noise_floor(
     """Mean norm of what mere arithmetic changes at each site: {site name: stream units}.
 
     The base runs on the same windows together and one by one, and once more in finer arithmetic
-    (float64, or float32 for a model in less) where a copy of it is small enough.
-    The larger of the two differences counts.
+    (float64, or float32 for a model in less) where a copy of it is small enough and its operations
+    exist in that type. The larger of the two differences counts.
     """
     step = max(1, len(found) // most)
     chosen = list(found[::step][:most])
@@ -41,8 +44,8 @@ def noise_floor(
     }
     if model.n_parameters <= COPY_LIMIT:
         exact = _finer_stream(model, sites, together)
-        for site in sites:
-            floor[site.name] = max(floor[site.name], _difference(batched[site], exact[site]))
+        for site, stream in (exact or {}).items():
+            floor[site.name] = max(floor[site.name], _difference(batched[site], stream))
     return floor
 
 
@@ -56,9 +59,23 @@ def _difference(first: Tensor, second: Tensor) -> float:
 
 def _finer_stream(
     model: AdaptedModel, sites: Sequence[Site], batch: TokenBatch
-) -> dict[Site, Tensor]:
+) -> dict[Site, Tensor] | None:
+    """The stream of a copy of the base in finer arithmetic; None where its kernels have none."""
     finer = torch.float64 if model.dtype == torch.float32 else torch.float32
-    with model.face(BASE) as module:
-        exact: nn.Module = copy.deepcopy(module).to(finer)
     ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
-    return _kept(run_until(exact, sites, ids, mask), batch)
+    with model.face(BASE) as module:
+        try:
+            exact: Any = copy.deepcopy(module).to(finer)
+        except (*_LACKING, ValueError):
+            # Weights in quantised form keep their type.
+            return None
+    # Fused kernels know the usual types only; written out, the same sums run in any. Attention
+    # comes last: written out, it takes its softmax in float32.
+    for written_out in (None, "set_experts_implementation", "set_attn_implementation"):
+        try:
+            if written_out is not None:
+                getattr(exact, written_out)("eager")
+            return _kept(run_until(exact, sites, ids, mask), batch)
+        except (*_LACKING, AttributeError):
+            continue
+    return None

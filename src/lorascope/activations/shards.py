@@ -4,10 +4,14 @@ A folder holds `manifest.json`, `tokens-00000.safetensors` (document, position, 
 one entry a row) and `<site>/<face>-00000.safetensors` (`rows`, [rows, d_model]). Rows of all files
 stand in the same order. Rows at which the base norm is an outlier are listed in
 `outliers.safetensors` and left out on reading.
+
+Every file says what it was made from, which place it has and a SHA-256 of its shapes and numbers.
+Place and shapes are checked when a folder is opened, the numbers when they are first read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +25,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lorascope.activations.batch import TokenRows
-from lorascope.errors import InputError
+from lorascope.errors import InputError, as_system_error
+from lorascope.foreign import first_line, require_plain
 from lorascope.runs import read_json, write_atomically
 
 BASE = "base"
+_REMAKE = "remove the run's activations folder and run again"
+# Under which name a file's metadata says what it is.
+_SAID = "shard"
 _TOKEN_FIELDS = ("document", "position", "token", "response")
 
 
@@ -68,7 +76,7 @@ class ShardWriter:
         if self._waiting:
             self._flush()
         if len(outliers):
-            self._write("outliers", {"rows": outliers})
+            self._write("outliers", 0, {"rows": outliers})
         manifest = {
             "identity": self.identity,
             "rows": self.rows,
@@ -79,20 +87,30 @@ class ShardWriter:
         write_atomically(self.folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
     def _flush(self) -> None:
-        number = f"{len(self.shards):05d}"
+        number = len(self.shards)
         joined = {key: torch.cat(parts) for key, parts in self._pending.items()}
         tokens = {name: joined.pop(name).contiguous() for name in _TOKEN_FIELDS}
-        self._write(f"tokens-{number}", tokens)
+        self._write("tokens", number, tokens)
         for key, rows in joined.items():
-            self._write(f"{key}-{number}", {"rows": rows.contiguous()})
+            self._write(key, number, {"rows": rows.contiguous()})
         self.shards.append(self._waiting)
         self.rows += self._waiting
         self._pending, self._waiting = {}, 0
 
-    def _write(self, name: str, tensors: dict[str, Tensor]) -> None:
-        path = self.folder / f"{name}.safetensors"
+    def _write(self, key: str, number: int, tensors: dict[str, Tensor]) -> None:
+        path = _path(self.folder, key, number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, path, metadata={"identity": self.identity})
+        said = {
+            "identity": self.identity,
+            "place": f"{key} {number}",
+            "sha256": _digest(tensors),
+        }
+        # One entry: several would stand in any order, and equal shards be unequal files.
+        metadata = {_SAID: json.dumps(said)}
+        try:
+            save_file(tensors, path, metadata=metadata)
+        except SafetensorError as error:
+            raise as_system_error(error, path) or error from None
 
 
 @dataclass(frozen=True)
@@ -100,32 +118,41 @@ class Shards:
     """A finished folder of activations, read shard by shard.
 
     Raises:
-        InputError: on `open`, a file is missing, truncated, or belongs to other activations.
+        InputError: on `open`, a file is missing, truncated, or belongs to other activations or
+            another place; on reading, its numbers are not those that were written.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
     _kept: Bool[Tensor, " rows"] = field(repr=False)
+    # Files whose numbers have been held against their digests.
+    _verified: set[Path] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path) -> Shards:
         """Open a folder and check every file's shape and origin without reading its rows."""
         manifest = read_json(folder / "manifest.json")
         try:
-            rows = int(manifest["rows"])
-            keys = ["tokens", *(f"{s}/{f}" for s in manifest["sites"] for f in manifest["faces"])]
+            rows, width, sizes = manifest["rows"], manifest["d_model"], manifest["shards"]
+            count, identity = manifest["outliers"], manifest["identity"]
+            keys = [f"{s}/{f}" for s in manifest["sites"] for f in manifest["faces"]]
+            if not all(_is_count(n) for n in (rows, width, count, *sizes)) or sum(sizes) != rows:
+                raise TypeError("numbers of rows that do not add up")
+        except (KeyError, TypeError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(f"{folder}/manifest.json: {what}; remake this folder") from None
+        for number, size in enumerate(sizes):
+            _check(folder, "tokens", number, identity, {name: [size] for name in _TOKEN_FIELDS})
             for key in keys:
-                for number, expected in enumerate(manifest["shards"]):
-                    _check(folder / f"{key}-{number:05d}.safetensors", manifest, expected)
-            outliers = folder / "outliers.safetensors"
-            if manifest["outliers"]:
-                _check(outliers, manifest, manifest["outliers"])
-        except KeyError as error:
-            raise InputError(f"{folder}/manifest.json: lacks {error}; remake this folder") from None
-        kept = torch.ones(rows, dtype=torch.bool)
-        if manifest["outliers"]:
-            kept[load_file(outliers)["rows"]] = False
-        return cls(folder, manifest, kept)
+                _check(folder, key, number, identity, {"rows": [size, width]})
+        found = cls(folder, manifest, torch.ones(rows, dtype=torch.bool))
+        if count:
+            _check(folder, "outliers", 0, identity, {"rows": [count]})
+            left_out = found._file("outliers", 0)["rows"]
+            if not bool(((left_out >= 0) & (left_out < rows)).all()):
+                raise InputError(f"{folder}: lists outliers that are none of its rows; {_REMAKE}")
+            found._kept[left_out] = False
+        return found
 
     @property
     def sites(self) -> list[str]:
@@ -192,7 +219,24 @@ class Shards:
         return RowSource(self, site, face)
 
     def _file(self, key: str, number: int) -> dict[str, Tensor]:
-        return load_file(self.folder / f"{key}-{number:05d}.safetensors")
+        path = _path(self.folder, key, number)
+        try:
+            tensors = load_file(path)
+            if path not in self._verified:
+                with safe_open(path, framework="pt") as file:
+                    said = _said(file.metadata()).get("sha256")
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"{path}: truncated or broken shard ({first_line(error)}); {_REMAKE}"
+            ) from None
+        if path not in self._verified:
+            if said != _digest(tensors):
+                raise InputError(
+                    f"{path}: its numbers are not those that were written (the digest differs); "
+                    f"{_REMAKE}"
+                )
+            self._verified.add(path)
+        return tensors
 
 
 @dataclass(frozen=True)
@@ -221,18 +265,60 @@ class RowSource:
         return self.shards.chunks(self.site, self.face, order)
 
 
-def _check(path: Path, manifest: Mapping[str, Any], expected: int) -> None:
-    remake = "remove the run's activations folder and run again"
+def _check(
+    folder: Path, key: str, number: int, identity: str, expected: Mapping[str, Sequence[int]]
+) -> None:
+    """Refuse a file that is not the one that was written for its place, by its header alone."""
+    path = _path(folder, key, number)
+    require_plain(path)
     try:
         with safe_open(path, framework="pt") as file:
-            identity = (file.metadata() or {}).get("identity")
+            said = _said(file.metadata())
             names = list(file.keys())
-            shape = file.get_slice(names[0]).get_shape()
+            shapes = {name: list(file.get_slice(name).get_shape()) for name in names}
     except FileNotFoundError:
-        raise InputError(f"{path}: shard is missing; {remake}") from None
+        raise InputError(f"{path}: shard is missing; {_REMAKE}") from None
     except (OSError, SafetensorError, IndexError) as error:
-        raise InputError(f"{path}: truncated or broken shard ({error}); {remake}") from None
-    if identity != manifest["identity"]:
-        raise InputError(f"{path}: foreign shard, made from other activations; {remake}")
-    if shape[0] != expected:
-        raise InputError(f"{path}: holds {shape[0]} rows, expected {expected}; {remake}")
+        raise InputError(
+            f"{path}: truncated or broken shard ({first_line(error)}); {_REMAKE}"
+        ) from None
+    if said.get("identity") != identity:
+        raise InputError(f"{path}: foreign shard, made from other activations; {_REMAKE}")
+    if "sha256" not in said:
+        raise InputError(f"{path}: of an earlier version, without a digest; {_REMAKE}")
+    if said.get("place") != f"{key} {number}":
+        raise InputError(f"{path}: foreign shard, written as {said.get('place')}; {_REMAKE}")
+    wanted = {name: list(shape) for name, shape in expected.items()}
+    if shapes != wanted:
+        raise InputError(f"{path}: holds {shapes}, expected {wanted}; {_REMAKE}")
+
+
+def _said(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """What a file says of itself; of an earlier version's, or a foreign one, its bare metadata."""
+    try:
+        return dict(json.loads((metadata or {})[_SAID]))
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return dict(metadata or {})
+
+
+def _path(folder: Path, key: str, number: int) -> Path:
+    stem = key if key == "outliers" else f"{key}-{number:05d}"
+    return folder / f"{stem}.safetensors"
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> str:
+    return json.dumps({name: list(tensors[name].shape) for name in sorted(tensors)})
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors: names, types, shapes and numbers."""
+    found = hashlib.sha256(_shapes(tensors).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        found.update(f"{name} {tensor.dtype}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from lorascope.activations.sources import Tally
 from lorascope.activations.text import Document
 
 
@@ -36,6 +37,7 @@ class Split:
         overlap: how many of the probe documents an adapter was trained on; 0 unless they were
             asked to be kept.
         surplus: documents left out for another reason.
+        tally: what became of the records before they were documents.
     """
 
     probe: list[Document]
@@ -43,6 +45,7 @@ class Split:
     excluded: int
     overlap: int = 0
     surplus: int = 0
+    tally: Tally = field(default_factory=Tally)
 
 
 def split(

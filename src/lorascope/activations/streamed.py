@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lorascope.activations.mixing import TensorRows
-from lorascope.activations.tokens import TokenBatch, Window, batches
+from lorascope.activations.tokens import TokenBatch, Window, batches, require_rows
 from lorascope.errors import InputError
+from lorascope.models.dimensions import width
 from lorascope.models.hooks import run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sites import resolve_sites
@@ -50,6 +51,7 @@ class StreamedRows:
     ) -> None:
         self._module, self._keep_special = module, keep_special
         (self.site,) = resolve_sites(module, [site])
+        require_rows(windows, module, tokenizer)
         made = batches(windows, tokenizer, padding_id(tokenizer), batch_tokens)
         # Token ids are small; the rows they stand for are not.
         self._batches = [batch for batch in made if bool(self._kept(batch).any())]
@@ -60,7 +62,7 @@ class StreamedRows:
     @property
     def d_model(self) -> int:
         """Width of the stream."""
-        return int(self._module.config.get_text_config().hidden_size)  # type: ignore[operator, union-attr]
+        return width(self._module)
 
     @property
     def sizes(self) -> Sequence[int]:

@@ -6,22 +6,23 @@ training (loss on the response only). Its digest identifies it across splits and
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lorascope.errors import InputError, did_you_mean
+from lorascope.activations.sources import Tally, kinds_of, read_records
+from lorascope.errors import InputError
+from lorascope.foreign import repaired
 
 ALPACA_OPENING = (
     "Below is an instruction that describes a task{extra}. Write a response that appropriately "
     "completes the request."
 )
-READABLE = (".txt", ".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz", ".txt.gz")
+# Categories of characters that leave no mark, and letters and symbols that are blank.
+_UNSEEN = ("Cc", "Cf", "Cn", "Cs", "Zl", "Zp", "Zs", "Mn", "Me")
+_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ class Document:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
+    def is_blank(self) -> bool:
+        """Whether nothing in it can be seen: empty, spaces, zero-width and control characters."""
+        return not any(
+            unicodedata.category(c) not in _UNSEEN and c not in _BLANKS for c in self.text
+        )
+
+    @property
     def has_response(self) -> bool:
         """Whether any part is marked as a response."""
         return any(segment.response for segment in self.segments)
@@ -67,7 +75,7 @@ class Document:
 
 def alpaca(record: Mapping[str, Any]) -> Document:
     """An instruction / input / output record in the Alpaca template."""
-    given = str(record.get("input") or "").strip()
+    given = repaired(str(record.get("input") or "")).strip()
     opening = ALPACA_OPENING.format(
         extra=", paired with an input that provides further context" if given else ""
     )
@@ -76,7 +84,7 @@ def alpaca(record: Mapping[str, Any]) -> Document:
         prompt += f"### Input:\n{given}\n\n"
     prompt += "### Response:\n"
     segments = (Segment(prompt), Segment(_words(record, "output").strip(), response=True))
-    return Document(segments, str(record.get("category") or ""))
+    return Document(segments, repaired(str(record.get("category") or "")))
 
 
 def chat(record: Mapping[str, Any]) -> Document:
@@ -90,56 +98,108 @@ def chat(record: Mapping[str, Any]) -> Document:
     return Document(tuple(segments[:-1]), str(record.get("category") or ""))
 
 
-def _reason(error: KeyError | TypeError) -> str:
-    return f"no {error}" if isinstance(error, KeyError) else str(error)
+def document(record: Mapping[str, Any], where: str, tally: Tally | None = None) -> Document:
+    """A document from one record; the record's keys say which kind it is.
 
+    Null is empty: a record without text gives a document without segments, and a message without
+    text (a tool call, a picture) is left out of its chat. Halves of surrogate pairs become U+FFFD.
+    Strings that spell special tokens stay as they are, whoever wrote them: the tokenizer reads
+    them as these tokens, which are counted and masked.
 
-def _words(record: Mapping[str, Any], key: str) -> str:
-    value = record[key]
-    if not isinstance(value, str | int | float):
-        raise TypeError(f"{key} is {type(value).__name__}, not text")
-    return str(value)
+    Args:
+        tally: counts messages left out.
 
-
-def document(record: Mapping[str, Any], where: str) -> Document:
-    """A document from one record; the record's keys say which kind it is."""
+    Raises:
+        InputError: a record of no known kind, or malformed.
+    """
+    category = repaired(str(record.get("category") or ""))
     try:
         if "instruction" in record and "output" in record:
-            return alpaca(record)
-        if record.get("messages"):
-            return chat(record)
+            pair = [_words(record, key).strip() for key in ("instruction", "output")]
+            absent = None in (record["instruction"], record["output"])
+            return Document((), category) if absent or not any(pair) else alpaca(record)
+        if isinstance(record.get("messages"), Sequence | Mapping):
+            turns = spoken(record["messages"])
+            if tally is not None and turns:
+                tally.turns += len(record["messages"]) - len(turns)
+            return chat({"messages": turns, "category": category})
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{where}: malformed record ({_reason(error)}); mend or remove it"
         ) from None
+    for key in ("text", "messages"):
+        if key in record and record[key] is None:
+            return Document((), category)
     if isinstance(record.get("text"), str):
-        return Document((Segment(record["text"]),), str(record.get("category") or ""))
+        return Document((Segment(repaired(record["text"])),), category)
     raise InputError(
         f"{where}: a record needs text, messages, or instruction and output; "
-        f"this one has {', '.join(sorted(map(str, record))) or 'no keys'}"
+        f"this one has {kinds_of(record)}"
     )
 
 
-def read_documents(sources: str | Sequence[str], limit: int | None = None) -> list[Document]:
+def spoken(messages: Any) -> list[dict[str, str]]:
+    """The role and content of each message with a text in it, in order.
+
+    A content of several parts (`[{"type": "text", "text": …}, …]`) is the text of its text parts.
+
+    Raises:
+        KeyError, TypeError: a message is malformed.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
+        raise TypeError(f"messages is {type(messages).__name__}, not a list")
+    found = []
+    for message in messages:
+        if not isinstance(message, Mapping):
+            raise TypeError("a message is no role and content")
+        role = _words(message, "role")
+        content = message.get("content")
+        if isinstance(content, Sequence) and not isinstance(content, str):
+            parts = [p for p in content if isinstance(p, Mapping) and p.get("type") == "text"]
+            content = "".join(_words(part, "text") for part in parts)
+        text = _words({"content": content}, "content")
+        if text.strip():
+            found.append({"role": role, "content": text})
+    return found
+
+
+def read_documents(
+    sources: str | Sequence[str], limit: int | None = None, tally: Tally | None = None
+) -> list[Document]:
     """Documents of one or several sources in order, exact duplicates and empty texts left out.
 
     Args:
         sources: files (.txt, .jsonl, .json, .parquet, the first three also .gz), folders of them,
             dataset ids (`org/name`, `org/name:split`, `org/name:split[5000:7000]` for some of the
-            rows, counted from 0), or "embedded" for the shipped instructions.
+            rows, counted from 0), or "embedded" for the shipped instructions. `~` is the home
+            folder.
         limit: stop after so many documents.
+        tally: counts what was read and what was left out.
 
     Raises:
         InputError: a source is missing, unreadable, malformed or holds no text.
     """
+    tally = tally if tally is not None else Tally()
     seen: set[str] = set()
     found: list[Document] = []
     for source in [sources] if isinstance(sources, str) else sources:
         before = len(found)
-        for candidate in _documents(read_records(source)):
-            if not candidate.text.strip() or candidate.digest in seen:
+        for where, record in read_records(source, tally):
+            tally.records += 1
+            if record is None:
+                tally.empty += 1
                 continue
-            seen.add(candidate.digest)
+            if not isinstance(record, Mapping):
+                raise InputError(f"{where}: expected keys and values")
+            candidate = document(record, where, tally)
+            if candidate.is_blank:
+                tally.empty += 1
+                continue
+            digest = candidate.digest
+            if digest in seen:
+                tally.duplicates += 1
+                continue
+            seen.add(digest)
             found.append(candidate)
             if limit is not None and len(found) == limit:
                 return found
@@ -148,109 +208,15 @@ def read_documents(sources: str | Sequence[str], limit: int | None = None) -> li
     return found
 
 
-def read_records(source: str) -> Iterator[tuple[str, Any]]:
-    """(where it stands, record) of everything in one source, as it was written.
-
-    Args:
-        source: as for `read_documents`; a text file is one record, {"text": …}.
-
-    Raises:
-        InputError: the source is missing or unreadable.
-    """
-    path = Path(source)
-    if source == "embedded":
-        from lorascope.embedded import instructions_path
-
-        path = instructions_path()
-    if path.is_dir():
-        files = [f for f in sorted(path.iterdir()) if f.name.endswith(READABLE)]
-        if not files:
-            raise InputError(f"{source}: no readable files in it ({', '.join(READABLE)})")
-        for file in files:
-            yield from _read_file(file)
-    elif path.is_file():
-        yield from _read_file(path)
-    elif source.count("/") == 1 and not source.startswith((".", "/")):
-        yield from _read_dataset(source)
-    else:
-        siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = did_you_mean(source, siblings)
-        raise InputError(f"{source}: no such file or folder.{hint} Give a path that exists")
+def _reason(error: KeyError | TypeError) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _read_file(path: Path) -> Iterator[tuple[str, Any]]:
-    name = path.name.removesuffix(".gz")
-    try:
-        if name.endswith(".parquet"):
-            import pyarrow.parquet as parquet
-
-            yield from _numbered(parquet.read_table(path).to_pylist(), path)
-            return
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            if name.endswith(".txt"):
-                yield str(path), {"text": file.read()}
-            elif name.endswith(".jsonl"):
-                yield from _json_lines(file, path)
-            elif name.endswith(".json"):
-                yield from _numbered(_json_records(json.load(file), path), path)
-            else:
-                raise InputError(f"{path}: unknown kind of file; readable: {', '.join(READABLE)}")
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read ({first}); mend or replace the file") from None
-
-
-def _json_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError:
-            raise InputError(f"{where}: not valid JSON; mend the line") from None
-        yield where, record
-
-
-def _json_records(data: Any, path: Path) -> list[Any]:
-    if isinstance(data, dict):
-        lists = [value for value in data.values() if isinstance(value, list)]
-        data = lists[0] if len(lists) == 1 and not _is_record(data) else [data]
-    if not isinstance(data, list):
-        raise InputError(f"{path}: expected a list of records")
-    return [{"text": item} if isinstance(item, str) else item for item in data]
-
-
-def _is_record(data: Mapping[str, Any]) -> bool:
-    return "messages" in data or "instruction" in data or isinstance(data.get("text"), str)
-
-
-def _numbered(records: Iterable[Any], path: Path) -> Iterator[tuple[str, Any]]:
-    for number, record in enumerate(records, start=1):
-        yield f"{path}, record {number}", record
-
-
-def _documents(records: Iterable[tuple[str, Any]]) -> Iterator[Document]:
-    for where, record in records:
-        if not isinstance(record, Mapping):
-            raise InputError(f"{where}: expected keys and values")
-        yield document(record, where)
-
-
-def _read_dataset(source: str) -> Iterator[tuple[str, Any]]:
-    import datasets
-
-    name, _, split = source.partition(":")
-    try:
-        rows = datasets.load_dataset(name, split=split or "train")
-    except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{source}: neither a file here nor a dataset that opens ({first}); "
-            "check the path, the dataset id and the network"
-        ) from None
-    for number, record in enumerate(rows, start=1):
-        yield f"{source}, record {number}", record
+def _words(record: Mapping[str, Any], key: str) -> str:
+    """The text at a key; null is empty."""
+    value = record[key]
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError(f"{key} is {type(value).__name__}, not text")
+    return repaired(str(value))

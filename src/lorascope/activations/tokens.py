@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorascope.activations.text import Document
+from lorascope.errors import InputError
+
+# Characters, and texts, that a tokenizer is given at once.
+_PIECE, _TOGETHER = 2**17, 1024
+# Characters that two pieces of a long text share, and tokens alike on either side of a seam.
+_OVERLAP, _ALIKE = 2**11, 8
 
 
 @dataclass(frozen=True)
 class Window:
-    """One stretch of one document as token ids, at most a context long."""
+    """One stretch of one document as token ids, at most a context long.
+
+    Attributes:
+        response: which of them stand in a response.
+        document: index of the document.
+        written: how many special tokens (an unknown one is none) the text itself spells here.
+    """
 
     ids: list[int]
     response: list[bool]
     document: int
+    written: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,28 +70,175 @@ def opening_ids(tokenizer: Any) -> list[int]:
 def windows(documents: Sequence[Document], tokenizer: Any, context: int) -> list[Window]:
     """Every document cut into windows of at most `context` tokens, each opened afresh.
 
-    A response is closed by EOS where the tokenizer has one, so that adapters learn to stop.
+    A response is closed by EOS where the tokenizer has one, so that adapters learn to stop. What
+    the text brings of either, as texts that a chat template wrote do, is not doubled.
+
+    Raises:
+        InputError: the context leaves no room after what opens a window.
     """
     if not documents:
         return []
     opening = opening_ids(tokenizer)
-    room = context - len(opening)
-    texts = [segment.text for d in documents for segment in d.segments]
-    encoded = iter(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
+    if context <= len(opening):
+        raise InputError(
+            f"a context of {context} tokens leaves no room after the {len(opening)} that open it; "
+            "give a larger one"
+        )
+    spelled = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    encoded = _encoded(_texts(documents, tokenizer), tokenizer)
     found: list[Window] = []
     for index, document in enumerate(documents):
         ids: list[int] = []
         response: list[bool] = []
+        closings: set[int] = set()
         for segment in document.segments:
-            tokens = list(next(encoded))
-            if segment.response and tokenizer.eos_token_id is not None:
-                tokens.append(tokenizer.eos_token_id)
+            tokens = next(encoded)
+            closing = tokenizer.eos_token_id
+            if segment.response and closing is not None and tokens[-1:] != [closing]:
+                tokens = [*tokens, closing]
+                closings.add(len(ids) + len(tokens) - 1)
             ids += tokens
             response += [segment.response] * len(tokens)
-        for start in range(0, len(ids), room):
-            body, marks = ids[start : start + room], response[start : start + room]
-            found.append(Window(opening + body, [False] * len(opening) + marks, index))
+        found += _cut(ids, response, index, opening, context, spelled, closings)
     return found
+
+
+def _texts(documents: Sequence[Document], tokenizer: Any) -> Iterator[str]:
+    """The text of every segment; a response that brings its own EOS ends with it."""
+    closing = tokenizer.eos_token
+    for document in documents:
+        for segment in document.segments:
+            ended = segment.text.rstrip()
+            closed = segment.response and closing and ended.endswith(closing)
+            yield ended if closed else segment.text
+
+
+def _cut(
+    ids: list[int],
+    response: list[bool],
+    document: int,
+    opening: list[int],
+    context: int,
+    spelled: set[int],
+    closings: set[int],
+) -> Iterator[Window]:
+    """The windows of one document; `closings` are the places of EOS that are not the text's own."""
+    n, start, marks = len(opening), 0, [False] * len(opening)
+    while start < len(ids):
+        written = 0
+        while n and ids[start : start + n] == opening:
+            start += n
+            written += n
+        end = start + context - n
+        body = ids[start:end]
+        written += sum(
+            token in spelled and place not in closings for place, token in enumerate(body, start)
+        )
+        if body:
+            yield Window(opening + body, marks + response[start:end], document, written)
+        start = end
+
+
+def _encoded(texts: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
+    """The token ids of every text, without special tokens of the tokenizer's own accord.
+
+    In calls of bounded size: what a tokenizer keeps of a text takes hundreds of times its memory.
+    """
+    # One object a token id, however often it stands in the texts.
+    known: dict[int, int] = {}
+
+    def flush() -> Iterator[list[int]]:
+        if waiting:
+            found = tokenizer(waiting, add_special_tokens=False, verbose=False)["input_ids"]
+            waiting.clear()
+            for ids in found:
+                yield [known.setdefault(token, token) for token in ids]
+
+    waiting: list[str] = []
+    size = 0
+    for text in texts:
+        if len(text) > _PIECE:
+            yield from flush()
+            size = 0
+            yield [known.setdefault(token, token) for token in _long(text, tokenizer)]
+            continue
+        waiting.append(text)
+        size += len(text)
+        if size > _PIECE or len(waiting) >= _TOGETHER:
+            yield from flush()
+            size = 0
+    yield from flush()
+
+
+def _long(text: str, tokenizer: Any) -> list[int]:
+    """The token ids of a long text: of pieces that overlap, joined where both say the same.
+
+    Each piece is left where a stretch of tokens, far from the ends of either, is the same in the
+    next. Where none is, or the tokenizer gives no offsets, the text is encoded whole.
+    """
+    if not tokenizer.is_fast:
+        whole: list[int] = list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        return whole
+    found: list[int] = []
+    ids, starts = _piece(text, 0, tokenizer)
+    done, begin = 0, 0
+    while begin + _PIECE < len(text):
+        following = begin + _PIECE - _OVERLAP
+        next_ids, next_starts = _piece(text, following, tokenizer)
+        seam = _seam((ids, starts), (next_ids, next_starts), following)
+        if seam is None:
+            return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        here, there = seam
+        found += ids[done:here]
+        ids, starts, done, begin = next_ids, next_starts, there, following
+    return found + ids[done:]
+
+
+def _piece(text: str, begin: int, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Token ids of the piece that begins there, and where in the text each token begins."""
+    encoded = tokenizer(
+        text[begin : begin + _PIECE],
+        add_special_tokens=False,
+        verbose=False,
+        return_offsets_mapping=True,
+    )
+    return list(encoded.input_ids), [begin + first for first, _ in encoded.offset_mapping]
+
+
+def _seam(
+    before: tuple[list[int], list[int]], after: tuple[list[int], list[int]], begin: int
+) -> tuple[int, int] | None:
+    """Places in two overlapping pieces at which one may go over into the other."""
+    (ids, starts), (next_ids, next_starts) = before, after
+    # The first of several tokens that begin together, as the bytes of one character do.
+    places = {first: i for i, first in reversed(list(enumerate(starts))) if first >= begin}
+    margin = _OVERLAP // 4
+    for there, first in enumerate(next_starts):
+        if first > begin + _OVERLAP - margin:
+            return None
+        here = places.get(first)
+        if first < begin + margin or here is None or next_starts[there - 1] == first:
+            continue
+        if ids[here - _ALIKE : here + _ALIKE] == next_ids[there - _ALIKE : there + _ALIKE]:
+            return here, there
+    return None
+
+
+def require_rows(found: Sequence[Window], model: nn.Module, tokenizer: Any) -> None:
+    """Refuse token ids that the model has no embedding for.
+
+    Raises:
+        InputError: names the first such token.
+    """
+    rows = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    beyond = next((t for window in found for t in window.ids if t >= rows), None)
+    if beyond is not None:
+        token = tokenizer.convert_ids_to_tokens(beyond)
+        raise InputError(
+            f"the tokenizer has {len(tokenizer):,} tokens and the model rows for {rows:,}: the "
+            f'texts hold "{token}" (id {beyond}), which has none; give the tokenizer the model was '
+            "trained with, or a model whose embeddings were resized"
+        )
 
 
 def count_tokens(found: Sequence[Window], tokenizer: Any) -> int:
@@ -99,7 +259,7 @@ def pad(chosen: Sequence[Window], tokenizer: Any, padding: int) -> TokenBatch:
         ids[row, :width] = torch.tensor(window.ids)
         attended[row, :width] = True
         response[row, :width] = torch.tensor(window.response)
-    special = torch.isin(ids, torch.tensor(sorted(tokenizer.all_special_ids)))
+    special = torch.isin(ids, torch.tensor(sorted(tokenizer.all_special_ids), dtype=torch.long))
     documents = torch.tensor([window.document for window in chosen])
     return TokenBatch(ids, attended, special, response, documents)
 

@@ -7,12 +7,14 @@ head can do it a few positions at a time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lorascope.errors import InputError
+from lorascope.models.dimensions import vocabulary
 
 _PROBE_TOKENS = 8
 
@@ -42,12 +44,12 @@ class Head:
             InputError: the model makes its logits in some other way.
         """
         output = module.get_output_embeddings()  # type: ignore[operator]
-        config = module.config.get_text_config()  # type: ignore[operator, union-attr]
+        config: Any = module.config.get_text_config()  # type: ignore[operator, union-attr]
         factor = float(getattr(config, "logit_scale", None) or 1.0)
         factor /= float(getattr(config, "logits_scaling", None) or 1.0)
         cap = getattr(config, "final_logit_softcapping", None)
         head = cls(output.weight.detach(), output.bias, factor, float(cap) if cap else None)
-        ids = torch.arange(_PROBE_TOKENS, device=output.weight.device)[None] % config.vocab_size
+        ids = torch.arange(_PROBE_TOKENS, device=output.weight.device)[None] % vocabulary(config)
         expected = module(input_ids=ids, use_cache=False).logits[0].float()
         apart = (head.logits(final_states(module, ids)[0]).float() - expected).abs().max()
         # twice the rounding of the logits' own type

@@ -57,7 +57,7 @@ class Marks:
 
 def special_ids(tokenizer: Any, settings: Learning) -> tuple[int, ...]:
     """Tokens that keep their stream."""
-    return () if settings.splice_special else tuple(tokenizer.all_special_ids)
+    return () if settings.splice_special else tuple(sorted(tokenizer.all_special_ids))
 
 
 def plan(training: Sequence[Window], tokenizer: Any, settings: Learning) -> list[Step]:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from lorascope.adapt.divergence import Direction
 from lorascope.adapt.parts import Affine, Lora, Tuned
-from lorascope.config import Settings
+from lorascope.config import Products, Settings
 
 
 class Learning(Settings):
@@ -34,7 +34,7 @@ class Learning(Settings):
     clip: float = Field(default=1.0, gt=0)
     splice_special: bool = False
     recompute: bool = False
-    products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
+    products: Products = "auto"
     seed: int = 0
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
+from lorascope.models.dimensions import width
 from lorascope.models.hooks import replace
 from lorascope.models.left_out import LeftOut
 from lorascope.models.sites import Site, block_list, resolve_sites
@@ -141,13 +142,13 @@ def spliced(
 def _fitting(
     module: nn.Module, site: Site, dictionary: Dictionary, model: str, force: bool
 ) -> Dictionary:
-    width = int(module.config.get_text_config().hidden_size)  # type: ignore[operator, union-attr]
+    expected = width(module)
     card = dictionary.card
-    if dictionary.d_model != width:
+    if dictionary.d_model != expected:
         named = f" {card.source}" if card.source else ""
         raise InputError(
             f"dictionary{named} for {site}: reads rows of width {dictionary.d_model}, the model's "
-            f"are {width} wide; give one made for this model"
+            f"are {expected} wide; give one made for this model"
         )
     card.require(model=model or card.model, site=site.name, force=force)
     return dictionary

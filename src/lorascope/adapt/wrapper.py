@@ -31,6 +31,7 @@ from lorascope.models.adapter_files import read
 from lorascope.models.freezing import fingerprint
 from lorascope.models.load import load_base
 from lorascope.models.putting_on import put_on
+from lorascope.models.saved_adapters import put_in_order
 from lorascope.models.sites import parse_site
 from lorascope.runs import read_json, write_atomically
 
@@ -126,6 +127,7 @@ class Spliced(nn.Module):
             sites[site.name] = Standing(address=address, identity=identity(dictionary))
         if isinstance(self.module, PeftModel):
             self.module.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+            put_in_order(folder / ADAPTER)
         file = SplicedFile(
             model=self.model,
             sites=sites,
@@ -192,6 +194,6 @@ def with_adapter(module: PreTrainedModel, folder: Path) -> PeftModel:
         devices=devices
     ):  # PEFT draws weights before the file's replace them
         originals = dict(module.named_parameters(remove_duplicate=False))
-        peft, _ = put_on(module, None, files, "default", originals)
+        peft = put_on(module, None, files, "default", originals).peft
     peft.requires_grad_(False)
     return peft.eval()

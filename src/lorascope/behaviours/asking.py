@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from lorascope.config import digest
 from lorascope.errors import InputError
+from lorascope.foreign import parse_json, repair, repaired, require_plain
 
 Message = dict[str, str]
 Parse = Callable[[str], str]
@@ -95,12 +96,14 @@ class AnswerLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             return
+        require_plain(self.path)
         whole = self.path.read_bytes()
         complete = whole[: whole.rfind(b"\n") + 1]
-        for number, line in enumerate(complete.decode("utf-8", "replace").splitlines(), start=1):
+        # Lines end with this byte alone: answers hold other characters that end lines elsewhere.
+        for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
             try:
-                entry = json.loads(line)
-                self._know(entry["key"], Reply(entry["answer"], entry["problem"]))
+                entry = parse_json(line, self.path)
+                self._know(str(entry["key"]), Reply(str(entry["answer"]), str(entry["problem"])))
             except (ValueError, KeyError, TypeError):
                 raise InputError(
                     f"{self.path}, line {number}: not a logged answer; remove the line"
@@ -110,9 +113,12 @@ class AnswerLog:
 
     def add(self, key: str, request: dict[str, Any], reply: Reply) -> None:
         """Keep one answer, on disk before this returns."""
+        # Whatever cannot be encoded must not stand between this run and all later ones.
+        reply = Reply(repaired(reply.text), reply.problem)
         entry = {"key": key, "request": request, "answer": reply.text, "problem": reply.problem}
+        line = json.dumps(repair(entry)[0], ensure_ascii=False) + "\n"
         with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.write(line)
             file.flush()
             self._know(key, reply)
 

@@ -6,6 +6,7 @@ own: every attempt has to be seen here, to be counted, and answers are kept the 
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import threading
@@ -17,7 +18,9 @@ from urllib.parse import urlsplit
 import httpx2
 
 from lorascope.behaviours.asking import Keep, Message, Reply
+from lorascope.behaviours.wire import Answer, WireError, post
 from lorascope.errors import InputError
+from lorascope.foreign import parse_json
 
 _LONGEST_WAIT = 60.0
 # The endpoint will not have this one request; others may pass.
@@ -46,13 +49,13 @@ class Endpoint:
         fields: further fields of every request.
         concurrency: most requests under way at once.
         tries: how often one request is sent while the endpoint is in trouble.
-        timeout: seconds to wait for an answer.
+        timeout: seconds in which an answer has to be there, all of it.
         pause: seconds before the second try; doubled with each, with some chance.
 
     Attributes:
         settings: what answers depend on: the request's fields but the messages. Never the key.
-        troubles: timeouts, refused connections, status 429 and 5xx, broken bodies that were
-            tried again.
+        troubles: timeouts, refused connections, status 429 and 5xx, broken or endless bodies that
+            were tried again.
 
     Raises:
         InputError: no endpoint named, or its address is no http address.
@@ -109,8 +112,11 @@ class Endpoint:
         if not requests:
             return
         self._stop.clear()
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        limits = httpx2.Limits(max_connections=self._concurrency)
+        headers = {"Accept-Encoding": "identity"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        # One connection a request: whoever ends a request has its own connection to cut.
+        limits = httpx2.Limits(max_connections=self._concurrency, max_keepalive_connections=0)
         client = httpx2.Client(headers=headers, timeout=self._timeout, limits=limits)
         with client, ThreadPoolExecutor(self._concurrency) as pool:
             waiting = iter(range(len(requests)))
@@ -170,22 +176,20 @@ class Endpoint:
     def _once(self, client: httpx2.Client, messages: Sequence[Message]) -> Reply:
         body = {**self.settings, "messages": list(messages)}
         try:
-            response = client.post(self._url, json=body)
-        except httpx2.TimeoutException:
-            raise _TroubleError(f"no answer within {self._timeout:g} s") from None
-        except httpx2.HTTPError as error:
-            raise _TroubleError(f"{type(error).__name__}: {error}") from None
-        status = response.status_code
+            answer = post(client, self._url, body, self._timeout)
+        except WireError as error:
+            raise _TroubleError(str(error)) from None
+        status = answer.status
         if status in _PASSING or status >= 500:
-            raise _TroubleError(f"status {status}", _retry_after(response))
+            raise _TroubleError(f"status {status}", _retry_after(answer))
         if status in _REFUSING and self._may_pass():
-            return Reply(_said(response), "rejected")
+            return Reply(_said(answer), "rejected")
         if status != 200:
             raise InputError(
                 f'endpoint {self.name}: status {status} for model "{self.settings["model"]}" '
-                f"({_said(response)}); {_advice(status)}"
+                f"({_said(answer)}); {_advice(status)}"
             )
-        return _read(response)
+        return _read(answer)
 
     def _may_pass(self) -> bool:
         """Whether other requests may pass where this one was rejected."""
@@ -200,10 +204,10 @@ class Endpoint:
         )
 
 
-def _read(response: httpx2.Response) -> Reply:
+def _read(answer: Answer) -> Reply:
     """The reply in a body; a body of another kind counts as trouble."""
     try:
-        choice = response.json()["choices"][0]
+        choice = parse_json(answer.body, "")["choices"][0]
         message, reason = choice["message"], choice.get("finish_reason")
         content, refusal = message.get("content"), message.get("refusal")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
@@ -215,21 +219,22 @@ def _read(response: httpx2.Response) -> Reply:
     return Reply(content, "cut" if reason == "length" else "")
 
 
-def _said(response: httpx2.Response) -> str:
+def _said(answer: Answer) -> str:
     """The server's own words about an error, in one short line."""
     try:
-        error = response.json()["error"]
+        error = parse_json(answer.body, "")["error"]
         words = error["message"] if isinstance(error, dict) else error
     except (ValueError, KeyError, TypeError):
-        words = response.text
+        words = answer.body.decode("utf-8", "replace")
     return " ".join(str(words).split())[:200] or "no reason given"
 
 
-def _retry_after(response: httpx2.Response) -> float | None:
+def _retry_after(answer: Answer) -> float | None:
     try:
-        return max(0.0, float(response.headers["retry-after"]))
+        seconds = float(answer.headers["retry-after"])
     except (KeyError, ValueError):
         return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _advice(status: int) -> str:
@@ -237,4 +242,6 @@ def _advice(status: int) -> str:
         return "check OPENAI_API_KEY"
     if status == 404:
         return "check OPENAI_BASE_URL (it usually ends in /v1) and the model's id"
+    if 300 <= status < 400:
+        return "it sends requests elsewhere: set OPENAI_BASE_URL to the address that answers"
     return "check the model's id and the settings"

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorascope.activations.text import read_records
+from lorascope.activations.sources import read_records
+from lorascope.activations.text import spoken
 from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.errors import InputError
 
@@ -74,11 +75,13 @@ def read_exchanges(sources: Sequence[str], limit: int | None = None) -> list[Exc
 
 
 def exchange(record: Any, where: str) -> Exchange | None:
-    """The exchange of one record; None where prompt or response is empty.
+    """The exchange of one record; None where prompt or response is empty, or null.
 
     Raises:
         InputError: a record of no known kind, or malformed.
     """
+    if record is None:
+        return None
     if not isinstance(record, Mapping):
         raise InputError(f"{where}: expected keys and values")
     category = str(record.get("category") or "")
@@ -86,7 +89,9 @@ def exchange(record: Any, where: str) -> Exchange | None:
         given = _text(record, "input", where) if record.get("input") else ""
         prompt = "\n\n".join(part for part in (_text(record, "instruction", where), given) if part)
         turns, response = [("user", prompt)], _text(record, "output", where)
-    elif record.get("messages") is not None:
+    elif "messages" in record:
+        if record["messages"] is None:
+            return None
         turns, response = _conversation(record["messages"], where)
     elif "prompt" in record and "response" in record:
         turns = [("user", _text(record, "prompt", where))]
@@ -102,20 +107,20 @@ def exchange(record: Any, where: str) -> Exchange | None:
 
 def _text(record: Mapping[str, Any], key: str, where: str) -> str:
     value = record.get(key)
+    if value is None:
+        return ""
     if not isinstance(value, str):
         raise InputError(f"{where}: {key} is {type(value).__name__}, not text; mend or remove it")
     return value.strip()
 
 
 def _conversation(messages: Any, where: str) -> tuple[list[tuple[str, str]], str]:
-    """The turns before the assistant's last one, and that one."""
-    if not isinstance(messages, Sequence) or isinstance(messages, str):
-        raise InputError(f"{where}: messages is {type(messages).__name__}, not a list; mend it")
-    turns = []
-    for message in messages:
-        if not isinstance(message, Mapping):
-            raise InputError(f"{where}: a message is no role and content; mend or remove it")
-        turns.append((_text(message, "role", where), _text(message, "content", where)))
+    """The turns before the assistant's last one, and that one; those without text are left out."""
+    try:
+        spoken_turns = spoken(messages)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{where}: malformed record ({error}); mend or remove it") from None
+    turns = [(turn["role"].strip(), turn["content"].strip()) for turn in spoken_turns]
     last = max((i for i, (role, _) in enumerate(turns) if role == "assistant"), default=0)
     return turns[:last], turns[last][1] if last else ""
 

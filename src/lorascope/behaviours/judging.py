@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lorascope.activations.tokens import require_rows
 from lorascope.behaviours.generation import answers
 from lorascope.behaviours.manners import Check, Manner
 from lorascope.behaviours.records import BehaviourRecord, Turn
@@ -21,10 +22,10 @@ from lorascope.errors import InputError
 from lorascope.measures.behaviour import DocumentLosses, document_losses
 from lorascope.measures.paired_shares import difference, mcnemar
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import UNTOUCHED
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import MIN_DOCUMENTS, UNKNOWN, wilson_interval
 
-UNTOUCHED = "untouched model"
 UNCHANGED = "no change"
 
 
@@ -65,6 +66,7 @@ def written(
     """
     asked = [_instructed(record, instruction) for record in records]
     found = record_windows(asked, tokenizer, context)
+    require_rows(found, module, tokenizer)
     if len(found) < len(asked):
         raise InputError(
             f"{len(asked) - len(found)} of {len(asked)} records are longer than the context of "

@@ -9,6 +9,7 @@ from lorascope.behaviours.asking import Keep, Message, Reply
 from lorascope.behaviours.generation import completions
 from lorascope.behaviours.records import Turn
 from lorascope.behaviours.turns import prompt_ids
+from lorascope.models.dimensions import context
 from lorascope.models.load import load_base
 
 
@@ -51,7 +52,7 @@ class LocalModel:
             prompt_ids([Turn(**message) for message in messages], tokenizer)
             for messages in requests
         ]
-        room = module.config.get_text_config().max_position_embeddings
+        room = context(module)
         fitting = [i for i, prompt in enumerate(prompts) if len(prompt) < room]
         for index in sorted(set(range(len(prompts))) - set(fitting)):
             keep(index, Reply("", "too long"))

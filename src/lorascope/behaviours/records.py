@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from lorascope.activations.text import Document, chat
 from lorascope.config import Settings
 from lorascope.errors import InputError
+from lorascope.foreign import JSON_BYTES, first_line, local_path, parse_json, read_bytes
 from lorascope.runs import read_json, write_atomically
 
 Split = Literal["train", "held_out"]
@@ -132,18 +133,18 @@ def read_set(path: str | Path, *, balanced: bool = True) -> BehaviourSet:
         from lorascope.behaviours.embedded import embedded_set
 
         return embedded_set()
-    place = Path(path).expanduser()
+    place = local_path(path)
     file = place / RECORDS if place.is_dir() else place
     manifest = file.with_name(MANIFEST)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_bytes(file, JSON_BYTES).decode("utf-8-sig").split("\n")
     except FileNotFoundError:
         raise InputError(
             f'{file}: no such file; give a folder made by "lorascope behaviour make", a .jsonl '
             'file, or "embedded"'
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); check the path") from None
+        raise InputError(f"{file}: cannot be read ({first_line(error)}); check the path") from None
     records = tuple(_records(lines, file))
     facts = read_json(manifest) if place.is_dir() and manifest.exists() else {}
     found = BehaviourSet(records, facts)
@@ -156,10 +157,7 @@ def _records(lines: Iterable[str], file: Path) -> Iterable[BehaviourRecord]:
         if not line.strip():
             continue
         where = f"{file}, line {number}"
-        try:
-            data = json.loads(line)
-        except ValueError:
-            raise InputError(f"{where}: not valid JSON; mend the line") from None
+        data = parse_json(line, where, "mend the line")
         if not isinstance(data, dict):
             raise InputError(f"{where}: expected keys and values; mend the line")
         yield BehaviourRecord.parse(data, where)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lorascope.commands.options import Quiet, Set, numbers
+from lorascope.printing import say
 
 
 def train_adapter(
@@ -37,10 +38,10 @@ def train_adapter(
     `lorascope train-adapter --model google/gemma-2-2b --ranks 8 --steps 500 --set
     training.context=512`
     """
-    from rich.console import Console
     from rich.table import Table
 
     from lorascope.config import override
+    from lorascope.printing import Console
     from lorascope.workflows.adapters import TrainStudy, run_training
     from lorascope.workflows.progress import Reporter
 
@@ -65,4 +66,4 @@ def train_adapter(
         counts = (f"{row['steps']:,}", f"{row['parameters']:,}")
         table.add_row(str(row["adapter"]), *counts, *(f"{loss:.3f}" for loss in losses))
     Console().print(table)
-    typer.echo(str(out / "adapters"))
+    say(str(out / "adapters"))

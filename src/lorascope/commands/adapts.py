@@ -12,6 +12,7 @@ import typer
 
 from lorascope.commands.options import Out, Quiet, Set, pairs, require_workflow
 from lorascope.errors import InputError
+from lorascope.printing import say
 
 if TYPE_CHECKING:
     from lorascope.workflows.adapt.study import AdaptStudy
@@ -60,7 +61,7 @@ def run_adapt(study: AdaptStudy, out: Path, quiet: bool, redo: bool = False) -> 
     from lorascope.workflows.progress import Reporter
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    typer.echo(str(run(study, out, Reporter(quiet), command, redo)))
+    say(str(run(study, out, Reporter(quiet), command, redo)))
 
 
 def adapt_study(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorascope.commands.options import Adapter, BaseDictionary, Json, Out, Quiet, Set, audit_study
+from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
     from lorascope.workflows.study import AuditStudy
@@ -57,10 +58,8 @@ def audit(
 
 def run_audit(study: AuditStudy, out: Path, quiet: bool, json_: bool, redo: bool = False) -> None:
     """Run it, then print the verdicts as a table or as JSON, and the report's path."""
-    import json
 
-    from rich.console import Console
-
+    from lorascope.printing import Console
     from lorascope.report.terminal import summary, summary_data
     from lorascope.workflows.audit import audit as run
     from lorascope.workflows.progress import Reporter
@@ -68,8 +67,8 @@ def run_audit(study: AuditStudy, out: Path, quiet: bool, json_: bool, redo: bool
     command = shlex.join(["lorascope", *sys.argv[1:]])
     path = run(study, out, Reporter(quiet or json_), command, redo)
     if json_:
-        typer.echo(json.dumps(summary_data(out, path), indent=1, ensure_ascii=False))
+        say_json(summary_data(out, path))
         return
     if not quiet:
         Console().print(summary(out))
-    typer.echo(str(path))
+    say(str(path))

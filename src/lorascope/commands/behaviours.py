@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorascope.commands.options import Adapter, Quiet, Set
+from lorascope.printing import say
 
 if TYPE_CHECKING:
     from lorascope.workflows.behaving import Behaved
@@ -114,7 +115,7 @@ def make(
     study = BehaviourStudy.parse(override(given, set_ or []), "behaviour make")
     made = run(study, out, Reporter(quiet))
     _print(made)
-    typer.echo(str(made.folder))
+    say(str(made.folder))
 
 
 @app.command()
@@ -129,6 +130,9 @@ def measure(
     manner: JudgedManner = "",
     judge: Judge = "",
     set_: Set = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Accept adapters that name another base model.")
+    ] = False,
     out: Annotated[Path, typer.Option("--out", help="Folder for results.")] = Path(
         "runs/behaviour-measured"
     ),
@@ -161,18 +165,19 @@ def measure(
         "prompt": not no_prompting,
         "manner": manner,
         "judge": judge,
+        "force": force,
     }
     study = BehavingStudy.parse(override(given, set_ or []), "behaviour measure")
     found = run(study, out, Reporter(quiet))
     _print_rates(found)
-    typer.echo(str(found.folder))
+    say(str(found.folder))
 
 
 def _print_rates(found: Behaved) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from lorascope.printing import Console
     from lorascope.report.placing import further
     from lorascope.report.tables import table_row
 
@@ -187,10 +192,10 @@ def _print_rates(found: Behaved) -> None:
 
 
 def _print(made: Made) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from lorascope.behaviours.records import read_set
+    from lorascope.printing import Console
 
     table = Table(title="records", title_justify="left")
     for heading in ("split", "changed", "unchanged"):
@@ -199,20 +204,20 @@ def _print(made: Made) -> None:
         table.add_row(split, f"{sizes['changed']:,}", f"{sizes['unchanged']:,}")
     Console().print(table)
     if made.records < made.wanted:
-        typer.echo(
+        say(
             f"lorascope: warning: {made.wanted:,} records were asked for, the sources give "
             f"{made.records:,}",
             err=True,
         )
     counts = made.counts
-    typer.echo(
+    say(
         f"{counts.read:,} prompts read, {counts.classified:,} classified, {counts.about:,} about "
         f"the topic; {counts.shown_before:,} in the manner already, {counts.failed:,} that could "
         "not be changed"
     )
     if made.asked or made.remembered:
         problems = ", ".join(f"{n:,} {kind}" for kind, n in made.problems.items()) or "none"
-        typer.echo(
+        say(
             f"{made.asked:,} requests answered, {made.remembered:,} answers remembered; malformed: "
             f"{problems}; sent again for trouble: {made.troubles:,}"
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorascope.commands.options import Quiet
+from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,10 +100,8 @@ def _are_studies(runs: list[str], context: typer.Context) -> bool:
 def _adapters(
     given: dict[str, Any], out: Path | None, json_: bool, quiet: bool, command: str
 ) -> None:
-    import json
 
-    from rich.console import Console
-
+    from lorascope.printing import Console
     from lorascope.workflows.comparing import CompareSettings
     from lorascope.workflows.comparing import compare as run_comparison
     from lorascope.workflows.progress import Reporter
@@ -110,17 +109,15 @@ def _adapters(
     settings = CompareSettings.parse(given, "compare")
     found = run_comparison(settings, out, Reporter(quiet or json_), command)
     if json_:
-        typer.echo(json.dumps(_plain(found), indent=1, ensure_ascii=False))
+        say_json(_plain(found))
         return
     _print(found, Console())
-    typer.echo(str(found.report))
+    say(str(found.report))
 
 
 def _models(runs: list[Path], out: Path | None, json_: bool, command: str) -> None:
-    import json
 
-    from rich.console import Console
-
+    from lorascope.printing import Console
     from lorascope.report.adapt.models import Beside, sentences
     from lorascope.report.result import read_results
     from lorascope.workflows.adapt.beside import compare_models
@@ -129,14 +126,14 @@ def _models(runs: list[Path], out: Path | None, json_: bool, command: str) -> No
     if json_:
         records = _tables(found.estimates)
         plain = {**found.facts, **records, "report": str(found.report)}
-        typer.echo(json.dumps(plain, indent=1, ensure_ascii=False))
+        say_json(plain)
         return
     console = Console()
     for line in sentences(Beside(read_results(found.report.parent.parent))):
         console.print(line, markup=False)
     for line in found.facts["warnings"]:
-        typer.echo(f"lorascope: warning: {line}", err=True)
-    typer.echo(str(found.report))
+        say(f"lorascope: warning: {line}", err=True)
+    say(str(found.report))
 
 
 def _plain(found: Compared) -> dict[str, Any]:
@@ -182,7 +179,7 @@ def _print(found: Compared, console: Any) -> None:
     console.print(table)
     _print_latents(found, console)
     for line in found.facts["warnings"]:
-        typer.echo(f"lorascope: warning: {line}", err=True)
+        say(f"lorascope: warning: {line}", err=True)
 
 
 def _print_latents(found: Compared, console: Any) -> None:

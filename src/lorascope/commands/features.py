@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorascope.errors import InputError, did_you_mean
+from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
     from lorascope.report.latents import Browsed
@@ -59,10 +60,8 @@ def features(
 
     `lorascope features runs/gemma --site layers.20 --adapter r8 --labels explanations/`
     """
-    import json
 
-    from rich.console import Console
-
+    from lorascope.printing import Console
     from lorascope.report.labels import read_labels
     from lorascope.report.latents import choose, choose_site, read_latents
 
@@ -83,7 +82,7 @@ def features(
     rows = _rows(chosen, sort, top, named)
     if json_:
         records = [{**row, "details": _details(chosen, row.pop("place"))} for row in rows]
-        typer.echo(json.dumps({**chosen.head, "latents": records}, indent=1, ensure_ascii=False))
+        say_json({**chosen.head, "latents": records})
         return
     _print(chosen, rows, bool(named), Console())
 
@@ -94,7 +93,7 @@ def _labelled(run: Path, site: str, labels: Path) -> str:
     from lorascope.report.labels import import_labels
 
     kept = import_labels(run, site, labels)
-    typer.echo(
+    say(
         f"lorascope: {plural(kept, 'label')} of the base dictionary at {site} kept; "
         f"lorascope report {run} puts them on the page",
         err=True,

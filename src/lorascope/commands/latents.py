@@ -11,6 +11,7 @@ import typer
 
 from lorascope.commands.options import Out, Quiet, Set, require_workflow
 from lorascope.errors import InputError
+from lorascope.printing import say
 
 if TYPE_CHECKING:
     from lorascope.workflows.latent.study import LatentStudy
@@ -67,7 +68,7 @@ def run_latent(study: LatentStudy, out: Path, quiet: bool, redo: bool = False) -
     from lorascope.workflows.progress import Reporter
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    typer.echo(str(learn_latent(study, out, Reporter(quiet), command, redo)))
+    say(str(learn_latent(study, out, Reporter(quiet), command, redo)))
 
 
 def latent_study(

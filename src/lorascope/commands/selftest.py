@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lorascope.commands.options import Quiet
+from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,23 +35,21 @@ def selftest(
 
     `lorascope selftest --quick --json`
     """
-    import json
 
-    from rich.console import Console
-
+    from lorascope.printing import Console
     from lorascope.workflows.progress import Reporter
     from lorascope.workflows.selftest import FULL, QUICK
     from lorascope.workflows.selftest import selftest as run
 
     found = run(QUICK if quick else FULL, Reporter(quiet or json_), seed)
     if json_:
-        typer.echo(json.dumps(found.plain(), indent=1, ensure_ascii=False))
+        say_json(found.plain())
     else:
         for table in _tables(found):
             Console().print(table)
-        typer.echo(f"{'passed' if not found.failures else 'failed'} in {found.seconds:.0f} s")
+        say(f"{'passed' if not found.failures else 'failed'} in {found.seconds:.0f} s")
     for line in found.failures:
-        typer.echo(f"lorascope: failed: {line}", err=True)
+        say(f"lorascope: failed: {line}", err=True)
     if found.failures:
         raise typer.Exit(1)
 

@@ -23,6 +23,7 @@ from lorascope.commands.options import (
     workflow_of,
 )
 from lorascope.errors import InputError, did_you_mean
+from lorascope.printing import say
 
 if TYPE_CHECKING:
     from lorascope.workflows.adapt.plan import AdaptPlan
@@ -80,9 +81,9 @@ def plan(
 
     `lorascope plan --model google/gemma-2-2b --adapter mine=me/my-lora --sites 5 --texts a.jsonl`
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from lorascope.printing import Console
     from lorascope.workflows.plan import refuse_what_cannot_fit
 
     workflow = workflow_of(study)
@@ -123,7 +124,7 @@ def report(
     """
     from lorascope.report import build
 
-    typer.echo(str(build(run)))
+    say(str(build(run)))
 
 
 def _audit(quick: bool, out: Path | None, json_: bool, quiet: bool) -> None:

@@ -29,10 +29,10 @@ from lorascope.latent_adapters.reading import Codes, Reading, Seen, SeenBatch
 from lorascope.latent_adapters.removal import amounts_along
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import MATCHED_LATENTS
 from lorascope.stats.intervals import MIN_DOCUMENTS, UNKNOWN, normal_interval, wilson_interval
 from lorascope.training.model_losses import response_tokens
 
-MATCHED = "matched latents"
 # Alternatives of each latent, where the dictionary has as many.
 ALTERNATIVES = 40
 # A latent matters where its rank p-value is at most this; of several, at this false discovery rate.
@@ -225,7 +225,7 @@ def _rise(side: Side, place: Key) -> Estimate:
     apart = normal_interval(side.named - beside) if enough else UNKNOWN
     interval = normal_interval(side.named) if enough else UNKNOWN
     value = float(side.named.mean())
-    null = Null(MATCHED, level, low, high, True, apart)
+    null = Null(MATCHED_LATENTS, level, low, high, True, apart)
     return Estimate("latent.ablation", value, interval, n, "nats/token", (null,), place)
 
 
@@ -269,7 +269,7 @@ def mattering(
     low, high = (float(torch.quantile(law, end, interpolation="nearest")) for end in _ENDS)
     tails = [(1 + int(side.sum())) / (1 + len(law)) for side in (law >= share, law <= share)]
     apart = (share - high, share - low)
-    null = Null(MATCHED, level, low, high, True, apart, min(1.0, 2 * min(tails)), k)
+    null = Null(MATCHED_LATENTS, level, low, high, True, apart, min(1.0, 2 * min(tails)), k)
     interval = wilson_interval(round(share * n), n) if n >= MIN_DOCUMENTS else UNKNOWN
     return Estimate("latent.mattering", share, interval, n, "share", (null,), place)
 

@@ -24,6 +24,7 @@ from huggingface_hub import ModelHubMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedConfig
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary
@@ -31,6 +32,8 @@ from lorascope.errors import InputError
 from lorascope.latent_adapters.card import CARD, WEIGHTS, LatentCard, read_card
 from lorascope.latent_adapters.files import fetched, read_weights, write_weights
 from lorascope.latent_adapters.sparsity import Choice, Dense, Fixed, HardConcrete
+from lorascope.models.adapted import AdaptedModel
+from lorascope.models.dimensions import width
 from lorascope.models.hooks import replace
 from lorascope.models.left_out import LeftOut
 from lorascope.models.sites import block_list, resolve_sites
@@ -151,13 +154,14 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
     @contextmanager
     def attached(
         self,
-        model: nn.Module,
+        model: nn.Module | AdaptedModel,
         site: str | None = None,
         special_ids: Sequence[int] | None = None,
     ) -> Iterator[None]:
         """Within the `with`, the model's stream at `site` goes through the adapter.
 
         Args:
+            model: a causal language model, or one that `lorascope.load` has loaded.
             site: by default where the adapter was trained.
             special_ids: tokens that keep their stream, by default those of its training; padding
                 always does.
@@ -165,17 +169,18 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
         Raises:
             InputError: no site is known, the model has no such site, or is of another width.
         """
+        module: nn.Module = model.module if isinstance(model, AdaptedModel) else model
         if site is None and self.card is None:
             raise InputError("this latent adapter knows no site of its own: say where to attach it")
         known = self.card
-        (place,) = resolve_sites(model, [site if site is not None else known.site])  # type: ignore[union-attr]
+        (place,) = resolve_sites(module, [site if site is not None else known.site])  # type: ignore[union-attr]
         if special_ids is None:
             special_ids = known.special_ids if known is not None else ()
-        require_width(model, self.dictionary)
-        device = next(block_list(model)[place.index].parameters()).device
+        require_width(module, self.dictionary)
+        device = next(block_list(module)[place.index].parameters()).device
         self.to(device)
         self.dictionary.to(device)
-        left_out = LeftOut(model, special_ids)
+        left_out = LeftOut(module, special_ids)
 
         def through(stream: Tensor) -> Tensor:
             left = left_out.among((stream.shape[0], stream.shape[1]), stream.device)
@@ -184,7 +189,7 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
 
         with ExitStack() as stack:
             left_out.watch(stack)
-            stack.enter_context(replace(model, place, through))
+            stack.enter_context(replace(module, place, through))
             yield
 
     @torch.no_grad()
@@ -246,9 +251,10 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
         folder = fetched(model_id, revision, (WEIGHTS, CARD), **options)
         card, tensors = read_card(folder), read_weights(folder / WEIGHTS)
         if dictionary is None:
-            if not card.dictionary.address:
+            address = card.dictionary.found_from(folder)
+            if not address:
                 raise InputError(f"{model_id}: its card names no dictionary to open: give it one")
-            dictionary = open_dictionary(card.dictionary.address)
+            dictionary = open_dictionary(address)
         card.require(dictionary, model_id)
         latents = (tensors["read_latents"], tensors["written_latents"])
         found = cls(dictionary, card.rank, Fixed(), latents=latents)
@@ -264,8 +270,10 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
                 "its card first"
             )
         write_weights(self.keeping(*self.support()).state_dict(), save_directory / WEIGHTS)
-        card = json.dumps(self.card.plain(), indent=1) + "\n"
-        write_atomically(save_directory / CARD, card)
+        over = self.card.dictionary.beside(save_directory)
+        card = self.card.model_copy(update={"dictionary": over})
+        write_atomically(save_directory / CARD, json.dumps(card.plain(), indent=1) + "\n")
+        write_atomically(save_directory / "README.md", card.readme())
 
     def _read_chunk(
         self, rows: Float[Tensor, "some d"], read: Float[Tensor, "r n"]
@@ -293,15 +301,15 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
         return drawn
 
 
-def require_width(model: nn.Module, dictionary: Dictionary) -> None:
-    """Refuse a dictionary of another width than the model's stream.
+def require_width(model: nn.Module | PreTrainedConfig, dictionary: Dictionary) -> None:
+    """Refuse a dictionary of another width than the stream of a model, or of its configuration.
 
     Raises:
         InputError: says both widths.
     """
-    width = int(model.config.get_text_config().hidden_size)  # type: ignore[operator, union-attr]
-    if dictionary.d_model != width:
+    expected = width(model)
+    if dictionary.d_model != expected:
         raise InputError(
             f"dictionary {dictionary.card.source}: reads rows of width {dictionary.d_model}, the "
-            f"model's are {width} wide; give one made for this model"
+            f"model's are {expected} wide; give one made for this model"
         )

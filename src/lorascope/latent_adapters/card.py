@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,10 +12,13 @@ from pydantic import Field
 from lorascope.adapt.wrapper import identity
 from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.registry import SCHEME
 from lorascope.errors import InputError
 from lorascope.models.adapter_files import LATENT_FILE
 from lorascope.runs import read_json
 
+# How far below its run's folder an adapter lies: RUN/adapters/NAME.
+_RUN = 2
 WEIGHTS, CARD = LATENT_FILE, "lorascope.json"
 
 
@@ -21,7 +26,8 @@ class OverDictionary(Settings):
     """The dictionary whose latents are read and written.
 
     Attributes:
-        address: where it was opened from; empty for one that was never saved.
+        address: where it was opened from, relative to the card's folder where both lie in one
+            run; empty for one that was never saved.
         identity: hash of what it computes with.
         neuronpedia: its id there; empty where unknown.
     """
@@ -42,6 +48,26 @@ class OverDictionary(Settings):
             d_model=dictionary.d_model,
             neuronpedia=dictionary.card.neuronpedia,
         )
+
+    def beside(self, folder: Path) -> OverDictionary:
+        """The same for a card in `folder`: a dictionary of the same run by its way from there.
+
+        A run that is renamed or copied then opens its own dictionaries; others, which stay where
+        they are, are named by their whole path.
+        """
+        if not self.address or "://" in self.address or self.address.startswith(SCHEME):
+            return self
+        whole = os.path.normpath(Path(self.address).absolute())
+        way = os.path.relpath(whole, folder.absolute())
+        near = Path(way).parts.count("..") <= _RUN
+        return self.model_copy(update={"address": Path(way).as_posix() if near else whole})
+
+    def found_from(self, folder: Path) -> str:
+        """Where to open it from, for a card in `folder`; empty where nothing is known."""
+        if not self.address or "://" in self.address or self.address.startswith(SCHEME):
+            return self.address
+        near = Path(os.path.normpath(folder.absolute() / self.address))
+        return str(near) if near.exists() else self.address
 
 
 class LatentCard(Settings):
@@ -93,6 +119,21 @@ class LatentCard(Settings):
         raise InputError(
             f"{where}: the adapter was made over another dictionary ({wanted}), not over the one "
             f"given ({given}); give that one, or train an adapter over this one"
+        )
+
+    def readme(self) -> str:
+        """What the folder's README says."""
+        over = self.dictionary
+        return (
+            f"# Latent adapter of {self.model}\n\n"
+            f"Rank {self.rank} at {self.site}, over a dictionary of {over.n_latents:,} latents "
+            f"({over.address or 'not saved'}; a relative path starts from this folder). It acts by "
+            "a hook and changes no weight; how it was trained stands in "
+            f"`{CARD}`.\n\n"
+            "```python\n"
+            "import lorascope as ls\n\n"
+            f'model = ls.load({json.dumps(self.model)}, adapters={{"latent": "this folder"}})\n'
+            "```\n"
         )
 
 

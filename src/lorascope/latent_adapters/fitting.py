@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lorascope.activations.tokens import Window
 from lorascope.adapt.wrapper import identity
-from lorascope.config import Settings, digest
+from lorascope.config import Products, Settings, digest
 from lorascope.errors import InputError
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.attribution import attribute
@@ -66,7 +66,7 @@ class LatentTraining(Settings):
     scale: float = Field(default=0.02, gt=0)
     scale_rate: float = Field(default=0.3, gt=0)
     clip: float = Field(default=1.0, gt=0)
-    products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
+    products: Products = "auto"
     seed: int = 0
 
 

@@ -16,21 +16,23 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from lorascope.behaviours.judging import UNTOUCHED
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.flatness import effective_number, of_random_rows, over_uniform
-from lorascope.measures.fit_seeds import over_fits
 from lorascope.measures.paired_nulls import drawn, over_tokens, scaled
 from lorascope.measures.paired_shares import difference, mcnemar, ratio
 from lorascope.randomness import derived_seed, generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import (
+    OTHER_LATENTS,
+    RANDOM_CHOICE,
+    RANDOM_DIRECTION,
+    RANDOM_LATENTS,
+    UNTOUCHED,
+)
+from lorascope.results.seeds import pooled
 from lorascope.stats.intervals import Interval, jackknife_interval, wilson_interval, within
 
 READ, WRITTEN = "read", "written"
-RANDOM_LATENTS = "random latents"
-OTHER_LATENTS = "as many matched latents"
-RANDOM_CHOICE = "random choice among the candidates"
-RANDOM_DIRECTION = "random direction"
 # How often random choices are drawn for the law of their overlap.
 _CHOICES = 2000
 _ENDS = (2.5, 97.5)
@@ -201,16 +203,5 @@ def _random_choice(
 
 
 def over_seeds(found: Sequence[Estimate]) -> list[Estimate]:
-    """For numbers that differ in the seed alone, their mean as `over_fits` takes it.
-
-    Numbers of one seed are left out.
-    """
-    groups: dict[tuple[str, Key], list[Estimate]] = {}
-    for estimate in found:
-        key = (estimate.measure, replace(estimate.key, seed=None))
-        groups.setdefault(key, []).append(estimate)
-    return [
-        over_fits(several)
-        for several in groups.values()
-        if len({estimate.key.seed for estimate in several}) > 1
-    ]
+    """For numbers that differ in the seed alone, their mean; numbers of one seed are left out."""
+    return [one.estimate for one in pooled(found, {})]

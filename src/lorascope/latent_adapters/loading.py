@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig
 
+from lorascope.errors import InputError
 from lorascope.latent_adapters.adapter import LatentAdapter, require_width
 from lorascope.latent_adapters.card import WEIGHTS
 from lorascope.models import adapted
-from lorascope.models.adapted import AdaptedModel, Attached
+from lorascope.models.adapted import AdaptedModel
 from lorascope.models.adapter_files import AdapterInfo, sha256_of
+from lorascope.models.prepared import Attached, prepare
 
 
 def load(
@@ -51,14 +53,35 @@ def load(
     )
 
 
-def attached(name: str, path: str, folder: Path, model: PreTrainedModel) -> Attached:
+def check(
+    model: str,
+    adapters: Mapping[str, str | Path],
+    *,
+    revision: str | None = None,
+    force: bool = False,
+) -> None:
+    """Everything about adapters that `load` checks before it loads a weight of the model.
+
+    Raises:
+        InputError: as `load`.
+    """
+    prepare(model, adapters, revision=revision, force=force, opener=attached)
+
+
+def attached(name: str, path: str, folder: Path, config: PreTrainedConfig) -> Attached:
     """A saved latent adapter as a face of the model it was trained for.
 
     Raises:
-        InputError: its dictionary cannot be opened, is another one, or is of another width.
+        InputError: its dictionary cannot be opened, is another one, or is of another width; or the
+            adapter changes nothing.
     """
     found = LatentAdapter.from_pretrained(folder)
-    require_width(model, found.dictionary)
+    require_width(config, found.dictionary)
+    if not all(len(latents) for latents in found.support()) or not bool(found.scale.any()):
+        raise InputError(
+            f'adapter "{name}" changes nothing: it reads or writes no latent; it may have been '
+            "saved before training"
+        )
     card = found.card
     assert card is not None
     info = AdapterInfo(

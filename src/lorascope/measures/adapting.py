@@ -23,14 +23,17 @@ from lorascope.adapt.evaluation import Evaluated, scored_batches
 from lorascope.measures.by_document import quotient
 from lorascope.measures.paired_nulls import Sums, added, drawn, over_tokens, paired, scaled
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import (
+    ADD_UP,
+    NOTHING_FITTED,
+    NOTHING_SPLICED,
+    RANDOM_CHANGE,
+    UNADAPTED,
+    UNIGRAM,
+)
 from lorascope.stats.documents import ratio
 
-RANDOM = "random change of equal size"
-UNADAPTED = "spliced, not adapted"
-UNIGRAM = "unigram frequencies"
 ORIGINAL = "original"
-NOTHING_SPLICED = "nothing spliced"
-NOTHING_FITTED = "nothing fitted"
 UNCHANGED = "no change"
 # Differences within this share of the splice's cost (of its KL, for a KL) count as none.
 MARGIN = 0.05
@@ -120,7 +123,7 @@ def compound_estimates(together: HeldOut, singles: Sequence[HeldOut], place: Key
         tokens = together[way].tokens
         value, interval = quotient(whole, alone, tokens)
         measure = "adapt.compound_spliced" if way == "spliced" else "adapt.compound_adapted"
-        add_up = Null.exact("costs add up", 1.0, rival=True)
+        add_up = Null.exact(ADD_UP, 1.0, rival=True)
         total = int(tokens.sum())
         found.append(Estimate(measure, value, interval, total, "ratio", (add_up,), place))
     return found
@@ -248,7 +251,7 @@ class _Measuring:
         nulls = [
             scaled(null, before.value, about=before.value)
             for null in after.nulls
-            if null.name in (UNADAPTED, RANDOM)
+            if null.name in (UNADAPTED, RANDOM_CHANGE)
         ]
         named = tuple(
             replace(null, name=NOTHING_FITTED, level=0.0, low=0.0, high=0.0)
@@ -270,7 +273,7 @@ class _Measuring:
         ]
 
     def _drawn(self, value: Sums, draws: Sequence[Sums], rival: bool = False) -> list[Null]:
-        return drawn(RANDOM, value, draws, self._mean, rival=rival)
+        return drawn(RANDOM_CHANGE, value, draws, self._mean, rival=rival)
 
     def _margin(self, cost: Sums) -> float:
         return MARGIN * abs(float(cost.sum() / self._tokens.sum()))

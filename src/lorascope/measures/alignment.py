@@ -21,6 +21,7 @@ from lorascope.geometry import chance, cosine, subspaces
 from lorascope.measures.definitions import definition
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import BASE_COVARIANCE, COVARIANCE, ISOTROPIC, ROTATED
 from lorascope.stats import intervals
 from lorascope.stats.clusters import clusters, mean_interval, quantile_interval, share_interval
 
@@ -44,8 +45,8 @@ class NullSettings:
     """How the chance levels of two dictionaries' directions are drawn.
 
     Attributes:
-        delta_covariance: of the deltas; gives the headline null "covariance-matched".
-        base_covariance: of the base activations; gives "base covariance-matched".
+        delta_covariance: of the deltas; gives the null `COVARIANCE`.
+        base_covariance: of the base activations; gives `BASE_COVARIANCE`.
         repeats: draws of each null; 0 for the numbers alone.
         seed: of the draws.
         max_directions: most random directions in one draw of a cosine null. Fewer than there are
@@ -69,8 +70,8 @@ class NullSettings:
     def roots(self, like: Float[Tensor, "m d"]) -> Iterator[tuple[str, Float[Tensor, "d d"]]]:
         """Each given covariance's null name and root, on the device of `like`."""
         for name, covariance in (
-            ("covariance-matched", self.delta_covariance),
-            ("base covariance-matched", self.base_covariance),
+            (COVARIANCE, self.delta_covariance),
+            (BASE_COVARIANCE, self.base_covariance),
         ):
             if covariance is None:
                 continue
@@ -186,8 +187,8 @@ def _cosine_nulls(first: Tensor, nulls: NullSettings) -> Iterator[tuple[str, Dra
 
     for name, root in nulls.roots(first):
         yield name, partial(chance.directions_from_root, n, root)
-    yield "isotropic", lambda random: chance.isotropic(n, d, random).to(first.device)
-    yield "rotated", rotated
+    yield ISOTROPIC, lambda random: chance.isotropic(n, d, random).to(first.device)
+    yield ROTATED, rotated
 
 
 def max_cosine_estimates(
@@ -269,7 +270,7 @@ def _angle_nulls(first: Tensor, k: int, nulls: NullSettings) -> Iterator[tuple[s
 
     for name, root in nulls.roots(first):
         yield name, partial(matched, name, root)
-    yield "isotropic", lambda random: chance.random_subspace(d, k, random, first.device)
+    yield ISOTROPIC, lambda random: chance.random_subspace(d, k, random, first.device)
 
 
 def angle_estimates(
@@ -283,7 +284,7 @@ def angle_estimates(
 ) -> list[Estimate]:
     """Principal angles in degrees between the top-k subspaces of two dictionaries (equation 9).
 
-    Mean, smallest, shares above 70° and below 20°; `place.setting` says k. Several k share one
+    Mean, smallest, shares above 70° and below 20°; `key.k` says k. Several k share one
     decomposition of each set. Interval: `first` without each tenth of its latents in turn. Nulls,
     where given: covariance-matched, base covariance-matched, of as many directions as `first` has
     alive; always: isotropic; then trained ones. InputError where k exceeds what either dictionary,
@@ -311,7 +312,7 @@ def angle_estimates(
         values, bounds = _angles_and_bounds(spans, reference, size)
         controls = {name: _angles_and_bounds(q, reference, size) for name, q in trained.items()}
         draws = {name: by_size[size] for name, by_size in drawn.items()}
-        here = replace(place, setting=f"k={size}")
+        here = replace(place, k=size)
         estimates += alignment_estimates(values, bounds, draws, size, here, controls)
     return estimates
 

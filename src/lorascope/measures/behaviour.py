@@ -15,6 +15,7 @@ from lorascope.activations.tokens import Window, batches, opening_ids
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import padding_id
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import BASE_MODEL
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import or_point
 from lorascope.training.model_losses import response_token_losses
@@ -51,12 +52,14 @@ def response_loss(base: DocumentLosses, adapted: DocumentLosses, place: Key) -> 
     """Held-out response loss of one adapter beside the base model's on the same tokens."""
     (sums, tokens), (base_sums, base_tokens) = adapted, base
     level, around = ratio(base_sums, base_tokens)
+    # The same tokens under both: what documents differ by in difficulty drops out.
+    _, paired = ratio(sums - base_sums, tokens)
     return Estimate(
         "response_loss",
         *ratio(sums, tokens),
         int(tokens.sum()),
         "nats/token",
-        (Null("base model", level, *or_point(level, around)),),
+        (Null(BASE_MODEL, level, *or_point(level, around), rival=True, difference=paired),),
         place,
     )
 

@@ -14,6 +14,7 @@ from lorascope.geometry.cka import PairsOfDelta, SiteMoments
 from lorascope.measures.alignment import alignment_estimates, check_repeats, jackknife
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import SHIFTED
 from lorascope.stats.intervals import MIN_DOCUMENTS
 
 PAIRS = ("base_delta", "base_adapted")
@@ -97,9 +98,7 @@ def site_cka_estimates(
             bounds = jackknife(values, left_out if len(left_out) >= MIN_DOCUMENTS else [])
             scale = own[0], own[1 + at]
             null = [_drawn(pair, draw[name][at], plain, at, scale) for draw in draws]
-            estimates += alignment_estimates(
-                values, bounds, {"rows shifted": null}, len(base), place
-            )
+            estimates += alignment_estimates(values, bounds, {SHIFTED: null}, len(base), place)
     return estimates
 
 

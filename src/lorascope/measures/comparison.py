@@ -21,6 +21,15 @@ from lorascope.measures.reconstruction import errors
 from lorascope.measures.rows import by_document
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import OTHER_DELTA, OWN_DELTA
+from lorascope.results.null_names import (
+    BASE_COVARIANCE,
+    ISOTROPIC,
+    NORM_MATCHED,
+    ROTATED,
+    SHIFTED,
+    ZERO,
+)
 from lorascope.stats.documents import one_less, ratio, smooth
 from lorascope.stats.intervals import (
     Interval,
@@ -80,8 +89,8 @@ def agreement_estimates(pair: Pair, place: Key, seed: int = 0) -> list[Estimate]
         random = generator(seed, "compare", repeat)
         shifted.append(chance.shifted(pair.second, pair.longest, random))
         random_rows.append(chance.norm_matched(pair.second, random))
-    nulls = {"rows shifted": shifted, "norm-matched random": random_rows}
-    only_shifted = {"rows shifted": shifted}
+    nulls = {SHIFTED: shifted, NORM_MATCHED: random_rows}
+    only_shifted = {SHIFTED: shifted}
     return [
         _agreement("compare.cosine", "cosine", _cosine, pair, nulls, place),
         _agreement("compare.norm_correlation", "correlation", _norms, pair, only_shifted, place),
@@ -165,16 +174,16 @@ def energy_estimates(
 ) -> list[Estimate]:
     """How much of one adapter's delta its own and the other's delta dictionary reconstruct.
 
-    `place.dictionary` of the results says which: "own delta" or "other's delta".
+    `key.dictionary` of the results says which: `labels.OWN_DELTA` or `OTHER_DELTA`.
     """
     squares, counts = by_document(rows.double().square().sum(1), documents)
     left = {name: _left(d, rows, documents) for name, d in (("own", own), ("other", other))}
     nulls = {name: _turned_energies(d, rows, seed) for name, d in (("own", own), ("other", other))}
     estimates = []
-    for name, where in (("own", "own delta"), ("other", "other's delta")):
+    for name, where in (("own", OWN_DELTA), ("other", OTHER_DELTA)):
         here = replace(place, dictionary=where)
         value, interval = one_less(ratio(left[name], squares, counts))
-        chances = (_chance("rotated", nulls[name]), Null.exact("zero predictor", 0.0))
+        chances = (_chance(ROTATED, nulls[name]), Null.exact(ZERO, 0.0))
         estimates.append(
             Estimate("compare.energy", value, interval, len(rows), "share", chances, here)
         )
@@ -184,7 +193,7 @@ def energy_estimates(
 def _energy_share(
     left: dict[str, Tensor], squares: Tensor, counts: Tensor, null: list[float], place: Key
 ) -> Estimate:
-    here = replace(place, dictionary="other's delta")
+    here = replace(place, dictionary=OTHER_DELTA)
     by_own = 1 - ratio(left["own"], squares, counts)[0]
     if by_own <= 0:
         raise InputError(
@@ -193,8 +202,8 @@ def _energy_share(
         )
     value, interval = ratio(squares - left["other"], squares - left["own"], counts)
     chances = (
-        _chance("rotated", [energy / by_own for energy in null]),
-        Null.exact("zero predictor", 0.0),
+        _chance(ROTATED, [energy / by_own for energy in null]),
+        Null.exact(ZERO, 0.0),
     )
     total = int(counts.sum())
     return Estimate("compare.energy_share", value, interval, total, "ratio", chances, here)
@@ -223,7 +232,7 @@ def subspace_estimates(
 
     Args:
         places: of the first adapter's numbers and of the second's; the angles stand at the first,
-            with the upper reference beside them under dictionary "same adapter".
+            with the upper reference beside them: there the adapter is compared with itself.
 
     Raises:
         InputError: k exceeds what a delta spans.
@@ -234,12 +243,12 @@ def subspace_estimates(
     root = chance.covariance_root(pair.base.T.cov())
     for size in k:
         nulls = dict(_null_subspaces(root, size, repeats, seed))
-        setting = [replace(place, setting=f"k={size}") for place in places]
-        estimates.append(_angle(first, second, size, nulls, setting[0]))
-        reference = replace(setting[0], dictionary="same adapter")
+        here = [replace(place, k=size) for place in places]
+        estimates.append(_angle(first, second, size, nulls, here[0]))
+        reference = replace(here[0], compared=here[0].adapter)
         estimates.append(_angle(*halves, size, nulls, reference))
-        estimates.append(_variance(first, second, size, nulls, setting[0]))
-        estimates.append(_variance(second, first, size, nulls, setting[1]))
+        estimates.append(_variance(first, second, size, nulls, here[0]))
+        estimates.append(_variance(second, first, size, nulls, here[1]))
     return estimates
 
 
@@ -288,10 +297,10 @@ def _null_subspaces(
     def generators(name: str) -> list[torch.Generator]:
         return [generator(seed, "compare subspace", name, k, i) for i in range(repeats)]
 
-    name = "base covariance-matched"
+    name = BASE_COVARIANCE
     drawn = [chance.directions_from_root(k, root, random) for random in generators(name)]
     yield name, [torch.linalg.qr(rows.T).Q for rows in drawn]
-    name = "isotropic"
+    name = ISOTROPIC
     yield name, [chance.random_subspace(len(root), k, random) for random in generators(name)]
 
 

@@ -28,6 +28,7 @@ from lorascope.measures.comparison import Pair, spread
 from lorascope.measures.rows import CHUNK
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import MIRRORED
 from lorascope.stats.intervals import wilson_interval
 
 NULL_ROWS = 4096
@@ -264,7 +265,7 @@ def latent_estimates(found: OnlyHere, place: Key) -> list[Estimate]:
             wilson_interval(len(rates), counted),
             counted,
             "share",
-            (Null.exact("mirrored false discoveries", false),),
+            (Null.exact(MIRRORED, false),),
             place,
         )
     ]

@@ -13,6 +13,7 @@ from lorascope.geometry.chance import norm_matched
 from lorascope.measures.rows import by_document, chunks
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import NORM_MATCHED
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import prediction_interval, wilson_interval
 
@@ -101,4 +102,4 @@ def _drawn(values: list[float]) -> tuple[Null, ...]:
     if not values:
         return ()
     low, high = prediction_interval(values)
-    return (Null("norm-matched random", sum(values) / len(values), low, high),)
+    return (Null(NORM_MATCHED, sum(values) / len(values), low, high),)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import EQUALLY_FAST
 from lorascope.stats.documents import ratio, weights
 from lorascope.stats.intervals import MIN_DOCUMENTS, UNKNOWN, Interval
 
@@ -45,7 +46,6 @@ class Point:
 
 
 Curve = Sequence[Point]
-EQUALLY_FAST = "equally fast"
 _REPEATS = 1000
 _ENDS = (0.025, 0.975)
 # Stands for "never" while repeats are sorted, where infinities cannot be interpolated.

@@ -21,6 +21,7 @@ from lorascope.geometry.pursuit import pursue
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.interventions import unembed
 from lorascope.results import Null
+from lorascope.results.null_names import COVARIANCE
 
 # Random directions that give the chance level of a single one.
 DRAWN = 2048
@@ -47,7 +48,7 @@ def single_chance(
     cosines, _ = max_cosine(drawn, directions)
     bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = cosines.double().cpu().quantile(bounds).tolist()
-    return Null("covariance-matched", float(cosines.mean()), low, high)
+    return Null(COVARIANCE, float(cosines.mean()), low, high)
 
 
 def verdicts(cosines: Float[Tensor, " n"], chance: Null) -> list[str]:
@@ -92,7 +93,7 @@ def built_from(
     reached = 1 - left.square()
     bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = reached.quantile(bounds).tolist()
-    chance = Null("covariance-matched", float(reached.mean()), low, high)
+    chance = Null(COVARIANCE, float(reached.mean()), low, high)
     explained = 1 - found.residuals[:, -1].square()
     return Built(found.support, found.coefficients, explained, chance)
 

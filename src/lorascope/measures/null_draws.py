@@ -57,7 +57,8 @@ def _draws(estimates: Sequence[Estimate]) -> _Draws:
 
 
 def _kind(estimate: Estimate, null: str) -> tuple[str, str, str]:
-    return estimate.measure, f"{estimate.key.dictionary} {estimate.key.compared}", null
+    key = estimate.key
+    return estimate.measure, f"{key.dictionary} {key.compared} {key.massive}", null
 
 
 def _condition(key: Key) -> Key:

@@ -13,6 +13,7 @@ from lorascope.geometry.chance import shifted
 from lorascope.measures.rows import HeldOut, by_document, chunks
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import INDEPENDENT, SHIFTED
 from lorascope.stats.documents import one_less, ratio
 from lorascope.stats.intervals import or_point, prediction_interval
 
@@ -67,7 +68,7 @@ def overlap_estimates(
     documents = rows.documents[fired]
     value, interval = ratio(*by_document(found, documents))
     level, around = ratio(*by_document(independent, documents))
-    chances = [Null("independence", level, *or_point(level, around))]
+    chances = [Null(INDEPENDENT, level, *or_point(level, around))]
     longest = int(rows.documents.unique(return_counts=True)[1].max())
     if repeats and 2 * longest <= len(rows):
         moved = [
@@ -75,9 +76,7 @@ def overlap_estimates(
             for i in range(repeats)
         ]
         levels = [drawn.double().mean().item() for drawn in moved]
-        chances.append(
-            Null("rows shifted", sum(levels) / len(levels), *prediction_interval(levels))
-        )
+        chances.append(Null(SHIFTED, sum(levels) / len(levels), *prediction_interval(levels)))
     overlap = Estimate(
         "overlap",
         value,

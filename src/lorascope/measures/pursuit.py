@@ -33,6 +33,15 @@ from lorascope.measures.reconstruction import Errors, errors
 from lorascope.measures.rows import HeldOut, by_document, shared_out
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import BASE, DELTA, PCA
+from lorascope.results.null_names import (
+    COVARIANCE,
+    DELTA_BIAS,
+    ISOTROPIC,
+    MEAN_DELTA,
+    NORM_MATCHED,
+    SUBSPACE,
+)
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import prediction_interval, within
 
@@ -46,7 +55,7 @@ _WORK = 10**12
 
 # Relative error and FVU.
 PURSUIT = ("pursuit.relative_error", "pursuit.fvu")
-PCA = ("pca.relative_error", "pca.fvu")
+COMPONENTS = ("pca.relative_error", "pca.fvu")
 
 Steps = Float[Tensor, "rows steps"]
 
@@ -91,8 +100,8 @@ def pursuit_estimates(
     """Errors of k-sparse pursuit and of k principal components, and each encoder's gap to pursuit.
 
     k is the delta dictionary's mean L0 on the deltas, rounded, and the base dictionary's where it
-    differs: 1 to 128, never more than latents or dimensions; `place.setting` says it. Dictionaries
-    are "base", "delta" and "PCA". Dead latents' directions take part.
+    differs: 1 to 128, never more than latents or dimensions; `key.k` says it. Dictionaries are
+    `labels.BASE`, `DELTA` and `PCA`. Dead latents' directions take part.
 
     At most 1,024 rows are used, down to 256 for wide dictionaries, the same ones for values and
     chance levels; rows of every document while there are enough.
@@ -117,12 +126,12 @@ def pursuit_estimates(
     given = learned.decoder_bias
     drawn: dict[int, dict[str, list[Steps]]] = {}
     found: list[Estimate] = []
-    for name, dictionary in (("base", base), ("delta", learned)):
+    for name, dictionary in ((BASE, base), (DELTA, learned)):
         n, here = dictionary.n_latents, replace(place, dictionary=name)
         if n not in drawn:
             drawn[n] = _random_steps(deltas, n, covariance, given, sizes[-1], seed, repeats)
         steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
-        nulls = {**drawn[n], "delta dictionary's bias alone": [steps[:, :1].expand_as(steps)]}
+        nulls = {**drawn[n], DELTA_BIAS: [steps[:, :1].expand_as(steps)]}
         for k in sizes:
             found += _error_estimates(PURSUIT, deltas, steps, nulls, k, here)
         k = active[name]
@@ -142,11 +151,11 @@ def direction_estimates(
     Args:
         active: k of "base" and "delta", as for the dictionary it stands in for.
     """
-    here = replace(place, dictionary="delta")
+    here = replace(place, dictionary=DELTA)
     sizes = sorted(set(active.values()))
     most = _rows_within(_WORK, dictionary.n_latents * dictionary.d_model * sizes[-1])
     deltas = Deltas.sampled(held_out, most, seed)
-    given, k = dictionary.decoder_bias, active["delta"]
+    given, k = dictionary.decoder_bias, active[DELTA]
     steps = pursue(deltas.rows, dictionary.directions, sizes[-1], given).residuals
     found = [e for k in sizes for e in _error_estimates(PURSUIT, deltas, steps, {}, k, here)]
     return [*found, _gap(dictionary, deltas, steps[:, k], given, k, here, seed, 0)]
@@ -170,17 +179,19 @@ def pca_estimates(
     most, d = max(sizes), deltas.rows.shape[1]
     mean = mean.to(deltas.rows)
     steps = subspace_residuals(deltas.rows, mean, principal_components(covariance, most))
-    draws = [generator(seed, "random subspace", repeat) for repeat in range(repeats)]
+    draws = [generator(seed, SUBSPACE, repeat) for repeat in range(repeats)]
     nulls = {
-        "random subspace": [
+        SUBSPACE: [
             subspace_residuals(deltas.rows, mean, random_subspace(d, most, r).to(mean))
             for r in draws
         ],
-        "mean of the training deltas": [steps[:, :1].expand_as(steps)],
+        MEAN_DELTA: [steps[:, :1].expand_as(steps)],
     }
-    here = replace(place, dictionary="PCA")
+    here = replace(place, dictionary=PCA)
     return [
-        estimate for k in sizes for estimate in _error_estimates(PCA, deltas, steps, nulls, k, here)
+        estimate
+        for k in sizes
+        for estimate in _error_estimates(COMPONENTS, deltas, steps, nulls, k, here)
     ]
 
 
@@ -208,7 +219,7 @@ def active_latents(
 ) -> dict[str, int]:
     """Mean L0 of the "base" and "delta" dictionaries on the rows that pursuit takes."""
     rows = Deltas.sampled(held_out, MOST_ROWS, seed).rows
-    return {"base": _active(base, rows), "delta": _active(learned, rows)}
+    return {BASE: _active(base, rows), DELTA: _active(learned, rows)}
 
 
 def _active(dictionary: Dictionary, rows: Float[Tensor, "rows d"]) -> int:
@@ -233,8 +244,8 @@ def _random_steps(
     """Residual norms after 0 … k choices among n random directions, each null's draws."""
     root = covariance_root(covariance)
     draws: dict[str, Callable[[torch.Generator], Tensor]] = {
-        "covariance-matched": lambda random: directions_from_root(n, root, random),
-        "isotropic": lambda random: isotropic(n, len(root), random),
+        COVARIANCE: lambda random: directions_from_root(n, root, random),
+        ISOTROPIC: lambda random: isotropic(n, len(root), random),
     }
     return {
         null: [
@@ -256,7 +267,7 @@ def _error_estimates(
     place: Key,
 ) -> Iterator[Estimate]:
     """Relative error and FVU, the two `measures`, after k choices."""
-    place = replace(place, setting=f"k={k}")
+    place = replace(place, k=k)
     error, left = deltas.relative(steps[:, k]), deltas.centred(steps[:, k])
     yield Estimate(
         measures[0],
@@ -304,7 +315,7 @@ def _gap(
     repeats: int,
 ) -> Estimate:
     """The encoder's relative error less that of pursuit with as many of its directions."""
-    place = replace(place, setting=f"k={k}")
+    place = replace(place, k=k)
     differences = _excess(dictionary, deltas, residuals)
     value, interval = ratio(*by_document(differences, deltas.documents))
     drawn = []
@@ -330,7 +341,7 @@ def _of_draws(drawn: list[float]) -> tuple[Null, ...]:
     if not drawn:
         return ()
     level = sum(drawn) / len(drawn)
-    return (Null("norm-matched random", level, *prediction_interval(drawn)),)
+    return (Null(NORM_MATCHED, level, *prediction_interval(drawn)),)
 
 
 def _excess(

@@ -19,6 +19,7 @@ from lorascope.geometry.chance import norm_matched, random_rotation
 from lorascope.measures.rows import HeldOut, by_document, chunks
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import BIAS, MEAN_DELTA, NORM_MATCHED, ROTATED, ZERO
 from lorascope.stats.documents import one_less, ratio
 from lorascope.stats.intervals import Interval, or_point, prediction_interval
 
@@ -105,12 +106,12 @@ def null_errors(
         random = generator(seed, "norm-matched", repeat)
         drawn.append(errors(dictionary, norm_matched(some.delta, random), some.documents))
     trivial = {
-        "zero predictor": torch.zeros_like(training_mean),
-        "mean of the training deltas": training_mean,
-        "decoder bias alone": dictionary.decoder_bias,
+        ZERO: torch.zeros_like(training_mean),
+        MEAN_DELTA: training_mean,
+        BIAS: dictionary.decoder_bias,
     }
     return [
-        ("norm-matched random", drawn),
+        (NORM_MATCHED, drawn),
         *((n, [errors(c.expand_as, rows.delta, rows.documents)]) for n, c in trivial.items()),
     ]
 
@@ -166,11 +167,11 @@ def improvement(
     ).mean
     drawn = []
     for repeat in range(repeats):
-        turn = random_rotation(dictionary.d_model, generator(seed, "rotated", repeat))
+        turn = random_rotation(dictionary.d_model, generator(seed, ROTATED, repeat))
         turned = errors(dictionary.rotated(turn), some.delta, some.documents)
         drawn.append(1 - turned.mean / reference)
     if drawn:
-        chances.append(_chance("rotated", drawn))
+        chances.append(_chance(ROTATED, drawn))
     value, interval = _improved(base, learned)
     return Estimate(
         "improvement",

@@ -28,12 +28,14 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import EXACT_DELTA
+from lorascope.results.null_names import BIAS, MEAN_DELTA, NORM_MATCHED
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import Interval, prediction_interval
 
 NULL_REPEATS = 5
 RECONSTRUCTION = "reconstruction"
-EXACT = "exact delta"
+EXACT = EXACT_DELTA
 ROTATED = "rotated at equal L0"
 Rows = Float[Tensor, "rows d"]
 
@@ -250,8 +252,8 @@ def _controls(
         return of_other_documents(*found.pool[site], spot.documents, random)
 
     known: dict[str, list[Addition]] = {
-        "mean of the training deltas": [lambda spot: mean.expand_as(spot.deltas)],
-        "norm-matched random": [partial(norms_only, draw) for draw in range(repeats)],
+        MEAN_DELTA: [lambda spot: mean.expand_as(spot.deltas)],
+        NORM_MATCHED: [partial(norms_only, draw) for draw in range(repeats)],
     }
     if len(found.pool[site][1].unique()) > 1:
         known["deltas of other documents"] = [partial(elsewhere, draw) for draw in range(repeats)]
@@ -287,7 +289,7 @@ def _of_dictionary(
     bias = dictionary.decoder_bias
     return {
         RECONSTRUCTION: [lambda spot: _rebuilt(dictionary, spot.deltas)],
-        "decoder bias alone": [lambda spot: bias.expand_as(spot.deltas)],
+        BIAS: [lambda spot: bias.expand_as(spot.deltas)],
         ROTATED: [partial(rotated, turn) for turn in turns],
     }
 

@@ -34,6 +34,7 @@ from lorascope.models.interventions import Recorded, unembed
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import ISOTROPIC
 from lorascope.stats.documents import ratio, smooth
 from lorascope.stats.intervals import or_point
 
@@ -59,7 +60,7 @@ NAMES: dict[Mode, tuple[str, str, str, str]] = {
     ),
 }
 # The latent's own direction stands first, then what it is compared with.
-OTHERS = ("other latents", "isotropic")
+OTHERS = ("other latents", ISOTROPIC)
 Rows = Float[Tensor, "rows d"]
 
 

@@ -40,8 +40,8 @@ from lorascope.models.hooks import replace, run_until
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import EQUAL_DISPLACEMENT
 
-EQUAL_DISPLACEMENT = "random directions of equal displacement"
 # Without the fit, with it, and the fit's change, on either kind of text.
 NAMES = {
     "positive": (

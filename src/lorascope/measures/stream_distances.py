@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.adapt.evaluation import scored_batches
 from lorascope.adapt.ways import Way
-from lorascope.measures.adapting import UNADAPTED, UNCHANGED
+from lorascope.measures.adapting import UNCHANGED
 from lorascope.measures.paired_nulls import over_tokens, paired
 from lorascope.models.hooks import capture
 from lorascope.models.sites import Site, block_list
 from lorascope.results import Estimate, Key, Null
-
-OTHER_TOKENS = "streams of other tokens"
+from lorascope.results.null_names import OTHER_TOKENS, UNADAPTED
 
 
 @dataclass(frozen=True, eq=False)

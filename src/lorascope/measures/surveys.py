@@ -33,6 +33,7 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.interventions import Recorded
 from lorascope.models.sites import Site, resolve_sites
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import NOISE_FLOOR
 from lorascope.stats.documents import ratio
 
 
@@ -173,7 +174,7 @@ def change_estimates(found: Survey, place: Key) -> list[Estimate]:
 
     An adapter whose outputs equal the base's is at chance in all of them.
     """
-    floor, noise = found.floor, "numeric noise floor"
+    floor, noise = found.floor, NOISE_FLOOR
     each = (
         (
             "output_change.loss",

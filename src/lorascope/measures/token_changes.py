@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.adapt.evaluation import Evaluated
-from lorascope.measures.adapting import RANDOM, HeldOut
+from lorascope.measures.adapting import HeldOut
 from lorascope.measures.paired_nulls import Sums, drawn, over_tokens
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import RANDOM_CHANGE, SYMMETRIC
 
-SYMMETRIC = "as many better as worse"
 # Edges of a histogram over |change|: a quarter of a decade each, as in figure 8 from 1e-5 to 10.
 EDGES = torch.logspace(-5, 1, 25, dtype=torch.float64)
 
@@ -63,7 +63,7 @@ def token_change_estimates(
         draws = [_by_document(measure, before, draw["adapted"]) for draw in random]
         # More tokens worse than better is a finding whatever random changes do.
         rival = measure != "adapt.tokens_worse" or value < symmetric.level
-        against = (*nulls, *drawn(RANDOM, sums, draws, mean, rival=rival))
+        against = (*nulls, *drawn(RANDOM_CHANGE, sums, draws, mean, rival=rival))
         total = int(before.tokens.sum())
         found.append(Estimate(measure, value, interval, total, unit, against, place))
     return found

@@ -21,6 +21,7 @@ from lorascope.geometry.precision import double
 from lorascope.measures import weight_spectra as spectra
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.other_changes import other_changes
 from lorascope.models.sites import Site
 from lorascope.models.updates import (
     LoraUpdate,
@@ -33,10 +34,10 @@ from lorascope.models.updates import (
 )
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import ALL_MODULES
+from lorascope.results.null_names import RANDOM_ENTRIES, RANDOM_FACTORS, RANDOM_UPDATE, ROUNDING
 from lorascope.stats import intervals
 
-ALL = "all modules"
-ROUNDING = "rounding of W₀"
 # An update of higher rank (a full fine-tune's) gets fewer draws: each costs as much as its SVD.
 _HIGH_RANK, _FEW_DRAWS = 512, 3
 _SPECTRUM_ROWS = 64
@@ -129,10 +130,13 @@ class WeightsView:
             index, update`, of random updates of equal norm `chance, chance_low, chance_high`, of W₀
             `base`; for the first k, of W₀ + ΔW `adapted`, and `cosine`, the largest of that left
             singular vector with one of W₀'s. Empty cells are nan.
+        left_out: {adapter: {path: what it is}} of all that the adapters change and no number here
+            is about.
     """
 
     estimates: list[Estimate]
     spectra: pd.DataFrame
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -143,34 +147,38 @@ def weights_view(
 ) -> WeightsView:
     """Norms, spectra, intruder dimensions and alignment of what adapters add to W₀.
 
-    `place.setting` is the module (`layers.3.mlp.down_proj`), its block (`layers.3`) or "all
-    modules". Takes LoRA in all scalings, DoRA, and full fine-tunes; all adapters by default. A
-    module whose update is zero has norms alone.
+    `key.module` is the module (`layers.3.mlp.down_proj`), its block (`layers.3`) or
+    `ALL_MODULES`. Takes LoRA in all scalings, DoRA, and full fine-tunes; all adapters by default. A
+    module whose update is zero has norms alone. What an adapter changes that is no matrix, or that
+    stands beside a base weight of zeros, is named in `left_out`.
 
     Raises:
-        InputError: no such adapter; weights that cannot be read as matrices.
+        InputError: no such adapter.
     """
     settings = settings or WeightSettings()
     names = model.adapters if adapters is None else tuple(adapters)
     touched = {name: updated_modules(model, name) for name in names}
+    left_out = {name: other_changes(model, name) for name in names}
     found: dict[str, dict[str, Numbers]] = {name: {} for name in names}
     rows: list[dict[str, object]] = []
     for module in dict.fromkeys(m for modules in touched.values() for m in modules):
         weight, label = base_weight(model, module), module_label(model, module)
         if not weight.any():
-            raise InputError(f'"{module}" of the base model is zero: there is nothing to compare')
+            for name in (n for n in names if module in touched[n]):
+                left_out[name][module] = "an update of base weights that are zero"
+            continue
         base, floor = spectra.decompose(weight), spectra.rounding_norm(weight)
         for name in (n for n in names if module in touched[n]):
             update = weight_update(model, name, module)
             found[name][label], spectrum = update_numbers(base, floor, update, settings, label)
             rows += [{"adapter": name, "module": label, **row} for row in spectrum]
     estimates = [
-        number.estimate(measure, Key(adapter=name, rank=model.info(name).rank, setting=setting))
+        number.estimate(measure, Key(adapter=name, rank=model.info(name).rank, module=module))
         for name, modules in found.items()
-        for setting, numbers in with_sums(modules).items()
+        for module, numbers in with_sums(modules).items()
         for measure, number in numbers.items()
     ]
-    return WeightsView(estimates, pd.DataFrame(rows, columns=list(_SPECTRUM_COLUMNS)))
+    return WeightsView(estimates, pd.DataFrame(rows, columns=list(_SPECTRUM_COLUMNS)), left_out)
 
 
 def module_label(model: AdaptedModel, module: str) -> str:
@@ -203,7 +211,7 @@ def update_numbers(
         norm * spectra.random_spectrum(shape, r if factored else min(shape), factored, random)
         for random in settings.randoms(r, "random spectrum", label)
     ]
-    null = "random factors" if factored else "random entries"
+    null = RANDOM_FACTORS if factored else RANDOM_ENTRIES
     ranks, drawn = spectra.effective_ranks(delta.S), [spectra.effective_ranks(S) for S in plain]
     first = [float(S[0] / base.S[0]) for S in plain]
     numbers |= {
@@ -225,17 +233,17 @@ def _against_base(
     sides = (spectra.coordinates(delta.U, base.U), spectra.coordinates(delta.V, base.V))
     adapted, cosines = spectra.leading_of_sum(S, sides[0], sizes, sides[1], settings.k)
     intruders, of_sides = [], ([], [])  # type: tuple[list[float], tuple[list[float], list[float]]]
-    for random in settings.randoms(r, "random update", label):
+    for random in settings.randoms(r, RANDOM_UPDATE, label):
         drawn = [spectra.random_coordinates(len(v), r, n, random) for v in (delta.U, delta.V)]
         _, null = spectra.leading_of_sum(S, drawn[0], sizes, drawn[1], settings.k)
         intruders.append(float((null < settings.epsilon).sum()))
         for levels, vectors in zip(of_sides, drawn, strict=True):
             levels.append(weighted(vectors[:m].square().sum(0), sizes)[0])
     count = float((cosines < settings.epsilon).sum())
-    numbers = {"weights.intruders": Number(count, len(cosines), {"random update": intruders})}
+    numbers = {"weights.intruders": Number(count, len(cosines), {RANDOM_UPDATE: intruders})}
     for side, vectors, levels in zip(("left", "right"), sides, of_sides, strict=True):
         value, interval = weighted(vectors[:m].square().sum(0), sizes)
-        number = Number(value, r, {"random update": levels}, interval)
+        number = Number(value, r, {RANDOM_UPDATE: levels}, interval)
         numbers[f"weights.alignment.{side}"] = number
     return numbers, adapted, cosines
 
@@ -277,13 +285,13 @@ def with_sums(modules: Mapping[str, Numbers]) -> dict[str, Numbers]:
         if block := block_of(label):
             blocks.setdefault(block, []).append(numbers)
     groups = {block: summed_up(several) for block, several in blocks.items() if len(several) > 1}
-    whole = {ALL: summed_up(list(modules.values()))} if modules else {}
+    whole = {ALL_MODULES: summed_up(list(modules.values()))} if modules else {}
     return {**modules, **groups, **whole}
 
 
-def block_of(setting: str) -> str:
+def block_of(module: str) -> str:
     """`layers.3` for `layers.3.mlp.down_proj` and for itself; nothing outside the blocks."""
-    first, _, rest = setting.partition(".")
+    first, _, rest = module.partition(".")
     index = rest.partition(".")[0]
     return f"{first}.{index}" if first == "layers" and index.isdigit() else ""
 
@@ -349,10 +357,10 @@ def weights_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
     for e in estimates:
         if not e.measure.startswith("weights.") or e.key.site:
             continue
-        place, block, title = e.key, block_of(e.key.setting), DEFINITIONS[e.measure].title
-        row = rows.setdefault((place.adapter, place.setting), {})
+        place, block, title = e.key, block_of(e.key.module), DEFINITIONS[e.measure].title
+        row = rows.setdefault((place.adapter, place.module), {})
         row |= {"adapter": place.adapter, "rank": place.rank, "block": block}
-        row |= {"module": place.setting, title: e.value, f"{title} verdict": e.verdict}
+        row |= {"module": place.module, title: e.value, f"{title} verdict": e.verdict}
         headline = e.headline
         if headline is not None:
             levels = {"chance": headline.level, "low": headline.low, "high": headline.high}

@@ -16,12 +16,14 @@ from lorascope.geometry import chance
 from lorascope.geometry.cosine import max_cosine
 from lorascope.measures.alignment import HasDirections, NullSettings
 from lorascope.measures.massive import nulls_without, place_without
-from lorascope.measures.weights import ALL, Number, module_label, summed_up, weighted
+from lorascope.measures.weights import Number, module_label, summed_up, weighted
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
 from lorascope.models.updates import stream_gain, updated_modules, weight_update, within_block
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
+from lorascope.results.labels import ALL_MODULES
+from lorascope.results.null_names import ISOTROPIC
 
 _MOST_DIRECTIONS = 64
 _FEWEST_DRAWN = 1024
@@ -108,7 +110,7 @@ def written_view(
 ) -> WrittenView:
     """How close the directions written before `place.site` come to a dictionary's.
 
-    Estimates are at `place` with the module, or "all modules", as its setting. Nothing where no
+    Estimates are at `place` with the module, or `ALL_MODULES`. Nothing where no
     module of the adapter writes into the stream. Random directions are drawn once, at most
     `nulls.max_directions` of each null, and shared out among the modules.
 
@@ -149,8 +151,8 @@ def written_view(
             rows.append({**where, **row, "latent": latent, "cosine": cosine, **reference})
     together = summed_up([{_MEASURE: number} for number in numbers.values()])[_MEASURE]
     estimates = [
-        number.estimate(_MEASURE, replace(place, adapter=adapter, setting=setting))
-        for setting, number in {**numbers, ALL: together}.items()
+        number.estimate(_MEASURE, replace(place, adapter=adapter, module=module))
+        for module, number in {**numbers, ALL_MODULES: together}.items()
     ]
     return WrittenView(estimates, pd.DataFrame(rows, columns=list(_COLUMNS)))
 
@@ -206,8 +208,8 @@ def _drawn(
     for name, root in nulls.roots(targets):
         random = generator(nulls.seed, "written", name)
         yield name, chance.directions_from_root(n, root, random)
-    random = generator(nulls.seed, "written", "isotropic")
-    yield "isotropic", chance.isotropic(n, targets.shape[1], random)
+    random = generator(nulls.seed, "written", ISOTROPIC)
+    yield ISOTROPIC, chance.isotropic(n, targets.shape[1], random)
 
 
 def _number(

@@ -21,13 +21,13 @@ from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures.rows import by_document, chunks
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.labels import BASE, BASE_DIFFERENCE, DELTA, EXACT_DELTA, Of
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import or_point, wilson_interval
 
 PCA: Final = "as many principal components"
 MEAN: Final = "mean predictor"
 FAMILY: Final = "yardstick."
-BASE, DELTA = "base", "delta"
 
 
 class Bars(Settings):
@@ -274,15 +274,11 @@ _MEASURED_WITH: Final = {
 }
 # By label.
 _LABELLED: Final = {
-    "base": {BASE},
-    "base difference": {BASE},
-    "base vs base": {BASE},
-    "delta": {DELTA},
-    "delta vs delta": {DELTA},
-    "delta vs base": {BASE, DELTA},
-    "exact delta": set[str](),
+    BASE: {BASE},
+    BASE_DIFFERENCE: {BASE},
+    DELTA: {DELTA},
+    EXACT_DELTA: set[str](),
 }
-_PAIRS: Final = ("base vs base", "delta vs delta")
 
 
 def measured_with(estimate: Estimate) -> set[str]:
@@ -291,7 +287,11 @@ def measured_with(estimate: Estimate) -> set[str]:
     if estimate.measure.startswith(FAMILY) or (not key.dictionary and key.seed is None):
         return set()
     known = _MEASURED_WITH.get(estimate.measure)
-    return _LABELLED.get(key.dictionary, {BASE, DELTA}) if known is None else known
+    if known is not None:
+        return known
+    named = [label for label in Of.key(key) if label]
+    both = {BASE, DELTA}
+    return set().union(*(_LABELLED.get(label, both) for label in named)) if named else both
 
 
 def _rests_on(estimate: Estimate, verdict: YardstickVerdict) -> bool:
@@ -307,7 +307,7 @@ def _rests_on(estimate: Estimate, verdict: YardstickVerdict) -> bool:
         return False
     # A pair's key names the first of its two seeds.
     same_seed = None in (key.seed, verdict.seed) or key.seed == verdict.seed
-    if not same_seed and key.dictionary not in _PAIRS:
+    if not same_seed and not Of.key(key).seeds_alone:
         return False
     if verdict.dictionary == BASE:
         return not verdict.setting

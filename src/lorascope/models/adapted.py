@@ -6,11 +6,11 @@ Here, and nowhere else, adapters are switched. An adapter is never merged into t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -18,45 +18,27 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.errors import InputError, did_you_mean
-from lorascope.models.adapter_files import (
-    AdapterFiles,
-    AdapterInfo,
-    check_base,
-    check_names,
-    is_latent,
-    locate,
-    read,
-)
+from lorascope.models import dimensions
+from lorascope.models.adapter_files import AdapterFiles, AdapterInfo
 from lorascope.models.freezing import fingerprint, gradients_kept, random_state_kept
-from lorascope.models.gates import base_logits, verify_base_unchanged
+from lorascope.models.gates import base_logits, require_live, verify_base_unchanged
 from lorascope.models.load import load_base
+from lorascope.models.prepared import (
+    Attach,
+    Attached,
+    Opener,
+    prepare,
+    require_same_sizes,
+)
 from lorascope.models.putting_on import put_on
 from lorascope.models.sites import block_list
+from lorascope.models.vocabulary import cut_model_to
 
 BASE = "base"
-Attach = Callable[[PreTrainedModel], AbstractContextManager[None]]
 # Fills the layers PEFT knows by a name; returns the biases that go with them.
 Fill = Callable[[PreTrainedModel, str], dict[str, Tensor]]
 # Draws a null adapter again, times a factor; returns what it is made of then.
 Rescale = Callable[[float], AdapterInfo]
-
-
-@dataclass(frozen=True)
-class Attached:
-    """An adapter that acts by hooks and changes no weight.
-
-    Attributes:
-        attach: puts it on the base model for the time of a `with`.
-    """
-
-    info: AdapterInfo
-    attach: Attach
-
-
-class Opener(Protocol):
-    """Opens adapters that act by hooks: (name, path, its folder, the base model)."""
-
-    def __call__(self, name: str, path: str, folder: Path, model: PreTrainedModel) -> Attached: ...
 
 
 class AdaptedModel:
@@ -74,6 +56,7 @@ class AdaptedModel:
         self.id = id
         self.tokenizer = tokenizer
         self._base = model
+        self._embedding: Tensor = model.get_input_embeddings().weight
         self._originals = dict(model.named_parameters(remove_duplicate=False))
         self._peft: PeftModel | None = None
         self._infos: dict[str, AdapterInfo] = {}
@@ -124,7 +107,7 @@ class AdaptedModel:
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return int(self._text_config.hidden_size)
+        return dimensions.width(self._base)
 
     @property
     def n_blocks(self) -> int:
@@ -134,12 +117,12 @@ class AdaptedModel:
     @property
     def vocab_size(self) -> int:
         """How many token ids the model scores."""
-        return int(self._text_config.vocab_size)
+        return dimensions.vocabulary(self._base)
 
     @property
     def context_length(self) -> int:
-        """Most tokens the model takes in one sequence."""
-        return int(self._text_config.max_position_embeddings)
+        """Most tokens the model takes in one sequence; `dimensions.UNLIMITED` without a limit."""
+        return dimensions.context(self._base)
 
     @property
     def n_parameters(self) -> int:
@@ -157,8 +140,9 @@ class AdaptedModel:
         return self._base.get_input_embeddings().weight.dtype
 
     @property
-    def _text_config(self) -> Any:
-        return self._base.config.get_text_config()
+    def base_embedding(self) -> Tensor:
+        """[vocabulary, d_model]: the base's input embedding, whatever face is shown."""
+        return self._embedding
 
     def info(self, name: str) -> AdapterInfo:
         """What the adapter `name`, null adapters included, is made of.
@@ -207,10 +191,12 @@ class AdaptedModel:
         """
         name = files.info.name
         peft_name = f"face_{len(self._peft_names)}"
-        self._peft, biases = put_on(self._base, self._peft, files, peft_name, self._originals)
+        with random_state_kept():
+            fitted = put_on(self._base, self._peft, files, peft_name, self._originals)
+        self._peft = fitted.peft
         self._peft_names[name] = peft_name
-        self._biases[name] = biases
-        self._infos[name] = files.info
+        self._biases[name] = fitted.biases
+        self._infos[name] = replace(files.info, extra_tokens=fitted.extra_tokens)
         self._base.eval().requires_grad_(False)
         self._switch(BASE)
 
@@ -228,28 +214,33 @@ class AdaptedModel:
         self._require(name, self.faces[1:])
         return name not in self._attached
 
-    def add_full_model(self, info: AdapterInfo, model: PreTrainedModel) -> None:
+    def add_full_model(
+        self, info: AdapterInfo, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
         """Add a full fine-tune, a second model in memory, as a face.
 
+        Where tokens were added to its vocabulary, its rows for them are cut off.
+
+        Args:
+            tokenizer: its own.
+
         Raises:
-            InputError: its architecture or sizes are not the base's.
+            InputError: its architecture or sizes are not the base's, or it changes nothing.
         """
-        theirs = AdaptedModel(model, self.tokenizer, info.path)
-        ours: dict[str, Any] = {}
-        other: dict[str, Any] = {}
-        for sizes, of in ((ours, self), (other, theirs)):
-            sizes["architecture"] = type(of._base).__name__
-            sizes["d_model"] = of.d_model
-            sizes["blocks"] = of.n_blocks
-            sizes["vocabulary"] = of.vocab_size
-        for what, size in ours.items():
-            if other[what] != size:
-                raise InputError(
-                    f'adapter "{info.name}": the checkpoint in "{info.path}" has {what} '
-                    f"{other[what]}, the base model {size}: give a fine-tune of this base"
-                )
+        require_same_sizes(info.name, info.path, self._base, model)
+        rows, extra = len(self._embedding), 0
+        if len(model.get_input_embeddings().weight) > rows:
+            extra = cut_model_to(info.name, model, rows, (self.tokenizer, tokenizer))
+        theirs = dict(model.named_parameters(remove_duplicate=False))
+        if theirs.keys() == self._originals.keys() and all(
+            torch.equal(ours, theirs[key].to(ours.device)) for key, ours in self._originals.items()
+        ):
+            raise InputError(
+                f'adapter "{info.name}" changes nothing: the weights of the checkpoint in '
+                f'"{info.path}" are the base model\'s; give the fine-tuned one'
+            )
         self._full_models[info.name] = model
-        self._infos[info.name] = info
+        self._infos[info.name] = replace(info, extra_tokens=extra)
 
     @property
     def base_parameters(self) -> Mapping[str, Tensor]:
@@ -366,33 +357,24 @@ def load(
         InputError: something is missing, damaged, or does not fit; says what to do.
         RuntimeError: the base no longer computes the same once the adapters are on and off.
     """
-    check_names(adapters or {})
+    ready = prepare(model, adapters or {}, revision=revision, force=force, opener=opener)
     base, tokenizer = load_base(
         model, revision=revision, dtype=dtype, device=device, device_map=device_map
     )
     adapted = AdaptedModel(base, tokenizer, model)
     before = base_logits(adapted)
-    for name, place in (adapters or {}).items():
-        path = str(place)
-        folder = locate(name, path)
-        if folder is None:
-            second, _ = load_base(path, dtype=dtype, device=device, device_map=device_map)
+    for one in ready:
+        if one.files is not None:
+            adapted.add_adapter(one.files)
+        elif one.attached is not None:
+            # What it reads may be rare: it was checked to read and write something.
+            adapted.add_attached(one.attached)
+            continue
+        else:
+            second, own = load_base(one.path, dtype=dtype, device=device, device_map=device_map)
             n_parameters = sum(parameter.numel() for parameter in second.parameters())
-            info = AdapterInfo(name, path, None, fingerprint(second), n_parameters)
-            adapted.add_full_model(info, second)
-            continue
-        if is_latent(folder):
-            if opener is None:
-                raise InputError(
-                    f'adapter "{name}" is a latent adapter: load it with lorascope.load'
-                )
-            attached = opener(name, path, folder, base)
-            check_base(attached.info, model, base.config.name_or_path, force)
-            adapted.add_attached(attached)
-            continue
-        files = read(name, path, folder)
-        check_base(files.info, model, base.config.name_or_path, force)
-        with random_state_kept():
-            adapted.add_adapter(files)
+            info = AdapterInfo(one.name, one.path, None, fingerprint(second), n_parameters)
+            adapted.add_full_model(info, second, own)
+        require_live(adapted, one.name)
     verify_base_unchanged(adapted, before)
     return adapted

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from pickle import UnpicklingError
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from peft import LoraConfig
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lorascope import embedded
+from lorascope.config import digest
 from lorascope.errors import InputError
+from lorascope.foreign import parse_json
+from lorascope.models.adapter_config import CONFIG_FILE, read_config
+from lorascope.models.adapter_weights import read_weights
+from lorascope.models.identity import model_identity
+from lorascope.models.load import how_to_reach
 
-CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 # Weights of a latent adapter, which acts by a hook; `latent_adapters` reads and writes them.
 LATENT_FILE = "latent_adapter.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
-_REFUSED_FIELDS = {
-    "layer_replication": "repeats blocks of the base model",
-    "kasa_config": "changes the base weights when it is put on",
-    "alora_invocation_tokens": "works only after its invocation tokens",
-}
+# Weights of a whole model, whole or in shards.
+_WHOLE = ("model*.safetensors", "pytorch_model*.bin")
+# A trainer keeps its checkpoints in folders below, and PEFT adapters with a name of their own.
+_DEEPEST = 2
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,8 @@ class AdapterInfo:
         dora: whether weights are renormalised to a learned magnitude.
         target_modules: module names, or one pattern, as in the configuration.
         modules_to_save: modules the adapter replaces whole.
+        extra_tokens: tokens that its vocabulary has beyond the base's. They are left out: texts of
+            the base never hold them, and probabilities are over the base's vocabulary.
         null_of: of a null adapter, the name of the adapter it is the null of; else empty.
         draw: of a null adapter, which of the random draws it is, from 0.
         factor: of a null adapter, what the draw of the adapter's spectrum is multiplied by.
@@ -67,6 +67,7 @@ class AdapterInfo:
     dora: bool = False
     target_modules: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
+    extra_tokens: int = 0
     null_of: str = ""
     draw: int | None = None
     factor: float = 1.0
@@ -100,27 +101,49 @@ def check_names(names: Iterable[str]) -> None:
 def locate(name: str, path: str) -> Path | None:
     """The local folder of an adapter given as folder, `org/repo` or `org/repo/subfolder`.
 
-    It is a LoRA adapter's, or a latent adapter's (`is_latent`).
+    It is a LoRA adapter's, or a latent adapter's (`is_latent`). Where the folder given holds none
+    and one folder below it does (`checkpoint-500`, an adapter with a name of its own), that one.
 
     Returns:
         None where `path` holds a full checkpoint instead of an adapter.
 
     Raises:
-        InputError: nothing is there, or neither an adapter nor a checkpoint is.
+        InputError: nothing is there, neither an adapter nor a checkpoint is, or several are below.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         if path.startswith((".", "/", "~")) or "/" not in path:
             raise InputError(f'adapter "{name}": folder "{path}" does not exist: check the path')
         return _download(name, path)
-    if (folder / CONFIG_FILE).is_file() or is_latent(folder):
+    if _is_adapter(folder):
         return folder
     if (folder / "config.json").is_file():
         return None
+    below = _below(folder)
+    if len(below) == 1:
+        return below[0]
+    if below:
+        raise _several(name, path, [str(one.relative_to(folder)) for one in below])
     raise InputError(
         f'adapter "{name}": "{path}" has no {CONFIG_FILE}: '
         "give the folder that PEFT's save_pretrained wrote"
     )
+
+
+def is_at_hand(path: str) -> bool:
+    """Whether an adapter can be looked at without the network; of a wrong path `locate` says so."""
+    if Path(path).expanduser().is_dir() or path.startswith((".", "/", "~")) or "/" not in path:
+        return True
+    organisation, repository, *inner = path.strip("/").split("/")
+    files = ("/".join([*inner, file]) for file in (CONFIG_FILE, LATENT_FILE, "config.json"))
+    repo = f"{organisation}/{repository}"
+    return any(isinstance(try_to_load_from_cache(repo, file), str) for file in files)
+
+
+def holds_whole_model(folder: Path) -> bool:
+    """Whether a folder holds the weights of a whole model."""
+    weights = any(next(folder.glob(pattern), None) for pattern in _WHOLE)
+    return weights and (folder / "config.json").is_file()
 
 
 def is_latent(folder: Path) -> bool:
@@ -134,12 +157,11 @@ def read(name: str, path: str, folder: Path) -> AdapterFiles:
     Raises:
         InputError: a file is missing or damaged, or it is no LoRA adapter PEFT can switch off.
     """
-    fields = _read_fields(name, folder)
-    config = _lora_config(name, folder, fields)
+    config = read_config(name, folder)
     file = next((folder / f for f in WEIGHT_FILES if (folder / f).is_file()), None)
     if file is None:
         raise InputError(f'adapter "{name}": no {WEIGHT_FILES[0]} in "{folder}": fetch it again')
-    weights = _read_weights(name, file)
+    weights = read_weights(name, file)
     targets = config.target_modules or ()
     info = AdapterInfo(
         name=name,
@@ -166,20 +188,30 @@ def read(name: str, path: str, folder: Path) -> AdapterFiles:
 def weights_digest(name: str, path: str) -> str:
     """What identifies an adapter without loading a model: its configuration and weights file.
 
-    A full checkpoint is known by its configuration, and its weight files by name and size.
+    The configuration counts as what it says, not as it is written: PEFT writes sets in any order. A
+    full checkpoint is known by a fingerprint of its files.
 
     Raises:
         InputError: as `locate`.
     """
     folder = locate(name, path)
     if folder is None:
-        place = Path(path).expanduser()
-        files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
-        listing = [path, *(f"{file.name} {file.stat().st_size}" for file in files)]
-        return hashlib.sha256("\n".join(listing).encode()).hexdigest()
-    names = (CONFIG_FILE, *WEIGHT_FILES, LATENT_FILE)
-    found = [folder / file for file in names if (folder / file).is_file()]
-    return hashlib.sha256("".join(sha256_of(file) for file in found).encode()).hexdigest()
+        return model_identity(path)
+    names = (*WEIGHT_FILES, LATENT_FILE)
+    found = [sha256_of(folder / file) for file in names if (folder / file).is_file()]
+    config = folder / CONFIG_FILE
+    if config.is_file():
+        found.append(digest(without_order(parse_json(config.read_bytes(), config))))
+    return hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+def without_order(data: Any) -> Any:
+    """Plain data in which lists of names, which PEFT keeps as sets, have one order."""
+    if isinstance(data, dict):
+        return {key: without_order(value) for key, value in data.items()}
+    if isinstance(data, list) and all(isinstance(item, str) for item in data):
+        return sorted(data)
+    return data
 
 
 def check_base(info: AdapterInfo, id: str, loaded_from: str | None, force: bool) -> None:
@@ -198,8 +230,9 @@ def check_base(info: AdapterInfo, id: str, loaded_from: str | None, force: bool)
         candidates.append(str(embedded.model_path(id)))
     if not (force or info.base is None or same_base(info.base, candidates)):
         raise InputError(
-            f'adapter "{info.name}" was made for "{info.base}", the model given is "{id}": '
-            "give that model, or force=True if they are the same weights"
+            f'adapter "{info.name}" was made for "{info.base[:120]}", the model given is "{id}": '
+            "give that model, or say that they are the same weights: --force on the command line, "
+            "force: true in a study, force=True in Python"
         )
 
 
@@ -225,89 +258,57 @@ def _last_component(model: str) -> str:
 def _download(name: str, path: str) -> Path | None:
     organisation, repository, *inner = path.strip("/").split("/")
     prefix = "".join(f"{part}/" for part in inner)
+    files = (CONFIG_FILE, *WEIGHT_FILES, LATENT_FILE, "lorascope.json", "config.json")
+    below = f"{prefix}*/{CONFIG_FILE}"
     try:
         snapshot = snapshot_download(
             f"{organisation}/{repository}",
-            allow_patterns=[
-                prefix + file
-                for file in (
-                    CONFIG_FILE,
-                    *WEIGHT_FILES,
-                    LATENT_FILE,
-                    "lorascope.json",
-                    "config.json",
-                )
-            ],
+            allow_patterns=[*(prefix + file for file in files), below],
         )
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
-            f'adapter "{name}": "{path}" is no folder and cannot be fetched: check the id and the '
-            "network; with HF_HUB_OFFLINE=1 it must already be in the local Hugging Face cache "
-            f"({reason})"
+            f'adapter "{name}": "{path}" is no folder and cannot be fetched: '
+            f"{how_to_reach('adapter')} ({reason})"
         ) from error
     folder = Path(snapshot, *inner)
-    if (folder / CONFIG_FILE).is_file() or is_latent(folder):
+    if _is_adapter(folder):
         return folder
     if (folder / "config.json").is_file() and not inner:
         return None
+    deeper = [str(PurePosixPath(path, *one.relative_to(folder).parts)) for one in _below(folder)]
+    if len(deeper) == 1:
+        return _download(name, deeper[0])
+    if deeper:
+        raise _several(name, path, deeper)
     raise InputError(f'adapter "{name}": "{path}" has no {CONFIG_FILE}: check the subfolder')
 
 
-def _read_fields(name: str, folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG_FILE
+def _is_adapter(folder: Path) -> bool:
+    return (folder / CONFIG_FILE).is_file() or is_latent(folder)
+
+
+def _below(folder: Path) -> list[Path]:
+    """Folders of adapters below a folder, those of trainers' checkpoints in order of their step."""
+    found: list[Path] = []
+    level = [folder]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _folders(outer)]
+        found += [inner for inner in level if _is_adapter(inner)]
+    return sorted(found, key=lambda one: [(len(part), part) for part in one.parts])
+
+
+def _folders(folder: Path) -> list[Path]:
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f'adapter "{name}": {file} is not valid JSON ({error}): fetch it again'
-        ) from error
-    if not isinstance(fields, dict):
-        raise InputError(f'adapter "{name}": {file} holds no JSON object: fetch it again')
-    kind = str(fields.get("peft_type"))
-    if kind.upper() != "LORA":
-        raise InputError(f'adapter "{name}": its peft_type is {kind}, only LORA is supported')
-    for field, effect in _REFUSED_FIELDS.items():
-        if fields.get(field):
-            raise InputError(f'adapter "{name}": {field} is not supported, it {effect}')
-    start = str(fields.get("init_lora_weights", "")).lower()
-    if start.startswith(_BASE_CHANGING_INITS):
-        raise InputError(
-            f'adapter "{name}": its init_lora_weights, {start}, changes the base weights: convert '
-            "it with save_pretrained(path_initial_model_for_weight_conversion=...)"
-        )
-    return fields
+        return [one for one in sorted(folder.iterdir()) if one.is_dir() and not one.is_symlink()]
+    except OSError:
+        return []
 
 
-def _lora_config(name: str, folder: Path, fields: dict[str, Any]) -> LoraConfig:
-    try:
-        return LoraConfig.from_pretrained(str(folder))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        written = fields.get("peft_version", "an unknown version")
-        raise InputError(
-            f'adapter "{name}": PEFT cannot read its {CONFIG_FILE}, written by PEFT {written}: '
-            f"{reason}"
-        ) from error
-
-
-def _read_weights(name: str, file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            weights = load_file(file)
-        else:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, OSError, EOFError, RuntimeError, ValueError) as error:
-        raise _unreadable(name, file, error) from error
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise InputError(f'adapter "{name}": {file} holds more than tensors: it is not loaded')
-    if not weights:
-        raise InputError(f'adapter "{name}": {file} holds no tensors: fetch it again')
-    return weights
-
-
-def _unreadable(name: str, file: Path, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:120]
+def _several(name: str, path: str, below: list[str]) -> InputError:
+    shown = ", ".join(below[-4:])
+    rest = f" and {len(below) - 4} more" if len(below) > 4 else ""
     return InputError(
-        f'adapter "{name}": {file} is truncated or damaged: fetch it again ({reason})'
+        f'adapter "{name}": "{path}" holds {len(below)} adapters further down ({shown}{rest}): '
+        "give one of these folders"
     )

@@ -1,7 +1,13 @@
-"""Gates before any measurement: an adapter is live, and the base is still the base."""
+"""Gates before any measurement: an adapter is live, and the base is still the base.
+
+One rule says what live means, and every command and `load` go by it: on tokens that it may act on,
+an adapter changes the stream at the sites that are looked at, or, where none is named, the stream
+or the logits.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +23,11 @@ if TYPE_CHECKING:
     from lorascope.models.adapted import AdaptedModel
 
 _PROBE_TOKENS = 16
+# Where the small probe shows nothing: sequences of a larger one, spread over the vocabulary.
+_WIDE_PROBE = 64
+
+# Ids of gates in a run's facts.
+LIVE, RESTORED, NOISE = "live", "restored", "noise"
 
 
 @dataclass(frozen=True)
@@ -40,25 +51,103 @@ def verify_live(
     name: str,
     input_ids: Int[Tensor, "batch seq"],
     attention_mask: Int[Tensor, "batch seq"] | None = None,
+    sites: Sequence[Site] = (),
 ) -> LiveReport:
     """Prove that the adapter changes what the model computes on this batch.
 
+    Args:
+        sites: where it must change the stream.
+
     Raises:
-        InputError: its logits equal the base's bit for bit.
+        InputError: stream and logits equal the base's bit for bit, or the stream does at a site;
+            says where the adapter acts.
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     base_stream, base = _stream_and_logits(model, "base", input_ids, mask)
     stream, logits = _stream_and_logits(model, name, input_ids, mask)
     if torch.equal(base, logits) and torch.equal(base_stream, stream):
-        raise InputError(
-            f'adapter "{name}" is not live: on {len(base)} tokens the model computes exactly what '
-            "the base computes; check that it was trained, and for this base"
-        )
+        raise _not_live(name, len(base))
+    require_changes(model, name, sites, input_ids, mask)
     return LiveReport(
         name,
         max_logit_difference=float((logits - base).abs().max()),
         delta_norm=float((stream - base_stream).norm(dim=-1).mean()),
     )
+
+
+@torch.no_grad()
+def require_changes(
+    model: AdaptedModel,
+    name: str,
+    sites: Sequence[Site],
+    input_ids: Int[Tensor, "batch seq"],
+    attention_mask: Int[Tensor, "batch seq"],
+) -> None:
+    """Refuse sites at which the adapter leaves the stream of a batch as it is, bit for bit.
+
+    Raises:
+        InputError: names the first such site, and the first at which the adapter acts.
+    """
+    changed = _changed(model, name, sites, input_ids, attention_mask)
+    for site in sites:
+        if site not in changed:
+            raise nothing_at(model, name, site, input_ids, attention_mask)
+
+
+@torch.no_grad()
+def nothing_at(
+    model: AdaptedModel,
+    name: str,
+    site: Site,
+    input_ids: Int[Tensor, "batch seq"],
+    attention_mask: Int[Tensor, "batch seq"],
+) -> InputError:
+    """What to say of a site at which an adapter changes nothing on these tokens."""
+    every = [Site(i) for i in range(model.n_blocks)]
+    changed = _changed(model, name, every, input_ids, attention_mask)
+    start = f'adapter "{name}" changes nothing at {site}: '
+    if not changed:
+        return InputError(
+            f"{start}it changes the stream at no site on these tokens; it acts after the last "
+            "block alone, or on other tokens: no site of the stream shows what it does"
+        )
+    if min(changed) > site:
+        return InputError(
+            f"{start}it acts from {min(changed)} on; choose {min(changed)} or a deeper site"
+        )
+    return InputError(
+        f"{start}it acts at {', '.join(map(str, sorted(changed)))}; choose among these sites"
+    )
+
+
+@torch.no_grad()
+def require_live(model: AdaptedModel, name: str) -> None:
+    """Refuse an adapter that changes nothing that the model computes for text.
+
+    One may leave the model as it is although its weights are not zero: where it acts on parts that
+    text does not reach, or by less than the model's dtype can tell. Tried on a few tokens, and on
+    more where those show nothing; tokens whose embedding it changed are among them.
+
+    Raises:
+        InputError: stream and logits equal the base's bit for bit, or are not finite.
+    """
+    tokens = _PROBE_TOKENS
+    for sequences in (2, _WIDE_PROBE):
+        ids = torch.arange(sequences * tokens, device=model.device)
+        if sequences == _WIDE_PROBE:
+            ids = ids * max(1, model.vocab_size // len(ids))
+        ids = torch.cat([_changed_rows(model, name)[: sequences * tokens], ids])
+        ids = ids[: sequences * tokens].reshape(sequences, -1) % model.vocab_size
+        mask = torch.ones_like(ids)
+        base_stream, base = _stream_and_logits(model, "base", ids, mask)
+        try:
+            stream, logits = _stream_and_logits(model, name, ids, mask)
+        except InputError as error:
+            # The base's own stream is finite.
+            raise InputError(f'adapter "{name}": with it on, {error}') from error
+        if not torch.equal(base, logits) or not torch.equal(base_stream, stream):
+            return
+    raise _not_live(name, sequences * tokens)
 
 
 @torch.no_grad()
@@ -91,6 +180,44 @@ def verify_base_unchanged(model: AdaptedModel, before: Float[Tensor, "batch seq 
             f"(largest logit difference {largest:.3g}); likely causes are modules_to_save, resized "
             "embeddings or an initialisation that changes the base: load the adapters one by one"
         )
+
+
+def _not_live(name: str, tokens: int) -> InputError:
+    return InputError(
+        f'adapter "{name}" is not live: on {tokens} tokens the model computes exactly what the '
+        "base computes; check that it was trained, for this base, and that it acts on parts of the "
+        "model that text goes through"
+    )
+
+
+def _changed(
+    model: AdaptedModel, name: str, sites: Sequence[Site], ids: Tensor, mask: Tensor
+) -> set[Site]:
+    """The sites at which the adapter changes the stream at any attended token."""
+    if not sites:
+        return set()
+    streams = []
+    for face in ("base", name):
+        with model.face(face) as module:
+            streams.append(run_until(module, sites, ids, mask))
+    base, adapted = streams
+    changed = set()
+    for site, stream in base.items():
+        apart = stream != adapted[site].to(stream.device)
+        if bool(apart[mask.bool().to(stream.device)].any()):
+            changed.add(site)
+    return changed
+
+
+def _changed_rows(model: AdaptedModel, name: str) -> Int[Tensor, " n"]:
+    """Tokens whose embedding the adapter changed, as far as the embedding holds it in its rows."""
+    with model.face(name) as module:
+        adapted: Tensor = module.get_input_embeddings().weight
+    base = model.base_embedding
+    if base is adapted or base.shape != adapted.shape:
+        return torch.empty(0, dtype=torch.long, device=model.device)
+    differ = torch.ne(base, adapted.to(base.device)).any(dim=1)
+    return differ.nonzero().squeeze(1).to(model.device)
 
 
 def _stream_and_logits(

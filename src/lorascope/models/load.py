@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,6 +22,11 @@ from lorascope.errors import InputError, did_you_mean
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+# What transformers needs to read weights that were stored in quantised form.
+_QUANTISED_BY = {"bitsandbytes": "bitsandbytes", "gptq": "gptqmodel", "awq": "gptqmodel"}
+# transformers puts an adapter that lies beside a model's weights on the model; it looks for one in
+# this folder of the model's, which is no one's.
+_NO_ADAPTER = {"subfolder": "no-adapter"}
 
 
 def load_base(
@@ -31,6 +38,8 @@ def load_base(
     device_map: str | dict[str, Any] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model in eval mode without trainable parameters, and its tokenizer.
+
+    The weights are the model's own: an adapter saved into the same folder is not put on.
 
     Args:
         model: a Hugging Face id, a folder, or "embedded" for the model inside this package, or
@@ -44,17 +53,16 @@ def load_base(
     Raises:
         InputError: the model cannot be found, read or fitted to its architecture.
     """
-    source = _source(model)
-    if revision is not None and Path(source).is_dir():
-        raise InputError(f'model "{model}" is a folder and has no revision "{revision}": drop it')
+    source = _source(model, revision)
     place = _device(device, device_map)
-    config = _read_config(source, model, revision)
+    config = read_config(model, revision)
     arguments: dict[str, Any] = {
         "config": config,
         "dtype": _dtype(dtype, place, config),
         "device_map": device_map if device_map is not None else str(place),
         "trust_remote_code": False,
         "output_loading_info": True,
+        "adapter_kwargs": dict(_NO_ADAPTER),
     }
     if _is_gemma(config):
         # other attention kernels drop Gemma-2's score capping and give NaN at padding
@@ -77,25 +85,110 @@ def load_base(
     return loaded.eval().requires_grad_(False), tokenizer
 
 
-def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id to pad with: the tokenizer's padding token, or its end-of-text token.
+def read_config(model: str, revision: str | None = None) -> PreTrainedConfig:
+    """The configuration of a model, without a weight of it.
 
     Raises:
-        InputError: the tokenizer has neither.
+        InputError: it cannot be found or read, or says that the weights need a package that is not
+            installed.
+    """
+    source = _source(model, revision)
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    except Exception as error:
+        raise _cannot_load(model, error) from error
+    method = _quantised_by(config)
+    package = _QUANTISED_BY.get(method)
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise InputError(
+            f'the weights of model "{model}" are stored in quantised form ({method}) and the '
+            f"package {package} is not installed: install it, or give the unquantised model"
+        )
+    return config
+
+
+def read_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model.
+
+    Raises:
+        InputError: it cannot be found or read.
+    """
+    source = _source(model, revision)
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=False
+        )
+    except Exception as error:
+        raise _cannot_load(model, error) from error
+    return found
+
+
+def skeleton(config: PreTrainedConfig) -> PreTrainedModel | None:
+    """A model without weights, to see what would fit it; None where weights are needed for that.
+
+    So it is for weights in quantised form, whose layers are made when they are read.
+    """
+    if _quantised_by(config):
+        return None
+    try:
+        with torch.device("meta"):
+            made: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    except Exception:
+        # Whatever is wrong shows, with its reason, when the weights are read.
+        return None
+    return made.eval().requires_grad_(False)
+
+
+def how_to_reach(thing: str) -> str:
+    """What to do about a `thing` (model, adapter) of the hub that is not in the local cache."""
+    if constants.HF_HUB_OFFLINE:
+        return (
+            f"the hub is switched off (HF_HUB_OFFLINE=1) and the {thing} is not in the local "
+            f"Hugging Face cache: fetch it once without HF_HUB_OFFLINE=1, or give a folder"
+        )
+    return (
+        f"check the id and the network; a gated {thing} needs `hf auth login`; with "
+        f"HF_HUB_OFFLINE=1 the {thing} must already be in the local Hugging Face cache"
+    )
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id to pad with: the tokenizer's padding token, its end-of-text token, or 0.
+
+    Padding stands on the right under a mask, so that any id will do.
     """
     for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if isinstance(token_id, int):
             return token_id
-    raise InputError("the tokenizer has neither a padding nor an end-of-text token: set pad_token")
+    return 0
 
 
-def _source(model: str) -> str:
+def _quantised_by(config: PreTrainedConfig) -> str:
+    """How the weights are stored in quantised form; nothing where they are not."""
+    found: Any = getattr(config, "quantization_config", None)
+    if found is None:
+        return ""
+    method = found.get("quant_method") if isinstance(found, dict) else found.quant_method
+    return str(getattr(method, "value", method) or "unknown")
+
+
+def _source(model: str, revision: str | None = None) -> str:
+    source = _address(model)
+    if revision is not None and Path(source).is_dir():
+        raise InputError(f'model "{model}" is a folder and has no revision "{revision}": drop it')
+    return source
+
+
+def _address(model: str) -> str:
     if embedded.is_embedded(model):
         return str(embedded.model_path(model))
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise InputError(f'model folder "{model}" has no config.json: give a checkpoint folder')
+            advice = "give a checkpoint folder"
+            if (folder / "adapter_config.json").is_file():
+                advice = "it holds an adapter; give its base model, and the folder as the adapter"
+            raise InputError(f'model folder "{model}" has no config.json: {advice}')
         return str(folder)
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise InputError(f'model folder "{model}" does not exist: check the path')
@@ -131,20 +224,25 @@ def _is_gemma(config: PreTrainedConfig) -> bool:
     return config.model_type.startswith(("gemma2", "gemma3"))
 
 
-def _read_config(source: str, model: str, revision: str | None) -> PreTrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-    except Exception as error:
-        raise _cannot_load(model, error) from error
-
-
 def _cannot_load(model: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if Path(model).expanduser().is_dir() or embedded.is_embedded(model):
+    if isinstance(error, ImportError):
+        advice = "install the package it needs"
+    elif Path(model).expanduser().is_dir() or embedded.is_embedded(model):
         advice = "check that the folder holds a whole Hugging Face checkpoint"
+    elif constants.HF_HUB_OFFLINE and not _is_cached(model):
+        # The library's own words would send the user to the network that is switched off.
+        return InputError(f'model "{model}" cannot be loaded: {how_to_reach("model")}')
+    elif constants.HF_HUB_OFFLINE:
+        advice = "its copy in the local Hugging Face cache is incomplete or damaged: fetch it again"
     else:
-        advice = (
-            "check the id and the network; with HF_HUB_OFFLINE=1 the model must already be in the "
-            "local Hugging Face cache; gated models need `hf auth login`"
-        )
+        advice = how_to_reach("model")
     return InputError(f'model "{model}" cannot be loaded: {advice} ({reason})')
+
+
+def _is_cached(model: str) -> bool:
+    try:
+        return isinstance(try_to_load_from_cache(model, "config.json"), str)
+    except ValueError:
+        # It is no id of the hub at all.
+        return False

@@ -4,19 +4,26 @@ PEFT loads what it can match and says nothing about the rest, so the file's tens
 with the tensors the model expects before they are loaded:
 
 1. PEFT builds the adapter's layers from its configuration,
-2. tensors of the base that the file carries along are set apart: unchanged ones are dropped,
+2. rows of tokens that the base does not have are cut off,
+3. tensors of the base that the file carries along are set apart: unchanged ones are dropped,
    trained biases returned, anything else refused,
-3. the remaining names and shapes must be exactly those of the layers,
-4. the update must not be zero everywhere,
-5. PEFT loads them.
+4. the remaining names and shapes must be exactly those of the layers,
+5. the update must not be zero everywhere,
+6. PEFT loads them.
+
+All but the last needs no weights: `fit` does it on a model without any, where whatever depends on
+the base's values counts as changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.transformers_weight_conversion import (
     convert_peft_adapter_state_dict_for_transformers,
 )
@@ -25,9 +32,30 @@ from transformers import PreTrainedModel
 
 from lorascope.errors import InputError
 from lorascope.models.adapter_files import AdapterFiles
+from lorascope.models.changes import changes_something, same_values
+from lorascope.models.vocabulary import cut_to_base
 
 _PREFIX = "base_model.model."
-_MAGNITUDE = ".lora_magnitude_vector"
+# With bias="all" PEFT writes the bias of a module saved whole three times: under its own name, and
+# as these parts of the module's wrapper.
+_COPIES = (".original_module.", ".modules_to_save.")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An adapter whose layers are on a model and whose tensors were found to fit.
+
+    Attributes:
+        peft: the wrapper around the model.
+        weights: what PEFT is to load.
+        biases: {parameter name: trained bias}, which PEFT does not switch.
+        extra_tokens: how many tokens were cut off.
+    """
+
+    peft: PeftModel
+    weights: dict[str, Tensor]
+    biases: dict[str, Tensor]
+    extra_tokens: int
 
 
 def put_on(
@@ -36,7 +64,7 @@ def put_on(
     files: AdapterFiles,
     peft_name: str,
     originals: Mapping[str, Tensor],
-) -> tuple[PeftModel, dict[str, Tensor]]:
+) -> Fitted:
     """Put one adapter on `base`.
 
     Args:
@@ -44,31 +72,58 @@ def put_on(
         peft_name: the name PEFT is to know the adapter by.
         originals: the bare model's parameters by name.
 
-    Returns:
-        the wrapper, and {parameter name: trained bias}, which PEFT does not switch.
-
     Raises:
         InputError: the adapter does not fit the model, or changes nothing.
     """
+    fitted = fit(base, peft, files, peft_name, originals)
+    set_peft_model_state_dict(fitted.peft, fitted.weights, adapter_name=peft_name)
+    return fitted
+
+
+def fit(
+    base: PreTrainedModel,
+    peft: PeftModel | None,
+    files: AdapterFiles,
+    peft_name: str,
+    originals: Mapping[str, Tensor],
+) -> Fitted:
+    """Build an adapter's layers on `base` and check that its tensors fit them; load none.
+
+    Args:
+        base: a model, or one without weights (on the meta device).
+
+    Raises:
+        InputError: as `put_on`.
+    """
     name = files.info.name
     _check_alone(peft, files)
-    peft = _build_layers(base, peft, files, peft_name)
-    weights, biases = _set_apart(files, originals)
-    expected = get_peft_model_state_dict(
-        peft, peft.state_dict(), adapter_name=peft_name, save_embedding_layers=False
-    )
-    converted = convert_peft_adapter_state_dict_for_transformers(
-        peft, files.config, weights, peft_name
-    )
+    _check_tokens(base, files)
+    beside = "" if peft is None else " beside the adapters given before it"
+    with _refusing(name, base, beside):
+        # PEFT rewrites the configuration for architectures that changed; the files stay as read.
+        config = copy.deepcopy(files.config)
+        if peft is None:
+            peft = PeftModel(base, config, adapter_name=peft_name)
+        else:
+            peft.add_adapter(peft_name, config)
+        _refuse_wrong_scales(files, config)
+        expected = get_peft_model_state_dict(
+            peft, peft.state_dict(), adapter_name=peft_name, save_embedding_layers=False
+        )
+    found, extra = cut_to_base(base, expected, files.weights)
+    weights, biases = _set_apart(name, found, expected, originals)
+    with _refusing(name, base, beside):
+        converted = convert_peft_adapter_state_dict_for_transformers(
+            peft, peft.peft_config[peft_name], weights, peft_name
+        )
     _check_fits(name, expected, converted)
     _check_biases(files, expected, biases, originals)
-    if not biases and not _changes_something(converted, originals):
+    if not biases and not changes_something(peft, peft_name, converted, originals):
         raise InputError(
             f'adapter "{name}" changes nothing: its update is zero in every module; '
-            "it may have been saved before training"
+            "it may have been saved before training, or scaled to nothing (lora_alpha 0)"
         )
-    set_peft_model_state_dict(peft, weights, adapter_name=peft_name)
-    return peft, biases
+    return Fitted(peft, weights, biases, extra)
 
 
 def _check_alone(peft: PeftModel | None, files: AdapterFiles) -> None:
@@ -81,44 +136,86 @@ def _check_alone(peft: PeftModel | None, files: AdapterFiles) -> None:
         )
 
 
-def _build_layers(
-    base: PreTrainedModel, peft: PeftModel | None, files: AdapterFiles, peft_name: str
-) -> PeftModel:
-    try:
-        if peft is None:
-            return PeftModel(base, files.config, adapter_name=peft_name)
-        peft.add_adapter(peft_name, files.config)
-        return peft
-    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:240]
-        beside = "" if peft is None else " beside the adapters given before it"
+def _check_tokens(base: PreTrainedModel, files: AdapterFiles) -> None:
+    """Rows trained for added tokens have no place in the base's embedding."""
+    trained = files.config.trainable_token_indices or []
+    lists = trained.values() if isinstance(trained, dict) else [trained]
+    rows = int(base.get_input_embeddings().weight.shape[0])
+    beyond = sorted({index for indices in lists for index in indices if index >= rows})
+    if beyond:
         raise InputError(
-            f'adapter "{files.info.name}" does not fit {type(base).__name__}{beside}: {reason}'
+            f'adapter "{files.info.name}" trains token {beyond[0]} and the model has {rows} '
+            "tokens: it was trained after tokens were added; save the merged model and give that "
+            "in its place"
+        )
+
+
+@contextmanager
+def _refusing(name: str, base: PreTrainedModel, beside: str) -> Iterator[None]:
+    """Whatever PEFT raises over a foreign configuration or file becomes one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:240] or type(error).__name__
+        raise InputError(
+            f'adapter "{name}" does not fit {type(base).__name__}{beside}: {reason}'
         ) from error
 
 
+def _refuse_wrong_scales(files: AdapterFiles, converted: LoraConfig) -> None:
+    """Refuse experts trained one by one that PEFT fuses at another scale than they had.
+
+    PEFT doubles rank and alpha of maps that were fused, which keeps alpha / r but not alpha / √r,
+    and an alpha of a pattern that names an expert's map is not found again.
+    """
+    before: Any = files.config
+    moved = set(converted.target_parameters or ()) - set(before.target_parameters or ())
+    fused = set(converted.rank_pattern or ()) - set(before.rank_pattern or ())
+    reason = None
+    if before.use_rslora and fused:
+        reason = "rank-stabilised scaling (use_rslora)"
+    elif before.alpha_pattern and moved:
+        reason = "an alpha_pattern"
+    if reason is not None:
+        raise InputError(
+            f'adapter "{files.info.name}" was trained on experts one by one, with {reason}: '
+            f"{', '.join(sorted(moved))} hold them together now, and PEFT would apply them at "
+            "another scale than they were trained with; merge it with the versions it was trained "
+            "with and give the merged model"
+        )
+
+
 def _set_apart(
-    files: AdapterFiles, originals: Mapping[str, Tensor]
+    name: str,
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    originals: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What PEFT is to load, and biases that it would write into the base for good."""
     weights: dict[str, Tensor] = {}
     biases: dict[str, Tensor] = {}
-    saved_whole = files.info.modules_to_save
-    for key, tensor in files.weights.items():
-        original_name = key.removeprefix(_PREFIX).replace(".base_layer.", ".")
+    for key, tensor in found.items():
+        original_name = _bare(key)
         original = originals.get(original_name)
-        if original is None or any(f".{m}." in f".{original_name}" for m in saved_whole):
+        if any(key.replace(copied, ".") in expected for copied in _COPIES if copied in key):
+            continue
+        # PEFT says what it takes: names of modules saved whole are ends of paths.
+        if key in expected or original is None:
             weights[key] = tensor
             continue
-        value = tensor.to(device=original.device, dtype=original.dtype)
-        if value.shape == original.shape and torch.equal(value, original.detach()):
+        fits, is_bias = tensor.shape == original.shape, original_name.endswith(".bias")
+        if fits and (not is_bias if original.is_meta else same_values(tensor, original)):
             continue
-        if value.shape != original.shape or not original_name.endswith(".bias"):
+        if not fits or not is_bias:
             raise InputError(
-                f'adapter "{files.info.name}" carries its own {original_name} of shape '
-                f"{tuple(tensor.shape)}, the model's is {tuple(original.shape)}: resized or "
-                "retrained base tensors are not supported; save the merged model and give that"
+                f'adapter "{name}" carries its own {original_name} of shape '
+                f"{tuple(tensor.shape)}, the model's is {tuple(original.shape)}: retrained base "
+                "tensors are not supported in an adapter; save the merged model and give that in "
+                "its place, or save the adapter with modules_to_save"
             )
-        biases[original_name] = value
+        biases[original_name] = tensor.to(device=original.device, dtype=original.dtype)
     return weights, biases
 
 
@@ -152,7 +249,7 @@ def _check_biases(
     """Every bias the configuration calls trained must be in the file, changed or not."""
     if files.bias == "none":
         return
-    in_file = {key.removeprefix(_PREFIX).replace(".base_layer.", ".") for key in files.weights}
+    in_file = {_bare(key) for key in files.weights}
     wanted = {key for key in originals if key.endswith(".bias")}
     if files.bias == "lora_only":
         targets = {key.removeprefix(_PREFIX).split(".lora_")[0] for key in expected}
@@ -165,28 +262,6 @@ def _check_biases(
         )
 
 
-def _changes_something(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> bool:
-    for key, tensor in weights.items():
-        if ".lora_A" in key or ".lora_embedding_A" in key:
-            continue
-        if ".lora_B" in key or ".lora_embedding_B" in key:
-            partner = weights.get(key.replace("_B", "_A"))
-            if bool(tensor.any()) and (partner is None or bool(partner.any())):
-                return True
-            continue
-        original = originals.get(key.removeprefix(_PREFIX).replace(_MAGNITUDE, ".weight"))
-        if original is None or _differs(tensor, original.detach(), _MAGNITUDE in key):
-            return True
-    return False
-
-
-def _differs(tensor: Tensor, original: Tensor, magnitude: bool) -> bool:
-    """Whether a module saved whole, or a DoRA magnitude, is other than the base gives."""
-    if not magnitude:
-        return not torch.equal(tensor.to(original), original)
-    # a DoRA magnitude starts as the norms of the weight along one of its axes
-    norms = [original.float().norm(dim=axis) for axis in range(original.ndim)]
-    found = tensor.flatten().float().to(original.device)
-    return not any(
-        norm.shape == found.shape and torch.allclose(norm, found, rtol=1e-2) for norm in norms
-    )
+def _bare(key: str) -> str:
+    """The name a tensor of an adapter's file has in the bare model."""
+    return key.removeprefix(_PREFIX).replace(".base_layer.", ".")

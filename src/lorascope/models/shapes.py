@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
+from lorascope.models import dimensions
 from lorascope.models.sites import block_list
 
 _GEMMA_2 = {"vocab_size": 256000, "head_dim": 256, "max_position_embeddings": 8192}
@@ -98,19 +99,19 @@ class Shape:
         """The shape a configuration describes, counted on a model without weights."""
         with torch.device("meta"):
             skeleton = AutoModelForCausalLM.from_config(config)
-        text, inside = config.get_text_config(), block_list(skeleton)
-        d, vocabulary = int(text.hidden_size), int(text.vocab_size)
+        inside = block_list(skeleton)
+        d, rows = dimensions.width(config), dimensions.vocabulary(config)
         return cls(
             parameters=_count(skeleton),
             block_parameters=_count(inside),
-            head_parameters=d * vocabulary,
+            head_parameters=d * rows,
             rank_one_parameters=sum(sum(p.shape) for p in inside.parameters() if p.ndim == 2),
-            blocks=int(text.num_hidden_layers),
+            blocks=len(inside),
             d_model=d,
-            d_mlp=int(getattr(text, "intermediate_size", None) or 4 * d),
-            heads=int(text.num_attention_heads),
-            vocabulary=vocabulary,
-            context=int(text.max_position_embeddings),
+            d_mlp=dimensions.mlp_width(config),
+            heads=dimensions.heads(config),
+            vocabulary=rows,
+            context=dimensions.context(config),
         )
 
 

@@ -142,7 +142,14 @@ def lora_updates(model: AdaptedModel, name: str) -> list[LoraUpdate]:
             f'adapter "{name}" is a DoRA adapter: it rescales whole weights, so its update is not '
             "of low rank and has no factors; measure its activations instead"
         )
-    updates = [_update(name, path, layer, peft_name) for path, layer in _lora_layers(model)]
+    layers = lora_layers(model)
+    for path, layer in layers:
+        if layer.lora_bias.get(peft_name, False):
+            raise InputError(
+                f'adapter "{name}": the update of {path} is not scale · B · A alone: a bias on '
+                "B is trained too; take weight_update, which leaves the bias out"
+            )
+    updates = [_update(name, path, layer, peft_name) for path, layer in layers]
     return [update for update in updates if update is not None]
 
 
@@ -150,8 +157,9 @@ def updated_modules(model: AdaptedModel, name: str) -> list[str]:
     """Paths of the linear maps that `name` adds something to, in the model's order.
 
     Those a LoRA or DoRA adapter targets; of a full fine-tune those whose weight differs from the
-    base's; none of an adapter that acts by hooks. Tied weights count once. Norms, biases and
-    experts held in one tensor are no maps here.
+    base's; none of an adapter that acts by hooks. Tied weights count once. What else an adapter
+    changes (norms, biases, experts held in one tensor, modules saved whole, updates that are no
+    matrix) is in `other_changes`.
 
     Raises:
         InputError: there is no such adapter.
@@ -160,16 +168,21 @@ def updated_modules(model: AdaptedModel, name: str) -> list[str]:
         return []
     if model.info(name).rank is not None:
         peft_name = model.peft_name(name)
-        layers = _lora_layers(model)
-        return [path for path, layer in layers if lora_factors(layer, peft_name) is not None]
+        return [
+            path
+            for path, layer in lora_layers(model)
+            if lora_factors(layer, peft_name) is not None and no_matrix(layer, peft_name) is None
+        ]
     with model.face(name) as tuned:
-        theirs = {path: _weight(path, layer) for path, layer in _maps(tuned)}
-    ours = {path: _weight(path, layer) for path, layer in _maps(_base(model))}
+        theirs = {path: _weight(path, layer) for path, layer in linear_maps(tuned)}
+    ours = {path: _weight(path, layer) for path, layer in linear_maps(bare_model(model))}
     return [p for p, W in ours.items() if p in theirs and not torch.equal(W, theirs[p].to(W))]
 
 
 def weight_update(model: AdaptedModel, name: str, module: str) -> Update:
     """What `name` adds to the linear map at the path `module`, DoRA and full fine-tunes included.
+
+    A bias trained beside B is no part of it.
 
     Raises:
         InputError: no such adapter or module; an update that is neither low rank nor DoRA.
@@ -190,6 +203,24 @@ def weight_update(model: AdaptedModel, name: str, module: str) -> Update:
     return update
 
 
+def no_matrix(layer: LoraLayer, peft_name: str) -> str | None:
+    """Why the update of a layer is no matrix to look at; None where it is one, or there is none."""
+    factors = lora_factors(layer, peft_name)
+    if factors is None:
+        return None
+    variant = layer.lora_variant.get(peft_name)
+    if hasattr(layer, "parameter_name"):
+        return "parameters that hold several maps together (target_parameters)"
+    if variant is not None and "dora" not in type(variant).__name__.lower():
+        return f"an update that is not scale · B · A ({type(variant).__name__})"
+    if any(factor.ndim != 2 for factor in factors):
+        return f"an update of a {type(_bare(layer)).__name__}"
+    weight = getattr(_bare(layer), "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point():
+        return "base weights stored in quantised form"
+    return None
+
+
 def base_weight(model: AdaptedModel, module: str) -> Float[Tensor, "out in"]:
     """W₀ of one module as a linear map, in its own dtype; an embedding's is [d_model, vocab].
 
@@ -201,7 +232,7 @@ def base_weight(model: AdaptedModel, module: str) -> Float[Tensor, "out in"]:
 
 def within_block(model: AdaptedModel, module: str) -> tuple[int, str] | None:
     """(block, path inside it) of a module's path; None for one outside the blocks."""
-    bare = _base(model)
+    bare = bare_model(model)
     blocks = block_list(bare)
     prefix = next(path for path, m in bare.named_modules() if m is blocks)
     if not module.startswith(f"{prefix}."):
@@ -217,7 +248,7 @@ def stream_gain(model: AdaptedModel, module: str) -> Float[Tensor, " d_model"] |
     weight; its division by the token's own root mean square is left out. None for modules whose
     output is not added to the stream. Told by the module's name and width.
     """
-    bare = _base(model)
+    bare = bare_model(model)
     if bare.get_submodule(module) is bare.get_input_embeddings():
         return torch.ones(model.d_model)
     place = within_block(model, module)
@@ -234,7 +265,7 @@ def stream_gain(model: AdaptedModel, module: str) -> Float[Tensor, " d_model"] |
     return torch.ones(model.d_model)
 
 
-def _base(model: AdaptedModel) -> PreTrainedModel:
+def bare_model(model: AdaptedModel) -> PreTrainedModel:
     """The base model; its weights and modules are the same under every face but a full model's."""
     if model.current == BASE:
         return model.module
@@ -243,7 +274,7 @@ def _base(model: AdaptedModel) -> PreTrainedModel:
 
 
 def _module(model: AdaptedModel, path: str) -> nn.Module:
-    bare = _base(model)
+    bare = bare_model(model)
     try:
         return bare.get_submodule(path)
     except AttributeError:
@@ -251,11 +282,12 @@ def _module(model: AdaptedModel, path: str) -> nn.Module:
         raise InputError(f'the model has no module "{path}".{near}') from None
 
 
-def _lora_layers(model: AdaptedModel) -> list[tuple[str, LoraLayer]]:
-    return [(path, m) for path, m in _base(model).named_modules() if isinstance(m, LoraLayer)]
+def lora_layers(model: AdaptedModel) -> list[tuple[str, LoraLayer]]:
+    """Every module of the bare model that any LoRA adapter is put on, with its path."""
+    return [(path, m) for path, m in bare_model(model).named_modules() if isinstance(m, LoraLayer)]
 
 
-def _maps(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def linear_maps(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Every linear map of a model; of tied ones the first."""
     found: dict[int, tuple[str, nn.Module]] = {}
     inside: tuple[str, ...] = ()
@@ -304,8 +336,7 @@ def _update(name: str, path: str, layer: LoraLayer, peft_name: str) -> LoraUpdat
     if factors is None:
         return None
     variant = layer.lora_variant.get(peft_name)
-    plain = variant is None and not layer.lora_bias.get(peft_name, False)
-    if not plain or hasattr(layer, "parameter_name") or any(f.ndim != 2 for f in factors):
+    if variant is not None or hasattr(layer, "parameter_name") or any(f.ndim != 2 for f in factors):
         kind = "parameters" if variant is None else type(variant).__name__
         raise InputError(f'adapter "{name}": the update of {path} is not scale · B · A ({kind})')
     B, A = (factor.detach().float() for factor in factors)

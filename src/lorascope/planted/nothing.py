@@ -31,6 +31,7 @@ from lorascope.measures.weights import WeightSettings, update_numbers
 from lorascope.models.updates import LoraUpdate
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import COVARIANCE, RANDOM_UPDATE
 
 D, LATENTS = 32, 64
 DOCUMENTS, LENGTH = 40, 16
@@ -102,7 +103,7 @@ def random_rows(seed: int) -> list[Estimate]:
     )
     found.append(
         reconstruction.improvement(
-            of_base, errors, learned, {"covariance-matched": of_control}, rows, _HERE, seed
+            of_base, errors, learned, {COVARIANCE: of_control}, rows, _HERE, seed
         )
     )
     fired = firing.firing(learned, delta)
@@ -147,7 +148,7 @@ def no_effect(seed: int) -> list[Estimate]:
 
 def random_updates(seed: int) -> list[Estimate]:
     """A LoRA update of random factors on a random matrix; one smaller than its rounding."""
-    random = generator(seed, "random update")
+    random = generator(seed, RANDOM_UPDATE)
     weight = torch.randn(48, D, generator=random)
     B, A = torch.randn(48, 4, generator=random), torch.randn(4, D, generator=random)
     base, floor = spectra.decompose(weight), spectra.rounding_norm(weight)

@@ -23,6 +23,7 @@ from lorascope.measures.pursuit import pursuit_estimates
 from lorascope.measures.rows import HeldOut
 from lorascope.planted.activations import Planted, Recipe
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import ISOTROPIC
 from lorascope.stats.intervals import Interval
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting, Job, fit_many
@@ -153,19 +154,17 @@ def _expressed(
     mean, covariance = mean_and_covariance([probe.delta])
     estimates = pursuit_estimates(base, learned, held_out, mean, covariance, Key())
     k = next(
-        e.key.setting
-        for e in estimates
-        if e.measure == "pursuit.gap" and e.key.dictionary == "delta"
+        e.key.k for e in estimates if e.measure == "pursuit.gap" and e.key.dictionary == "delta"
     )
     ours, theirs = (
         next(
             e
             for e in estimates
-            if (e.measure, e.key.dictionary, e.key.setting) == ("pursuit.fvu", name, k)
+            if (e.measure, e.key.dictionary, e.key.k) == ("pursuit.fvu", name, k)
         )
         for name in ("base", "delta")
     )
-    random = next(chance for chance in ours.nulls if chance.name == "isotropic")
+    random = next(chance for chance in ours.nulls if chance.name == ISOTROPIC)
     own = theirs.value
     low, high = (
         (level - bound) / (level - own)

@@ -13,8 +13,9 @@ from lorascope.report.conditions import bounds
 from lorascope.report.formatting import SYMBOLS, interval, number
 from lorascope.report.pooled import at_first_setting, conditions
 from lorascope.report.result import Results
-from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS, dictionary_order
+from lorascope.report.topics import HEADLINE_MEASURES, dictionary_order
 from lorascope.results import Estimate
+from lorascope.results.labels import Of
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,10 @@ def beside(results: Results) -> Beside | None:
         return None
     rows = []
     for measure, found in taken.items():
-        for dictionary in dictionary_order(e.key.dictionary for e in found):
-            if dictionary in SEED_PAIRS:
-                continue
-            chosen = [e for e in found if e.key.dictionary == dictionary]
-            rows.append(_row(measure, dictionary, chosen, known))
+        for of in dictionary_order(found):
+            if not of.seeds_alone:
+                chosen = [e for e in found if Of.key(e.key) == of]
+                rows.append(_row(measure, of, chosen, known))
     return Beside([_condition(results, *place) for place in known], rows)
 
 
@@ -58,14 +58,14 @@ def _condition(results: Results, group: str, site: str) -> dict[str, Any]:
 
 
 def _row(
-    measure: str, dictionary: str, chosen: list[Estimate], known: list[tuple[str, str]]
+    measure: str, of: Of, chosen: list[Estimate], known: list[tuple[str, str]]
 ) -> dict[str, Any]:
     by_place = {(e.key.adapter, e.key.site): e for e in chosen}
     definition = definition_of(measure)
     cells = [_cell(by_place.get(place) or by_place.get((place[0], ""))) for place in known]
     return {
         "title": definition.title,
-        "dictionary": dictionary,
+        "dictionary": str(of),
         "unit": chosen[0].unit,
         "cells": cells,
     }

@@ -12,8 +12,15 @@ from typing import Any, Final
 
 import altair as alt
 
-from lorascope.report.formatting import SYMBOLS, interval, number
+from lorascope.report.formatting import (
+    SYMBOLS,
+    difference_words,
+    interval,
+    number,
+    verdict_words,
+)
 from lorascope.results import Estimate
+from lorascope.results.labels import Of
 
 Row = dict[str, Any]
 
@@ -47,7 +54,7 @@ def row_of(estimate: Estimate, label: str, series: str) -> Row:
         "adapter": place.adapter,
         "rank": place.rank,
         "site": place.site,
-        "dictionary": place.dictionary,
+        "dictionary": str(Of.key(place)),
         "value": estimate.value,
         "low": low,
         "high": high,
@@ -57,7 +64,8 @@ def row_of(estimate: Estimate, label: str, series: str) -> Row:
         "null": chance.name if chance else "",
         "n": estimate.n,
         "unit": estimate.unit,
-        "verdict": estimate.verdict,
+        "verdict": verdict_words(estimate),
+        "difference": difference_words(estimate),
         "interval": interval(low, high) or "none",
         "chance interval": interval(chance.low, chance.high) if chance else "none",
         "printed": f"{number(estimate.value)} {SYMBOLS[estimate.verdict]}",
@@ -340,6 +348,7 @@ def _tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("chance:Q", format=".4~g"),
         alt.Tooltip("chance interval:N", title="95 % of chance"),
         alt.Tooltip("null:N"),
+        alt.Tooltip("difference:N", title="difference, 95 % interval"),
         alt.Tooltip("verdict:N"),
         alt.Tooltip("n:Q", format=","),
         alt.Tooltip("unit:N"),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from lorascope.measures.definitions import definition_of
 from lorascope.report.result import Results
-from lorascope.results import Estimate
+from lorascope.results import Estimate, Verdict
+from lorascope.results.labels import Of
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Tally:
 
     Attributes:
         above, equal, below: counts of these verdicts.
-        without: no verdict.
+        without: no verdict, or none beside a rival null.
         unsettled: neither apart nor equal within the margin.
     """
 
@@ -29,8 +30,8 @@ class Tally:
 
     @classmethod
     def of(cls, estimates: Iterable[Estimate]) -> Tally:
-        """Count the verdicts against each estimate's headline null."""
-        verdicts = [estimate.verdict for estimate in estimates]
+        """Count the verdicts; those beside references alone are none that may be counted."""
+        verdicts: list[Verdict] = [e.verdict if e.rivals else "no verdict" for e in estimates]
         return cls(
             verdicts.count("above"),
             verdicts.count("equal"),
@@ -51,30 +52,28 @@ class Tally:
 
 
 def measured(
-    results: Results, measure: str, dictionary: str | None = None, *, first_seed: bool = False
+    results: Results, measure: str, of: Of | None = None, *, first_seed: bool = False
 ) -> list[Estimate]:
-    """The estimates of a measure that have a value, one per adapter, site, seed and dictionary.
+    """The estimates of a measure that have a value, one per adapter, site, seed and dictionaries.
 
     Where a number was taken at several settings, the first in the table speaks for it; with
     `first_seed`, likewise the lowest seed.
     """
     chosen: dict[tuple[object, ...], Estimate] = {}
-    for estimate in results.numbers:
-        place = estimate.key
-        wanted = estimate.measure == measure and dictionary in (None, place.dictionary)
-        if wanted and not math.isnan(estimate.value):
-            key = (place.adapter, place.site, place.seed, place.dictionary)
-            chosen.setdefault(key, estimate)
+    for estimate in results.numbers.select(measure):
+        key, own = estimate.key, Of.key(estimate.key)
+        if of in (None, own) and not math.isnan(estimate.value):
+            chosen.setdefault((key.adapter, key.compared, key.site, key.seed, own), estimate)
     rows = list(chosen.values())
     return lowest_seed(rows) if first_seed else rows
 
 
 def lowest_seed(estimates: Sequence[Estimate]) -> list[Estimate]:
     """For each adapter, site and dictionary, the estimate of the lowest seed."""
-    chosen: dict[tuple[str, ...], Estimate] = {}
+    chosen: dict[tuple[object, ...], Estimate] = {}
     for estimate in sorted(estimates, key=lambda e: e.key.seed or 0):
-        place = estimate.key
-        chosen.setdefault((place.adapter, place.site, place.dictionary), estimate)
+        key = estimate.key
+        chosen.setdefault((key.adapter, key.compared, key.site, Of.key(key)), estimate)
     kept = {id(estimate) for estimate in chosen.values()}
     return [estimate for estimate in estimates if id(estimate) in kept]
 

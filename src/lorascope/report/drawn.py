@@ -13,6 +13,10 @@ from lorascope.report.pooled import replicates
 from lorascope.report.result import Results
 from lorascope.results import Estimate
 
+HEATMAP_CAPTION: Final = (
+    "Colour and upper line: the number and its verdict (▲ above, ▼ below, = equal within the "
+    "margin, ? not settled, · no verdict). Lower line: the chance level it stands against."
+)
 VEGA_LITE_VERSION: Final = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 

@@ -14,13 +14,22 @@ import altair as alt
 
 from lorascope.measures.definitions import definition_of
 from lorascope.report.charts import heatmap, intervals, null_rows, row_of
-from lorascope.report.drawn import Figure, over_seeds_words
+from lorascope.report.drawn import HEATMAP_CAPTION, Figure, over_seeds_words
 from lorascope.report.figure_files import write_figures as write_figures
 from lorascope.report.further_figures import further_figures
 from lorascope.report.pooled import at_first_setting, conditions, group_labels
 from lorascope.report.result import Results
 from lorascope.report.topics import dictionary_order, topic_of
 from lorascope.results import Estimate
+from lorascope.results.labels import (
+    BASE,
+    BASE_DIFFERENCE,
+    BASE_SEEDS,
+    DELTA,
+    DELTA_SEEDS,
+    DELTA_VS_BASE,
+    Of,
+)
 
 
 @dataclass(frozen=True)
@@ -32,16 +41,16 @@ class _Plan:
         draw: the kind of chart.
         measures: the measures it draws.
         title: what the figure shows.
-        dictionaries: the labels it draws; all when empty.
-        reference: label drawn across each site's panel.
+        dictionaries: of which it draws; all when empty.
+        reference: seed pair drawn across each site's panel.
     """
 
     key: str
     draw: Callable[[_Plan, Results], alt.TopLevelMixin | None]
     measures: tuple[str, ...]
     title: str
-    dictionaries: tuple[str, ...] = ()
-    reference: str = ""
+    dictionaries: tuple[Of, ...] = ()
+    reference: Of | None = None
 
 
 def figures(results: Results) -> list[Figure]:
@@ -53,16 +62,10 @@ def figures(results: Results) -> list[Figure]:
 
 def _figure(plan: _Plan, chart: alt.TopLevelMixin, results: Results) -> Figure:
     unit = definition_of(plan.measures[0]).unit
-    caption = _HEATMAP_CAPTION if plan.draw is _heatmap else _interval_caption(plan, results)
+    caption = HEATMAP_CAPTION if plan.draw is _heatmap else _interval_caption(plan, results)
     caption += over_seeds_words(_estimates(plan, results), results)
     topic = topic_of(plan.measures[0]).key
     return Figure.of(plan.key, topic, f"{plan.title} ({unit})", caption, chart)
-
-
-_HEATMAP_CAPTION: Final = (
-    "Colour and upper line: the number and its verdict (▲ above, ▼ below, = at chance, "
-    "? underpowered). Lower line: the chance level it stands against."
-)
 
 
 def _interval_caption(plan: _Plan, results: Results) -> str:
@@ -81,12 +84,12 @@ def _interval_caption(plan: _Plan, results: Results) -> str:
 
 def _estimates(plan: _Plan, results: Results) -> list[Estimate]:
     found = [e for m in plan.measures for e in at_first_setting(conditions(results, m))]
-    wanted = plan.dictionaries or tuple(dict.fromkeys(e.key.dictionary for e in found))
-    return [e for e in found if e.key.dictionary in wanted and math.isfinite(e.value)]
+    wanted = plan.dictionaries or tuple(Of.key(e.key) for e in found)
+    return [e for e in found if Of.key(e.key) in wanted and math.isfinite(e.value)]
 
 
 def _references(plan: _Plan, results: Results) -> list[Estimate]:
-    if not plan.reference:
+    if plan.reference is None:
         return []
     return at_first_setting(conditions(results, plan.measures[0], plan.reference))
 
@@ -97,11 +100,7 @@ def _heatmap(plan: _Plan, results: Results) -> alt.TopLevelMixin | None:
     sites = [site for site in results.sites if any(e.key.site == site for e in estimates)]
     if len(labels) * len(sites) < 2:
         return None
-    order = dictionary_order(e.key.dictionary for e in estimates)
-    rows = [
-        row_of(e, labels[e.key.adapter], e.key.dictionary)
-        for e in sorted(estimates, key=lambda e: order.index(e.key.dictionary))
-    ]
+    rows = [row_of(e, labels[e.key.adapter], str(Of.key(e.key))) for e in _ordered(estimates)]
     unit = estimates[0].unit
     return heatmap(rows, labels=list(labels.values()), sites=sites, x_title=x_title, unit=unit)
 
@@ -111,9 +110,8 @@ def _intervals(plan: _Plan, results: Results) -> alt.TopLevelMixin | None:
     if not estimates:
         return None
     labels, x_title = _labels(estimates, results)
-    order = dictionary_order(e.key.dictionary for e in estimates)
     rows, nulls = [], []
-    for estimate in sorted(estimates, key=lambda e: order.index(e.key.dictionary)):
+    for estimate in _ordered(estimates):
         row = row_of(estimate, labels[estimate.key.adapter], _series(plan, estimate))
         rows.append(row)
         nulls.extend(null_rows(estimate, row))
@@ -129,9 +127,14 @@ def _intervals(plan: _Plan, results: Results) -> alt.TopLevelMixin | None:
     )
 
 
+def _ordered(estimates: Sequence[Estimate]) -> list[Estimate]:
+    order = dictionary_order(estimates)
+    return sorted(estimates, key=lambda e: order.index(Of.key(e.key)))
+
+
 def _series(plan: _Plan, estimate: Estimate) -> str:
     if len(plan.measures) == 1 and estimate.key.dictionary:
-        return estimate.key.dictionary
+        return str(Of.key(estimate.key))
     return definition_of(estimate.measure).title.split(" (")[0].split(": ")[0]
 
 
@@ -143,8 +146,9 @@ def _labels(estimates: Sequence[Estimate], results: Results) -> tuple[dict[str, 
 
 
 _RANKED: Final = "adapter rank"
-_PAIR: Final = ("delta vs base",)
-_WITH_SEEDS: Final = ("delta vs base", "delta vs delta")
+_PAIR: Final = (DELTA_VS_BASE,)
+_WITH_SEEDS: Final = (DELTA_VS_BASE, DELTA_SEEDS)
+_BOTH: Final = (Of(DELTA), Of(BASE))
 
 _PLANS: Final = (
     _Plan("response_loss", _intervals, ("response_loss",), "Held-out response loss"),
@@ -165,7 +169,7 @@ _PLANS: Final = (
         _intervals,
         ("relative_error",),
         "Relative error of base and delta dictionary",
-        ("delta", "base", "base difference"),
+        (*_BOTH, Of(BASE_DIFFERENCE)),
     ),
     _Plan("improvement", _heatmap, ("improvement",), "Improvement of delta over base dictionary"),
     _Plan(
@@ -178,7 +182,7 @@ _PLANS: Final = (
     _Plan("overlap", _intervals, ("overlap",), "Overlap of active latents"),
     _Plan("density_map", _heatmap, ("density",), "Active latents on the delta"),
     _Plan("density", _intervals, ("density",), "Active latents on the delta"),
-    _Plan("dead_share_map", _heatmap, ("dead_share",), "Dead latents", ("delta",)),
+    _Plan("dead_share_map", _heatmap, ("dead_share",), "Dead latents", (Of(DELTA),)),
     _Plan("dead_share", _intervals, ("dead_share",), "Dead latents"),
     _Plan("max_cosine", _heatmap, ("max_cosine.mean",), "Mean max cosine, delta vs base", _PAIR),
     _Plan(
@@ -187,7 +191,7 @@ _PLANS: Final = (
         ("max_cosine.mean",),
         "Mean max cosine against chance and seed pairs",
         _WITH_SEEDS,
-        "base vs base",
+        BASE_SEEDS,
     ),
     _Plan("angle", _heatmap, ("angle.mean",), "Mean principal angle, delta vs base", _PAIR),
     _Plan(
@@ -196,7 +200,7 @@ _PLANS: Final = (
         ("angle.mean",),
         "Mean principal angle against chance and seed pairs",
         _WITH_SEEDS,
-        "base vs base",
+        BASE_SEEDS,
     ),
     _Plan(
         "cka_base_delta_map",
@@ -227,7 +231,7 @@ _PLANS: Final = (
         _heatmap,
         ("pursuit.relative_error",),
         "Relative error of k-sparse pursuit",
-        ("delta", "base"),
+        _BOTH,
     ),
     _Plan(
         "pursuit",
@@ -248,7 +252,7 @@ _PLANS: Final = (
         _heatmap,
         ("recovery.loss",),
         "Recovery of the change of loss",
-        ("delta", "base"),
+        _BOTH,
     ),
     _Plan("recovery_loss", _intervals, ("recovery.loss",), "Recovery of the change of loss"),
     _Plan(
@@ -256,7 +260,7 @@ _PLANS: Final = (
         _heatmap,
         ("recovery.kl",),
         "Recovery of the change of predictions",
-        ("delta", "base"),
+        _BOTH,
     ),
     _Plan("recovery_kl", _intervals, ("recovery.kl",), "Recovery of the change of predictions"),
     _Plan("latent_ablation_map", _heatmap, ("latent_ablation.kl",), "One latent removed, KL"),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from lorascope.measures.definitions import definition_of
-from lorascope.results import Estimate, Verdict
+from lorascope.results import Estimate, Key, Verdict
 
 SYMBOLS: dict[Verdict, str] = {
     "above": "▲",
@@ -24,7 +24,34 @@ def verdict_words(estimate: Estimate) -> str:
     settling, sampled = estimate.n_to_settle, definition_of(estimate.measure).sampled
     if settling and sampled:
         return f"not settled: about {settling:,} {sampled} would tell"
+    if not estimate.judged:
+        return "no verdict: what it was measured with fails its own yardsticks"
+    if estimate.nulls and not estimate.rivals and estimate.verdict in ("above", "below"):
+        return f"{estimate.verdict} its reference"
     return estimate.verdict
+
+
+def difference_words(estimate: Estimate) -> str:
+    """Value − chance with its interval; empty without a chance level."""
+    null = estimate.headline
+    if null is None:
+        return ""
+    gap = number(estimate.value - null.level)
+    return " ".join(part for part in (gap, interval(*estimate.difference(null))) if part)
+
+
+def detail(key: Key) -> str:
+    """What else a number belongs to beside adapter, site, seed and dictionary."""
+    counted = (("k={:,}", key.k), ("latent {:,}", key.latent), ("{:,} latents", key.size))
+    parts = [form.format(value) for form, value in counted if value is not None]
+    if key.massive:
+        parts.append("without massive coordinates")
+    if key.loss is not None:
+        parts.append(f"at {number(key.loss)} nats/token")
+    said = (key.about and definition_of(key.about).title, key.module, key.model, key.topic)
+    return ", ".join(
+        [*(word for word in said if word), *parts, *([key.setting] * bool(key.setting))]
+    )
 
 
 def number(value: float) -> str:

@@ -10,10 +10,10 @@ import altair as alt
 
 from lorascope.measures.definitions import definition_of
 from lorascope.report.charts import SERIES_COLOURS, Row, heatmap, lines, row_of
-from lorascope.report.drawn import Figure, over_seeds_words
+from lorascope.report.drawn import HEATMAP_CAPTION, Figure, over_seeds_words
 from lorascope.report.pooled import at_first_setting, conditions, group_labels
 from lorascope.report.result import Results
-from lorascope.results import Estimate
+from lorascope.results.labels import DELTA, DELTA_VS_BASE, Of
 
 _LINES: Final = "Lines: values with 95 % intervals. Grey: level and 95 % of chance."
 
@@ -25,7 +25,7 @@ def further_figures(results: Results) -> list[Figure]:
 
 def _density(results: Results) -> Iterator[Figure]:
     """Figure 4: by depth, a line a rank; by rank, a line a site."""
-    found = at_first_setting(conditions(results, "density", "delta"))
+    found = at_first_setting(conditions(results, "density", Of(DELTA)))
     labels = group_labels(found, results)
     if len(found) < 2:
         return
@@ -51,13 +51,13 @@ def _density(results: Results) -> Iterator[Figure]:
 
 def _angles_by_k(results: Results) -> Iterator[Figure]:
     """Section 6.3: mean angle against the dimension of the subspaces."""
-    every = conditions(results, "angle.mean", "delta vs base")
-    found = [e for e in every if e.key.setting.startswith("k=")]
-    sizes = sorted({_k(e) for e in found})
+    every = conditions(results, "angle.mean", DELTA_VS_BASE)
+    found = [(e, e.key.k) for e in every if e.key.k is not None]
+    sizes = sorted({k for _, k in found})
     if len(sizes) < 2:
         return
-    labels = group_labels(found, results)
-    rows = [{**row_of(e, str(_k(e)), labels[e.key.adapter]), "site": e.key.site} for e in found]
+    labels = group_labels([e for e, _ in found], results)
+    rows = [{**row_of(e, str(k), labels[e.key.adapter]), "site": e.key.site} for e, k in found]
     chart = lines(
         rows,
         order=[str(k) for k in sizes],
@@ -65,7 +65,7 @@ def _angles_by_k(results: Results) -> Iterator[Figure]:
         unit="degrees",
         panels=results.sites,
     )
-    caption = _LINES + over_seeds_words(found, results)
+    caption = _LINES + over_seeds_words([e for e, _ in found], results)
     yield Figure.of(
         "angle_by_k",
         "angles",
@@ -73,10 +73,6 @@ def _angles_by_k(results: Results) -> Iterator[Figure]:
         caption,
         chart,
     )
-
-
-def _k(estimate: Estimate) -> int:
-    return int(estimate.key.setting.removeprefix("k="))
 
 
 def _learning(results: Results) -> Iterator[Figure]:
@@ -126,8 +122,8 @@ def _learning(results: Results) -> Iterator[Figure]:
 
 def _ablation(results: Results) -> Iterator[Figure]:
     """Table 12 as a curve: error against L0."""
-    error = {e.key.setting: e for e in results.numbers if e.measure == "ablation.relative_error"}
-    density = {e.key.setting: e for e in results.numbers if e.measure == "ablation.density"}
+    error = {e.key.setting: e for e in results.numbers.select("ablation.relative_error")}
+    density = {e.key.setting: e for e in results.numbers.select("ablation.density")}
     rows = [
         {
             "setting": setting,
@@ -167,18 +163,18 @@ def _ablation(results: Results) -> Iterator[Figure]:
 
 
 _PANELS: Final = (
-    ("delta_norm", "", "A. Delta norm"),
-    ("improvement", "delta", "B. Improvement over the base dictionary"),
-    ("density", "delta", "C. Active delta latents"),
-    ("weakly_aligned", "", "D. Weakly aligned share"),
+    ("delta_norm", None, "A. Delta norm"),
+    ("improvement", Of(DELTA), "B. Improvement over the base dictionary"),
+    ("density", Of(DELTA), "C. Active delta latents"),
+    ("weakly_aligned", None, "D. Weakly aligned share"),
 )
 
 
 def _summary(results: Results) -> Iterator[Figure]:
     """Figure 7: four panels."""
     charts, used = [], []
-    for measure, dictionary, title in _PANELS:
-        found = at_first_setting(conditions(results, measure, dictionary or None))
+    for measure, of, title in _PANELS:
+        found = at_first_setting(conditions(results, measure, of))
         labels = group_labels(found, results)
         sites = [site for site in results.sites if any(e.key.site == site for e in found)]
         if len(labels) * len(sites) < 2:
@@ -192,11 +188,7 @@ def _summary(results: Results) -> Iterator[Figure]:
     if len(charts) < 2:
         return
     together = alt.concat(*charts, columns=2).resolve_scale(color="independent")
-    caption = (
-        "Colour and upper line: the number and its verdict (▲ above, ▼ below, = at chance, "
-        "? underpowered). Lower line: the chance level it stands against."
-    )
-    caption += over_seeds_words(used, results)
+    caption = HEATMAP_CAPTION + over_seeds_words(used, results)
     yield Figure.of("summary", "summary", "Summary over layers and ranks", caption, together)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lorascope.behaviours.judging import UNTOUCHED
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
@@ -29,6 +28,7 @@ from lorascope.report.rendering import asset, rendered, vega_script
 from lorascope.report.result import Results
 from lorascope.report.tables import table_row
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import UNTOUCHED
 from lorascope.runs import write_atomically
 
 _RATES = ("behaviour.success", "behaviour.false_positives", "behaviour.right")

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import altair as alt
 
-from lorascope.latent_adapters.frontier import RANDOM_LATENTS
 from lorascope.report.charts import CHANCE_COLOUR
 from lorascope.report.drawn import Figure
 from lorascope.report.formatting import interval
 from lorascope.results import Estimate
+from lorascope.results.null_names import RANDOM_LATENTS
 
 _COLOURS: Final = (
     *("#3a86c8", "#e07b39", "#2a9d78", "#b874a9", "#8c6d46"),

@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from lorascope.measures.definitions import definition_of
-from lorascope.report.conditions import Tally, measured
-from lorascope.report.formatting import listing, number, plural, share, visible
+from lorascope.models.gates import LIVE, RESTORED
+from lorascope.report.conditions import measured
+from lorascope.report.findings import Findings
+from lorascope.report.formatting import listing, number, plural, visible
 from lorascope.report.latents import Browsed
 from lorascope.report.result import Results
-from lorascope.report.topics import HEADLINE_MEASURES, SEED_PAIRS
+from lorascope.report.topics import HEADLINE_MEASURES
 from lorascope.results import Estimate
+from lorascope.results.labels import DELTA, Of
 
 # Topics whose first sentence stands on the first screen.
 _TOPICS: Final = {
@@ -21,13 +23,8 @@ _TOPICS: Final = {
     "reconstruction": "Reconstruction",
     "effects": "Effect on the outputs",
 }
-_GEOMETRY: Final = (
-    ("max_cosine.mean", "delta vs base"),
-    ("angle.mean", "delta vs base"),
-    ("cka_debiased.base_delta", None),
-    ("overlap", None),
-)
 _MANY_DEAD: Final = 0.1
+_MUCH_LEFT_OUT: Final = 0.1
 # Adapters whose strongest latent is told.
 _TOLD: Final = 4
 
@@ -35,42 +32,74 @@ _TOLD: Final = 4
 def leads(
     results: Results, by_topic: Mapping[str, Sequence[str]], browsed: Sequence[Browsed]
 ) -> list[tuple[str, str]]:
-    """Titles and sentences: live, size, reconstruction, effect, geometry, strongest latents."""
-    found = [("Adapters", _live(results))]
+    """Titles and sentences: live, what was found, size and effect, strongest latents."""
+    found = [("Adapters", _live(results)), *Findings.of(results).leads]
     found += [(title, by_topic[key][0]) for key, title in _TOPICS.items() if by_topic.get(key)]
-    found.append(("Geometry", _geometry(results)))
     found.append(("Strongest latents", _strongest(results, browsed)))
     return [(title, sentence) for title, sentence in found if sentence]
 
 
 def headline_numbers(results: Results) -> list[Estimate]:
-    """Every headline number that has a chance level, yardsticks left out."""
+    """Every headline number that has a rival null, seed pairs left out."""
     return [
         estimate
         for measure in HEADLINE_MEASURES
         for estimate in measured(results, measure)
-        if estimate.nulls and estimate.key.dictionary not in SEED_PAIRS
+        if estimate.rivals and not Of.key(estimate.key).seeds_alone
     ]
 
 
 def cautions(results: Results) -> list[str]:
-    """Failed gates, the run's warnings, numbers with too few data, dead latents."""
+    """Failed gates and yardsticks, what was left out, the run's warnings, dead latents, …"""
     gates = [gate for gate in results.facts.get("gates", []) if not gate.get("passed", True)]
     found = [f"Gate failed: {gate.get('gate', '')}. {gate.get('detail', '')}" for gate in gates]
+    found += [*_failed_yardsticks(results.facts), *_left_out(results.facts)]
     found += [str(warning) for warning in results.facts.get("warnings", [])]
-    return found + [line for line in (_underpowered(results), _dead(results)) if line]
+    return found + [line for line in (_unsettled(results), _dead(results)) if line]
+
+
+def _failed_yardsticks(facts: Mapping[str, Any]) -> list[str]:
+    """What was measured with a dictionary that is not good enough has no verdict."""
+    failed = [y for y in facts.get("yardsticks", []) if not y.get("passed", True)]
+    lines = []
+    for one in (y for y in failed if y.get("draw") is None and not y.get("setting")):
+        whose = f" of {one['adapter']}" if one.get("adapter") else ""
+        seed = f", seed {one['seed']}" if one.get("seed") is not None else ""
+        which = f"The {one.get('dictionary', '')} dictionary{whose} at {one.get('site', '')}{seed}"
+        reason = one.get("reason", "")
+        lines.append(
+            f"{which} fails its yardsticks ({reason}): what is measured with it has no verdict."
+        )
+    drawn = sum(y.get("draw") is not None for y in failed)
+    if drawn:
+        lines.append(f"{plural(drawn, 'dictionary')} of null draws fail their yardsticks.")
+    return lines
+
+
+def _left_out(facts: Mapping[str, Any]) -> list[str]:
+    """What of the texts, tokens or documents was not used, where it is more than a tenth."""
+    lines = []
+    for one in facts.get("left_out", []):
+        used, of = float(one.get("used", 0)), float(one.get("of", 0))
+        if of > 0 and 1 - used / of > _MUCH_LEFT_OUT:
+            lines.append(
+                f"Left out: {number(100 * (1 - used / of))} % of {one.get('what', '')} "
+                f"({used:,.0f} of {of:,.0f} used; {one.get('reason', '')})."
+            )
+    return lines
 
 
 def _live(results: Results) -> str:
-    gates = {str(g.get("gate", "")): g for g in results.facts.get("gates", [])}
-    tried = {n: gates[key] for n in results.adapters if (key := f"adapter {n} is live") in gates}
+    gates = results.facts.get("gates", [])
+    known = {str(g.get("adapter", "")): g for g in gates if g.get("id") == LIVE}
+    tried = {name: known[name] for name in results.adapters if name in known}
     if not tried:
         return ""
     live = [name for name, gate in tried.items() if gate.get("passed", True)]
     if len(live) < len(tried):
         silent = listing([name for name in tried if name not in live])
         return f"Not live: {silent}. Their numbers say nothing about an adapter."
-    restored = gates.get("base restored", {}).get("passed", False)
+    restored = any(g.get("id") == RESTORED and g.get("passed", False) for g in gates)
     back = "; with adapters off its outputs return bit for bit" if restored else ""
     return (
         f"{_named(results, live)} {'is' if len(live) == 1 else 'are'} live: every tensor of the "
@@ -81,19 +110,6 @@ def _live(results: Results) -> str:
 def _named(results: Results, names: Sequence[str]) -> str:
     ranks = {str(a["name"]): a.get("rank") for a in results.facts.get("adapters", [])}
     return listing([f"{n} (rank {ranks[n]})" if ranks.get(n) else n for n in names])
-
-
-def _geometry(results: Results) -> str:
-    parts = []
-    for measure, dictionary in _GEOMETRY:
-        rows = [e for e in measured(results, measure, dictionary) if e.nulls]
-        if rows:
-            tally = Tally.of(rows)
-            title = definition_of(measure).title
-            parts.append(f"{title} in {share(tally.above + tally.below, tally.total)}")
-    if not parts:
-        return ""
-    return f"Apart from chance: {listing(parts)}."
 
 
 def _strongest(results: Results, browsed: Sequence[Browsed]) -> str:
@@ -127,19 +143,20 @@ def _tokens(found: Sequence[str]) -> str:
     return listing([f"“{visible(token)}”" for token in found[:3]]) or "nothing"
 
 
-def _underpowered(results: Results) -> str:
+def _unsettled(results: Results) -> str:
     rows = headline_numbers(results)
     count = sum(row.verdict == "not settled" for row in rows)
     if not count:
         return ""
     return (
-        f"{count} of {len(rows)} headline numbers are underpowered: they lie beyond chance, but "
-        "with these data their intervals touch it. The tables say how many would tell."
+        f"{count} of {plural(len(rows), 'headline number')} with a rival null are not settled: "
+        "the interval of the difference holds zero and reaches beyond the margin. Where more of "
+        "what was sampled would tell, the tables say how much."
     )
 
 
 def _dead(results: Results) -> str:
-    rows = [e for e in measured(results, "dead_share", "delta") if e.value > _MANY_DEAD]
+    rows = [e for e in measured(results, "dead_share", Of(DELTA)) if e.value > _MANY_DEAD]
     if not rows:
         return ""
     worst = sorted(rows, key=lambda row: -row.value)

@@ -11,20 +11,21 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 from markupsafe import Markup
 
+from lorascope.measures.definitions import definition_of
 from lorascope.report.beside import beside
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.conditions import seeds
 from lorascope.report.drawn import Figure
 from lorascope.report.features import feature_section, write_features
 from lorascope.report.figures import figures, write_figures
-from lorascope.report.formatting import number
+from lorascope.report.formatting import detail, number
 from lorascope.report.labels import read_labels
 from lorascope.report.latents import Browsed, read_latents
 from lorascope.report.markup import content_policy, embedded_json
@@ -34,7 +35,8 @@ from lorascope.report.result import Results
 from lorascope.report.tables import TableRow, TopicTable, topic_tables, verdict_matrix, write_tables
 from lorascope.report.topics import Topic
 from lorascope.report.words import words
-from lorascope.results import Estimates
+from lorascope.results import Estimates, Key
+from lorascope.results.labels import Of
 from lorascope.runs import write_atomically
 
 # Rows of all the tables of numbers on the page; beyond that each shows the same share of its own.
@@ -100,7 +102,7 @@ def render(
     scripts += [asset("sides.js")] if sides else []
     return rendered(
         "index.html.j2",
-        model=facts.get("model", {}).get("id", "base model"),
+        model=facts.get("model", {}).get("id", "the base model"),
         said=said,
         gates=facts.get("gates", []),
         adapters=results.adapters,
@@ -109,6 +111,7 @@ def render(
         sections=[_section(table, drawn, said.by_topic, share) for table in tables],
         summary=[figure for figure in drawn if figure.topic == "summary"],
         paper=paper_tables(results),
+        null_table=null_table(results),
         samples=facts.get("samples", []),
         fact_tables=[*fact_tables(facts), *([stages] if stages.rows else [])],
         definitions=[each for table in tables for each in table.definitions],
@@ -141,6 +144,30 @@ def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:
     }
     tables = (fact_table(title, list(rows)) for title, rows in records.items())
     return [table for table in tables if table.rows]
+
+
+def null_table(results: Results) -> FactTable:
+    """Values of null adapters and of dictionaries trained on nothing, one row a number."""
+    records: list[Mapping[str, Any]] = []
+    values: dict[tuple[str, Key], list[float]] = {}
+    for estimate in results.estimates.of_nulls:
+        values.setdefault((estimate.measure, replace(estimate.key, draw=None)), []).append(
+            estimate.value
+        )
+    for (measure, key), drawn in values.items():
+        records.append(
+            {
+                "number": definition_of(measure).title,
+                "null": key.null,
+                "for adapter": key.adapter,
+                "site": key.site,
+                "dictionary": str(Of.key(key)),
+                "setting": detail(key),
+                "draws": len(drawn),
+                "values": ", ".join(number(value) for value in drawn),
+            }
+        )
+    return fact_table("Null adapters", records)
 
 
 def stage_table(facts: Mapping[str, Any]) -> FactTable:

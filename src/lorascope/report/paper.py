@@ -15,13 +15,12 @@ from typing import Any
 import pandas as pd
 
 from lorascope.measures.definitions import definition_of
-from lorascope.report.formatting import SYMBOLS, interval, number
+from lorascope.report.formatting import SYMBOLS, detail, interval, number
 from lorascope.report.latex import tabular
-from lorascope.report.pooled import conditions, group_labels, of_setting, settings
+from lorascope.report.pooled import at_setting, conditions, group_labels, settings
 from lorascope.report.result import Results
 from lorascope.results import Estimate
-
-PAIR = "delta vs base"
+from lorascope.results.labels import BASE, DELTA, DELTA_VS_BASE, Of
 
 
 @dataclass(frozen=True)
@@ -148,12 +147,12 @@ def _configuration(results: Results) -> Iterator[PaperTable]:
 
 
 def _by_layer(
-    number_: int, key: str, measure: str, dictionary: str = "", words: str = ""
+    number_: int, key: str, measure: str, of: Of | None = None, words: str = ""
 ) -> Callable[[Results], Iterator[PaperTable]]:
     """A table of groups × sites."""
 
     def make(results: Results) -> Iterator[PaperTable]:
-        found = conditions(results, measure, dictionary or None)
+        found = conditions(results, measure, of)
         definition = definition_of(measure)
         title = f"{words or definition.title} ({definition.unit})"
         yield grid(number_, key, title, found, results)
@@ -175,22 +174,22 @@ def grid(
 
 
 def _by_condition(
-    number_: int, key: str, title: str, columns: dict[str, str], dictionary: str = ""
+    number_: int, key: str, title: str, columns: dict[str, str], of: Of | None = None
 ) -> Callable[[Results], Iterator[PaperTable]]:
     """A table with a row a condition and a column a measure; several settings, several rows."""
 
     def make(results: Results) -> Iterator[PaperTable]:
-        measured = {m: conditions(results, m, dictionary or None) for m in columns}
+        measured = {m: conditions(results, m, of) for m in columns}
         every = [e for several in measured.values() for e in several]
         rows = []
         labels = group_labels(every, results)
         for setting in settings(every):
-            here = {m: of_setting(found, setting) for m, found in measured.items()}
+            here = {m: at_setting(found, setting) for m, found in measured.items()}
             for group, label in labels.items():
                 for site in results.sites:
                     cells = [Cell.of(_at(found, group, site)) for found in here.values()]
                     if any(cell.text != "–" for cell in cells):
-                        parts = (label, site, setting)
+                        parts = (label, site, detail(setting))
                         rows.append((", ".join(part for part in parts if part), cells))
         heading = f"{_heading(every, results)}, site"
         yield PaperTable(number_, key, title, heading, list(columns.values()), rows, every)
@@ -207,7 +206,10 @@ def _ablation(results: Results) -> Iterator[PaperTable]:
     measured = {measure: conditions(results, measure) for measure in columns}
     every = [e for several in measured.values() for e in several]
     rows = [
-        (setting, [Cell.of(next(iter(of_setting(f, setting)), None)) for f in measured.values()])
+        (
+            detail(setting),
+            [Cell.of(next(iter(at_setting(f, setting)), None)) for f in measured.values()],
+        )
         for setting in settings(every)
     ]
     where = every[0].key if every else None
@@ -235,9 +237,9 @@ _MAKERS: tuple[Callable[[Results], Iterator[PaperTable]], ...] = (
     _training,
     _configuration,
     _by_layer(4, "delta_norm", "delta_norm", words="Mean delta norm ‖h_Δ‖"),
-    _by_layer(5, "base_error", "relative_error", "base", "Relative error of the base dictionary"),
+    _by_layer(5, "base_error", "relative_error", Of(BASE), "Relative error of the base dictionary"),
     _by_layer(
-        6, "delta_error", "relative_error", "delta", "Relative error of the delta dictionary"
+        6, "delta_error", "relative_error", Of(DELTA), "Relative error of the delta dictionary"
     ),
     _by_layer(
         7, "improvement", "improvement", words="Improvement of the delta dictionary over the base's"
@@ -259,7 +261,7 @@ _MAKERS: tuple[Callable[[Results], Iterator[PaperTable]], ...] = (
             "max_cosine.above_0.7": "Above 0.7",
             "max_cosine.below_0.3": "Below 0.3",
         },
-        PAIR,
+        DELTA_VS_BASE,
     ),
     _by_condition(
         10,
@@ -271,7 +273,7 @@ _MAKERS: tuple[Callable[[Results], Iterator[PaperTable]], ...] = (
             "angle.above_70": "Above 70°",
             "angle.below_20": "Below 20°",
         },
-        PAIR,
+        DELTA_VS_BASE,
     ),
     _by_condition(
         11,

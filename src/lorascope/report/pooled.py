@@ -4,62 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
-from lorascope.measures.seeds import over_seeds
 from lorascope.report.result import Results
-from lorascope.results import Estimate, Null
+from lorascope.results import Estimate, Key
+from lorascope.results.labels import Of
+from lorascope.results.seeds import by_condition, over_seeds
 
 
-def conditions(
-    results: Results, measure: str, dictionary: str | None = None, setting: str | None = None
-) -> list[Estimate]:
+def conditions(results: Results, measure: str, of: Of | None = None) -> list[Estimate]:
     """The estimates of a measure, one a group and site: means over seeds, chance levels too.
 
-    Intervals are over documents and seeds (`measures.seeds`). `place.adapter` is the group.
+    Intervals are over documents and seeds (`results.seeds`). `key.adapter` is the group.
     """
-    chosen: dict[tuple[str, ...], list[Estimate]] = {}
-    for estimate in results.numbers:
-        place = estimate.key
-        if (
-            estimate.measure == measure
-            and dictionary in (None, place.dictionary)
-            and setting in (None, place.setting)
-        ):
-            group = results.groups.get(place.adapter, place.adapter)
-            key = (group, place.site, place.dictionary, place.setting)
-            chosen.setdefault(key, []).append(estimate)
-    return [_one(several, results) for several in chosen.values()]
+    return over_seeds(_chosen(results, measure, of), results.groups)
 
 
 def at_first_setting(estimates: Sequence[Estimate]) -> list[Estimate]:
-    """Of a number taken at several settings, the first at each place."""
-    chosen: dict[tuple[str, ...], Estimate] = {}
+    """Of a number taken at several settings (k, sparsity, …), the first at each place."""
+    chosen: dict[tuple[str, str, Of], Estimate] = {}
     for estimate in estimates:
-        place = estimate.key
-        chosen.setdefault((place.adapter, place.site, place.dictionary), estimate)
+        key = estimate.key
+        chosen.setdefault((key.adapter, key.site, Of.key(key)), estimate)
     return list(chosen.values())
 
 
 def replicates(results: Results, one: Estimate) -> int:
     """How many numbers of the results went into one of `conditions`."""
-    place, groups = one.key, results.groups
-    return sum(
-        e.measure == one.measure
-        and groups.get(e.key.adapter, e.key.adapter) == place.adapter
-        and (e.key.site, e.key.dictionary, e.key.setting)
-        == (place.site, place.dictionary, place.setting)
-        for e in results.numbers
+    every = by_condition(_chosen(results, one.measure, None), results.groups)
+    return next((len(several) for key, several in every if key == one.key), 1)
+
+
+_NOWHERE: Final = Key()
+
+
+def setting_of(key: Key) -> Key:
+    """What a number was taken at (k, sparsity, …): its key without adapter, site and seed."""
+    return replace(
+        key,
+        adapter=_NOWHERE.adapter,
+        rank=_NOWHERE.rank,
+        site=_NOWHERE.site,
+        seed=_NOWHERE.seed,
     )
 
 
-def of_setting(estimates: Sequence[Estimate], setting: str) -> list[Estimate]:
+def at_setting(estimates: Sequence[Estimate], setting: Key) -> list[Estimate]:
     """Those at one setting."""
-    return [estimate for estimate in estimates if estimate.key.setting == setting]
+    return [estimate for estimate in estimates if setting_of(estimate.key) == setting]
 
 
-def settings(estimates: Sequence[Estimate]) -> list[str]:
+def settings(estimates: Sequence[Estimate]) -> list[Key]:
     """Settings that occur, in order."""
-    return list(dict.fromkeys(estimate.key.setting for estimate in estimates))
+    return list(dict.fromkeys(setting_of(estimate.key) for estimate in estimates))
 
 
 def group_labels(found: Sequence[Estimate], results: Results) -> dict[str, str]:
@@ -73,25 +70,6 @@ def group_labels(found: Sequence[Estimate], results: Results) -> dict[str, str]:
     return {group: group for group in kept}
 
 
-def _one(several: list[Estimate], results: Results) -> Estimate:
-    first = several[0]
-    group = results.groups.get(first.key.adapter, first.key.adapter)
-    if len(several) == 1:
-        return replace(first, key=replace(first.key, adapter=group, seed=None))
-    names = {e.key.adapter: results.groups.get(e.key.adapter, e.key.adapter) for e in several}
-    (pooled,) = over_seeds(several, names)
-    return Estimate(
-        first.measure,
-        pooled.mean,
-        pooled.interval,
-        first.n,
-        first.unit,
-        tuple(_around(chance, several) for chance in pooled.nulls),
-        pooled.key,
-    )
-
-
-def _around(chance: Null, several: Sequence[Estimate]) -> Null:
-    """The chance level over the seeds, its interval wide enough for every one of them."""
-    same = [c for e in several for c in e.nulls if c.name == chance.name]
-    return Null(chance.name, chance.level, min(c.low for c in same), max(c.high for c in same))
+def _chosen(results: Results, measure: str, of: Of | None) -> list[Estimate]:
+    found = results.numbers.select(measure)
+    return [estimate for estimate in found if of in (None, Of.key(estimate.key))]

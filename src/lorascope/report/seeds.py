@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
-from lorascope.measures.seeds import Pooled, over_seeds
 from lorascope.results import Estimate
+from lorascope.results.seeds import Pooled, pooled
 
+_KEY = ("rank", "site", "dictionary", "compared", "k", "module", "setting")
 COLUMNS = (
-    *("measure", "group", "rank", "site", "dictionary", "setting"),
-    *("mean", "low", "high", "replicates", "numbers", "unit"),
+    *("measure", "group", *_KEY, "mean", "low", "high", "replicates", "numbers", "unit"),
     *("spread_adapters", "spread_dictionaries", "null", "chance", "chance_low", "chance_high"),
+    "verdict",
 )
 
 
 def seeds_table(estimates: Sequence[Estimate], groups: Mapping[str, str]) -> pd.DataFrame:
-    """One row a measure and condition with several seeds, columns `COLUMNS`."""
-    rows = [_row(pooled) for pooled in over_seeds(estimates, groups)]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    """One row a measure and condition of known adapters with several seeds, columns `COLUMNS`."""
+    known = [estimate for estimate in estimates if estimate.key.adapter in groups]
+    return pd.DataFrame([_row(one) for one in pooled(known, groups)], columns=list(COLUMNS))
 
 
 def write_seeds(estimates: Sequence[Estimate], groups: Mapping[str, str], folder: Path) -> None:
@@ -28,26 +30,23 @@ def write_seeds(estimates: Sequence[Estimate], groups: Mapping[str, str], folder
     seeds_table(estimates, groups).to_csv(folder / "seeds.csv", index=False)
 
 
-def _row(pooled: Pooled) -> dict[str, object]:
-    place = pooled.key
+def _row(one: Pooled) -> dict[str, object]:
+    estimate, key = one.estimate, asdict(one.estimate.key)
     row: dict[str, object] = {
-        "measure": pooled.measure,
-        "group": place.adapter,
-        "rank": place.rank,
-        "site": place.site,
-        "dictionary": place.dictionary,
-        "setting": place.setting,
-        "mean": pooled.mean,
-        "low": pooled.interval[0],
-        "high": pooled.interval[1],
-        "replicates": len(pooled.values),
-        "numbers": pooled.n,
-        "unit": pooled.unit,
-        "spread_adapters": pooled.spread[0],
-        "spread_dictionaries": pooled.spread[1],
+        "measure": estimate.measure,
+        "group": estimate.key.adapter,
+        **{name: key[name] for name in _KEY},
+        "mean": estimate.value,
+        "low": estimate.interval[0],
+        "high": estimate.interval[1],
+        "replicates": len(one.values),
+        "numbers": one.n,
+        "unit": estimate.unit,
+        "spread_adapters": one.spread[0],
+        "spread_dictionaries": one.spread[1],
+        "verdict": estimate.verdict,
     }
-    if pooled.nulls:
-        headline = pooled.nulls[0]
-        row |= {"null": headline.name, "chance": headline.level}
-        row |= {"chance_low": headline.low, "chance_high": headline.high}
+    if (null := estimate.headline) is not None:
+        row |= {"null": null.name, "chance": null.level}
+        row |= {"chance_low": null.low, "chance_high": null.high}
     return row

@@ -8,13 +8,20 @@ from pathlib import Path
 
 from lorascope.measures.definitions import Definition, definition_of
 from lorascope.report.conditions import Tally, measured
-from lorascope.report.formatting import SYMBOLS, interval, number, span, verdict_words
+from lorascope.report.formatting import (
+    SYMBOLS,
+    detail,
+    difference_words,
+    interval,
+    number,
+    span,
+    verdict_words,
+)
 from lorascope.report.latex import long_table
 from lorascope.report.result import Results
 from lorascope.report.topics import (
     HEADLINE_MEASURES,
     OTHER,
-    SEED_PAIRS,
     TOPICS,
     Topic,
     dictionary_order,
@@ -22,6 +29,7 @@ from lorascope.report.topics import (
     topic_of,
 )
 from lorascope.results import Estimate, Estimates, Null, Verdict
+from lorascope.results.labels import Of, adapters_of
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class TableRow:
     chance: str
     chance_interval: str
     null: str
+    difference: str
     nulls: str
     symbol: str
     verdict: str
@@ -111,14 +120,13 @@ def verdict_matrix(results: Results, *, pooled: bool = False) -> list[MatrixRow]
     rows = []
     for measure in HEADLINE_MEASURES:
         estimates = measured(results, measure)
-        labels = dictionary_order(estimate.key.dictionary for estimate in estimates)
-        for dictionary in (label for label in labels if label not in SEED_PAIRS):
-            chosen = [e for e in estimates if e.key.dictionary == dictionary]
+        for of in (of for of in dictionary_order(estimates) if not of.seeds_alone):
+            chosen = [e for e in estimates if Of.key(e.key) == of]
             by_adapter = [
                 [e for e in chosen if e.key.adapter == adapter] for adapter in results.adapters
             ]
             groups = [chosen] if pooled else by_adapter
-            rows.append(_matrix_row(measure, dictionary, chosen, groups))
+            rows.append(_matrix_row(measure, of, chosen, groups))
     return rows
 
 
@@ -147,7 +155,7 @@ def write_tables(tables: Sequence[TopicTable], folder: Path) -> None:
 
 def _latex(table: TopicTable) -> str:
     known = [c for c in ("adapter", "site", "seed", "dictionary", "setting") if c in table.columns]
-    printed = ["value", "interval", "chance", "chance_interval", "null", "n", "unit"]
+    printed = ["value", "interval", "chance", "chance_interval", "null", "difference", "n", "unit"]
     headings = {"interval": "95 % interval", "chance_interval": "95 % of chance"}
     rows = [
         [row.title, *(getattr(row, c) for c in known), *(getattr(row, c) for c in printed), verdict]
@@ -166,9 +174,9 @@ def _topic_table(topic: Topic, estimates: list[Estimate], results: Results) -> T
     summary = []
     for measure in measures:
         taken = measured(results, measure)
-        for dictionary in dictionary_order(estimate.key.dictionary for estimate in taken):
-            chosen = [e for e in taken if e.key.dictionary == dictionary]
-            summary.append(_matrix_row(measure, dictionary, chosen, [chosen]))
+        for of in dictionary_order(taken):
+            chosen = [e for e in taken if Of.key(e.key) == of]
+            summary.append(_matrix_row(measure, of, chosen, [chosen]))
     return TopicTable(
         topic=topic,
         estimates=ordered,
@@ -181,14 +189,14 @@ def _topic_table(topic: Topic, estimates: list[Estimate], results: Results) -> T
 
 def _in_table_order(estimates: Sequence[Estimate], results: Results) -> list[Estimate]:
     measures = measure_order(estimate.measure for estimate in estimates)
-    dictionaries = dictionary_order(estimate.key.dictionary for estimate in estimates)
+    dictionaries = dictionary_order(estimates)
     adapters, sites = ["", *results.adapters], ["", *results.sites]
 
     def key(estimate: Estimate) -> tuple[int, int, int, int, int]:
         place = estimate.key
         return (
             measures.index(estimate.measure),
-            dictionaries.index(place.dictionary),
+            dictionaries.index(Of.key(place)),
             adapters.index(place.adapter),
             sites.index(place.site),
             place.seed or 0,
@@ -198,14 +206,14 @@ def _in_table_order(estimates: Sequence[Estimate], results: Results) -> list[Est
 
 
 def _matrix_row(
-    measure: str, dictionary: str, estimates: list[Estimate], cells: list[list[Estimate]]
+    measure: str, of: Of, estimates: list[Estimate], cells: list[list[Estimate]]
 ) -> MatrixRow:
     definition = definition_of(measure)
     nulls = dict.fromkeys(e.headline.name for e in estimates if e.headline is not None)
     return MatrixRow(
         measure=measure,
         title=definition.title,
-        dictionary=dictionary,
+        dictionary=str(of),
         unit=estimates[0].unit,
         apart=definition.apart,
         value=span(estimate.value for estimate in estimates),
@@ -242,17 +250,18 @@ def table_row(estimate: Estimate) -> TableRow:
     headline = estimate.headline
     return TableRow(
         title=definition_of(estimate.measure).title,
-        adapter=place.adapter,
+        adapter=adapters_of(place),
         rank="" if place.rank is None else str(place.rank),
         site=place.site,
         seed="" if place.seed is None else str(place.seed),
-        dictionary=place.dictionary,
-        setting=place.setting,
+        dictionary=str(Of.key(place)),
+        setting=detail(place),
         value=number(estimate.value),
         interval=interval(*estimate.interval),
         chance=number(estimate.chance),
         chance_interval=_chance_interval(headline) if headline else "",
         null=headline.name if headline else "",
+        difference=difference_words(estimate),
         nulls="; ".join(
             _other_null(estimate, null) for null in estimate.nulls if null is not headline
         ),

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from lorascope.measures.definitions import DEFINITIONS
+from lorascope.results import Estimate
+from lorascope.results.labels import (
+    BASE,
+    BASE_DIFFERENCE,
+    BASE_SEEDS,
+    DELTA,
+    DELTA_SEEDS,
+    DELTA_VS_BASE,
+    EXACT_DELTA,
+    PCA,
+    Of,
+)
 
 
 @dataclass(frozen=True)
@@ -130,12 +142,13 @@ HEADLINE_MEASURES: Final = (
     "weights.intruders",
 )
 
-# Comparisons of two dictionaries that differ in their seed alone: not findings but yardsticks.
-SEED_PAIRS: Final = ("base vs base", "delta vs delta")
-
-_DICTIONARIES: Final = (
-    *("", "exact delta", "delta vs base", "delta", "base", "base difference", "PCA"),
-    *SEED_PAIRS,
+_ORDER: Final = (
+    Of(),
+    Of(EXACT_DELTA),
+    DELTA_VS_BASE,
+    *(Of(label) for label in (DELTA, BASE, BASE_DIFFERENCE, PCA)),
+    BASE_SEEDS,
+    DELTA_SEEDS,
 )
 _MEASURES: Final = tuple(DEFINITIONS)
 
@@ -151,11 +164,14 @@ def measure_order(measures: Iterable[str]) -> list[str]:
     return _ordered(measures, _MEASURES)
 
 
-def dictionary_order(dictionaries: Iterable[str]) -> list[str]:
-    """Dictionary labels without repeats, findings before yardsticks, unknown ones last."""
-    return _ordered(dictionaries, _DICTIONARIES)
+def dictionary_order(estimates: Iterable[Estimate]) -> list[Of]:
+    """Of which dictionaries they are, without repeats; findings before yardsticks."""
+    return _ordered((Of.key(estimate.key) for estimate in estimates), _ORDER)
 
 
-def _ordered(names: Iterable[str], known: tuple[str, ...]) -> list[str]:
+T = TypeVar("T")
+
+
+def _ordered(names: Iterable[T], known: tuple[T, ...]) -> list[T]:
     unique = dict.fromkeys(names)
     return [n for n in known if n in unique] + [n for n in unique if n not in known]

@@ -1,7 +1,7 @@
 """What the run found, in sentences made from the results table.
 
-A sentence counts the conditions (adapter × site × seed) whose 95 % interval lies apart from 95 % of
-the headline null, gives the range of the number and of its chance level, and claims no more.
+A sentence counts the conditions (adapter × site × seed) whose verdict says so beside every rival
+null, gives the range of the number and of its chance level, and claims no more.
 """
 
 from __future__ import annotations
@@ -9,13 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lorascope.report.claims import count, ranges, said
 from lorascope.report.conditions import Tally, against_reference, measured, seeds
-from lorascope.report.formatting import listing, number, plural, share, span
+from lorascope.report.findings import Findings, judged
+from lorascope.report.formatting import listing, number, plural, span
 from lorascope.report.latents import Browsed
-from lorascope.report.opening import cautions, headline_numbers, leads
+from lorascope.report.opening import cautions, leads
 from lorascope.report.result import Results
 from lorascope.report.topics import TOPICS
 from lorascope.results import Estimate
+from lorascope.results.labels import (
+    BASE,
+    BASE_DIFFERENCE,
+    BASE_SEEDS,
+    DELTA,
+    DELTA_SEEDS,
+    DELTA_VS_BASE,
+    EXACT_DELTA,
+    Of,
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class Words:
 
     Attributes:
         scope: what was audited.
-        overall: how much stands apart from chance; empty where nothing has a chance level.
+        overall: how much was found among the primary numbers, and how much a null adapter yields.
         leads: titles and sentences of the first screen.
         by_topic: every sentence of each topic, by the topic's key.
         cautions: what to beware of, empty when there is nothing.
@@ -46,7 +58,7 @@ def words(results: Results, browsed: Sequence[Browsed] = ()) -> Words:
     by_topic = {topic.key: _SENTENCES[topic.key](results) for topic in TOPICS}
     return Words(
         scope=_scope(results),
-        overall=_overall(results),
+        overall=Findings.of(results).overall,
         leads=leads(results, by_topic, browsed),
         by_topic=by_topic,
         cautions=cautions(results),
@@ -63,52 +75,13 @@ def _scope(results: Results) -> str:
     )
 
 
-def _overall(results: Results) -> str:
-    rows = headline_numbers(results)
-    if not rows:
-        return ""
-    apart = sum(estimate.apart for estimate in rows)
-    unsettled = sum(estimate.verdict == "not settled" for estimate in rows)
-    more = f"; {unsettled} more may, with more data" if unsettled else ""
-    if apart == 0:
-        return (
-            f"Nothing stands apart from chance: {len(rows)} headline numbers, none of them apart."
-        )
-    return f"{apart} of {len(rows)} headline numbers stand apart from their chance level{more}."
-
-
-def _ranges(rows: Sequence[Estimate]) -> str:
-    text = span(row.value for row in rows)
-    chances = [row.chance for row in rows if row.nulls]
-    if not chances:
-        return text
-    nulls = listing(
-        list(dict.fromkeys(row.headline.name for row in rows if row.headline is not None))
-    )
-    return f"{text} against chance {span(chances)} ({nulls})"
-
-
-def _count(rows: Sequence[Estimate], side: str) -> str:
-    tally = Tally.of(rows)
-    text = share(getattr(tally, side), tally.total)
-    other = "above" if side == "below" else "below"
-    opposite = getattr(tally, other)
-    return f"{text}, on the other side of chance in {opposite}" if opposite else text
-
-
 def _behaviour(results: Results) -> list[str]:
     rows = measured(results, "response_loss")
     if not rows:
         return []
-    below = Tally.of(rows).below
-    best = min(rows, key=lambda row: row.value)
-    sentence = (
-        f"Held-out response loss falls below the base model's for "
-        f"{share(below, len(rows), 'adapter')}: {span(row.value for row in rows)} against "
-        f"{span(row.chance for row in rows)} nats/token"
-    )
-    lowest = f"; {best.key.adapter} is lowest" if len(rows) > 1 and below else ""
-    return [f"{sentence}{lowest}."]
+    claim = "Held-out response loss falls below chance for"
+    numbers = f"response loss in nats/token {ranges(rows)}"
+    return [said(claim, rows, "below", numbers, "adapter")]
 
 
 def _size(results: Results) -> list[str]:
@@ -120,43 +93,38 @@ def _size(results: Results) -> list[str]:
         part = f", {span(times)} times as large" if times else ""
         if relative:
             part += f"; its mean norm is {span(r.value for r in relative)} of the stream's"
-        sentences.append(
-            f"The delta is above the numeric noise floor in {_count(norm, 'above')}{part}."
-        )
+        claim, numbers = "The delta is longer than chance in", f"mean norm {ranges(norm)}{part}"
+        sentences.append(said(claim, norm, "above", numbers))
     rank = measured(results, "delta_rank")
     if rank:
         width = results.facts.get("model", {}).get("d_model")
         where = f"of the stream's {width} dimensions" if width else "dimensions"
-        sentences.append(
-            f"The delta fills fewer {where} than chance in {_count(rank, 'below')}: "
-            f"effective rank {_ranges(rank)}."
-        )
+        claim = f"The delta fills fewer {where} than chance in"
+        sentences.append(said(claim, rank, "below", f"effective rank {ranges(rank)}"))
     return sentences
 
 
 def _reconstruction(results: Results) -> list[str]:
     sentences = []
-    error = {d: measured(results, "relative_error", d) for d in ("base", "delta")}
+    error = {d: measured(results, "relative_error", Of(d)) for d in (BASE, DELTA)}
     for dictionary, rows in error.items():
         if rows:
-            sentences.append(
-                f"The {dictionary} dictionary reconstructs the delta better than chance in "
-                f"{_count(rows, 'below')}: relative error {_ranges(rows)}."
-            )
-    difference = measured(results, "relative_error", "base difference")
+            claim = f"The {dictionary} dictionary reconstructs the delta better than chance in"
+            numbers = f"relative error of the {dictionary} dictionary {ranges(rows)}"
+            sentences.append(said(claim, rows, "below", numbers))
+    difference = measured(results, "relative_error", Of(BASE_DIFFERENCE))
     if difference:
-        sentences.append(
-            "Reading the delta as the difference of the base dictionary's two reconstructions "
-            f"is better than chance in {_count(difference, 'below')}: relative error "
-            f"{_ranges(difference)}."
+        claim = (
+            "Reading the delta as the difference of the base dictionary's two reconstructions is "
+            "better than chance in"
         )
+        numbers = f"relative error of the two reconstructions' difference {ranges(difference)}"
+        sentences.append(said(claim, difference, "below", numbers))
     improvement = measured(results, "improvement")
     if improvement:
-        sentences.insert(
-            0,
-            "A dictionary trained on the delta improves on the base dictionary by more than "
-            f"chance in {_count(improvement, 'above')}: improvement {_ranges(improvement)}.",
-        )
+        claim = "A dictionary trained on the delta improves on the base dictionary by more than "
+        numbers = f"improvement {ranges(improvement)}"
+        sentences.insert(0, said(f"{claim}chance in", improvement, "above", numbers))
     return sentences
 
 
@@ -164,42 +132,44 @@ def _firing(results: Results) -> list[str]:
     sentences = []
     overlap = measured(results, "overlap")
     if overlap:
-        sentences.append(
+        claim = (
             "The base latents that the delta switches on are ones the base stream uses, more than "
-            f"chance, in {_count(overlap, 'above')}: overlap {_ranges(overlap)}."
+            "chance, in"
         )
-    for dictionary in ("base", "delta"):
-        density = measured(results, "density", dictionary)
+        sentences.append(said(claim, overlap, "above", f"overlap {ranges(overlap)}"))
+    for dictionary in (BASE, DELTA):
+        density = measured(results, "density", Of(dictionary))
         if density:
-            tally = Tally.of(density)
+            tally, known = Tally.of(density), judged(density)
             sentences.append(
-                f"On the delta, the {dictionary} dictionary has {_ranges(density)} active latents "
-                f"per token: above chance in {tally.above}, equal to it in {tally.equal} and below "
-                f"in {tally.below} of {plural(tally.total, 'condition')}."
+                f"On the delta, the {dictionary} dictionary has {ranges(density)} active latents "
+                "per token"
+                + (
+                    f": above chance in {tally.above}, below in {tally.below} and equal to it in "
+                    f"{tally.equal} of {plural(len(known), 'condition')}."
+                    if known
+                    else "; no rival null."
+                )
             )
     return sentences
 
 
 def _cosine(results: Results) -> list[str]:
-    rows = measured(results, "max_cosine.mean", "delta vs base")
+    rows = measured(results, "max_cosine.mean", DELTA_VS_BASE)
     if not rows:
         return []
-    lead = (
-        "Delta directions lie closer to the base dictionary than chance in "
-        f"{_count(rows, 'above')}: mean max cosine {_ranges(rows)}."
-    )
+    claim = "Delta directions lie closer to the base dictionary than chance in"
+    lead = said(claim, rows, "above", f"mean max cosine {ranges(rows)}")
     closer = ("closer", "above"), ("farther", "below")
     return [lead, *_yardsticks(results, "max_cosine.mean", rows, "", closer)]
 
 
 def _angles(results: Results) -> list[str]:
-    rows = measured(results, "angle.mean", "delta vs base")
+    rows = measured(results, "angle.mean", DELTA_VS_BASE)
     if not rows:
         return []
-    lead = (
-        "The two dictionaries' leading subspaces are closer than chance in "
-        f"{_count(rows, 'below')}: mean principal angle in degrees {_ranges(rows)}."
-    )
+    claim = "The two dictionaries' leading subspaces are closer than chance in"
+    lead = said(claim, rows, "below", f"mean principal angle in degrees {ranges(rows)}")
     closer = ("closer", "below"), ("farther apart", "above")
     return [lead, *_yardsticks(results, "angle.mean", rows, "°", closer)]
 
@@ -213,7 +183,7 @@ def _yardsticks(
 ) -> list[str]:
     """Sentences that hold delta against base beside pairs that differ in their seed alone."""
     sentences = []
-    base = measured(results, measure, "base vs base")
+    base = measured(results, measure, BASE_SEEDS)
     if base:
         tally = against_reference(rows, base)
         counts = " and ".join(f"{word} in {getattr(tally, side)}" for word, side in sides)
@@ -222,7 +192,7 @@ def _yardsticks(
             f"{span(r.value for r in base)}{unit}; delta against base is {counts} of "
             f"{plural(tally.total - tally.without, 'condition')} that have this yardstick."
         )
-    delta = measured(results, measure, "delta vs delta")
+    delta = measured(results, measure, DELTA_SEEDS)
     if delta:
         sentences.append(
             "Two delta dictionaries that differ only in their seed give "
@@ -235,31 +205,30 @@ def _cka(results: Results) -> list[str]:
     sentences = []
     debiased = measured(results, "cka_debiased.base_delta")
     if debiased:
-        sentences.append(
-            "Base stream and delta resemble one another more than chance in "
-            f"{_count(debiased, 'above')}: debiased CKA {_ranges(debiased)}."
-        )
+        claim = "Base stream and delta resemble one another more than chance in"
+        sentences.append(said(claim, debiased, "above", f"debiased CKA {ranges(debiased)}"))
     plain = measured(results, "cka.base_delta")
     if plain and plain[0].nulls:
-        chance = max(row.chance for row in plain)
         sentences.append(
-            f"Plain CKA of the same pair is {_ranges(plain)}; its chance level, up to "
-            f"{number(chance)}, is the estimator's own bias."
+            f"Plain CKA of the same pair is {ranges(plain)}; without a relation it is not 0 but "
+            "as large as few rows and few directions of high variance make it."
         )
     return sentences
 
 
 def _pursuit(results: Results) -> list[str]:
     sentences = []
-    for dictionary in ("base", "delta"):
-        rows = measured(results, "pursuit.relative_error", dictionary)
+    for dictionary in (BASE, DELTA):
+        rows = measured(results, "pursuit.relative_error", Of(dictionary))
         if rows:
-            sentences.append(
+            claim = (
                 f"With as many directions of the {dictionary} dictionary as the delta dictionary "
                 "uses, chosen and fitted for each token, the delta is expressed better than chance "
-                f"in {_count(rows, 'below')}: relative error {_ranges(rows)}."
+                "in"
             )
-    gap = measured(results, "pursuit.gap", "base")
+            numbers = f"relative error of pursuit, {dictionary} dictionary, {ranges(rows)}"
+            sentences.append(said(claim, rows, "below", numbers))
+    gap = measured(results, "pursuit.gap", Of(BASE))
     if gap:
         sentences.append(
             f"Of the base dictionary's error, {span(row.value for row in gap)} is its encoder's: "
@@ -271,7 +240,7 @@ def _pursuit(results: Results) -> list[str]:
 def _greedy(rows: Sequence[Estimate]) -> list[str]:
     if not rows:
         return []
-    same = [row.key.adapter for row in rows if not row.apart]
+    same = [row.key.adapter for row in rows if row.verdict in ("equal", "not settled")]
     told = f"; {listing(same)} cannot be told from the base by it" if same else ""
     shares = span(100 * row.value for row in rows)
     return [f"Greedy decoding chooses another token at {shares} % of positions{told}."]
@@ -281,25 +250,29 @@ def _effects(results: Results) -> list[str]:
     sentences = []
     change = measured(results, "output_change.kl")
     if change:
-        silent = [row for row in change if not row.apart]
+        silent = [row for row in change if row.verdict in ("equal", "not settled")]
         if silent:
             names = listing([row.key.adapter for row in silent])
-            sentences.append(f"The outputs of {names} equal the base model's within numeric noise.")
+            sentences.append(f"The outputs of {names} are not told from the base model's.")
         sentences.append(
             "The adapters move the next token's distribution by "
             f"{span(row.value for row in change)} nats/token of KL."
         )
     sentences += _greedy(measured(results, "output_change.greedy"))
     for measure, what in (("recovery.loss", "change of loss"), ("recovery.kl", "KL")):
-        delta = measured(results, measure, "delta")
+        delta = measured(results, measure, Of(DELTA))
         if delta:
-            exact, base = (measured(results, measure, d) for d in ("exact delta", "base"))
+            exact, base = (measured(results, measure, Of(d)) for d in (EXACT_DELTA, BASE))
             sentences.insert(
                 0,
                 "Put into the base model at one site, the delta dictionary's reconstruction "
-                f"brings back {span(row.value for row in delta)} of the adapter's {what}, "
-                f"more than its controls in {_count(delta, 'above')}; the base dictionary's "
-                f"{span(row.value for row in base)}, the exact delta "
+                f"brings back {span(row.value for row in delta)} of the adapter's {what}"
+                + (
+                    f", more than its rivals in {count(judged(delta), 'above')}"
+                    if judged(delta)
+                    else ""
+                )
+                + f"; the base dictionary's {span(row.value for row in base)}, the exact delta "
                 f"{span(row.value for row in exact)}.",
             )
     return sentences
@@ -311,17 +284,19 @@ def _latents(results: Results) -> list[str]:
         rows = measured(results, f"latent_{mode}.kl")
         if not rows:
             continue
-        sentence = (
+        claim = (
             f"{words_} one of the leading delta latents changes the predictions more than another "
-            f"direction of the same size in {_count(rows, 'above')}: {_ranges(rows)} nats/token"
+            "of the same size in"
         )
+        numbers = f"one latent changes predictions by {ranges(rows)} nats/token"
+        sentence = said(claim, rows, "above", numbers)
         foretold = measured(results, f"latent_{mode}.loss_foretold")
         if foretold:
             sentence += (
-                "; the change of loss correlates with what its gradient foretells at "
-                f"{span(row.value for row in foretold)}"
+                " The change of loss correlates with what its gradient foretells at "
+                f"{span(row.value for row in foretold)}."
             )
-        sentences.append(f"{sentence}.")
+        sentences.append(sentence)
     return sentences
 
 
@@ -329,26 +304,29 @@ def _weights(results: Results) -> list[str]:
     sentences = []
     intruders = measured(results, "weights.intruders")
     if intruders:
-        sentences.append(
-            "Of the ten leading singular vectors of the adapted weights, more are unlike any of "
-            f"the base's than chance for {_count(intruders, 'above')}: {_ranges(intruders)} a "
-            "module."
+        claim = (
+            "Of the leading singular vectors of the adapted weights, more are unlike any of the "
+            "base's than chance in"
         )
+        numbers = f"intruder dimensions a module {ranges(intruders)}"
+        sentences.append(said(claim, intruders, "above", numbers))
     rank = measured(results, "weights.effective_rank")
     if rank:
-        sentences.append(f"The updates' effective rank is {_ranges(rank)}.")
+        sentences.append(f"The updates' effective rank is {ranges(rank)}.")
     written = measured(results, "weights.written_cosine")
     if written:
-        sentences.append(
+        claim = (
             "The directions that modules write into the stream lie closer to base directions than "
-            f"chance in {_count(written, 'above')}: {_ranges(written)}."
+            "chance in"
         )
+        numbers = f"max cosine of directions written {ranges(written)}"
+        sentences.append(said(claim, written, "above", numbers))
     return sentences
 
 
 def _ablation(results: Results) -> list[str]:
-    error = [e for e in results.numbers if e.measure == "ablation.relative_error"]
-    density = {e.key.setting: e for e in results.numbers if e.measure == "ablation.density"}
+    error = results.numbers.select("ablation.relative_error")
+    density = {e.key.setting: e for e in results.numbers.select("ablation.density")}
     if not error:
         return []
     place = error[0].key
@@ -364,7 +342,7 @@ def _ablation(results: Results) -> list[str]:
 
 
 def _seeds(results: Results) -> list[str]:
-    rows = [e for e in results.numbers if e.measure == "variance.condition_share"]
+    rows = results.numbers.select("variance.condition_share")
     if not rows:
         return []
     above = sum(row.verdict == "above" for row in rows)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lorascope.results.estimate import Estimate, Interval, Null, Verdict
-from lorascope.results.key import ADAPTER, GAUSSIAN, KEY_FIELDS, Key
+from lorascope.results.key import KEY_FIELDS, Key
+from lorascope.results.null_names import ADAPTER, GAUSSIAN
 from lorascope.results.table import Estimates
 
 __all__ = [

@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final, Literal
 
-# Nulls that go through the pipeline themselves, as conditions of their own.
-ADAPTER: Final = "null adapters"
-GAUSSIAN: Final = "trained on Gaussian rows"
-
 
 @dataclass(frozen=True)
 class Key:
@@ -18,7 +14,7 @@ class Key:
         adapter, rank: the adapter, or the fit of an adapt study, and its rank.
         site: `layers.12`.
         seed: of the dictionary or of the training.
-        dictionary: which dictionary, as `dictionaries.labels` calls it.
+        dictionary: which dictionary, as `labels` calls it.
         compared: what it is held against, where that is another dictionary or adapter.
         k: dimensions of a subspace, or active latents of a pursuit.
         latent: index of one latent.
@@ -29,7 +25,7 @@ class Key:
         topic: kind of prompts or texts.
         about: the measure that a number about a measure is of.
         setting: what was set otherwise, `l1=0.05` of an ablation.
-        null: of a number that is a draw of a null, which: `ADAPTER` or `GAUSSIAN`.
+        null: of a number that is a draw of a null, which: `null_names.ADAPTER` or `GAUSSIAN`.
         draw: the draw's number; None for a number of what was given.
         massive: "without" where the stream's massive coordinates and directions are projected out.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, overload
@@ -18,7 +18,10 @@ from lorascope.results.key import KEY_FIELDS
 
 _WHOLE: Final = ("rank", "seed", "k", "latent", "size", "draw")
 _FIRST: Final = ("adapter", "rank", "site", "seed", "dictionary")
-_LATER: Final = tuple(name for name in KEY_FIELDS if name not in _FIRST)
+# The key's `null` is the column `draw_of`: `null` is the one the number is held against.
+_LATER: Final = tuple(
+    "draw_of" if name == "null" else name for name in KEY_FIELDS if name not in _FIRST
+)
 ESTIMATE_COLUMNS: Final = (
     *("measure", *_FIRST, "value", "chance", "low", "high", "n", "unit"),
     *("null", "chance_low", "chance_high", "difference", "difference_low", "difference_high"),
@@ -136,6 +139,19 @@ class Estimates(Sequence[Estimate]):
             raise LookupError(f"{len(found)} estimates of {measures} at {fields}, expected one")
         return found[0]
 
+    def over_seeds(self, groups: Mapping[str, str] | None = None) -> Estimates:
+        """One number a measure and condition: means over seeds, as `results.seeds` pools them.
+
+        Args:
+            groups: {adapter: name it shares with those that differ from it in their seed alone};
+                each adapter stands for itself by default. `key.adapter` becomes that name and
+                `key.seed` None.
+        """
+        # Imported here: its statistics need torch, which a table should not wait for.
+        from lorascope.results.seeds import over_seeds
+
+        return Estimates(over_seeds(self._all, groups or {}))
+
     def to_frame(self) -> pd.DataFrame:
         """One row an estimate, columns `ESTIMATE_COLUMNS`; chance is the headline null's."""
         return _frame([_row(estimate) for estimate in self._all], ESTIMATE_COLUMNS)
@@ -185,7 +201,8 @@ def _known(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _key(estimate: Estimate) -> dict[str, Any]:
-    return {"measure": estimate.measure, **asdict(estimate.key)}
+    fields = asdict(estimate.key)
+    return {"measure": estimate.measure, **fields, "draw_of": fields.pop("null")}
 
 
 def _row(estimate: Estimate) -> dict[str, Any]:

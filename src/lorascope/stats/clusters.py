@@ -2,16 +2,16 @@
 
 Dictionaries split a feature into several latents of nearly the same direction. As independent
 units these make intervals too narrow: with blocks of ten copies a 95 % interval over latents covers
-half of that. Here latents are linked where the |cosine| of their directions is 0.9 or more, linked
-latents are one cluster (single linkage), and intervals are over clusters.
+half of that. Here a latent and all not yet taken whose directions have a |cosine| of 0.9 or more
+with its own are one cluster, and intervals are over clusters. Nothing is linked through others:
+in a span of few dimensions, as a low-rank delta has, single linkage chains all latents into one.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import sparse
-from scipy.sparse import csgraph
 from torch import Tensor
 
 from lorascope.stats.intervals import (
@@ -29,7 +29,7 @@ _CHUNK = 2048
 
 
 def clusters(directions: Float[Tensor, "n d"], threshold: float = NEAR_COPY) -> Int[Tensor, " n"]:
-    """The cluster of every direction: single linkage on |cosine| ≥ `threshold`.
+    """The cluster of every direction: each in turn takes the free ones with |cosine| ≥ `threshold`.
 
     Labels count from 0. Directions of length 0 stand alone. ValueError for a threshold outside
     (0, 1].
@@ -42,7 +42,7 @@ def clusters(directions: Float[Tensor, "n d"], threshold: float = NEAR_COPY) -> 
     for start in range(0, len(units), _CHUNK):
         near = (units[start : start + _CHUNK] @ units.T).abs() >= threshold
         found.append(near.nonzero().cpu() + torch.tensor([start, 0]))
-    return _linked(torch.cat(found), len(units))
+    return _taken(torch.cat(found), len(units))
 
 
 def cofiring_clusters(
@@ -54,10 +54,19 @@ def cofiring_clusters(
     return clusters(centred.T, threshold)
 
 
-def _linked(pairs: Int[Tensor, "links two"], n: int) -> Int[Tensor, " n"]:
-    ones = torch.ones(len(pairs), dtype=torch.bool).numpy()
-    links = sparse.coo_array((ones, tuple(pairs.T.numpy())), shape=(n, n))
-    return torch.from_numpy(csgraph.connected_components(links, directed=False)[1]).long()
+def _taken(pairs: Int[Tensor, "links two"], n: int) -> Int[Tensor, " n"]:
+    ends = torch.bincount(pairs[:, 0], minlength=n).cumsum(0).tolist()
+    others = pairs[:, 1].numpy()
+    labels = np.full(n, -1)
+    count, start = 0, 0
+    for first, end in enumerate(ends):
+        if labels[first] < 0:
+            near = others[start:end]
+            labels[near[labels[near] < 0]] = count
+            labels[first] = count
+            count += 1
+        start = end
+    return torch.from_numpy(labels)
 
 
 def mean_interval(values: Float[Tensor, " n"], labels: Int[Tensor, " n"]) -> Interval:

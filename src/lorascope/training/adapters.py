@@ -18,10 +18,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lorascope.activations.tokens import TokenBatch, Window, batches, pad
-from lorascope.config import Settings
+from lorascope.activations.tokens import TokenBatch, Window, batches, pad, require_rows
+from lorascope.config import Products, Settings
 from lorascope.errors import InputError
-from lorascope.models.load import load_base, padding_id
+from lorascope.models.load import load_base, padding_id, read_config, skeleton
+from lorascope.models.saved_adapters import put_in_order
 from lorascope.randomness import derived_seed, generator
 from lorascope.runs import write_atomically
 from lorascope.training.dictionaries import product_dtype
@@ -51,18 +52,18 @@ class LoraTraining(Settings):
     """
 
     ranks: tuple[int, ...] = Field(default=(4, 8, 16, 32), min_length=1)
-    alpha_over_rank: float = Field(default=2.0, gt=0)
+    alpha_over_rank: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     steps: int = Field(default=150, gt=0)
     batch: int = Field(default=8, gt=0)
-    rate: float = Field(default=2e-3, gt=0)
+    rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     context: int = Field(default=256, ge=8)
     held_out: float = Field(default=0.1, gt=0, lt=1)
     seed: int = 0
     rslora: bool = False
     dora: bool = False
-    products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
+    products: Products = "auto"
 
     def each(self, seeds: Sequence[int] = ()) -> dict[str, LoraTraining]:
         """{adapter: its own settings}: r4 for one rank and seed, r4-s1 where there are several."""
@@ -124,17 +125,12 @@ def train_adapter(
     Raises:
         InputError: no response to learn from, or targets that name no module.
     """
-    base, tokenizer = load_base(model, revision=revision, device=device, dtype=dtype)
     rank = settings.ranks[0]
+    _check_targets(model, revision, settings)
+    base, tokenizer = load_base(model, revision=revision, device=device, dtype=dtype)
+    require_rows([*training, *held_out], base, tokenizer)
     low = product_dtype(settings.products, base.device)
-    # A window's first token has nothing before it and cannot be predicted.
-    learnable = [window for window in training if any(window.response[1:])]
-    measured = [window for window in held_out if any(window.response[1:])]
-    if not learnable or not measured:
-        raise InputError(
-            "the records hold no response to learn from: give instruction/output or messages "
-            "records, at least a few dozen"
-        )
+    learnable, measured = _with_responses(training), _with_responses(held_out)
     if before is None:
         before = mean_response_loss(base, tokenizer, measured, low)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -144,17 +140,33 @@ def train_adapter(
     after = mean_response_loss(adapted.eval(), tokenizer, measured, low)
     # The vocabulary is the base's: without this PEFT asks the hub for the base's own settings.
     adapted.save_pretrained(folder, save_embedding_layers=False)
+    put_in_order(folder)
     parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     trained = history.tail_mean("loss")
     outcome = Outcome(name, rank, settings.seed, settings.steps, parameters, trained, before, after)
+    silent = len(training) + len(held_out) - len(learnable) - len(measured)
+    counts = {"training": len(learnable), "held_out": len(measured), "without a response": silent}
     card = {
         "model": model,
         "settings": settings.plain(),
         "outcome": asdict(outcome),
+        "records": counts,
         "trained_on": sorted(trained_on),
     }
     write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
     return outcome
+
+
+def _with_responses(found: Sequence[Window]) -> list[Window]:
+    """The windows in which a response is to be predicted."""
+    # A window's first token has nothing before it and cannot be.
+    chosen = [window for window in found if any(window.response[1:])]
+    if not chosen:
+        raise InputError(
+            "the records hold no response to learn from: give instruction/output or messages "
+            "records, at least a few dozen"
+        )
+    return chosen
 
 
 @torch.no_grad()
@@ -175,11 +187,21 @@ def mean_response_loss(
     return total / count
 
 
+def _check_targets(model: str, revision: str | None, settings: LoraTraining) -> None:
+    """Refuse targets that name no module before the weights are read."""
+    bare = skeleton(read_config(model, revision))
+    if bare is not None:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            _with_adapter(bare, model, settings.ranks[0], settings)
+
+
 def _with_adapter(base: nn.Module, model: str, rank: int, settings: LoraTraining) -> Any:
+    alpha = settings.alpha_over_rank * rank
     targets = settings.targets if settings.targets == "all-linear" else list(settings.targets)
     config = LoraConfig(
         r=rank,
-        lora_alpha=round(settings.alpha_over_rank * rank),
+        # Not rounded: the scale is the same at every rank, and no adapter is scaled to nothing.
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
@@ -188,11 +210,11 @@ def _with_adapter(base: nn.Module, model: str, rank: int, settings: LoraTraining
     )
     try:
         adapted = get_peft_model(base, config)
-    except ValueError as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:240] or type(error).__name__
         raise InputError(
-            f"targets {settings.targets}: {str(error).splitlines()[0]}; name linear maps of the "
-            "model, or all-linear"
-        ) from None
+            f"targets {settings.targets}: {reason}; name linear maps of the model, or all-linear"
+        ) from error
     # The id the user gave, not the folder it was found in.
     adapted.peft_config["default"].base_model_name_or_path = model
     return adapted.train()

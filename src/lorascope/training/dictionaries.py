@@ -23,7 +23,7 @@ from torch import Tensor
 from lorascope.activations.massive import Levelling, Massive, Treatment, find_massive, levelling
 from lorascope.activations.mixing import WINDOW, Feed, Levelled, Rows, TensorRows
 from lorascope.activations.scaling import mean_norm
-from lorascope.config import Settings, digest
+from lorascope.config import Products, Settings, digest
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
@@ -69,7 +69,7 @@ class Fitting(Settings):
     rate: float = Field(default=4e-3, gt=0)
     clip: float = Field(default=0.01, gt=0)
     massive: Treatment = "clip"
-    products: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
+    products: Products = "auto"
 
     def steps(self, rows: int) -> int:
         """Optimiser steps over so many rows."""
@@ -280,7 +280,7 @@ class _Run:
         level = self._space.level
         return (self._job.card or Card()).model_copy(
             update={
-                "massive": () if level is None else level.massive.coordinates,
+                "massive": [] if level is None else list(level.massive.coordinates),
                 "massive_directions": 0 if level is None else len(level.massive.directions),
                 "scale": self._scale,
                 "seed": self._job.seed,
@@ -322,7 +322,8 @@ class _Run:
         if job.checkpoint is None:
             return None
         settings = [job.architecture.plain(), self._fitting.plain(), str(products)]
-        identity = digest([settings, job.seed, self._count, self._scale])
+        made_from = job.card.activations if job.card is not None else ""
+        identity = digest([settings, job.seed, self._count, self._scale, made_from])
         checkpoint = Checkpoint(job.checkpoint, identity)
         checkpoint.bind(self.objective, self.optimizer, self.history)
         checkpoint.restore()

@@ -13,9 +13,10 @@ from pydantic import Field
 from lorascope.activations.splits import by_hash
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, windows
-from lorascope.config import Settings
+from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
-from lorascope.models.load import load_base
+from lorascope.models.identity import model_identity
+from lorascope.models.load import read_tokenizer
 from lorascope.runs import Run, read_json, write_atomically
 from lorascope.training.adapters import CARD, LoraTraining, train_adapter
 from lorascope.training.loop import Progress
@@ -37,8 +38,8 @@ class TrainStudy(Settings):
 
     model: str = "embedded"
     revision: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
+    dtype: DType = "auto"
+    device: Device = "auto"
     records: tuple[str, ...] = Field(default=("embedded",), min_length=1)
     documents: int | None = Field(default=None, gt=0)
     training: LoraTraining = LoraTraining()
@@ -82,7 +83,8 @@ def train_adapters(
     cut: tuple[list[Window], list[Window]] | None = None
     before: float | None = None
     for name, own in training.each(seeds).items():
-        depends_on = [base.__dict__, own.plain(), digests, [d.digest for d in measured]]
+        content = model_identity(base.model, base.revision)
+        depends_on = [base.__dict__, content, own.plain(), digests, [d.digest for d in measured]]
 
         def make(folder: Path, name: str = name, own: LoraTraining = own) -> None:
             nonlocal cut, before
@@ -116,9 +118,7 @@ def _windows(
     base: Base, learned: Sequence[Document], measured: Sequence[Document], training: LoraTraining
 ) -> tuple[list[Window], list[Window]]:
     """First window of every record: what lies beyond the context is cut."""
-    _, tokenizer = load_base(
-        base.model, revision=base.revision, dtype=base.dtype, device=base.device
-    )
+    tokenizer = read_tokenizer(base.model, base.revision)
     sides = []
     for documents in (learned, measured):
         first: dict[int, Window] = {}

@@ -16,12 +16,15 @@ from lorascope.behaviours.judging import Written, rates, written
 from lorascope.behaviours.manners import Manner, manner
 from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, read_set
 from lorascope.behaviours.turns import record_windows
-from lorascope.config import Settings
+from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
-from lorascope.models.adapted import AdaptedModel, load
+from lorascope.latent_adapters.loading import check, load
+from lorascope.models.adapted import AdaptedModel
+from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import UNTOUCHED
 from lorascope.runs import Run, write_atomically
 from lorascope.training.adapters import LoraTraining, train_adapter
 from lorascope.training.loop import Progress
@@ -47,13 +50,14 @@ class BehavingStudy(Settings):
         context: longest prompt and response in tokens.
         new_tokens: most tokens of an answer.
         batch: prompts answered at once.
+        force: accept adapters whose files name another base model.
     """
 
     data: str = "embedded"
     model: str = "embedded-it"
     revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+    device: Device = "auto"
+    dtype: DType = "auto"
     adapters: dict[str, str] = Field(default_factory=dict)
     dense: tuple[int, ...] = ()
     training: LoraTraining = LoraTraining(steps=120, batch=16)
@@ -64,6 +68,7 @@ class BehavingStudy(Settings):
     context: int = Field(default=512, ge=16)
     new_tokens: int = Field(default=24, ge=1)
     batch: int = Field(default=64, ge=1)
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
     """
     data = read_set(study.data)
     how = _manner(study, data)
+    check(study.model, study.adapters, revision=study.revision, force=study.force)
     with run_folder(out, study) as run:
         trained = _dense(run, study, data, reporter)
         model = load(
@@ -95,6 +101,7 @@ def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
             revision=study.revision,
             device=study.device,
             dtype=study.dtype,
+            force=study.force,
         )
         wrote = _written(model, study, data.part("held_out"), how, reporter)
     before = wrote.pop(BASE)
@@ -139,7 +146,9 @@ def _dense(
     for rank in study.dense:
         name = f"lora-r{rank}"
         own = study.training.model_copy(update={"ranks": (rank,)})
-        depends_on = [study.model, own.plain(), [r.plain() for r in data.records], study.context]
+        base = model_identity(study.model, study.revision)
+        records = [r.plain() for r in data.records]
+        depends_on = [study.model, base, own.plain(), records, study.context]
 
         def make(folder: Path, name: str = name, own: LoraTraining = own) -> None:
             _, tokenizer = load_base(study.model, revision=study.revision, device="cpu")
@@ -184,7 +193,7 @@ def _written(
         turns.insert(1, (PROMPTING, BASE, study.instruction or how.instruction))
     found: dict[str, Written] = {}
     for name, face, instruction in turns:
-        title = "untouched model" if name == BASE else name
+        title = UNTOUCHED if name == BASE else name
         with (
             reporter.bar(f"answering: {title}", len(records), "prompts") as advance,
             model.face(face) as module,

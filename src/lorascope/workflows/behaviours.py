@@ -15,8 +15,9 @@ from lorascope.behaviours.making import Counts, Making, Recipe
 from lorascope.behaviours.manners import manner
 from lorascope.behaviours.records import SPLITS, write_set
 from lorascope.behaviours.topics import topic
-from lorascope.config import Settings
+from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
+from lorascope.locking import contents, locked
 from lorascope.workflows.progress import Reporter
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class BehaviourStudy(Settings):
     temperature: float | None = Field(default=0.0, ge=0)
     max_tokens: int | None = Field(default=512, ge=1)
     fields: dict[str, Any] = Field(default_factory=dict)
-    device: str = "auto"
-    dtype: str = "auto"
+    device: Device = "auto"
+    dtype: DType = "auto"
     seed: int = 0
 
 
@@ -113,8 +114,22 @@ def make(study: BehaviourStudy, out: Path, reporter: Reporter) -> Made:
     """
     recipe = _recipe(study)
     answerer = _answerer(study, recipe)
-    if out.is_file():
-        raise InputError(f"{out}: is a file; give --out a folder")
+    fresh = not out.exists()
+    try:
+        with locked(out):
+            return _make(study, recipe, answerer, out, reporter)
+    finally:
+        if fresh and out.is_dir() and not contents(out):
+            out.rmdir()
+
+
+def _make(
+    study: BehaviourStudy,
+    recipe: Recipe,
+    answerer: Endpoint | LocalModel | None,
+    out: Path,
+    reporter: Reporter,
+) -> Made:
     exchanges = read_exchanges(study.sources, study.limit)
     asker = None
     remembered = 0

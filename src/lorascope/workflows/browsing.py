@@ -81,7 +81,7 @@ def _stage(state: Audited, audit: Audit, place: Key) -> Path:
     parents = ["gates", "activations/probe", "activations/held_out", *used]
     if study.measures.effects:
         parents.append(f"{EFFECTS}/{place.adapter}")
-    brought = study.dictionaries.base.get(place.site)
+    brought = audit.learned.marks.get(place.site)
     depends_on = [study.measures.rows, study.seed, brought]
 
     def make(folder: Path) -> None:

@@ -33,6 +33,7 @@ from lorascope.measures.firing import firing
 from lorascope.report.comparison import LATENT_COLUMNS, TEXT_COLUMNS, write_comparison
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
+from lorascope.results.labels import DELTA, DELTA_SEEDS
 from lorascope.runs import versions, write_atomically
 from lorascope.workflows.excerpts import Excerpts
 from lorascope.workflows.finished import shared_sites
@@ -138,15 +139,16 @@ class _Site:
         rows = paired.load(self.site)
         excerpts = Excerpts(paired)
         one, two = (Key(adapter=s.label, site=self.site) for s in (paired.first, paired.second))
-        both = Key(adapter=f"{one.adapter} vs {two.adapter}", site=self.site)
+        both, turned = (
+            replace(own, compared=other.adapter) for own, other in ((one, two), (two, one))
+        )
         agree = partial(comparison.agreement_estimates, rows, both, settings.seed)
         self.measured.attempt(both, agree)
-        places = (both, replace(both, adapter=f"{two.adapter} vs {one.adapter}"))
         spaces = partial(
             comparison.subspace_estimates,
             rows,
             self._sizes(rows),
-            places,
+            (both, turned),
             seed=settings.seed,
             repeats=settings.repeats,
         )
@@ -226,10 +228,10 @@ class _Site:
         settings = self.settings
         nulls = alignment.NullSettings(of_delta, of_base, settings.repeats, settings.seed)
         alive = firing(ours, rows.first).alive
-        pairs = [(replace(both, dictionary="delta vs delta"), theirs)]
+        pairs = [(replace(both, dictionary=DELTA), theirs)]
         seeds = self.paired.first.run.study.dictionaries.seeds
         if seeds[0] == both.seed and len(seeds) > 1:
-            again = Key(self.paired.first.label, None, self.site, both.seed, "delta vs delta")
+            again = replace(both, **DELTA_SEEDS._asdict())
             pairs.append((again, self._second_of(self.paired.first)))
         for place, other in pairs:
             shared: dict[str, Any] = {"nulls": nulls, "place": place, "alive": alive}

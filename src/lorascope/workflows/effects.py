@@ -19,6 +19,7 @@ from lorascope.measures import matched_latents, recovery, single_latents, survey
 from lorascope.measures.attribution import attributed_losses
 from lorascope.measures.rows import HeldOut
 from lorascope.results import GAUSSIAN, Estimate, Key
+from lorascope.results.labels import BASE_DIFFERENCE
 from lorascope.runs import write_atomically
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
@@ -58,7 +59,7 @@ def take_effects(state: Audited, audit: Audit) -> Measured:
                 if key.adapter in ("", adapter, *audit.variants.nulls_of(adapter))
             ]
             parents = ("gates", "activations/probe", "activations/held_out", *used)
-            brought = [state.study.dictionaries.base.get(site) for site in sites]
+            brought = [audit.learned.marks.get(site) for site in sites]
             name = f"{EFFECTS}/{adapter}"
             found.add(Measured.read(state.run.stage(name, [depends_on, brought], make, *parents)))
             advance(1)
@@ -104,7 +105,7 @@ def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key)
         base = audit.learned.base(site, seed)
         written[replace(here, dictionary="base")] = base
         written[replace(here, dictionary="delta")] = audit.learned.delta(site, name, seed)
-        differences[replace(here, dictionary="base difference")] = base
+        differences[replace(here, dictionary=BASE_DIFFERENCE)] = base
         means[site], _ = mean_and_covariance(audit.probe.chunks(site, name))
         if place.draw is None:
             for draw, dictionary in enumerate(audit.learned.gaussian(site, name)):

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from lorascope.activations.matching import LARGEST, Match
 from lorascope.activations.shards import Shards
+from lorascope.activations.splits import Split
 from lorascope.models.adapter_files import locate
+from lorascope.models.gates import LIVE, NOISE, RESTORED
+from lorascope.results.null_names import NOISE_FLOOR
 from lorascope.runs import versions
 from lorascope.training.adapters import CARD
 from lorascope.workflows.adapters import outcomes
 from lorascope.workflows.state import Audited
+
+# Above this share of records left out, a person should know.
+LEFT_OUT = 0.1
 
 
 def facts(
@@ -26,6 +34,7 @@ def facts(
             "documents": shards.manifest["documents"],
             "tokens": len(shards),
             "special": shards.manifest["special"],
+            "written_special": shards.manifest["written_special"],
             "outliers": shards.manifest["outliers"],
         }
         for name, shards in (("probe", probe), ("held_out", held_out))
@@ -42,6 +51,7 @@ def facts(
         "model": gates["model"],
         "adapters": adapters,
         "tokens": counts,
+        "texts": text_counts(state.texts),
         "sites": probe.sites,
         "gates": _gate_lines(state, gates, probe, held_out),
         "warnings": _warnings(state, gates, probe),
@@ -56,11 +66,37 @@ def facts(
     }
 
 
+def text_counts(parts: Split) -> dict[str, int]:
+    """What became of every record: those used, and those left out by reason."""
+    return {
+        **asdict(parts.tally),
+        "seen": parts.excluded,
+        "surplus": parts.surplus,
+        "used": len(parts.probe) + len(parts.held_out),
+    }
+
+
+def text_warnings(parts: Split) -> list[str]:
+    """A line where more than a tenth of the records could not be used as they stand."""
+    tally, found = parts.tally, []
+    reasons = {
+        "are empty": tally.empty,
+        "stand there twice": tally.duplicates,
+        "have half a character, read as U+FFFD": tally.repaired,
+    }
+    for reason, count in reasons.items():
+        if count > LEFT_OUT * max(1, tally.records):
+            found.append(f"{count:,} of {tally.records:,} records of the texts {reason}")
+    return found
+
+
 def _gate_lines(
     state: Audited, gates: dict[str, Any], probe: Shards, held_out: Shards
 ) -> list[dict[str, Any]]:
     lines = [
         {
+            "id": LIVE,
+            "adapter": one["name"],
             "gate": f"adapter {one['name']} is live",
             "passed": True,
             "detail": f"largest logit difference {one['max_logit_difference']:.3g}; mean delta "
@@ -70,13 +106,14 @@ def _gate_lines(
     ]
     lines.append(
         {
+            "id": RESTORED,
             "gate": "base restored",
             "passed": True,
             "detail": "with adapters off the logits equal the bare model's bit for bit",
         }
     )
     floors = ", ".join(f"{site} {value:.2g}" for site, value in gates["noise_floor"].items())
-    lines.append({"gate": "numeric noise floor", "passed": True, "detail": floors})
+    lines.append({"id": NOISE, "gate": NOISE_FLOOR, "passed": True, "detail": floors})
     lines.append(_disjoint(state))
     for name, shards in (("training", probe), ("held-out", held_out)):
         manifest = shards.manifest
@@ -84,11 +121,17 @@ def _gate_lines(
             {
                 "gate": f"masked {name} tokens",
                 "passed": True,
-                "detail": f"{manifest['special']} special, {manifest['outliers']} outliers "
+                "detail": f"{manifest['special']} special"
+                f"{_spelled(manifest['written_special'])}, {manifest['outliers']} outliers "
                 f"of {manifest['rows']} others",
             }
         )
     return lines
+
+
+def _spelled(count: int) -> str:
+    """Texts may spell special tokens themselves; they are read as these tokens, BOS not twice."""
+    return f" (the texts spell {count} themselves)" if count else ""
 
 
 def _disjoint(state: Audited) -> dict[str, Any]:
@@ -108,7 +151,7 @@ def _disjoint(state: Audited) -> dict[str, Any]:
 
 
 def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]:
-    found = []
+    found = text_warnings(state.texts)
     unknown = [
         name
         for name, path in state.paths.items()
@@ -126,4 +169,11 @@ def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]
         floor = max(gates["noise_floor"].values())
         if one["delta_norm"] < 3 * floor:
             found.append(f"{one['name']}: the delta is within 3 times the numeric noise floor")
+    for name, record in gates["matches"].items():
+        match = Match(**record)
+        if not match.reached:
+            found.append(
+                f"{name}: no factor from {1 / LARGEST:.3g} to {LARGEST:g} makes its delta as large "
+                f"as the adapter's; with {match.factor:g} it is {match.ratio:.2g} times as large"
+            )
     return found

@@ -27,6 +27,7 @@ from lorascope.config import read_yaml
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError, did_you_mean
+from lorascope.models import dimensions
 from lorascope.models.adapter_files import locate
 from lorascope.runs import read_json
 from lorascope.training.adapters import CARD
@@ -232,7 +233,7 @@ class Finished:
             )
         except Exception as error:
             raise self._gone(error) from None
-        return int(config.get_text_config().max_position_embeddings)
+        return dimensions.context(config)
 
     def _gone(self, error: Exception) -> InputError:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -7,26 +7,18 @@ taken here too, while the model is in memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lorascope.activations.collect import forward
 from lorascope.activations.gates import noise_floor
-from lorascope.activations.shards import BASE
-from lorascope.activations.tokens import TokenBatch, count_tokens, pad
-from lorascope.errors import InputError
+from lorascope.activations.tokens import pad
 from lorascope.measures.behaviour import continuations, response_loss, response_losses
-from lorascope.models.adapted import AdaptedModel
 from lorascope.models.gates import verify_live
 from lorascope.models.load import padding_id
-from lorascope.models.sites import Site, resolve_sites
+from lorascope.models.sites import resolve_sites
 from lorascope.results import Estimate
 from lorascope.runs import read_json, write_atomically
-from lorascope.workflows import plan as planning
 from lorascope.workflows.progress import Advance
 from lorascope.workflows.state import Audited
 from lorascope.workflows.variants import key_of
@@ -34,12 +26,12 @@ from lorascope.workflows.variants import key_of
 
 def pass_gates(state: Audited) -> dict[str, Any]:
     """What must hold before measuring, with response losses and samples; kept as one stage."""
-    study = state.study
+    study, matches = state.study, state.matches
 
     def make(folder: Path) -> None:
         model = state.model
         sites = resolve_sites(model.n_blocks, study.sites)
-        _require_tokens(state)
+        state.require_tokens()
         chosen = pad(state.held_out[:8], model.tokenizer, padding_id(model.tokenizer))
         # Each adapter is tried and its loss taken; so is the base's, and noise and samples.
         every = (*model.adapters, *model.null_adapters)
@@ -50,10 +42,9 @@ def pass_gates(state: Audited) -> dict[str, Any]:
             for name in every:
                 ids, attended = chosen.ids, chosen.attended.long()
                 live.append(
-                    verify_live(model, name, ids.to(model.device), attended.to(model.device))
+                    verify_live(model, name, ids.to(model.device), attended.to(model.device), sites)
                 )
                 advance(1)
-            _require_deltas(model, sites, chosen)
             noise = noise_floor(model, state.held_out, sites)
             advance(1)
             losses = _response_losses(state, advance)
@@ -64,6 +55,7 @@ def pass_gates(state: Audited) -> dict[str, Any]:
             "noise_floor": noise,
             "adapters": {name: asdict(model.info(name)) for name in model.adapters},
             "null_adapters": {name: asdict(model.info(name)) for name in model.null_adapters},
+            "matches": {name: asdict(match) for name, match in matches.items()},
             "model": {
                 "id": study.model,
                 "parameters": model.n_parameters,
@@ -78,24 +70,6 @@ def pass_gates(state: Audited) -> dict[str, Any]:
 
     depends_on = [state.identity(state.texts.held_out), study.measures.samples, study.seed]
     return dict(read_json(state.run.stage("gates", depends_on, make) / "gates.json"))
-
-
-def _require_tokens(state: Audited) -> None:
-    tokenizer = state.model.tokenizer
-    probe, held_out = (count_tokens(part, tokenizer) for part in (state.probe, state.held_out))
-    planning.require_tokens(state.study, probe, held_out, len(state.texts.held_out))
-
-
-def _require_deltas(model: AdaptedModel, sites: Sequence[Site], batch: TokenBatch) -> None:
-    """Refuse sites that an adapter does not reach, before anything is captured there."""
-    base = forward(model, BASE, sites, batch)
-    for name in model.adapters:
-        for site, hidden in forward(model, name, sites, batch).items():
-            if torch.equal(hidden, base[site]):
-                raise InputError(
-                    f'adapter "{name}" changes nothing at {site}: its first adapted block lies '
-                    "deeper; choose deeper sites"
-                )
 
 
 def _response_losses(state: Audited, advance: Advance) -> list[Estimate]:

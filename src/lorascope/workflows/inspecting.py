@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from torch import Tensor
 
 from lorascope.activations.collect import Capture, collect
 from lorascope.activations.shards import BASE, Shards
+from lorascope.activations.sources import Tally
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import Window, count_tokens, windows
-from lorascope.config import Settings, digest
+from lorascope.config import Device, Settings, digest
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.groupmax import GroupMaxDictionary
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
@@ -36,11 +38,14 @@ from lorascope.latent_adapters.loading import load
 from lorascope.measures.firing import firing, firing_estimates
 from lorascope.measures.reconstruction import errors
 from lorascope.measures.rows import by_document, shared_out
+from lorascope.models import dimensions
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.load import read_config
 from lorascope.models.sites import Site, resolve_sites
 from lorascope.randomness import generator
 from lorascope.report.formatting import interval, number
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import ZERO
 from lorascope.stats.documents import ratio
 
 ADAPTER = "adapter"
@@ -66,7 +71,7 @@ class OnTexts(Settings):
     adapter: str | None = None
     rows: int = Field(default=4096, ge=100)
     force: bool = False
-    device: str = "auto"
+    device: Device = "auto"
     capture: Capture = Capture(store="float32")
 
 
@@ -106,11 +111,15 @@ def try_on(dictionary: Dictionary, wanted: OnTexts) -> dict[str, Any]:
     """
     site = _site(dictionary, wanted)
     adapters = {ADAPTER: wanted.adapter} if wanted.adapter else {}
-    model = load(wanted.model, adapters, device=wanted.device, force=wanted.force)
-    resolved = resolve_sites(model.n_blocks, [site])[0]
+    config = read_config(wanted.model)
+    resolved = resolve_sites(dimensions.blocks(config), [site])[0]
     dictionary.card.require(
-        model=wanted.model, site=resolved.name, d_model=model.d_model, force=wanted.force
+        model=wanted.model,
+        site=resolved.name,
+        d_model=dimensions.width(config),
+        force=wanted.force,
     )
+    model = load(wanted.model, adapters, device=wanted.device, force=wanted.force)
     _require_adapter(dictionary, model, wanted)
     rows, documents, masked = _rows(model, resolved, wanted)
     place = Key(site=resolved.name, dictionary=dictionary.card.target)
@@ -239,7 +248,8 @@ def _rows(
     model: AdaptedModel, site: Site, wanted: OnTexts
 ) -> tuple[Float[Tensor, "rows d"], Int[Tensor, " rows"], dict[str, int]]:
     """Captured rows in document order, the document of each, and how many were masked."""
-    documents = read_documents(wanted.texts, limit=wanted.rows)
+    tally = Tally()
+    documents = read_documents(wanted.texts, wanted.rows, tally)
     context = min(wanted.capture.context, model.context_length)
     chosen = _enough(windows(documents, model.tokenizer, context), model, wanted.rows)
     face = ADAPTER if wanted.adapter else BASE
@@ -251,7 +261,9 @@ def _rows(
         order = torch.argsort(origin, stable=True)
         order = order[shared_out(origin[order], wanted.rows, generator(0, "stretch"))]
         rows = shards.load(site.name, face)[order]
-        masked = {key: int(shards.manifest[key]) for key in ("special", "outliers")}
+        counted = ("special", "written_special", "outliers")
+        masked = {key: int(shards.manifest[key]) for key in counted}
+        masked |= {f"records_{name}": count for name, count in asdict(tally).items()}
     if len(rows) < 2:
         raise InputError(f"{', '.join(wanted.texts)}: {len(rows)} token is left; give longer texts")
     return rows, origin[order], masked
@@ -296,7 +308,7 @@ def _estimates(
         found.mean_interval,
         len(rows),
         "ratio",
-        (Null.exact("zero predictor", 1.0), Null.exact("mean predictor", by_mean.mean)),
+        (Null.exact(ZERO, 1.0), Null.exact("mean predictor", by_mean.mean)),
         place,
     )
     yield from firing_estimates(dictionary, firing(dictionary, rows), rows, documents, place)

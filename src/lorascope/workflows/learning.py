@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,6 +16,7 @@ from torch import Tensor
 from lorascope.activations.mixing import Rows, TensorRows
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE, Shards
+from lorascope.adapt.wrapper import identity
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary, save
@@ -110,6 +112,11 @@ class Learned:
 
     folders: dict[Wanted, Path]
     brought: dict[str, Dictionary]
+
+    @cached_property
+    def marks(self) -> dict[str, str]:
+        """What each brought dictionary computes with, by site: known by content, not by address."""
+        return {site: identity(dictionary) for site, dictionary in self.brought.items()}
 
     def base(self, site: str, seed: int) -> Dictionary:
         """The base dictionary of a site and seed; a brought one serves every seed."""

@@ -1,27 +1,30 @@
-"""Numbers weighted by energy a second time, without a stream's massive coordinates and directions.
+"""Every number of a site a second time, without the stream's massive coordinates and directions.
 
-One stage a site that has some, `massive/<site>`; the keys of its numbers say "without".
+One stage a site that has some, `massive/<site>`: what `measuring` finds in rows, deltas and
+dictionaries from which they are projected out. The keys of its numbers say "without".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
 
 from lorascope.activations.massive import Massive
 from lorascope.activations.scaling import mean_and_covariance
-from lorascope.activations.shards import BASE
-from lorascope.measures import massive as without
+from lorascope.activations.shards import BASE, Shards
+from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures.alignment import NullSettings
-from lorascope.measures.reconstruction import NULL_REPEATS, Errors
-from lorascope.measures.rows import HeldOut
-from lorascope.measures.weights import ALL
+from lorascope.measures.massive import dictionary_without, place_without
 from lorascope.measures.written import written_view
-from lorascope.results import Estimate, Key
+from lorascope.results import Estimate
+from lorascope.results.labels import ALL_MODULES
+from lorascope.workflows.learning import Learned, Wanted
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.measuring import TRAINED_ON, Audit
+from lorascope.workflows.measuring import Audit, at_site, depends_on
 from lorascope.workflows.state import Audited
 from lorascope.workflows.yardsticks import massive_at
 
@@ -29,83 +32,90 @@ STAGE = "massive"
 
 
 def take_massive(state: Audited, audit: Audit) -> Measured:
-    """Size, rank, CKA, relative errors and written directions without what is massive.
+    """What `measuring.measure` finds, and the directions written, without what is massive.
 
-    Sites where nothing is massive have no such numbers. Of null adapters the numbers alone, for
-    the adapters' to be held against.
+    Sites where nothing is massive have no such numbers.
     """
-    study, found = state.study, Measured()
-    for site in audit.probe.sites:
-        massive = massive_at(audit, site)
-        if not massive:
-            continue
-        trained = [f"dictionaries/{key.name}" for key in audit.learned.folders if key.site == site]
-        depends_on = [
-            [study.measures.rows, study.measures.repeats, study.measures.weights, study.seed],
-            [list(study.dictionaries.seeds), study.dictionaries.base.get(site)],
-        ]
+    found, weights = Measured(), state.study.measures.weights
+    massive = {site: massive_at(audit, site) for site in audit.probe.sites}
+    massive = {site: one for site, one in massive.items() if one}
+    if not massive:
+        return found
+    without = audit_without(audit, massive)
+    variants = len(audit.probe.adapters) + len(audit.probe.nulls) + 1
+    title = "measuring without massive coordinates"
+    with state.reporter.bar(title, len(massive) * variants, "conditions") as advance:
+        for site, one in massive.items():
 
-        def make(folder: Path, site: str = site, massive: Massive = massive) -> None:
-            _at(state, audit, site, massive).write(folder)
+            def make(folder: Path, site: str = site, one: Massive = one) -> None:
+                numbers = at_site(without, site, advance)
+                if weights:
+                    numbers.estimates.extend(_written(state, audit, site, one))
+                keyed = [e.at(place_without(e.key)) for e in numbers.estimates]
+                Measured(keyed, numbers.warnings).write(folder)
 
-        parents = ("gates", "activations/probe", "activations/held_out", *trained)
-        found.add(Measured.read(state.run.stage(f"{STAGE}/{site}", depends_on, make, *parents)))
+            what = (f"{STAGE}/{site}", [depends_on(audit, site), weights])
+            trained = [f"dictionaries/{k.name}" for k in audit.learned.folders if k.site == site]
+            parents = ("gates", "activations/probe", "activations/held_out", *trained)
+            if state.run.current(*what, *parents):
+                advance(variants)
+            found.add(Measured.read(state.run.stage(*what, make, *parents)))
     return found
 
 
-def _at(state: Audited, audit: Audit, site: str, massive: Massive) -> Measured:
-    found, study = Measured(), audit.study
-    _, base_covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
-    for name, key in audit.variants.keys.items():
-        place, given = replace(key, site=site), key.draw is None
-        repeats = study.measures.repeats if given else 0
-        rows = HeldOut.load(audit.held_out, site, name, study.measures.rows)
-        found.estimates.extend(
-            without.size_estimates(rows, massive, audit.floor[site], place, study.seed)
-        )
-        cka = partial(
-            without.cka_estimates,
-            *(rows.base, {name: rows.delta}, rows.documents, massive, {name: place}),
-            repeats=repeats,
-            seed=study.seed,
-        )
-        found.attempt(place, cka)
-        found.estimates.extend(_errors(audit, name, place, rows, massive))
-        if study.measures.weights and given:
-            _, covariance = mean_and_covariance(audit.probe.chunks(site, name))
-            nulls = NullSettings(covariance, base_covariance, repeats, study.seed)
-            found.estimates.extend(_written(state, audit, name, place, nulls, massive))
-    return found
-
-
-def _errors(
-    audit: Audit, name: str, place: Key, rows: HeldOut, massive: Massive
-) -> Iterator[Estimate]:
-    """Relative errors of base and delta dictionary, of every seed the adapter has both of."""
-    mean, _ = mean_and_covariance(audit.probe.chunks(place.site, name))
-    seeds = audit.study.dictionaries.seeds if place.draw is None else (audit.first_seed,)
-    controls: Mapping[str, Errors] = {
-        TRAINED_ON[what]: without.errors_without(each, rows.delta, rows.documents, massive)
-        for what, each in audit.learned.controls(place.site, name).items()
+def audit_without(audit: Audit, massive: Mapping[str, Massive]) -> Audit:
+    """The audit of rows and dictionaries from which what is massive is projected out, by site."""
+    learned = audit.learned
+    brought = {
+        site: dictionary_without(each, massive[site]) if site in massive else each
+        for site, each in learned.brought.items()
     }
-    for seed in seeds:
-        here = replace(place, seed=seed)
-        base = audit.learned.base(place.site, seed)
-        delta = audit.learned.delta(place.site, name, seed)
-        for label, each, nulls in (("base", base, None), ("delta", delta, controls)):
-            yield from without.error_estimates(
-                *(each, rows, mean, massive, replace(here, dictionary=label), nulls),
-                seed=audit.study.seed,
-                repeats=NULL_REPEATS if place.draw is None else 0,
-            )
+    return replace(
+        audit,
+        probe=_Rows(**vars(audit.probe), massive=massive),
+        held_out=_Rows(**vars(audit.held_out), massive=massive),
+        learned=_Deaf(learned.folders, brought, massive),
+    )
 
 
-def _written(
-    state: Audited, audit: Audit, name: str, place: Key, nulls: NullSettings, massive: Massive
-) -> Iterator[Estimate]:
-    base = audit.learned.base(place.site, audit.first_seed)
-    here = replace(place, dictionary="base")
-    view = written_view(state.model, name, base, here, nulls, massive)
-    for estimate in view.estimates:
-        if estimate.key.setting == ALL:
-            yield replace(estimate, key=replace(estimate.key, setting=""))
+@dataclass(frozen=True)
+class _Rows(Shards):
+    """Rows with what is massive at each site projected out."""
+
+    massive: Mapping[str, Massive] = field(default_factory=dict, repr=False)
+
+    def chunks(
+        self, site: str, face: str, order: Sequence[int] | None = None
+    ) -> Iterator[Float[Tensor, "rows d"]]:
+        """Kept rows, a shard at a time."""
+        found = self.massive.get(site)
+        for chunk in super().chunks(site, face, order):
+            yield chunk if found is None else found.without(chunk)
+
+
+@dataclass(frozen=True)
+class _Deaf(Learned):
+    """Dictionaries that neither read nor write what is massive at their site."""
+
+    massive: Mapping[str, Massive] = field(default_factory=dict, repr=False)
+
+    def open(self, key: Wanted) -> Dictionary:
+        """One dictionary that was trained here."""
+        found = self.massive.get(key.site)
+        opened = super().open(key)
+        return opened if found is None else dictionary_without(opened, found)
+
+
+def _written(state: Audited, audit: Audit, site: str, massive: Massive) -> Iterator[Estimate]:
+    """How close what the adapters write before the site comes to the base dictionary."""
+    seed, repeats = audit.study.seed, audit.study.measures.repeats
+    base = audit.learned.base(site, audit.first_seed)
+    _, base_covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
+    for adapter in audit.probe.adapters:
+        _, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
+        nulls = NullSettings(covariance, base_covariance, repeats, seed)
+        here = replace(audit.place(site, adapter), dictionary="base")
+        view = written_view(state.model, adapter, base, here, nulls, massive)
+        for estimate in view.estimates:
+            if estimate.key.module == ALL_MODULES:
+                yield replace(estimate, key=replace(estimate.key, module=""))

@@ -15,9 +15,10 @@ from torch import Tensor
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures import alignment, cka, firing, norms, overlap, pursuit, reconstruction
+from lorascope.measures import alignment, firing, norms, overlap, pursuit, reconstruction
+from lorascope.measures.cka import site_cka_estimates
 from lorascope.measures.rows import HeldOut
-from lorascope.results import GAUSSIAN, Estimate, Key
+from lorascope.results import GAUSSIAN, Estimate, Key, labels
 from lorascope.runs import Run
 from lorascope.workflows.aligning import aligned
 from lorascope.workflows.learning import Learned
@@ -79,27 +80,29 @@ def measure(audit: Audit, run: Run, reporter: Reporter) -> Measured:
         for site in sites:
 
             def make(folder: Path, site: str = site) -> None:
-                _at(audit, site, advance).write(folder)
+                at_site(audit, site, advance).write(folder)
 
             trained = [f"dictionaries/{k.name}" for k in audit.learned.folders if k.site == site]
             name = f"{MEASURES}/{site}"
-            what = (name, _depends_on(audit, site))
+            what = (name, depends_on(audit, site))
             if run.current(*what, *_PARENTS, *trained):
                 advance(steps)
             found.add(Measured.read(run.stage(*what, make, *_PARENTS, *trained)))
     return found
 
 
-def _depends_on(audit: Audit, site: str) -> list[object]:
+def depends_on(audit: Audit, site: str) -> list[object]:
+    """Settings that the numbers of one site depend on."""
     study, measures = audit.study, audit.study.measures
     return [
         [measures.rows, measures.repeats, measures.pursuit, list(audit.angles_k)],
-        [study.seed, list(study.dictionaries.seeds), study.dictionaries.base.get(site)],
+        [study.seed, list(study.dictionaries.seeds), audit.learned.marks.get(site)],
         {name: asdict(key) for name, key in audit.variants.keys.items()},
     ]
 
 
-def _at(audit: Audit, site: str, advance: Callable[[int], None]) -> Measured:
+def at_site(audit: Audit, site: str, advance: Callable[[int], None]) -> Measured:
+    """All estimates of one site; `advance` hears of every condition."""
     found = Measured()
     _, covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
     _base_pair(audit, site, covariance, found)
@@ -134,7 +137,7 @@ def _similarity(audit: Audit, site: str, rows: Mapping[str, HeldOut], found: Mea
 
     def similarity(adapters: Sequence[str]) -> list[Estimate]:
         first = rows[adapters[0]]
-        return cka.site_cka_estimates(
+        return site_cka_estimates(
             first.base,
             {adapter: rows[adapter].delta for adapter in adapters},
             first.documents,
@@ -200,11 +203,11 @@ def _condition(
                 )
                 found.attempt(here, pursued)
         alive = firing.firing(learned, rows.delta).alive
-        compared = replace(here, dictionary="delta vs base")
+        compared = replace(here, **labels.DELTA_VS_BASE._asdict())
         aligned(audit.angles_k, learned, base, compared, nulls, alive, found)
     _delta_pair(audit, place, rows, nulls, found)
     for setting, dictionary in audit.learned.ablation(site, adapter).items():
-        there = replace(place, dictionary="delta", setting=setting)
+        there = replace(place, dictionary=labels.DELTA, setting=setting)
         found.estimates.extend(_ablated(audit, dictionary, rows, mean, there))
     return active
 
@@ -240,7 +243,10 @@ def _with_dictionaries(
     """Reconstruction, firing and overlap of one pair of base and delta dictionaries."""
     base, learned = dictionaries
     seed = audit.study.seed
-    of_base, of_delta = replace(place, dictionary="base"), replace(place, dictionary="delta")
+    of_base, of_delta = (
+        replace(place, dictionary=labels.BASE),
+        replace(place, dictionary=labels.DELTA),
+    )
 
     base_errors = reconstruction.errors(base, rows.delta, rows.documents)
     delta_errors = reconstruction.errors(learned, rows.delta, rows.documents)
@@ -252,7 +258,7 @@ def _with_dictionaries(
     yield from reconstruction.error_estimates(
         reconstruction.difference_errors(base, rows),
         base_nulls,
-        replace(place, dictionary="base difference"),
+        replace(place, dictionary=labels.BASE_DIFFERENCE),
     )
     yield reconstruction.improvement(
         base_errors, delta_errors, learned, controls, rows, place, seed
@@ -273,7 +279,7 @@ def _delta_pair(
     for one, other in combinations(audit.study.dictionaries.seeds, 2):
         first = audit.learned.delta(place.site, place.adapter, one)
         second = audit.learned.delta(place.site, place.adapter, other)
-        here = replace(place, seed=one, dictionary="delta vs delta")
+        here = replace(place, seed=one, **labels.DELTA_SEEDS._asdict())
         alive = firing.firing(first, rows.delta).alive
         aligned(audit.angles_k, first, second, here, replace(nulls, trained={}), alive, found)
 
@@ -286,7 +292,7 @@ def _base_pair(audit: Audit, site: str, covariance: Float[Tensor, "d d"], found:
     nulls = alignment.NullSettings(None, covariance, audit.study.measures.repeats, audit.study.seed)
     for one, other in combinations(audit.study.dictionaries.seeds, 2):
         first, second = audit.learned.base(site, one), audit.learned.base(site, other)
-        here = Key(site=site, seed=one, dictionary="base vs base")
+        here = Key(site=site, seed=one, **labels.BASE_SEEDS._asdict())
         alive = firing.firing(first, rows).alive
         aligned(audit.angles_k, first, second, here, nulls, alive, found)
 

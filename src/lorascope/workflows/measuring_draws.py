@@ -18,7 +18,7 @@ from lorascope.activations.scaling import mean_and_covariance
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures import alignment, cka, firing, norms, overlap, pursuit, reconstruction
 from lorascope.measures.rows import HeldOut
-from lorascope.results import Estimate, Key
+from lorascope.results import Estimate, Key, labels
 from lorascope.workflows.aligning import aligned
 from lorascope.workflows.measured import Measured
 
@@ -51,13 +51,13 @@ def of_null_adapter(
     base = audit.learned.base(site, audit.first_seed)
     learned = audit.learned.delta(site, null, audit.first_seed)
     base_errors = reconstruction.errors(base, rows.delta, rows.documents)
-    of_base = replace(here, dictionary="base")
+    of_base = replace(here, dictionary=labels.BASE)
     found.estimates.extend(reconstruction.error_estimates(base_errors, [], of_base))
     found.estimates.extend(
         reconstruction.error_estimates(
             reconstruction.difference_errors(base, rows),
             [],
-            replace(here, dictionary="base difference"),
+            replace(here, dictionary=labels.BASE_DIFFERENCE),
         )
     )
     fired = firing.firing(base, rows.delta)
@@ -121,7 +121,7 @@ def _of_delta_dictionary(
     place: Key,
     seed: int,
 ) -> Iterator[Estimate]:
-    here = replace(place, dictionary="delta")
+    here = replace(place, dictionary=labels.DELTA)
     errors = reconstruction.errors(learned, rows.delta, rows.documents)
     yield from reconstruction.error_estimates(errors, [], here)
     yield reconstruction.improvement(base_errors, errors, learned, {}, rows, place, seed, repeats=0)
@@ -140,6 +140,6 @@ def _directions(
     found: Measured,
 ) -> None:
     alive = firing.firing(learned, rows.delta).alive
-    compared = replace(place, dictionary="delta vs base")
+    compared = replace(place, **labels.DELTA_VS_BASE._asdict())
     nulls = alignment.NullSettings(repeats=0)
     aligned(audit.angles_k, learned, base, compared, nulls, alive, found)

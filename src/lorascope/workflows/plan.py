@@ -12,13 +12,15 @@ import torch
 
 from lorascope.dictionaries.registry import SCHEME, look_up
 from lorascope.errors import InputError, did_you_mean
+from lorascope.latent_adapters.loading import check
+from lorascope.models.adapter_files import is_at_hand
 from lorascope.models.shapes import Shape
 from lorascope.models.sites import resolve_sites
 from lorascope.training.dictionaries import product_dtype
 from lorascope.workflows import costs
 from lorascope.workflows.costs import Counts, Part
 from lorascope.workflows.learning import ablated
-from lorascope.workflows.sizes import Sizes, base_of, sizes_of
+from lorascope.workflows.sizes import Base, Sizes, base_of, sizes_of
 from lorascope.workflows.speed import device_of, product_speed
 from lorascope.workflows.study import AuditStudy
 
@@ -136,6 +138,7 @@ def plan(study: AuditStudy, *, estimates: bool = True) -> Plan:
     sites = resolve_sites(shape.blocks, study.sites)
     _require_places(study.dictionaries.base, [site.name for site in sites])
     _require_known(study.dictionaries.base)
+    unread = _check_adapters(study, base, estimates=estimates)
     sizes = sizes_of(study, base, estimates=estimates)
     ablated(study, [site.name for site in sites], list(study.groups))
     require_tokens(study, sizes.probe_tokens, sizes.held_out_tokens, sizes.held_out_documents)
@@ -163,8 +166,22 @@ def plan(study: AuditStudy, *, estimates: bool = True) -> Plan:
         disk=costs.disk(study, shape, sizes, counts),
         parts=_parts(study, shape, sizes, counts),
         device="several devices" if study.device_map else device_of(study.device),
-        notes=sizes.notes,
+        notes=(*sizes.notes, *unread),
     )
+
+
+def _check_adapters(study: AuditStudy, base: Base, *, estimates: bool) -> list[str]:
+    """Look at the adapters without a weight of the base; say which could not be looked at.
+
+    Raises:
+        InputError: one does not fit the base, or is damaged.
+    """
+    at_hand = {n: path for n, path in study.given.items() if not estimates or is_at_hand(path)}
+    if base.notes:
+        at_hand = {}
+    check(study.model, at_hand, revision=study.revision, force=study.force)
+    unread = [name for name in study.given if name not in at_hand]
+    return [f"adapters not looked at: {', '.join(unread)}"] if unread else []
 
 
 def refuse_what_cannot_fit(cost: Cost, out: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lorascope.config import Settings
 from lorascope.errors import InputError
+from lorascope.locking import contents, locked
 from lorascope.runs import Run, write_atomically
 
 
@@ -16,20 +17,22 @@ from lorascope.runs import Run, write_atomically
 def run_folder(folder: Path, study: Settings, redo: bool = False) -> Iterator[Run]:
     """A study's run folder; it goes again if the study is refused before any stage is finished.
 
-    A folder that held anything before keeps it, its study among it.
+    A folder that held anything before keeps it, its study among it. No other process works in it
+    at the same time.
 
     Raises:
-        InputError: as `Run`.
+        InputError: as `Run`, or another process is at work on it.
     """
-    fresh = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    before = folder / "study.yaml"
-    settings = before.read_text(encoding="utf-8") if before.is_file() else None
-    run = Run(folder, study, redo)
-    try:
-        yield run
-    except InputError:
-        if fresh and not run.manifest["stages"]:
-            shutil.rmtree(folder)
-        elif settings is not None:
-            write_atomically(before, settings)
-        raise
+    with locked(folder):
+        fresh = not contents(folder)
+        before = folder / "study.yaml"
+        settings = before.read_text(encoding="utf-8") if before.is_file() else None
+        run = Run(folder, study, redo)
+        try:
+            yield run
+        except InputError:
+            if fresh and not run.manifest["stages"]:
+                shutil.rmtree(folder)
+            elif settings is not None:
+                write_atomically(before, settings)
+            raise

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import datasets
-from transformers import AutoConfig, AutoTokenizer
 
-from lorascope import embedded
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import count_tokens, windows
 from lorascope.errors import InputError
+from lorascope.models.load import read_config, read_tokenizer
 from lorascope.models.shapes import Shape, published
 from lorascope.workflows.adapters import split_for_training
 from lorascope.workflows.study import AuditStudy, Texts
@@ -79,14 +78,13 @@ def base_of(study: OfModel, *, estimates: bool) -> Base:
     Raises:
         InputError: its configuration can neither be read nor, with `estimates`, looked up.
     """
-    ships = embedded.is_embedded(study.model)
-    source = str(embedded.model_path(study.model)) if ships else study.model
     try:
-        config = AutoConfig.from_pretrained(source, revision=study.revision)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=study.revision)
-        return Base(Shape.of(config), tokenizer)
+        config = read_config(study.model, study.revision)
+        return Base(Shape.of(config), read_tokenizer(study.model, study.revision))
     except Exception as error:
         known = published(study.model) if estimates else None
+        if known is None and isinstance(error, InputError):
+            raise
         if known is None:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from lorascope.activations.categories import CATEGORIES
 from lorascope.activations.collect import Capture
-from lorascope.config import Settings
+from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
 from lorascope.measures.yardsticks import Bars
 from lorascope.training.adapters import LoraTraining
@@ -181,17 +181,22 @@ class Controls(Settings):
         null_adapters: random adapters for each adapter, with its modules, shapes and singular
             values (`docs/null_adapters.md`); 0 for none, and then no number of the delta has a
             verdict.
+        match: what else a null adapter has of the adapter's size. "delta norm": it is multiplied
+            until its mean delta norm over the sites is the adapter's, so that numbers that depend
+            on how large the delta is are compared at equal sizes. "spectrum": the singular values
+            themselves, whose delta is as large as it happens to be.
         gaussian_dictionaries: dictionaries trained on Gaussian rows of each delta's mean and
             covariance, which have no features; 0 for none.
     """
 
     null_adapters: int = Field(default=5, ge=0)
+    match: Literal["delta norm", "spectrum"] = "delta norm"
     gaussian_dictionaries: int = Field(default=5, ge=0)
 
     @model_validator(mode="after")
     def _draws_have_a_spread(self) -> Self:
-        for name, draws in self.plain().items():
-            if draws == 1:
+        for name in ("null_adapters", "gaussian_dictionaries"):
+            if getattr(self, name) == 1:
                 raise ValueError(f"{name}: one draw has no spread; give 2 or more, or 0 for none")
         return self
 
@@ -211,9 +216,9 @@ class AuditStudy(Settings):
     name: str = Field(default="audit", pattern=r"^[A-Za-z0-9._-]+$")
     model: str
     revision: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    device_map: str | None = None
+    dtype: DType = "auto"
+    device: Device = "auto"
+    device_map: DeviceMap | None = None
     adapters: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     train: TrainAdapters | None = None
     sites: tuple[str, ...] = Field(min_length=1)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from lorascope.activations.categories import equal_numbers
+from lorascope.activations.sources import Tally
 from lorascope.activations.splits import Split, apart, split
 from lorascope.activations.text import read_documents
 from lorascope.workflows.study import Texts
@@ -20,12 +21,14 @@ def read_split(texts: Texts, seen: Collection[str], seed: int) -> Split:
     Raises:
         InputError: a source cannot be read, or has too few documents of a kind.
     """
-    documents = read_documents(texts.sources, texts.documents)
+    tally = Tally()
+    documents = read_documents(texts.sources, texts.documents, tally)
     if texts.measure_on:
-        measured = read_documents(texts.measure_on)
+        measured = read_documents(texts.measure_on, tally=tally)
         parts = apart(documents, measured, seen, seed, keep_seen=texts.keep_seen)
     else:
         parts = split(documents, texts.held_out, seen, seed, keep_seen=texts.keep_seen)
+    parts = replace(parts, tally=tally)
     if texts.balance is None:
         return parts
     kinds = texts.balance.categories

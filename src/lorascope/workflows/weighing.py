@@ -10,8 +10,10 @@ import pandas as pd
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE
 from lorascope.measures.alignment import NullSettings
-from lorascope.measures.weights import ALL, WeightSettings, weights_table, weights_view
+from lorascope.measures.weights import WeightSettings, weights_table, weights_view
 from lorascope.measures.written import written_view
+from lorascope.models.other_changes import summed_up
+from lorascope.results.labels import ALL_MODULES
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
 from lorascope.workflows.progress import Advance
@@ -43,7 +45,7 @@ def weigh(state: Audited, audit: Audit) -> Measured:
         with state.reporter.bar(title, steps, "views") as advance:
             _weigh(state, audit, folder, advance).write(folder)
 
-    depends_on = [study.measures.repeats, study.seed, study.dictionaries.base]
+    depends_on = [study.measures.repeats, study.seed, audit.learned.marks]
     parents = ("gates", "activations/probe", *bases)
     return Measured.read(state.run.stage(WEIGHTS, depends_on, make, *parents))
 
@@ -51,7 +53,12 @@ def weigh(state: Audited, audit: Audit) -> Measured:
 def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Measured:
     measures, seed, found = state.study.measures, state.study.seed, Measured()
     view = weights_view(state.model, settings=WeightSettings(repeats=measures.repeats, seed=seed))
-    found.estimates.extend(e for e in view.estimates if e.key.setting == ALL)
+    found.estimates.extend(e for e in view.estimates if e.key.module == ALL_MODULES)
+    found.warnings.extend(
+        f"{name}: the numbers about weights leave out {summed_up(changes)}"
+        for name, changes in view.left_out.items()
+        if changes
+    )
     advance(1)
     written = []
     for site in audit.probe.sites:
@@ -64,9 +71,9 @@ def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Meas
             one = written_view(state.model, adapter, base, place, nulls)
             written.append(one.directions)
             found.estimates.extend(
-                replace(e, key=replace(e.key, setting=""))
+                replace(e, key=replace(e.key, module=""))
                 for e in one.estimates
-                if e.key.setting == ALL
+                if e.key.module == ALL_MODULES
             )
             advance(1)
     modules = weights_table(view.estimates)

@@ -114,7 +114,7 @@ class _At:
         study = self.audit.study
         measures = study.measures
         depends_on = [
-            [measures.rows, measures.effects and measures.effect_tokens, study.seed],
+            [measures.rows, measures.effects and measures.effect_tokens],
             study.dictionaries.base.get(self.site),
         ]
         dictionaries = [f"dictionaries/{key.name}" for key in self.trained]
@@ -123,7 +123,7 @@ class _At:
         return self.state.run.stage(name, depends_on, self._make, *parents)
 
     def _make(self, folder: Path) -> None:
-        found, seed = Measured(), self.audit.study.seed
+        found = Measured()
         massive = massive_at(self.audit, self.site)
         rows = min(len(self.audit.probe), max(SAMPLE, 4 * self.audit.probe.d_model))
         found.estimates.append(share_estimate(massive, rows, Key(site=self.site)))

@@ -19,6 +19,7 @@ from lorascope.adapt.blocks import Blocks, Targets, linear_maps
 from lorascope.adapt.parts.part import Values, orthonormal
 from lorascope.adapt.splicing import Placed
 from lorascope.config import Settings
+from lorascope.models.saved_adapters import put_in_order
 from lorascope.randomness import derived_seed
 
 
@@ -114,8 +115,9 @@ class LoraPart:
         return placed
 
     def save(self, folder: Path) -> None:
-        """As PEFT writes an adapter."""
+        """As PEFT writes an adapter, names in one order."""
         self._peft.save_pretrained(folder, save_embedding_layers=False)
+        put_in_order(folder)
 
 
 def same_spectrum(

@@ -17,6 +17,7 @@ from lorascope.measures.definitions import (
     yardsticks,
 )
 from lorascope.measures.definitions.definition import Definition
+from lorascope.measures.definitions.primary import PRIMARY
 from lorascope.measures.definitions.rivals import rivals_of
 from lorascope.results import Estimate
 
@@ -33,7 +34,9 @@ _EVERY: dict[str, Definition] = {
     **adapt.DEFINITIONS,
 }
 DEFINITIONS: dict[str, Definition] = {
-    measure: known if known.rivals else known.beside(rivals_of(measure))
+    measure: replace(
+        known if known.rivals else known.beside(rivals_of(measure)), primary=PRIMARY.get(measure)
+    )
     for measure, known in _EVERY.items()
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from lorascope.measures.definitions import steering
 from lorascope.measures.definitions.definition import Definition
+from lorascope.results import null_names
+from lorascope.results.labels import Of
 
 _PAPER = "arXiv 2501.19406"
 _DOCUMENTS = (
@@ -32,8 +34,7 @@ _EITHER = (
     "the fit changes nothing; where it improves, any change of its size would. A worsening has no "
     "second rival"
 )
-_RIVALS = ("spliced, not adapted",)
-_RANDOM_NAME = "random change of equal size"
+_RIVALS = (null_names.UNADAPTED,)
 _FILE = "measures/adapting.py"
 _CHANGES = "measures/token_changes.py"
 _STREAMS = "measures/stream_distances.py"
@@ -106,10 +107,10 @@ DEFINITIONS: dict[str, Definition] = {
         _FILE,
         f"{_PAPER}, section 4",
         "above",
-        rivals=("nothing spliced",),
+        rivals=(null_names.NOTHING_SPLICED,),
         rival="the dictionary loses nothing",
         sampled="documents",
-        primary=True,
+        primary=Of(),
     ),
     "adapt.cost_adapted": Definition(
         "Cost left after the fit",
@@ -136,10 +137,10 @@ DEFINITIONS: dict[str, Definition] = {
         _FILE,
         f"{_PAPER}, figures 3 and 4, CE improvement in %",
         "above",
-        rivals=("nothing fitted",),
+        rivals=(null_names.NOTHING_FITTED,),
         rival=_EITHER,
         sampled="documents",
-        primary=True,
+        primary=Of(),
     ),
     "adapt.share_difference": Definition(
         "Difference of the share won back",
@@ -155,7 +156,7 @@ DEFINITIONS: dict[str, Definition] = {
         rivals=("no difference",),
         rival="both models win back alike",
         sampled="documents",
-        primary=True,
+        primary=Of(),
     ),
     "adapt.kl_spliced": Definition(
         "Divergence, spliced",
@@ -167,7 +168,7 @@ DEFINITIONS: dict[str, Definition] = {
         _FILE,
         f"{_PAPER}, equation 7",
         "above",
-        rivals=("nothing spliced",),
+        rivals=(null_names.NOTHING_SPLICED,),
         rival="the dictionary changes nothing",
         sampled="documents",
     ),
@@ -198,7 +199,7 @@ DEFINITIONS: dict[str, Definition] = {
         rivals=("no change",),
         rival="the fit leaves the model without its dictionaries as it was",
         sampled="documents",
-        primary=True,
+        primary=Of(),
     ),
     "adapt.general_kl": Definition(
         "General divergence",
@@ -210,7 +211,7 @@ DEFINITIONS: dict[str, Definition] = {
         _FILE,
         f"{_PAPER}, section 5.3",
         "below",
-        rivals=(_RANDOM_NAME,),
+        rivals=(null_names.RANDOM_CHANGE,),
         rival="any change of the fit's size moves the model as far",
         sampled="documents",
     ),
@@ -223,10 +224,10 @@ DEFINITIONS: dict[str, Definition] = {
         f"Fieller 1954, {_DOCUMENTS}",
         _FILE,
         f"{_PAPER}, section 4.3",
-        rivals=("costs add up",),
+        rivals=(null_names.ADD_UP,),
         rival="dictionaries do not act on each other",
         sampled="documents",
-        primary=True,
+        primary=Of(),
     ),
     "adapt.compound_adapted": Definition(
         "Compound cost, adapted",
@@ -237,7 +238,7 @@ DEFINITIONS: dict[str, Definition] = {
         f"Fieller 1954, {_DOCUMENTS}",
         _FILE,
         f"{_PAPER}, section 4.3",
-        rivals=("costs add up",),
+        rivals=(null_names.ADD_UP,),
         rival="dictionaries do not act on each other",
         sampled="documents",
     ),
@@ -250,10 +251,10 @@ DEFINITIONS: dict[str, Definition] = {
         _CHANGES,
         f"{_PAPER}, section 6.1",
         "below",
-        rivals=("as many better as worse",),
+        rivals=(null_names.SYMMETRIC,),
         rival=_EITHER,
         sampled="documents",
-        primary=True,
+        primary=Of(),
     ),
     "adapt.token_gains": Definition(
         "Won on tokens that get better",
@@ -263,7 +264,7 @@ DEFINITIONS: dict[str, Definition] = {
         _DOCUMENTS,
         _CHANGES,
         f"{_PAPER}, figure 8",
-        rivals=(_RANDOM_NAME,),
+        rivals=(null_names.RANDOM_CHANGE,),
         rival="any change of the fit's size moves single tokens as far",
         sampled="documents",
     ),
@@ -276,7 +277,7 @@ DEFINITIONS: dict[str, Definition] = {
         _DOCUMENTS,
         _CHANGES,
         f"{_PAPER}, figure 8",
-        rivals=(_RANDOM_NAME,),
+        rivals=(null_names.RANDOM_CHANGE,),
         rival="any change of the fit's size moves single tokens as far",
         sampled="documents",
     ),
@@ -321,7 +322,7 @@ DEFINITIONS: dict[str, Definition] = {
         rivals=("no change",),
         rival="the fit does not bring the stream nearer",
         sampled="documents",
-        primary=True,
+        primary=Of(),
     ),
     "adapt.cosine_change": Definition(
         "Change of cosine",
@@ -358,10 +359,10 @@ DEFINITIONS: dict[str, Definition] = {
         _FRONTIER,
         f"{_PAPER}, tables 1 and 2",
         "above",
-        rivals=("equally fast",),
+        rivals=(null_names.EQUALLY_FAST,),
         rival="both take as long",
         sampled="documents",
-        primary=True,
+        primary=Of(),
     ),
     **steering.DEFINITIONS,
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lorascope.measures.definitions.definition import Definition
 
-_DOCUMENTS = "bootstrap over documents"
-_LATENTS = "normal interval over latents"
+_DOCUMENTS = "jackknife over documents, t quantiles; none for fewer than 8"
+_LATENTS = "t interval over clusters of near-copies among the latents"
 _SHARE = "Wilson interval over latents"
 _ANGLES = "delete-one-group jackknife over latents (10 groups)"
 _TRAINED = (
@@ -158,7 +158,7 @@ DEFINITIONS: dict[str, Definition] = {
         "cosine",
         "median over alive latents of s_i",
         _COSINE_NULLS,
-        "order-statistic interval over latents",
+        "order statistics, as many as the clusters of latents are worth",
         "measures/alignment.py",
         "table 9",
         "above",
@@ -168,7 +168,7 @@ DEFINITIONS: dict[str, Definition] = {
         "cosine",
         "90th percentile over alive latents of s_i",
         _COSINE_NULLS,
-        "order-statistic interval over latents",
+        "order statistics, as many as the clusters of latents are worth",
         "measures/alignment.py",
         "table 9",
         "above",
@@ -236,9 +236,10 @@ DEFINITIONS: dict[str, Definition] = {
     ),
 }
 
-_CKA_PLAIN = "‖Y_cᵀX_c‖_F² / (‖X_cᵀX_c‖_F ‖Y_cᵀY_c‖_F), rows centred; biased upwards by about d/N"
+_CKA_PLAIN = "‖Y_cᵀX_c‖_F² / (‖X_cᵀX_c‖_F ‖Y_cᵀY_c‖_F), rows centred; biased upwards for few rows"
 _CKA_DEBIASED = (
-    "the same with the unbiased estimator of HSIC (Song et al. 2012) in each of the three places"
+    "the same with an unbiased estimator of HSIC in each of the three places, from pairs of rows "
+    "of different groups of documents"
 )
 _CKA_PAIRS = {
     "base_delta": ("base, delta", "X = h_base, Y = h_Δ"),
@@ -255,7 +256,7 @@ for _pair, (_words, _where) in _CKA_PAIRS.items():
             f"{_formula}; {_where}",
             _CKA_NULLS,
             "delete-one-group jackknife over documents (10 groups)",
-            "measures/alignment.py",
+            "measures/cka.py",
             "equation 5, table 11",
             "above",
         )

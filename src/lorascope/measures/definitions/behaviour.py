@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lorascope.measures.definitions.definition import Definition
+from lorascope.results.labels import Of
+from lorascope.results.null_names import UNTOUCHED
 
 _SHARE = (
     "Wilson 1927, over prompts; differences paired by prompt: Newcombe 1998, Statistics in "
@@ -12,7 +14,7 @@ _UNTOUCHED = (
     "untouched model: the same prompts, answered with nothing changed. References, where they were "
     "asked too: prompting, LoRA, the dense adapter of the same seed"
 )
-_NAME = ("untouched model",)
+_NAME = (UNTOUCHED,)
 _ANSWERED = "answered greedily; the set's judge, a fixed rule, says whether an answer shows it"
 
 DEFINITIONS: dict[str, Definition] = {
@@ -28,7 +30,7 @@ DEFINITIONS: dict[str, Definition] = {
         rivals=_NAME,
         rival="the model does it anyway",
         sampled="prompts",
-        primary=True,
+        primary=Of(),
     ),
     "behaviour.false_positives": Definition(
         "Behaviour shown elsewhere",
@@ -43,7 +45,7 @@ DEFINITIONS: dict[str, Definition] = {
         rivals=_NAME,
         rival="the model does it anyway",
         sampled="prompts",
-        primary=True,
+        primary=Of(),
     ),
     "behaviour.right": Definition(
         "Right answers",

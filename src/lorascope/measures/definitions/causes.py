@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lorascope.measures.definitions.definition import Definition
 
-_DOCUMENTS = "bootstrap over documents"
-_LATENTS = "bootstrap over latents"
+_DOCUMENTS = "jackknife over documents, t quantiles; none for fewer than 8"
+_LATENTS = "jackknife over latents"
 _WINDOWS = (
     "over scored tokens of the first held-out documents of at most 8,192 tokens: response tokens, "
     "or all tokens where texts have no responses, predicted at tokens that are no special tokens"
@@ -15,7 +15,7 @@ _CONTROLS = (
     "dictionary under a random rotation, with no more active latents on any token than it has "
     "itself; the largest stay); mean of the training deltas; decoder bias alone; deltas of other "
     "documents; norm-matched random vectors; nothing (0). Their intervals: the wider of "
-    "documents resampled and of the draws' prediction interval. Reference: the exact delta, the "
+    "documents and of the draws' prediction interval. Reference: the exact delta, the "
     "ceiling at the site, below 1 where the adapter changes later blocks too"
 )
 _SPLICED = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lorascope.measures.definitions.definition import Definition
 
-_DOCUMENTS = "bootstrap over documents"
+_DOCUMENTS = "jackknife over documents, t quantiles; none for fewer than 8"
 _SHIFTED = (
     "rows shifted (the second adapter's rows moved round by a random offset of at least the "
     "longest document); norm-matched random (isotropic vectors with the second delta's norms)"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from lorascope.measures.definitions.rivals import Rivals
+from lorascope.results.labels import Of
 
 # Differences of this size matter to nobody's conclusion, unless a definition says otherwise.
 MARGINS: Final = {
@@ -37,7 +38,8 @@ class Definition:
         margin: differences up to this size count as none, in `unit`; by default what is usual for
             the unit.
         sampled: what more of would settle the number, where that can be had: "tokens", "prompts".
-        primary: whether the number is the one that answers its question, declared in advance.
+        primary: of which dictionaries the number is the one that answers its question, declared in
+            advance; None where it answers none.
     """
 
     title: str
@@ -52,7 +54,7 @@ class Definition:
     rival: str = ""
     margin: float | None = None
     sampled: str = ""
-    primary: bool = False
+    primary: Of | None = None
 
     def __post_init__(self) -> None:
         if self.margin is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lorascope.measures.definitions.definition import Definition
+from lorascope.results import null_names
+from lorascope.results.labels import Of
 
 _SEEDS = "none of one adapter, whose number is exact; of several seeds over these"
 _SIDES = "dictionary 'read': factor A; 'written': factor B; mean over ranks"
@@ -13,7 +15,7 @@ _TAKEN = (
     "reads it; one that is written is left out of what the adapter writes"
 )
 _MATCHED = (
-    "matched latents: for each named latent the unnamed ones nearest in firing rate and in mean "
+    "latents like it: for each named latent the unnamed ones nearest in firing rate and in mean "
     "‖z d‖ where they fire, 40 where the dictionary has so many (`draws` says how many), put "
     "through the same: those beside latents that are read are removed likewise, beside those that "
     "are written the same amount is taken off along their directions"
@@ -50,7 +52,7 @@ DEFINITIONS: dict[str, Definition] = {
         _FRONTIER,
         "",
         "below",
-        rivals=("random direction",),
+        rivals=(null_names.RANDOM_DIRECTION,),
         rival="training has left the factor as flat as it began",
     ),
     "latent.largest": Definition(
@@ -63,7 +65,7 @@ DEFINITIONS: dict[str, Definition] = {
         _FRONTIER,
         "",
         "above",
-        rivals=("random direction",),
+        rivals=(null_names.RANDOM_DIRECTION,),
         rival="training has left the factor as flat as it began",
     ),
     "latent.kept": Definition(
@@ -79,10 +81,10 @@ DEFINITIONS: dict[str, Definition] = {
         _FRONTIER,
         "",
         "above",
-        rivals=("random latents", "untouched model"),
+        rivals=(null_names.RANDOM_LATENTS, null_names.UNTOUCHED),
         rival="any few latents of the dense adapter keep as much, or the model shows it anyway",
         sampled="prompts",
-        primary=True,
+        primary=Of(),
     ),
     "latent.overlap": Definition(
         "Overlap of chosen latents over seeds",
@@ -95,9 +97,9 @@ DEFINITIONS: dict[str, Definition] = {
         _FRONTIER,
         "",
         "above",
-        rivals=("random choice among the candidates",),
+        rivals=(null_names.RANDOM_CHOICE,),
         rival="seeds choose independently among the same candidates",
-        primary=True,
+        primary=Of(),
     ),
     "latent.ablation": Definition(
         "One named latent taken away",
@@ -109,7 +111,7 @@ DEFINITIONS: dict[str, Definition] = {
         _ABLATION,
         "",
         "above",
-        rivals=("matched latents",),
+        rivals=(null_names.MATCHED_LATENTS,),
         rival="taking away anything of this size does it",
     ),
     "latent.mattering": Definition(
@@ -125,22 +127,22 @@ DEFINITIONS: dict[str, Definition] = {
         _ABLATION,
         "",
         "above",
-        rivals=("matched latents",),
+        rivals=(null_names.MATCHED_LATENTS,),
         rival="named latents are like any others",
-        primary=True,
+        primary=Of(),
     ),
     "latent.left": Definition(
         "Behaviour left without all named latents",
         "ratio",
         "behaviour.success with all named latents of one side taken away, over that with none "
         f"taken away, on the same prompts; {_TAKEN}",
-        f"as many matched latents, one for each named one, {_DRAWS}, in units of the share with "
+        f"as many latents like them, one for each named one, {_DRAWS}, in units of the share with "
         "none taken away, which counts as known",
         _RATIO,
         _FRONTIER,
         "",
         "below",
-        rivals=("as many matched latents",),
+        rivals=(null_names.OTHER_LATENTS,),
         rival="taking away anything of this size ends it",
         sampled="prompts",
     ),

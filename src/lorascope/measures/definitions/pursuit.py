@@ -23,7 +23,7 @@ _PCA = (
 _PCA_NULLS = "random subspace of k dimensions through m; mean of the training deltas (k = 0)"
 _RELATIVE = "mean over held-out tokens (at most 1,024) of ‖h_Δ − x̂‖₂ / ‖h_Δ‖₂"
 _FVU = "Σ‖h_Δ − x̂‖² / Σ‖h_Δ − h̄_Δ‖² over the same tokens as the relative error, h̄_Δ their mean"
-_DOCUMENTS = "bootstrap over documents"
+_DOCUMENTS = "jackknife over documents, t quantiles; none for fewer than 8"
 
 DEFINITIONS: dict[str, Definition] = {
     "pursuit.relative_error": Definition(
@@ -53,7 +53,7 @@ DEFINITIONS: dict[str, Definition] = {
         "on the same tokens, k its own mean L0: what its encoder leaves that its directions could "
         "have expressed",
         "norm-matched random: the same gap on isotropic random vectors with the deltas' norms",
-        "bootstrap over documents of the difference token by token",
+        "jackknife over documents of the difference token by token",
         "measures/pursuit.py",
     ),
     "pca.relative_error": Definition(

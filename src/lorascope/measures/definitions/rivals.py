@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from lorascope.results import ADAPTER, GAUSSIAN
+from lorascope.results.null_names import ADAPTER, BASE_MODEL, GAUSSIAN, RANDOM_UPDATE
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,18 @@ _RECOVERED: Final = Rivals(
     "as much of any change of this size returns; so it does through a dictionary without features",
 )
 
+_LEARNED: Final = Rivals(
+    (BASE_MODEL, ADAPTER),
+    "nothing was learned (the base, on the same texts); any change of this size moves the loss so",
+)
+_PLACED: Final = Rivals(
+    (RANDOM_UPDATE,), "any update of the same singular values has such directions"
+)
+
 # By the first part of a measure's name, and by whole names where that is too coarse.
 _FAMILIES: Final = {
-    "response_loss": _RANDOM_CHANGE,
+    "response_loss": _LEARNED,
     "output_change": _RANDOM_CHANGE,
-    "delta_norm": _RANDOM_CHANGE,
     "delta_rank": _RANDOM_CHANGE,
     "relative_error": _RANDOM_CHANGE,
     "improvement": _RANDOM_CHANGE,
@@ -56,6 +63,9 @@ _FAMILIES: Final = {
     "pursuit": _FEATURELESS,
     "pca": _RANDOM_CHANGE,
     "recovery": _RECOVERED,
+    "weights.intruders": _PLACED,
+    "weights.alignment.left": _PLACED,
+    "weights.alignment.right": _PLACED,
 }
 _NONE: Final = Rivals((), "")
 

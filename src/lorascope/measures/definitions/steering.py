@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lorascope.measures.definitions.definition import Definition
+from lorascope.results.labels import Of
+from lorascope.results.null_names import EQUAL_DISPLACEMENT
 
 _PAPER = "arXiv 2501.19406"
 _STEERING = "measures/steering.py"
@@ -36,9 +38,9 @@ for _kind, _what in (("positive", "fires"), ("negative", "is silent")):
             _STEERING,
             f"{_PAPER}, section 5.2, table 4, which has 90 % intervals",
             "above" if _kind == "positive" else "either",
-            rivals=("random directions of equal displacement",),
+            rivals=(EQUAL_DISPLACEMENT,),
             rival="moving the stream as far along any direction does it",
             margin=1.0,
             sampled="texts",
-            primary=_when == "change" and _kind == "positive",
+            primary=Of() if _when == "change" and _kind == "positive" else None,
         )

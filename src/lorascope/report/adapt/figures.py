@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from lorascope.measures.adapting import ORIGINAL, RANDOM, UNIGRAM
+from lorascope.measures.adapting import ORIGINAL
 from lorascope.models.sites import parse_site
 from lorascope.report.adapt.charts import curves, histogram
 from lorascope.report.adapt.found import (
@@ -24,6 +24,7 @@ from lorascope.report.drawn import Figure
 from lorascope.report.formatting import number
 from lorascope.report.placing import further
 from lorascope.results import Estimate
+from lorascope.results.null_names import NOTHING_FITTED, RANDOM_CHANGE, UNADAPTED, UNIGRAM
 
 _MOST_LINES = 4
 _AXES = {
@@ -93,7 +94,7 @@ def _scaling(found: Found) -> Iterator[Figure]:
             order = list(dict.fromkeys(row["label"] for row in rows))
             chart = lines(rows, order=order, x_title=x_title, unit=unit)
             what = "share of the cost closed" if key == "share" else "cost of the splice, adapted"
-            chance = "nothing fitted" if key == "share" else "spliced, not adapted"
+            chance = NOTHING_FITTED if key == "share" else UNADAPTED
             caption = (
                 f"A line for each rank; dictionaries otherwise like {found.reference}. Grey: "
                 f"{chance}, or a random change of equal size where that is nearer."
@@ -192,7 +193,7 @@ def _several(found: Found) -> Iterator[Figure]:
         return
     first = found.number(conditions[0], "adapt.loss_adapted")
     levels: list[Row] = []
-    for null, name in ((ORIGINAL, "original model"), (UNIGRAM, "unigram frequencies")):
+    for null, name in ((ORIGINAL, "original model"), (UNIGRAM, UNIGRAM)):
         level = level_under(first, null) if first else None
         if level is not None:
             levels.append({"value": level, "series": name})
@@ -268,9 +269,9 @@ def _single(found: Found) -> Iterator[Figure]:
     if whole is not None and found.main is not None:
         levels.append({"value": whole.value, "series": found.main.fitted})
     nothing = found.number(conditions[0], SHARE)
-    level = level_under(nothing, RANDOM) if nothing else None
+    level = level_under(nothing, RANDOM_CHANGE) if nothing else None
     if level is not None:
-        levels.append({"value": level, "series": "random change of equal size"})
+        levels.append({"value": level, "series": RANDOM_CHANGE})
     chart = curves(
         rows, levels, x_title="blocks behind the site", y_title="share won back", whole=True
     )

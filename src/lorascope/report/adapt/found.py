@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lorascope.measures.fit_seeds import over_fits
 from lorascope.models.sites import parse_site
 from lorascope.report.result import Results
-from lorascope.results import Estimate, Key
+from lorascope.results import Estimate
+from lorascope.results.seeds import over_seeds
 
 SHARE, COST_BEFORE, COST_AFTER = "adapt.share_closed", "adapt.cost_spliced", "adapt.cost_adapted"
 GENERAL = "adapt.general_loss"
@@ -110,10 +110,7 @@ class Found:
     @cached_property
     def _pooled(self) -> list[Estimate]:
         """Every number over its seeds: all are measured on the same text."""
-        single: dict[tuple[str, Key], list[Estimate]] = {}
-        for one in self.results.numbers:
-            single.setdefault((one.measure, replace(one.key, seed=None)), []).append(one)
-        return [over_fits(several) for several in single.values()]
+        return over_seeds(self.results.numbers, {})
 
     @cached_property
     def _of_conditions(self) -> dict[tuple[str, str, str, str], Estimate]:

@@ -143,7 +143,8 @@ def sentences(beside: Beside) -> list[str]:
         low, high = (hundredths(bound) for bound in bounds(share))
         said.append(
             f"{model['name']}: {beside.words(model['main'])} wins back {hundredths(share.value)} % "
-            f"[{low}, {high}] of the {paid} that {model['reference']} costs: {verdict_words(share)}."
+            f"[{low}, {high}] of the {paid} that {model['reference']} costs: "
+            f"{verdict_words(share)}."
         )
     for model in beside.models[1:]:
         apart = beside.number(model, model["main"], DIFFERENCE)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lorascope.measures.adapting import RANDOM
 from lorascope.report.adapt.found import (
     COST_AFTER,
     COST_BEFORE,
@@ -19,6 +18,7 @@ from lorascope.report.adapt.found import (
 )
 from lorascope.report.formatting import interval, number, plural, span, verdict_words
 from lorascope.results import Estimate
+from lorascope.results.null_names import RANDOM_CHANGE
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _share(found: Found, main: Condition) -> list[str]:
             return ["These are too few documents for a share of it won back."]
         return ["That is no cost that this text shows: there is no share to win back."]
     left = f", {number(after.value)} nats/token are left" if after else ""
-    random = level_under(share, RANDOM)
+    random = level_under(share, RANDOM_CHANGE)
     chance = "" if random is None else f"; a random change of equal size {hundredths(random)} %"
     wins = "wins back" if share.value > 0 else "wins nothing back:"
     return [
@@ -269,7 +269,7 @@ def _tokens(found: Found) -> list[str]:
     worse = found.number(found.main, "adapt.tokens_worse") if found.main else None
     if worse is None:
         return []
-    random = level_under(worse, RANDOM)
+    random = level_under(worse, RANDOM_CHANGE)
     chance = f"; under a random change of equal size {hundredths(random)} %" if random else ""
     return [f"{_with_interval(worse, True)} of the tokens get worse{chance}."]
 

@@ -13,13 +13,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.activations.splits import Split
 from lorascope.activations.text import Document, read_documents
-from lorascope.activations.tokens import Window, count_tokens, windows
+from lorascope.activations.tokens import Window, count_tokens, require_rows, windows
 from lorascope.config import digest
 from lorascope.errors import InputError
+from lorascope.models import dimensions
+from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base
 from lorascope.runs import Run, read_json, write_atomically
 from lorascope.workflows.adapt.cells import Asked
 from lorascope.workflows.adapt.study import AdaptStudy
+from lorascope.workflows.facts import text_counts, text_warnings
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.texts import read_split
 
@@ -81,7 +84,13 @@ class Adapted:
     @property
     def model_key(self) -> list[str | None]:
         """What identifies the model."""
-        return [self.study.model, self.study.revision, self.study.dtype]
+        study = self.study
+        return [study.model, study.revision, study.dtype, self.base]
+
+    @cached_property
+    def base(self) -> str:
+        """A fingerprint of the model's files."""
+        return model_identity(self.study.model, self.study.revision)
 
     def read_texts(self) -> dict[str, Any]:
         """Counts of the texts, kept as the stage that every other one depends on.
@@ -109,15 +118,18 @@ class Adapted:
                 "training": training,
                 "held_out": {"documents": documents, "tokens": tokens},
                 "left_out": parts.excluded + parts.surplus,
+                "records": text_counts(parts),
+                "warnings": text_warnings(parts),
             }
             write_atomically(folder / "texts.json", json.dumps(record, indent=1) + "\n")
 
         return dict(read_json(self.run.stage(TEXTS, identity, make) / "texts.json"))
 
     def _windows(self, documents: Sequence[Document]) -> list[Window]:
-        config = self.module.config.get_text_config()
-        context = min(self.study.context, int(config.max_position_embeddings))
-        return windows(documents, self.tokenizer, context)
+        context = min(self.study.context, dimensions.context(self.module))
+        found = windows(documents, self.tokenizer, context)
+        require_rows(found, self.module, self.tokenizer)
+        return found
 
 
 def read_adapt_texts(study: AdaptStudy) -> Split:

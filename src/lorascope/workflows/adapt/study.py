@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from lorascope.adapt.fitting import RANDOM_DRAWS
 from lorascope.adapt.parts import Affine, Lora, Tuned
 from lorascope.adapt.settings import Learning
-from lorascope.config import Settings
+from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
 from lorascope.measures.adapting import GENERAL_MARGIN
 from lorascope.measures.steering import Steering
@@ -244,9 +244,9 @@ class AdaptStudy(Settings):
     name: str = Field(default="adapt", pattern=r"^[A-Za-z0-9._-]+$")
     model: str
     revision: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    device_map: str | None = None
+    dtype: DType = "auto"
+    device: Device = "auto"
+    device_map: DeviceMap | None = None
     texts: Texts
     context: int = Field(default=256, ge=8)
     measure_tokens: int = Field(default=100_000, ge=200)

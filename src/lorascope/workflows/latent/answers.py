@@ -16,6 +16,7 @@ from lorascope.behaviours.generation import answers
 from lorascope.behaviours.judging import Written, written
 from lorascope.behaviours.turns import prompt_ids
 from lorascope.latent_adapters.adapter import LatentAdapter
+from lorascope.models import dimensions
 from lorascope.models.adapted import load
 from lorascope.randomness import generator
 from lorascope.runs import read_json, write_atomically
@@ -98,7 +99,7 @@ def _stage(
 
 def _room(state: Learned) -> int:
     """Longest prompt with an instruction and its response."""
-    return int(state.model[0].config.get_text_config().max_position_embeddings)
+    return dimensions.context(state.model[0])
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,6 @@ def frontier(state: Learned, adapters: Adapters) -> dict[str, Cut]:
 
 def _at_random(adapter: LatentAdapter, most: int, seed: int, draw: int) -> LatentAdapter:
     """The adapter with latents of its own drawn at random."""
-    random = generator(seed, "random latents", most, draw)
+    random = generator(seed, "drawn latents", most, draw)
     sides = [ids[torch.randperm(len(ids), generator=random)[:most]] for ids in adapter.support()]
     return adapter.keeping(*(side.sort().values for side in sides))

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from lorascope.activations.mixing import TensorRows
 from lorascope.activations.text import read_documents
-from lorascope.activations.tokens import Window, batches, windows
+from lorascope.activations.tokens import Window, batches, require_rows, windows
 from lorascope.behaviours.manners import Manner, manner
-from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, Split, read_set
+from lorascope.behaviours.records import SPLITS, BehaviourRecord, BehaviourSet, Split, read_set
 from lorascope.behaviours.turns import record_windows
 from lorascope.config import digest
 from lorascope.dictionaries.card import Card
@@ -26,7 +26,9 @@ from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError
 from lorascope.latent_adapters.fitting import Examples
 from lorascope.latent_adapters.reading import BATCH_TOKENS, Reading, Seen
+from lorascope.models import dimensions
 from lorascope.models.hooks import run_until
+from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base, padding_id
 from lorascope.models.sites import resolve_sites
 from lorascope.runs import Run, versions
@@ -73,12 +75,13 @@ class Learned:
             study.model, revision=study.revision, dtype=study.dtype, device=study.device
         )
 
-    @property
+    @cached_property
     def identity(self) -> list[Any]:
         """What everything made here depends on."""
         study = self.study
         records = digest([r.plain() for r in self.behaviour.records])
-        return [study.model, study.revision, study.dtype, records, study.context]
+        base = model_identity(study.model, study.revision)
+        return [study.model, study.revision, study.dtype, base, records, study.context]
 
     @cached_property
     def reading(self) -> Reading:
@@ -88,7 +91,7 @@ class Learned:
         found.card.require(
             model=self.study.model,
             site=self.site,
-            d_model=int(module.config.get_text_config().hidden_size),
+            d_model=dimensions.width(module),
             force=self.study.force,
         )
         return Reading(module, tokenizer, found, self.site)
@@ -149,6 +152,24 @@ class Learned:
         return found
 
     @cached_property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Of each side and kind: records in the set, used, too long, beyond what was asked for."""
+        found = {}
+        for split in SPLITS:
+            for kind in (True, False):
+                part = self.behaviour.part(split, kind)
+                fitting = len(self._windows(part))
+                most = self.study.measures.prompts if split == "held_out" else None
+                used = fitting if most is None else min(fitting, most)
+                found[f"{split} {'changed' if kind else 'unchanged'}"] = {
+                    "records": len(part),
+                    "used": used,
+                    "too_long": len(part) - fitting,
+                    "beyond": fitting - used,
+                }
+        return found
+
+    @cached_property
     def seen(self) -> list[Seen]:
         """The held-out changed records that are answered, as the site has them."""
         return self.reading.see(self._windows([r for r in self.asked if r.changed]))
@@ -159,6 +180,7 @@ class Learned:
 
     def _windows(self, records: Sequence[BehaviourRecord]) -> list[Window]:
         found = record_windows(records, self.model[1], self.context)
+        require_rows(found, *self.model)
         if not found:
             raise InputError(
                 f"{self.study.behaviour}: every record is longer than the context of "
@@ -169,8 +191,7 @@ class Learned:
     @cached_property
     def context(self) -> int:
         """Longest record in tokens."""
-        config = self.model[0].config.get_text_config()
-        return min(self.study.context, int(config.max_position_embeddings))
+        return min(self.study.context, dimensions.context(self.model[0]))
 
     @torch.no_grad()
     def _rows(self) -> Float[Tensor, "rows d"]:
@@ -179,6 +200,7 @@ class Learned:
         found = windows(read_documents(own.texts, own.documents), tokenizer, self.context)
         if own.on_behaviour:
             found += self._windows(self.behaviour.part("train"))
+        require_rows(found, module, tokenizer)
         (site,) = resolve_sites(module, [self.site])
         rows = []
         with self.reporter.bar("reading texts", len(found), "windows") as advance:

@@ -34,6 +34,7 @@ from lorascope.latent_adapters.frontier import (
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
 from lorascope.runs import read_json, versions, write_atomically
+from lorascope.workflows.facts import LEFT_OUT
 from lorascope.workflows.latent.answers import (
     LORA,
     PROMPTED,
@@ -193,11 +194,8 @@ def _facts(
         "behaviour": {
             "set": study.behaviour,
             "manner": study.manner,
-            **{
-                f"{split} {kind}": len(state.behaviour.part(split, kind == "changed"))
-                for split in ("train", "held_out")
-                for kind in ("changed", "unchanged")
-            },
+            **{name: count["used"] for name, count in state.counts.items()},
+            "left_out": state.counts,
         },
         "dictionary": {
             "address": study.dictionary or "trained here",
@@ -232,11 +230,18 @@ def _facts(
 
 
 def _warnings(state: Learned, sizes: dict[str, Cut]) -> list[str]:
+    found = [
+        f"{count['too_long']} of {count['records']} {name.replace('_', '-')} records are longer "
+        f"than the context of {state.context} tokens and were left out; give a larger context"
+        for name, count in state.counts.items()
+        if count["too_long"] > LEFT_OUT * count["records"]
+    ]
     failed = [s for s in state.study.seeds if not any(sizes[adapter_name(DENSE, s)].whole)]
     if not failed:
-        return []
+        return found
     return [
+        *found,
         f"the dense adapter of seed {', '.join(map(str, failed))} shows the behaviour on none of "
         "the prompts, so nothing can be said of what is kept of it; train longer, at a higher "
-        "rate, or at another site"
+        "rate, or at another site",
     ]

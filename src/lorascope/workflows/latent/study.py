@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lorascope.config import Settings
+from lorascope.config import Device, DType, Settings
 from lorascope.latent_adapters.ablation import ALTERNATIVES
 from lorascope.latent_adapters.fitting import LatentTraining
 from lorascope.latent_adapters.sparsity import (
@@ -114,8 +114,8 @@ class LatentStudy(Settings):
     name: str = Field(default="latent", pattern=r"^[A-Za-z0-9._-]+$")
     model: str
     revision: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
+    dtype: DType = "auto"
+    device: Device = "auto"
     behaviour: str
     manner: str = "french"
     judge: str = ""

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lorascope.adapt.wrapper import identity
 from lorascope.errors import InputError
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.fitting import LatentTraining, fit
@@ -124,7 +125,9 @@ def train_all(state: Learned) -> Adapters:
     folders: dict[str, Path] = {}
     for name, (choice, seed) in study.adapters.items():
         own = study.trained(choice, seed)
-        where = study.dictionary or study.train_dictionary.plain()
+        # A dictionary brought along is known by what it computes, not by where it lies.
+        brought = identity(state.dictionary) if study.dictionary else None
+        where = brought or study.train_dictionary.plain()
         depends_on = [state.identity, own.plain(), study.site, where, study.force]
         checkpoint = state.run.folder / f".{name}.state"
 

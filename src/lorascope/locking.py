@@ -1,0 +1,137 @@
+"""One process at a time on a folder: a lock that says who holds it, and goes with its holder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lorascope.errors import InputError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if it is missing, for the time of a `with`.
+
+    The system drops the lock of a process that ends, however it ends, so what a killed run left
+    behind is taken over. Of another machine's lock on a shared disk the file alone tells.
+
+    Raises:
+        InputError: another process holds it; names its number, machine and start.
+        OSError: nothing can be written there.
+    """
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; give --out a folder")
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    try:
+        descriptor = _taken(path)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+    try:
+        yield
+    finally:
+        if _is_at(descriptor, path):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        os.close(descriptor)
+
+
+def contents(folder: Path) -> list[Path]:
+    """What stands in a folder besides its lock; nothing where there is none."""
+    return [path for path in folder.iterdir() if path.name != LOCK] if folder.is_dir() else []
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of that number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _taken(path: Path) -> int:
+    """An open descriptor of the lock file, locked and with this process's name in it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            _lock(descriptor, path)
+            # Whoever held it before may have removed the file between the two calls.
+            if _is_at(descriptor, path):
+                _sign(descriptor)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    holder = _holder(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"{path.parent}: {_named(holder)} is at work on it; wait until it ends, or give --out "
+            "another folder"
+        ) from None
+    except OSError:
+        # A disk without locks: the file alone tells, of this machine's processes too.
+        if holder.get("host") == socket.gethostname() and not is_running(int(holder["pid"])):
+            return
+        if not holder:
+            return
+    else:
+        if not holder or holder.get("host") == socket.gethostname():
+            return
+    raise InputError(
+        f"{path.parent}: {_named(holder)} may be at work on it; if that has ended, remove {path}"
+    )
+
+
+def _holder(descriptor: int) -> dict[str, str | int]:
+    try:
+        found = json.loads(os.pread(descriptor, 4096, 0))
+        return {
+            "pid": int(found["pid"]),
+            "host": str(found["host"])[:200],
+            "since": str(found["since"])[:40],
+        }
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def _named(holder: dict[str, str | int]) -> str:
+    if not holder:
+        return "another process"
+    return f"process {holder['pid']} on {holder['host']}, since {holder['since']},"
+
+
+def _sign(descriptor: int) -> None:
+    name = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, (json.dumps(name) + "\n").encode(), 0)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        there = path.stat()
+    except OSError:
+        return False
+    mine = os.fstat(descriptor)
+    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)

@@ -1,0 +1,64 @@
+"""Names of the nulls: what stands in tables and figures, and what a definition calls its rivals.
+
+A null's name is written here and nowhere else; everything that makes or asks for one imports it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Nulls that go through the pipeline themselves, as conditions of their own.
+ADAPTER: Final = "null adapters"
+GAUSSIAN: Final = "trained on Gaussian rows"
+
+# Of outputs and streams.
+BASE_MODEL: Final = "base model"
+NOISE_FLOOR: Final = "numeric noise floor"
+
+# Of directions and subspaces.
+COVARIANCE: Final = "covariance-matched"
+BASE_COVARIANCE: Final = "base covariance-matched"
+ISOTROPIC: Final = "isotropic"
+ROTATED: Final = "rotated"
+SUBSPACE: Final = "random subspace"
+
+# Of rows.
+SHIFTED: Final = "rows shifted"
+INDEPENDENT: Final = "independence"
+NORM_MATCHED: Final = "norm-matched random"
+
+# Of reconstructions.
+ZERO: Final = "zero predictor"
+MEAN_DELTA: Final = "mean of the training deltas"
+BIAS: Final = "decoder bias alone"
+DELTA_BIAS: Final = "delta dictionary's bias alone"
+
+# Of weights.
+ROUNDING: Final = "rounding of W₀"
+RANDOM_FACTORS: Final = "random factors"
+RANDOM_ENTRIES: Final = "random entries"
+RANDOM_UPDATE: Final = "random update"
+
+# Of conditions and of two adapters.
+NO_DIFFERENCE: Final = "no difference between conditions"
+MIRRORED: Final = "mirrored false discoveries"
+
+# Of fits around dictionaries.
+RANDOM_CHANGE: Final = "random change of equal size"
+UNADAPTED: Final = "spliced, not adapted"
+UNIGRAM: Final = "unigram frequencies"
+NOTHING_SPLICED: Final = "nothing spliced"
+NOTHING_FITTED: Final = "nothing fitted"
+ADD_UP: Final = "costs add up"
+SYMMETRIC: Final = "as many better as worse"
+OTHER_TOKENS: Final = "streams of other tokens"
+EQUALLY_FAST: Final = "equally fast"
+EQUAL_DISPLACEMENT: Final = "random directions of equal displacement"
+
+# Of behaviours and latent adapters.
+UNTOUCHED: Final = "untouched model"
+RANDOM_LATENTS: Final = "random latents"
+RANDOM_CHOICE: Final = "random choice among the candidates"
+RANDOM_DIRECTION: Final = "random direction"
+MATCHED_LATENTS: Final = "latents like it"
+OTHER_LATENTS: Final = "as many latents like them"

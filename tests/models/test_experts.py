@@ -1,0 +1,206 @@
+"""Mixtures of experts: old adapters on single experts, new ones on experts held together."""
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, MixtralConfig, Qwen3MoeConfig
+
+from lorascope.errors import InputError
+from lorascope.models import adapted
+from lorascope.models.adapted import load
+from lorascope.models.other_changes import other_changes, summed_up
+from lorascope.models.updates import lora_updates, updated_modules, weight_update
+
+IDS = torch.arange(24).reshape(2, 12) + 3
+EXPERTS, RANK, ALPHA = 4, 3, 12
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+    "max_position_embeddings": 64,
+    "num_experts_per_tok": 2,
+}
+CONFIGS = {
+    "mixtral": lambda: MixtralConfig(**SIZES, num_local_experts=EXPERTS),
+    "qwen": lambda: Qwen3MoeConfig(
+        **SIZES, num_experts=EXPERTS, moe_intermediate_size=16, head_dim=8
+    ),
+}
+
+
+def build(kind):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(CONFIGS[kind]())
+        for parameter in model.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def base(tiny_checkpoint, tmp_path):
+    """`base(kind)`: the folder of such a model."""
+
+    def save(kind):
+        build(kind).save_pretrained(tmp_path / kind)
+        for file in tiny_checkpoint("llama").glob("tokenizer*"):
+            (tmp_path / kind / file.name).write_bytes(file.read_bytes())
+        return tmp_path / kind
+
+    return save
+
+
+def old_factors():
+    """{(block, expert, map): (B, A)} as an adapter on single experts of a Mixtral has them."""
+    random = torch.Generator().manual_seed(1)
+    sizes = {"w1": (16, 32), "w3": (16, 32), "w2": (32, 16)}
+    return {
+        (block, expert, name): (
+            torch.randn(out, RANK, generator=random) * 0.2,
+            torch.randn(RANK, inner, generator=random) * 0.2,
+        )
+        for block in range(2)
+        for expert in range(EXPERTS)
+        for name, (out, inner) in sizes.items()
+    }
+
+
+@pytest.fixture
+def old(tmp_path):
+    """`old(**fields)`: the folder of an adapter on single experts."""
+
+    def save(**fields):
+        folder = tmp_path / "old"
+        folder.mkdir(exist_ok=True)
+        weights = {}
+        for (block, expert, name), (B, A) in old_factors().items():
+            path = f"base_model.model.model.layers.{block}.block_sparse_moe.experts.{expert}.{name}"
+            weights |= {f"{path}.lora_A.weight": A, f"{path}.lora_B.weight": B}
+        save_file(weights, folder / "adapter_model.safetensors")
+        config = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, **fields}
+        config.setdefault("target_modules", ["w1", "w2", "w3"])
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        return folder
+
+    return save
+
+
+@torch.no_grad()
+def logits(model, face):
+    with model.face(face) as module:
+        return module(input_ids=IDS).logits
+
+
+def test_an_old_adapter_has_the_scale_it_was_trained_with(base, old):
+    model = load(str(base("mixtral")), {"a": str(old())}, device="cpu")
+    merged = build("mixtral")
+    for (block, expert, name), (B, A) in old_factors().items():
+        experts = merged.model.layers[block].mlp.experts
+        update = ALPHA / RANK * (B @ A)
+        if name == "w2":
+            experts.down_proj.data[expert] += update
+        else:
+            rows = slice(0, 16) if name == "w1" else slice(16, 32)
+            experts.gate_up_proj.data[expert][rows] += update
+    with torch.no_grad():
+        expected = merged(input_ids=IDS).logits
+    assert (expected - logits(model, "base")).abs().max() > 1e-2
+    assert torch.allclose(logits(model, "a"), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"use_rslora": True}, "rank-stabilised.*gate_up_proj hold them together.*another scale"),
+        ({"alpha_pattern": {"w1": 99}}, "an alpha_pattern.*another scale"),
+        ({"alpha_pattern": {"w2": 99}}, "an alpha_pattern.*another scale"),
+        ({"target_modules": "all-linear", "use_rslora": True}, "rank-stabilised"),
+    ],
+)
+def test_scales_that_peft_would_get_wrong_are_refused(base, old, monkeypatch, fields, match):
+    folder = base("mixtral")
+    monkeypatch.setattr(adapted, "load_base", None)
+    with pytest.raises(InputError, match=match):
+        load(str(folder), {"a": str(old(**fields))}, device="cpu")
+
+
+@pytest.fixture
+def fused(base, tmp_path):
+    """`fused(**fields)`: a mixture model with an adapter trained on its experts as they are now."""
+
+    def save(**fields):
+        targets = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+        config = LoraConfig(r=2, target_parameters=targets, task_type="CAUSAL_LM", **fields)
+        wrapped = get_peft_model(build("qwen"), config)
+        for path, parameter in wrapped.named_parameters():
+            if "lora_B" in path:
+                torch.nn.init.normal_(parameter, std=0.1)
+        wrapped.save_pretrained(tmp_path / "fused")
+        return load(str(base("qwen")), {"a": str(tmp_path / "fused")}, device="cpu")
+
+    return save
+
+
+def test_experts_held_together_are_named_where_maps_are_looked_at(fused):
+    model = fused(target_modules=["q_proj"], use_rslora=True)
+    assert updated_modules(model, "a") == [f"model.layers.{i}.self_attn.q_proj" for i in range(2)]
+    found = other_changes(model, "a")
+    assert {path.split(".", 3)[3] for path in found} == {"mlp.experts", "mlp.experts.base_layer"}
+    line = summed_up(found)
+    assert "model.layers.*.mlp.experts (2): parameters that hold several maps" in line
+    with pytest.raises(InputError, match="is not scale"):
+        weight_update(model, "a", "model.layers.0.mlp.experts")
+
+
+def test_a_bias_beside_b_is_named_and_the_matrix_looked_at(save_adapter, tiny_checkpoint, tmp_path):
+    folder = save_adapter(tmp_path / "b", "gpt2", lora_bias=True, target_modules=["c_attn"])
+    model = load(str(tiny_checkpoint("gpt2")), {"a": str(folder)}, device="cpu")
+    modules = updated_modules(model, "a")
+    assert len(modules) == 3
+    layer = model.module.get_submodule(modules[1])
+    B, A = layer.lora_B["face_0"].weight, layer.lora_A["face_0"].weight
+    assert torch.allclose(weight_update(model, "a", modules[1]).dense(), 12 / 4 * B @ A)
+    assert set(other_changes(model, "a")) == {f"{path}.bias" for path in modules}
+    with pytest.raises(InputError, match="bias on B"):
+        lora_updates(model, "a")
+
+
+def test_whatever_else_an_adapter_changes_is_named(save_adapter, tiny_checkpoint, tmp_path):
+    folder = save_adapter(
+        tmp_path / "a",
+        "gpt2",
+        target_modules=["c_attn"],
+        modules_to_save=["ln_f"],
+        bias="lora_only",
+        trainable_token_indices=[3],
+    )
+    model = load(str(tiny_checkpoint("gpt2")), {"a": str(folder)}, device="cpu")
+    found = other_changes(model, "a")
+    assert found.pop("transformer.ln_f") == "a module saved whole"
+    assert found.pop("transformer.wte") == "trained rows of tokens"
+    # Where the head is tied to the embedding its rows move with it.
+    assert found.pop("lm_head", "trained rows of tokens") == "trained rows of tokens"
+    assert set(found.values()) == {"a trained bias"}
+    assert set(found) == {f"transformer.h.{i}.attn.c_attn.bias" for i in range(3)}
+
+
+def test_changed_tensors_of_a_full_fine_tune_are_named(base, tiny_checkpoint, tmp_path):
+    tuned = build("qwen")
+    tuned.model.layers[1].mlp.experts.down_proj.data += 0.1
+    tuned.model.norm.weight.data += 0.1
+    tuned.model.layers[0].self_attn.q_proj.weight.data += 0.1
+    tuned.save_pretrained(tmp_path / "tuned")
+    for file in tiny_checkpoint("llama").glob("tokenizer*"):
+        (tmp_path / "tuned" / file.name).write_bytes(file.read_bytes())
+    model = load(str(base("qwen")), {"a": str(tmp_path / "tuned")}, device="cpu")
+    assert updated_modules(model, "a") == ["model.layers.0.self_attn.q_proj"]
+    assert set(other_changes(model, "a")) == {
+        "model.layers.1.mlp.experts.down_proj",
+        "model.norm.weight",
+    }

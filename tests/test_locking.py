@@ -1,0 +1,103 @@
+"""One process on a folder: the second is told whose it is; what a dead one left is taken over."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from lorascope.config import Settings
+from lorascope.errors import InputError
+from lorascope.locking import LOCK, contents, is_running, locked
+from lorascope.runs import Run
+from lorascope.workflows.refusals import run_folder
+
+HOLD = """
+import sys, pathlib
+from lorascope.locking import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Study(Settings):
+    name: str = "one"
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds `tmp_path / "run"`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_told_who_is_at_work(tmp_path, holder):
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match=f"process {holder.pid} on {socket.gethostname()}"):
+        run_folder(run, Study()).__enter__()
+    assert contents(run) == []
+    holder.communicate("")
+    assert not (run / LOCK).exists()
+    with run_folder(run, Study()) as made:
+        assert json.loads((run / LOCK).read_text())["pid"] == os.getpid()
+        made.stage("one", 1, lambda folder: (folder / "a").write_text("a"))
+    assert sorted(path.name for path in run.iterdir()) == ["manifest.json", "one", "study.yaml"]
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / "run" / LOCK).exists()
+    assert not is_running(holder.pid)
+    with locked(tmp_path / "run"):
+        assert json.loads((tmp_path / "run" / LOCK).read_text())["pid"] == os.getpid()
+
+
+def test_another_machine_is_asked_about(tmp_path):
+    signed = {"pid": 7, "host": "elsewhere", "since": "2020-01-01 00:00:00"}
+    (tmp_path / LOCK).write_text(json.dumps(signed))
+    with pytest.raises(InputError, match=r"process 7 on elsewhere, .*; if that has ended, remove"):
+        locked(tmp_path).__enter__()
+    (tmp_path / LOCK).write_text("half a li")
+    with locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_alone_is_no_content_and_a_file_no_folder(tmp_path):
+    with locked(tmp_path / "a" / "b"):
+        Run(tmp_path / "a" / "b", Study())
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="file: is a file"):
+        locked(tmp_path / "file").__enter__()
+
+
+def test_a_refused_study_takes_its_folder_away_again(tmp_path):
+    with pytest.raises(InputError, match="no"), run_folder(tmp_path / "run", Study()):
+        raise InputError("no")
+    assert not (tmp_path / "run").exists()
+
+
+def test_half_made_stages_are_told_apart_by_process(tmp_path, holder):
+    run = Run(tmp_path / "mine", Study())
+    others = tmp_path / "mine" / f".one.{holder.pid}.partial"
+    dead = tmp_path / "mine" / ".one.4194305.partial"  # above any process number
+    for folder in (others, dead, tmp_path / "mine" / ".one.partial"):
+        folder.mkdir()
+    seen = []
+    run.stage("one", 1, lambda folder: seen.append(folder.name))
+    assert seen == [f".one.{os.getpid()}.partial"]
+    left = sorted(path.name for path in (tmp_path / "mine").iterdir() if path.is_dir())
+    assert left == [others.name, "one"]
