@@ -1,5 +1,7 @@
 """Loss recovered: all of it, none of it, what principal components keep; against hooks."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
@@ -141,3 +143,11 @@ def test_several_dictionaries_and_few_tokens(model, stream, windows):
     assert [e.n for e in found] == [110, 110]
     assert found[0].value == pytest.approx(1, abs=1e-2)
     assert found[1].value < 0.9
+
+
+def test_too_few_documents_for_an_interval_leave_the_value(model, stream, windows):
+    given = ({PLACE: both_ways(torch.eye(D), stream.mean)}, {SITE: stream}, {PLACE: 2})
+    [found] = loss_recovered(model, windows[:4], *given)
+    assert found.value == pytest.approx(1, abs=1e-2)
+    assert math.isnan(found.interval[0])
+    assert found.verdict == "no verdict"

@@ -6,7 +6,6 @@ import torch
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.measures.matched_latents import (
-    MATCHED,
     Matched,
     beside_matched,
     matched_latents,
@@ -16,6 +15,7 @@ from lorascope.measures.single_latents import latent_effects
 from lorascope.measures.surveys import survey
 from lorascope.models.adapted import load
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import MATCHED
 
 D = 32
 IDS = torch.randint(3, 60, (4, 10), generator=torch.Generator().manual_seed(0))

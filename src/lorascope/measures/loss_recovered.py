@@ -46,8 +46,8 @@ def loss_recovered(
 
     One pass of the base over the windows of the first documents that hold at most `most` tokens,
     and from the site on one more for the mean of the training rows, for each dictionary and for
-    each number of principal components. Where the interval of what the mean costs holds 0 there is
-    no such number: a share of what may be nothing is none.
+    each number of principal components. Where the mean costs nothing, or the interval of what it
+    costs holds 0, there is no such number: a share of what may be nothing is none.
 
     Args:
         dictionaries: by place, whose site says where it is spliced.
@@ -129,7 +129,7 @@ def _estimate(
     base, with_mean, spliced, with_components = losses
     cost = with_mean - base
     _, (low, _) = ratio(cost, tokens)
-    if not low > 0:
+    if not cost.sum() > 0 or low <= 0:
         return []
     value, interval = ratio(with_mean - spliced, cost, tokens)
     pca, theirs = ratio(with_mean - with_components, cost, tokens)

@@ -33,9 +33,9 @@ from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
 from lorascope.results import Estimate, Null
+from lorascope.results.null_names import MATCHED
 from lorascope.stats.intervals import normal_interval
 
-MATCHED = "matched latents"
 ALTERNATIVES = 40
 # Tokens, and logits, of one pass with several interventions side by side.
 _TOKENS, _LOGITS = 8192, 2**25

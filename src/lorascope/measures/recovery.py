@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lorascope.activations.batch import delta
 from lorascope.activations.shards import BASE
+from lorascope.activations.tokens import TokenBatch
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import norm_matched, random_rotation
 from lorascope.measures.outputs import Outcome, Scored, run, scored_batches
@@ -81,6 +82,7 @@ def splice(
     *,
     seed: int = 0,
     repeats: int = NULL_REPEATS,
+    as_sparse_as: Mapping[Key, Dictionary] | None = None,
 ) -> Spliced:
     """Run the base with each addition at each site of the survey, all in the same batches.
 
@@ -90,6 +92,8 @@ def splice(
             the streams it was made for.
         means: {site: mean of the training deltas}, a control.
         repeats: draws of each random control, at least 2; 0 to leave all controls out.
+        as_sparse_as: {place of a dictionary: another one}: no more latents may be active on a row
+            than the other one has there, the largest stay.
 
     Raises:
         InputError: the adapter's outputs equal the base's within numeric noise.
@@ -104,9 +108,12 @@ def splice(
         site.name: _outcomes(_controls(found, site, means[site.name], seed, repeats), count, listed)
         for site, listed in additions.items()
     }
+    sparser = as_sparse_as or {}
     written = {
         place: _outcomes(
-            _of_dictionary(each, turns if place.draw is None else []),
+            _sparse(each, sparser[place])
+            if place in sparser
+            else _of_dictionary(each, turns if place.draw is None else []),
             count,
             additions[parse_site(place.site)],
         )
@@ -117,24 +124,36 @@ def splice(
         written[place] = _outcomes(named, count, additions[parse_site(place.site)])
     batches = scored_batches(model, found.windows, found.responses, found.settings)
     for number, (batch, where) in enumerate(batches):
-        base = run(model, BASE, list(found.pool), batch, where)
-        adapted = run(model, found.adapter, list(found.pool), batch, where)
-        reference = where.log_probabilities(adapted.logits)
-        rows = spliced_rows(where, base.streams, found.limits)
-        owners = batch.documents[:, None].expand_as(batch.ids)[rows]
-        for site, listed in additions.items():
-            own, other = base.streams[site], adapted.streams[site]
-            other, chosen = other.to(own.device), rows.to(own.device)
-            # The adapted stream itself: base + delta is off by a rounding.
-            whole = torch.where(chosen[..., None], other, own)
-            restored = base.resume(site, whole)
-            exact[site.name].add(where, reference, where.log_probabilities(restored))
-            rows_here = own[chosen].float()
-            spot = Spot(rows_here, delta(other[chosen], rows_here), owners, number)
-            for outcome, addition in listed:
-                stream = _with_rows(own, chosen, rows_here + addition(spot).to(own.device))
-                outcome.add(where, reference, where.log_probabilities(base.resume(site, stream)))
+        _splice_batch(model, found, batch, where, number, exact, additions)
     return Spliced(found, exact, controls, written)
+
+
+def _splice_batch(
+    model: AdaptedModel,
+    found: Survey,
+    batch: TokenBatch,
+    where: Scored,
+    number: int,
+    exact: Mapping[str, Outcome],
+    additions: Mapping[Site, Sequence[tuple[Outcome, Addition]]],
+) -> None:
+    """Add one batch to every outcome."""
+    base = run(model, BASE, list(found.pool), batch, where)
+    adapted = run(model, found.adapter, list(found.pool), batch, where)
+    reference = where.log_probabilities(adapted.logits)
+    rows = spliced_rows(where, base.streams, found.limits)
+    owners = batch.documents[:, None].expand_as(batch.ids)[rows]
+    for site, listed in additions.items():
+        own, other = base.streams[site], adapted.streams[site]
+        other, chosen = other.to(own.device), rows.to(own.device)
+        # The adapted stream itself: base + delta is off by a rounding.
+        restored = base.resume(site, torch.where(chosen[..., None], other, own))
+        exact[site.name].add(where, reference, where.log_probabilities(restored))
+        rows_here = own[chosen].float()
+        spot = Spot(rows_here, delta(other[chosen], rows_here), owners, number)
+        for outcome, addition in listed:
+            stream = _with_rows(own, chosen, rows_here + addition(spot).to(own.device))
+            outcome.add(where, reference, where.log_probabilities(base.resume(site, stream)))
 
 
 def _with_rows(stream: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
@@ -294,6 +313,20 @@ def _of_dictionary(
     }
 
 
+def _sparse(dictionary: Dictionary, like: Dictionary) -> dict[str, list[Addition]]:
+    """The reconstruction with no more active latents on any row than another dictionary's."""
+
+    def rebuilt(spot: Spot) -> Rows:
+        parts = chunks(spot.deltas.to(dictionary.directions))
+        return torch.cat([_at_l0(dictionary, rows, like.encode(rows)) for rows in parts])
+
+    return {RECONSTRUCTION: [rebuilt]}
+
+
+def _at_l0(dictionary: Dictionary, rows: Rows, other: Float[Tensor, "rows m"]) -> Rows:
+    return dictionary.decode(_largest(dictionary.encode(rows), (other > 0).sum(1)))
+
+
 def _rebuilt(dictionary: Dictionary, rows: Rows) -> Rows:
     return torch.cat([dictionary(part) for part in chunks(rows.to(dictionary.directions))])
 
@@ -313,8 +346,14 @@ def rotated_at_equal_l0(dictionary: Dictionary, rows: Rows, turn: Float[Tensor, 
     # What the rotated dictionary says of x is what this one says of x turned back.
     codes = dictionary.encode(rows @ turn.T)
     active = (dictionary.encode(rows) > 0).sum(1)
-    most = max(1, int(active.max()))
+    return dictionary.decode(_largest(codes, active)) @ turn
+
+
+def _largest(
+    codes: Float[Tensor, "rows n"], counts: Int[Tensor, " rows"]
+) -> Float[Tensor, "rows n"]:
+    """The codes with the largest of each row alone, as many as `counts` says."""
+    most = max(1, int(counts.max()))
     largest, places = codes.topk(min(most, codes.shape[1]), dim=1)
-    within = torch.arange(largest.shape[1], device=codes.device) < active[:, None]
-    kept = torch.zeros_like(codes).scatter(1, places, largest * within)
-    return dictionary.decode(kept) @ turn
+    within = torch.arange(largest.shape[1], device=codes.device) < counts[:, None]
+    return torch.zeros_like(codes).scatter(1, places, largest * within)

@@ -33,6 +33,9 @@ MEAN_DELTA: Final = "mean of the training deltas"
 BIAS: Final = "decoder bias alone"
 DELTA_BIAS: Final = "delta dictionary's bias alone"
 
+# Of single latents.
+MATCHED: Final = "matched latents"
+
 # Of weights.
 ROUNDING: Final = "rounding of W₀"
 RANDOM_FACTORS: Final = "random factors"

@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lorascope.activations.scaling import mean_and_covariance
+from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures import matched_latents, recovery, single_latents, surveys
 from lorascope.measures.attribution import attributed_losses
 from lorascope.measures.rows import HeldOut
 from lorascope.results import GAUSSIAN, Estimate, Key
-from lorascope.results.labels import BASE_DIFFERENCE
+from lorascope.results.labels import BASE_DIFFERENCE, DELTA
 from lorascope.runs import write_atomically
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
@@ -99,7 +100,7 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
 def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key) -> list[Estimate]:
     """Recovery through every dictionary of one adapter or null adapter; controls of the first."""
     seed, name = state.study.dictionaries.seeds[0], survey.adapter
-    written, differences, means = {}, {}, {}
+    written, differences, means, sparse = {}, {}, {}, dict[Key, Dictionary]()
     for site in audit.probe.sites:
         here = replace(place, site=site, seed=seed)
         base = audit.learned.base(site, seed)
@@ -109,8 +110,9 @@ def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key)
         means[site], _ = mean_and_covariance(audit.probe.chunks(site, name))
         if place.draw is None:
             for draw, dictionary in enumerate(audit.learned.gaussian(site, name)):
-                drawn = replace(here, dictionary="delta", null=GAUSSIAN, draw=draw)
+                drawn = replace(here, dictionary=DELTA, null=GAUSSIAN, draw=draw)
                 written[drawn] = dictionary
+                sparse[drawn] = audit.learned.delta(site, name, seed)
     spliced = recovery.splice(
         state.model,
         survey,
@@ -119,6 +121,7 @@ def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key)
         means,
         seed=state.study.seed,
         repeats=recovery.NULL_REPEATS if place.draw is None else 0,
+        as_sparse_as=sparse,
     )
     return recovery.recovery_estimates(spliced, place)
 

@@ -100,6 +100,7 @@ DEFINITIONS: dict[str, Definition] = {
         "measures/reconstruction.py",
         "table 7",
         "above",
+        margin=0.02,
     ),
     "overlap": Definition(
         "Overlap",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lorascope.measures.definitions.definition import Definition
+from lorascope.results.null_names import MATCHED
 
 _DOCUMENTS = "jackknife over documents, t quantiles; none for fewer than 8"
 _LATENTS = "jackknife over latents"
@@ -33,6 +34,13 @@ _TOKENS = "over scored tokens of the first held-out documents of at most 2,048 t
 _PROMOTED_BY = (
     "of the 10 tokens that z_j d_j promotes most through the base's final norm and output matrix "
     "alone; mean over scored tokens where the latent is active (64 a batch at most)"
+)
+
+_MATCHED = (
+    "matched latents: the 40 other latents nearest in log firing rate and log mean strength, each "
+    "put through the same intervention; their KL per energy written, times the latent's energy. "
+    "Each latent's rank among its alternatives gives its p-value, adjusted over the latents "
+    "(Benjamini-Hochberg)"
 )
 
 DEFINITIONS: dict[str, Definition] = {
@@ -93,21 +101,27 @@ DEFINITIONS: dict[str, Definition] = {
         "One latent removed: predictions",
         "nats/token",
         f"mean over latents j of KL(adapted ‖ ablated), ablated: {_ABLATED}; mean {_TOKENS}",
-        _EQUAL_NORM,
-        _LATENTS,
+        _MATCHED,
+        "paired t interval over latents of the difference from matched ones",
         "measures/single_latents.py",
         "",
         "above",
+        rivals=(MATCHED,),
+        rival="any latent that fires as often and as strongly does as much",
+        margin=0.0,
     ),
     "latent_addition.kl": Definition(
         "One latent added: predictions",
         "nats/token",
         f"mean over latents j of KL(base ‖ changed), changed: {_ADDED}; mean {_TOKENS}",
-        _EQUAL_NORM,
-        _LATENTS,
+        _MATCHED,
+        "paired t interval over latents of the difference from matched ones",
         "measures/single_latents.py",
         "",
         "above",
+        rivals=(MATCHED,),
+        rival="any latent that fires as often and as strongly does as much",
+        margin=0.0,
     ),
     "latent_ablation.promoted": Definition(
         "One latent removed: promoted tokens",

@@ -36,7 +36,7 @@ class Definition:
         rivals: names of the nulls that stand for rival explanations: a verdict must leave each.
         rival: the rival explanation in words.
         margin: differences up to this size count as none, in `unit`; by default what is usual for
-            the unit.
+            the unit; 0 where none is too small to count.
         sampled: what more of would settle the number, where that can be had: "tokens", "prompts".
         primary: of which dictionaries the number is the one that answers its question, declared in
             advance; None where it answers none.

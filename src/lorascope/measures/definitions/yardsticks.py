@@ -65,7 +65,7 @@ DEFINITIONS: dict[str, Definition] = {
         "L_spliced with the stream at the site replaced by the base dictionary's reconstruction, "
         "L_mean with it replaced by the mean of the training rows. (Others put zero in the place "
         "of the mean, which makes the share larger.) Special tokens and attention sinks keep their "
-        "stream. Left out where the interval of L_mean − L holds 0",
+        "stream. Left out where L_mean ≤ L, or the interval of L_mean − L holds 0",
         f"mean predictor (0); {_PCA}",
         _DOCUMENTS,
         _LOSS,
