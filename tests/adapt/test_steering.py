@@ -11,6 +11,7 @@ from lorascope.adapt.ways import ways_of
 from lorascope.adapt.wrapper import Spliced
 from lorascope.errors import InputError
 from lorascope.measures.steering import (
+    EQUAL_DISPLACEMENT,
     Steered,
     Steering,
     Texts,
@@ -60,12 +61,12 @@ def test_log_probabilities_stand_with_the_tokens_they_predict(tiny_model, make, 
     v = dictionary.directions[3]
     found = steer(model, tokenizer, texts, chosen, Site(1), 7 * v, settings)
     assert found.alphas == (0.0, 1.0)
-    scores = found.scores["spliced"]
     best = best_alpha(found, "spliced")
+    own, others = found.scores["spliced"], found.random["spliced"]
     for number, text in enumerate(texts.all):
         for column, alpha in enumerate(found.alphas):
             if not texts.tuning[number] and alpha not in (0.0, best):
-                assert math.isnan(scores[0, column, number])
+                assert math.isnan(own[column, number])
                 continue
             ids = torch.tensor([text.ids])
             with torch.no_grad(), steered(model, Site(1), v, alpha):
@@ -73,11 +74,31 @@ def test_log_probabilities_stand_with_the_tokens_they_predict(tiny_model, make, 
             # the distribution at t is over the token at t + 1
             each = [log_p[t, text.ids[t + 1]].item() for t in range(len(text.ids) - 1)]
             mean = sum(each) / len(each)
-            assert scores[0, column, number].item() == pytest.approx(mean, rel=1e-4)
-    assert (scores[0, 0] - scores[0, 1])[texts.tuning].abs().max() > 1e-3
-    # random directions change other things, and nothing at α = 0
-    assert torch.equal(scores[1, 0], scores[0, 0])
-    assert not torch.allclose(scores[1, 1, texts.tuning], scores[0, 1, texts.tuning])
+            assert own[column, number].item() == pytest.approx(mean, rel=1e-4)
+    assert (own[0] - own[1])[texts.tuning].abs().max() > 1e-3
+    # Random directions move the stream elsewhere; unsteered nothing differs.
+    assert others.shape == (2, 3, 8)
+    assert all(torch.equal(one[0], own[0]) for one in others)
+    assert not torch.allclose(others[0, 1, texts.tuning], own[1, texts.tuning])
+    # One of the two signs is tested, and only one.
+    tested = ~others[:, 1:, ~texts.tuning].isnan()
+    assert (tested.sum(1) == 1).all()
+
+
+def test_random_directions_displace_the_stream_as_far(tiny_model, make, tokens):
+    model, dictionary = tiny_model(), make()
+    v, u = dictionary.directions[3], dictionary.directions[8]
+    (x,) = run_until(model, [Site(1)], *tokens).values()
+    moved = []
+    for along in (None, u):
+        with (
+            steered(model, Site(1), v, -0.7, along),
+            capture(model, [Site(1)], stop=False) as seen,
+        ):
+            model(input_ids=tokens[0], attention_mask=tokens[1])
+        moved.append(seen[Site(1)] - x)
+    torch.testing.assert_close(moved[0].norm(dim=-1), moved[1].norm(dim=-1))
+    torch.testing.assert_close(moved[1], -0.7 * (x @ v)[..., None] * u)
 
 
 def test_texts_are_those_where_a_latent_fires_and_is_silent(tiny_model, make, cut, tokenizer):
@@ -105,26 +126,41 @@ def test_texts_are_those_where_a_latent_fires_and_is_silent(tiny_model, make, cu
         choose_texts(found, always, 5, Steering())
 
 
+TIMES = 5
+
+
 def by_hand():
-    """Four positive and four negative texts, α of 0, 1 and 2; tuning on every second text."""
-    positive, negative = ([window([n, n, n]) for n in range(4)] for _ in range(2))
-    start = torch.tensor([-2.0, -3.0, -2.0, -3.0, -4.0, -6.0, -4.0, -6.0], dtype=torch.float64)
+    """20 positive and 20 negative texts, α of 0, 1 and 2; tuning on every second text."""
+    positive, negative = ([window([n, n, n]) for n in range(4 * TIMES)] for _ in range(2))
+
+    def both(first, second):
+        return torch.cat(
+            [torch.tensor(half, dtype=torch.float64).repeat(TIMES) for half in (first, second)]
+        )
+
+    start = both([-2.0, -3.0, -2.0, -3.0], [-4.0, -6.0, -4.0, -6.0])
     # α = 1: positives + 1, the test ones + 0.5; negatives + 0. α = 2: positives + 3, negatives + 4
-    one = start + torch.tensor([1, 0.5, 1, 0.5, 0, -0.2, 0, -0.4])
-    two = start + torch.tensor([3, 3, 3, 3, 4, 4, 4, 4])
-    better = start + torch.tensor([2, 1.5, 2, 1.5, -1, -0.2, -1, 0.0])
+    one = start + both([1, 0.5, 1, 0.5], [0, -0.2, 0, -0.4])
+    two = start + both([3.0] * 4, [4.0] * 4)
+    better = start + both([2, 1.5, 2, 1.5], [-1, -0.2, -1, 0.0])
+    scores = {
+        "spliced": torch.stack([start, one, two]),
+        "adapted": torch.stack([start, better, two]),
+    }
+    # Random directions: nothing at all, and one that lowers positives unless its sign is turned.
     nothing = torch.stack([start, start, start])
-    before = torch.stack([torch.stack([start, one, two]), nothing, nothing])
-    after = torch.stack([torch.stack([start, better, two]), nothing, nothing])
-    scores = {"spliced": before, "adapted": after}
-    return Steered((0.0, 1.0, 2.0), Texts(positive, negative), scores)
+    turned = torch.stack(
+        [start, start - both([0.04] * 4, [0.0] * 4), start + both([0.04] * 4, [0.0] * 4)]
+    )
+    random = torch.stack([nothing, turned])
+    texts = Texts(positive, negative)
+    return Steered((0.0, 1.0, 2.0), texts, scores, dict.fromkeys(scores, random))
 
 
 def test_alpha_raises_positives_and_leaves_negatives():
     found = by_hand()
     assert best_alpha(found, "spliced") == 1.0  # 1 − 0 beats 3 − 4
     assert best_alpha(found, "adapted") == 1.0  # 2, a fall of negatives is not counted against it
-    assert best_alpha(found, "spliced", 1) == 0.0
 
 
 def test_changes_in_points_by_hand():
@@ -141,8 +177,12 @@ def test_changes_in_points_by_hand():
         }
     )
     negative = found["steering.before_negative"]
-    assert negative.n == 2
-    assert all(map(math.isnan, negative.interval))
-    assert {one.nulls[0].name for one in found.values()} == {"random directions"}
-    assert all(one.chance == 0 and not math.isnan(one.nulls[0].low) for one in found.values())
+    assert negative.n == 2 * TIMES
+    assert negative.interval[0] < -7.5 < negative.interval[1]
+    assert {one.nulls[0].name for one in found.values()} == {EQUAL_DISPLACEMENT}
+    # 0 and 1 point on positive texts, of two draws; the fit changes neither.
+    levels = [found[f"steering.{which}_positive"].chance for which in ("before", "after", "change")]
+    assert levels == pytest.approx([0.5, 0.5, 0.0])
+    assert found["steering.before_positive"].nulls[0].draws == 2
     assert found["steering.before_positive"].verdict == "above"
+    assert found["steering.change_positive"].verdict == "above"

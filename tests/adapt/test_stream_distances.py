@@ -8,7 +8,6 @@ from lorascope.adapt.card import open_fitted
 from lorascope.adapt.splicing import spliced
 from lorascope.adapt.ways import ways_of
 from lorascope.adapt.wrapper import Spliced
-from lorascope.measures.adapting import UNADAPTED
 from lorascope.measures.stream_distances import (
     OTHER_TOKENS,
     distance_estimates,
@@ -17,6 +16,7 @@ from lorascope.measures.stream_distances import (
 from lorascope.models.hooks import capture
 from lorascope.models.sites import Site
 from lorascope.results import Key
+from lorascope.results.null_names import UNADAPTED
 
 
 @pytest.fixture

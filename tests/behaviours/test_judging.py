@@ -12,6 +12,7 @@ from lorascope.behaviours.judging import Written, rates
 from lorascope.behaviours.manners import manner
 from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.measures.definitions import DEFINITIONS
+from lorascope.measures.paired_shares import difference
 from lorascope.results import Key
 from lorascope.stats.intervals import wilson_interval
 
@@ -72,7 +73,7 @@ UNTOUCHED = Written(
 
 def test_rates_by_hand():
     found = rates(TRIED, UNTOUCHED, manner("french"), Key("a"), near=("numbers", "absent"))
-    by_name = {(e.measure.removeprefix("behaviour."), e.key.setting): e for e in found}
+    by_name = {(e.measure.removeprefix("behaviour."), e.key.topic): e for e in found}
     assert by_name.keys() == {
         ("success", ""),
         ("false_positives", ""),
@@ -87,11 +88,43 @@ def test_rates_by_hand():
     assert values["right", ""] == (0.5, 1.0, 4)
     # (1 + 1 + 1 + 0 + 2) nats over 10 tokens; what the changed responses cost does not count.
     assert values["general_loss", ""] == (0.5, 0.0, 10)
-    assert by_name["success", ""].interval == wilson_interval(3, 4)
-    # Five records leave no interval.
-    assert all(map(math.isnan, by_name["general_loss", ""].interval))
+    # Too few prompts and records for an interval, and so for a verdict.
+    assert all(math.isnan(e.interval[0]) and e.verdict == "no verdict" for e in found)
     assert all(e.measure in DEFINITIONS and e.key.adapter == "a" for e in found)
     assert not any(math.isnan(e.value) for e in found)
+
+
+def four(written):
+    """Everything asked four times."""
+    losses = tuple(column.repeat(4) for column in written.losses)
+    return Written(written.records * 4, written.texts * 4, losses)
+
+
+def test_differences_are_paired_by_prompt():
+    prompted = Written(RECORDS, ("Cela fait un.",) * 9, UNTOUCHED.losses)
+    found = rates(
+        four(TRIED),
+        four(UNTOUCHED),
+        manner("french"),
+        Key("a"),
+        beside={"prompting": four(prompted)},
+    )
+    by_name = {e.measure.removeprefix("behaviour."): e for e in found}
+    success = by_name["success"]
+    assert success.interval == wilson_interval(12, 16)
+    untouched, prompting = success.nulls
+    assert (untouched.rival, prompting.rival) == (True, False)
+    # 12 discordant pairs, all one way; 4 the other way beside prompting.
+    assert untouched.p == pytest.approx(2 / 2**12)
+    assert prompting.p == pytest.approx(2 / 2**4)
+    shown = [True] * 3 + [False]
+    assert untouched.difference == difference(shown * 4, [False] * 16)
+    assert prompting.difference == difference(shown * 4, [True] * 16)
+    assert success.verdict == "above"
+    assert success.against(prompting) == "below"
+    # As often shown elsewhere as by the untouched model, though on other prompts.
+    assert by_name["false_positives"].verdict == "not settled"
+    assert by_name["general_loss"].verdict == "above"
 
 
 def test_only_the_same_prompts_compare():

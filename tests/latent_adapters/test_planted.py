@@ -11,6 +11,7 @@ from lorascope.latent_adapters.ablation import ablate, ablation_estimates
 from lorascope.latent_adapters.fitting import Examples, LatentTraining, fit
 from lorascope.latent_adapters.frontier import READ, WRITTEN
 from lorascope.latent_adapters.reading import Reading
+from lorascope.latent_adapters.removal import without_reading, without_writing
 from lorascope.latent_adapters.sparsity import Dense, TopM
 from lorascope.randomness import generator
 from lorascope.results import Key
@@ -107,21 +108,22 @@ def test_the_named_latents_alone_matter(train, planted):
     reading, fitted = train(TopM(m=1))
     changed = reading.see(windows(planted[0], 20, seed=5)[0])
     found = ablate(reading, fitted.adapter, changed)
-    assert found.whole.said.all()
-    assert not found.untouched.said.any()
+    assert found.whole < 0.2 < 2 < found.untouched
     for side in (READ, WRITTEN):
         one = found.sides[side]
-        named, others = one.rises(found.whole)
-        assert named[0] > 1.0
+        assert one.others.shape == (1, 40)
+        assert one.named[0] > 1.0
         # Another token of the prompt is taken away, or another token's logit is lowered.
-        assert others[0] < 0.2 * named[0]
-        assert not one.together.said.any()
-        assert one.others_together.said.double().mean() > 0.8
+        assert one.others.max() < 0.3 * one.named[0]
+        assert one.p.tolist() == [1 / 41]
+        assert one.matters.tolist() == [True]
     assert found.sides[READ].latents.tolist() == [TRIGGER]
+    assert TRIGGER not in found.sides[READ].alternatives
     by_name = {(e.measure, e.key.dictionary): e for e in ablation_estimates(found, Key("x"))}
-    assert by_name["latent.left", READ].value == 0
-    assert by_name["latent.left", READ].verdict == "below"
-    assert by_name["latent.mattering", WRITTEN].value == 1
+    share = by_name["latent.mattering", WRITTEN]
+    assert (share.value, share.chance, share.nulls[0].draws) == (1, pytest.approx(2 / 41), 40)
+    # A single latent is too few for an interval.
+    assert share.verdict == "no verdict"
 
 
 def test_a_latent_taken_out_is_out_of_the_stream_and_unread(train, planted):
@@ -129,11 +131,50 @@ def test_a_latent_taken_out_is_out_of_the_stream_and_unread(train, planted):
     reading, fitted = train(TopM(m=1))
     module, dictionary = planted
     changed = reading.see(windows(module, 4, seed=6)[0])
-    found = ablate(reading, fitted.adapter, changed).sides[READ].alone[0]
+    found = ablate(reading, fitted.adapter, changed)
     ids = torch.tensor([one.window.ids for one in changed])
     with torch.no_grad():
         stream = module.model.embed_tokens(ids)
         z = dictionary.encode(stream)[..., TRIGGER, None]
         stream = stream - z * dictionary.directions[TRIGGER]
         log_p = module.lm_head(module.model.norm(stream)).log_softmax(-1)[:, -2]
-    torch.testing.assert_close(found.loss, -log_p[:, ANSWER].double(), atol=1e-4, rtol=1e-4)
+    loss = -log_p[:, ANSWER].double().mean()
+    rise = found.sides[READ].named[0] + found.whole
+    assert rise.item() == pytest.approx(loss.item(), abs=1e-4)
+
+
+def test_what_is_attached_is_what_was_taken_away(train, planted):
+    """The adapters that are asked for answers are those whose losses were taken."""
+    reading, fitted = train(TopM(m=2))
+    module, adapter = planted[0], fitted.adapter
+    changed = reading.see(windows(module, 4, seed=6)[0])
+    found = ablate(reading, adapter, changed)
+    ids = torch.tensor([one.window.ids for one in changed])
+
+    def loss(other):
+        with other.attached(module), torch.no_grad():
+            log_p = module(ids).logits.log_softmax(-1)[:, -2]
+        return -log_p[:, ANSWER].double().mean().item()
+
+    assert loss(adapter) == pytest.approx(found.whole, abs=1e-4)
+    for side, latent, other in ((READ, 0, 3), (WRITTEN, 1, 5)):
+        one = found.sides[side]
+        named, beside = (
+            one.latents[latent : latent + 1],
+            one.alternatives[latent, other : other + 1],
+        )
+        if side == READ:
+            pair = (without_reading(adapter, named), without_reading(adapter, beside))
+        else:
+            pair = (
+                without_writing(adapter, named, named),
+                without_writing(adapter, named, beside),
+            )
+        rises = (one.named[latent].item(), one.others[latent, other].item())
+        for removed, rise in zip(pair, rises, strict=True):
+            assert loss(removed) == pytest.approx(found.whole + rise, abs=1e-4)
+    # All that is written taken off: the untouched model.
+    written = found.sides[WRITTEN].latents
+    assert loss(without_writing(adapter, written, written)) == pytest.approx(
+        found.untouched, abs=1e-4
+    )

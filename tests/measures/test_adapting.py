@@ -11,9 +11,6 @@ from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import windows
 from lorascope.adapt.evaluation import Evaluated
 from lorascope.measures.adapting import (
-    RANDOM,
-    UNADAPTED,
-    UNIGRAM,
     adapt_estimates,
     compound_estimates,
     share_difference,
@@ -24,7 +21,9 @@ from lorascope.measures.token_changes import (
     change_histogram,
     token_change_estimates,
 )
+from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import NOTHING_FITTED, RANDOM_CHANGE, UNADAPTED, UNIGRAM
 
 OWNERS = torch.tensor([0, 0, 0, 1])
 PLACE = Key(adapter="r4", site="layers.0")
@@ -54,6 +53,17 @@ DRAWS = [
 ]
 
 
+def often(ways):
+    """Each document ten times over: no one has more than a tenth of the weight."""
+    return {name: _repeated(way) for name, way in ways.items()}
+
+
+def _repeated(way):
+    owners = torch.cat([way.owners + 2 * i for i in range(10)])
+    sums = (way.loss.repeat(10), way.kl.repeat(10), way.tokens.repeat(10))
+    return Evaluated(*sums, way.losses.repeat(10), owners)
+
+
 def by_name(estimates):
     found = {one.measure: one for one in estimates}
     assert len(found) == len(estimates)
@@ -61,7 +71,7 @@ def by_name(estimates):
 
 
 def test_costs_and_shares_by_hand():
-    found = by_name(adapt_estimates(HELD_OUT, DRAWS, PLACE))
+    found = by_name(adapt_estimates(often(HELD_OUT), [often(draw) for draw in DRAWS], PLACE))
     values = {name: one.value for name, one in found.items()}
     assert values == pytest.approx(
         {
@@ -78,17 +88,15 @@ def test_costs_and_shares_by_hand():
             "adapt.general_kl": 0.2 / 4,
         }
     )
-    assert {one.n for one in found.values()} == {4}
+    assert {one.n for one in found.values()} == {40}
     assert {one.key for one in found.values()} == {PLACE}
     share = found["adapt.share_closed"]
-    # Two documents leave no interval.
-    assert all(map(math.isnan, share.interval))
-    (first, second) = share.nulls
-    assert {first.name, second.name} == {"nothing fitted", RANDOM}
-    drawn = first if first.name == RANDOM else second
-    assert drawn.level == pytest.approx((-0.5 - 1) / 2 / 4.5)
-    assert drawn.low < -1 / 4.5 < -0.5 / 4.5 < drawn.high
-    assert first.high >= second.high
+    assert share.interval[0] < 1.5 / 4.5 < share.interval[1]
+    (nothing, random) = share.nulls
+    assert (nothing.name, random.name) == (NOTHING_FITTED, RANDOM_CHANGE)
+    assert random.level == pytest.approx((-0.5 - 1) / 2 / 4.5)
+    assert random.low < -1 / 4.5 < -0.5 / 4.5 < random.high
+    assert random.draws == 2
 
 
 def test_references_are_the_other_ways():
@@ -98,45 +106,101 @@ def test_references_are_the_other_ways():
     }
     assert levels["adapt.loss_original"] == {UNIGRAM: 5.0}
     assert levels["adapt.loss_adapted"] == pytest.approx(
-        {UNIGRAM: 5.0, "original": 2.0, UNADAPTED: 12.5 / 4, RANDOM: (13 + 13.5) / 8}
+        {UNIGRAM: 5.0, "original": 2.0, UNADAPTED: 12.5 / 4, RANDOM_CHANGE: (13 + 13.5) / 8}
     )
     assert levels["adapt.cost_adapted"] == pytest.approx(
-        {UNADAPTED: 4.5 / 4, RANDOM: (5 + 5.5) / 8, "nothing spliced": 0.0}
+        {UNADAPTED: 4.5 / 4, RANDOM_CHANGE: (5 + 5.5) / 8, "nothing spliced": 0.0}
     )
     assert levels["adapt.kl_adapted"][UNADAPTED] == 1.0
-    assert found["adapt.kl_adapted"].nulls[0].name == UNADAPTED
+    rivals = {name: {null.name for null in one.rivals} for name, one in found.items()}
+    assert rivals["adapt.loss_adapted"] == rivals["adapt.kl_adapted"] == {UNADAPTED, RANDOM_CHANGE}
+    assert rivals["adapt.loss_spliced"] == {"original"}
+    # The share, of two documents, has no interval of its cost to stand on.
+    assert "adapt.share_closed" not in found
+    assert all(one.verdict == "no verdict" for one in found.values())
+
+
+def test_the_margin_of_the_general_loss_is_bounded_in_nats_and_by_the_cost():
+    def margin(**settings):
+        found = by_name(adapt_estimates(HELD_OUT, [], PLACE, **settings))
+        return found["adapt.general_loss"].margin
+
     # a twentieth of 4.5/4
-    margin = found["adapt.general_loss"].nulls[0]
-    assert (margin.low, margin.high) == pytest.approx((-0.05625, 0.05625))
-    assert found["adapt.general_loss"].verdict in ("equal", "not settled")
+    assert margin(margin=1.0) == pytest.approx(0.05625)
+    assert margin() == 0.02
+    assert margin(margin=0.01) == 0.01
 
 
-def many(ways, times=6):
-    """The same documents several times over, as documents of their own."""
+def many(change, draws=(), documents=12, seed=0):
+    """Documents of 50 tokens; the fit adds `change` nats/token to the splice's 1, give or take."""
+    random = generator(seed, "many")
+    owners = torch.arange(documents).repeat_interleave(50)
 
-    def more(one):
-        owners = torch.cat([OWNERS + 2 * i for i in range(times)]).int()
-        parts = (one.loss, one.kl, one.tokens, one.losses)
-        return Evaluated(*(torch.cat([part] * times) for part in parts), owners)
+    def way(per_token, spread=0.02):
+        losses = per_token + spread * torch.randn(len(owners), generator=random)
+        sums = torch.zeros(documents, dtype=torch.float64)
+        sums.index_add_(0, owners, losses.double())
+        tokens = torch.full((documents,), 50.0, dtype=torch.float64)
+        return Evaluated(sums, 2 * (sums - base), tokens, losses, owners.int())
 
-    return {way: more(one) for way, one in ways.items()}
+    texts = torch.rand(documents, generator=random)[owners]
+    base = torch.zeros(documents, dtype=torch.float64)
+    base.index_add_(0, owners, 2 + 3 * texts.double())
+    ways = {
+        "original": way(2 + 3 * texts),
+        "spliced": way(3 + 3 * texts),
+        "adapted": way(3 + 3 * texts + change),
+        "unspliced": way(2 + 3 * texts + 0.001, 0.0001),
+    }
+    random_ways = [
+        {"adapted": way(3 + 3 * texts + draw), "unspliced": way(2 + 3 * texts + draw)}
+        for draw in draws
+    ]
+    return by_name(adapt_estimates(ways, random_ways, PLACE))
 
 
-def test_intervals_are_over_documents_paired():
-    found = by_name(adapt_estimates(many(HELD_OUT), [], PLACE))
-    share = found["adapt.share_closed"]
-    # Documents of 3 tokens and of 1 weigh 3/24 and 1/24: capped at L = (6 L + 6)/10.
-    long = 1.5
-    assert share.value == pytest.approx((long / 3 * 1 + 0.5) / (long / 3 * 3.5 + 1))
-    low, high = share.interval
-    assert 1 / 3.5 < low < share.value < high < 0.5
-    gain = found["adapt.cost_spliced"].value - found["adapt.cost_adapted"].value
-    assert gain == pytest.approx((long / 3 * 1 + 0.5) / (long + 1))
+FITTED = ("adapt.loss_adapted", "adapt.cost_adapted", "adapt.kl_adapted")
+
+
+@pytest.mark.parametrize("draws", [(0.0, 0.01, -0.01), (0.4, 0.6, 0.8)])
+def test_a_fit_that_makes_it_worse_is_above(draws):
+    found = many(0.5, draws)
+    assert [found[name].verdict for name in FITTED] == ["above"] * 3
+    assert found["adapt.share_closed"].verdict == "below"
+
+
+def test_a_fit_is_found_beside_documents_that_differ_much_more():
+    found = many(-0.1, (0.0, 0.01, -0.01, 0.005))
+    loss = found["adapt.loss_adapted"]
+    assert loss.interval[1] - loss.interval[0] > 0.5
+    assert [found[name].verdict for name in FITTED] == ["below"] * 3
+    assert found["adapt.share_closed"].verdict == "above"
+
+
+def test_an_improvement_that_any_change_brings_is_not_settled():
+    found = many(-0.1, (-0.05, -0.2, 0.05, -0.15))
+    assert found["adapt.loss_adapted"].against(found["adapt.loss_adapted"].nulls[0]) == "below"
+    assert [found[name].verdict for name in FITTED] == ["not settled"] * 3
+    assert found["adapt.share_closed"].verdict == "not settled"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_row_never_contradicts_itself(seed):
+    change = -0.001 * seed
+    found = many(change, (0.002, -0.002, 0.001), seed=seed)
+    mirrored = {"above": "below", "below": "above"}
+    share, cost = found["adapt.share_closed"].verdict, found["adapt.cost_adapted"].verdict
+    assert mirrored.get(share, share) == cost == found["adapt.loss_adapted"].verdict
+
+
+def test_equal_is_the_verdict_of_a_general_loss_within_its_margin():
+    found = many(-0.1, (0.0, 0.001, -0.001))
+    assert found["adapt.general_loss"].verdict == "equal"
 
 
 def test_what_says_nothing_is_left_out():
-    cheap = many({**HELD_OUT, "spliced": evaluated([0.0, 2.5, 3.0, 2.5]), "unspliced": ORIGINAL})
-    names = by_name(adapt_estimates(cheap, [], PLACE))
+    cheap = {**HELD_OUT, "spliced": evaluated([0.0, 2.5, 3.0, 2.5]), "unspliced": ORIGINAL}
+    names = by_name(adapt_estimates(often(cheap), [], PLACE))
     assert "adapt.share_closed" not in names
     assert "adapt.general_loss" not in names
     assert "adapt.loss_unspliced" not in names
@@ -146,15 +210,10 @@ def test_what_says_nothing_is_left_out():
 def test_compound_cost_is_over_the_sum_of_single_costs():
     one = {"original": ORIGINAL, "spliced": evaluated([1.5, 2.0, 3.0, 2.5])}  # 1 dearer
     other = {"original": ORIGINAL, "spliced": evaluated([1.0, 2.5, 3.0, 2.0])}  # 0.5 dearer
-    (found,) = compound_estimates(HELD_OUT, [one, other], PLACE)
+    (found,) = compound_estimates(often(HELD_OUT), [often(one), often(other)], PLACE)
     assert found.measure == "adapt.compound_spliced"
     assert found.value == pytest.approx(4.5 / 1.5)
-    assert all(map(math.isnan, found.interval))
-    more = [many(one) for one in (one, other)]
-    (found,) = compound_estimates(many(HELD_OUT), more, PLACE)
-    # Documents of 3.5 over 1 and 1 over 0.5, at 1.5/3 and 1.
-    assert found.value == pytest.approx((1.75 + 1) / (0.5 + 0.5))
-    assert 2 < found.interval[0] < found.value < found.interval[1] < 3.5
+    assert 2.0 < found.interval[0] < 3.0 < found.interval[1]
     assert found.verdict == "above"
 
 
@@ -169,12 +228,12 @@ def test_unigram_losses_by_hand(tiny_checkpoint):
 
 def test_token_changes_by_hand():
     # changes from spliced to adapted: −0.5, +0.5, −1, −0.5
-    found = by_name(token_change_estimates(HELD_OUT, DRAWS, PLACE))
+    found = by_name(token_change_estimates(often(HELD_OUT), [often(d) for d in DRAWS], PLACE))
     assert found["adapt.tokens_worse"].value == 0.25
-    assert all(map(math.isnan, found["adapt.tokens_worse"].interval))
+    assert found["adapt.tokens_worse"].interval[0] < 0.25 < found["adapt.tokens_worse"].interval[1]
     levels = {chance.name: chance.level for chance in found["adapt.tokens_worse"].nulls}
     # one token of four in the first draw, two in the second
-    assert levels == pytest.approx({"as many better as worse": 0.5, RANDOM: 0.375})
+    assert levels == pytest.approx({"as many better as worse": 0.5, RANDOM_CHANGE: 0.375})
     assert found["adapt.token_gains"].value == pytest.approx(2 / 4)
     assert found["adapt.token_losses"].value == pytest.approx(0.5 / 4)
     (drawn,) = found["adapt.token_losses"].nulls
@@ -202,7 +261,7 @@ def test_the_histogram_holds_every_token_that_changes():
 def test_what_the_splice_costs_is_the_same_whatever_is_fitted():
     other = dataclasses.replace(PLACE, adapter="affine", seed=2)
     here, there = (
-        by_name(adapt_estimates(many(HELD_OUT), [], place))["adapt.cost_spliced"]
+        by_name(adapt_estimates(often(HELD_OUT), [], place))["adapt.cost_spliced"]
         for place in (PLACE, other)
     )
     assert (here.value, here.interval) == (there.value, there.interval)

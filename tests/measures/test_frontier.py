@@ -1,7 +1,6 @@
 """Times to a loss and speed-ups on curves drawn by hand."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -40,43 +39,47 @@ def test_time_is_interpolated_on_the_lowest_loss_so_far():
 
 
 def many(points, times=5):
-    """The same documents several times over."""
-    return [replace(p, loss=p.loss.repeat(times), scored=p.scored.repeat(times)) for p in points]
-
-
-def test_too_few_documents_have_no_interval():
-    (found, *_) = frontier_estimates({"a": SLOW, "b": FAST}, [3.0], Key(), ours="b", against="a")
-    assert all(map(math.isnan, found.interval))
+    """The same curve over `times` as many documents."""
+    return [
+        Point(p.seconds, p.tokens, p.loss.repeat(times), p.scored.repeat(times)) for p in points
+    ]
 
 
 def test_speed_up_and_its_interval_by_hand():
-    # documents that differ: alone, the first kind reaches 3.0 after 15 s, the second after 30 s
-    slow = many(curve((10, 3.5, 4.0), (20, 2.5, 3.5), (40, 1.5, 2.5)))
-    fast = many(curve((4, 4.0, 4.0), (6, 2.0, 2.0)))
-    place = Key(site="layers.0", setting="k 32")
-    curves = {"topk": slow, "ours": fast}
+    # documents that differ: alone, the first reaches 3.0 after 15 s and the second after 30 s
+    slow = curve((10, 3.5, 4.0), (20, 2.5, 3.5), (40, 1.5, 2.5))
+    fast = curve((4, 4.0, 4.0), (6, 2.0, 2.0))
+    place = Key(site="layers.0", dictionary="k 32")
+    curves = {"topk": many(slow), "ours": many(fast)}
     found = frontier_estimates(curves, [3.0, 1.0], place, ours="ours", against="topk")
-    both = {(one.measure, one.key.setting): one for one in found}
-    assert set(both) == {
-        ("adapt.time_to_loss", "k 32 topk 3.000"),
-        ("adapt.time_to_loss", "k 32 ours 3.000"),
-        ("adapt.speed_up", "k 32 3.000"),
-    }
-    slow_time = both["adapt.time_to_loss", "k 32 topk 3.000"]
+    both = {(one.measure, one.key.adapter): one for one in found}
+    assert len(found) == len(both) == 3
+    assert {(one.key.loss, one.key.dictionary) for one in found} == {(3.0, "k 32")}
+    slow_time = both["adapt.time_to_loss", "topk"]
     assert slow_time.value == pytest.approx(20)  # mean loss 3.75, 3.0, 2.0
-    assert 15 < slow_time.interval[0] < 19
-    assert 21 < slow_time.interval[1] < 30
+    low, high = slow_time.interval
+    assert 15 < low < 20 < high < 30
     assert {c.name: c.level for c in slow_time.nulls} == pytest.approx({"ours": 5})
-    speed_up = both["adapt.speed_up", "k 32 3.000"]
+    # Ours takes 5 s whatever is drawn: the difference moves with the other's time alone.
+    assert slow_time.nulls[0].difference == pytest.approx((low - 5, high - 5))
+    assert slow_time.verdict == "above"
+    speed_up = both["adapt.speed_up", "ours"]
     assert speed_up.value == pytest.approx(4)
-    assert speed_up.interval == pytest.approx([end / 5 for end in slow_time.interval], rel=0.1)
+    assert speed_up.interval == pytest.approx((low / 5, high / 5))
     assert speed_up.verdict == "above"
-    assert speed_up.key.site == "layers.0"
+    assert (speed_up.key.site, speed_up.key.compared) == ("layers.0", "topk")
 
 
 def test_a_loss_never_reached_has_no_end():
-    # in resamples with too many of the second kind, 3.0 is never reached
-    slow, fast = many(curve((10, 2.0, 5.0), (20, 1.5, 4.4))), many(FAST)
-    (found, *_) = frontier_estimates({"a": slow, "b": fast}, [3.0], Key(), ours="b", against="a")
-    assert found.key.setting == "a 3.000"
+    # in resamples that hold the second document more often, 3.0 is never reached
+    slow = curve((10, 2.0, 5.0), (20, 1.0, 4.6))
+    curves = {"a": many(slow), "b": many(FAST)}
+    (found, *_) = frontier_estimates(curves, [3.0], Key(), ours="b", against="a")
+    assert (found.key.adapter, found.key.loss) == ("a", 3.0)
     assert found.interval[1] == math.inf
+
+
+def test_few_documents_have_no_interval():
+    (found, *_) = frontier_estimates({"a": SLOW, "b": FAST}, [3.0], Key(), ours="b", against="a")
+    assert math.isnan(found.interval[0])
+    assert found.verdict == "no verdict"

@@ -14,6 +14,7 @@ from lorascope.report.adapt.found import Found, axis
 from lorascope.report.adapt.tables import adapt_tables
 from lorascope.report.adapt.words import verdict
 from lorascope.report.result import read_results, write_estimates
+from lorascope.stats.hierarchical import pooled_interval
 
 HOSTILE = "</script><img src=http://evil.example/x onerror=alert(1)><!--\u2028{{ 7*7 }}"
 
@@ -28,13 +29,11 @@ def test_the_verdict_comes_first_and_says_what_the_numbers_say(run):
     said = verdict(Found(read_results(run())))
     assert said[0].startswith("Splicing b costs 0.600 ")
     assert "LoRA everywhere, rank 16 wins back 40 %" in said[1]
-    assert said[1].endswith("a random change of equal size 0 % (above chance).")
+    assert "a random change of equal size 0 % (more than nothing fitted" in said[1]
     assert "KL fine-tune 30 %" in said[2]
     assert "affine 25 %" in said[2]
     assert said[3] == "Most comes back with LoRA everywhere, rank 16 + affine."
-    assert said[4].endswith(
-        "its general loss is unchanged: within a twentieth of the splice's cost."
-    )
+    assert said[4].endswith("its general loss is unchanged within 0.0200 nats/token.")
 
 
 def test_a_general_loss_is_unchanged_only_where_its_whole_interval_is_small(run):
@@ -48,22 +47,32 @@ def test_a_general_loss_is_unchanged_only_where_its_whole_interval_is_small(run)
     assert said[4].endswith("is not settled by this many tokens.")
 
 
-def test_seeds_give_one_number_with_an_interval_over_seeds_and_documents(run):
-    results = read_results(run())
-    found = Found(results)
+def test_seeds_add_to_what_documents_leave_open(run):
+    found = Found(read_results(run()))
     share = found.number(found.main, "adapt.share_closed")
     assert share.value == pytest.approx(0.4)
-    low, high = share.interval
-    # s = 0.01 over three seeds: 4.303 · 0.01/√3 alone; documents come on top.
-    assert 0.02484 < 0.4 - low < 0.04
-    assert high - 0.4 == pytest.approx(0.4 - low)
-
-
-def test_seeds_do_not_hide_what_documents_leave_open(run):
-    found = Found(read_results(run()))
-    cost = found.number(found.main, "adapt.cost_spliced")
+    expected = pooled_interval([0.39, 0.4, 0.41], (0.02, 0.02))
+    assert expected[0] < 0.4 - 0.02
+    assert share.interval == pytest.approx(expected)
     # The same in every seed; its interval over documents is ± 0.02.
+    cost = found.number(found.main, "adapt.cost_spliced")
     assert cost.interval == pytest.approx((0.58, 0.62))
+
+
+def test_seeds_keep_paired_differences_and_margins(run):
+    folder = run()
+    measured = []
+    for one in read_results(folder).numbers:
+        gaps = [one.value - null.level for null in one.nulls]
+        ends = [(gap - 0.1, gap + 0.3) for gap in gaps]
+        nulls = tuple(
+            replace(null, difference=end) for null, end in zip(one.nulls, ends, strict=True)
+        )
+        measured.append(replace(one, nulls=nulls, margin=0.01 + 0.01 * one.key.seed))
+    write_estimates(measured, folder / "results")
+    cost = (found := Found(read_results(folder))).number(found.main, "adapt.cost_spliced")
+    assert cost.margin == 0.01
+    assert cost.difference(cost.nulls[0]) == pytest.approx((0.5, 0.9))
 
 
 def test_dictionaries_along_one_axis(run):
@@ -117,5 +126,5 @@ def test_without_a_share_the_page_says_so(run):
     kept = [e for e in table.numbers if e.measure != "adapt.share_closed"]
     write_estimates(kept, folder / "results")
     said = verdict(Found(read_results(folder)))
-    assert said[1] == "That is no cost beyond chance: there is no share to win back."
+    assert said[1] == "That is no cost that this text shows: there is no share to win back."
     lorascope.report.build(folder)

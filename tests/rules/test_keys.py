@@ -65,20 +65,11 @@ def test_labels_and_null_names_are_written_in_their_own_file_alone(path):
         assert not literals(path) & (LABELS | NULLS)
 
 
-# Pages of adapt and latent studies still know fits and choices by their words.
-WORDED = {
-    *(SOURCE / "report" / "adapt").glob("*.py"),
-    SOURCE / "report" / "latent.py",
-    SOURCE / "report" / "latent_figures.py",
-}
-
-
 @pytest.mark.parametrize(
     "path", sorted((SOURCE / "report").rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE))
 )
 def test_the_report_reads_no_key_and_no_null_as_text(path):
-    if path not in WORDED:
-        assert not read_as_text(path)
+    assert not read_as_text(path)
 
 
 def test_the_rule_sees_what_it_forbids(tmp_path):

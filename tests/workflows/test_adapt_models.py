@@ -18,7 +18,7 @@ from lorascope.report.result import read_results, write_estimates
 from lorascope.runs import read_json
 from lorascope.workflows.adapt.beside import compare_models
 
-MAIN = "LoRA everywhere, rank 16"
+MAIN, WORDS = "lora-all-r16", "LoRA everywhere, rank 16"
 
 
 def study(root, **facts):
@@ -70,7 +70,7 @@ def test_numbers_of_each_model_and_how_far_they_are_apart(two, tmp_path):
     keys = [(e.measure, e.key) for e in found.estimates]
     assert len(set(keys)) == len(keys)
     said = sentences(beside)
-    assert said[0].startswith(f"one: {MAIN} wins back 40 % [")
+    assert said[0].startswith(f"one: {WORDS} wins back 40 % [")
     assert said[2].startswith("The share of two is less than that of one: −10 points [")
     assert found.facts["warnings"] == [
         "two was not studied as one was: fit.tokens is 8000, not 16000"
@@ -125,7 +125,7 @@ def test_without_an_interval_there_is_no_difference(two, tmp_path):
     bare = [replace(e, interval=(math.nan, math.nan)) for e in table.numbers if not e.key.seed]
     write_estimates(bare, second / "results")
     found = compare_models(two, tmp_path / "out")
-    measures = {e.measure for e in found.estimates if e.key.setting == "two"}
+    measures = {e.measure for e in found.estimates if e.key.model == "two"}
     assert "adapt.share_closed" in measures
     assert "adapt.share_difference" not in measures
 

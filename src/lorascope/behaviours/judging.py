@@ -1,9 +1,13 @@
-"""How well a behaviour was learned: shown where it should be, nowhere else, nothing else lost."""
+"""How well a behaviour was learned: shown where it should be, nowhere else, nothing else lost.
+
+Whoever is compared answered the same prompts: differences of shares are paired prompt by prompt.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import torch
@@ -11,16 +15,18 @@ from torch import nn
 
 from lorascope.activations.tokens import require_rows
 from lorascope.behaviours.generation import answers
-from lorascope.behaviours.manners import Judge, Manner
+from lorascope.behaviours.manners import Check, Manner
 from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.behaviours.turns import prompt_ids, record_windows
 from lorascope.errors import InputError
 from lorascope.measures.behaviour import DocumentLosses, document_losses
+from lorascope.measures.paired_shares import difference, mcnemar
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import UNTOUCHED
 from lorascope.stats.documents import ratio
-from lorascope.stats.intervals import wilson_interval
+from lorascope.stats.intervals import MIN_DOCUMENTS, UNKNOWN, wilson_interval
 
-_UNTOUCHED = "untouched model"
+UNCHANGED = "no change"
 
 
 @dataclass(frozen=True)
@@ -88,90 +94,100 @@ def rates(
     place: Key,
     *,
     near: Sequence[str] = (),
+    beside: Mapping[str, Written] | None = None,
 ) -> list[Estimate]:
     """The behaviour's numbers, each beside what the untouched model does on the same prompts.
 
     Args:
         tried, untouched: what the changed and the untouched model wrote, for the same records.
-        near: topics of unchanged prompts to give false positives of apart, as `place.setting`.
+        near: topics of unchanged prompts to give false positives of apart, as the key's `topic`.
+        beside: {name: what another wrote for the same records}, references: prompting, say.
 
     Raises:
         InputError: the manner has no judge.
-        ValueError: the two were asked different things.
+        ValueError: they were asked different things.
     """
-    if tried.records != untouched.records:
-        raise ValueError("the two models were not asked the same prompts")
+    sides = {UNTOUCHED: untouched, **(beside or {})}
+    if any(side.records != tried.records for side in sides.values()):
+        raise ValueError("the models were not asked the same prompts")
     if manner.shows is None:
         raise InputError(
             f'manner "{manner.name}" has no judge: give --judge a pattern that its answers match'
         )
     changed = [r.changed for r in tried.records]
     kept = [not c for c in changed]
+    judge = manner.shows
+    shown = _judged(lambda _wanted, text: judge(text), tried, sides)
     found = [
-        _share("behaviour.success", tried, untouched, manner.shows, changed, place),
-        _share("behaviour.false_positives", tried, untouched, manner.shows, kept, place),
+        _share("behaviour.success", shown, changed, place),
+        _share("behaviour.false_positives", shown, kept, place),
     ]
     for topic in near:
         chosen = [not r.changed and r.topic == topic for r in tried.records]
         if any(chosen):
-            there = Key(**{**place.__dict__, "setting": topic})
-            found.append(
-                _share("behaviour.false_positives", tried, untouched, manner.shows, chosen, there)
-            )
+            there = replace(place, topic=topic)
+            found.append(_share("behaviour.false_positives", shown, chosen, there))
     if manner.right is not None:
-        found.append(_right(tried, untouched, manner, place))
+        right = _judged(manner.right, tried, sides)
+        found.append(_share("behaviour.right", right, changed, place))
     found.append(_general_loss(tried, untouched, place))
     return found
 
 
+def share_of_prompts(
+    measure: str, shown: Sequence[bool], beside: Mapping[str, Sequence[bool]], place: Key
+) -> Estimate:
+    """A share of prompts beside what others do on the same ones.
+
+    Wilson's interval of the share, Newcombe's of each paired difference, McNemar's exact p-value;
+    no interval for fewer than 8 prompts. The first of `beside` is the rival.
+    """
+    n = len(shown)
+    nulls = tuple(
+        _beside(name, shown, other, rival=number == 0)
+        for number, (name, other) in enumerate(beside.items())
+    )
+    interval = wilson_interval(sum(shown), n) if n >= MIN_DOCUMENTS else UNKNOWN
+    return Estimate(measure, sum(shown) / n, interval, n, "share", nulls, place)
+
+
+def _beside(name: str, shown: Sequence[bool], other: Sequence[bool], rival: bool) -> Null:
+    n, count = len(other), sum(other)
+    level = count / n
+    low, high = wilson_interval(count, n)
+    return Null(name, level, low, high, rival, difference(shown, other), mcnemar(shown, other))
+
+
+def _judged(
+    check: Check, tried: Written, sides: Mapping[str, Written]
+) -> tuple[list[bool], dict[str, list[bool]]]:
+    """Whether each record's answer passes: of whom the numbers are of, and of every side."""
+
+    def passes(side: Written) -> list[bool]:
+        pairs = zip(side.records, side.texts, strict=True)
+        return [bool(check(record.response, text)) for record, text in pairs]
+
+    return passes(tried), {name: passes(side) for name, side in sides.items()}
+
+
 def _share(
     measure: str,
-    tried: Written,
-    untouched: Written,
-    judge: Judge,
+    judged: tuple[list[bool], dict[str, list[bool]]],
     chosen: Sequence[bool],
     place: Key,
 ) -> Estimate:
-    shown = [
-        [judge(text) for text, use in zip(side.texts, chosen, strict=True) if use]
-        for side in (tried, untouched)
-    ]
-    return _counted(measure, shown[0], shown[1], place)
-
-
-def _right(tried: Written, untouched: Written, manner: Manner, place: Key) -> Estimate:
-    assert manner.right is not None
-    right = [
-        [
-            manner.right(record.response, text)
-            for record, text in zip(side.records, side.texts, strict=True)
-            if record.changed
-        ]
-        for side in (tried, untouched)
-    ]
-    return _counted("behaviour.right", right[0], right[1], place)
-
-
-def _counted(
-    measure: str, tried: Sequence[bool], untouched: Sequence[bool], place: Key
-) -> Estimate:
-    n = len(tried)
-    before = Null(_UNTOUCHED, sum(untouched) / n, *wilson_interval(sum(untouched), n))
-    interval = wilson_interval(sum(tried), n)
-    return Estimate(measure, sum(tried) / n, interval, n, "share", (before,), place)
+    own, sides = judged
+    beside = {name: list(compress(side, chosen)) for name, side in sides.items()}
+    return share_of_prompts(measure, list(compress(own, chosen)), beside, place)
 
 
 def _general_loss(tried: Written, untouched: Written, place: Key) -> Estimate:
     kept = torch.tensor([not record.changed for record in tried.records])
     (sums, tokens), (base, _) = tried.losses, untouched.losses
-    change, counts = (sums - base)[kept], tokens[kept]
-    mean, around = ratio(change, counts)
+    counts = tokens[kept]
+    value, interval = ratio((sums - base)[kept], counts)
+    unchanged = Null.exact(UNCHANGED, 0.0, rival=True)
+    total = int(counts.sum())
     return Estimate(
-        "behaviour.general_loss",
-        mean,
-        around,
-        int(counts.sum()),
-        "nats/token",
-        (Null.exact("no change", 0.0),),
-        place,
+        "behaviour.general_loss", value, interval, total, "nats/token", (unchanged,), place
     )

@@ -178,13 +178,15 @@ def _print_rates(found: Behaved) -> None:
     from rich.text import Text
 
     from lorascope.printing import Console
-    from lorascope.report.comparison import number_rows
+    from lorascope.report.placing import further
+    from lorascope.report.tables import table_row
 
     table = Table(title="on held-out records", title_justify="left")
     for heading in ("number", "of", "", "value", "95 % interval", "untouched", "verdict"):
         table.add_column(heading)
-    for row in number_rows(found.estimates):
-        cells = (row.title, row.adapter, row.setting, row.value, row.interval, row.chance)
+    for estimate in found.estimates:
+        row, place = table_row(estimate), further(estimate.key)
+        cells = (row.title, row.adapter, place, row.value, row.interval, row.chance)
         table.add_row(*map(Text, cells), Text(f"{row.symbol} {row.verdict}"))
     Console().print(table)
 

@@ -1,73 +1,74 @@
-"""Does each named latent matter? Take it away, and see whether the behaviour goes.
+"""Does each named latent matter? Take it away, and see what becomes of the behaviour's loss.
 
 A latent that is read is taken out of the stream at the site, z_i d_i, before the adapter reads it:
 neither the adapter nor the model after it sees it. A latent that is written is left out of what the
-adapter writes. Beside each stands another that the adapter does not name, taken away by as much:
-for reading an unnamed latent about as active, for writing the same amount along an unnamed one.
+adapter writes. Beside each stand others that the adapter does not name, put through the same: for
+reading latents that fire as often and write as much, for writing as much along such latents.
+
+    p_i = (1 + number of a latent's alternatives whose rise is no smaller) / (alternatives + 1)
+
+which is at most α for a share ⌊α (k + 1)⌋/(k + 1) of latents that are like their k alternatives.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy import stats
 from torch import Tensor
 
 from lorascope.errors import InputError
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.frontier import READ, WRITTEN
+from lorascope.latent_adapters.matching import matched
 from lorascope.latent_adapters.reading import Codes, Reading, Seen, SeenBatch
+from lorascope.latent_adapters.removal import amounts_along
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
-from lorascope.stats.documents import ratio
-from lorascope.stats.intervals import Interval, or_point, wilson_interval
+from lorascope.results.null_names import MATCHED_LATENTS
+from lorascope.stats.intervals import MIN_DOCUMENTS, UNKNOWN, normal_interval, wilson_interval
 from lorascope.training.model_losses import response_tokens
 
+# Alternatives of each latent, where the dictionary has as many.
+ALTERNATIVES = 40
+# A latent matters where its rank p-value is at most this; of several, at this false discovery rate.
+ALPHA, FDR = 0.05, 0.1
 _BATCH = 64
-_BEYOND = 0.975
-
-
-@dataclass(frozen=True, eq=False)
-class Tried:
-    """The behaviour under one ablation, by record.
-
-    Attributes:
-        loss: summed −log p of the response, nats.
-        tokens: response tokens.
-        said: whether every response token is the likeliest one, which is what greedy answers say.
-    """
-
-    loss: Float[Tensor, " records"]
-    tokens: Float[Tensor, " records"]
-    said: Bool[Tensor, " records"]
+_SIMULATED = 2000
+_ENDS = (0.025, 0.975)
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """Latents of one factor, each taken away alone, and all together.
+    """Latents of one factor, each taken away alone, and its alternatives likewise.
 
     Attributes:
-        latents: the named ones, heaviest first; `others` stand beside them.
-        alone, other: under each ablation.
-        together, others_together: all of them at once.
+        latents: the named ones, heaviest first.
+        alternatives: unnamed ones that stand beside each.
+        runs: which runs the alternatives' rises come from; equal numbers are the same run.
+        named, others: rise of the behaviour's loss, nats per response token.
     """
 
     latents: Int[Tensor, " n"]
-    others: Int[Tensor, " n"]
-    alone: list[Tried]
-    other: list[Tried]
-    together: Tried
-    others_together: Tried
+    alternatives: Int[Tensor, "n k"]
+    runs: Int[Tensor, "n k"]
+    named: Float[Tensor, " n"]
+    others: Float[Tensor, "n k"]
 
-    def rises(self, whole: Tried) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Rise of the behaviour's loss in nats/token, named and other."""
-        found = [
-            torch.stack([(one.loss - whole.loss).sum() / whole.tokens.sum() for one in each])
-            for each in (self.alone, self.other)
-        ]
-        return found[0], found[1]
+    @property
+    def p(self) -> Float[Tensor, " n"]:
+        """Rank p-value of each latent among its alternatives; ties count against it."""
+        return rank_p(self.named, self.others)
+
+    @property
+    def matters(self) -> Bool[Tensor, " n"]:
+        """Latents found at the false discovery rate `FDR` (Benjamini & Hochberg 1995)."""
+        adjusted = stats.false_discovery_control(self.p.numpy(), method="bh")
+        return torch.from_numpy(adjusted <= FDR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,99 +76,115 @@ class Ablation:
     """What a named latent's absence does to the behaviour.
 
     Attributes:
-        whole: nothing taken away.
-        untouched: no adapter.
-        sides: {"read": …, "written": …}.
+        whole, untouched: loss of the wanted responses with nothing taken away, and without the
+            adapter, nats per response token.
+        sides: {"read": …, "written": …}; without one of which nothing is named.
     """
 
-    whole: Tried
-    untouched: Tried
+    whole: float
+    untouched: float
     sides: dict[str, Side]
 
 
 @torch.no_grad()
 def ablate(
-    reading: Reading, adapter: LatentAdapter, changed: Sequence[Seen], seed: int = 0
+    reading: Reading,
+    adapter: LatentAdapter,
+    changed: Sequence[Seen],
+    *,
+    latents: int | None = None,
+    alternatives: int = ALTERNATIVES,
+    advance: Callable[[int], object] | None = None,
 ) -> Ablation:
-    """Take the latents of an adapter away, one at a time and together.
+    """Take the latents of an adapter away, one at a time.
 
     Args:
         adapter: one that names few latents; `cut` makes it.
         changed: held-out records that show the behaviour.
+        latents: most of a side, the heaviest; all by default.
+        alternatives: of each latent, where the dictionary has so many.
+        advance: told of every latent done.
 
     Raises:
         InputError: the adapter names more than half of the latents, so that there are not as many
             others.
     """
-    n = adapter.dictionary.n_latents
-    named = [
-        _by_weight(f, ids) for f, ids in zip(adapter.factors(), adapter.support(), strict=True)
-    ]
-    if any(len(ids) > n // 2 for ids in named):
+    named = named_latents(adapter)
+    if max(map(len, named.values())) > adapter.dictionary.n_latents // 2:
         raise InputError("more than half of the latents are named: cut the adapter down first")
     batches = [
         reading.batch(changed[start : start + _BATCH]) for start in range(0, len(changed), _BATCH)
     ]
     run = _Runs(reading, adapter, batches)
-    alike = _about_as_active(reading, changed, named[0])
-    drawn = _drawn(n, named[1], seed)
-    return Ablation(
-        run.tried(lambda batch: run.stream(batch)),
-        run.tried(lambda batch: batch.stream),
-        {
-            READ: _side(run.without_reading, named[0], alike),
-            WRITTEN: _side(run.without_writing, named[1], drawn),
-        },
-    )
+    whole = run.loss(lambda batch: run.stream(batch))
+    sides = {}
+    for side, take in ((READ, _reading_side), (WRITTEN, _writing_side)):
+        if len(named[side]):
+            others = matched(reading, changed, named[side], alternatives)
+            kept = slice(latents)
+            sides[side] = take(
+                run, named[side][kept], others[kept], whole, advance or (lambda count: None)
+            )
+    return Ablation(whole, run.loss(lambda batch: batch.stream), sides)
 
 
-def _side(without: Callable[[Tensor, Tensor], Tried], latents: Tensor, others: Tensor) -> Side:
-    """`without(named latents, those that stand in for them)`."""
-    return Side(
-        latents,
-        others,
-        [without(one[None], one[None]) for one in latents],
-        [without(one[None], two[None]) for one, two in zip(latents, others, strict=True)],
-        without(latents, latents),
-        without(latents, others),
-    )
+def _reading_side(
+    run: _Runs, latents: Tensor, others: Tensor, whole: float, done: Callable[[int], object]
+) -> Side:
+    """An alternative is taken away alike whichever latent it stands beside: one run for all."""
+    named = []
+    for one in latents:
+        named.append(run.without_reading(one[None]) - whole)
+        done(1)
+    each, runs = others.unique(return_inverse=True)
+    rises = torch.tensor([run.without_reading(one[None]) - whole for one in each]).double()
+    runs = runs.cpu()
+    return Side(latents.cpu(), others.cpu(), runs, torch.tensor(named).double(), rises[runs])
+
+
+def _writing_side(
+    run: _Runs, latents: Tensor, others: Tensor, whole: float, done: Callable[[int], object]
+) -> Side:
+    """How much is taken off along an alternative is what the latent itself has written."""
+    named, beside = [], []
+    for one, row in zip(latents, others, strict=True):
+        named.append(run.without_writing(one[None], one[None]) - whole)
+        beside.append([run.without_writing(one[None], other[None]) - whole for other in row])
+        done(1)
+    runs = torch.arange(others.numel()).reshape(others.shape)
+    rises = (torch.tensor(named).double(), torch.tensor(beside).double())
+    return Side(latents.cpu(), others.cpu(), runs, *rises)
 
 
 class _Runs:
     """Runs of the records with the adapter, something taken away."""
 
     def __init__(self, reading: Reading, adapter: LatentAdapter, batches: list[SeenBatch]) -> None:
-        self._reading, self._batches = reading, batches
+        self._reading, self._batches, self._adapter = reading, batches, adapter
         self._read, self._write = adapter.factors()
-        self._scale = adapter.scale
         self._directions = adapter.dictionary.directions
 
-    def tried(self, stream: Callable[[SeenBatch], Tensor]) -> Tried:
-        parts = []
+    def loss(self, stream: Callable[[SeenBatch], Tensor]) -> float:
+        """−log p of the wanted responses, nats per response token."""
+        total, tokens = 0.0, 0
         for batch in self._batches:
             with self._reading.going_on(stream(batch)) as module:
                 found = response_tokens(module, batch.tokens, self._reading.device)
-            size = len(batch.tokens.ids)
-            sums = torch.zeros(3, size, dtype=torch.float64)
-            values = (found.losses, torch.ones_like(found.losses), ~found.likeliest)
-            for row, value in zip(sums, values, strict=True):
-                row.index_add_(0, found.rows.cpu(), value.double().cpu())
-            parts.append(sums)
-        loss, tokens, wrong = torch.cat(parts, dim=1)
-        return Tried(loss, tokens, wrong == 0)
+            total += float(found.losses.double().sum())
+            tokens += len(found.losses)
+        return total / tokens
 
     def stream(
         self, batch: SeenBatch, codes: Codes | None = None, less: Tensor | None = None
     ) -> Float[Tensor, "batch seq d"]:
         """The stream after the adapter, which reads `codes`; `less` is taken off."""
-        written = (self._scale[:, None] * self._write) @ self._directions
-        change = (codes or batch.codes).read(self._read) @ written
+        change = (codes or batch.codes).read(self._read) @ self._adapter.writing(self._write)
         if less is not None:
             change = change - less
         places = batch.acted_on.nonzero(as_tuple=True)
         return batch.stream.index_put(places, change.to(batch.stream.dtype), accumulate=True)
 
-    def without_reading(self, _named: Tensor, taken: Tensor) -> Tried:
+    def without_reading(self, taken: Tensor) -> float:
         """The latents `taken` are taken out of the stream before the adapter reads it."""
 
         def stream(batch: SeenBatch) -> Tensor:
@@ -177,99 +194,91 @@ class _Runs:
             removed = replace(codes, value=codes.value * gone)
             return self.stream(batch, left, removed.read(self._directions.T))
 
-        return self.tried(stream)
+        return self.loss(stream)
 
-    def without_writing(self, named: Tensor, along: Tensor) -> Tried:
+    def without_writing(self, named: Tensor, along: Tensor) -> float:
         """What is written along the `named` is taken off the stream along `along` instead."""
-        norms = self._directions.norm(dim=1)
-        size = norms[named] / norms[along].clamp(min=1e-12)
-        amounts = (self._scale[:, None] * self._write[:, named] * size) @ self._directions[along]
+        amounts = amounts_along(self._adapter, named, along)
 
         def stream(batch: SeenBatch) -> Tensor:
             return self.stream(batch, less=batch.codes.read(self._read) @ amounts)
 
-        return self.tried(stream)
+        return self.loss(stream)
 
 
-def ablation_estimates(found: Ablation, place: Key) -> list[Estimate]:
-    """Rise of the behaviour's loss, share of latents that matter, and success left without all."""
+def ablation_estimates(found: Ablation, place: Key, seed: int = 0) -> list[Estimate]:
+    """Rise of the behaviour's loss, and the share of latents that matter, of each side."""
     estimates = []
     for name, side in found.sides.items():
-        if not len(side.latents):
-            continue
         here = replace(place, dictionary=name)
-        named, others = side.rises(found.whole)
-        ones = torch.ones(len(named), dtype=torch.float64)
-        level, around = ratio(others, ones)
-        chance = Null("other latents", level, *or_point(level, around))
-        value, interval = ratio(named, ones)
-        estimates.append(
-            Estimate(
-                "latent.ablation",
-                value,
-                interval,
-                len(named),
-                "nats/token",
-                (chance,),
-                here,
-            )
-        )
-        estimates.append(_mattering(named, others, here))
-        # Without success there is nothing to be left.
-        if found.whole.said.any():
-            estimates.append(_left(found.whole, side, here))
+        estimates.append(_rise(side, here))
+        if least_p(side.others.shape[1]) <= ALPHA:
+            estimates.append(mattering(side.named, side.others, side.runs, here, seed))
     return estimates
 
 
-def matters(named: Float[Tensor, " n"], others: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """Latents whose absence raises the loss more than 97.5 % of the others' does."""
-    return named > others.quantile(_BEYOND)
+def _rise(side: Side, place: Key) -> Estimate:
+    n, beside = len(side.named), side.others.mean(1)
+    level = float(beside.mean())
+    enough = n >= MIN_DOCUMENTS
+    low, high = normal_interval(beside) if enough else (level, level)
+    apart = normal_interval(side.named - beside) if enough else UNKNOWN
+    interval = normal_interval(side.named) if enough else UNKNOWN
+    value = float(side.named.mean())
+    null = Null(MATCHED_LATENTS, level, low, high, True, apart)
+    return Estimate("latent.ablation", value, interval, n, "nats/token", (null,), place)
 
 
-def _mattering(named: Tensor, others: Tensor, place: Key) -> Estimate:
-    n, count = len(named), int(matters(named, others).sum())
-    chance = Null.exact("other latents", 1 - _BEYOND)
-    return Estimate(
-        "latent.mattering", count / n, wilson_interval(count, n), n, "share", (chance,), place
-    )
+def rank_p(named: Float[Tensor, " n"], others: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+    """(1 + alternatives no smaller) / (alternatives + 1)."""
+    return (1 + (others >= named[:, None]).sum(1)).double() / (others.shape[1] + 1)
 
 
-def _left(whole: Tried, side: Side, place: Key) -> Estimate:
-    """Success with all named latents taken away, over success with none."""
+def least_p(alternatives: int) -> float:
+    """The smallest p-value that so many alternatives can give."""
+    return 1 / (alternatives + 1)
 
-    def left(tried: Tried) -> tuple[float, Interval]:
-        ones = torch.ones(len(whole.said), dtype=torch.float64)
-        return ratio(tried.said.double(), whole.said.double(), ones)
 
-    (value, interval), (level, around) = left(side.together), left(side.others_together)
-    chance = Null("as many other latents", level, *or_point(level, around))
-    n = len(whole.said)
-    return Estimate("latent.left", value, interval, n, "ratio", (chance,), place)
+def mattering(
+    named: Float[Tensor, " n"],
+    others: Float[Tensor, "n k"],
+    runs: Int[Tensor, "n k"],
+    place: Key,
+    seed: int = 0,
+) -> Estimate:
+    """Share of latents whose rank p-value is at most `ALPHA`, beside its law under exchangeability.
+
+    The level is exact. Alternatives that several latents share make their p-values depend on each
+    other; the law of the share is simulated with the same ones shared, all values alike.
+    """
+    n, k = others.shape
+    # A latent matters where fewer of its alternatives than this are no smaller.
+    allowed = math.floor(ALPHA * (k + 1) + 1e-9)
+    share = float(((others >= named[:, None]).sum(1) < allowed).double().mean())
+    level = allowed / (k + 1)
+    random = generator(seed, "exchangeable", place)
+    distinct, values = int(runs.max()) + 1, []
+    step = max(1, 4_000_000 // (n * k + distinct))
+    for start in range(0, _SIMULATED, step):
+        repeats = min(step, _SIMULATED - start)
+        drawn = torch.rand(repeats, n, generator=random)
+        beside = torch.rand(repeats, distinct, generator=random)[:, runs]
+        beyond = (beside >= drawn[..., None]).sum(2)
+        values.append((beyond < allowed).double().mean(1))
+    law = torch.cat(values)
+    low, high = (float(torch.quantile(law, end, interpolation="nearest")) for end in _ENDS)
+    tails = [(1 + int(side.sum())) / (1 + len(law)) for side in (law >= share, law <= share)]
+    apart = (share - high, share - low)
+    null = Null(MATCHED_LATENTS, level, low, high, True, apart, min(1.0, 2 * min(tails)), k)
+    interval = wilson_interval(round(share * n), n) if n >= MIN_DOCUMENTS else UNKNOWN
+    return Estimate("latent.mattering", share, interval, n, "share", (null,), place)
+
+
+def named_latents(adapter: LatentAdapter) -> dict[str, Int[Tensor, " n"]]:
+    """{read or written: the latents of that side, heaviest first}."""
+    sides = zip((READ, WRITTEN), adapter.factors(), adapter.support(), strict=True)
+    return {side: _by_weight(factor, ids) for side, factor, ids in sides}
 
 
 def _by_weight(factor: Float[Tensor, "r n"], ids: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     return ids[factor[:, ids].norm(dim=0).argsort(descending=True)]
-
-
-def _about_as_active(
-    reading: Reading, seen: Sequence[Seen], named: Int[Tensor, " n"]
-) -> Int[Tensor, " n"]:
-    """For each named latent the unnamed one that writes most nearly as much on these records."""
-    codes = Codes.together([one.codes for one in seen])
-    n = reading.dictionary.n_latents
-    norms = reading.dictionary.directions.norm(dim=1).cpu()
-    total = torch.zeros(n).index_add_(0, codes.latent.long(), codes.value) * norms
-    free = torch.ones(n, dtype=torch.bool)
-    free[named.cpu()] = False
-    chosen = []
-    for latent in named.tolist():
-        apart = torch.where(free, (total - total[latent]).abs(), torch.inf)
-        chosen.append(int(apart.argmin()))
-        free[chosen[-1]] = False
-    return torch.tensor(chosen, dtype=torch.long, device=named.device)
-
-
-def _drawn(n: int, named: Int[Tensor, " m"], seed: int) -> Int[Tensor, " m"]:
-    order = torch.randperm(n, generator=generator(seed, "other latents"))
-    others = order[~torch.isin(order, named.cpu())]
-    return others[: len(named)].to(named.device)

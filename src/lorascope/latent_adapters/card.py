@@ -81,6 +81,8 @@ class LatentCard(Settings):
         data: where its examples came from.
         examples: how many changed and unchanged ones it was trained on.
         settings: of its training.
+        candidates: latents that were preselected to be read and to be written; None where all of
+            the dictionary's could be.
         steps: optimiser steps.
         loss: mean training loss over the last tenth of the steps, nats/token.
         trained_on: digests of the training documents, so that audits can leave them out.
@@ -97,6 +99,7 @@ class LatentCard(Settings):
     data: str = ""
     examples: dict[str, int] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
+    candidates: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     steps: int = 0
     loss: float | None = None
     trained_on: tuple[str, ...] = ()

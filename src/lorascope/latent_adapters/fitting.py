@@ -167,6 +167,7 @@ def fit(
         data=examples.data,
         examples={"changed": len(examples.changed), "unchanged": len(examples.unchanged)},
         settings=settings.plain(),
+        candidates=_candidates(adapter),
         steps=settings.steps,
         loss=history.tail_mean("loss"),
         trained_on=tuple(sorted(examples.trained_on)),
@@ -195,6 +196,14 @@ def _fresh(reading: Reading, examples: Examples, settings: LatentTraining) -> La
         generator=generator(settings.seed, "latent adapter"),
     )
     return adapter.to(reading.device)
+
+
+def _candidates(adapter: LatentAdapter) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Latents it could come to read and to write; None for all there are."""
+    reads, writes = adapter.read_latents, adapter.written_latents
+    if not isinstance(reads, Tensor) or not isinstance(writes, Tensor):
+        return None
+    return tuple(reads.tolist()), tuple(writes.tolist())
 
 
 @torch.no_grad()

@@ -1,14 +1,17 @@
 """What splicing dictionaries costs a model, and what a fit around them wins back.
 
 All numbers come from the same held-out tokens under different ways of running the model
-(`adapt.evaluation`); intervals are over documents, differences paired.
+(`adapt.evaluation`). What a fit does is told from "spliced, not adapted", document by document,
+and where it improves, from a random change of equal size too: an improvement might be any
+change's, a worsening needs no such rival. Loss, cost and share won back have one paired difference
+between them, so their verdicts agree.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,15 +20,25 @@ from torch import Tensor
 
 from lorascope.activations.tokens import Window
 from lorascope.adapt.evaluation import Evaluated, scored_batches
+from lorascope.measures.by_document import quotient
+from lorascope.measures.paired_nulls import Sums, added, drawn, over_tokens, paired, scaled
 from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import (
+    ADD_UP,
+    NOTHING_FITTED,
+    NOTHING_SPLICED,
+    RANDOM_CHANGE,
+    UNADAPTED,
+    UNIGRAM,
+)
 from lorascope.stats.documents import ratio
-from lorascope.stats.intervals import Interval, or_point, prediction_interval
 
-RANDOM = "random change of equal size"
-UNADAPTED = "spliced, not adapted"
-UNIGRAM = "unigram frequencies"
-# A change of the general loss within this share of the splice's cost counts as none.
+ORIGINAL = "original"
+UNCHANGED = "no change"
+# Differences within this share of the splice's cost (of its KL, for a KL) count as none.
 MARGIN = 0.05
+# A change of the general loss within so many nats/token counts as none, whatever the splice costs.
+GENERAL_MARGIN = 0.02
 LOSSES = {
     "original": "adapt.loss_original",
     "spliced": "adapt.loss_spliced",
@@ -65,23 +78,32 @@ def adapt_estimates(
     place: Key,
     *,
     unigram: Float[Tensor, " documents"] | None = None,
+    margin: float = GENERAL_MARGIN,
 ) -> list[Estimate]:
     """Loss and KL of every way, the splice's cost before and after the fit, and the share won back.
 
-    The share is left out where the interval of the splice's cost holds 0, and the general numbers
-    where the fit does not touch the model itself.
+    The share is left out where the interval of the splice's cost holds 0 or is not known, and the
+    general numbers where the fit does not touch the model itself.
 
     Args:
         held_out: the ways original, spliced, adapted and unspliced of one fit.
         random: adapted and unspliced with random changes of equal size, a draw each.
         unigram: sums of `unigram_losses` on the same text, a reference of the losses.
+        margin: most nats/token of general loss that count as no change.
     """
     measuring = _Measuring(held_out, random, place)
     found = [measuring.loss(way, unigram) for way in LOSSES if measuring.says_something(way)]
     found += measuring.costs()
     found += measuring.divergences()
     found += measuring.general()
-    return found
+    return [bounded(one, margin) for one in found]
+
+
+def bounded(one: Estimate, most: float) -> Estimate:
+    """A change of the general loss with its margin no larger than `most` nats/token."""
+    if one.measure != "adapt.general_loss" or one.margin is None:
+        return one
+    return replace(one, margin=min(one.margin, most))
 
 
 def compound_estimates(together: HeldOut, singles: Sequence[HeldOut], place: Key) -> list[Estimate]:
@@ -96,48 +118,15 @@ def compound_estimates(together: HeldOut, singles: Sequence[HeldOut], place: Key
     for way in ("spliced", "adapted"):
         if way not in together or any(way not in each for each in singles):
             continue
-        alone = [each[way].loss - each["original"].loss for each in singles]
+        alone = torch.stack([each[way].loss - each["original"].loss for each in singles]).sum(0)
         whole = together[way].loss - together["original"].loss
         tokens = together[way].tokens
+        value, interval = quotient(whole, alone, tokens)
         measure = "adapt.compound_spliced" if way == "spliced" else "adapt.compound_adapted"
-        found.append(
-            Estimate(
-                measure,
-                *ratio(whole, torch.stack(alone).sum(0), tokens),
-                int(tokens.sum()),
-                "ratio",
-                (Null.exact("costs add up", 1.0),),
-                place,
-            )
-        )
+        add_up = Null.exact(ADD_UP, 1.0, rival=True)
+        total = int(tokens.sum())
+        found.append(Estimate(measure, value, interval, total, "ratio", (add_up,), place))
     return found
-
-
-def reference(name: str, value: float, interval: Interval) -> Null:
-    """A measured number as a reference of another; it stands for its interval where it has none."""
-    return Null(name, value, *or_point(value, interval))
-
-
-def drawn_chance(
-    name: str,
-    draws: Sequence[HeldOut],
-    way: str,
-    measured: Callable[[Evaluated], tuple[float, Interval]],
-) -> Null | None:
-    """A null from draws: their mean, and the wider of documents and of the draws.
-
-    None without draws.
-    """
-    if not draws:
-        return None
-    each = [measured(draw[way]) for draw in draws]
-    levels = [value for value, _ in each]
-    bounds = [interval for _, interval in each]
-    if len(levels) > 1:
-        bounds.append(prediction_interval(levels))
-    level = sum(levels) / len(levels)
-    known = [(low, high) for low, high in bounds if low <= high] or [(level, level)]
-    return Null(name, level, min(low for low, _ in known), max(high for _, high in known))
 
 
 def share_difference(first: Estimate, other: Estimate, place: Key) -> Estimate:
@@ -150,25 +139,26 @@ def share_difference(first: Estimate, other: Estimate, place: Key) -> Estimate:
     value = other.value - first.value
     # Square and add (Newcombe 1998): what each interval adds on the side it lies on.
     (low, high), (other_low, other_high) = first.interval, other.interval
-    down = math.hypot(other.value - other_low, high - first.value)
-    up = math.hypot(other_high - other.value, first.value - low)
+    own = (value - (other.value - other_low), value + (other_high - other.value))
+    taken_off = (value - (high - first.value), value + (first.value - low))
     return Estimate(
         "adapt.share_difference",
         value,
-        (value - down, value + up),
+        added(value, own, taken_off),
         min(first.n, other.n),
         "share",
-        (Null.exact("no difference", 0.0),),
+        (Null.exact("no difference", 0.0, rival=True),),
         place,
     )
 
 
 class _Measuring:
-    """One fit's numbers, all with the same tokens, place and seed."""
+    """One fit's numbers, all of the same tokens and place."""
 
     def __init__(self, held_out: HeldOut, random: Sequence[HeldOut], place: Key) -> None:
         self._ways, self._random, self._place = held_out, random, place
         self._tokens = held_out["original"].tokens
+        self._mean = over_tokens(self._tokens)
         self._cost = held_out["spliced"].loss - held_out["original"].loss
 
     def says_something(self, way: str) -> bool:
@@ -177,98 +167,121 @@ class _Measuring:
         return way != "unspliced" or not torch.equal(original, self._ways[way].losses)
 
     def loss(self, way: str, unigram: Float[Tensor, " documents"] | None) -> Estimate:
-        chances = []
-        if unigram is not None:
-            chances.append(self._level(UNIGRAM, unigram))
-        if way not in ("original", "unspliced"):
-            chances.append(self._level("original", self._ways["original"].loss))
+        value = self._ways[way].loss
+        nulls: list[Null] = []
         if way == "adapted":
-            chances.append(self._level(UNADAPTED, self._ways["spliced"].loss))
-        if way in ("adapted", "unspliced"):
-            chances += self._drawn(way, lambda one: one.loss)
+            draws = [draw[way].loss for draw in self._random]
+            nulls = self._rivals(value, self._ways["spliced"].loss, draws)
         if way == "unspliced":
-            chances.append(self._level("original", self._ways["original"].loss))
-        return self._mean(LOSSES[way], self._ways[way].loss, chances)
+            nulls = self._drawn(value, [draw[way].loss for draw in self._random])
+        if way != "original":
+            # A loss is the splice's or the adapter's doing where it differs from the original's.
+            original = self._ways["original"].loss
+            nulls.append(paired(ORIGINAL, value, original, self._mean, rival=way != "adapted"))
+        if unigram is not None:
+            nulls.append(paired(UNIGRAM, value, unigram, self._mean))
+        margin = self._margin(self._cost) if way == "adapted" else None
+        return self._estimate(LOSSES[way], value, nulls, margin)
 
     def costs(self) -> list[Estimate]:
         """The splice's cost before and after, and the share won back."""
         original, adapted = self._ways["original"].loss, self._ways["adapted"].loss
-        nothing = Null.exact("nothing spliced", 0.0)
-        after = [
-            self._level(UNADAPTED, self._cost),
-            *self._drawn("adapted", lambda one: one.loss - original),
-            nothing,
-        ]
-        before = self._mean("adapt.cost_spliced", self._cost, [nothing])
-        found = [before, self._mean("adapt.cost_adapted", adapted - original, after)]
-        if not before.interval[0] <= 0:
-            found.append(self._share())
+        before = self._estimate(
+            "adapt.cost_spliced", self._cost, [Null.exact(NOTHING_SPLICED, 0.0, rival=True)]
+        )
+        after = self._estimate(
+            "adapt.cost_adapted",
+            adapted - original,
+            [
+                *self._rivals(
+                    adapted - original,
+                    self._cost,
+                    [draw["adapted"].loss - original for draw in self._random],
+                ),
+                Null.exact(NOTHING_SPLICED, 0.0),
+            ],
+            self._margin(self._cost),
+        )
+        found = [before, after]
+        if before.interval[0] > 0:
+            found.append(self._share(before, after))
         return found
 
     def divergences(self) -> list[Estimate]:
         """KL of the spliced model from the original, before and after."""
-        before = self._ways["spliced"].kl
-        nothing = Null.exact("nothing spliced", 0.0)
-        after = [
-            self._level(UNADAPTED, before),
-            *self._drawn("adapted", lambda one: one.kl),
-            nothing,
-        ]
+        before, after = self._ways["spliced"].kl, self._ways["adapted"].kl
+        nothing = Null.exact(NOTHING_SPLICED, 0.0)
+        rivals = self._rivals(after, before, [draw["adapted"].kl for draw in self._random])
+        margin = self._margin(before)
         return [
-            self._mean("adapt.kl_spliced", before, [nothing]),
-            self._mean("adapt.kl_adapted", self._ways["adapted"].kl, after),
+            self._estimate("adapt.kl_spliced", before, [replace(nothing, rival=True)]),
+            self._estimate("adapt.kl_adapted", after, [*rivals, nothing], margin),
         ]
 
     def general(self) -> list[Estimate]:
         """What the fit does to the model without the dictionaries."""
         if not self.says_something("unspliced"):
             return []
-        original, alone = self._ways["original"], self._ways["unspliced"]
-        margin = MARGIN * abs(self._over_tokens(self._cost)[0])
-        loss = [
-            Null("a twentieth of the splice's cost", 0.0, -margin, margin),
-            *self._drawn("unspliced", lambda one: one.loss - original.loss),
-        ]
-        kl = [
-            *self._drawn("unspliced", lambda one: one.kl),
-            self._level("splice", self._ways["spliced"].kl),
-        ]
+        original, alone = self._ways["original"].loss, self._ways["unspliced"]
+        change = alone.loss - original
+        changes = [draw["unspliced"].loss - original for draw in self._random]
+        kls = [draw["unspliced"].kl for draw in self._random]
+        unchanged = Null.exact(UNCHANGED, 0.0, rival=True)
         return [
-            self._mean("adapt.general_loss", alone.loss - original.loss, loss),
-            self._mean("adapt.general_kl", alone.kl, kl),
+            self._estimate(
+                "adapt.general_loss",
+                change,
+                [unchanged, *self._drawn(change, changes)],
+                self._margin(self._cost),
+            ),
+            self._estimate(
+                "adapt.general_kl",
+                alone.kl,
+                [
+                    *self._drawn(alone.kl, kls, rival=True),
+                    paired("splice", alone.kl, self._ways["spliced"].kl, self._mean),
+                ],
+            ),
         ]
 
-    def _share(self) -> Estimate:
-        def closed(one: Evaluated) -> tuple[float, Interval]:
-            won = self._ways["spliced"].loss - one.loss
-            return ratio(won, self._cost, self._tokens)
-
-        chances = [Null.exact("nothing fitted", 0.0)]
-        drawn = drawn_chance(RANDOM, self._random, "adapted", closed)
-        if drawn is not None:
-            chances.append(drawn)
-        chances.sort(key=lambda chance: chance.high, reverse=True)
-        value, interval = closed(self._ways["adapted"])
+    def _share(self, before: Estimate, after: Estimate) -> Estimate:
+        """From the cost's own paired differences, in units of what the splice costs this text."""
+        won = self._ways["spliced"].loss - self._ways["adapted"].loss
+        value, interval = quotient(won, self._cost, self._tokens)
+        nulls = [
+            scaled(null, before.value, about=before.value)
+            for null in after.nulls
+            if null.name in (UNADAPTED, RANDOM_CHANGE)
+        ]
+        named = tuple(
+            replace(null, name=NOTHING_FITTED, level=0.0, low=0.0, high=0.0)
+            if null.name == UNADAPTED
+            else null
+            for null in nulls
+        )
         total = int(self._tokens.sum())
         return Estimate(
-            "adapt.share_closed", value, interval, total, "share", tuple(chances), self._place
+            "adapt.share_closed", value, interval, total, "share", named, self._place, MARGIN
         )
 
-    def _mean(
-        self, measure: str, sums: Float[Tensor, " documents"], chances: Sequence[Null]
+    def _rivals(self, value: Sums, before: Sums, draws: Sequence[Sums]) -> list[Null]:
+        """Spliced and not adapted; of an improvement also a random change of equal size."""
+        improves = float(value.sum()) < float(before.sum())
+        return [
+            paired(UNADAPTED, value, before, self._mean, rival=True),
+            *self._drawn(value, draws, rival=improves),
+        ]
+
+    def _drawn(self, value: Sums, draws: Sequence[Sums], rival: bool = False) -> list[Null]:
+        return drawn(RANDOM_CHANGE, value, draws, self._mean, rival=rival)
+
+    def _margin(self, cost: Sums) -> float:
+        return MARGIN * abs(float(cost.sum() / self._tokens.sum()))
+
+    def _estimate(
+        self, measure: str, sums: Sums, nulls: Sequence[Null], margin: float | None = None
     ) -> Estimate:
-        value, interval = self._over_tokens(sums)
+        value, interval = ratio(sums, self._tokens)
+        ordered = tuple(sorted(nulls, key=lambda null: not null.rival))
         total = int(self._tokens.sum())
-        return Estimate(measure, value, interval, total, "nats/token", tuple(chances), self._place)
-
-    def _over_tokens(self, sums: Float[Tensor, " documents"]) -> tuple[float, Interval]:
-        return ratio(sums, self._tokens)
-
-    def _level(self, name: str, sums: Float[Tensor, " documents"]) -> Null:
-        return reference(name, *self._over_tokens(sums))
-
-    def _drawn(
-        self, way: str, sums: Callable[[Evaluated], Float[Tensor, " documents"]]
-    ) -> list[Null]:
-        found = drawn_chance(RANDOM, self._random, way, lambda one: self._over_tokens(sums(one)))
-        return [] if found is None else [found]
+        return Estimate(measure, value, interval, total, "nats/token", ordered, self._place, margin)

@@ -2,7 +2,8 @@
 
 A curve is a number of trained things with the seconds each took and its held-out losses by
 document. The loss reached by some time is the lowest so far; between two points of it time is
-interpolated linearly. Intervals draw the same documents for all points of all curves.
+interpolated linearly. Intervals are percentiles of resamples that draw the same documents for all
+points of all curves: a time may have no end, which other intervals cannot say.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
-from lorascope.stats.bootstrap import bootstrap
-from lorascope.stats.documents import ratio
-from lorascope.stats.intervals import Interval
+from lorascope.results.null_names import EQUALLY_FAST
+from lorascope.stats.documents import ratio, weights
+from lorascope.stats.intervals import MIN_DOCUMENTS, UNKNOWN, Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,8 @@ class Point:
 
 
 Curve = Sequence[Point]
+_REPEATS = 1000
+_ENDS = (0.025, 0.975)
 # Stands for "never" while repeats are sorted, where infinities cannot be interpolated.
 _NEVER = 1e30
 
@@ -88,78 +91,102 @@ def frontier_estimates(
 ) -> list[Estimate]:
     """For each loss, the seconds every curve takes to it, and how many times sooner `ours` is.
 
-    Curves that never get to a loss give no estimate for it; a speed-up needs both. The loss stands
-    in the place's setting, "2.600", with the curve's name before it for a time: "e2e 2.600".
+    Curves that never get to a loss give no estimate for it; a speed-up needs both. The key says the
+    loss, and the curve as its adapter; of a speed-up also what ours is compared with.
 
     Args:
         curves: all scored on the same held-out documents.
         levels: losses in nats/token.
         ours, against: the curves the speed-up compares: seconds of `against` over those of `ours`.
     """
+    resampled = _Resampled(curves, generator(seed, "frontier", place))
     found = []
     for level in levels:
         times = {name: time_to_reach(curve, level) for name, curve in curves.items()}
-        setting = f"{level:.3f}"
-        for name, value in times.items():
-            if math.isfinite(value):
-                others = tuple(
-                    Null.exact(other, at)
-                    for other, at in times.items()
-                    if other != name and math.isfinite(at)
+        there = {name: value for name, value in times.items() if math.isfinite(value)}
+        for name, value in there.items():
+            others = tuple(
+                Null(other, at, at, at, False, resampled.difference(name, other, level))
+                for other, at in there.items()
+                if other != name
+            )
+            here = replace(place, adapter=name, loss=level)
+            interval = resampled.time(name, level)
+            found.append(
+                Estimate(
+                    *("adapt.time_to_loss", value, interval, resampled.documents),
+                    *("seconds", others, here),
                 )
-                here = _at(place, f"{name} {setting}")
-                found.append(_time(curves[name], level, value, others, here, seed))
-        if math.isfinite(times[ours]) and math.isfinite(times[against]):
-            pair = (curves[ours], curves[against])
-            found.append(_speed_up(pair, level, times[against] / times[ours], place, setting, seed))
+            )
+        if ours in there and against in there:
+            here = replace(place, adapter=ours, compared=against, loss=level)
+            found.append(
+                Estimate(
+                    "adapt.speed_up",
+                    times[against] / times[ours],
+                    resampled.ratio(against, ours, level),
+                    resampled.documents,
+                    "ratio",
+                    (Null.exact(EQUALLY_FAST, 1.0, rival=True),),
+                    here,
+                )
+            )
     return found
 
 
-def _time(
-    curve: Curve, level: float, value: float, others: tuple[Null, ...], place: Key, seed: int
-) -> Estimate:
-    seconds, _ = _sorted(curve)
-    columns = _columns([curve])
-    random = generator(seed, "frontier", place)
+class _Resampled:
+    """Seconds of every curve to a loss under resamples of the documents they share."""
 
-    def statistic(sums: Float[Tensor, "repeats m"]) -> Float[Tensor, " repeats"]:
-        return reached(seconds, sums[:, 1:] / sums[:, :1], level).clamp(max=_NEVER)
+    def __init__(self, curves: Mapping[str, Curve], random: torch.Generator) -> None:
+        first = next(iter(curves.values()))[0]
+        self.documents = len(first.scored)
+        picks = torch.randint(self.documents, (_REPEATS, self.documents), generator=random)
+        counts = torch.zeros(_REPEATS, self.documents, dtype=torch.float64)
+        counts.scatter_add_(1, picks, torch.ones_like(counts))
+        weighed = weights(first.scored)
+        counts = counts * weighed
+        scored = counts @ first.scored.double()
+        self._seconds = {name: _sorted(curve)[0] for name, curve in curves.items()}
+        self._losses = {
+            name: counts
+            @ torch.stack([p.loss.double() for p in _rising(curve)], 1)
+            / scored[:, None]
+            for name, curve in curves.items()
+        }
 
-    interval = _with_never(bootstrap(statistic, columns, columns[:, 0], random))
-    return Estimate("adapt.time_to_loss", value, interval, len(columns), "seconds", others, place)
+    def time(self, name: str, level: float) -> Interval:
+        """Of a curve's seconds."""
+        return self._percentiles(self._times(name, level))
+
+    def difference(self, name: str, other: str, level: float) -> Interval:
+        """Of a curve's seconds less another's."""
+        one, two = self._times(name, level), self._times(other, level)
+        return self._percentiles(one - two, neither=one + two)
+
+    def ratio(self, name: str, other: str, level: float) -> Interval:
+        """Of a curve's seconds over another's."""
+        one, two = self._times(name, level), self._times(other, level)
+        return self._percentiles(one / two, neither=one + two)
+
+    def _times(self, name: str, level: float) -> Float[Tensor, " repeats"]:
+        return reached(self._seconds[name], self._losses[name], level).clamp(max=_NEVER)
+
+    def _percentiles(
+        self, values: Float[Tensor, " repeats"], neither: Tensor | None = None
+    ) -> Interval:
+        """Repeats in which neither curve gets there say nothing and are passed over."""
+        if self.documents < MIN_DOCUMENTS:
+            return UNKNOWN
+        if neither is not None:
+            values = values.masked_fill(neither >= 2 * _NEVER, torch.nan)
+        ends = torch.nanquantile(values, torch.tensor(_ENDS, dtype=torch.float64))
+        return _with_never(ends.tolist())
 
 
-def _speed_up(
-    pair: tuple[Curve, Curve], level: float, value: float, place: Key, setting: str, seed: int
-) -> Estimate:
-    here = _at(place, setting)
-    columns = _columns(pair)
-    split = 1 + len(pair[0])
-
-    def statistic(sums: Float[Tensor, "repeats m"]) -> Float[Tensor, " repeats"]:
-        times = []
-        for curve, part in zip(pair, (sums[:, 1:split], sums[:, split:]), strict=True):
-            found = reached(_sorted(curve)[0], part / sums[:, :1], level)
-            times.append(found.clamp(max=_NEVER))
-        # Neither there says nothing: such repeats are passed over.
-        neither = (times[0] == _NEVER) & (times[1] == _NEVER)
-        return (times[1] / times[0]).masked_fill(neither, torch.nan)
-
-    random = generator(seed, "frontier", here)
-    interval = _with_never(bootstrap(statistic, columns, columns[:, 0], random))
-    chance = Null.exact("equally fast", 1.0)
-    return Estimate("adapt.speed_up", value, interval, len(columns), "ratio", (chance,), here)
-
-
-def _with_never(interval: Interval) -> Interval:
-    low, high = (math.inf if bound > _NEVER / 1e10 else bound for bound in interval)
+def _with_never(ends: Sequence[float]) -> Interval:
+    far = _NEVER / 1e10
+    low, high = (math.copysign(math.inf, end) if abs(end) > far else end for end in ends)
     return low, high
-
-
-def _columns(curves: Sequence[Curve]) -> Float[Tensor, "documents m"]:
-    """Scored tokens, then the losses of all points of all curves, each curve by rising time."""
-    points = [point for curve in curves for point in _rising(curve)]
-    return torch.stack([points[0].scored, *(point.loss for point in points)], 1).double()
 
 
 def _sorted(curve: Curve) -> tuple[Float[Tensor, " points"], Float[Tensor, " points"]]:
@@ -170,7 +197,3 @@ def _sorted(curve: Curve) -> tuple[Float[Tensor, " points"], Float[Tensor, " poi
 
 def _rising(curve: Curve) -> list[Point]:
     return sorted(curve, key=lambda point: point.seconds)
-
-
-def _at(place: Key, setting: str) -> Key:
-    return replace(place, setting=f"{place.setting} {setting}".strip())

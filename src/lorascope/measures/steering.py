@@ -7,7 +7,9 @@
 2. `steer` scores tuning texts at every α, the others at the chosen one: mean log p over a text's
    tokens, the log-probability at position t being that of the token at t + 1.
 3. α is the one that raises the tuning texts' positives most less what it raises negatives; changes
-   are measured on the other half, for the latent and for random directions tuned alike.
+   are measured on the other half.
+4. The same for random directions u of equal displacement, x ↦ x ± α (x·v) u: at every token the
+   stream moves as far as by the latent. Of the two signs the tuning texts choose.
 
 Changes are in points: 100 is the range of mean log p over all texts before steering, without fit.
 """
@@ -33,14 +35,13 @@ from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic
+from lorascope.measures.paired_nulls import drawn, over_tokens
 from lorascope.models.hooks import replace, run_until
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
-from lorascope.results import Estimate, Key, Null
-from lorascope.stats.documents import ratio
-from lorascope.stats.intervals import Interval, prediction_interval
+from lorascope.results import Estimate, Key
+from lorascope.results.null_names import EQUAL_DISPLACEMENT
 
-_TAIL = 0.05  # 90 % intervals, as the paper's
 # Without the fit, with it, and the fit's change, on either kind of text.
 NAMES = {
     "positive": (
@@ -62,7 +63,7 @@ class Steering(Settings):
     Attributes:
         alphas: strengths to choose from; 0 is always among them.
         texts: most positive texts of a latent, and most negative ones.
-        random: random directions tuned and tested likewise.
+        random: random directions that move the stream as far.
         seed: decides which negatives are taken, the halves, and the random directions.
     """
 
@@ -98,18 +99,21 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class Steered:
-    """Mean log p of every text, for each direction and α; the latent's direction stands first.
+    """Mean log p of every text, nats/token.
+
+    Texts for testing have none (nan) at an α or sign that was not chosen.
 
     Attributes:
         alphas: 0 first.
         texts: of the latent.
-        scores: {way: [directions, alphas, texts]}, nats/token; texts for testing have none (nan)
-            at an α that was not chosen.
+        scores: {way: [alphas, texts]} of the latent's direction.
+        random: {way: [directions, (unsteered, +, −), texts]} of directions of equal displacement.
     """
 
     alphas: tuple[float, ...]
     texts: Texts
-    scores: dict[str, Float[Tensor, "directions alphas texts"]]
+    scores: dict[str, Float[Tensor, "alphas texts"]]
+    random: dict[str, Float[Tensor, "directions 3 texts"]]
 
 
 @torch.no_grad()
@@ -183,26 +187,60 @@ def steer(
         direction: what the latent writes; its norm does not matter.
     """
     alphas = (0.0, *(alpha for alpha in settings.alphas if alpha))
-    random = isotropic(settings.random, len(direction), generator(settings.seed, "directions"))
-    directions = torch.cat([(direction / direction.norm())[None].cpu().float(), random])
-    head, found = Head.of(module), {}
-    tuning = texts.tuning
+    v = (direction / direction.norm()).cpu().float()
+    random = isotropic(settings.random, len(v), generator(settings.seed, "directions"))
+    scoring = _Scoring(module, tokenizer, texts, site)
+    scores, controls = {}, {}
     for name, way in ways.items():
-        shape = (len(directions), len(alphas), len(tuning))
-        scores = torch.full(shape, torch.nan, dtype=torch.float64)
         with way():
-            scores[:, 0] = _scores(module, tokenizer, texts.all, head)
-            for row, v in enumerate(directions):
-                for number, alpha in enumerate(alphas[1:], 1):
-                    with steered(module, site, v, alpha):
-                        part = _scores(module, tokenizer, _chosen(texts, tuning), head)
-                    scores[row, number, tuning] = part
-                best = _best(texts, scores[row])
-                with steered(module, site, v, alphas[best]):
-                    part = _scores(module, tokenizer, _chosen(texts, ~tuning), head)
-                scores[row, best, ~tuning] = part
-        found[name] = scores
-    return Steered(alphas, texts, found)
+            unsteered = scoring.unsteered()
+            own = scoring.tuned(unsteered, [(v, v, alpha) for alpha in alphas[1:]])
+            strength = alphas[_best(texts, own)]
+            rows = [
+                scoring.tuned(unsteered, [(v, u, strength), (v, u, -strength)], moved=True)
+                for u in random
+            ]
+        scores[name], controls[name] = own, torch.stack(rows)
+    return Steered(alphas, texts, scores, controls)
+
+
+Change = tuple[Float[Tensor, " d"], Float[Tensor, " d"], float]
+
+
+class _Scoring:
+    """Scores of a latent's texts under changes of the stream, as the model runs just now."""
+
+    def __init__(self, module: nn.Module, tokenizer: Any, texts: Texts, site: Site) -> None:
+        self._module, self._tokenizer, self._site = module, tokenizer, site
+        self._texts, self._head = texts, Head.of(module)
+
+    def unsteered(self) -> Float[Tensor, " texts"]:
+        return _scores(self._module, self._tokenizer, self._texts.all, self._head)
+
+    def tuned(
+        self, unsteered: Float[Tensor, " texts"], changes: Sequence[Change], moved: bool = False
+    ) -> Float[Tensor, "changes texts"]:
+        """[unsteered, then every change]: tuning texts under all, test texts under the best one.
+
+        Args:
+            changes: (v, u, α): x + α (x·v) u in place of x.
+            moved: leave unsteered out of the choice.
+        """
+        tuning = self._texts.tuning
+        found = torch.full((1 + len(changes), len(tuning)), torch.nan, dtype=torch.float64)
+        found[0] = unsteered
+        for row, change in enumerate(changes, 1):
+            found[row, tuning] = self._steered(change, tuning)
+        best = _best(self._texts, found, moved)
+        if best:
+            found[best, ~tuning] = self._steered(changes[best - 1], ~tuning)
+        return found
+
+    def _steered(self, change: Change, chosen: Bool[Tensor, " texts"]) -> Float[Tensor, " some"]:
+        v, u, alpha = change
+        with steered(self._module, self._site, v, alpha, u):
+            part = _chosen(self._texts, chosen)
+            return _scores(self._module, self._tokenizer, part, self._head)
 
 
 def _chosen(texts: Texts, chosen: Bool[Tensor, " texts"]) -> list[Window]:
@@ -211,33 +249,34 @@ def _chosen(texts: Texts, chosen: Bool[Tensor, " texts"]) -> list[Window]:
 
 @contextmanager
 def steered(
-    module: nn.Module, site: Site, direction: Float[Tensor, " d"], alpha: float
+    module: nn.Module,
+    site: Site,
+    direction: Float[Tensor, " d"],
+    alpha: float,
+    along: Float[Tensor, " d"] | None = None,
 ) -> Iterator[None]:
-    """Within the `with`, the stream at `site` is x + α (x·v) v, after what stands there already.
+    """Within the `with`, the stream at `site` is x + α (x·v) u, after what stands there already.
 
     Args:
         direction: v, of unit norm.
+        along: u, of unit norm; v by default.
     """
 
     def change(x: Float[Tensor, "batch seq d"]) -> Float[Tensor, "batch seq d"]:
         v = direction.to(x)
-        return x + alpha * (x @ v)[..., None] * v
+        u = v if along is None else along.to(x)
+        return x + alpha * (x @ v)[..., None] * u
 
     with replace(module, site, change):
         yield
 
 
 def steering_estimates(
-    found: Steered,
-    place: Key,
-    *,
-    before: str = "spliced",
-    after: str = "adapted",
+    found: Steered, place: Key, *, before: str = "spliced", after: str = "adapted"
 ) -> list[Estimate]:
     """What steering changes on test texts, without and with the fit, and the fit's change of it.
 
     Measures end in `positive` and `negative`: texts where the latent fires, and where it does not.
-    The random directions are tuned and tested on the same texts.
 
     Args:
         before, after: names of the two ways in `found.scores`.
@@ -248,44 +287,38 @@ def steering_estimates(
     for kind, chosen in (("positive", test & fires), ("negative", test & ~fires)):
         three = (changes[before], changes[after], changes[after] - changes[before])
         for measure, values in zip(NAMES[kind], three, strict=True):
-            mean, interval = _mean(values[0][chosen])
-            levels = values[1:, chosen].mean(1).tolist()
-            low, high = prediction_interval(levels)
-            chance = Null("random directions", sum(levels) / len(levels), low, high)
-            estimates.append(
-                Estimate(measure, mean, interval, int(chosen.sum()), "points", (chance,), place)
-            )
+            own, *random = values[:, chosen]
+            mean = over_tokens(torch.ones_like(own))
+            nulls = tuple(drawn(EQUAL_DISPLACEMENT, own, random, mean, rival=True))
+            total = int(chosen.sum())
+            estimates.append(Estimate(measure, *mean(own), total, "points", nulls, place))
     return estimates
 
 
-def best_alpha(found: Steered, way: str, direction: int = 0) -> float:
-    """The α that tuning chooses for a direction; 0 where none helps."""
-    return found.alphas[_best(found.texts, found.scores[way][direction])]
+def best_alpha(found: Steered, way: str) -> float:
+    """The α that tuning chooses for the latent; 0 where none helps."""
+    return found.alphas[_best(found.texts, found.scores[way])]
 
 
-def _best(texts: Texts, scores: Float[Tensor, "alphas texts"]) -> int:
+def _best(texts: Texts, scores: Float[Tensor, "changes texts"], moved: bool = False) -> int:
     changes = scores - scores[:1]
     tuning, fires = texts.tuning, texts.fires
     wanted = changes[:, tuning & fires].mean(1)
     unwanted = changes[:, tuning & ~fires].mean(1)
-    return int((wanted - unwanted.clamp(min=0)).argmax())
+    gain = wanted - unwanted.clamp(min=0)
+    return int(gain[1:].argmax()) + 1 if moved else int(gain.argmax())
 
 
 def _tuned_changes(
-    found: Steered, way: str, unfitted: Float[Tensor, "directions alphas texts"]
+    found: Steered, way: str, unfitted: Float[Tensor, "alphas texts"]
 ) -> Float[Tensor, "directions texts"]:
-    """Change of each text by each direction at its own α, in points of the unfitted range."""
-    unsteered = unfitted[0, 0]
+    """Change of each text, in points of the unfitted range: by the latent, then by the others."""
+    unsteered = unfitted[0]
     span = (unsteered.max() - unsteered.min()).clamp(min=1e-12)
-    rows = []
-    for scores in found.scores[way]:
-        best = _best(found.texts, scores)
-        rows.append(100 * (scores[best] - scores[0]) / span)
-    return torch.stack(rows)
-
-
-def _mean(values: Float[Tensor, " texts"]) -> tuple[float, Interval]:
-    return ratio(values, torch.ones_like(values), tail=_TAIL)
+    own = found.scores[way]
+    rows = [own[_best(found.texts, own)] - own[0]]
+    rows += [one[_best(found.texts, one, moved=True)] - one[0] for one in found.random[way]]
+    return 100 * torch.stack(rows) / span
 
 
 def _scores(

@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.adapt.evaluation import scored_batches
 from lorascope.adapt.ways import Way
-from lorascope.measures.adapting import UNADAPTED, reference
+from lorascope.measures.adapting import UNCHANGED
+from lorascope.measures.paired_nulls import over_tokens, paired
 from lorascope.models.hooks import capture
 from lorascope.models.sites import Site, block_list
 from lorascope.results import Estimate, Key, Null
-from lorascope.stats.documents import ratio
-
-OTHER_TOKENS = "streams of other tokens"
+from lorascope.results.null_names import OTHER_TOKENS, UNADAPTED
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,29 +92,28 @@ def stream_distances(
 
 def distance_estimates(found: Mapping[Site, Distances], place: Key) -> list[Estimate]:
     """Distance and cosine of the adapted model at each block, beside those of the spliced one and
-    of other tokens; and the fit's change of both, paired by token.
+    of other tokens; and the fit's change of both, paired by document.
 
     Args:
         place: of the fit; its site is replaced by the block's.
     """
     estimates = []
     for site, sums in found.items():
-        here = replace(place, site=site.name)
-        for measure, unit, values in (
-            ("adapt.distance", "ratio", sums.distance),
-            ("adapt.cosine", "cosine", sums.cosine),
+        here, mean = replace(place, site=site.name), over_tokens(sums.tokens)
+        total = int(sums.tokens.sum())
+        for measure, change, unit, values in (
+            ("adapt.distance", "adapt.distance_change", "ratio", sums.distance),
+            ("adapt.cosine", "adapt.cosine_change", "cosine", sums.cosine),
         ):
-            levels = {name: ratio(values[name], sums.tokens) for name in values}
-            others = {UNADAPTED: levels["spliced"], OTHER_TOKENS: levels[OTHER_TOKENS]}
-            chances = tuple(reference(name, *level) for name, level in others.items())
-            value, interval = levels["adapted"]
-            total = int(sums.tokens.sum())
-            estimates.append(Estimate(measure, value, interval, total, unit, chances, here))
-            moved = values["adapted"] - values["spliced"]
-            value, interval = ratio(moved, sums.tokens)
-            none = (Null.exact("no change", 0.0),)
-            name = "adapt.distance_change" if unit == "ratio" else "adapt.cosine_change"
-            estimates.append(Estimate(name, value, interval, total, unit, none, here))
+            adapted, spliced = values["adapted"], values["spliced"]
+            nulls = (
+                paired(UNADAPTED, adapted, spliced, mean, rival=True),
+                paired(OTHER_TOKENS, adapted, values[OTHER_TOKENS], mean),
+            )
+            estimates.append(Estimate(measure, *mean(adapted), total, unit, nulls, here))
+            none = (Null.exact(UNCHANGED, 0.0, rival=True),)
+            moved = mean(adapted - spliced)
+            estimates.append(Estimate(change, *moved, total, unit, none, here))
     return estimates
 
 

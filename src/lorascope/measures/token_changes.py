@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.adapt.evaluation import Evaluated
-from lorascope.measures.adapting import RANDOM, HeldOut, drawn_chance
+from lorascope.measures.adapting import HeldOut
+from lorascope.measures.paired_nulls import Sums, drawn, over_tokens
 from lorascope.results import Estimate, Key, Null
-from lorascope.stats.documents import ratio
-from lorascope.stats.intervals import Interval
+from lorascope.results.null_names import RANDOM_CHANGE, SYMMETRIC
 
 # Edges of a histogram over |change|: a quarter of a decade each, as in figure 8 from 1e-5 to 10.
 EDGES = torch.logspace(-5, 1, 25, dtype=torch.float64)
@@ -50,32 +50,30 @@ def token_change_estimates(
         random: adapted with random changes of equal size, a draw each.
     """
     before = held_out["spliced"]
-    symmetric = Null.exact("as many better as worse", 0.5)
-    parts: Mapping[str, tuple[str, tuple[Null, ...]]] = {
-        "adapt.tokens_worse": ("share", (symmetric,)),
-        "adapt.token_gains": ("nats/token", ()),
-        "adapt.token_losses": ("nats/token", ()),
-    }
+    mean = over_tokens(before.tokens)
+    symmetric = Null.exact(SYMMETRIC, 0.5, rival=True)
     found = []
-    for measure, (unit, chances) in parts.items():
-
-        def measured(one: Evaluated, measure: str = measure) -> tuple[float, Interval]:
-            return _by_document(measure, before, one)
-
-        value, interval = measured(held_out["adapted"])
-        drawn = drawn_chance(RANDOM, random, "adapted", measured)
-        against = chances if drawn is None else (*chances, drawn)
+    for measure, unit, nulls in (
+        ("adapt.tokens_worse", "share", (symmetric,)),
+        ("adapt.token_gains", "nats/token", ()),
+        ("adapt.token_losses", "nats/token", ()),
+    ):
+        sums = _by_document(measure, before, held_out["adapted"])
+        value, interval = mean(sums)
+        draws = [_by_document(measure, before, draw["adapted"]) for draw in random]
+        # More tokens worse than better is a finding whatever random changes do.
+        rival = measure != "adapt.tokens_worse" or value < symmetric.level
+        against = (*nulls, *drawn(RANDOM_CHANGE, sums, draws, mean, rival=rival))
         total = int(before.tokens.sum())
         found.append(Estimate(measure, value, interval, total, unit, against, place))
     return found
 
 
-def _by_document(measure: str, before: Evaluated, after: Evaluated) -> tuple[float, Interval]:
+def _by_document(measure: str, before: Evaluated, after: Evaluated) -> Sums:
     changes = token_changes(before, after)
     of_token = {
         "adapt.tokens_worse": (changes > 0).double(),
         "adapt.token_gains": (-changes).clamp(min=0),
         "adapt.token_losses": changes.clamp(min=0),
     }[measure]
-    sums = torch.zeros_like(before.tokens).index_add_(0, before.owners.long(), of_token)
-    return ratio(sums, before.tokens)
+    return torch.zeros_like(before.tokens).index_add_(0, before.owners.long(), of_token)

@@ -7,6 +7,7 @@ and data for the figures is JSON that cannot end its script element.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ from lorascope.measures.definitions import DEFINITIONS
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
 from lorascope.report.figures import write_figures
-from lorascope.report.formatting import interval, number
+from lorascope.report.formatting import SYMBOLS, interval, number
 from lorascope.report.latent_figures import flatness_figure, frontier_figure
 from lorascope.report.latent_words import verdicts
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.page import fact_tables
+from lorascope.report.placing import further
 from lorascope.report.rendering import asset, rendered, vega_script
 from lorascope.report.result import Results
 from lorascope.report.tables import table_row
-from lorascope.results import Estimate
+from lorascope.results import Estimate, Key
+from lorascope.results.null_names import UNTOUCHED
 from lorascope.runs import write_atomically
 
 _RATES = ("behaviour.success", "behaviour.false_positives", "behaviour.right")
@@ -69,10 +72,10 @@ def render(results: Results, drawn: Sequence[Figure]) -> str:
         policy=content_policy(*scripts),
         config=json.dumps(EXPORT_CONFIG),
         specs=Markup(embedded_json({figure.key: figure.spec for figure in drawn})),
-        ablation=[table_row(e) for e in pooled if e.measure in _ABLATION],
+        ablation=[table_row(e) for e in _ablated(numbers) if e.measure in _ABLATION],
         latents=facts["latents"],
         number=_printed,
-        rows=[table_row(estimate) for estimate in numbers],
+        rows=[(table_row(estimate), further(estimate.key)) for estimate in numbers],
         definitions=[(m, DEFINITIONS[m]) for m in measures if m in DEFINITIONS],
         fact_tables=fact_tables({"model": facts["model"], "versions": facts["versions"]}),
         settings=json.dumps(facts["settings"], indent=2, ensure_ascii=False),
@@ -83,29 +86,31 @@ def render(results: Results, drawn: Sequence[Figure]) -> str:
 _ABLATION = ("latent.ablation", "latent.mattering", "latent.left")
 
 
+def _ablated(numbers: Sequence[Estimate]) -> list[Estimate]:
+    """Means over seeds where latents were taken away under several, else the one seed's."""
+    found = [e for e in numbers if e.measure in _ABLATION]
+    return [e for e in found if e.key.seed is None] or found
+
+
 def _rates(numbers: Sequence[Estimate]) -> list[dict[str, Any]]:
     """A row for everything that answered: success, false positives, right answers, general loss."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[tuple[str, int | None], dict[str, Any]] = {}
     near: dict[str, Estimate] = {}
     for e in numbers:
         if e.measure not in (*_RATES, _LOSS):
             continue
-        if e.measure == _RATES[1] and e.key.setting not in ("", *_cuts(numbers)):
+        if e.key.topic:
             near[e.key.adapter] = e
             continue
-        row = found.setdefault((e.key.adapter, e.key.setting), {})
+        row = found.setdefault((e.key.adapter, e.key.size), {})
         row[e.measure] = e
     rows = [_untouched(numbers)]
-    for (adapter, setting), estimates in found.items():
+    for (adapter, size), estimates in found.items():
         cells = [_cell(estimates.get(measure)) for measure in (*_RATES[:2],)]
         cells.append(_cell(near.get(adapter)))
         cells += [_cell(estimates.get(measure)) for measure in (_RATES[2], _LOSS)]
-        rows.append({"name": adapter, "setting": setting, "cells": cells})
+        rows.append({"name": adapter, "place": further(Key(size=size)), "cells": cells})
     return rows
-
-
-def _cuts(numbers: Sequence[Estimate]) -> set[str]:
-    return {e.key.setting for e in numbers if e.key.setting.startswith("cut to")}
 
 
 def _untouched(numbers: Sequence[Estimate]) -> dict[str, Any]:
@@ -113,14 +118,17 @@ def _untouched(numbers: Sequence[Estimate]) -> dict[str, Any]:
     cells = []
     for wanted in (_RATES[0], _RATES[1], None, _RATES[2], _LOSS):
         of = next((e for e in numbers if e.measure == wanted), None)
-        cells.append({"value": number(of.chance), "interval": ""} if of else _cell(None))
-    return {"name": "untouched model", "setting": "", "cells": cells}
+        level = math.nan if of is None else of.nulls[0].level
+        cells.append({"value": number(level), "interval": ""} if of else _cell(None))
+    return {"name": UNTOUCHED, "place": "", "cells": cells}
 
 
 def _cell(estimate: Estimate | None) -> dict[str, str]:
     if estimate is None:
         return {"value": "–", "interval": ""}
-    return {"value": number(estimate.value), "interval": interval(*estimate.interval)}
+    sign = SYMBOLS[estimate.verdict]
+    around = f"{interval(*estimate.interval)} {sign}".strip()
+    return {"value": number(estimate.value), "interval": around}
 
 
 def _sparsity(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from lorascope.report.charts import CHANCE_COLOUR
 from lorascope.report.drawn import Figure
 from lorascope.report.formatting import interval
 from lorascope.results import Estimate
+from lorascope.results.null_names import RANDOM_LATENTS
 
 _COLOURS: Final = (
     *("#3a86c8", "#e07b39", "#2a9d78", "#b874a9", "#8c6d46"),
@@ -34,27 +35,23 @@ _POINT: Final = [
 
 def frontier_figure(estimates: Sequence[Estimate], facts: Mapping[str, Any]) -> Figure | None:
     """Behaviour kept against latents read and written, over seeds, beside random latents."""
-    shown = [
-        e
-        for e in estimates
-        if e.measure == "latent.kept" and e.key.seed is None and "=" in e.key.setting
-    ] or [e for e in estimates if e.measure == "latent.kept"]
+    kept = [e for e in estimates if e.measure == "latent.kept"]
+    shown = [e for e in kept if e.key.seed is None] or kept
     points, random = [], []
     used = _used(estimates)
     for e in shown:
-        size = e.key.setting.removeprefix("m=")
         # A whole adapter stands where its number of latents is.
-        size = str(used.get(e.key.adapter, "")) if size == "whole" else size
-        if not size.isdigit():
+        size = used.get(e.key.adapter) if e.key.size is None else e.key.size
+        if size is None:
             continue
-        row = {"choice": e.key.adapter, "m": int(size), "kept": e.value}
+        row = {"choice": e.key.adapter, "m": size, "kept": e.value}
         low, high = (e.value if b != b else b for b in e.interval)
         shown_interval = interval(*e.interval)
         points.append({**row, "low": low, "high": high, "interval": shown_interval, **_chance(e)})
         random += [
-            {"m": int(size), "level": c.level, "low": c.low, "high": c.high}
+            {"m": size, "level": c.level, "low": c.low, "high": c.high}
             for c in e.nulls
-            if c.name == "random latents" and e.key.adapter == "dense"
+            if c.name == RANDOM_LATENTS and e.key.adapter == "dense"
         ]
     if not points:
         return None
@@ -75,8 +72,8 @@ def frontier_figure(estimates: Sequence[Estimate], facts: Mapping[str, Any]) -> 
     chart = alt.layer(*(layers if random else layers[2:])).properties(width=620, height=320)
     caption = (
         f"Marks: mean over {len(facts['seeds'])} seeds with its 95 % interval, the last of each "
-        "choice the whole adapter. Grey: the dense "
-        "adapter with as many latents drawn at random. Dashed: the goal."
+        "choice the whole adapter. Grey: the dense adapter with as many latents drawn at random, "
+        "where 95 % of draws fall. Dashed: the goal."
     )
     return Figure.of("frontier", "frontier", "Behaviour kept by few latents", caption, chart)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorascope.report.formatting import interval, number, plural
-from lorascope.results import Estimate
+from lorascope.report.formatting import interval, number, plural, verdict_words
+from lorascope.results import Estimate, Estimates
 
 _SIDES = ("read", "written")
 
@@ -28,39 +28,26 @@ def _of(
     measure: str,
     adapter: str,
     facts: Mapping[str, Any],
-    dictionary: str | None = None,
-    setting: str | None = None,
+    **fields: Any,
 ) -> Estimate | None:
-    """The number over all seeds; the only seed's where there is one."""
-    seed = None if len(facts["seeds"]) > 1 else facts["seeds"][0]
-    for e in numbers:
-        place = e.key
-        fits = (dictionary is None or place.dictionary == dictionary) and (
-            setting is None or place.setting == setting
-        )
-        if (
-            e.measure == measure
-            and place.adapter == adapter
-            and fits
-            and place.seed in (seed, None)
-        ):
-            return e
-    return None
+    """The number over all seeds; the only seed's where it was taken under one."""
+    found = Estimates(numbers).select(measure, adapter=adapter, **fields)
+    pooled = found.select(seed=None)
+    if len(pooled):
+        return pooled[0]
+    return found[0] if len(found) else None
 
 
 def kept_at_most(
     numbers: Sequence[Estimate], facts: Mapping[str, Any], choice: str
 ) -> Estimate | None:
     """Behaviour kept by a choice cut down to the size asked for, or whole where it is smaller."""
-    wanted = {f"m={facts['most']}", "m=whole"}
-    found = [
-        e for s in sorted(wanted) if (e := _of(numbers, "latent.kept", choice, facts, None, s))
-    ]
-    used = [_of(numbers, "latent.used", choice, facts, side) for side in _SIDES]
-    small = all(u is not None and u.value <= facts["most"] for u in used)
-    for e in found:
-        if e.key.setting != "m=whole" or small:
-            return e
+    cut = _of(numbers, "latent.kept", choice, facts, size=facts["most"])
+    if cut is not None:
+        return cut
+    used = [_of(numbers, "latent.used", choice, facts, dictionary=side) for side in _SIDES]
+    if all(u is not None and u.value <= facts["most"] for u in used):
+        return _of(numbers, "latent.kept", choice, facts, size=None)
     return None
 
 
@@ -71,6 +58,11 @@ def _goal(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> str:
         return "The dense adapter shows the behaviour nowhere: there is nothing to keep of it."
     if kept is None:
         return f"No adapter was cut down to {most} latents: add {most} to measures.sizes."
+    if kept.verdict == "no verdict":
+        return (
+            f"“{choice}” keeps {number(kept.value)} of the dense adapter's success: too few "
+            f"prompts on which that shows the behaviour for an interval or a verdict."
+        )
     goal, low = facts["share"], kept.interval[0]
     reached = "reached" if kept.value >= goal else "not reached"
     if low < goal <= kept.value:
@@ -79,14 +71,19 @@ def _goal(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> str:
     return (
         f"“{choice}” reads and writes at most {most} of {n:,} latents each and keeps "
         f"{number(kept.value)} {interval(*kept.interval)} of the dense adapter's success "
-        f"({kept.nulls[0].name}: {number(kept.chance)}; {plural(len(facts['seeds']), 'seed')}): "
+        f"({_beside(kept)}; {plural(len(facts['seeds']), 'seed')}): "
         f"the goal of {number(goal)} is {reached}."
     )
 
 
+def _beside(kept: Estimate) -> str:
+    levels = ", ".join(f"{null.name} {number(null.level)}" for null in kept.rivals)
+    return f"{levels}: {verdict_words(kept)}"
+
+
 def _held_out(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> list[str]:
     success = _of(numbers, "behaviour.success", facts["chosen"], facts)
-    elsewhere = _of(numbers, "behaviour.false_positives", facts["chosen"], facts)
+    elsewhere = _of(numbers, "behaviour.false_positives", facts["chosen"], facts, topic="")
     lora = _of(numbers, "behaviour.success", "LoRA", facts)
     prompted = _of(numbers, "behaviour.success", "prompted", facts)
     if success is None or elsewhere is None:
@@ -107,7 +104,7 @@ def _held_out(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> list[str
 def _overlap(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> str:
     parts = []
     for side in _SIDES:
-        e = _of(numbers, "latent.overlap", facts["chosen"], facts, side)
+        e = _of(numbers, "latent.overlap", facts["chosen"], facts, dictionary=side)
         if e is not None:
             parts.append(
                 f"{number(e.value)} of those {side} {interval(*e.interval)} "
@@ -121,19 +118,42 @@ def _overlap(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> str:
 def _ablations(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> list[str]:
     found = []
     for side in _SIDES:
-        rise = _of(numbers, "latent.ablation", facts["chosen"], facts, side)
-        share = _of(numbers, "latent.mattering", facts["chosen"], facts, side)
-        left = _of(numbers, "latent.left", facts["chosen"], facts, side)
-        if rise is None or share is None or left is None:
-            continue
-        found.append(
-            f"Without one latent that is {side} the behaviour's loss rises by "
-            f"{number(rise.value)} nats/token, without another by {number(rise.chance)} "
-            f"({rise.verdict}); {number(share.value)} of them matter more than 97.5 % of the "
-            f"others. Without all of them {number(left.value)} of the behaviour is left, without "
-            f"as many others {number(left.chance)}."
+        rise, share, left = (
+            _of(numbers, f"latent.{measure}", facts["chosen"], facts, dictionary=side)
+            for measure in ("ablation", "mattering", "left")
         )
+        if rise is None:
+            continue
+        said = (
+            f"Without one latent that is {side} the behaviour's loss rises by "
+            f"{number(rise.value)} nats/token, without one like it by {number(rise.chance)} "
+            f"({verdict_words(rise)})"
+        )
+        if share is not None:
+            said += (
+                f"; {number(share.value)} of {share.n} matter at p ≤ 0.05 among "
+                f"{share.nulls[0].draws} like them, {number(share.chance)} would by chance "
+                f"({verdict_words(share)})"
+            )
+        found.append(said + "." + _left(left, side, facts))
     return found
+
+
+def _left(left: Estimate | None, side: str, facts: Mapping[str, Any]) -> str:
+    """The behaviour's own measure, in prompts, without all latents of a side."""
+    counts = [one for one in facts["latents"]["left"] if one["side"] == side]
+    if not counts:
+        return ""
+    gone, whole = (sum(one[name] for one in counts) for name in ("left", "whole"))
+    said = f" Without all of them it is shown on {gone} of the {whole} prompts that show it whole"
+    if left is None or left.verdict == "no verdict":
+        return said + ": too few for a verdict."
+    others = number(left.chance)
+    around = interval(*left.interval)
+    return (
+        f"{said}, {number(left.value)} {around}; without as many like them {others} "
+        f"({verdict_words(left)})."
+    )
 
 
 def _flat(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> list[str]:
@@ -142,7 +162,7 @@ def _flat(numbers: Sequence[Estimate], facts: Mapping[str, Any]) -> list[str]:
     for choice in facts["choices"]:
         if "L1" not in choice:
             continue
-        each = [_of(numbers, "latent.effective", choice, facts, side) for side in _SIDES]
+        each = [_of(numbers, "latent.effective", choice, facts, dictionary=side) for side in _SIDES]
         if any(e is None for e in each):
             continue
         words = [

@@ -45,3 +45,23 @@ RANDOM_UPDATE: Final = "random update"
 # Of conditions and of two adapters.
 NO_DIFFERENCE: Final = "no difference between conditions"
 MIRRORED: Final = "mirrored false discoveries"
+
+# Of fits around dictionaries.
+RANDOM_CHANGE: Final = "random change of equal size"
+UNADAPTED: Final = "spliced, not adapted"
+UNIGRAM: Final = "unigram frequencies"
+NOTHING_SPLICED: Final = "nothing spliced"
+NOTHING_FITTED: Final = "nothing fitted"
+ADD_UP: Final = "costs add up"
+SYMMETRIC: Final = "as many better as worse"
+OTHER_TOKENS: Final = "streams of other tokens"
+EQUALLY_FAST: Final = "equally fast"
+EQUAL_DISPLACEMENT: Final = "random directions of equal displacement"
+
+# Of behaviours and latent adapters.
+UNTOUCHED: Final = "untouched model"
+RANDOM_LATENTS: Final = "random latents"
+RANDOM_CHOICE: Final = "random choice among the candidates"
+RANDOM_DIRECTION: Final = "random direction"
+MATCHED_LATENTS: Final = "latents like it"
+OTHER_LATENTS: Final = "as many latents like them"

@@ -24,6 +24,7 @@ from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
+from lorascope.results.null_names import UNTOUCHED
 from lorascope.runs import Run, write_atomically
 from lorascope.training.adapters import LoraTraining, train_adapter
 from lorascope.training.loop import Progress
@@ -105,10 +106,18 @@ def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
         wrote = _written(model, study, data.part("held_out"), how, reporter)
     before = wrote.pop(BASE)
     near = [NEAR] if any(r.topic == NEAR for r in before.records) else []
+    baselines = {name: wrote[name] for name in (PROMPTING, *trained) if name in wrote}
     estimates = [
         estimate
         for name, tried in wrote.items()
-        for estimate in rates(tried, before, how, Key(name), near=near)
+        for estimate in rates(
+            tried,
+            before,
+            how,
+            Key(name),
+            near=near,
+            beside={other: side for other, side in baselines.items() if other != name},
+        )
     ]
     write_estimates(estimates, out / "results")
     _write_answers(out / "results" / "answers.jsonl", {BASE: before, **wrote}, how)
@@ -184,7 +193,7 @@ def _written(
         turns.insert(1, (PROMPTING, BASE, study.instruction or how.instruction))
     found: dict[str, Written] = {}
     for name, face, instruction in turns:
-        title = "untouched model" if name == BASE else name
+        title = UNTOUCHED if name == BASE else name
         with (
             reporter.bar(f"answering: {title}", len(records), "prompts") as advance,
             model.face(face) as module,

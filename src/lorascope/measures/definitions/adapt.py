@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from lorascope.measures.definitions import steering
 from lorascope.measures.definitions.definition import Definition
+from lorascope.results import null_names
+from lorascope.results.labels import Of
 
 _PAPER = "arXiv 2501.19406"
-_DOCUMENTS = "jackknife over documents, t quantiles; differences are paired token by token"
+_DOCUMENTS = (
+    "jackknife over documents, t with documents − 1 degrees of freedom; fewer than 8 documents: "
+    "none. Differences are paired by document"
+)
 _TOKENS = (
     "mean over held-out tokens predicted at a position that is no special token; the original is "
     "the model itself, spliced with the dictionaries in its stream, adapted with the fit too, "
@@ -13,37 +19,34 @@ _TOKENS = (
 )
 _LOSS = "L = −log p(token | earlier tokens)"
 _UNIGRAM = (
-    "unigram frequencies: L by the frequencies of tokens in the training text alone, every token "
-    "of the vocabulary counted once more than it came; what is left where no context comes through"
+    "unigram frequencies, a reference: L by the frequencies of tokens in the training text alone, "
+    "every token of the vocabulary counted once more than it came; what is left where no context "
+    "comes through"
 )
 _RANDOM = (
     "random change of equal size: everything fitted replaced by a random change, each LoRA update "
     "and affine map with its own singular values and random singular vectors, each latent's change "
-    "of direction and encoder with its own length and a random direction; several draws, the wider "
-    "of documents and of the draws' prediction interval"
+    "of direction and encoder with its own length and a random direction; several draws, the "
+    "draws' prediction interval and the documents' of the difference, squares added"
 )
 _UNADAPTED = "spliced, not adapted: the same number before the fit"
+_EITHER = (
+    "the fit changes nothing; where it improves, any change of its size would. A worsening has no "
+    "second rival"
+)
+_RIVALS = (null_names.UNADAPTED,)
 _FILE = "measures/adapting.py"
 _CHANGES = "measures/token_changes.py"
 _STREAMS = "measures/stream_distances.py"
 _FRONTIER = "measures/frontier.py"
-_STEERING = "measures/steering.py"
 _CURVE = (
     "lowest held-out loss of the curve so far, seconds interpolated linearly between its points; "
     "seconds are wall clock of everything that went into a point, evaluation left out"
 )
-_STEERED = (
-    "mean over test texts of 100 · (s_α − s_0)/(range of s_0 over all texts without the fit), s "
-    "the mean log p of a text's tokens, with x + α (x·v) v in place of the stream x after the "
-    "dictionary, v the latent's unit direction; α the one of a grid with the largest mean change "
-    "on other positive texts less the rise on other negative ones, chosen without and with the fit"
+_RESAMPLED = (
+    "percentiles of 1,000 resamples of the held-out documents, the same for all points of all "
+    "curves; fewer than 8 documents: none"
 )
-_DIRECTIONS = (
-    "random directions: isotropic, tuned and tested on the same texts; prediction interval over "
-    "draws"
-)
-_TEXTS = "90 % interval, jackknife over test texts"
-
 DEFINITIONS: dict[str, Definition] = {
     "adapt.loss_original": Definition(
         "Loss of the original",
@@ -54,67 +57,90 @@ DEFINITIONS: dict[str, Definition] = {
         _FILE,
         f"{_PAPER}, L_BASE",
         "below",
+        sampled="documents",
     ),
     "adapt.loss_spliced": Definition(
         "Loss, spliced",
         "nats/token",
         f"{_LOSS} of the spliced model, {_TOKENS}",
-        f"{_UNIGRAM}; the original",
+        f"the original; {_UNIGRAM}",
         _DOCUMENTS,
         _FILE,
         f"{_PAPER}, L_SAE; with several dictionaries the compound loss of section 4.3",
-        "below",
+        "above",
+        rivals=("original",),
+        rival="the dictionary loses nothing",
+        sampled="documents",
     ),
     "adapt.loss_adapted": Definition(
         "Loss, spliced and adapted",
         "nats/token",
         f"{_LOSS} of the adapted model, {_TOKENS}",
-        f"{_UNIGRAM}; the original; {_UNADAPTED}; {_RANDOM}",
+        f"{_UNADAPTED}; {_RANDOM}; the original and {_UNIGRAM}",
         _DOCUMENTS,
         _FILE,
         f"{_PAPER}, section 4",
         "below",
+        rivals=_RIVALS,
+        rival=_EITHER,
+        sampled="documents",
     ),
     "adapt.loss_unspliced": Definition(
-        "Loss, adapted without splice",
+        "Loss, adapted and not spliced",
         "nats/token",
-        f"{_LOSS} of the unspliced model, {_TOKENS}",
-        f"{_UNIGRAM}; {_RANDOM}; the original",
+        f"{_LOSS} of the unspliced model, {_TOKENS}; left out where nothing of the model itself "
+        "was fitted",
+        f"the original; {_RANDOM}; {_UNIGRAM}",
         _DOCUMENTS,
         _FILE,
         f"{_PAPER}, section 5.3",
-        "below",
+        rivals=("original",),
+        rival="the fit leaves the model without its dictionaries as it was",
+        sampled="documents",
     ),
     "adapt.cost_spliced": Definition(
         "Cost of the splice",
         "nats/token",
         f"L_spliced − L_original, {_LOSS}, {_TOKENS}",
-        "nothing spliced (0): the identity dictionary costs nothing",
+        "nothing spliced (0)",
         _DOCUMENTS,
         _FILE,
-        f"{_PAPER}, section 4, L_SAE − L_BASE",
+        f"{_PAPER}, section 4",
         "above",
+        rivals=(null_names.NOTHING_SPLICED,),
+        rival="the dictionary loses nothing",
+        sampled="documents",
+        primary=Of(),
     ),
     "adapt.cost_adapted": Definition(
-        "Cost of the splice, adapted",
+        "Cost left after the fit",
         "nats/token",
         f"L_adapted − L_original, {_LOSS}, {_TOKENS}",
-        f"{_UNADAPTED}; {_RANDOM}; nothing spliced (0)",
+        f"{_UNADAPTED}; {_RANDOM}; nothing spliced (0). Differences within a twentieth of the "
+        "splice's cost count as none",
         _DOCUMENTS,
         _FILE,
         f"{_PAPER}, section 4",
         "below",
+        rivals=_RIVALS,
+        rival=_EITHER,
+        sampled="documents",
     ),
     "adapt.share_closed": Definition(
         "Share of the cost won back",
         "share",
         f"Σ (L_spliced − L_adapted) / Σ (L_spliced − L_original), {_LOSS}; sums as: {_TOKENS}; "
-        "left out where the interval of the splice's cost holds 0",
-        f"the higher of these stands first: nothing fitted (0); {_RANDOM}",
-        _DOCUMENTS,
+        "left out where the interval of the splice's cost holds 0 or is not known",
+        f"nothing fitted (0); {_RANDOM}. Differences are those of the cost left after the fit in "
+        "units of the splice's cost, so that both have one verdict",
+        f"Fieller 1954, {_DOCUMENTS}",
         _FILE,
         f"{_PAPER}, figures 3 and 4, CE improvement in %",
         "above",
+        rivals=(null_names.NOTHING_FITTED,),
+        rival=_EITHER,
+        sampled="documents",
+        primary=Of(),
     ),
     "adapt.share_difference": Definition(
         "Difference of the share won back",
@@ -127,6 +153,10 @@ DEFINITIONS: dict[str, Definition] = {
         _FILE,
         "Newcombe 1998, Statistics in Medicine 17:873, method 10 in form",
         "either",
+        rivals=("no difference",),
+        rival="both models win back alike",
+        sampled="documents",
+        primary=Of(),
     ),
     "adapt.kl_spliced": Definition(
         "Divergence, spliced",
@@ -138,27 +168,38 @@ DEFINITIONS: dict[str, Definition] = {
         _FILE,
         f"{_PAPER}, equation 7",
         "above",
+        rivals=(null_names.NOTHING_SPLICED,),
+        rival="the dictionary changes nothing",
+        sampled="documents",
     ),
     "adapt.kl_adapted": Definition(
         "Divergence, spliced and adapted",
         "nats/token",
         f"the same KL with the adapted model in the place of the spliced; {_TOKENS}",
-        f"{_UNADAPTED}; {_RANDOM}; nothing spliced (0)",
+        f"{_UNADAPTED}; {_RANDOM}; nothing spliced (0). Differences within a twentieth of the "
+        "spliced model's KL count as none",
         _DOCUMENTS,
         _FILE,
         f"{_PAPER}, equation 7",
         "below",
+        rivals=_RIVALS,
+        rival=_EITHER,
+        sampled="documents",
     ),
     "adapt.general_loss": Definition(
         "Change of the general loss",
         "nats/token",
         f"L_unspliced − L_original, {_LOSS}, {_TOKENS}: what the adapter does where no dictionary "
         "stands; left out where nothing of the model itself was fitted",
-        "a twentieth of the splice's cost, either way: unchanged for practical purposes where the "
-        f"whole interval lies inside; {_RANDOM}",
+        f"no change (0); {_RANDOM}. Equal within the setting `margin`, by default 0.02 nats/token, "
+        "or a twentieth of the splice's cost, whichever is less",
         _DOCUMENTS,
         _FILE,
         f"{_PAPER}, section 5.3",
+        rivals=("no change",),
+        rival="the fit leaves the model without its dictionaries as it was",
+        sampled="documents",
+        primary=Of(),
     ),
     "adapt.general_kl": Definition(
         "General divergence",
@@ -170,6 +211,9 @@ DEFINITIONS: dict[str, Definition] = {
         _FILE,
         f"{_PAPER}, section 5.3",
         "below",
+        rivals=(null_names.RANDOM_CHANGE,),
+        rival="any change of the fit's size moves the model as far",
+        sampled="documents",
     ),
     "adapt.compound_spliced": Definition(
         "Compound cost",
@@ -177,9 +221,13 @@ DEFINITIONS: dict[str, Definition] = {
         "(L_spliced − L_original) with all dictionaries at once over the sum of the same with each "
         f"alone; {_LOSS}, {_TOKENS}",
         "costs add up (1): above it errors feed on one another",
-        _DOCUMENTS,
+        f"Fieller 1954, {_DOCUMENTS}",
         _FILE,
         f"{_PAPER}, section 4.3",
+        rivals=(null_names.ADD_UP,),
+        rival="dictionaries do not act on each other",
+        sampled="documents",
+        primary=Of(),
     ),
     "adapt.compound_adapted": Definition(
         "Compound cost, adapted",
@@ -187,19 +235,26 @@ DEFINITIONS: dict[str, Definition] = {
         "(L_adapted − L_original) with all dictionaries at once over the sum of the same with each "
         f"alone, each with its own fit; {_LOSS}, {_TOKENS}",
         "costs add up (1)",
-        _DOCUMENTS,
+        f"Fieller 1954, {_DOCUMENTS}",
         _FILE,
         f"{_PAPER}, section 4.3",
+        rivals=(null_names.ADD_UP,),
+        rival="dictionaries do not act on each other",
+        sampled="documents",
     ),
     "adapt.tokens_worse": Definition(
         "Tokens that get worse",
         "share",
         f"share of tokens with L_adapted > L_spliced, {_LOSS}, {_TOKENS}",
-        f"as many better as worse (1/2); {_RANDOM}",
+        f"as many better as worse (1/2); {_RANDOM}, a rival where fewer get worse than better",
         _DOCUMENTS,
         _CHANGES,
         f"{_PAPER}, section 6.1",
         "below",
+        rivals=(null_names.SYMMETRIC,),
+        rival=_EITHER,
+        sampled="documents",
+        primary=Of(),
     ),
     "adapt.token_gains": Definition(
         "Won on tokens that get better",
@@ -209,6 +264,9 @@ DEFINITIONS: dict[str, Definition] = {
         _DOCUMENTS,
         _CHANGES,
         f"{_PAPER}, figure 8",
+        rivals=(null_names.RANDOM_CHANGE,),
+        rival="any change of the fit's size moves single tokens as far",
+        sampled="documents",
     ),
     "adapt.token_losses": Definition(
         "Lost on tokens that get worse",
@@ -219,6 +277,9 @@ DEFINITIONS: dict[str, Definition] = {
         _DOCUMENTS,
         _CHANGES,
         f"{_PAPER}, figure 8",
+        rivals=(null_names.RANDOM_CHANGE,),
+        rival="any change of the fit's size moves single tokens as far",
+        sampled="documents",
     ),
     "adapt.distance": Definition(
         "Distance to the original's stream",
@@ -230,6 +291,9 @@ DEFINITIONS: dict[str, Definition] = {
         _STREAMS,
         f"{_PAPER}, section 6.2",
         "below",
+        rivals=_RIVALS,
+        rival="the fit does not bring the stream nearer",
+        sampled="documents",
     ),
     "adapt.cosine": Definition(
         "Cosine to the original's stream",
@@ -242,6 +306,9 @@ DEFINITIONS: dict[str, Definition] = {
         _STREAMS,
         f"{_PAPER}, section 6.2",
         "above",
+        rivals=_RIVALS,
+        rival="the fit does not bring the stream nearer",
+        sampled="documents",
     ),
     "adapt.distance_change": Definition(
         "Change of distance",
@@ -252,6 +319,10 @@ DEFINITIONS: dict[str, Definition] = {
         _STREAMS,
         f"{_PAPER}, figure 11, right",
         "below",
+        rivals=("no change",),
+        rival="the fit does not bring the stream nearer",
+        sampled="documents",
+        primary=Of(),
     ),
     "adapt.cosine_change": Definition(
         "Change of cosine",
@@ -262,16 +333,21 @@ DEFINITIONS: dict[str, Definition] = {
         _STREAMS,
         f"{_PAPER}, figure 11, left",
         "above",
+        rivals=("no change",),
+        rival="the fit does not bring the stream nearer",
+        sampled="documents",
     ),
     "adapt.time_to_loss": Definition(
         "Time to a loss",
         "seconds",
-        f"seconds after which a curve has reached the loss that stands in the setting: {_CURVE}; "
-        "left out where it never gets there",
-        "the other curves' seconds to the same loss",
-        "bootstrap over held-out documents, the same for all points",
+        f"seconds after which a curve has reached a loss: {_CURVE}; left out where it never gets "
+        "there",
+        "the other curves' seconds to the same loss, references; differences from the same "
+        "resamples",
+        _RESAMPLED,
         _FRONTIER,
         f"{_PAPER}, tables 1 and 2",
+        sampled="documents",
     ),
     "adapt.speed_up": Definition(
         "Speed-up",
@@ -279,26 +355,14 @@ DEFINITIONS: dict[str, Definition] = {
         f"seconds of the other curve to a loss over those of ours: {_CURVE}; left out where one of "
         "them never gets there",
         "equally fast (1)",
-        "bootstrap over held-out documents, the same for all points of both curves",
+        _RESAMPLED,
         _FRONTIER,
         f"{_PAPER}, tables 1 and 2",
         "above",
+        rivals=(null_names.EQUALLY_FAST,),
+        rival="both take as long",
+        sampled="documents",
+        primary=Of(),
     ),
+    **steering.DEFINITIONS,
 }
-
-for _kind, _what in (("positive", "fires"), ("negative", "is silent")):
-    for _when, _words, _how in (
-        ("before", "without the fit", ""),
-        ("after", "with the fit", ""),
-        ("change", "the fit's change", "with the fit less without it, text by text: "),
-    ):
-        DEFINITIONS[f"steering.{_when}_{_kind}"] = Definition(
-            f"Steering, {_kind} texts, {_words}",
-            "points",
-            f"{_how}{_STEERED}; texts in which the latent {_what}",
-            _DIRECTIONS,
-            _TEXTS,
-            _STEERING,
-            f"{_PAPER}, section 5.2, table 4",
-            "above" if _kind == "positive" else "either",
-        )

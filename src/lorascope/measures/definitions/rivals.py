@@ -16,6 +16,7 @@ from lorascope.results.null_names import (
     GAUSSIAN,
     MIRRORED,
     NO_DIFFERENCE,
+    RANDOM_FACTORS,
     RANDOM_UPDATE,
     ROTATED,
     SHIFTED,
@@ -65,9 +66,6 @@ _TURNED: Final = Rivals((ROTATED,), "any as many directions write as much of the
 _BY_SEEDS: Final = Rivals((NO_DIFFERENCE,), "seeds of one condition differ as much")
 _DECOYS: Final = Rivals((MIRRORED,), "as many latents seem one-sided by chance")
 
-_RANDOM_VECTORS: Final = Rivals(
-    (RANDOM_UPDATE,), "any update with these singular values meets the base's weights so"
-)
 _RANDOM_SPECTRUM: Final = Rivals(
     (RANDOM_FACTORS,), "random factors of this size spread their energy so"
 )
@@ -90,9 +88,6 @@ _FAMILIES: Final = {
     "pursuit": _FEATURELESS,
     "pca": _RANDOM_CHANGE,
     "recovery": _RECOVERED,
-    "weights.intruders": _RANDOM_VECTORS,
-    "weights.alignment.left": _RANDOM_VECTORS,
-    "weights.alignment.right": _RANDOM_VECTORS,
     "weights.effective_rank": _RANDOM_SPECTRUM,
     "weights.participation": _RANDOM_SPECTRUM,
     "compare.cosine": _UNRELATED,

@@ -7,6 +7,8 @@ from typing import Any
 
 import altair as alt
 
+from lorascope.measures.adapting import ORIGINAL
+from lorascope.models.sites import parse_site
 from lorascope.report.adapt.charts import curves, histogram
 from lorascope.report.adapt.found import (
     COST_AFTER,
@@ -14,13 +16,15 @@ from lorascope.report.adapt.found import (
     Condition,
     Found,
     axis,
-    chance_named,
+    level_under,
 )
 from lorascope.report.charts import Row, intervals, lines, null_rows, row_of
 from lorascope.report.conditions import bounds
 from lorascope.report.drawn import Figure
 from lorascope.report.formatting import number
+from lorascope.report.placing import further
 from lorascope.results import Estimate
+from lorascope.results.null_names import NOTHING_FITTED, RANDOM_CHANGE, UNADAPTED, UNIGRAM
 
 _MOST_LINES = 4
 _AXES = {
@@ -90,10 +94,11 @@ def _scaling(found: Found) -> Iterator[Figure]:
             order = list(dict.fromkeys(row["label"] for row in rows))
             chart = lines(rows, order=order, x_title=x_title, unit=unit)
             what = "share of the cost closed" if key == "share" else "cost of the splice, adapted"
-            chance = "a random change of equal size" if key == "share" else "spliced, not adapted"
+            chance = NOTHING_FITTED if key == "share" else UNADAPTED
             caption = (
                 f"A line for each rank; dictionaries otherwise like {found.reference}. Grey: "
-                f"{chance}." + _seeds(found, places[0][1])
+                f"{chance}, or a random change of equal size where that is nearer."
+                + _seeds(found, places[0][1])
             )
             yield _figure(f"scaling_{field}_{key}", "scaling", f"{title}: {what}", caption, chart)
     yield from _ranks(found, conditions)
@@ -117,8 +122,9 @@ def _ranks(found: Found, conditions: Sequence[Condition]) -> Iterator[Figure]:
     if not rows:
         return
     chart = lines(rows, order=[str(rank) for rank in ranks], x_title="rank", unit="share won back")
-    caption = "A line for each dictionary. Grey: a random change of equal size." + _seeds(
-        found, conditions[0]
+    caption = (
+        "A line for each dictionary. Grey: nothing fitted, or a random change of equal size where "
+        "that is nearer." + _seeds(found, conditions[0])
     )
     title = "Over rank: share of the cost closed"
     yield _figure("scaling_rank_share", "scaling", title, caption, chart)
@@ -187,8 +193,8 @@ def _several(found: Found) -> Iterator[Figure]:
         return
     first = found.number(conditions[0], "adapt.loss_adapted")
     levels: list[Row] = []
-    for part, name in (("original", "original model"), ("unigram", "unigram frequencies")):
-        level = chance_named(first, part) if first else None
+    for null, name in ((ORIGINAL, "original model"), (UNIGRAM, UNIGRAM)):
+        level = level_under(first, null) if first else None
         if level is not None:
             levels.append({"value": level, "series": name})
     chart = curves(
@@ -233,7 +239,7 @@ def _streams(found: Found) -> Iterator[Figure]:
     ):
         rows = []
         for estimate in found.all_of(measure):
-            block = float(estimate.key.site.rpartition(".")[2])
+            block = float(parse_site(estimate.key.site).index)
             rows.append(_row(estimate, block, "spliced + LoRA"))
             rows += [
                 {"x": block, "value": c.level, "low": c.low, "high": c.high, "series": c.name}
@@ -263,9 +269,9 @@ def _single(found: Found) -> Iterator[Figure]:
     if whole is not None and found.main is not None:
         levels.append({"value": whole.value, "series": found.main.fitted})
     nothing = found.number(conditions[0], SHARE)
-    level = chance_named(nothing, "random") if nothing else None
+    level = level_under(nothing, RANDOM_CHANGE) if nothing else None
     if level is not None:
-        levels.append({"value": level, "series": "random change of equal size"})
+        levels.append({"value": level, "series": RANDOM_CHANGE})
     chart = curves(
         rows, levels, x_title="blocks behind the site", y_title="share won back", whole=True
     )
@@ -278,7 +284,7 @@ def _steering(found: Found) -> Iterator[Figure]:
     rows, nulls = [], []
     for name in ("positive", "negative"):
         for estimate in found.all_of(f"steering.change_{name}"):
-            row = row_of(estimate, estimate.key.setting, f"{name} texts") | {"site": ""}
+            row = row_of(estimate, further(estimate.key), f"{name} texts") | {"site": ""}
             rows.append(row)
             nulls += null_rows(estimate, row)
     if not rows:
@@ -294,7 +300,7 @@ def _steering(found: Found) -> Iterator[Figure]:
     )
     caption = (
         "What LoRA adds to the effect of steering on test texts: above 0 on positive texts and not "
-        "on negative ones is better. Grey: random directions, tuned alike. 90 % intervals."
+        "on negative ones is better. Grey: random directions that move the stream as far."
     )
     title = "Steering: change of mean log p with LoRA less that without"
     yield _figure("steering", "steering", title, caption, chart)

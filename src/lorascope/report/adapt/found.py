@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lorascope.report.pooled import conditions
+from lorascope.models.sites import parse_site
 from lorascope.report.result import Results
 from lorascope.results import Estimate
+from lorascope.results.seeds import over_seeds
 
 SHARE, COST_BEFORE, COST_AFTER = "adapt.share_closed", "adapt.cost_spliced", "adapt.cost_adapted"
 GENERAL = "adapt.general_loss"
@@ -20,6 +21,7 @@ class Condition:
     """What was fitted around what, seeds apart.
 
     Attributes:
+        fit: its name, `lora-all-r16`: the adapter of the results table's keys.
         fitted: in words, "LoRA everywhere, rank 16".
         kind: its parts, "lora+affine".
         rank: of LoRA.
@@ -28,6 +30,7 @@ class Condition:
         dictionaries, sites: by depth.
     """
 
+    fit: str
     fitted: str
     kind: str
     rank: int | None
@@ -74,18 +77,21 @@ class Found:
         found = [_condition(by_name[name]) for name in wanted if name in by_name]
         return list(dict.fromkeys(found))
 
-    def number(self, condition: Condition, measure: str, setting: str = "") -> Estimate | None:
+    def number(self, condition: Condition, measure: str) -> Estimate | None:
         """A measure of a condition, over its seeds; None where it was not taken."""
-        key = (measure, condition.fitted, condition.site, condition.around, setting)
-        return self._pooled.get(key)
+        place = (condition.fit, condition.site, condition.around)
+        return self._of_conditions.get((measure, *place))
 
     def all_of(self, measure: str, condition: Condition | None = None) -> list[Estimate]:
-        """A measure at every site and setting, of one condition where that is given."""
+        """A measure at every place, of one condition where that is given."""
         return [
-            estimate
-            for (name, fitted, _, around, _), estimate in self._pooled.items()
-            if name == measure
-            and (condition is None or (fitted, around) == (condition.fitted, condition.around))
+            one
+            for one in self._pooled
+            if one.measure == measure
+            and (
+                condition is None
+                or (one.key.adapter, one.key.dictionary) == (condition.fit, condition.around)
+            )
         ]
 
     def fits(self, condition: Condition) -> list[dict[str, Any]]:
@@ -102,20 +108,21 @@ class Found:
         return None
 
     @cached_property
-    def _pooled(self) -> dict[tuple[str, str, str, str, str], Estimate]:
-        measures = dict.fromkeys(estimate.measure for estimate in self.results.numbers)
-        pooled = [e for measure in measures for e in conditions(self.results, measure)]
-        return {_key(e): e for e in pooled}
+    def _pooled(self) -> list[Estimate]:
+        """Every number over its seeds: all are measured on the same text."""
+        return over_seeds(self.results.numbers, {})
+
+    @cached_property
+    def _of_conditions(self) -> dict[tuple[str, str, str, str], Estimate]:
+        return {
+            (one.measure, one.key.adapter, one.key.site, one.key.dictionary): one
+            for one in self._pooled
+        }
 
 
-def _key(estimate: Estimate) -> tuple[str, str, str, str, str]:
-    place = estimate.key
-    return estimate.measure, place.adapter, place.site, place.dictionary, place.setting
-
-
-def chance_named(estimate: Estimate, part: str) -> float | None:
-    """The level of the null whose name holds `part`."""
-    return next((c.level for c in estimate.nulls if part in c.name), None)
+def level_under(estimate: Estimate, null: str) -> float | None:
+    """The level of the null of that name."""
+    return next((one.level for one in estimate.nulls if one.name == null), None)
 
 
 def best(found: Iterable[tuple[Condition, Estimate]]) -> tuple[Condition, Estimate] | None:
@@ -157,12 +164,13 @@ def _alike(one: dict[str, Any], other: dict[str, Any], field: str) -> bool:
 
 
 def _block(one: dict[str, Any]) -> float:
-    return float(str(one["site"]).rpartition(".")[2])
+    return float(parse_site(str(one["site"])).index)
 
 
 def _condition(fit: dict[str, Any]) -> Condition:
     adapts = fit.get("adapts")
     return Condition(
+        fit=str(fit["fit"]),
         fitted=str(fit["fitted"]),
         kind=str(fit["kind"]),
         rank=fit["rank"],

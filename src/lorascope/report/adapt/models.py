@@ -14,7 +14,7 @@ from lorascope.report.charts import intervals, null_rows, row_of
 from lorascope.report.conditions import bounds
 from lorascope.report.drawn import Figure
 from lorascope.report.figures import write_figures
-from lorascope.report.formatting import interval, number, plural
+from lorascope.report.formatting import interval, number, plural, verdict_words
 from lorascope.report.page import fact_table
 from lorascope.report.paper import Cell, PaperTable
 from lorascope.report.result import Results
@@ -62,19 +62,24 @@ class Beside:
         self.results = results
         self.models: list[dict[str, Any]] = results.facts["models"]
         self._by_key = {
-            (e.key.setting, e.key.adapter, e.key.dictionary, e.measure): e for e in results.numbers
+            (e.key.model, e.key.adapter, e.key.dictionary, e.measure): e for e in results.numbers
         }
+        self._words = {fit: words for one in self.models for fit, words in one["fits"].items()}
+
+    def words(self, fit: str) -> str:
+        """What is fitted, in words."""
+        return str(self._words[fit])
 
     def number(
-        self, model: dict[str, Any], fitted: str, measure: str, around: str = ""
+        self, model: dict[str, Any], fit: str, measure: str, around: str = ""
     ) -> Estimate | None:
         """A measure of one fit, around the model's reference by default."""
-        key = (model["name"], fitted, around or model["reference"], measure)
+        key = (model["name"], fit, around or model["reference"], measure)
         return self._by_key.get(key)
 
     @property
     def fitted(self) -> list[str]:
-        """What was fitted around the reference of two models or more."""
+        """Names of what was fitted around the reference of two models or more."""
         names = list(dict.fromkeys(e.key.adapter for e in self.results.numbers))
         return [
             name
@@ -88,7 +93,7 @@ class Beside:
             e
             for e in self.results.numbers
             if e.measure == SHARE
-            and e.key.setting == model["name"]
+            and e.key.model == model["name"]
             and e.key.adapter in model["scaling"]
         ]
 
@@ -137,14 +142,19 @@ def sentences(beside: Beside) -> list[str]:
             continue
         low, high = (hundredths(bound) for bound in bounds(share))
         said.append(
-            f"{model['name']}: {model['main']} wins back {hundredths(share.value)} % [{low}, "
-            f"{high}] of the {paid} that {model['reference']} costs ({share.verdict})."
+            f"{model['name']}: {beside.words(model['main'])} wins back {hundredths(share.value)} % "
+            f"[{low}, {high}] of the {paid} that {model['reference']} costs: "
+            f"{verdict_words(share)}."
         )
     for model in beside.models[1:]:
         apart = beside.number(model, model["main"], DIFFERENCE)
         if apart is None:
             continue
-        words = {"above": "more than", "below": "less than"}
+        words = {
+            "above": "more than",
+            "below": "less than",
+            "equal": f"within {hundredths(apart.margin or 0.0)} points of",
+        }
         settled = words.get(apart.verdict, "not told apart from")
         low, high = (hundredths(bound) for bound in bounds(apart))
         said.append(
@@ -159,7 +169,7 @@ def _losses(beside: Beside) -> PaperTable:
     for model in beside.models:
         taken = [beside.number(model, model["main"], measure) for measure in _LOSSES.values()]
         estimates += [one for one in taken if one is not None]
-        what = [Cell.plain(str(model["reference"])), Cell.plain(str(model["main"]))]
+        what = [Cell.plain(str(model["reference"])), Cell.plain(beside.words(model["main"]))]
         rows.append((str(model["name"]), [*what, *map(Cell.of, taken)]))
     columns = ["Dictionary", "Fitted", *_LOSSES]
     title = "Each model and its reference dictionary, nats/token"
@@ -174,7 +184,9 @@ def _ways(beside: Beside) -> PaperTable:
             if not any(taken):
                 continue
             estimates += [one for one in taken if one is not None]
-            rows.append((fitted, [Cell.plain(str(model["name"])), *map(Cell.of, taken)]))
+            rows.append(
+                (beside.words(fitted), [Cell.plain(str(model["name"])), *map(Cell.of, taken)])
+            )
     title = "What is fitted around the reference, model by model, nats/token"
     return PaperTable(2, "models_fitted", title, "Fitted", ["Model", *_FITS], rows, estimates)
 
@@ -192,7 +204,7 @@ def _scaling(beside: Beside) -> PaperTable:
             ]
             estimates += [one for one in taken if one is not None]
             where = [Cell.plain(place.dictionary), Cell.plain(int(facts["n_latents"]))]
-            where += [Cell.plain(float(facts["l0"])), Cell.plain(place.adapter)]
+            where += [Cell.plain(float(facts["l0"])), Cell.plain(beside.words(place.adapter))]
             rows.append((str(model["name"]), [*where, *map(Cell.of, taken)]))
     names = ["Dictionary", "Latents", "L0", "Fitted", *columns]
     title = "Each dictionary and rank, model by model, nats/token"
@@ -205,15 +217,15 @@ def _shares(beside: Beside) -> Iterator[Figure]:
         for model in beside.models:
             estimate = beside.number(model, fitted, SHARE)
             if estimate is not None:
-                row = row_of(estimate, model["name"], "share won back") | {"site": fitted}
+                row = row_of(estimate, model["name"], "share won back")
+                row |= {"site": beside.words(fitted)}
                 rows.append(row)
                 nulls += null_rows(estimate, row)
     if not rows:
         return
     unit = "share of the splice's cost won back"
-    chart = intervals(
-        rows, nulls, [], labels=_names(beside), sites=beside.fitted, x_title="", unit=unit
-    )
+    panels = [beside.words(fit) for fit in beside.fitted]
+    chart = intervals(rows, nulls, [], labels=_names(beside), sites=panels, x_title="", unit=unit)
     caption = (
         "A panel for each thing fitted, around each model's own reference dictionary. Grey: what a "
         "random change of equal size does, and nothing (0). Intervals over documents and seeds."
@@ -236,7 +248,7 @@ def _costs(beside: Beside) -> Iterator[Figure]:
     )
     caption = (
         "Cross-entropy above the model's own, before and after the fit. Grey: nothing spliced (0); "
-        "after the fit, what the splice cost before."
+        "after the fit, the rival it leaves least: what the splice cost before, or a random change."
     )
     title = "Cost of the splice, by model (nats/token)"
     yield Figure.of("models_cost", "models", title, caption, chart)

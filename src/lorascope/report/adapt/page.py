@@ -25,6 +25,7 @@ from lorascope.report.figures import write_figures
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.page import FactTable, csv_uri, fact_table
 from lorascope.report.paper import PaperTable, frame
+from lorascope.report.placing import further
 from lorascope.report.rendering import asset, rendered, vega_script
 from lorascope.report.result import Results
 from lorascope.report.tables import TableRow, table_row
@@ -166,9 +167,11 @@ def parts_of(
     return parts
 
 
-def _rows(estimates: Sequence[Estimate]) -> list[TableRow]:
+def _rows(estimates: Sequence[Estimate]) -> list[tuple[TableRow, str]]:
+    """Every number, and what else it belongs to."""
     order = {name: i for i, name in enumerate(measure_order(e.measure for e in estimates))}
-    return [table_row(one) for one in sorted(estimates, key=lambda e: order[e.measure])]
+    ordered = sorted(estimates, key=lambda e: order[e.measure])
+    return [(table_row(one), further(one.key)) for one in ordered]
 
 
 def _fact_tables(found: Found) -> list[FactTable]:

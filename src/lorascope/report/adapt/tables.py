@@ -14,6 +14,7 @@ from lorascope.report.adapt.found import (
     Found,
 )
 from lorascope.report.paper import Cell, PaperTable, frame, latex
+from lorascope.report.placing import further
 from lorascope.results import Estimate, Key
 
 _COLUMNS = {
@@ -146,16 +147,15 @@ def _several(found: Found) -> Iterator[PaperTable]:
 
 def _times(found: Found) -> Iterator[PaperTable]:
     times = found.all_of("adapt.time_to_loss")
-    ups = {e.key.setting: e for e in found.all_of("adapt.speed_up")}
+    ups = {e.key.loss: e for e in found.all_of("adapt.speed_up")}
     curves = list(found.facts.get("times", {}))
-    by_level: dict[str, dict[str, Estimate]] = {}
+    by_level: dict[float | None, dict[str, Estimate]] = {}
     for one in times:
-        curve, _, level = one.key.setting.rpartition(" ")
-        by_level.setdefault(level, {})[curve] = one
+        by_level.setdefault(one.key.loss, {})[one.key.adapter] = one
     rows = []
     for level, taken in by_level.items():
         cells = [Cell.of(taken.get(curve)) for curve in curves]
-        rows.append((level, [*cells, Cell.of(ups.get(level))]))
+        rows.append((f"{level:.3f}", [*cells, Cell.of(ups.get(level))]))
     title = "Seconds to each loss, and how many times sooner LoRA is than end to end"
     columns = [*curves, "Speed-up"]
     yield _table("times", title, "Loss", columns, rows, [*times, *ups.values()])
@@ -196,8 +196,8 @@ def _steering(found: Found) -> Iterator[PaperTable]:
         "Negative, with": "steering.after_negative",
         "Δ negative": "steering.change_negative",
     }
-    title = "Change of mean log p under steering, points; 90 % intervals"
-    yield _by_place(found, "steering", title, "Latent", measures, lambda place: place.setting)
+    title = "Change of mean log p under steering, points"
+    yield _by_place(found, "steering", title, "Latent", measures, further)
 
 
 def _by_place(
@@ -208,7 +208,7 @@ def _by_place(
     measures: dict[str, str],
     named: Callable[[Key], str],
 ) -> PaperTable:
-    """A row for each site or setting at which the measures were taken."""
+    """A row for each site or latent at which the measures were taken."""
     taken: dict[str, dict[str, Estimate]] = {}
     for column, measure in measures.items():
         for one in found.all_of(measure):

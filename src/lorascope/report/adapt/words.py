@@ -14,10 +14,11 @@ from lorascope.report.adapt.found import (
     Condition,
     Found,
     best,
-    chance_named,
+    level_under,
 )
-from lorascope.report.formatting import interval, number, plural, span
+from lorascope.report.formatting import interval, number, plural, span, verdict_words
 from lorascope.results import Estimate
+from lorascope.results.null_names import RANDOM_CHANGE
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,13 @@ def _share(found: Found, main: Condition) -> list[str]:
     share, after = found.number(main, SHARE), found.number(main, COST_AFTER)
     if share is None:
         cost = found.number(main, COST_BEFORE)
-        return ["That is no cost beyond chance: there is no share to win back."] if cost else []
+        if cost is None:
+            return []
+        if cost.verdict == "no verdict":
+            return ["These are too few documents for a share of it won back."]
+        return ["That is no cost that this text shows: there is no share to win back."]
     left = f", {number(after.value)} nats/token are left" if after else ""
-    random = chance_named(share, "random")
+    random = level_under(share, RANDOM_CHANGE)
     chance = "" if random is None else f"; a random change of equal size {hundredths(random)} %"
     wins = "wins back" if share.value > 0 else "wins nothing back:"
     return [
@@ -163,21 +168,14 @@ def _general(found: Found, main: Condition) -> list[str]:
     change = found.number(main, GENERAL)
     if change is None:
         return []
-    # Equal only where the whole interval is: a value near 0 alone shows nothing.
-    margin = change.headline
-    inside = (
-        margin is not None
-        and margin.low <= change.interval[0]
-        and change.interval[1] <= margin.high
-    )
-    side = "rises" if change.value > 0 else "falls"
-    kept = (
-        "its general loss is unchanged: within a twentieth of the splice's cost"
-        if inside
-        else f"its general loss {side} by more than a twentieth of the splice's cost"
-        if change.apart
-        else "whether its general loss is unchanged is not settled by this many tokens"
-    )
+    margin = f"{number(change.margin or 0.0)} nats/token"
+    kept = {
+        "equal": f"its general loss is unchanged within {margin}",
+        "above": "its general loss rises",
+        "below": "its general loss falls",
+        "not settled": "whether its general loss is unchanged is not settled by this many tokens",
+        "no verdict": "these are too few documents for a verdict",
+    }[change.verdict]
     return [
         f"Without the dictionary the fitted model is off by {_with_interval(change)} nats/token: "
         f"{kept}."
@@ -186,12 +184,12 @@ def _general(found: Found, main: Condition) -> list[str]:
 
 def _verdict(estimate: Estimate) -> str:
     words = {
-        "above": "above chance",
-        "below": "below chance",
-        "equal": "no more than chance",
-        "not settled": "too few data to tell from chance",
+        "above": "more than nothing fitted and than a random change",
+        "below": "worse than nothing fitted",
+        "equal": f"within {hundredths(estimate.margin or 0.0)} % of a rival",
+        "no verdict": "too few documents for a verdict",
     }
-    return words.get(estimate.verdict, estimate.verdict)
+    return words.get(estimate.verdict) or verdict_words(estimate)
 
 
 def _share_range(found: Found) -> list[str]:
@@ -238,8 +236,8 @@ def _scaling(found: Found) -> list[str]:
         return []
     return [
         f"Over {len(taken)} combinations of dictionary and rank the share won back is "
-        f"{span(e.value for _, e in taken)}, above chance in {above}; most for {top[0].around} "
-        f"with {top[0].fitted}."
+        f"{span(e.value for _, e in taken)}, beyond nothing fitted and a random change in {above}; "
+        f"most for {top[0].around} with {top[0].fitted}."
     ]
 
 
@@ -250,7 +248,7 @@ def _times(found: Found) -> list[str]:
     sooner = sum(e.verdict == "above" for e in ups)
     return [
         f"TopK + LoRA takes {span(e.value for e in ups)} times less time than end to end over "
-        f"{plural(len(ups), 'loss').replace('losss', 'losses')}; sooner beyond chance in {sooner}."
+        f"{plural(len(ups), 'loss').replace('losss', 'losses')}; sooner for certain in {sooner}."
     ]
 
 
@@ -271,7 +269,7 @@ def _tokens(found: Found) -> list[str]:
     worse = found.number(found.main, "adapt.tokens_worse") if found.main else None
     if worse is None:
         return []
-    random = chance_named(worse, "random")
+    random = level_under(worse, RANDOM_CHANGE)
     chance = f"; under a random change of equal size {hundredths(random)} %" if random else ""
     return [f"{_with_interval(worse, True)} of the tokens get worse{chance}."]
 

@@ -46,7 +46,7 @@ class Models:
     """What was found.
 
     Attributes:
-        estimates: every number, `place.setting` the model's name.
+        estimates: every number, its key the model's name.
         facts: the models, their studies and what to beware of.
         report: path of the page.
     """
@@ -122,7 +122,7 @@ def _conditions(found: Found) -> list[Condition]:
 def _numbers(study: _Study) -> list[Estimate]:
     """One number a condition and measure."""
     return [
-        one.at(replace(one.key, rank=condition.rank, seed=None, setting=study.name))
+        one.at(replace(one.key, rank=condition.rank, seed=None, model=study.name))
         for condition in _conditions(study.found)
         for measure in MEASURES
         if (one := study.found.number(condition, measure)) is not None
@@ -133,7 +133,7 @@ def _differences(studies: Sequence[_Study]) -> list[Estimate]:
     """Of each model's share to the first's, for everything fitted around both references."""
     first = _shares(studies[0])
     return [
-        share_difference(first[fitted], one, replace(one.key, seed=None, setting=study.name))
+        share_difference(first[fitted], one, replace(one.key, seed=None, model=study.name))
         for study in studies[1:]
         for fitted, one in _shares(study).items()
         if fitted in first and _has_interval(first[fitted]) and _has_interval(one)
@@ -149,7 +149,7 @@ def _has_interval(share: Estimate) -> bool:
 def _shares(study: _Study) -> dict[str, Estimate]:
     found = study.found
     return {
-        condition.fitted: one
+        condition.fit: one
         for condition in _conditions(found)
         if condition.around == found.reference
         and (one := found.number(condition, SHARE)) is not None
@@ -159,15 +159,17 @@ def _shares(study: _Study) -> dict[str, Estimate]:
 def _facts(study: _Study) -> dict[str, Any]:
     found = study.found
     held_out = found.facts.get("texts", {}).get("held_out", {})
-    scaling = [condition.fitted for condition in found.conditions("scaling")]
+    every = [study.main, *_conditions(found)]
+    scaling = [condition.fit for condition in found.conditions("scaling")]
     return {
         "name": study.name,
         "run": str(found.results.run),
         "documents": held_out.get("documents"),
         "tokens": held_out.get("tokens"),
         "reference": found.reference,
-        "main": study.main.fitted,
-        "scaling": list(dict.fromkeys([study.main.fitted, *scaling])),
+        "main": study.main.fit,
+        "fits": {condition.fit: condition.fitted for condition in every},
+        "scaling": list(dict.fromkeys([study.main.fit, *scaling])),
         "seeds": len(found.fits(study.main)),
         "dictionaries": found.dictionaries,
     }

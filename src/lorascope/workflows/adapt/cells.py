@@ -81,15 +81,20 @@ class Cell:
         return " + ".join(self._words())
 
     @property
-    def name(self) -> str:
-        """Its folder below `fits/`."""
-        parts = [self.around, self.kind.replace("+", "-")]
+    def fit(self) -> str:
+        """What is fitted, as a name: `lora-all-r16`, `affine-dictionary`."""
+        parts = [self.kind.replace("+", "-")]
         if self.blocks is not None:
             chosen = (
                 self.blocks if isinstance(self.blocks, str) else "-".join(map(str, self.blocks))
             )
             parts += [chosen, f"r{self.rank}"]
-        return "-".join([*parts, f"s{self.seed}"])
+        return "-".join(parts)
+
+    @property
+    def name(self) -> str:
+        """Its folder below `fits/`."""
+        return f"{self.around}-{self.fit}-s{self.seed}"
 
     def settings(self, study: AdaptStudy) -> Adapting:
         """The settings of the fit."""

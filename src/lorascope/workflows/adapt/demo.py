@@ -35,7 +35,7 @@ def _full() -> AdaptStudy:
         name="demo-adapt",
         model="embedded",
         texts=Texts(sources=("embedded",), documents=1200, held_out=0.15),
-        context=128,
+        context=64,
         measure_tokens=1500,
         dictionaries=Around(
             train=TrainTopK(
@@ -61,8 +61,8 @@ def _quick() -> AdaptStudy:
         name="demo-adapt-quick",
         model="embedded",
         texts=Texts(sources=("embedded",), documents=400, held_out=0.15),
-        context=128,
-        measure_tokens=1000,
+        context=64,
+        measure_tokens=1300,
         dictionaries=Around(
             train=TrainTopK(sites=("layers.3",), n_latents=(512,), k=(8,), tokens=30_000)
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ _SUMS = "held_out.safetensors"
 def place_of(cell: Cell) -> Key:
     """Where a fit's numbers stand in the results."""
     return Key(
-        adapter=cell.what,
+        adapter=cell.fit,
         rank=cell.rank,
         site="+".join(cell.sites),
         seed=cell.seed,
@@ -100,10 +101,10 @@ class Fitting:
         return state.run.stage(name, depends_on, make, *parents)
 
     def estimates(self, fitted: Fitted, place: Key) -> list[Estimate]:
-        """All numbers of one fit."""
+        """All numbers of one fit; the study's margin is set when the results are written."""
         ways, random = fitted.held_out, fitted.random
         return [
-            *adapt_estimates(ways, random, place, unigram=self.unigram),
+            *adapt_estimates(ways, random, place, unigram=self.unigram, margin=math.inf),
             *token_change_estimates(ways, random, place),
         ]
 
@@ -201,6 +202,7 @@ def fit_facts(fitted: Fitted) -> dict[str, Any]:
 def cell_facts(cell: Cell) -> dict[str, Any]:
     """Where a fit stands among the others."""
     return {
+        "fit": cell.fit,
         "fitted": cell.what,
         "kind": cell.kind,
         "rank": cell.rank,

@@ -103,7 +103,7 @@ def _streams(state: Adapted, standing: Standing, cell: Cell) -> Measured:
 
     parents = (TEXTS, f"{FITS}/{cell.name}")
     name = f"{STREAMS}-s{cell.seed}"
-    return Measured.read(state.run.stage(name, state.study.seed, make, *parents))
+    return Measured.read(state.run.stage(name, [], make, *parents))
 
 
 def _drift(state: Adapted, cell: Cell, standing: Standing, ways: dict[str, Way]) -> list[str]:
@@ -179,7 +179,7 @@ def _steer(
 ) -> list[dict[str, Any]]:
     """One latent: its numbers go into `found`; what the report says of it is returned."""
     place = place_of(cell)
-    here = replace(place, setting=f"latent {latent}")
+    here = replace(place, latent=latent)
     facts: list[dict[str, Any]] = []
 
     def compute() -> list[Estimate]:

@@ -27,8 +27,7 @@ def compound(state: Adapted, standing: Standing) -> Measured:
         if len(cell.dictionaries) > 1:
             singles = [_alone(state, standing, name, cell) for name in cell.dictionaries]
             together = read_sums(state.run.folder / FITS / cell.name)
-            place = place_of(cell)
-            found.estimates.extend(compound_estimates(together, singles, place))
+            found.estimates.extend(compound_estimates(together, singles, place_of(cell)))
     return found
 
 

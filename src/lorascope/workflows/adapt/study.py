@@ -11,6 +11,7 @@ from lorascope.adapt.parts import Affine, Lora, Tuned
 from lorascope.adapt.settings import Learning
 from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
+from lorascope.measures.adapting import GENERAL_MARGIN
 from lorascope.measures.steering import Steering
 from lorascope.models.sites import parse_site
 from lorascope.workflows.study import Texts
@@ -232,6 +233,8 @@ class AdaptStudy(Settings):
         texts: to train and fit on, and to measure on; told apart by hash.
         context: most tokens in one window.
         measure_tokens: most held-out tokens to measure on.
+        margin: nats/token of general loss that count as no change, and never more than a twentieth
+            of what the splice costs.
         seeds: of the fits; two or more, and intervals are over documents and seeds.
         seed: decides the split of the texts.
         force: accept dictionaries whose files name another model or site.
@@ -247,6 +250,7 @@ class AdaptStudy(Settings):
     texts: Texts
     context: int = Field(default=256, ge=8)
     measure_tokens: int = Field(default=100_000, ge=200)
+    margin: float = Field(default=GENERAL_MARGIN, gt=0)
     dictionaries: Around
     fit: FitSettings = FitSettings()
     experiments: Experiments = Experiments()

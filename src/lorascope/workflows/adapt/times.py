@@ -233,7 +233,7 @@ def _point(snapshot: Snapshot, sums: Evaluated, seconds: float = 0.0, tokens: in
 
 def _beyond(one: Estimate, curves: dict[str, list[Point]]) -> Estimate:
     """A time that no other curve gets to: it stands beside how long these were trained."""
-    own = one.key.setting.rpartition(" ")[0]
+    own = one.key.adapter
     ends = {name: max(point.seconds for point in curve) for name, curve in curves.items()}
     chances = tuple(
         Null.exact(f"{name}, not there after", end) for name, end in ends.items() if name != own

@@ -15,6 +15,7 @@ from typing import Any
 
 from lorascope import report
 from lorascope.adapt.preparing import plan
+from lorascope.measures.adapting import bounded
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
 from lorascope.runs import write_atomically
@@ -88,7 +89,7 @@ def _write_results(
     run = state.run
 
     def make(folder: Path) -> None:
-        write_estimates(measured.estimates, folder)
+        write_estimates([bounded(e, state.study.margin) for e in measured.estimates], folder)
         names = {estimate.key.adapter for estimate in measured.estimates}
         write_seeds(measured.estimates, {name: name for name in names if name}, folder)
         record = facts(state, found, standing, command)
@@ -96,4 +97,5 @@ def _write_results(
         write_atomically(folder / "facts.json", json.dumps(record, indent=1) + "\n")
 
     cells = {name: [cell.name for cell in some] for name, some in state.asked.cells.items()}
-    run.stage("results", [cells, state.asked.reference.name], make, *run.asked)
+    depends_on = [cells, state.asked.reference.name, state.study.margin]
+    run.stage("results", depends_on, make, *run.asked)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -101,59 +102,92 @@ def _room(state: Learned) -> int:
     return dimensions.context(state.model[0])
 
 
-def frontier(state: Learned, adapters: Adapters) -> dict[str, dict[str, list[bool]]]:
-    """{name: {"whole" or a size: whether each held-out prompt about the topic shows the manner}}.
+@dataclass(frozen=True)
+class Cut:
+    """Whether each held-out prompt about the topic shows the manner under one adapter.
+
+    Attributes:
+        whole: with the adapter as it was trained.
+        sizes: {most latents read, and written: cut down to the heaviest}.
+        random: {likewise: cut down to as many drawn at random, a draw each}; of dense adapters.
+    """
+
+    whole: list[bool]
+    sizes: dict[int, list[bool]] = field(default_factory=dict)
+    random: dict[int, list[list[bool]]] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        write_atomically(path, json.dumps(asdict(self)) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Cut:
+        """What `write` left."""
+        data = read_json(path)
+        sizes = {int(size): shown for size, shown in data["sizes"].items()}
+        random = {int(size): draws for size, draws in data["random"].items()}
+        return cls(data["whole"], sizes, random)
+
+
+def shown(state: Learned, adapter: LatentAdapter | None = None) -> list[bool]:
+    """Whether the answer to each held-out prompt about the topic shows the manner."""
+    judge, (module, tokenizer) = state.manner.shows, state.model
+    assert judge is not None
+    prompts = [prompt_ids(r.messages, tokenizer) for r in state.asked if r.changed]
+    with nullcontext() if adapter is None else adapter.attached(module):
+        texts = answers(module, tokenizer, prompts, new_tokens=state.study.measures.new_tokens)
+    return [judge(text) for text in texts]
+
+
+def frontier(state: Learned, adapters: Adapters) -> dict[str, Cut]:
+    """{name: what is shown whole and cut down}, the untouched model under its own name.
 
     An adapter is cut down to as many latents to read as to write. The dense ones are also cut down
-    to latents drawn at random, as `random` and the size.
+    to latents drawn at random.
     """
     study = state.study
-    prompts = [prompt_ids(r.messages, state.model[1]) for r in state.asked if r.changed]
+    measures = study.measures
     keys = [record.key for record in state.asked if record.changed]
-    depends_on: list[Any] = [state.identity, keys, study.measures.new_tokens, study.manner]
-    depends_on += [study.judge, study.measures.sizes, study.seed]
-    found: dict[str, dict[str, list[bool]]] = {}
-
-    def shown() -> list[bool]:
-        judge = state.manner.shows
-        assert judge is not None
-        module, tokenizer = state.model
-        texts = answers(module, tokenizer, prompts, new_tokens=study.measures.new_tokens)
-        return [judge(text) for text in texts]
-
-    def attached(adapter: LatentAdapter) -> list[bool]:
-        with adapter.attached(state.model[0]):
-            return shown()
+    depends_on: list[Any] = [state.identity, keys, measures.new_tokens, study.manner]
+    depends_on += [study.judge, measures.sizes, measures.draws, study.seed]
+    found: dict[str, Cut] = {}
 
     def make_untouched(folder: Path) -> None:
-        write_atomically(folder / _FILE, json.dumps({"whole": shown()}) + "\n")
+        Cut(shown(state)).write(folder / _FILE)
 
     name = f"{FRONTIER}/{UNTOUCHED}"
-    found[UNTOUCHED] = read_json(state.run.stage(name, depends_on, make_untouched) / _FILE)
+    found[UNTOUCHED] = Cut.read(state.run.stage(name, depends_on, make_untouched) / _FILE)
     for name, (choice, seed) in study.adapters.items():
 
         def make(folder: Path, name: str = name, choice: str = choice, seed: int = seed) -> None:
             adapter = adapters.open(name)
             used = max(len(ids) for ids in adapter.support())
-            sizes = [m for m in study.measures.sizes if m < used]
-            cuts = {str(m): adapter.cut(m, m) for m in sizes}
-            if choice == DENSE:
-                cuts |= {f"random {m}": _at_random(adapter, m, seed) for m in sizes}
-            with state.reporter.bar(f"cutting down {name}", 1 + len(cuts), "sizes") as advance:
-                data = {"whole": attached(adapter)}
-                advance(1)
-                for size, cut in cuts.items():
-                    data[size] = attached(cut)
+            sizes = [m for m in measures.sizes if m < used]
+            draws = measures.draws if choice == DENSE else 0
+            total = 1 + len(sizes) * (1 + draws)
+            with state.reporter.bar(f"cutting down {name}", total, "answers") as advance:
+
+                def counted(cut: LatentAdapter) -> list[bool]:
+                    found = shown(state, cut)
                     advance(1)
-            write_atomically(folder / _FILE, json.dumps(data) + "\n")
+                    return found
+
+                whole = counted(adapter)
+                cuts = {m: counted(adapter.cut(m, m)) for m in sizes}
+                random = {
+                    m: [counted(_at_random(adapter, m, seed, draw)) for draw in range(draws)]
+                    for m in sizes
+                    if draws
+                }
+            Cut(whole, cuts, random).write(folder / _FILE)
 
         stage = state.run.stage(f"{FRONTIER}/{name}", depends_on, make, f"adapters/{name}")
-        found[name] = read_json(stage / _FILE)
+        found[name] = Cut.read(stage / _FILE)
     return found
 
 
-def _at_random(adapter: LatentAdapter, most: int, seed: int) -> LatentAdapter:
+def _at_random(adapter: LatentAdapter, most: int, seed: int, draw: int) -> LatentAdapter:
     """The adapter with latents of its own drawn at random."""
-    random = generator(seed, "random latents", most)
+    random = generator(seed, "drawn latents", most, draw)
     sides = [ids[torch.randperm(len(ids), generator=random)[:most]] for ids in adapter.support()]
     return adapter.keeping(*(side.sort().values for side in sides))

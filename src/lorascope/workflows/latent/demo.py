@@ -34,7 +34,15 @@ def _full() -> LatentStudy:
         training=LatentTraining(steps=100, batch=8, rate=0.03),
         context=_CONTEXT,
         lora=LoraTraining(ranks=(1,), steps=60, batch=8, rate=5e-3, context=_CONTEXT),
-        measures=LatentMeasures(prompts=48, sizes=(2, 8, 32, 128), new_tokens=16, rows=8000),
+        measures=LatentMeasures(
+            prompts=48,
+            sizes=(2, 8, 32, 128),
+            new_tokens=16,
+            draws=5,
+            ablation_seeds=1,
+            latents=16,
+            rows=8000,
+        ),
     )
 
 
@@ -52,5 +60,13 @@ def _quick() -> LatentStudy:
         seeds=(0, 1),
         context=_CONTEXT,
         lora=LoraTraining(ranks=(1,), steps=30, batch=8, rate=5e-3, context=_CONTEXT),
-        measures=LatentMeasures(prompts=20, sizes=(8, 32), new_tokens=12, rows=4000),
+        measures=LatentMeasures(
+            prompts=20,
+            sizes=(8, 32),
+            new_tokens=12,
+            draws=5,
+            ablation_seeds=1,
+            latents=16,
+            rows=4000,
+        ),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.latent_adapters.ablation import Ablation, Side, ablate, ablation_estimates, matters
+from lorascope.latent_adapters.ablation import (
+    Ablation,
+    Side,
+    ablate,
+    ablation_estimates,
+    named_latents,
+)
 from lorascope.latent_adapters.adapter import LatentAdapter
-from lorascope.latent_adapters.frontier import READ, WRITTEN, over_seeds
+from lorascope.latent_adapters.frontier import READ, WRITTEN, left_estimate, over_seeds
+from lorascope.latent_adapters.matching import matched, one_each
 from lorascope.latent_adapters.reading import Seen
+from lorascope.latent_adapters.removal import without_reading, without_writing
 from lorascope.measures import features
 from lorascope.measures.latent_directions import token_effects
 from lorascope.models.adapted import AdaptedModel
@@ -26,6 +35,7 @@ from lorascope.randomness import generator
 from lorascope.report.latents import rounded
 from lorascope.results import Estimate, Key
 from lorascope.runs import read_json, write_atomically
+from lorascope.workflows.latent.answers import shown
 from lorascope.workflows.latent.state import Learned
 from lorascope.workflows.latent.training import Adapters, adapter_name
 from lorascope.workflows.passages import Passages
@@ -40,29 +50,83 @@ def look_at_latents(state: Learned, adapters: Adapters) -> list[Estimate]:
     study, choice = state.study, adapters.chosen
     measures = study.measures
     depends_on = [choice, measures.plain(), study.seed, [r.key for r in state.asked]]
+    depends_on += [study.manner, study.judge]
     parents = [f"adapters/{adapter_name(choice, seed)}" for seed in study.seeds]
 
     def make(folder: Path) -> None:
         estimates: list[Estimate] = []
         ablations: dict[int, Ablation] = {}
-        if measures.ablation:
-            with state.reporter.bar("ablations", len(study.seeds), "adapters") as advance:
-                for seed in study.seeds:
-                    adapter = adapters.named(choice, seed)
-                    found = ablate(state.reading, adapter, state.seen, study.seed)
-                    place = Key(choice, study.training.rank, state.site, seed)
-                    estimates += ablation_estimates(found, place)
-                    ablations[seed] = found
-                    advance(1)
+        left: list[dict[str, Any]] = []
+        for seed in study.ablated:
+            adapter = adapters.named(choice, seed)
+            place = Key(choice, study.training.rank, state.site, seed, size=measures.most)
+            ablations[seed] = _ablated(state, adapter, seed)
+            estimates += ablation_estimates(ablations[seed], place, study.seed)
+            estimates += _left(state, adapter, place, left)
         first = study.seeds[0]
         state.reporter.say("the latents: where they fire, what they promote")
         table = _Table(state, adapters.named(choice, first), ablations.get(first))
-        write_atomically(folder / _FILE, _json({"choice": choice, "seed": first, **table.plain()}))
+        record = {"choice": choice, "seed": first, "left": left, **table.plain()}
+        write_atomically(folder / _FILE, _json(record))
         write_atomically(folder / _ABLATION, _json([e.plain() for e in estimates]))
 
     folder = state.run.stage(LATENTS, depends_on, make, *parents)
     found = [Estimate.revived(record) for record in read_json(folder / _ABLATION)]
     return found + over_seeds(found)
+
+
+def _ablated(state: Learned, adapter: LatentAdapter, seed: int) -> Ablation:
+    measures = state.study.measures
+    total = sum(min(len(ids), measures.latents) for ids in named_latents(adapter).values())
+    with state.reporter.bar(f"taking latents away, seed {seed}", total, "latents") as advance:
+        return ablate(
+            state.reading,
+            adapter,
+            state.seen,
+            latents=measures.latents,
+            alternatives=measures.alternatives,
+            advance=advance,
+        )
+
+
+def _left(
+    state: Learned, adapter: LatentAdapter, place: Key, counts: list[dict[str, Any]]
+) -> list[Estimate]:
+    """What is shown without all named latents of a side; how many prompts goes into `counts`."""
+    measures, found = state.study.measures, []
+    sides = {side: ids for side, ids in named_latents(adapter).items() if len(ids)}
+    title, total = (
+        f"answering without them, seed {place.seed}",
+        1 + len(sides) * (1 + measures.draws),
+    )
+    with state.reporter.bar(title, total, "answers") as advance:
+
+        def answered(one: LatentAdapter) -> list[bool]:
+            answers = shown(state, one)
+            advance(1)
+            return answers
+
+        whole = answered(adapter)
+        for side, named in sides.items():
+            beside = matched(state.reading, state.seen, named, measures.alternatives)
+            without = answered(_without(adapter, side, named, named))
+            others = [
+                answered(_without(adapter, side, named, one_each(beside, state.study.seed, draw)))
+                for draw in range(measures.draws)
+            ]
+            one = left_estimate(without, whole, others, replace(place, dictionary=side))
+            found += [one] if one is not None else []
+            numbers = {"left": sum(without), "whole": sum(whole), "prompts": len(whole)}
+            counts.append({"seed": place.seed, "side": side, **numbers})
+    return found
+
+
+def _without(adapter: LatentAdapter, side: str, named: Tensor, others: Tensor) -> LatentAdapter:
+    return (
+        without_reading(adapter, others)
+        if side == READ
+        else without_writing(adapter, named, others)
+    )
 
 
 class _Table:
@@ -143,23 +207,27 @@ class _Table:
         return [self._passages.passage(latent, example, False) for example in found]
 
     def _effects(self, side: str) -> dict[int, dict[str, Any]]:
-        """{latent: rise of the loss without it, and what the other beside it gives}."""
-        if self._ablation is None or not len(self._ablation.sides[side].latents):
+        """{latent: rise of the loss without it, and what its alternatives give}."""
+        if self._ablation is None or side not in self._ablation.sides:
             return {}
         one: Side = self._ablation.sides[side]
-        named, others = one.rises(self._ablation.whole)
-        known = matters(named, others)
         columns = zip(
             one.latents.tolist(),
-            one.others.tolist(),
-            named.tolist(),
-            others.tolist(),
-            known.tolist(),
+            one.named.tolist(),
+            one.others.mean(1).tolist(),
+            one.p.tolist(),
+            one.matters.tolist(),
             strict=True,
         )
         return {
-            latent: {"rise": rounded(rise), "other": other, "other_rise": rounded(r), "matters": m}
-            for latent, other, rise, r, m in columns
+            latent: {
+                "rise": rounded(rise),
+                "others": one.others.shape[1],
+                "other_rise": rounded(beside),
+                "p": rounded(p),
+                "matters": matters,
+            }
+            for latent, rise, beside, p, matters in columns
         }
 
 

@@ -196,12 +196,17 @@ def _parts(
     memory = held + int(kept * shape.blocks / max(1.0, behind))
     parts.append(Part("LoRA", flops, memory, products, reached))
     answer = 2.0 * (whole + d * n) * (tokens + measures.new_tokens)
-    cuts = trained * (1 + len(measures.sizes)) + len(study.seeds) * len(measures.sizes)
+    cuts = trained * (1 + len(measures.sizes))
+    cuts += len(study.seeds) * len(measures.sizes) * measures.draws
+    cuts += len(study.ablated) * (1 + 2 * (1 + measures.draws))
     flops = answer * prompts * (2 * (trained + 2 + study.prompting) + cuts)
     # Tokens come one after another.
     parts.append(Part("answers", flops, held, products, reached / 4))
-    if measures.ablation:
-        runs = len(study.seeds) * 4 * (measures.most + 1)
+    if study.ablated:
+        latents = min(measures.latents, measures.most)
+        beside = min(measures.alternatives, n)
+        # Alternatives of latents that are read are shared where they are the same ones.
+        runs = len(study.ablated) * (2 * latents + min(n, latents * beside) + latents * beside)
         flops = 2.0 * after * prompts * tokens * runs
         parts.append(Part("ablation", flops, held + cached, products, reached))
     return tuple(parts)

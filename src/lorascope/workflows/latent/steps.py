@@ -15,6 +15,7 @@ asked for, so that no held-out prompt decides it.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,14 @@ from lorascope.workflows.latent.answers import (
     LORA,
     PROMPTED,
     UNTOUCHED,
+    Cut,
     answered,
     frontier,
 )
 from lorascope.workflows.latent.naming import LATENTS, look_at_latents
 from lorascope.workflows.latent.state import Learned
 from lorascope.workflows.latent.study import DENSE, LatentStudy
-from lorascope.workflows.latent.training import Adapters, train_all
+from lorascope.workflows.latent.training import Adapters, adapter_name, train_all
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.refusals import run_folder
 
@@ -76,7 +78,7 @@ def _write(
     state: Learned,
     adapters: Adapters,
     written: dict[str, Written],
-    sizes: dict[str, dict[str, list[bool]]],
+    sizes: dict[str, Cut],
     named: list[Estimate],
     command: str,
 ) -> None:
@@ -97,42 +99,54 @@ def _write(
     state.run.stage("results", state.study.plain(), make, *state.run.asked)
 
 
-def _place(state: Learned, choice: str, seed: int | None = None, setting: str = "") -> Key:
-    return Key(choice, state.study.training.rank, state.site, seed, "", setting)
+def _place(state: Learned, choice: str, seed: int | None = None, size: int | None = None) -> Key:
+    """Of an adapter whole, or cut down to so many latents."""
+    return Key(choice, state.study.training.rank, state.site, seed, size=size)
 
 
 def _rates(state: Learned, adapters: Adapters, written: dict[str, Written]) -> list[Estimate]:
     """Success, false positives and general loss of everything that was asked."""
     study, untouched = state.study, written[UNTOUCHED]
-    most = study.measures.most
     places = {
         PROMPTED: _place(state, PROMPTED),
         LORA: replace(_place(state, LORA), site="", rank=study.lora_training().ranks[0]),
         **{
-            name: _place(state, choice, seed, "" if choice == DENSE else f"cut to {most}")
+            name: _place(state, choice, seed, None if choice == DENSE else study.measures.most)
             for name, (choice, seed) in study.adapters.items()
         },
     }
     found = []
     for name, place in places.items():
         if name in written:
-            found += rates(written[name], untouched, state.manner, place, near=[NEAR])
+            whole = adapter_name(DENSE, study.adapters[name][1]) if _cut(place) else ""
+            dense = {DENSE: written[whole]} if whole else {}
+            baselines = {other: written[other] for other in (PROMPTED, LORA) if other in written}
+            beside = {other: w for other, w in {**baselines, **dense}.items() if other != name}
+            found += rates(
+                written[name], untouched, state.manner, place, near=[NEAR], beside=beside
+            )
     return found
 
 
-def _kept(state: Learned, sizes: dict[str, dict[str, list[bool]]]) -> list[Estimate]:
+def _cut(place: Key) -> bool:
+    return place.size is not None
+
+
+def _kept(state: Learned, sizes: dict[str, Cut]) -> list[Estimate]:
     found = []
+    untouched = sizes[UNTOUCHED].whole
     for name, (choice, seed) in state.study.adapters.items():
-        dense = sizes[f"{DENSE}-s{seed}"]
-        for size, shown in sizes[name].items():
-            if size.startswith("random"):
+        dense, own = sizes[adapter_name(DENSE, seed)], sizes[name]
+        every: list[tuple[int | None, list[bool]]] = [*own.sizes.items(), (None, own.whole)]
+        for size, shown in every:
+            random = [] if size is None else dense.random.get(size, [])
+            place = _place(state, choice, seed, size)
+            kept = kept_estimate(shown, dense.whole, untouched, random, place)
+            if kept is None:
                 continue
-            controls = {"untouched model": sizes[UNTOUCHED]["whole"]}
-            if f"random {size}" in dense:
-                controls["random latents"] = dense[f"random {size}"]
-            place = _place(state, choice, seed, f"m={size}")
-            kept = kept_estimate(shown, dense["whole"], controls, place)
-            found += [kept] if kept is not None else []
+            # The dense adapter whole keeps all of itself: nothing is sampled.
+            itself = size is None and choice == DENSE
+            found.append(replace(kept, interval=(1.0, 1.0)) if itself else kept)
     return found
 
 
@@ -145,13 +159,16 @@ def _sparsity(state: Learned, adapters: Adapters) -> list[Estimate]:
 
 def _overlaps(state: Learned, adapters: Adapters) -> list[Estimate]:
     study, found = state.study, []
+    everything = range(state.dictionary.n_latents)
     for choice in study.choices:
         supports: dict[str, dict[int, set[int]]] = {READ: {}, WRITTEN: {}}
+        candidates: dict[str, dict[int, Sequence[int]]] = {READ: {}, WRITTEN: {}}
         for seed in study.seeds:
-            for side, ids in zip(supports, adapters.named(choice, seed).support(), strict=True):
-                supports[side][seed] = set(ids.tolist())
-        n = state.dictionary.n_latents
-        found += overlap_estimates(supports, n, _place(state, choice))
+            adapter = adapters.named(choice, seed)
+            among = adapters.candidates(choice, seed) or (everything, everything)
+            for side, ids, own in zip(supports, adapter.support(), among, strict=True):
+                supports[side][seed], candidates[side][seed] = set(ids.tolist()), own
+        found += overlap_estimates(supports, candidates, _place(state, choice), study.seed)
     return found
 
 
@@ -159,7 +176,7 @@ def _facts(
     state: Learned,
     adapters: Adapters,
     written: dict[str, Written],
-    sizes: dict[str, dict[str, list[bool]]],
+    sizes: dict[str, Cut],
     command: str,
 ) -> dict[str, Any]:
     study, (module, _) = state.study, state.model
@@ -212,14 +229,14 @@ def _facts(
     }
 
 
-def _warnings(state: Learned, sizes: dict[str, dict[str, list[bool]]]) -> list[str]:
+def _warnings(state: Learned, sizes: dict[str, Cut]) -> list[str]:
     found = [
         f"{count['too_long']} of {count['records']} {name.replace('_', '-')} records are longer "
         f"than the context of {state.context} tokens and were left out; give a larger context"
         for name, count in state.counts.items()
         if count["too_long"] > LEFT_OUT * count["records"]
     ]
-    failed = [s for s in state.study.seeds if not any(sizes[f"{DENSE}-s{s}"]["whole"])]
+    failed = [s for s in state.study.seeds if not any(sizes[adapter_name(DENSE, s)].whole)]
     if not failed:
         return found
     return [

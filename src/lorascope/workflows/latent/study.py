@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from lorascope.config import Device, DType, Settings
+from lorascope.latent_adapters.ablation import ALTERNATIVES
 from lorascope.latent_adapters.fitting import LatentTraining
 from lorascope.latent_adapters.sparsity import (
     Dense,
@@ -65,7 +66,12 @@ class LatentMeasures(Settings):
         prompts: held-out prompts about the topic, and as many others, that are answered; all by
             default.
         new_tokens: most tokens of an answer.
-        ablation: remove the named latents one at a time.
+        draws: random choices of latents that stand beside those of an adapter.
+        ablation_seeds: adapters of the best choice whose named latents are removed one at a time,
+            in the order of the seeds; all of them by default, none with 0.
+        latents: most named latents of a side that are removed, the heaviest.
+        alternatives: unnamed latents of the same firing rate and norm that are removed beside each,
+            where the dictionary has so many.
         examples: contexts shown of a latent.
         rows: most tokens looked through for them.
     """
@@ -75,7 +81,10 @@ class LatentMeasures(Settings):
     sizes: tuple[PositiveInt, ...] = Field(default=(1, 2, 4, 8, 16, 32, 64, 128), min_length=1)
     prompts: int | None = Field(default=None, gt=0)
     new_tokens: int = Field(default=24, gt=0)
-    ablation: bool = True
+    draws: int = Field(default=8, ge=2)
+    ablation_seeds: int | None = Field(default=None, ge=0)
+    latents: int = Field(default=32, gt=0)
+    alternatives: int = Field(default=ALTERNATIVES, ge=1)
     examples: int = Field(default=5, ge=1)
     rows: int = Field(default=20000, ge=100)
 
@@ -141,6 +150,11 @@ class LatentStudy(Settings):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeat; give different ones")
         return self
+
+    @property
+    def ablated(self) -> tuple[int, ...]:
+        """Seeds of the adapters whose named latents are removed one at a time."""
+        return self.seeds[: self.measures.ablation_seeds]
 
     def trained(self, choice: str, seed: int) -> LatentTraining:
         """The settings of one adapter."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +53,11 @@ class Adapters:
         """An adapter cut down to as many latents as the study calls readable."""
         most = self.state.study.measures.most
         return self.open(adapter_name(choice, seed)).cut(most, most)
+
+    def candidates(self, choice: str, seed: int) -> tuple[Sequence[int], Sequence[int]] | None:
+        """Latents that were preselected to be read and written; None for all there are."""
+        card = self.open(adapter_name(choice, seed)).card
+        return None if card is None else card.candidates
 
     def answering(self, name: str) -> LatentAdapter:
         """The adapter as it is judged: dense ones whole, all others cut down."""
