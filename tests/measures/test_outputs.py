@@ -180,11 +180,13 @@ def test_the_pool_holds_the_deltas_of_ordinary_rows_by_document(model):
     assert len(strict.pool[next(iter(strict.pool))][1]) == 7
 
 
-def test_only_whole_documents_up_to_a_number_of_tokens():
-    assert [w.document for w in first_documents(WINDOWS, 14)] == [0, 1, 1]
-    assert [w.document for w in first_documents(WINDOWS, 12)] == [0]
-    assert [w.document for w in first_documents(WINDOWS, 1)] == [0]
-    assert len(first_documents(WINDOWS, 100)) == 4
+def test_documents_up_to_a_number_of_tokens_and_at_least_twenty():
+    # Fewer than twenty: all of them, whatever they hold.
+    assert [w.document for w in first_documents(WINDOWS, 1)] == [0, 2, 1, 1]
+    many = [Window(list(range(10)), [False] * 10, document) for document in range(40)]
+    assert len(first_documents(many, 1)) == 20
+    assert len(first_documents(many, 255)) == 25
+    assert len(first_documents(many, 1000)) == 40
 
 
 def test_long_documents_are_cut_so_that_twenty_share_the_tokens():

@@ -11,6 +11,7 @@ The rival explanation: any latent that fires as often and as strongly does as mu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -87,6 +88,7 @@ def matched_latents(
     *,
     most: int = MOST_TOKENS,
     alternatives: int = ALTERNATIVES,
+    modes: Sequence[Mode] = MODES,
 ) -> dict[Mode, Matched]:
     """Remove and add the named latents and those most like them, one at a time.
 
@@ -96,6 +98,7 @@ def matched_latents(
         latents: the named ones; none of them is another's alternative.
         most: tokens of the documents used, as for `latent_effects`.
         alternatives: most per named latent.
+        modes: which interventions; the audit removes, since an adapter's latents act together.
     """
     every = torch.arange(dictionary.n_latents)
     spots = list(read_spots(model, found, parse_site(site), dictionary, every, most))
@@ -106,7 +109,7 @@ def matched_latents(
     units = unit_rows(dictionary.directions)
     energy = strengths.square().sum(0) / tokens
     matched: dict[Mode, Matched] = {}
-    for mode in MODES:
+    for mode in modes:
         kl = torch.zeros(dictionary.n_latents, dtype=torch.float64)
         for spot in spots:
             _changed(model, spot, mode, needed, units, kl)

@@ -158,7 +158,7 @@ def run(
 
 
 def first_documents(found: Sequence[Window], most: int) -> list[Window]:
-    """The first documents that hold at most `most` tokens together; at least one document.
+    """The first documents that hold at most `most` tokens together, and twenty where there are.
 
     A document longer than a twentieth of `most` is cut there, or half as many tokens after its
     response begins: an interval over documents needs many, and none should outweigh the others.
@@ -181,7 +181,7 @@ def first_documents(found: Sequence[Window], most: int) -> list[Window]:
     total = 0
     for document in sorted(sizes):
         total += sizes[document]
-        if kept and total > most:
+        if len(kept) >= DOCUMENTS and total > most:
             break
         kept.add(document)
     return [window for window in shortened if window.document in kept]

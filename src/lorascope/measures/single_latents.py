@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -38,7 +39,7 @@ from lorascope.results.null_names import ISOTROPIC
 from lorascope.stats.documents import ratio, smooth
 from lorascope.stats.intervals import or_point
 
-MOST_TOKENS = 2048
+MOST_TOKENS = 512
 # Most positions of a batch at which a latent's promoted tokens are looked at.
 POSITIONS = 64
 PROMOTED = 10
@@ -130,7 +131,7 @@ def latent_effects(
     *,
     seed: int = 0,
     most: int = MOST_TOKENS,
-    others: bool = True,
+    others: Collection[Mode] = MODES,
 ) -> LatentEffects:
     """Remove and add each latent's contribution at a site of the survey, one latent at a time.
 
@@ -138,7 +139,8 @@ def latent_effects(
         found: windows, and the tokens that are scored; those of the first documents that hold at
             most `most` tokens are used.
         latents: which, `leading_latents` for instance.
-        others: whether another latent's direction and one at random are tried in its place too.
+        others: interventions in which another latent's direction and one at random are tried in its
+            place too; in the others their columns are nan.
 
     Raises:
         InputError: the adapter's outputs equal the base's, an index the dictionary lacks, or a
@@ -146,12 +148,14 @@ def latent_effects(
     """
     found.require_effect()
     _check(dictionary, latents)
-    directions = _directions(dictionary, latents, seed)[:, : None if others else 1]
+    directions = _directions(dictionary, latents, seed)
     # Two rounds over the batches: their logits together would not fit.
     spots = partial(read_spots, model, found, parse_site(site), dictionary, latents, most)
     promoted = _promoted(model, spots(), directions[:, 0])
     count, columns = directions.shape[:2]
     sums = {mode: torch.zeros(5, count, columns, dtype=torch.float64) for mode in MODES}
+    for mode in set(MODES) - set(others):
+        sums[mode][:, :, 1:] = torch.nan
     looked_at = torch.zeros(count, 1, dtype=torch.float64)
     tokens, rows = 0, []
     for spot in spots():
@@ -163,7 +167,8 @@ def latent_effects(
         for mode in MODES:
             # One switch of faces for all changes under it.
             with model.face(spot.recorded[mode].face):
-                for index, column in product(spot.active, range(columns)):
+                tried = range(columns if mode in others else 1)
+                for index, column in product(spot.active, tried):
                     written = spot.strengths[:, index, None] * directions[index, column]
                     sums[mode][:, index, column] += _change(
                         model, spot, unchanged[mode], written, index, promoted[index]
@@ -227,7 +232,8 @@ def _mean(measure: str, unit: str, values: Float[Tensor, "n directions"], place:
     (value, interval), *others = (ratio(column, ones) for column in values.T)
     chances = [
         Null(name, level, *or_point(level, around))
-        for name, (level, around) in zip(OTHERS, others, strict=False)
+        for name, (level, around) in zip(OTHERS, others, strict=True)
+        if not math.isnan(level)
     ]
     return Estimate(measure, value, interval, len(values), unit, tuple(chances), place)
 

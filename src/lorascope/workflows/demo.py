@@ -34,7 +34,7 @@ def _full() -> AuditStudy:
         dictionaries=Dictionaries(architecture=ReLU(n_latents=512, l1=0.15), fitting=_FITTING),
         controls=Controls(null_adapters=3, gaussian_dictionaries=3),
         measures=Measures(
-            angles_k=(48,), rows=8000, repeats=10, samples=1, effect_tokens=1536, latents=16
+            angles_k=(48,), rows=8000, repeats=10, samples=1, effect_tokens=1024, latents=16
         ),
     )
 
@@ -50,6 +50,6 @@ def _quick() -> AuditStudy:
         dictionaries=Dictionaries(architecture=ReLU(n_latents=384, l1=0.15), fitting=_FITTING),
         controls=Controls(null_adapters=2, gaussian_dictionaries=2),
         measures=Measures(
-            angles_k=(48,), rows=4000, repeats=8, samples=1, effect_tokens=1024, latents=16
+            angles_k=(48,), rows=4000, repeats=8, samples=1, effect_tokens=512, latents=16
         ),
     )

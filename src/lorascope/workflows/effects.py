@@ -27,6 +27,8 @@ from lorascope.workflows.measuring import Audit
 from lorascope.workflows.state import Audited
 
 EFFECTS = "effects"
+# The intervention in which named latents stand beside matched ones.
+_MATCHED: tuple[single_latents.Mode, ...] = ("ablation",)
 LATENTS = "latents.json"
 # To first order, of every latent: {site: its losses, then their chance levels}.
 ATTRIBUTED = "attributed.safetensors"
@@ -149,10 +151,10 @@ def _single(
         latents,
         seed=state.study.seed,
         most=most,
-        others=False,
+        others=[mode for mode in single_latents.MODES if mode not in _MATCHED],
     )
     beside = matched_latents.matched_latents(
-        state.model, survey, place.site, dictionary, latents, most=most
+        state.model, survey, place.site, dictionary, latents, most=most, modes=_MATCHED
     )
     rows += _records(state.model.tokenizer, effects, beside, place)
     kl = {single_latents.NAMES[mode][0]: one for mode, one in beside.items()}
@@ -199,12 +201,15 @@ def _records(
         for mode, changes in effects.changes.items():
             record |= {
                 f"{mode}_kl": float(changes.kl[index, 0]),
-                f"{mode}_kl_other": float(beside[mode].expected[index]),
-                f"{mode}_p": float(beside[mode].p[index]),
-                f"{mode}_q": float(beside[mode].q[index]),
-                f"{mode}_alternatives": int(beside[mode].counts[index]),
                 f"{mode}_loss": float(changes.loss[index, 0]),
                 f"{mode}_loss_foretold": float(changes.foretold_loss[index, 0]),
+            }
+        for mode, one in beside.items():
+            record |= {
+                f"{mode}_kl_other": float(one.expected[index]),
+                f"{mode}_p": float(one.p[index]),
+                f"{mode}_q": float(one.q[index]),
+                f"{mode}_alternatives": int(one.counts[index]),
             }
         found.append(record)
     return found
