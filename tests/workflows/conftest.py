@@ -48,6 +48,7 @@ def settings(tiny_checkpoint, records):
                 "architecture": {"n_latents": 64},
                 "fitting": {"epochs": 1, "batch": 128, "products": "float32"},
             },
+            "controls": {"null_adapters": 2, "gaussian_dictionaries": 2},
             "measures": {
                 "repeats": 3,
                 "rows": 500,
