@@ -10,6 +10,7 @@ from lorascope.measures.matched_latents import (
     beside_matched,
     matched_latents,
     most_alike,
+    some_windows,
 )
 from lorascope.measures.single_latents import latent_effects
 from lorascope.measures.surveys import survey
@@ -78,7 +79,7 @@ def test_the_verdict_is_paired_by_latent():
     plain = Estimate("latent_ablation.kl", float(own.mean()), (1.5, 3.7), 12, "nats/token")
     beside = beside_matched(plain, found)
     assert beside.headline.name == MATCHED
-    assert beside.headline.level == pytest.approx(float((own - nearly).mean()))
+    assert beside.value - beside.headline.level == pytest.approx(float(nearly.mean()))
     assert beside.verdict == "above"
     equal = beside_matched(plain, Matched(own, torch.ones(12), own[:, None].expand(12, 40)))
     assert equal.verdict != "above"
@@ -118,6 +119,17 @@ def energy_of(model, found, dictionary, latent):
         model, found, "layers.1", dictionary, torch.tensor([latent]), alternatives=1
     )
     return float(one["ablation"].energy[0])
+
+
+def test_windows_are_drawn_among_those_in_which_a_latent_fires():
+    energies = torch.zeros(9, 3)
+    energies[:, 0] = 1.0
+    energies[2, 1] = energies[7, 1] = 0.5
+    chosen = some_windows(energies, torch.Generator().manual_seed(0))
+    assert chosen.sum(0).tolist() == [4, 2, 0]
+    assert chosen[:, 1].nonzero().flatten().tolist() == [2, 7]
+    again = some_windows(energies, torch.Generator().manual_seed(1))
+    assert not torch.equal(chosen[:, 0], again[:, 0])
 
 
 def test_the_key_stays():

@@ -11,11 +11,10 @@ The rival explanation: any latent that fires as often and as strongly does as mu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 from torch import Tensor
 
@@ -33,11 +32,14 @@ from lorascope.measures.single_latents import (
 from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
+from lorascope.randomness import generator
 from lorascope.results import Estimate, Null
 from lorascope.results.null_names import MATCHED
 from lorascope.stats.intervals import normal_interval
 
 ALTERNATIVES = 40
+# Windows in which each latent is looked at.
+WINDOWS = 4
 # Tokens, and logits, of one pass with several interventions side by side.
 _TOKENS, _LOGITS = 8192, 2**25
 
@@ -88,35 +90,51 @@ def matched_latents(
     *,
     most: int = MOST_TOKENS,
     alternatives: int = ALTERNATIVES,
-    modes: Sequence[Mode] = MODES,
+    seed: int = 0,
 ) -> dict[Mode, Matched]:
     """Remove and add the named latents and those most like them, one at a time.
 
-    A latent's change is run on the windows in which it fires; on all others its KL is 0.
+    Each is run on `WINDOWS` windows at random of those in which it fires, named ones and
+    alternatives alike; its KL over energy there stands for the whole.
 
     Args:
         latents: the named ones; none of them is another's alternative.
         most: tokens of the documents used, as for `latent_effects`.
         alternatives: most per named latent.
-        modes: which interventions; the audit removes, since an adapter's latents act together.
     """
     every = torch.arange(dictionary.n_latents)
     spots = list(read_spots(model, found, parse_site(site), dictionary, every, most))
-    strengths = torch.cat([spot.strengths.cpu() for spot in spots]).double()
+    strengths = torch.cat([spot.strengths.cpu() for spot in spots])
     tokens = sum(len(spot.where.targets) for spot in spots)
     others = most_alike(strengths, latents, alternatives)
     needed = torch.cat([latents, others[others >= 0].unique()])
-    units = unit_rows(dictionary.directions)
-    energy = strengths.square().sum(0) / tokens
+    energies = [_by_window(spot)[:, needed] for spot in spots]
+    chosen = some_windows(torch.cat(energies), generator(seed, "matched windows", site))
+    parts = chosen.split([len(part) for part in energies])
+    looked_at = sum((e * part).sum(0) for e, part in zip(energies, parts, strict=True))
+    energy = torch.cat(energies).sum(0) / tokens
+    units, place = unit_rows(dictionary.directions), torch.full((len(every),), -1)
+    place[needed] = torch.arange(len(needed))
     matched: dict[Mode, Matched] = {}
-    for mode in modes:
-        kl = torch.zeros(dictionary.n_latents, dtype=torch.float64)
-        for spot in spots:
-            _changed(model, spot, mode, needed, units, kl)
-        per_energy = (kl / tokens) / energy.clamp(min=1e-300)
-        drawn = torch.where(others >= 0, per_energy[others.clamp(min=0)], torch.nan)
-        matched[mode] = Matched(kl[latents] / tokens, energy[latents], drawn)
+    for mode in MODES:
+        kl = torch.zeros(len(needed), dtype=torch.float64)
+        for spot, part in zip(spots, parts, strict=True):
+            _changed(model, spot, mode, part.nonzero(), needed, units, kl)
+        per_energy = kl / torch.as_tensor(looked_at).clamp(min=1e-300)
+        drawn = torch.where(others >= 0, per_energy[place[others.clamp(min=0)]], torch.nan)
+        named = slice(len(latents))
+        matched[mode] = Matched(per_energy[named] * energy[named], energy[named], drawn)
     return matched
+
+
+def some_windows(
+    energies: Float[Tensor, "windows k"], random: torch.Generator
+) -> Bool[Tensor, "windows k"]:
+    """At most `WINDOWS` windows at random of those in which each latent writes anything."""
+    keys = torch.rand(energies.shape, generator=random).masked_fill(energies <= 0, -1.0)
+    most = min(WINDOWS, len(energies))
+    found, at = keys.topk(most, dim=0)
+    return torch.zeros_like(energies, dtype=torch.bool).scatter(0, at, found >= 0)
 
 
 def most_alike(
@@ -141,55 +159,71 @@ def most_alike(
 
 
 def beside_matched(estimate: Estimate, found: Matched) -> Estimate:
-    """The mean KL of removing the named latents, beside what matched ones would have changed."""
+    """The mean KL of removing the named latents, beside what matched ones would have changed.
+
+    The difference is paired by latent, each beside its own alternatives on as many windows.
+    """
     known = found.counts > 0
     if known.sum() < 2:
         return estimate
     gaps = (found.kl - found.expected)[known]
-    level = float(found.expected[known].mean())
+    level = estimate.value - float(gaps.mean())
     low, high = normal_interval(found.expected[known])
-    return replace(estimate, value=float(found.kl[known].mean())).beside(
-        [Null(MATCHED, level, low, high, rival=True, difference=normal_interval(gaps))]
+    shift = level - float(found.expected[known].mean())
+    return estimate.beside(
+        [
+            Null(
+                MATCHED,
+                level,
+                low + shift,
+                high + shift,
+                rival=True,
+                difference=normal_interval(gaps),
+            )
+        ]
     )
+
+
+def _by_window(spot: Spot) -> Float[Tensor, "windows n"]:
+    """Energy that each latent writes in each window of a batch, squared stream units."""
+    window_of_row = spot.rows.nonzero()[:, 0]
+    sums = torch.zeros(len(spot.rows), spot.strengths.shape[1], dtype=torch.float64)
+    return sums.index_add_(0, window_of_row, spot.strengths.cpu().double().square())
 
 
 def _changed(
     model: AdaptedModel,
     spot: Spot,
     mode: Mode,
+    pairs: Int[Tensor, "pairs 2"],
     latents: Int[Tensor, " k"],
     units: Float[Tensor, "n d"],
-    kl: Float[Tensor, " n"],
+    kl: Float[Tensor, " k"],
 ) -> None:
-    """Add Σ KL(unchanged ‖ changed) over scored tokens, nats, of every latent's change to `kl`.
+    """Add Σ KL(unchanged ‖ changed) over scored tokens, nats, of latents' changes to `kl`.
 
-    Windows in which several latents fire go through the model side by side.
+    Several windows, each with one latent's change, go through the model side by side.
+
+    Args:
+        pairs: (window of the batch, index into `latents`).
     """
     recorded, where = spot.recorded[mode], spot.where
-    window_of_row = spot.rows.nonzero()[:, 0]
-    fires = torch.zeros(len(spot.rows), len(latents), dtype=torch.bool)
-    for column, latent in enumerate(latents.tolist()):
-        fires[window_of_row[spot.strengths[:, latent].cpu() > 0], column] = True
-    pairs = fires.nonzero()
     predicting = where.predicting[:, where.first : where.last]
-    before = torch.zeros(*predicting.shape, model.vocab_size, device=recorded.logits.device)
-    before[predicting.to(before.device)] = where.log_probabilities(recorded.logits)
     width = recorded.ids.shape[1]
     size = min(_TOKENS // width, _LOGITS // (predicting.shape[1] * model.vocab_size))
+    window_of_row = spot.rows.nonzero()[:, 0]
     with model.face(recorded.face):
         for part in pairs.split(max(1, size)):
-            windows, named = part[:, 0], latents[part[:, 1]]
+            windows = part[:, 0]
             streams = recorded.streams[spot.site][windows.to(units.device)].clone()
-            for index, (window, latent) in enumerate(zip(windows.tolist(), named, strict=True)):
-                chosen = window_of_row == window
-                at = spot.rows[window].to(streams.device)
-                written = spot.strengths[chosen][:, latent, None] * units[latent]
-                added = signed(mode, written).to(streams.device)
-                streams[index, at] = (streams[index, at].float() + added).to(streams.dtype)
+            for index, (window, at) in enumerate(part.tolist()):
+                latent, rows = int(latents[at]), spot.rows[window].to(streams.device)
+                strength = spot.strengths[window_of_row == window][:, latent, None]
+                added = signed(mode, strength * units[latent]).to(streams.device)
+                streams[index, rows] = (streams[index, rows].float() + added).to(streams.dtype)
             wide = replace(recorded, ids=recorded.ids[windows], mask=recorded.mask[windows])
-            after = wide.resume(spot.site, streams)
-            counted = predicting[windows].to(after.device)
-            here = torch.log_softmax(after[counted].float(), dim=-1)
-            each = divergence(before[windows][counted], here).double().cpu()
-            owner = named[:, None].expand(len(named), predicting.shape[1])[counted.cpu()]
-            kl.index_add_(0, owner, each)
+            counted = predicting[windows].to(streams.device)
+            before = torch.log_softmax(recorded.logits[windows][counted].float(), dim=-1)
+            after = torch.log_softmax(wide.resume(spot.site, streams)[counted].float(), dim=-1)
+            owner = part[:, 1, None].expand(len(part), predicting.shape[1])[counted.cpu()]
+            kl.index_add_(0, owner, divergence(before, after).double().cpu())

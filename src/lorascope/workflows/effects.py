@@ -27,8 +27,6 @@ from lorascope.workflows.measuring import Audit
 from lorascope.workflows.state import Audited
 
 EFFECTS = "effects"
-# The intervention in which named latents stand beside matched ones.
-_MATCHED: tuple[single_latents.Mode, ...] = ("ablation",)
 LATENTS = "latents.json"
 # To first order, of every latent: {site: its losses, then their chance levels}.
 ATTRIBUTED = "attributed.safetensors"
@@ -151,10 +149,10 @@ def _single(
         latents,
         seed=state.study.seed,
         most=most,
-        others=[mode for mode in single_latents.MODES if mode not in _MATCHED],
+        others=(),
     )
     beside = matched_latents.matched_latents(
-        state.model, survey, place.site, dictionary, latents, most=most, modes=_MATCHED
+        state.model, survey, place.site, dictionary, latents, most=most, seed=state.study.seed
     )
     rows += _records(state.model.tokenizer, effects, beside, place)
     kl = {single_latents.NAMES[mode][0]: one for mode, one in beside.items()}

@@ -39,6 +39,7 @@ _PROMOTED_BY = (
 _MATCHED = (
     "matched latents: the 40 other latents nearest in log firing rate and log mean strength, each "
     "put through the same intervention; their KL per energy written, times the latent's energy. "
+    "All are looked at on four windows at random of those in which they fire. "
     "Each latent's rank among its alternatives gives its p-value, adjusted over the latents "
     "(Benjamini-Hochberg)"
 )
@@ -114,12 +115,14 @@ DEFINITIONS: dict[str, Definition] = {
         "One latent added: predictions",
         "nats/token",
         f"mean over latents j of KL(base ‖ changed), changed: {_ADDED}; mean {_TOKENS}",
-        _EQUAL_NORM,
-        _LATENTS,
+        _MATCHED,
+        "paired t interval over latents of the difference from matched ones",
         "measures/single_latents.py",
         "",
         "above",
         margin=0.0,
+        rivals=(MATCHED,),
+        rival="any latent that fires as often and as strongly does as much",
     ),
     "latent_ablation.promoted": Definition(
         "One latent removed: promoted tokens",
