@@ -142,7 +142,8 @@ def most_alike(
 ) -> Int[Tensor, "k most"]:
     """For each named latent, the other firing latents nearest in log rate and log mean strength.
 
-    Named latents are left out; −1 where there are no more.
+    Named latents are left out; −1 where there are no more. Alternatives are shared: they are
+    picked among twice as many, those nearest to any named latent.
     """
     fired = (strengths > 0).sum(0)
     mean = strengths.sum(0) / fired.clamp(min=1)
@@ -153,6 +154,8 @@ def most_alike(
     found = torch.full((len(latents), most), -1)
     if len(others):
         gaps = torch.cdist(place[latents], place[others])
+        near = gaps.amin(0).argsort(stable=True)[: 2 * most]
+        others, gaps = others[near], gaps[:, near]
         order = gaps.argsort(dim=1, stable=True)[:, :most]
         found[:, : order.shape[1]] = others[order]
     return found
