@@ -42,9 +42,10 @@ def null_adapter_shares(estimates: Iterable[Estimate], ceiling: float | None = N
     ]
     part = "null adapters"
     shares = [_share(part, "all primary numbers", judged, NOMINAL, ceiling)]
-    for measure in dict.fromkeys(e.measure for e in judged):
-        shares.append(_share(part, measure, [e for e in judged if e.measure == measure], NOMINAL))
-    return shares
+    return shares + [
+        _share(part, measure, [e for e in judged if e.measure == measure], NOMINAL)
+        for measure in dict.fromkeys(e.measure for e in judged)
+    ]
 
 
 def featureless_shares(estimates: Iterable[Estimate]) -> list[Share]:

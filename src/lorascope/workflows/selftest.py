@@ -24,8 +24,8 @@ from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import windows
 from lorascope.models.adapted import load
 from lorascope.planted import nothing
-from lorascope.planted.coverage import CoverageRow, coverage_rows
 from lorascope.planted.adapters import punctuation, write_adapter
+from lorascope.planted.coverage import CoverageRow, coverage_rows
 from lorascope.planted.detection import Detected, detect, random_recoveries
 from lorascope.planted.latent_search import search_shares
 from lorascope.planted.named_latents import exchangeable_shares, planted_latent_shares
@@ -42,6 +42,9 @@ ADAPTER = "planted"
 _SHOWN = 500
 # What part 3 must reach; of the KL a norm behind the MLP always keeps a part (docs/selftest.md).
 LEAST, LEAST_KL = 0.9, 0.85
+
+
+_AUDIT = NullAudit((8,), 7, ("layers.3",), 120, effects=True, strict=False)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Sizes:
     records: int = 200
     tokens: int = 4096
     recoveries: tuple[int, int] = (40, 512)
-    audit: NullAudit = NullAudit((8,), 7, ("layers.3",), 120, effects=True, strict=False)
+    audit: NullAudit = _AUDIT
     intervals: int = 200
     scenes: int = 10
     named: int = 200
