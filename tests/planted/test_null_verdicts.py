@@ -7,10 +7,10 @@ from lorascope.planted.null_verdicts import featureless_shares, null_adapter_sha
 from lorascope.results import ADAPTER, GAUSSIAN, Estimate, Key
 from lorascope.results.labels import DELTA_VS_BASE
 
-RANKS = range(1, 31)
+RANKS = range(1, 5)
 
 
-def numbers(null, far=(), draws=8, shift=0.0):
+def numbers(null, far=(), draws=5, shift=0.0):
     """Max cosines of an adapter and `draws` draws at every rank; draws named in `far` lie away."""
     random = torch.Generator().manual_seed(len(null))
     for rank in RANKS:
@@ -36,7 +36,7 @@ def test_draws_like_the_others_are_apart_in_a_twentieth():
     found = beside_draws([*given(), *numbers(ADAPTER)])
     named = [e.at(Key(**{**vars(e.key), "adapter": f"r{e.key.rank}"})) for e in found]
     share, by_measure = null_adapter_shares(named)
-    assert (share.trials, by_measure.trials) == (8 * len(RANKS),) * 2
+    assert (share.trials, by_measure.trials) == (5 * len(RANKS),) * 2
     assert share.passed
     assert by_measure.what == "max_cosine.mean"
 
@@ -44,13 +44,13 @@ def test_draws_like_the_others_are_apart_in_a_twentieth():
 def test_a_draw_far_from_the_others_is_counted():
     found = beside_draws([*given(), *numbers(ADAPTER, far={(1, 2)})])
     share, _ = null_adapter_shares(only_rank_one(found))
-    assert (share.found, share.trials) == (1, 8)
+    assert (share.found, share.trials) == (1, 5)
 
 
 def test_featureless_dictionaries_beside_the_rest_and_beside_both():
-    found = beside_draws([*given(), *numbers(ADAPTER), *numbers(GAUSSIAN, far={(1, 2), (2, 5)})])
+    found = beside_draws([*given(), *numbers(ADAPTER), *numbers(GAUSSIAN, far={(1, 2), (2, 4)})])
     alone, both = featureless_shares(found)
-    assert alone.trials == both.trials == 8 * len(RANKS)
+    assert alone.trials == both.trials == 5 * len(RANKS)
     assert 2 <= both.found <= alone.found
     assert "beside the rest" in alone.what
     assert both.passed
@@ -60,7 +60,7 @@ def test_featureless_dictionaries_away_from_null_adapters_alone_are_not_apart():
     """A verdict must leave both rivals: elsewhere than null adapters is not enough."""
     found = beside_draws([*given(), *numbers(ADAPTER), *numbers(GAUSSIAN, shift=0.3)])
     _, both = featureless_shares(found)
-    assert both.share < 0.1
+    assert both.share < 0.2
 
 
 def test_without_draws_nothing_was_tried():

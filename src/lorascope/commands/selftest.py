@@ -120,8 +120,8 @@ def _counted(found: Selftest) -> list[Table]:
     )
     for row in found.coverage:
         seeds = "" if row.seeds is None else str(row.seeds)
-        counts = str(row.n), seeds, f"{row.covered}/{row.trials}", f"{row.share:.1%}"
-        coverage.add_row(row.kind, row.unit, *counts, "" if row.passed else "missed")
+        held = str(row.n), seeds, f"{row.covered}/{row.trials}", f"{row.share:.1%}"
+        coverage.add_row(row.kind, row.unit, *held, "" if row.passed else "missed")
     shares = _table(
         "counted beside a bar", *("part", "what", "found", "share", _INTERVAL, "bar", ""), words=2
     )

@@ -49,7 +49,7 @@ def alignment_shares(
         repeats: scenes, of four conditions each.
         shares: of the delta's latents, how many are aligned.
     """
-    found = []
+    found: list[Share] = []
     for low_rank in (False, True):
         for share in shares:
             for cosine in (COSINE,) if len(shares) == 1 else (0.7, COSINE):
