@@ -8,8 +8,10 @@ from typer.testing import CliRunner
 
 from lorascope import cli
 from lorascope.planted import recovery
+from lorascope.planted.coverage import CoverageRow
 from lorascope.planted.detection import Detected
 from lorascope.planted.rates import Rate
+from lorascope.planted.shares import Share
 from lorascope.workflows import selftest as workflow
 from lorascope.workflows.progress import Reporter
 
@@ -61,7 +63,7 @@ def test_the_adapter_built_by_hand_is_found_named_and_taken_away(quick):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_in_full(seed):
-    found = workflow.selftest(workflow.FULL, Reporter(quiet=True), seed)
+    found = workflow.selftest(workflow.STANDARD, Reporter(quiet=True), seed)
     assert found.failures == []
     assert any(rate.measure == "recovery.kl" for rate in found.rates)
 
@@ -72,18 +74,25 @@ def result(failures):
         "shared directions", "max_cosine.above_0.7", "true", 1, 0.2, (0.1, 0.3)
     )
     rates = [Rate("overlap", "independence", 9, 40)]
-    return workflow.Selftest([planted] * 5, rates, detected, failures, 1.0)
+    coverage = [CoverageRow("mean", "documents", 8, None, 700, 1000)]
+    shares = [Share("null adapters", "all primary numbers", 30, 100, 0.05)]
+    return workflow.Selftest([planted] * 5, rates, detected, coverage, shares, failures, 1.0)
 
 
 def test_every_kind_of_failure_has_a_line():
     failing = result([])
-    (missed,) = workflow._unrecovered(failing.recovery)
+    together, missed = workflow._unrecovered(failing.recovery)
+    assert together.startswith("recovery: 5 of 5")
     assert missed.startswith("recovery: shared directions")
     assert "5 of 5" in missed
-    (many,) = workflow._too_many(failing.rates)
+    together, many = workflow._too_many(failing.rates)
+    assert "9 of 40" in together
     assert "overlap found something in 9 of 40" in many
     (undetected,) = workflow._undetected(failing.detected)
     assert "recall of the planted class is 0.500" in undetected
+    # One kind of one may miss by chance, two of two may not.
+    (narrow, _) = workflow._uncovered(failing.coverage * 2)
+    assert "mean, 8 documents: 700 of 1000" in narrow
 
 
 @pytest.mark.parametrize(("failures", "code"), [([], 0), (["overlap: too many"], 1)])
@@ -103,7 +112,12 @@ def test_the_exit_code_says_whether_all_passed(monkeypatch, failures, code):
     assert plain["recovery"][0]["recovered"] is False
     assert all(line in said.stderr for line in failures)
     table = CliRunner().invoke(cli.app, ["selftest"])
-    assert given[1] == (workflow.FULL, 0)
+    assert given[1] == (workflow.STANDARD, 0)
     assert "max_cosine.above_0.7" in table.stdout
     assert "missed" in table.stdout
     assert "too many" in table.stdout
+    assert "30/100" in table.stdout
+    CliRunner().invoke(cli.app, ["selftest", "--full"])
+    assert given[2] == (workflow.FULL, 0)
+    both = CliRunner().invoke(cli.app, ["selftest", "--full", "--quick"])
+    assert both.exit_code != 0

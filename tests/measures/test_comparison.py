@@ -147,10 +147,11 @@ def test_activity_against_plain_arithmetic():
     found = activity(dictionary_of(directions), pair)
     z = (pair.first @ directions.T).clamp(min=0).numpy().astype(float)
     other = (pair.second @ directions.T).clamp(min=0).numpy().astype(float)
+    logs = (pair.first.norm(dim=1) / pair.second.norm(dim=1)).log().numpy()
+    other *= np.exp(logs.mean())  # both deltas as strong
     assert np.allclose(found.density, np.stack([(z > 0).mean(0), (other > 0).mean(0)]))
     energies = np.stack([(z**2).mean(0), (other**2).mean(0)]) * 1.5**2
     assert np.allclose(found.energy, energies, rtol=1e-4)
-    logs = (pair.first.norm(dim=1) / pair.second.norm(dim=1)).log().numpy()
     excess = ((z**2) * (logs - logs.mean())[:, None]).sum(0) / (z**2).sum(0)
     assert np.allclose(found.excess, excess, atol=1e-4)
     assert found.documents.tolist() == [
@@ -186,8 +187,13 @@ def test_mirrored_rates_by_hand():
     scores, mirrored = torch.tensor([4.0, 1.0, 5.0, 3.0]), torch.tensor([3.5, 0.5])
     # In order 5, 4, 3, 1: (1+0)/1, (1+0)/2, (1+1)/3, (1+1)/4.
     assert mirrored_rates(scores, mirrored).tolist() == [0.5] * 4
+    # One mirrored latent stands for two, an unseen one too: 2/1, 2/2, 4/3, 4/4; and halved.
     doubled = mirrored_rates(scores, mirrored, times=2).tolist()
-    assert doubled == pytest.approx([0.5, 0.75, 0.5, 0.75])
+    assert doubled == pytest.approx([1.0, 1.0, 1.0, 1.0])
+    halved = mirrored_rates(scores, mirrored, times=0.5).tolist()
+    assert halved == pytest.approx([0.375] * 4)
+    # Without excess nothing is listed.
+    assert mirrored_rates(scores - 3, mirrored - 9).tolist() == [0.5, 1.0, 0.5, 1.0]
     copied = mirrored_rates(scores, mirrored, copies=2).tolist()
     assert copied == pytest.approx([0.75, 0.75, 0.75, 0.75])
     # Equal scores stand or fall together, and a mirrored one of equal size counts against them.
@@ -241,9 +247,8 @@ def search(pair, own, other):
     return only_here([ours], [theirs], 0.1), only_here([theirs], [ours], 0.1)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_planted_latents_are_listed(turned):
-    ours, theirs = search(*planted_pair(0, planted=True, turned=turned))
+def test_planted_latents_are_listed():
+    ours, theirs = search(*planted_pair(0, planted=True, turned=True))
     listed = set(ours.listed(0).tolist())
     planted = set(range(FEATURES, FEATURES + PLANTED))
     assert len(listed & planted) >= 0.75 * PLANTED
@@ -252,6 +257,51 @@ def test_planted_latents_are_listed(turned):
     (estimate,) = latent_estimates(ours, PLACE)
     assert estimate.value == pytest.approx(len(listed) / estimate.n)
     assert estimate.verdict == "above"
+
+
+def test_without_latents_of_the_other_s_own_nothing_is_listed():
+    """All directions of the second are the first's: nothing says what excess comes by itself."""
+    ours, _ = search(*planted_pair(0, planted=True, turned=False))
+    assert ours.found[0].one_sided.sum() >= 0.7 * PLANTED
+    assert ours.mirrored < 5
+    assert not len(ours.listed(0))
+    with pytest.raises(InputError, match="one-sided"):
+        latent_estimates(ours, PLACE)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_same_twice_as_strong_has_nothing_of_its_own(turned):
+    pair, own, other = planted_pair(3, planted=False, turned=turned)
+    strong = Pair(pair.base, 2 * pair.first, pair.second, pair.documents)
+    weak, doubled = activity(own, pair), activity(_scaled(own, 2), strong)
+    assert doubled.one_sided.tolist() == weak.one_sided.tolist()
+    assert torch.allclose(doubled.excess, weak.excess, atol=1e-4)
+    back = activity(other, strong.turned)
+    assert back.one_sided.tolist() == activity(other, pair.turned).one_sided.tolist()
+    assert not any(len(found.listed(0)) for found in search(strong, _scaled(own, 2), other))
+
+
+def _scaled(dictionary, by):
+    """The dictionary of rows `by` times as long."""
+    biases = by * dictionary.encoder_bias, by * dictionary.decoder_bias
+    return ReluDictionary(dictionary.encoder, biases[0], dictionary.directions, biases[1])
+
+
+def test_ten_copies_of_a_latent_are_one_finding():
+    pair, own, other = planted_pair(0, planted=True, turned=True)
+    copied, mirrored = (
+        ReluDictionary(
+            d.encoder.repeat(1, 10),
+            d.encoder_bias.repeat(10),
+            d.directions.repeat(10, 1),
+            d.decoder_bias,
+        )
+        for d in (own, other)
+    )
+    (once, _), (ten, _) = search(pair, own, other), search(pair, copied, mirrored)
+    assert torch.equal(ten.listed_rates().sort().values, once.listed_rates().sort().values)
+    assert len(ten.listed(0)) == 10 * len(once.listed(0))
+    assert latent_estimates(ten, PLACE)[0].value == latent_estimates(once, PLACE)[0].value
 
 
 def test_other_directions_alone_are_nothing_to_list():
@@ -277,7 +327,7 @@ def test_every_measure_is_defined():
     rows |= by_measure(subspace_estimates(pair, [1], (PLACE, PLACE)))
     own = dictionary_of(torch.eye(3))
     rows |= by_measure(energy_estimates(pair.first, pair.documents, own, own, PLACE))
-    rows |= by_measure(latent_estimates(search(*planted_pair(0, True, False))[0], PLACE))
+    rows |= by_measure(latent_estimates(search(*planted_pair(0, True, True))[0], PLACE))
     assert set(rows) == set(DEFINITIONS)
     for estimate in rows.values():
         assert DEFINITIONS[estimate.measure].unit == estimate.unit

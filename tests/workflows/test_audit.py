@@ -16,6 +16,7 @@ from lorascope.report.result import read_results
 from lorascope.runs import read_json
 from lorascope.workflows.audit import audit
 from lorascope.workflows.measuring import TRAINED_ON
+from lorascope.workflows.null_audit import null_audit_shares
 from lorascope.workflows.study import AuditStudy
 
 COLUMNS = "measure, adapter, rank, site, seed, dictionary, value, chance, low, high, n, unit"
@@ -288,3 +289,12 @@ def test_null_adapters_are_matched_by_the_deltas_norm(finished_run):
     assert {name.split("~")[0] for name in gates["matches"]} == set(ADAPTERS)
     for name in gates["matches"]:
         assert float(norms[name] / norms[name.split("~")[0]]) == pytest.approx(1, abs=0.1)
+
+
+def test_null_draws_of_an_audit_are_counted(finished_run):
+    """Every null adapter's primary numbers, and every Gaussian-trained dictionary's directions."""
+    shares = null_audit_shares(read_results(finished_run).estimates, strict=False)
+    whole = shares[0]
+    assert whole.trials == sum(s.trials for s in shares[1:] if s.part == whole.part)
+    assert whole.trials > 0
+    assert {s.part for s in shares} == {"null adapters", "featureless dictionaries"}

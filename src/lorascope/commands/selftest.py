@@ -18,16 +18,21 @@ _INTERVAL = "95 % interval"
 
 
 def selftest(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats: ≤ 60 s.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats, a smaller audit.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="21 null adapters of three ranks: may take an hour.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Try the measures on planted truth and on nothing; exit code 1 if one fails.
 
-    Three parts: shares planted in made activations and what is found of them; how often each
-    measure finds something where nothing is planted; an adapter built by hand that writes one
-    direction on one class of tokens, found, named and taken away again.
+    Shares planted in made activations and what is found of them; how often each measure finds
+    something where nothing is planted; an adapter built by hand that writes one direction on one
+    class of tokens, found, named and taken away again; null adapters and featureless dictionaries
+    through a real audit; coverage of every kind of interval; power; two adapters that do the same.
+    Bars are held by binomial tests at 2.5 % one-sided.
 
     **Examples**
 
@@ -36,12 +41,16 @@ def selftest(
     `lorascope selftest --quick --json`
     """
 
+    from lorascope.errors import InputError
     from lorascope.printing import Console
     from lorascope.workflows.progress import Reporter
-    from lorascope.workflows.selftest import FULL, QUICK
+    from lorascope.workflows.selftest import FULL, QUICK, STANDARD
     from lorascope.workflows.selftest import selftest as run
 
-    found = run(QUICK if quick else FULL, Reporter(quiet or json_), seed)
+    if quick and full:
+        raise InputError("give either --quick or --full, not both")
+    sizes = QUICK if quick else FULL if full else STANDARD
+    found = run(sizes, Reporter(quiet or json_), seed)
     if json_:
         say_json(found.plain())
     else:
@@ -98,4 +107,27 @@ def _tables(found: Selftest) -> list[Table]:
         adapter.add_row(words, number(value), interval(*bounds))
     names = ", ".join(found.detected.named)
     adapter.add_row(f"its strongest tokens: {names}", "", "")
-    return [recovery, rates, adapter]
+    return [recovery, rates, adapter, *_counted(found)]
+
+
+def _counted(found: Selftest) -> list[Table]:
+    """Coverage, and everything else that is counted beside a bar."""
+    coverage = _table(
+        "coverage of 95 % intervals",
+        *("kind", "unit", "n", "seeds", "held", "share", ""),
+        words=2,
+    )
+    for row in found.coverage:
+        seeds = "" if row.seeds is None else str(row.seeds)
+        held = str(row.n), seeds, f"{row.covered}/{row.trials}", f"{row.share:.1%}"
+        coverage.add_row(row.kind, row.unit, *held, "" if row.passed else "missed")
+    shares = _table(
+        "counted beside a bar", *("part", "what", "found", "share", _INTERVAL, "bar", ""), words=2
+    )
+    for share in found.shares:
+        low, high = share.interval
+        bar = "" if share.bar is None else f"{'≤' if share.most else '≥'} {share.bar:.0%}"
+        counts = f"{share.found}/{share.trials}", f"{share.share:.1%}"
+        mark = "" if share.passed else "missed"
+        shares.add_row(share.part, share.what, *counts, f"[{low:.1%}, {high:.1%}]", bar, mark)
+    return [coverage, shares]

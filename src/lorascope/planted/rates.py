@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from scipy import stats
 
 from lorascope.measures.definitions import definition
+from lorascope.planted.shares import LEVEL
 from lorascope.results import Estimate
 from lorascope.stats.intervals import Interval, wilson_interval
 
 # What a verdict at 95 % may get wrong, and how sure one must be that it gets more wrong.
-NOMINAL, SURE = 0.05, 0.99
+NOMINAL, SURE = 0.05, 1 - LEVEL
 # Their headline null is a bound, not a level: a floor, or the hardest of several controls. Only
 # a value beyond it counts.
 _BOUNDED = ("delta_norm", "weights.norm", "weights.relative", "recovery.")
@@ -50,7 +51,7 @@ class Rate:
 
 
 def allowed(repeats: int) -> int:
-    """The most false positives that 5 % makes likely: the 99 % quantile of the binomial."""
+    """The most false positives that 5 % makes likely: the 97.5 % quantile of the binomial."""
     return int(stats.binom.ppf(SURE, repeats, NOMINAL))
 
 

@@ -99,16 +99,19 @@ DEFINITIONS: dict[str, Definition] = {
     "compare.only_here": Definition(
         "Latents active in one only",
         "share",
-        "share of an adapter's delta-dictionary latents (of those that fire in ten documents or "
-        "more, dictionaries of all seeds together) listed as active under it alone. One-sided is a "
-        "latent whose energy, the mean of z²‖d‖² over tokens, is on the other's delta less than a "
-        "fifth of that on its own; its excess is the mean of log(‖h_Δ‖/‖h_Δ′‖) less its mean over "
-        "all tokens, tokens weighted by z². Listed are the one-sided latents of largest excess "
-        "for as long as (s + c·m)/l is at most the stated false discovery rate: l of this "
-        "adapter's and m of the other's one-sided latents reach the excess, c is the ratio of "
-        "their numbers of latents, s the number of seeds",
-        "mirrored false discoveries: (s + c·m)/l of the share listed; 0 where none is",
-        "Wilson interval over latents",
+        "share of the findings of an adapter's delta dictionaries (a latent that fires in ten "
+        "documents or more; latents with a |cosine| of 0.9 or more are one finding; dictionaries "
+        "of all seeds together) listed as active under it alone. The other's delta is first "
+        "multiplied by exp(mean log(‖h_Δ‖/‖h_Δ′‖)) over tokens, so that both are as strong. "
+        "One-sided is a latent whose energy, the mean of z²‖d‖² over tokens, is on the other's "
+        "delta less than a fifth of that on its own; its excess is the mean of log(‖h_Δ‖/‖h_Δ′‖) "
+        "less its mean over all tokens, tokens weighted by z². Listed are the one-sided findings "
+        "of largest positive excess for as long as (s·max(1, c) + c·m)/l is at most the stated "
+        "false discovery rate: l of this adapter's and m of the other's one-sided findings reach "
+        "the excess, c is the ratio of their numbers of findings, s the number of seeds. None is "
+        "listed where the other adapter has fewer than five one-sided findings",
+        "mirrored false discoveries: (s·max(1, c) + c·m)/l of the share listed; 0 where none is",
+        "Wilson interval over findings",
         _LATENTS,
         "",
         "above",
