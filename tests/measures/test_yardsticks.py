@@ -317,7 +317,7 @@ def test_only_what_belongs_to_the_failed_dictionary_loses_its_verdict():
     assert not without_verdicts([ablated], [failed("delta", setting="l1=0.5")])[0].judged
     assert without_verdicts([ablated], [failed("delta")])[0].judged
     # The setting of any other number is not that of a dictionary.
-    angle = number("angle.mean", dictionary="delta vs base", setting="k=48")
+    angle = number("angle.mean", dictionary="delta", compared="base", k=48)
     assert not without_verdicts([angle], [failed("delta")])[0].judged
 
 

@@ -47,6 +47,7 @@ def settings(tiny_checkpoint, records):
             "dictionaries": {
                 "architecture": {"n_latents": 64},
                 "fitting": {"epochs": 1, "batch": 128, "products": "float32"},
+                "controls": ["shuffled", "permuted"],
             },
             "controls": {"null_adapters": 2, "gaussian_dictionaries": 2},
             "measures": {

@@ -13,6 +13,7 @@ from lorascope.activations.text import read_documents
 from lorascope.measures.definitions import definition
 from lorascope.report import build
 from lorascope.report.result import read_results
+from lorascope.results.labels import Of
 from lorascope.runs import read_json
 from lorascope.workflows.audit import audit
 from lorascope.workflows.measuring import TRAINED_ON
@@ -38,9 +39,15 @@ ONE_A_SITE = [
 ]
 
 
+def named(frame):
+    """With pairs of dictionaries as tables call them."""
+    pairs = zip(frame["dictionary"], frame["compared"], strict=True)
+    return frame.assign(dictionary=[str(Of(*pair)) for pair in pairs])
+
+
 @pytest.fixture(scope="module")
 def table(finished_run):
-    return read_results(finished_run).estimates.to_frame()
+    return named(read_results(finished_run).numbers.select().to_frame())
 
 
 def expected_rows():
@@ -67,11 +74,11 @@ def test_every_number_is_there_once(table):
     found = keys.assign(seed=table["seed"].fillna(-1))
     further = table["measure"].str.startswith(FURTHER)
     assert sorted(found[~further].itertuples(index=False, name=None)) == sorted(expected_rows())
-    assert not found.assign(setting=table["setting"]).duplicated().any()
+    assert not found.assign(**{c: table[c] for c in ("setting", "k", "about")}).duplicated().any()
     ranks = table.loc[table["adapter"] != ""].set_index("adapter")["rank"].to_dict()
     assert ranks == {"r2": 2, "r4": 4}
     angles = table["measure"].str.startswith("angle")
-    assert set(table.loc[angles, "setting"]) == {"k=8"}  # a quarter of the width of 32
+    assert set(table.loc[angles, "k"]) == {8}  # a quarter of the width of 32
     assert set(table.loc[~angles & ~further, "setting"]) == {""}
 
 
@@ -85,7 +92,7 @@ def test_causes_pursuit_weights_seeds_and_ablation_are_there(table):
         assert at["pca.fvu"] == {"PCA"}
         assert at["weights.written_cosine"] == {"base"}
         assert {"output_change.loss", "output_change.kl", "weights.intruders"} <= set(at)
-        assert set(here.loc[here["measure"] == "weights.norm", "setting"]) == {"all modules"}
+        assert set(here.loc[here["measure"] == "weights.norm", "module"]) == {"all modules"}
     ablation = table[table["measure"] == "ablation.relative_error"]
     assert list(ablation[["adapter", "setting"]].itertuples(index=False, name=None)) == [
         ("r2", "l1=0.05"),
@@ -98,12 +105,12 @@ def test_causes_pursuit_weights_seeds_and_ablation_are_there(table):
     assert density[0] > density[1]
     assert error[0] != error[1]
     shares = table[table["measure"] == "variance.condition_share"]
-    assert "max_cosine.mean" in set(shares["setting"])
+    assert "max_cosine.mean" in set(shares["about"])
     assert set(shares["adapter"]) == {""}
 
 
 def test_trained_controls_are_chance_levels(finished_run):
-    nulls = pd.read_parquet(finished_run / "results" / "chance_levels.parquet")
+    nulls = named(read_results(finished_run).estimates.nulls_frame())
     pairs = nulls[nulls["dictionary"] == "delta vs base"]
     for measure in ("improvement", "relative_error", "max_cosine.mean", "angle.mean"):
         rows = pairs if measure.startswith(("max_cosine", "angle")) else nulls
@@ -164,9 +171,9 @@ def test_the_headline_null_is_the_one_the_definition_names_first(table):
 
 def test_tables_hold_the_same_and_start_with_the_promised_columns(finished_run, table):
     assert list(table.columns)[:12] == COLUMNS.split(", ")
-    text = ["adapter", "site", "dictionary", "setting", "null"]
-    for name in ("estimates", "chance_levels"):
-        parquet = pd.read_parquet(finished_run / "results" / f"{name}.parquet")
+    every = read_results(finished_run).estimates
+    for name, parquet in (("estimates", every.to_frame()), ("chance_levels", every.nulls_frame())):
+        text = list(parquet.columns[parquet.dtypes == "str"])
         csv = pd.read_csv(finished_run / "results" / f"{name}.csv", keep_default_na=True)
         kept = [column for column in text if column in csv]
         csv = csv.assign(**{column: csv[column].fillna("") for column in kept})
@@ -234,7 +241,7 @@ def test_documents_an_adapter_saw_are_left_out_and_counted(
     assert kept == len(documents) - 12
     (line,) = [g["detail"] for g in found.facts["gates"] if g["gate"] == "disjoint rows"]
     assert line.startswith("12 documents the adapters had seen were left out")
-    table = found.estimates
+    table = found.numbers.select().to_frame()
     assert set(table["adapter"]) == {"full", "low"}
     assert table.loc[table["adapter"] == "full", "rank"].isna().all()
     per_adapter = table.groupby("adapter")["measure"].agg(set)
@@ -264,7 +271,7 @@ def test_dora_rslora_and_a_full_fine_tune_are_audited_alike(
     assert kinds["full"] == (False, False, None)
     assert kinds["dora"][:2] == (True, False)
     assert kinds["rslora"][:2] == (False, True)
-    per_adapter = found.estimates.groupby("adapter")["measure"].agg(set)
+    per_adapter = found.numbers.select().to_frame().groupby("adapter")["measure"].agg(set)
     for name in adapters:
         assert {"weights.intruders", "improvement", "max_cosine.mean"} <= per_adapter[name]
     modules = pd.read_csv(tmp_path / "run" / "weights" / "modules.csv")

@@ -2,10 +2,10 @@
 
 import json
 
-import pandas as pd
 import pytest
 
 from lorascope.latent_adapters.adapter import LatentAdapter
+from lorascope.results import Estimates
 from lorascope.workflows.audit import audit
 from lorascope.workflows.study import AuditStudy
 
@@ -19,7 +19,7 @@ def test_audited_beside_a_lora(save_latent_adapter, save_adapter, settings, quie
     study = AuditStudy.parse(plain, "tiny study")
     page = audit(study, tmp_path / "run", quiet)
     assert page.is_file()
-    table = pd.read_parquet(tmp_path / "run" / "results" / "estimates.parquet")
+    table = Estimates.read(tmp_path / "run" / "results" / "estimates.parquet").select().to_frame()
     of_latent, of_lora = (set(table[table["adapter"] == name]["measure"]) for name in given)
     # Everything but the weights, of which it has none.
     assert {

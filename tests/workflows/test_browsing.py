@@ -16,6 +16,7 @@ from lorascope.workflows.learning import Learned, Wanted, wanted
 from lorascope.workflows.measuring import Audit
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
+from lorascope.workflows.variants import Variants
 
 SITE, ADAPTER = "layers.1", "r4"
 
@@ -25,13 +26,13 @@ def opened(folder, quiet):
     study = AuditStudy.parse(read_yaml(folder / "study.yaml"), "study.yaml")
     state = Audited(study, Run(folder, study), quiet)
     gates = read_json(folder / "gates" / "gates.json")
-    ranks = {name: record["rank"] for name, record in gates["adapters"].items()}
-    state.paths = {name: str(folder / "adapters" / name) for name in ranks}
+    variants = Variants.read(gates)
+    state.paths = {name: str(folder / "adapters" / name) for name in variants.adapters}
     probe, held_out = (Shards.open(folder / "activations" / n) for n in ("probe", "held_out"))
-    keys = wanted(study, probe.sites, probe.adapters)
+    keys = wanted(study, probe.sites, probe.adapters, probe.nulls)
     folders = {key: folder / "dictionaries" / key.name for key in keys}
     learned = Learned(folders, {})
-    return state, Audit(study, probe, held_out, learned, ranks, gates["noise_floor"])
+    return state, Audit(study, probe, held_out, learned, variants, gates["noise_floor"])
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lorascope.randomness import generator
+from lorascope.results import Estimates
 
 TIMES = 10
 
@@ -47,7 +48,7 @@ def test_killed_at_random_moments_a_study_ends_the_same(tmp_path, workflow):
     assert killed > 1
     assert start(tmp_path / "killed").wait() == 0
     expected, found = (
-        pd.read_parquet(tmp_path / run / "results" / "estimates.parquet")
+        Estimates.read(tmp_path / run / "results" / "estimates.parquet").to_frame()
         for run in ("whole", "killed")
     )
     pd.testing.assert_frame_equal(found, expected)

@@ -48,31 +48,46 @@ def test_wanted_by_hand(settings):
         dictionaries={
             "seeds": [3, 5],
             "base": {"layers.1": "address"},
-            "controls": ["gaussian", "permuted"],
+            "controls": ["shuffled", "permuted"],
         },
+        controls={"gaussian_dictionaries": 2},
         ablation={"values": [0.05, 0.5], "site": "layers.1"},
     )
     study = AuditStudy.parse(plain, "test")
-    names = [key.name for key in wanted(study, list(study.sites), ["a", "b"])]
+    names = [
+        key.name for key in wanted(study, list(study.sites), ["a", "b"], ["a~null0", "b~null0"])
+    ]
     assert names == [
         "layers.0-base-seed3",
         "layers.0-base-seed5",
         "layers.0-delta-a-seed3",
         "layers.0-delta-a-seed5",
-        "layers.0-gaussian-a-seed3",
+        "layers.0-shuffled-a-seed3",
         "layers.0-permuted-a-seed3",
+        "layers.0-gaussian-a-seed3-draw0",
+        "layers.0-gaussian-a-seed3-draw1",
         "layers.0-delta-b-seed3",
         "layers.0-delta-b-seed5",
-        "layers.0-gaussian-b-seed3",
+        "layers.0-shuffled-b-seed3",
         "layers.0-permuted-b-seed3",
+        "layers.0-gaussian-b-seed3-draw0",
+        "layers.0-gaussian-b-seed3-draw1",
+        "layers.0-delta-a~null0-seed3",
+        "layers.0-delta-b~null0-seed3",
         "layers.1-delta-a-seed3",
         "layers.1-delta-a-seed5",
-        "layers.1-gaussian-a-seed3",
+        "layers.1-shuffled-a-seed3",
         "layers.1-permuted-a-seed3",
+        "layers.1-gaussian-a-seed3-draw0",
+        "layers.1-gaussian-a-seed3-draw1",
         "layers.1-delta-b-seed3",
         "layers.1-delta-b-seed5",
-        "layers.1-gaussian-b-seed3",
+        "layers.1-shuffled-b-seed3",
         "layers.1-permuted-b-seed3",
+        "layers.1-gaussian-b-seed3-draw0",
+        "layers.1-gaussian-b-seed3-draw1",
+        "layers.1-delta-a~null0-seed3",
+        "layers.1-delta-b~null0-seed3",
         "layers.1-delta-a-seed3-l1=0.05",
         "layers.1-delta-a-seed3-l1=0.5",
     ]
@@ -105,9 +120,13 @@ def with_base(settings, save_adapter, tiny_checkpoint, quiet, no_report, tmp_pat
 
 def test_a_brought_dictionary_stands_in_for_a_trained_one(with_base):
     run = with_base()
-    assert [f.name for f in (run / "dictionaries").iterdir()] == ["layers.1-delta-a-seed0"]
-    table = read_results(run).estimates
-    assert "base vs base" not in set(table["dictionary"])
+    name = "layers.1-delta-a"
+    drawn = [f"{name}~null{draw}-seed0" for draw in (0, 1)]
+    drawn += [f"layers.1-gaussian-a-seed0-draw{draw}" for draw in (0, 1)]
+    found = {folder.name for folder in (run / "dictionaries").iterdir()}
+    assert found == {f"{name}-seed0", *drawn}
+    table = read_results(run).numbers.select().to_frame()
+    assert not ((table["dictionary"] == "base") & (table["compared"] != "")).any()
     dead = table[(table["measure"] == "dead_share") & (table["dictionary"] == "base")]
     assert list(dead["n"]) == [48]
     card = read_json(run / "dictionaries" / "layers.1-delta-a-seed0" / "lorascope.json")

@@ -38,31 +38,35 @@ def test_numbers_of_the_tiny_study(cost, finished_run):
     assert (cost.parameters, cost.d_model, cost.blocks) == (27360, D, 3)
     assert (cost.adapters, cost.sites, cost.documents) == (2, 1, 120)
     assert cost.adapter_steps == 2 * 5
-    assert cost.dictionaries == 2 + 2 * (2 + 3) + 2
+    # Base of two seeds; of each adapter a delta of two seeds, two controls, two of Gaussian rows
+    # and one of each null adapter; two of the ablation.
+    assert cost.dictionaries == 2 + 2 * (2 + 2 + 2 + 2) + 2
     assert cost.dictionary_steps == math.ceil(cost.probe_tokens / 128)
     # The plan takes all documents of the adapters' half for seen; some are only measured on.
     held_out = read_json(finished_run / "activations" / "held_out" / "manifest.json")["rows"]
     assert 0 < cost.held_out_tokens <= held_out
     tokens = cost.probe_tokens + cost.held_out_tokens
-    activations = tokens * (3 * D * 2 + 25)  # base and two adapters in bfloat16; token fields
-    # 14 dictionaries, and while two are trained the checkpoint of each with two moments.
-    dictionaries = (14 + 2 * 3) * 4 * (2 * D * LATENTS + D + LATENTS)
+    # Base, two adapters and two null adapters of each in bfloat16; token fields.
+    activations = tokens * (7 * D * 2 + 25)
+    # 20 dictionaries, and while two are trained the checkpoint of each with two moments.
+    dictionaries = (20 + 2 * 3) * 4 * (2 * D * LATENTS + D + LATENTS)
     adapters = (2 + 4) * 4 * 1392  # ranks 2 and 4
     assert cost.disk == activations + dictionaries + adapters
     texts = dict(cost.lines())
     assert texts["adapters × sites"] == "2 × 1"
-    assert texts["dictionaries"].startswith("14 of ")
+    assert texts["dictionaries"].startswith("20 of ")
     assert "estimated" not in "".join(texts.values())
 
 
 def test_arithmetic_of_the_tiny_study_by_hand(cost):
     flops = {part.name: part.flops for part in cost.parts}
     tokens = cost.probe_tokens + cost.held_out_tokens
-    # Base and two adapters through two of three blocks; through all and the head.
-    assert flops["capture"] == 2 * (2 * BLOCK) * tokens * 3
-    assert flops["gates"] == 2 * (3 * BLOCK + HEAD) * cost.held_out_tokens * 3
+    # Base, two adapters and four null adapters through two of three blocks; through all and the
+    # head.
+    assert flops["capture"] == 2 * (2 * BLOCK) * tokens * 7
+    assert flops["gates"] == 2 * (3 * BLOCK + HEAD) * cost.held_out_tokens * 7
     # Five products of two operations a row, in batches of 128; the ablation's two for two epochs.
-    steps = 12 * cost.dictionary_steps + 2 * math.ceil(2 * cost.probe_tokens / 128)
+    steps = 18 * cost.dictionary_steps + 2 * math.ceil(2 * cost.probe_tokens / 128)
     assert flops["dictionary training"] == 10 * D * LATENTS * 128 * steps
     assert cost.flops == sum(flops.values())
 
@@ -84,13 +88,16 @@ def test_measures_by_hand(settings):
     plain = settings(adapters={"a": "x", "b": "y"}, dictionaries={"seeds": [0]})
     plain["dictionaries"]["base"] = {"layers.1": "somewhere"}
     plain["measures"] = {"rows": 200, "repeats": 3}
-    counts = Counts(adapters=2, sites=1, deepest=2, trained=8, controls=6)
+    counts = Counts(adapters=2, sites=1, deepest=2, trained=12, controls=6, nulls=4)
     found = Sizes(0, probe_tokens=1000, held_out_tokens=500, held_out_documents=20)
     part = costs.measures(AuditStudy.parse(plain, "test"), D, found, counts)
     through = 4 * D * LATENTS * (8 * 200 + 3 * 5 * 200)
     cosines = 2 * D * LATENTS * LATENTS * (1 + 4 * 3)
     angles = (1 + 4 * 3) * (2 * D * D * LATENTS + 10 * D**3)
-    assert part.flops == 2 * (through + 12 * D * D * 200 + cosines + angles)
+    similar = 12 * D * D * 200
+    # Four null adapters and six dictionaries trained on what a delta was turned into, once each.
+    once = 4 * D * LATENTS * 8 * 200 + 2 * D * LATENTS * LATENTS + 2 * D * D * LATENTS + 10 * D**3
+    assert part.flops == 2 * (through + similar + cosines + angles) + 10 * (once + similar)
 
 
 def test_pursuit_effects_and_weights_by_hand(settings, tiny_model):
@@ -99,14 +106,19 @@ def test_pursuit_effects_and_weights_by_hand(settings, tiny_model):
     plain["measures"] = {"effect_tokens": 256, "latents": 3}
     study, shape = AuditStudy.parse(plain, "test"), Shape.of(tiny_model("llama").config)
     found = Sizes(0, probe_tokens=1000, held_out_tokens=500, held_out_documents=20)
-    counts = Counts(adapters=2, sites=1, deepest=2, trained=8, controls=6)
-    # Two dictionaries, each once and under two nulls of five draws.
-    assert costs.pursued(study, D, found, counts).flops == 2 * D * LATENTS * 5 * 500 * 22 * 2
+    counts = Counts(adapters=2, sites=1, deepest=2, trained=12, controls=6, nulls=4)
+    # Two dictionaries, each once and under two nulls of five draws; once the two of each null
+    # adapter and each dictionary trained on what a delta was turned into.
+    searches = 22 * 2 + 2 * 4 + 6
+    assert costs.pursued(study, D, found, counts).flops == 2 * D * LATENTS * 5 * 500 * searches
     part = costs.effects(study, shape, found, counts, torch.float32, 0)
     whole, behind = 2 * (3 * BLOCK + HEAD), 2 * (3 * BLOCK * (1 - 2 / 6) + HEAD)
-    # 27 spliced passes a site and six a latent of the part behind it.
-    passes = 4 * whole * 256 + behind * 256 * (27 + 3 * 6)
-    assert part.flops == pytest.approx(2 * passes)
+    # 29 spliced passes a site, two of them through dictionaries trained on Gaussian rows; three
+    # latents removed and added, then 83 latents in six tenths of the windows.
+    passes = 4 * whole * 256 + behind * 256 * (29 + 2 * 3 + 1.2 * 83)
+    # A null adapter's own four, and as many through its dictionaries, without nulls.
+    of_null = 3 * whole * 256 + behind * 256 * 4
+    assert part.flops == pytest.approx(2 * passes + 4 * of_null)
     assert costs.weights(shape, counts).flops == pytest.approx(10 * 3 * BLOCK * D * 1.4)
 
 
@@ -131,8 +143,8 @@ def test_time_from_speed_by_hand(cost, monkeypatch):
     seconds = cost.seconds()
     (capture,) = (p for p in cost.parts if p.name == "capture")
     assert seconds["capture"] == pytest.approx(capture.flops / (0.5 * 32 / 160 * 1e10))
-    # A thousandth of a second and a bit for each step of each of twelve dictionaries.
-    assert seconds["dictionary training"] > 12 * cost.dictionary_steps * 0.0013
+    # A thousandth of a second and a bit for each step of each of eighteen dictionaries.
+    assert seconds["dictionary training"] > 18 * cost.dictionary_steps * 0.0013
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

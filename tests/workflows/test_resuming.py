@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from lorascope.errors import InputError
+from lorascope.results import Estimates
 from lorascope.runs import read_json
 from lorascope.workflows import audit as audit_module
 from lorascope.workflows import effects, learning, measuring, state, weighing
@@ -32,7 +33,7 @@ def redone(before, run):
 
 
 def estimates(run):
-    return pd.read_parquet(run / "results" / "estimates.parquet")
+    return Estimates.read(run / "results" / "estimates.parquet").to_frame()
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_other_angles_are_measured_without_the_model(run, study, quiet, no_model
     before = stages(run)
     audit(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
     assert redone(before, run) == {MEASURES, "results"}
-    assert set(estimates(run).query("measure == 'angle.mean'")["setting"]) == {"k=4"}
+    assert set(estimates(run).query("measure == 'angle.mean'")["k"]) == {4}
 
 
 def test_other_dictionaries_redo_themselves_and_what_reads_them(run, study, quiet):
