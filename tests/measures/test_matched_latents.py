@@ -100,7 +100,9 @@ def test_rank_p_values_are_uniform_where_named_and_others_are_alike():
 def test_a_latents_kl_is_that_of_its_own_intervention(surveyed, mode):
     model, found, dictionary = surveyed
     named = torch.tensor([1, 0])
-    beside = matched_latents(model, found, "layers.1", dictionary, named, alternatives=3)[mode]
+    beside = matched_latents(
+        model, found, "layers.1", dictionary, named, alternatives=3, windows=9
+    )[mode]
     alone = latent_effects(model, found, "layers.1", dictionary, named).changes[mode]
     assert float(alone.kl[:, 0].max()) > 1e-6
     assert beside.kl.tolist() == pytest.approx(alone.kl[:, 0].tolist(), rel=1e-3)
@@ -125,10 +127,10 @@ def test_windows_are_drawn_among_those_in_which_a_latent_fires():
     energies = torch.zeros(9, 3)
     energies[:, 0] = 1.0
     energies[2, 1] = energies[7, 1] = 0.5
-    chosen = some_windows(energies, torch.Generator().manual_seed(0))
-    assert chosen.sum(0).tolist() == [4, 2, 0]
+    chosen = some_windows(energies, 3, torch.Generator().manual_seed(0))
+    assert chosen.sum(0).tolist() == [3, 2, 0]
     assert chosen[:, 1].nonzero().flatten().tolist() == [2, 7]
-    again = some_windows(energies, torch.Generator().manual_seed(1))
+    again = some_windows(energies, 3, torch.Generator().manual_seed(1))
     assert not torch.equal(chosen[:, 0], again[:, 0])
 
 

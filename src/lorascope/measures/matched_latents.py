@@ -39,7 +39,7 @@ from lorascope.stats.intervals import normal_interval
 
 ALTERNATIVES = 40
 # Windows in which each latent is looked at.
-WINDOWS = 4
+WINDOWS = 3
 # Tokens, and logits, of one pass with several interventions side by side.
 _TOKENS, _LOGITS = 8192, 2**25
 
@@ -90,17 +90,19 @@ def matched_latents(
     *,
     most: int = MOST_TOKENS,
     alternatives: int = ALTERNATIVES,
+    windows: int = WINDOWS,
     seed: int = 0,
 ) -> dict[Mode, Matched]:
     """Remove and add the named latents and those most like them, one at a time.
 
-    Each is run on `WINDOWS` windows at random of those in which it fires, named ones and
-    alternatives alike; its KL over energy there stands for the whole.
+    Each is run on a few windows at random of those in which it fires, named ones and alternatives
+    alike; its KL over energy there stands for the whole.
 
     Args:
         latents: the named ones; none of them is another's alternative.
         most: tokens of the documents used, as for `latent_effects`.
         alternatives: most per named latent.
+        windows: most for each latent.
     """
     every = torch.arange(dictionary.n_latents)
     spots = list(read_spots(model, found, parse_site(site), dictionary, every, most))
@@ -109,7 +111,7 @@ def matched_latents(
     others = most_alike(strengths, latents, alternatives)
     needed = torch.cat([latents, others[others >= 0].unique()])
     energies = [_by_window(spot)[:, needed] for spot in spots]
-    chosen = some_windows(torch.cat(energies), generator(seed, "matched windows", site))
+    chosen = some_windows(torch.cat(energies), windows, generator(seed, "matched windows", site))
     parts = chosen.split([len(part) for part in energies])
     looked_at = sum((e * part).sum(0) for e, part in zip(energies, parts, strict=True))
     energy = torch.cat(energies).sum(0) / tokens
@@ -128,12 +130,11 @@ def matched_latents(
 
 
 def some_windows(
-    energies: Float[Tensor, "windows k"], random: torch.Generator
+    energies: Float[Tensor, "windows k"], most: int, random: torch.Generator
 ) -> Bool[Tensor, "windows k"]:
-    """At most `WINDOWS` windows at random of those in which each latent writes anything."""
+    """At most so many windows at random of those in which each latent writes anything."""
     keys = torch.rand(energies.shape, generator=random).masked_fill(energies <= 0, -1.0)
-    most = min(WINDOWS, len(energies))
-    found, at = keys.topk(most, dim=0)
+    found, at = keys.topk(min(most, len(energies)), dim=0)
     return torch.zeros_like(energies, dtype=torch.bool).scatter(0, at, found >= 0)
 
 
@@ -211,22 +212,34 @@ def _changed(
         pairs: (window of the batch, index into `latents`).
     """
     recorded, where = spot.recorded[mode], spot.where
-    predicting = where.predicting[:, where.first : where.last]
-    width = recorded.ids.shape[1]
-    size = min(_TOKENS // width, _LOGITS // (predicting.shape[1] * model.vocab_size))
+    lengths = recorded.mask.sum(1).cpu()
+    # Windows of like length side by side, padded to the longest of them alone.
+    pairs = pairs[lengths[pairs[:, 0]].argsort(stable=True)]
+    size = min(
+        _TOKENS // recorded.ids.shape[1],
+        _LOGITS // ((where.last - where.first) * model.vocab_size),
+    )
     window_of_row = spot.rows.nonzero()[:, 0]
     with model.face(recorded.face):
         for part in pairs.split(max(1, size)):
             windows = part[:, 0]
-            streams = recorded.streams[spot.site][windows.to(units.device)].clone()
+            width = int(lengths[windows].max())
+            streams = recorded.streams[spot.site][windows.to(units.device), :width].clone()
             for index, (window, at) in enumerate(part.tolist()):
-                latent, rows = int(latents[at]), spot.rows[window].to(streams.device)
+                latent, rows = int(latents[at]), spot.rows[window, :width].to(streams.device)
                 strength = spot.strengths[window_of_row == window][:, latent, None]
                 added = signed(mode, strength * units[latent]).to(streams.device)
                 streams[index, rows] = (streams[index, rows].float() + added).to(streams.dtype)
-            wide = replace(recorded, ids=recorded.ids[windows], mask=recorded.mask[windows])
-            counted = predicting[windows].to(streams.device)
-            before = torch.log_softmax(recorded.logits[windows][counted].float(), dim=-1)
-            after = torch.log_softmax(wide.resume(spot.site, streams)[counted].float(), dim=-1)
-            owner = part[:, 1, None].expand(len(part), predicting.shape[1])[counted.cpu()]
+            end = min(where.last, width)
+            short = replace(
+                recorded,
+                ids=recorded.ids[windows, :width],
+                mask=recorded.mask[windows, :width],
+                last=end,
+            )
+            counted = where.predicting[windows, where.first : end].to(streams.device)
+            unchanged = recorded.logits[windows, : end - where.first]
+            before = torch.log_softmax(unchanged[counted].float(), dim=-1)
+            after = torch.log_softmax(short.resume(spot.site, streams)[counted].float(), dim=-1)
+            owner = part[:, 1, None].expand(counted.shape)[counted.cpu()]
             kl.index_add_(0, owner, divergence(before, after).double().cpu())

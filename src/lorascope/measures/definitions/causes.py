@@ -39,7 +39,7 @@ _PROMOTED_BY = (
 _MATCHED = (
     "matched latents: the 40 other latents nearest in log firing rate and log mean strength, each "
     "put through the same intervention; their KL per energy written, times the latent's energy. "
-    "All are looked at on four windows at random of those in which they fire. "
+    "All are looked at on three windows at random of those in which they fire. "
     "Each latent's rank among its alternatives gives its p-value, adjusted over the latents "
     "(Benjamini-Hochberg)"
 )
