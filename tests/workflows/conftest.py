@@ -55,7 +55,7 @@ def settings(tiny_checkpoint, records):
                 "rows": 500,
                 "samples": 1,
                 "effect_tokens": 512,
-                "latents": 4,
+                "latents": 8,
             },
         }
         for name, section in sections.items():

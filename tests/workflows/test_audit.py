@@ -13,6 +13,7 @@ from lorascope.activations.text import read_documents
 from lorascope.measures.definitions import definition
 from lorascope.report import build
 from lorascope.report.result import read_results
+from lorascope.results import ADAPTER, GAUSSIAN
 from lorascope.results.labels import Of
 from lorascope.runs import read_json
 from lorascope.workflows.audit import audit
@@ -24,6 +25,7 @@ COLUMNS = "measure, adapter, rank, site, seed, dictionary, value, chance, low, h
 ADAPTERS, SEEDS = ("r2", "r4"), (0, 1)
 COSINES = [f"max_cosine.{x}" for x in ("mean", "median", "q90", "above_0.7", "below_0.3")]
 ANGLES = [f"angle.{x}" for x in ("mean", "min", "above_70", "below_20")]
+YARDSTICKS = [f"yardstick.{x}" for x in ("fvu", "fvu_pca", "l0", "live_share")]
 ERRORS = ["relative_error", "relative_error.frobenius"]
 FURTHER = (
     *("ablation", "latent_", "output_change", "pca", "pursuit", "recovery", "variance", "weights"),
@@ -54,10 +56,16 @@ def expected_rows():
     """(measure, adapter, site, seed, dictionary) of every number, seed −1 where it has none."""
     site = "layers.1"
     yield from ((m, "", site, 0, "base vs base") for m in COSINES + ANGLES)
+    yield "massive.share", "", site, -1, ""
+    yield from ((m, "", site, seed, "base") for m, seed in product(YARDSTICKS, SEEDS))
     for adapter in ADAPTERS:
         yield "response_loss", adapter, "", -1, ""
         yield from ((m, adapter, site, -1, "") for m in ONE_A_SITE)
         yield from ((m, adapter, site, 0, "delta vs delta") for m in COSINES + ANGLES)
+        trained = [(0, "delta"), (1, "delta"), (0, "shuffled"), (0, "permuted")]
+        # Those of the ablation too.
+        trained += [(0, "delta")] * 2 * (adapter == "r2")
+        yield from ((m, adapter, site, *each) for m, each in product(YARDSTICKS, trained))
         for seed in SEEDS:
             of = ("base", "delta", "base difference")
             yield from ((m, adapter, site, seed, d) for m, d in product(ERRORS, of))
@@ -79,7 +87,9 @@ def test_every_number_is_there_once(table):
     assert ranks == {"r2": 2, "r4": 4}
     angles = table["measure"].str.startswith("angle")
     assert set(table.loc[angles, "k"]) == {8}  # a quarter of the width of 32
-    assert set(table.loc[~angles & ~further, "setting"]) == {""}
+    yardsticks = table["measure"].str.startswith("yardstick.")
+    assert set(table.loc[~angles & ~further & ~yardsticks, "setting"]) == {""}
+    assert set(table.loc[yardsticks, "setting"]) == {"", "l1=0.05", "l1=0.5"}
 
 
 def test_causes_pursuit_weights_seeds_and_ablation_are_there(table):
@@ -132,7 +142,8 @@ def test_held_out_error_is_followed_epoch_by_epoch(finished_run):
 def test_tables_beside_the_estimates(finished_run):
     seeds = pd.read_csv(finished_run / "results" / "seeds.csv")
     cosine = seeds[(seeds["measure"] == "max_cosine.mean") & (seeds["group"] == "r2")]
-    assert list(cosine["replicates"]) == [len(SEEDS)]
+    assert list(cosine["replicates"]) == [len(SEEDS)] * 2
+    assert list(cosine["massive"].fillna("")) == ["", "without"]
     modules = pd.read_csv(finished_run / "weights" / "modules.csv")
     assert {"layers.0", "layers.0.self_attn.q_proj", "all modules"} <= set(modules["module"])
     latents = read_json(finished_run / "effects" / "r4" / "latents.json")
@@ -140,33 +151,44 @@ def test_tables_beside_the_estimates(finished_run):
 
 
 def test_every_number_has_its_chance_level_and_interval(table):
-    numbers = table[["value", "chance", "chance_low", "chance_high"]]
+    assert np.isfinite(table["value"]).all()
+    # How large a share is massive and how many latents fire says something without a level.
+    alone = table["measure"].isin(["massive.share", "yardstick.l0", "yardstick.live_share"])
+    numbers = table.loc[~alone, ["chance", "chance_low", "chance_high"]]
     assert np.isfinite(numbers.to_numpy()).all()
     bounds = table[["low", "high"]].isna().all(axis=1)
-    # Weights are read, not sampled.
-    assert set(table.loc[bounds, "measure"]) <= {"weights.norm"}
+    # Weights are read, not sampled, and so is what is massive; a 90th percentile needs 35 latents
+    # of which none is a copy of another.
+    exact = {"weights.norm", "massive.share"}
+    assert set(table.loc[bounds, "measure"]) - {"max_cosine.q90"} <= exact
     table = table[~bounds]
     assert np.isfinite(table[["low", "high"]].to_numpy()).all()
     assert (table["low"] <= table["value"] + 1e-9).all()
     assert (table["value"] <= table["high"] + 1e-9).all()
-    assert (table["chance_low"] <= table["chance_high"]).all()
     assert (table["n"] > 0).all()
+    table = table[~alone]
+    assert (table["chance_low"] <= table["chance_high"]).all()
     assert (table["null"] != "").all()
     assert [definition(measure).unit for measure in table["measure"]] == list(table["unit"])
 
 
-def test_the_headline_null_is_the_one_the_definition_names_first(table):
-    first = table[table["dictionary"] != "base vs base"].groupby("measure")["null"].agg(set)
-    for measure, nulls in first.items():
-        if measure.startswith("recovery"):
-            # Whichever control reaches highest stands first.
-            assert all(null.lower() in definition(measure).chance.lower() for null in nulls)
-            continue
-        (null,) = nulls
-        chance = definition(measure).chance
-        if chance.startswith(("as for", "1 −")):
-            chance = definition({"weakly_aligned": "overlap"}.get(measure, "relative_error")).chance
-        assert null in chance.split(";")[0], measure
+def test_rivals_are_those_declared_and_the_headline_is_the_hardest_to_leave(finished_run):
+    seen = set()
+    for estimate in read_results(finished_run).numbers.select():
+        known, key = definition(estimate.measure), estimate.key
+        rivals = {null.name for null in estimate.rivals}
+        of_draws = key.seed in (None, SEEDS[0]) and not key.setting and not Of.key(key).seeds_alone
+        if rivals:
+            seen |= rivals
+            assert rivals <= set(known.rivals), estimate
+            assert estimate.headline in estimate.rivals
+        elif estimate.nulls:
+            # Seeds beside each other, and seeds of which no null has its like.
+            assert not known.rivals or not of_draws, estimate
+            assert estimate.headline == estimate.nulls[0]
+        if rivals and of_draws:
+            assert rivals == set(known.rivals), estimate
+    assert {ADAPTER, GAUSSIAN, "matched latents", "random update"} <= seen
 
 
 def test_tables_hold_the_same_and_start_with_the_promised_columns(finished_run, table):
@@ -195,8 +217,9 @@ def test_facts_say_what_the_run_did(finished_run, study):
     assert [a["name"] for a in facts["adapters"]] == list(ADAPTERS)
     assert all(gate["passed"] for gate in facts["gates"])
     assert [row["held_out_after"] < row["held_out_before"] for row in facts["adapter_training"]]
-    # Base of two seeds; delta of two and three controls; two of the ablation.
-    assert len(facts["dictionaries"]) == 2 + 2 * 5 + 2
+    # Base of two seeds; for each adapter a delta of two, two controls, two of Gaussian rows and one
+    # of each of two null adapters; two of the ablation.
+    assert len(facts["dictionaries"]) == 2 + 2 * (2 + 2 + 2 + 2) + 2
     assert facts["warnings"] == []
     for name in ("probe", "held_out"):
         activations = read_json(finished_run / "activations" / name / "manifest.json")
@@ -247,7 +270,10 @@ def test_documents_an_adapter_saw_are_left_out_and_counted(
     per_adapter = table.groupby("adapter")["measure"].agg(set)
     resolved = {"recovery.loss"}  # only where the change of loss is told from nothing
     assert per_adapter["full"] - resolved == per_adapter["low"] - resolved
-    norms = table[table["measure"] == "delta_norm"]
+    # Where something is massive in the stream, verdicts are drawn without it.
+    norms = found.numbers.select("delta_norm", massive=["", "without"]).to_frame()
+    norms = norms[norms["judged"]]
+    assert list(norms["adapter"]) == ["full", "low"]
     assert (norms["verdict"] == "above").all()
 
 

@@ -21,6 +21,7 @@ from lorascope.measures.definitions import DEFINITIONS
 from lorascope.randomness import generator
 from lorascope.runs import Run
 from lorascope.workflows.latent import steps
+from lorascope.workflows.latent.answers import Cut
 from lorascope.workflows.latent.demo import latent_demo
 from lorascope.workflows.latent.plan import plan_latent
 from lorascope.workflows.latent.state import Learned
@@ -213,7 +214,7 @@ def test_records_that_are_too_long_are_counted_and_cautioned_of(latent_settings,
         "held_out changed": {"records": 8, "used": 5, "too_long": 0, "beyond": 3},
         "held_out unchanged": {"records": 8, "used": 5, "too_long": 0, "beyond": 3},
     }
-    sizes = {f"dense-s{seed}": {"whole": [True]} for seed in study.seeds}
+    sizes = {f"dense-s{seed}": Cut([True]) for seed in study.seeds}
     (caution,) = steps._warnings(state, sizes)
     assert caution.startswith("6 of 24 train changed records are longer than the context of 64")
 

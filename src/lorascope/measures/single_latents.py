@@ -195,7 +195,8 @@ def latent_estimates(found: LatentEffects, place: Key, seed: int = 0) -> list[Es
         seen = changes.logit[:, 0].isfinite()
         estimates.append(_mean(kl, "nats/token", changes.kl, place))
         if seen.any():
-            estimates.append(_mean(promoted, "logits", changes.logit[seen], place))
+            moved = _mean(promoted, "logits", changes.logit[seen], place)
+            estimates.append(moved.beside([Null.exact("vocabulary's mean", 0.0)]))
         for measure, foretold, came in (
             (loss_foretold, changes.foretold_loss, changes.loss),
             (promoted_foretold, changes.foretold_logit[seen], changes.logit[seen]),

@@ -12,7 +12,7 @@ from lorascope.measures.definitions import declared
 from lorascope.results import Estimate
 from lorascope.results.seeds import Pooled, pooled
 
-_KEY = ("rank", "site", "dictionary", "compared", "k", "module", "setting")
+_KEY = ("rank", "site", "dictionary", "compared", "k", "module", "setting", "massive")
 COLUMNS = (
     *("measure", "group", *_KEY, "mean", "low", "high", "replicates", "numbers", "unit"),
     *("spread_adapters", "spread_dictionaries", "null", "chance", "chance_low", "chance_high"),

@@ -23,10 +23,7 @@ _SPLICED = (
     "spliced: the base with D(h_Δ) added to its stream at the site (dictionary 'base difference': "
     "G(h_adapted) − G(h_base)); special tokens and attention sinks keep the base's stream"
 )
-_EQUAL_NORM = (
-    "other latents: the direction of another latent drawn at random; isotropic: a random "
-    "direction; each with the norm of z_j d_j at the same tokens"
-)
+_UNMOVED = "vocabulary's mean: 0, as the change is taken beside it"
 _PERMUTED = "latents permuted: foretold and observed changes paired at random, 1,000 times"
 _ABLATED = "z_j d_j taken from the adapted model's stream at the site"
 _ADDED = "z_j d_j added to the base's stream at the site, z from h_Δ"
@@ -129,7 +126,7 @@ DEFINITIONS: dict[str, Definition] = {
         "logits",
         f"mean over latents j of the change of logit, less the vocabulary's mean, {_PROMOTED_BY}; "
         f"{_ABLATED}",
-        _EQUAL_NORM,
+        _UNMOVED,
         _LATENTS,
         "measures/single_latents.py",
         "",
@@ -140,7 +137,7 @@ DEFINITIONS: dict[str, Definition] = {
         "logits",
         f"mean over latents j of the change of logit, less the vocabulary's mean, {_PROMOTED_BY}; "
         f"{_ADDED}",
-        _EQUAL_NORM,
+        _UNMOVED,
         _LATENTS,
         "measures/single_latents.py",
         "",
