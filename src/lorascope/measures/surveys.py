@@ -172,7 +172,7 @@ class _Gathered:
 def change_estimates(found: Survey, place: Key) -> list[Estimate]:
     """What the adapter changes: loss (adapted − base, negative where it helps), KL, greedy choices.
 
-    An adapter whose outputs equal the base's is at chance in all of them.
+    An adapter whose outputs equal the base's lies within the noise floor in all of them.
     """
     floor, noise = found.floor, NOISE_FLOOR
     each = (

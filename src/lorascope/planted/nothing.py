@@ -1,7 +1,7 @@
 """Rows, dictionaries, updates and effects among which there is nothing to find.
 
-Each function draws one repeat and returns the estimates that ought to be at chance. What a measure
-calls nothing is its headline null; each repeat here draws the value under that null, from numbers
+Each function draws one repeat and returns the estimates that no verdict should set apart. What a
+measure calls nothing is its headline null; each repeat here draws the value under that null, from numbers
 that have nothing to do with the null's own draws.
 """
 

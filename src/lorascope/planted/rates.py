@@ -25,7 +25,7 @@ class Rate:
 
     Attributes:
         measure, null: which measure, and its headline null (several where it varies).
-        found: repeats in which the verdict was other than "at chance".
+        found: repeats in which the verdict was "above" or "below".
         repeats: how many there were.
     """
 
