@@ -196,9 +196,10 @@ def test_tables_hold_the_same_and_start_with_the_promised_columns(finished_run, 
     every = read_results(finished_run).estimates
     for name, parquet in (("estimates", every.to_frame()), ("chance_levels", every.nulls_frame())):
         text = list(parquet.columns[parquet.dtypes == "str"])
-        csv = pd.read_csv(finished_run / "results" / f"{name}.csv", keep_default_na=True)
-        kept = [column for column in text if column in csv]
-        csv = csv.assign(**{column: csv[column].fillna("") for column in kept})
+        csv = pd.read_csv(
+            finished_run / "results" / f"{name}.csv", dtype=dict.fromkeys(text, "str")
+        )
+        csv = csv.assign(**{column: csv[column].fillna("") for column in text})
         pd.testing.assert_frame_equal(csv.astype(parquet.dtypes), parquet)
 
 
@@ -265,6 +266,7 @@ def test_documents_an_adapter_saw_are_left_out_and_counted(
     (line,) = [g["detail"] for g in found.facts["gates"] if g["gate"] == "disjoint rows"]
     assert line.startswith("12 documents the adapters had seen were left out")
     table = found.numbers.select().to_frame()
+    table = table[table["adapter"] != ""]  # yardsticks of the base dictionary have none
     assert set(table["adapter"]) == {"full", "low"}
     assert table.loc[table["adapter"] == "full", "rank"].isna().all()
     per_adapter = table.groupby("adapter")["measure"].agg(set)
@@ -311,7 +313,7 @@ def test_null_adapters_are_matched_by_the_deltas_norm(finished_run):
     gates = read_json(finished_run / "gates" / "gates.json")
     assert gates["matches"] == read_json(finished_run / "matching" / "matches.json")
     assert gates["matches"].keys() == gates["null_adapters"].keys()
-    assert len(gates["matches"]) == 10
+    assert len(gates["matches"]) == 2 * 2
     for name, match in gates["matches"].items():
         assert match["ratios"]["layers.1"] == pytest.approx(1, abs=0.0201)
         assert match["factor"] == gates["null_adapters"][name]["factor"] != 1

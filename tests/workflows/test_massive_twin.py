@@ -84,6 +84,7 @@ def runs(twins, settings, save_adapter, quiet, tmp_path_factory):
             "controls": {"null_adapters": 2, "gaussian_dictionaries": 2},
             "dictionaries": {
                 "seeds": [0, 1],
+                "controls": [],
                 "architecture": {"n_latents": 64, "l1": 0.1},
                 "fitting": {"epochs": 12, "batch": 64, "products": "float32"},
             },

@@ -16,6 +16,9 @@ from lorascope.workflows.study import AuditStudy
 # Both read the model.
 EFFECTS = ("effects/r2", "effects/r4", "features/layers.1-r2", "features/layers.1-r4")
 MEASURES = "measures/layers.1"
+YARDSTICKS = "yardsticks/layers.1"
+# The tiny model's stream has a massive direction.
+MASSIVE, WRITTEN = "massive/layers.1", "written/layers.1"
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -60,7 +63,7 @@ def test_other_measures_redo_what_reads_them(run, study, quiet):
         audit(changed, run, quiet)
     before, old = stages(run), estimates(run)
     audit(changed, run, quiet, redo=True)
-    assert redone(before, run) == {*EFFECTS, MEASURES, "results"}
+    assert redone(before, run) == {*EFFECTS, MEASURES, MASSIVE, YARDSTICKS, "results"}
     assert set(estimates(run)["measure"]) == set(old["measure"])
     # Every document is cut at one length, so the limit is met from below.
     assert estimates(run).query("measure == 'delta_norm'")["n"].between(250, 300).all()
@@ -71,7 +74,7 @@ def test_other_angles_are_measured_without_the_model(run, study, quiet, no_model
     plain["measures"] |= {"angles_k": [4]}
     before = stages(run)
     audit(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
-    assert redone(before, run) == {MEASURES, "results"}
+    assert redone(before, run) == {MEASURES, MASSIVE, "results"}
     assert set(estimates(run).query("measure == 'angle.mean'")["k"]) == {4}
 
 
@@ -82,13 +85,14 @@ def test_other_dictionaries_redo_themselves_and_what_reads_them(run, study, quie
     before = stages(run)
     audit(changed, run, quiet, redo=True)
     dictionaries = {name for name in before if name.startswith("dictionaries/")}
-    assert len(dictionaries) == 14
+    assert len(dictionaries) == 20
     # Those of the ablation have a λ of their own.
     mine = {name for name in dictionaries if "l1=" not in name}
-    assert redone(before, run) == {*mine, *EFFECTS, MEASURES, "weights", "results"}
+    read = {*EFFECTS, MEASURES, MASSIVE, WRITTEN, YARDSTICKS, "weights", "results"}
+    assert redone(before, run) == mine | read
 
 
-def test_what_the_study_no_longer_asks_for_goes(run, study, quiet, no_model):
+def test_what_the_study_no_longer_asks_for_goes(run, study, quiet):
     plain = study.plain()
     plain["dictionaries"]["seeds"] = [0]
     before = stages(run)
@@ -98,7 +102,8 @@ def test_what_the_study_no_longer_asks_for_goes(run, study, quiet, no_model):
     assert gone
     assert before.keys() - after.keys() == gone
     assert not any((run / name).exists() for name in gone)
-    assert {name for name in after if before[name] != after[name]} == {MEASURES, "results"}
+    changed = {name for name in after if before[name] != after[name]}
+    assert changed == {MEASURES, MASSIVE, YARDSTICKS, "results"}
 
 
 def test_a_refused_redo_keeps_the_study_that_was_there(run, study, quiet):

@@ -1,7 +1,8 @@
 """Every number of a site a second time, without the stream's massive coordinates and directions.
 
-One stage a site that has some, `massive/<site>`: what `measuring` finds in rows, deltas and
-dictionaries from which they are projected out. The keys of its numbers say "without".
+Two stages a site that has some. `massive/<site>`: what `measuring` finds in rows, deltas and
+dictionaries from which they are projected out. `written/<site>`: the directions the adapters write,
+for which alone the model is loaded. The keys of their numbers say "without".
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from lorascope.workflows.measuring import Audit, at_site, depends_on
 from lorascope.workflows.state import Audited
 from lorascope.workflows.yardsticks import massive_at
 
-STAGE = "massive"
+STAGE, WRITTEN = "massive", "written"
 
 
 def take_massive(state: Audited, audit: Audit) -> Measured:
@@ -49,17 +50,17 @@ def take_massive(state: Audited, audit: Audit) -> Measured:
 
             def make(folder: Path, site: str = site, one: Massive = one) -> None:
                 numbers = at_site(without, site, advance)
-                if weights:
-                    numbers.estimates.extend(_written(state, audit, site, one))
                 keyed = [e.at(place_without(e.key)) for e in numbers.estimates]
                 Measured(keyed, numbers.warnings).write(folder)
 
-            what = (f"{STAGE}/{site}", [depends_on(audit, site), weights])
+            what = (f"{STAGE}/{site}", depends_on(audit, site))
             trained = [f"dictionaries/{k.name}" for k in audit.learned.folders if k.site == site]
             parents = ("gates", "activations/probe", "activations/held_out", *trained)
             if state.run.current(*what, *parents):
                 advance(variants)
             found.add(Measured.read(state.run.stage(*what, make, *parents)))
+            if weights:
+                found.add(Measured.read(_written_stage(state, audit, site, one)))
     return found
 
 
@@ -104,6 +105,19 @@ class _Deaf(Learned):
         found = self.massive.get(key.site)
         opened = super().open(key)
         return opened if found is None else dictionary_without(opened, found)
+
+
+def _written_stage(state: Audited, audit: Audit, site: str, massive: Massive) -> Path:
+    def make(folder: Path) -> None:
+        written = _written(state, audit, site, massive)
+        Measured([e.at(place_without(e.key)) for e in written]).write(folder)
+
+    seeds = [state.study.seed, audit.first_seed]
+    depends_on = [*seeds, state.study.measures.repeats, audit.learned.marks.get(site)]
+    base = Wanted("base", site, "", audit.first_seed)
+    trained = [f"dictionaries/{base.name}"] if base in audit.learned.folders else []
+    parents = ("gates", "activations/probe", *trained)
+    return state.run.stage(f"{WRITTEN}/{site}", depends_on, make, *parents)
 
 
 def _written(state: Audited, audit: Audit, site: str, massive: Massive) -> Iterator[Estimate]:
