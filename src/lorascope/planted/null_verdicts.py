@@ -40,7 +40,7 @@ def null_adapter_shares(estimates: Iterable[Estimate], ceiling: float | None = N
         for e in primary_numbers(estimates)
         if e.key.null == ADAPTER and e.key.draw is not None and e.verdict != "no verdict"
     ]
-    part = "null adapters"
+    part = ADAPTER
     shares = [_share(part, "all primary numbers", judged, NOMINAL, ceiling)]
     return shares + [
         _share(part, measure, [e for e in judged if e.measure == measure], NOMINAL)

@@ -29,8 +29,11 @@ class Measured:
         except InputError as error:
             parts = (str(Of.key(place)), "" if place.seed is None else f"seed {place.seed}")
             which = ", ".join(part for part in parts if part)
+            whose = adapters_of(place) or "base"
+            if place.draw is not None:
+                whose = f"draw {place.draw} of {place.null} of {whose}"
             self.warnings.append(
-                f"{adapters_of(place) or 'base'}{place.site and f' at {place.site}'}"
+                f"{whose}{place.site and f' at {place.site}'}"
                 f"{which and f' ({which})'}: numbers left out: {error}"
             )
             return False

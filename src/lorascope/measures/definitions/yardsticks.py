@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lorascope.measures.definitions.definition import Definition
 
-_DOCUMENTS = "bootstrap over documents"
+_DOCUMENTS = "jackknife over documents"
 _FILE, _LOSS = "measures/yardsticks.py", "measures/loss_recovered.py"
 _OWN = (
     "held-out rows of the stream the dictionary was made for: base rows for a base dictionary, "
@@ -38,6 +38,8 @@ DEFINITIONS: dict[str, Definition] = {
         _FILE,
         "",
         "below",
+        rivals=("mean predictor",),
+        rival="the mean alone explains as much",
         sampled="tokens",
     ),
     "yardstick.l0": Definition(
