@@ -24,13 +24,7 @@ from lorascope.models.adapter_files import AdapterFiles, AdapterInfo
 from lorascope.models.freezing import fingerprint, gradients_kept, random_state_kept
 from lorascope.models.gates import base_logits, probe_ids, require_live, verify_base_unchanged
 from lorascope.models.load import load_base
-from lorascope.models.prepared import (
-    Attach,
-    Attached,
-    Opener,
-    prepare,
-    require_same_sizes,
-)
+from lorascope.models.prepared import Attach, Attached, Opener, prepare, require_same_sizes
 from lorascope.models.putting_on import put_on
 from lorascope.models.sites import block_list
 from lorascope.models.tuned_copies import put_on_copy, share
@@ -181,9 +175,10 @@ class AdaptedModel:
         """
         self._require(name, self.faces[1:])
         if name not in self._peft_names:
-            kind = self._infos[name].kind or "full fine-tune"
-            kind = kind if self.has_weights(name) else "latent adapter"
-            raise InputError(f'"{name}" has no LoRA weights, it is of the kind: {kind}')
+            full = "full fine-tune" if self.has_weights(name) else "latent adapter"
+            kind = self._infos[name].kind
+            what = f"an adapter of type {kind}" if kind else f"a {full}"
+            raise InputError(f'"{name}" is {what} and has no LoRA weights')
         return self._peft_names[name]
 
     def add_adapter(self, files: AdapterFiles) -> None:
@@ -382,11 +377,7 @@ def load(
     adapted = AdaptedModel(base, tokenizer, model)
     before = base_logits(adapted)
     # Copied before LoRA layers are on.
-    copies = {
-        one.name: share(base)
-        for one in ready
-        if one.files is not None and one.files.info.kind != LORA
-    }
+    copies = {f.info.name: share(base) for one in ready if (f := one.files) and f.info.kind != LORA}
     for one in ready:
         if one.files is not None and one.name in copies:
             adapted.add_tuned(one.files, copies[one.name], before)

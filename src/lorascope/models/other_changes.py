@@ -27,7 +27,7 @@ def other_changes(model: AdaptedModel, name: str) -> dict[str, str]:
     if kind not in ("", LORA):
         return _of_other_kind(model, name)
     whole = {
-        key: "a changed tensor that is no linear map"
+        key: "a changed tensor that is no linear map" if not kind else "a tensor saved whole"
         for key, ours, _ in changed_tensors(model, name, bare)
         if not maps_in(bare, key, ours)
     }

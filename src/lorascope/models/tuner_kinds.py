@@ -12,6 +12,7 @@ import json
 from typing import Any, get_type_hints
 
 from peft import PeftConfig
+from peft.config import PromptLearningConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -42,7 +43,7 @@ def known_kinds() -> tuple[str, ...]:
 def refusal(kind: str) -> str | None:
     """Why adapters of a known type cannot be variants; None where loading decides."""
     config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
-    if getattr(config(), "is_prompt_learning", False) and kind != "ADAPTION_PROMPT":
+    if issubclass(config, PromptLearningConfig):
         return _PROMPTS
     return _REFUSED.get(kind)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -138,7 +139,8 @@ def _with_rows(module: TrainableTokensWrapper, peft_name: str) -> Tensor | None:
     layer = module.token_adapter
     if peft_name not in layer.trainable_tokens_delta or layer.tied_adapter:
         return None
-    weight = inner(module).weight.detach().clone()
+    own: Any = inner(module)
+    weight: Tensor = own.weight.detach().clone()
     # Called a delta in PEFT; it holds the rows themselves.
     rows = layer.trainable_tokens_delta[peft_name].detach()
     weight[torch.as_tensor(layer.token_indices[peft_name], device=weight.device)] = rows.to(weight)
