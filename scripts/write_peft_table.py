@@ -77,9 +77,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "VBLORA": {"r": 2, "num_vectors": 8, "vector_length": 8},
     "WAVEFT": {"n_frequency": 20},
 }
-HEAD = (
-    "| type | a variant | delta = two models | off = base | weights view | left out of it; why not |"
-)
+COLUMNS = ("type", "a variant", "delta = two models", "off = base", "weights view")
+HEAD = f"| {' | '.join(COLUMNS)} | left out of it; why not |"
 
 
 def save_base(folder: Path) -> None:
@@ -148,7 +147,7 @@ def row(kind: str, base: Path, folder: Path) -> str:
     off = _yes(torch.equal(model.module(ids).logits, bare(ids).logits))
     maps = updated_modules(model, "a")
     right = _weights_right(model, bare, peft.base_model.model, maps)
-    left = sorted({what for what in other_changes(model, "a").values()})
+    left = sorted(set(other_changes(model, "a").values()))
     view = f"{len(maps)} maps, {'right' if right else 'WRONG'}" if maps else "nothing"
     return f"| {kind} | yes | {delta} | {off} | {view} | {', '.join(left) or '–'} |"
 
@@ -168,9 +167,7 @@ def _same_delta(model: AdaptedModel, bare: nn.Module, tuned: nn.Module, ids: Ten
     return bool(delta.any()) and torch.equal(delta, theirs[0] - theirs[1])
 
 
-def _weights_right(
-    model: AdaptedModel, bare: nn.Module, tuned: nn.Module, maps: list[str]
-) -> bool:
+def _weights_right(model: AdaptedModel, bare: nn.Module, tuned: nn.Module, maps: list[str]) -> bool:
     """Every update on random inputs, and the norm of the view."""
     norms = []
     for path in maps:
@@ -194,14 +191,11 @@ def _weights_right(
 
 def table(kinds: tuple[str, ...] = KINDS) -> list[str]:
     """The rows of these types."""
-    rows = []
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         base = Path(place, "base")
         save_base(base)
-        for kind in kinds:
-            rows.append(row(kind, base, Path(place, kind)))
-    return rows
+        return [row(kind, base, Path(place, kind)) for kind in kinds]
 
 
 def page(text: str) -> str:

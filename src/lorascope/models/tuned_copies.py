@@ -158,10 +158,10 @@ def _require_switchable(
     reason = None
     if not torch.equal(off, bare_logits):
         reason = "with it off the model does not compute what the bare model computes, bit for bit"
-    elif not torch.equal(whole, inner):
-        reason = "it acts outside the model's modules"
     elif not (torch.equal(inner, again) and torch.equal(inner, after)):
         reason = "it computes something else each time"
+    elif not torch.equal(whole, inner):
+        reason = "it acts outside the model's modules"
     # A difference of NaNs is that of the weights; the liveness gate says so with its place.
     if reason is not None and bool(inner.isfinite().all()):
         raise InputError(
