@@ -388,7 +388,7 @@ def with_nan(tensor):
         (with_nan, {}, "hold NaN or infinity (first: "),
         (lambda t: t[:, :16].contiguous(), {}, 'adapter "a" is for another base: '),
         (lambda t: t, {"base_model_name_or_path": "org/other"}, 'was made for "org/other"'),
-        (lambda t: t, {"peft_type": "LOHA"}, "only LORA is supported"),
+        (lambda t: t, {"peft_type": "POLY"}, "not supported"),
     ],
 )
 def test_adapters_that_cannot_be_audited(

@@ -275,9 +275,9 @@ def test_what_is_no_matrix_is_named_and_the_rest_measured(
     assert {e.key.module for e in view.estimates} == {"layers.1.self_attn.q_proj", ALL_MODULES}
     left = view.left_out["a"]
     assert left.pop("model.layers.2.self_attn.q_proj").endswith("weights that are zero")
-    assert left.pop("model.norm") == "a module saved whole"
+    assert left.pop("model.norm.weight") == "a tensor saved whole"
     assert set(left) == {
-        f"model.layers.{i}.{norm}_layernorm"
+        f"model.layers.{i}.{norm}_layernorm.weight"
         for i in range(3)
         for norm in ("input", "post_attention")
     }

@@ -9,10 +9,12 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, MixtralConfig, Qwen3MoeConfig
 
 from lorascope.errors import InputError
+from lorascope.measures.weights import WeightSettings, weights_view
 from lorascope.models import adapted
 from lorascope.models.adapted import load
 from lorascope.models.other_changes import other_changes, summed_up
 from lorascope.models.updates import lora_updates, updated_modules, weight_update
+from lorascope.results.labels import ALL_MODULES
 
 IDS = torch.arange(24).reshape(2, 12) + 3
 EXPERTS, RANK, ALPHA = 4, 3, 12
@@ -182,25 +184,65 @@ def test_whatever_else_an_adapter_changes_is_named(save_adapter, tiny_checkpoint
     )
     model = load(str(tiny_checkpoint("gpt2")), {"a": str(folder)}, device="cpu")
     found = other_changes(model, "a")
-    assert found.pop("transformer.ln_f") == "a module saved whole"
-    assert found.pop("transformer.wte") == "trained rows of tokens"
-    # Where the head is tied to the embedding its rows move with it.
-    assert found.pop("lm_head", "trained rows of tokens") == "trained rows of tokens"
+    assert found.pop("transformer.ln_f.weight") == "a tensor saved whole"
+    assert found.pop("transformer.ln_f.bias", "") in ("", "a tensor saved whole")
+    # Rows of tokens are a change of a linear map; a tied head is not counted a second time.
+    assert updated_modules(model, "a")[3:] == ["transformer.wte"]
+    rows = weight_update(model, "a", "transformer.wte").dense()
+    assert rows.any(0).nonzero().flatten().tolist() == [3]
     assert set(found.values()) == {"a trained bias"}
     assert set(found) == {f"transformer.h.{i}.attn.c_attn.bias" for i in range(3)}
 
 
-def test_changed_tensors_of_a_full_fine_tune_are_named(base, tiny_checkpoint, tmp_path):
+def test_changed_tensors_of_a_full_fine_tune_count_or_are_named(base, tiny_checkpoint, tmp_path):
     tuned = build("qwen")
-    tuned.model.layers[1].mlp.experts.down_proj.data += 0.1
+    tuned.model.layers[1].mlp.experts.down_proj.data[2:] += 0.1
+    tuned.model.layers[0].mlp.experts.gate_up_proj.data[0, 3, 5] += 2.0
+    tuned.model.layers[0].mlp.gate.weight.data[1] += 0.3
     tuned.model.norm.weight.data += 0.1
     tuned.model.layers[0].self_attn.q_proj.weight.data += 0.1
     tuned.save_pretrained(tmp_path / "tuned")
     for file in tiny_checkpoint("llama").glob("tokenizer*"):
         (tmp_path / "tuned" / file.name).write_bytes(file.read_bytes())
     model = load(str(base("qwen")), {"a": str(tmp_path / "tuned")}, device="cpu")
-    assert updated_modules(model, "a") == ["model.layers.0.self_attn.q_proj"]
-    assert set(other_changes(model, "a")) == {
-        "model.layers.1.mlp.experts.down_proj",
-        "model.norm.weight",
+    assert set(updated_modules(model, "a")) == {
+        "model.layers.0.self_attn.q_proj",
+        "model.layers.0.mlp.gate.weight",
+        "model.layers.0.mlp.experts.gate_up_proj[0]",
+        "model.layers.1.mlp.experts.down_proj[2]",
+        "model.layers.1.mlp.experts.down_proj[3]",
     }
+    assert set(other_changes(model, "a")) == {"model.norm.weight"}
+    # [out, in], as the experts are applied: the entry in row 3 and column 5.
+    one = weight_update(model, "a", "model.layers.0.mlp.experts.gate_up_proj[0]").dense()
+    assert one.shape == (32, 32)
+    assert one.nonzero().tolist() == [[3, 5]]
+    assert one[3, 5] == pytest.approx(2.0)
+    view = weights_view(model, settings=WeightSettings(repeats=2))
+    whole = next(
+        e.value
+        for e in view.estimates
+        if (e.measure, e.key.module) == ("weights.norm", ALL_MODULES)
+    )
+    q, router, experts = 32 * 32 * 0.01, 32 * 0.09, 2 * 32 * 16 * 0.01 + 4.0
+    assert whole == pytest.approx((q + router + experts) ** 0.5, rel=1e-4)
+    modules = {e.key.module for e in view.estimates}
+    assert "layers.1.mlp.experts.down_proj[3]" in modules
+
+
+def test_modules_an_adapter_saves_whole_count(base, tmp_path):
+    saved = {"modules_to_save": ["mlp", "lm_head"], "target_modules": ["q_proj"]}
+    wrapped = get_peft_model(build("qwen"), LoraConfig(r=2, task_type="CAUSAL_LM", **saved))
+    wrapped.base_model.model.lm_head.modules_to_save["default"].weight.data[4] += 0.5
+    mlp = wrapped.base_model.model.model.layers[1].mlp.modules_to_save["default"]
+    mlp.experts.down_proj.data[1] += 0.25
+    wrapped.save_pretrained(tmp_path / "a")
+    model = load(str(base("qwen")), {"a": str(tmp_path / "a")}, device="cpu")
+    down = "model.layers.1.mlp.experts.down_proj[1]"
+    assert {"lm_head", down} < set(updated_modules(model, "a"))
+    assert weight_update(model, "a", down).norm() == pytest.approx(0.25 * (32 * 16) ** 0.5)
+    head = weight_update(model, "a", "lm_head").dense()
+    assert head[4].tolist() == pytest.approx([0.5] * 32, rel=1e-5)
+    assert not head[:4].any()
+    assert not head[5:].any()
+    assert other_changes(model, "a") == {}

@@ -89,8 +89,9 @@ def test_damaged_files(adapter, refused):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"peft_type": "PROMPT_TUNING"}, "peft_type is PROMPT_TUNING, only LORA"),
-        ({"peft_type": "IA3"}, "peft_type is IA3"),
+        ({"peft_type": "PROMPT_TUNING"}, "peft_type is PROMPT_TUNING.*learned positions"),
+        ({"peft_type": "XLORA"}, "peft_type is XLORA.*other adapters"),
+        ({"peft_type": "IA4"}, "does not know"),
         ({"peft_type": None}, "says no peft_type: give the folder"),
         ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication is not supported"),
         ({"alora_invocation_tokens": [3]}, "alora_invocation_tokens is not supported"),

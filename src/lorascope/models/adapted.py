@@ -19,19 +19,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.errors import InputError, did_you_mean
 from lorascope.models import dimensions
+from lorascope.models.adapter_config import LORA
 from lorascope.models.adapter_files import AdapterFiles, AdapterInfo
 from lorascope.models.freezing import fingerprint, gradients_kept, random_state_kept
-from lorascope.models.gates import base_logits, require_live, verify_base_unchanged
+from lorascope.models.gates import base_logits, probe_ids, require_live, verify_base_unchanged
 from lorascope.models.load import load_base
-from lorascope.models.prepared import (
-    Attach,
-    Attached,
-    Opener,
-    prepare,
-    require_same_sizes,
-)
+from lorascope.models.prepared import Attach, Attached, Opener, prepare, require_same_sizes
 from lorascope.models.putting_on import put_on
 from lorascope.models.sites import block_list
+from lorascope.models.tuned_copies import put_on_copy, share
 from lorascope.models.vocabulary import cut_model_to
 
 BASE = "base"
@@ -179,8 +175,10 @@ class AdaptedModel:
         """
         self._require(name, self.faces[1:])
         if name not in self._peft_names:
-            kind = "full fine-tune" if self.has_weights(name) else "latent adapter"
-            raise InputError(f'"{name}" is a {kind} and has no LoRA weights')
+            full = "full fine-tune" if self.has_weights(name) else "latent adapter"
+            kind = self._infos[name].kind
+            what = f"an adapter of type {kind}" if kind else f"a {full}"
+            raise InputError(f'"{name}" is {what} and has no LoRA weights')
         return self._peft_names[name]
 
     def add_adapter(self, files: AdapterFiles) -> None:
@@ -199,6 +197,20 @@ class AdaptedModel:
         self._infos[name] = replace(files.info, extra_tokens=fitted.extra_tokens)
         self._base.eval().requires_grad_(False)
         self._switch(BASE)
+
+    def add_tuned(self, files: AdapterFiles, copied: PreTrainedModel, before: Tensor) -> None:
+        """Add an adapter of another tuner type of PEFT's than LoRA, on modules of its own.
+
+        Args:
+            copied: the bare model's modules copied over its parameters (`tuned_copies.share`).
+            before: `base_logits` of the bare model.
+
+        Raises:
+            InputError: it does not fit this model, or cannot be switched off without a trace.
+        """
+        extra = put_on_copy(copied, files, before, probe_ids(self))
+        self._full_models[files.info.name] = copied
+        self._infos[files.info.name] = replace(files.info, extra_tokens=extra)
 
     def add_attached(self, adapter: Attached) -> None:
         """Add an adapter that acts by hooks as a face."""
@@ -347,8 +359,9 @@ def load(
 
     Args:
         model: Hugging Face id, folder, "embedded" or "embedded-it".
-        adapters: {name: folder, `org/repo` or `org/repo/subfolder`} of a PEFT LoRA adapter, of a
-            full fine-tune of the same base, or of a latent adapter.
+        adapters: {name: folder, `org/repo` or `org/repo/subfolder`} of a PEFT adapter (LoRA, or
+            another tuner type that can be switched off without a trace), of a full fine-tune of
+            the same base, or of a latent adapter.
         revision, dtype, device, device_map: of the base model, see `load_base`.
         force: accept adapters whose configuration names another base model.
         opener: opens latent adapters.
@@ -363,8 +376,12 @@ def load(
     )
     adapted = AdaptedModel(base, tokenizer, model)
     before = base_logits(adapted)
+    # Copied before LoRA layers are on.
+    copies = {f.info.name: share(base) for one in ready if (f := one.files) and f.info.kind != LORA}
     for one in ready:
-        if one.files is not None:
+        if one.files is not None and one.name in copies:
+            adapted.add_tuned(one.files, copies[one.name], before)
+        elif one.files is not None:
             adapted.add_adapter(one.files)
         elif one.attached is not None:
             # What it reads may be rare: it was checked to read and write something.

@@ -1,4 +1,4 @@
-"""`adapter_config.json` of a LoRA adapter, read strictly: a field of the wrong kind is refused.
+"""`adapter_config.json` of an adapter, read strictly: a field of the wrong kind is refused.
 
 It is foreign input that PEFT takes as it is, so that a wrong kind would show deep inside PEFT and
 only once the base model is in memory.
@@ -10,12 +10,16 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from peft import LoraConfig
+from peft import PeftConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import PeftType
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorascope.errors import InputError
+from lorascope.models.tuner_kinds import check_fields, require_known
 
 CONFIG_FILE = "adapter_config.json"
+LORA = "LORA"
 _MOST_BYTES = 16_000_000
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _REFUSED_FIELDS = {
@@ -85,19 +89,23 @@ class _Fields(BaseModel):
     runtime_config: _Part = None
 
 
-def read_config(name: str, folder: Path) -> LoraConfig:
-    """The configuration of the LoRA adapter `name` in a folder.
+def read_config(name: str, folder: Path) -> PeftConfig:
+    """The configuration of the adapter `name` in a folder.
 
     Raises:
-        InputError: the file is damaged, a field is of the wrong kind, or it is no LoRA adapter that
-            PEFT can switch off.
+        InputError: the file is damaged, a field is of the wrong kind, or it is no adapter that PEFT
+            can switch off.
     """
     fields = _read_fields(name, folder / CONFIG_FILE)
-    _refuse_other_kinds(name, folder, fields)
-    try:
-        _Fields.model_validate(fields)
-    except ValidationError as error:
-        raise InputError(f'adapter "{name}": {CONFIG_FILE}: {_first(error, fields)}') from None
+    kind = _kind(name, folder, fields)
+    if kind == LORA:
+        try:
+            _Fields.model_validate(fields)
+        except ValidationError as error:
+            raise InputError(f'adapter "{name}": {CONFIG_FILE}: {_first(error, fields)}') from None
+    else:
+        require_known(name, kind)
+        check_fields(name, CONFIG_FILE, kind, fields)
     for field, effect in _REFUSED_FIELDS.items():
         if fields.get(field):
             raise InputError(f'adapter "{name}": {field} is not supported, it {effect}')
@@ -107,7 +115,7 @@ def read_config(name: str, folder: Path) -> LoraConfig:
             f'adapter "{name}": its init_lora_weights, {start}, changes the base weights: convert '
             "it with save_pretrained(path_initial_model_for_weight_conversion=...)"
         )
-    return _lora_config(name, folder, fields)
+    return _parsed(name, folder, kind, fields)
 
 
 def _read_fields(name: str, file: Path) -> dict[str, Any]:
@@ -137,7 +145,7 @@ def _read_fields(name: str, file: Path) -> dict[str, Any]:
     return fields
 
 
-def _refuse_other_kinds(name: str, folder: Path, fields: dict[str, Any]) -> None:
+def _kind(name: str, folder: Path, fields: dict[str, Any]) -> str:
     kind = fields.get("peft_type")
     if kind is None and ("lora_parameters" in fields or "fine_tune_type" in fields):
         raise InputError(
@@ -152,10 +160,11 @@ def _refuse_other_kinds(name: str, folder: Path, fields: dict[str, Any]) -> None
             f'adapter "{name}": {folder / CONFIG_FILE} says no peft_type: give the folder that '
             "PEFT's save_pretrained wrote"
         )
-    if not isinstance(kind, str) or kind.upper() != "LORA":
+    if not isinstance(kind, str):
         raise InputError(
-            f'adapter "{name}": its peft_type is {str(kind)[:40]}, only LORA is supported'
+            f'adapter "{name}": its peft_type is {str(kind)[:40]}, expected a name such as LORA'
         )
+    return kind.upper()
 
 
 def _first(error: ValidationError, fields: dict[str, Any]) -> str:
@@ -170,9 +179,10 @@ def _first(error: ValidationError, fields: dict[str, Any]) -> str:
     return f"{field} is {held[:60]}, expected {' or '.join(expected)}"
 
 
-def _lora_config(name: str, folder: Path, fields: dict[str, Any]) -> LoraConfig:
+def _parsed(name: str, folder: Path, kind: str, fields: dict[str, Any]) -> PeftConfig:
     try:
-        return LoraConfig.from_pretrained(str(folder))
+        found: PeftConfig = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)].from_pretrained(str(folder))
+        return found
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         written = fields.get("peft_version", "an unknown version")

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import snapshot_download, try_to_load_from_cache
-from peft import LoraConfig
 from torch import Tensor
 
 from lorascope import embedded
 from lorascope.config import digest
 from lorascope.errors import InputError
 from lorascope.foreign import parse_json
-from lorascope.models.adapter_config import CONFIG_FILE, read_config
+from lorascope.models.adapter_config import CONFIG_FILE, LORA, read_config
 from lorascope.models.adapter_weights import read_weights
 from lorascope.models.identity import model_identity
 from lorascope.models.load import how_to_reach
@@ -34,7 +33,10 @@ _DEEPEST = 2
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What a face is made of. `rank` and those that follow are empty for a full fine-tune.
+    """What a face is made of.
+
+    `kind`, `target_modules` and `modules_to_save` are empty for a full fine-tune; the fields about
+    rank and scale are LoRA's alone.
 
     Attributes:
         name: the face's name.
@@ -54,6 +56,7 @@ class AdapterInfo:
         null_of: of a null adapter, the name of the adapter it is the null of; else empty.
         draw: of a null adapter, which of the random draws it is, from 0.
         factor: of a null adapter, what the draw of the adapter's spectrum is multiplied by.
+        kind: PEFT's tuner type, "LORA" or another; empty for what is no adapter of PEFT's.
     """
 
     name: str
@@ -71,14 +74,15 @@ class AdapterInfo:
     null_of: str = ""
     draw: int | None = None
     factor: float = 1.0
+    kind: str = ""
 
 
 @dataclass(frozen=True)
 class AdapterFiles:
-    """A LoRA adapter as read from disk: its configuration and {key: tensor} as PEFT saves them."""
+    """A PEFT adapter as read from disk: its configuration and {key: tensor} as PEFT saves them."""
 
     info: AdapterInfo
-    config: LoraConfig
+    config: Any
     bias: str
     weights: dict[str, Tensor]
 
@@ -155,33 +159,41 @@ def read(name: str, path: str, folder: Path) -> AdapterFiles:
     """The adapter in `folder`, configuration and weights, on the CPU.
 
     Raises:
-        InputError: a file is missing or damaged, or it is no LoRA adapter PEFT can switch off.
+        InputError: a file is missing or damaged, or it is no adapter PEFT can switch off.
     """
-    config = read_config(name, folder)
+    config: Any = read_config(name, folder)
     file = next((folder / f for f in WEIGHT_FILES if (folder / f).is_file()), None)
     if file is None:
         raise InputError(f'adapter "{name}": no {WEIGHT_FILES[0]} in "{folder}": fetch it again')
-    weights = read_weights(name, file)
-    targets = config.target_modules or ()
+    kind = str(config.peft_type.value)
+    weights = read_weights(name, file, integers=kind != LORA)
+    targets = getattr(config, "target_modules", None) or ()
     info = AdapterInfo(
         name=name,
         path=path,
         base=config.base_model_name_or_path or None,
         sha256=sha256_of(file),
         n_parameters=sum(tensor.numel() for tensor in weights.values()),
+        target_modules=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
+        modules_to_save=tuple(getattr(config, "modules_to_save", None) or ()),
+        kind=kind,
+    )
+    config.inference_mode = True
+    if hasattr(config, "init_lora_weights"):
+        # what the initialisation would fill in is overwritten by the file
+        config.init_lora_weights = True
+    if kind != LORA:
+        return AdapterFiles(info, config, "none", weights)
+    info = replace(
+        info,
         rank=config.r,
         alpha=float(config.lora_alpha),
         rslora=bool(config.use_rslora),
         dora=bool(config.use_dora),
-        target_modules=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
-        modules_to_save=tuple(config.modules_to_save or ()),
     )
     bias = str(config.bias)
     # biases are switched by the adapted model: PEFT would write them into the base for good
     config.bias = "none"
-    # what the initialisation would fill in is overwritten by the file
-    config.init_lora_weights = True
-    config.inference_mode = True
     return AdapterFiles(info, config, bias, weights)
 
 

@@ -13,8 +13,11 @@ from lorascope.errors import InputError
 _LFS = b"version https://git-lfs.github.com/spec"
 
 
-def read_weights(name: str, file: Path) -> dict[str, Tensor]:
+def read_weights(name: str, file: Path, *, integers: bool = False) -> dict[str, Tensor]:
     """{key: tensor} of the adapter `name`, on the CPU, as PEFT saved them.
+
+    Args:
+        integers: accept whole numbers from 0 on too, which some tuner types keep as indices.
 
     Raises:
         InputError: the file is damaged or holds more than tensors; a tensor is empty, holds NaN or
@@ -46,11 +49,11 @@ def read_weights(name: str, file: Path) -> dict[str, Tensor]:
         raise InputError(f'adapter "{name}": {file} holds more than tensors: it is not loaded')
     if not weights:
         raise InputError(f'adapter "{name}": {file} holds no tensors: save the adapter again')
-    _refuse_unusable(name, file, weights)
+    _refuse_unusable(name, file, weights, integers)
     return weights
 
 
-def _refuse_unusable(name: str, file: Path, weights: dict[str, Tensor]) -> None:
+def _refuse_unusable(name: str, file: Path, weights: dict[str, Tensor], integers: bool) -> None:
     empty = [key for key, tensor in weights.items() if not tensor.numel()]
     if empty:
         raise InputError(
@@ -66,7 +69,11 @@ def _refuse_unusable(name: str, file: Path, weights: dict[str, Tensor]) -> None:
             f'adapter "{name}": {spread[0]} in {file} is sparse or repeats stored values: save '
             "every tensor whole (.to_dense().contiguous())"
         )
-    foreign = [key for key, tensor in weights.items() if not tensor.is_floating_point()]
+    foreign = [
+        key
+        for key, tensor in weights.items()
+        if not (tensor.is_floating_point() or (integers and _indices(tensor)))
+    ]
     if foreign:
         raise InputError(
             f'adapter "{name}": {foreign[0]} in {file} is of dtype {weights[foreign[0]].dtype}, '
@@ -85,6 +92,10 @@ def _stored(tensor: Tensor) -> bool:
     if tensor.layout is not torch.strided:
         return False
     return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+
+
+def _indices(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.int32, torch.int64) and bool((tensor >= 0).all())
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorascope.errors import InputError
+from lorascope.models.adapter_config import LORA
 from lorascope.models.hooks import capture, run_until
 from lorascope.models.sites import Site
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _PROBE_TOKENS = 16
 # Where the small probe shows nothing: sequences of a larger one, spread over the vocabulary.
 _WIDE_PROBE = 64
+_ROWS = 8192
 
 # Ids of gates in a run's facts.
 LIVE, RESTORED, NOISE = "live", "restored", "noise"
@@ -150,6 +152,11 @@ def require_live(model: AdaptedModel, name: str) -> None:
     raise _not_live(name, sequences * tokens)
 
 
+def probe_ids(model: AdaptedModel) -> Int[Tensor, "batch seq"]:
+    """The small fixed batch that gates try a model on."""
+    return torch.arange(2 * _PROBE_TOKENS, device=model.device).reshape(2, -1) % model.vocab_size
+
+
 @torch.no_grad()
 def base_logits(model: AdaptedModel) -> Float[Tensor, "batch seq vocab"]:
     """The base's logits on one small fixed batch.
@@ -157,7 +164,7 @@ def base_logits(model: AdaptedModel) -> Float[Tensor, "batch seq vocab"]:
     Raises:
         InputError: they are not finite; names the first site where that is so.
     """
-    ids = torch.arange(2 * _PROBE_TOKENS, device=model.device).reshape(2, -1) % model.vocab_size
+    ids = probe_ids(model)
     with model.face("base") as module:
         logits: Tensor = module(input_ids=ids, use_cache=False).logits
         if not bool(logits.isfinite().all()):
@@ -210,9 +217,20 @@ def _changed(
 
 
 def _changed_rows(model: AdaptedModel, name: str) -> Int[Tensor, " n"]:
-    """Tokens whose embedding the adapter changed, as far as the embedding holds it in its rows."""
+    """Tokens whose embedding the adapter changed, as far as the embedding holds it in its rows.
+
+    An embedding that PEFT wrapped has no rows of its own and is asked for them, a part at a time.
+    """
     with model.face(name) as module:
-        adapted: Tensor = module.get_input_embeddings().weight
+        theirs = module.get_input_embeddings()
+    if model.info(name).kind not in ("", LORA):
+        with model.face("base") as module:
+            ours = module.get_input_embeddings()
+        ids = torch.arange(model.vocab_size, device=model.device)
+        ids = ids[ids < len(model.base_embedding)]
+        rows = (torch.ne(ours(part), theirs(part)).any(dim=-1) for part in ids.split(_ROWS))
+        return torch.cat(list(rows)).nonzero().squeeze(1)
+    adapted: Tensor = theirs.weight
     base = model.base_embedding
     if base is adapted or base.shape != adapted.shape:
         return torch.empty(0, dtype=torch.long, device=model.device)

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from lorascope.errors import InputError, NoNullAdapter
 from lorascope.models.adapted import BASE, AdaptedModel
+from lorascope.models.adapter_config import LORA
 from lorascope.models.adapter_files import AdapterInfo
 from lorascope.models.null_fine_tunes import Redraws, redraws
 from lorascope.models.null_parts import Part, Tensors, parts_of
@@ -54,8 +55,14 @@ def add_null_adapters(model: AdaptedModel, name: str, draws: int, seed: int) -> 
             f'adapter "{name}" acts by hooks and changes no weight: there is no update whose '
             "singular values a random adapter could have"
         )
+    kind = model.info(name).kind
+    if kind not in ("", LORA):
+        raise NoNullAdapter(
+            f'adapter "{name}" is of the kind {kind}: no matching rule says what a random adapter '
+            "of its size is, so its numbers have no null adapters beside them"
+        )
     with model.face(BASE) as base:
-        if model.info(name).rank is None:
+        if not kind:
             found = redraws(model, name, seed)
             nulls = _infos(model.info(name), found.identity, draws, seed)
             for draw, null in enumerate(nulls):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-import torch
-from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
-
 from lorascope.models.adapted import AdaptedModel
-from lorascope.models.updates import bare_model, linear_maps, lora_layers, no_matrix
+from lorascope.models.adapter_config import LORA
+from lorascope.models.computed_updates import offset, replaced, why_no_matrix
+from lorascope.models.updates import bare_model, lora_layers, no_matrix
+from lorascope.models.whole_tensors import changed_tensors, maps_in
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -23,8 +23,16 @@ def other_changes(model: AdaptedModel, name: str) -> dict[str, str]:
     """
     if not model.has_weights(name):
         return {}
-    if model.info(name).rank is None:
-        return _of_full_model(model, name)
+    kind, bare = model.info(name).kind, bare_model(model)
+    if kind not in ("", LORA):
+        return _of_other_kind(model, name)
+    whole = {
+        key: "a changed tensor that is no linear map" if not kind else "a tensor saved whole"
+        for key, ours, _ in changed_tensors(model, name, bare)
+        if not maps_in(bare, key, ours)
+    }
+    if not kind:
+        return whole
     peft_name = model.peft_name(name)
     found: dict[str, str] = {}
     for path, layer in lora_layers(model):
@@ -33,15 +41,7 @@ def other_changes(model: AdaptedModel, name: str) -> dict[str, str]:
             found[path] = reason
         elif layer.lora_bias.get(peft_name, False):
             found[f"{path}.bias"] = "a bias trained beside B"
-    for path, module in bare_model(model).named_modules():
-        if isinstance(module, ModulesToSaveWrapper) and peft_name in module.modules_to_save:
-            found[path] = "a module saved whole"
-        elif (
-            isinstance(module, TrainableTokensWrapper)
-            and peft_name in module.token_adapter.trainable_tokens_delta
-        ):
-            found[path] = "trained rows of tokens"
-    return found | dict.fromkeys(model.trained_biases(name), "a trained bias")
+    return found | whole | dict.fromkeys(model.trained_biases(name), "a trained bias")
 
 
 def summed_up(changes: dict[str, str]) -> str:
@@ -56,16 +56,14 @@ def summed_up(changes: dict[str, str]) -> str:
     )
 
 
-def _of_full_model(model: AdaptedModel, name: str) -> dict[str, str]:
-    """Parameters of a full fine-tune that differ from the base's and are no linear map's weight."""
-    bare = bare_model(model)
-    maps = {f"{path}.weight" for path, _ in linear_maps(bare)}
+def _of_other_kind(model: AdaptedModel, name: str) -> dict[str, str]:
+    """What an adapter of another tuner type than LoRA changes and no matrix holds."""
+    found: dict[str, str] = {}
     with model.face(name) as tuned:
-        theirs = dict(tuned.named_parameters())
-    return {
-        path: "a changed tensor that is no linear map"
-        for path, ours in model.base_parameters.items()
-        if path in theirs
-        and path not in maps
-        and not torch.equal(ours, theirs[path].to(device=ours.device, dtype=ours.dtype))
-    }
+        for path, module in replaced(tuned).items():
+            reason = why_no_matrix(module)
+            if reason is not None:
+                found[path] = reason
+            elif offset(module):
+                found[f"{path}.bias"] = "a trained bias"
+    return found

@@ -7,13 +7,14 @@ is first tried on all names in a process of its own, for a few seconds at most.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 
-from peft import LoraConfig
+from peft import PeftConfig
 
 from lorascope.errors import InputError
 
@@ -33,7 +34,7 @@ for pattern in patterns:
 
 
 def require_bounded(
-    adapter: str, config: LoraConfig, names: Sequence[str], seconds: float = SECONDS
+    adapter: str, config: PeftConfig, names: Sequence[str], seconds: float = SECONDS
 ) -> None:
     """Refuse an adapter whose regular expressions are none, or do not end on a model's names.
 
@@ -67,15 +68,22 @@ def require_bounded(
         raise InputError(f'adapter "{adapter}": {reason}: list the modules by name instead')
 
 
-def _patterns(config: LoraConfig) -> list[str]:
+def _patterns(config: PeftConfig) -> list[str]:
     """What PEFT will match, in the form in which it does; names without operators are left out."""
-    whole = [p for p in (config.target_modules, config.exclude_modules) if isinstance(p, str)]
-    layers = config.layers_pattern or ()
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    whole = [fields.get(f) for f in ("target_modules", "exclude_modules", "feedforward_modules")]
+    layers = fields.get("layers_pattern") or ()
+    keys = [
+        key
+        for field, value in fields.items()
+        if field.endswith("_pattern") and isinstance(value, dict)
+        for key in value
+    ]
     found = [
-        *(pattern for pattern in whole if pattern.lower() != "all-linear"),
-        *_around(config.modules_to_save or (), r"(^|.*\.)", r"($|\..*)"),
+        *(p for p in whole if isinstance(p, str) and p.lower() != "all-linear"),
+        *_around(fields.get("modules_to_save") or (), r"(^|.*\.)", r"($|\..*)"),
         *_around([layers] if isinstance(layers, str) else layers, r"(?:^|.*?\.)", r"\.(\d+)\."),
-        *_around([*(config.rank_pattern or ()), *(config.alpha_pattern or ())], r"(.*\.)?(", ")$"),
+        *_around(keys, r"(.*\.)?(", ")$"),
     ]
     return [pattern for pattern in found if not _PLAIN.fullmatch(pattern)]
 

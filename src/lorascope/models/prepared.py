@@ -19,6 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from lorascope import embedded
 from lorascope.errors import InputError
 from lorascope.models import dimensions
+from lorascope.models.adapter_config import LORA
 from lorascope.models.adapter_files import (
     AdapterFiles,
     AdapterInfo,
@@ -33,6 +34,7 @@ from lorascope.models.freezing import random_state_kept
 from lorascope.models.load import read_config, skeleton
 from lorascope.models.patterns import require_bounded
 from lorascope.models.putting_on import fit
+from lorascope.models.tuned_copies import share, try_without_weights
 
 Attach = Callable[[PreTrainedModel], AbstractContextManager[None]]
 
@@ -146,15 +148,19 @@ def _read(
 
 
 def _try_on(config: PreTrainedConfig, adapters: list[AdapterFiles]) -> None:
-    """Put LoRA adapters on a model without weights, one after the other."""
+    """Put adapters on a model without weights: LoRA one after the other, others each alone."""
     bare = skeleton(config) if adapters else None
     if bare is None:
         return
     originals = dict(bare.named_parameters(remove_duplicate=False))
     names = [*(name for name, _ in bare.named_modules()), *originals]
     peft: PeftModel | None = None
+    copies = {f.info.name: share(bare) for f in adapters if f.info.kind != LORA}
     with random_state_kept():
         for i, files in enumerate(adapters):
             require_bounded(files.info.name, files.config, names)
+            if files.info.name in copies:
+                try_without_weights(copies[files.info.name], files)
+                continue
             with torch.device("meta"):
                 peft = fit(bare, peft, files, f"face_{i}", originals).peft

@@ -99,7 +99,7 @@ def fit(
     _check_alone(peft, files)
     _check_tokens(base, files)
     beside = "" if peft is None else " beside the adapters given before it"
-    with _refusing(name, base, beside):
+    with refusing(name, base, beside):
         # PEFT rewrites the configuration for architectures that changed; the files stay as read.
         config = copy.deepcopy(files.config)
         if peft is None:
@@ -111,12 +111,12 @@ def fit(
             peft, peft.state_dict(), adapter_name=peft_name, save_embedding_layers=False
         )
     found, extra = cut_to_base(base, expected, files.weights)
-    weights, biases = _set_apart(name, found, expected, originals)
-    with _refusing(name, base, beside):
+    weights, biases = set_apart(name, found, expected, originals)
+    with refusing(name, base, beside):
         converted = convert_peft_adapter_state_dict_for_transformers(
             peft, peft.peft_config[peft_name], weights, peft_name
         )
-    _check_fits(name, expected, converted)
+    check_fits(name, expected, converted)
     _check_biases(files, expected, biases, originals)
     if not biases and not changes_something(peft, peft_name, converted, originals):
         raise InputError(
@@ -151,7 +151,7 @@ def _check_tokens(base: PreTrainedModel, files: AdapterFiles) -> None:
 
 
 @contextmanager
-def _refusing(name: str, base: PreTrainedModel, beside: str) -> Iterator[None]:
+def refusing(name: str, base: PreTrainedModel, beside: str) -> Iterator[None]:
     """Whatever PEFT raises over a foreign configuration or file becomes one line."""
     try:
         yield
@@ -187,13 +187,22 @@ def _refuse_wrong_scales(files: AdapterFiles, converted: LoraConfig) -> None:
         )
 
 
-def _set_apart(
+def set_apart(
     name: str,
     found: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
     originals: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What PEFT is to load, and biases that it would write into the base for good."""
+    """What PEFT is to load, and biases that it would write into the base for good.
+
+    Args:
+        found: {key: tensor} of an adapter's file.
+        expected: what PEFT's layers need.
+        originals: the bare model's parameters.
+
+    Raises:
+        InputError: the file carries other tensors of the base than its own.
+    """
     weights: dict[str, Tensor] = {}
     biases: dict[str, Tensor] = {}
     for key, tensor in found.items():
@@ -219,7 +228,12 @@ def _set_apart(
     return weights, biases
 
 
-def _check_fits(name: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_fits(name: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not, by name and shape, exactly the expected ones.
+
+    Raises:
+        InputError: names the first that has another shape, no place, or is lacking.
+    """
     for key, tensor in found.items():
         if key in expected and expected[key].shape != tensor.shape:
             raise InputError(

@@ -18,7 +18,22 @@ from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError, did_you_mean
 from lorascope.models.adapted import BASE, AdaptedModel
+from lorascope.models.adapter_config import LORA
+from lorascope.models.computed_updates import (
+    changes_map,
+    difference,
+    inner,
+    replaced,
+    why_no_matrix,
+)
 from lorascope.models.sites import block_list
+from lorascope.models.whole_tensors import (
+    changed_maps,
+    is_parameter,
+    map_weight,
+    resolve,
+    whole_tensors,
+)
 
 # Last names of the modules whose output is added to the residual stream.
 _WRITERS = (
@@ -88,7 +103,9 @@ class LoraUpdate:
 
 @dataclass(frozen=True)
 class DenseUpdate:
-    """What DoRA or a full fine-tune adds to one linear map: Δy = difference · x.
+    """What DoRA, other tuner types and full fine-tunes add to one linear map.
+
+    Δy = difference · x.
 
     Attributes:
         module: the module's path in the bare model.
@@ -156,27 +173,32 @@ def lora_updates(model: AdaptedModel, name: str) -> list[LoraUpdate]:
 def updated_modules(model: AdaptedModel, name: str) -> list[str]:
     """Paths of the linear maps that `name` adds something to, in the model's order.
 
-    Those a LoRA or DoRA adapter targets; of a full fine-tune those whose weight differs from the
-    base's; none of an adapter that acts by hooks. Tied weights count once. What else an adapter
-    changes (norms, biases, experts held in one tensor, modules saved whole, updates that are no
-    matrix) is in `other_changes`.
+    Those a LoRA or DoRA adapter targets, saves whole, or trains rows of; of a full fine-tune those
+    whose weight differs from the base's, routers and single experts among them
+    (`whole_tensors`); of other tuner types those that compute something else; none of an adapter
+    that acts by hooks. Tied weights count once. What else an adapter changes (norms, biases,
+    factors on experts held in one tensor, updates that are no matrix) is in `other_changes`.
 
     Raises:
         InputError: there is no such adapter.
     """
     if not model.has_weights(name):
         return []
-    if model.info(name).rank is not None:
-        peft_name = model.peft_name(name)
-        return [
-            path
-            for path, layer in lora_layers(model)
-            if lora_factors(layer, peft_name) is not None and no_matrix(layer, peft_name) is None
-        ]
-    with model.face(name) as tuned:
-        theirs = {path: _weight(path, layer) for path, layer in linear_maps(tuned)}
-    ours = {path: _weight(path, layer) for path, layer in linear_maps(bare_model(model))}
-    return [p for p, W in ours.items() if p in theirs and not torch.equal(W, theirs[p].to(W))]
+    kind, bare = model.info(name).kind, bare_model(model)
+    if kind not in ("", LORA):
+        with model.face(name) as tuned:
+            changed = [(p, m) for p, m in replaced(tuned).items() if why_no_matrix(m) is None]
+        return [path for path, module in changed if changes_map(module)]
+    whole = changed_maps(model, name, bare)
+    if not kind:
+        return whole
+    peft_name = model.peft_name(name)
+    factored = [
+        path
+        for path, layer in lora_layers(model)
+        if lora_factors(layer, peft_name) is not None and no_matrix(layer, peft_name) is None
+    ]
+    return [*factored, *(path for path in whole if path not in factored)]
 
 
 def weight_update(model: AdaptedModel, name: str, module: str) -> Update:
@@ -187,12 +209,19 @@ def weight_update(model: AdaptedModel, name: str, module: str) -> Update:
     Raises:
         InputError: no such adapter or module; an update that is neither low rank nor DoRA.
     """
-    if model.info(name).rank is None:
-        W = base_weight(model, module)
+    kind, bare = model.info(name).kind, bare_model(model)
+    if kind not in ("", LORA):
         with model.face(name) as tuned:
-            theirs = _weight(module, tuned.get_submodule(module))
-        return DenseUpdate(module, theirs.float() - W.to(theirs.device).float())
-    peft_name, layer = model.peft_name(name), _module(model, module)
+            changed = replaced(tuned)
+        if module in changed and why_no_matrix(changed[module]) is None:
+            return DenseUpdate(module, difference(changed[module]))
+    else:
+        theirs = map_weight(bare, module, whole_tensors(model, name, bare))
+        if theirs is not None:
+            W = base_weight(model, module)
+            return DenseUpdate(module, theirs.float() - W.to(theirs.device).float())
+    layer = None if kind not in ("", LORA) else _module(model, module)
+    peft_name = model.peft_name(name) if kind == LORA else ""
     if not isinstance(layer, LoraLayer) or lora_factors(layer, peft_name) is None:
         near = did_you_mean(module, updated_modules(model, name))
         raise InputError(f'adapter "{name}" adds nothing to "{module}".{near}')
@@ -227,6 +256,10 @@ def base_weight(model: AdaptedModel, module: str) -> Float[Tensor, "out in"]:
     Raises:
         InputError: no such module, not a linear map, or weights stored in quantised form.
     """
+    if is_parameter(module, model):
+        held = map_weight(bare_model(model), module, dict(model.base_parameters))
+        assert held is not None
+        return held
     return _weight(module, _module(model, module))
 
 
@@ -249,7 +282,9 @@ def stream_gain(model: AdaptedModel, module: str) -> Float[Tensor, " d_model"] |
     output is not added to the stream. Told by the module's name and width.
     """
     bare = bare_model(model)
-    if bare.get_submodule(module) is bare.get_input_embeddings():
+    if is_parameter(module, model):
+        return None
+    if _module(model, module) is bare.get_input_embeddings():
         return torch.ones(model.d_model)
     place = within_block(model, module)
     writes = module.rsplit(".", 1)[-1] in _WRITERS
@@ -278,6 +313,10 @@ def _module(model: AdaptedModel, path: str) -> nn.Module:
     try:
         return bare.get_submodule(path)
     except AttributeError:
+        pass
+    try:
+        return resolve(bare, path)
+    except AttributeError:
         near = did_you_mean(path, [known for known, _ in bare.named_modules()])
         raise InputError(f'the model has no module "{path}".{near}') from None
 
@@ -287,23 +326,8 @@ def lora_layers(model: AdaptedModel) -> list[tuple[str, LoraLayer]]:
     return [(path, m) for path, m in bare_model(model).named_modules() if isinstance(m, LoraLayer)]
 
 
-def linear_maps(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Every linear map of a model; of tied ones the first."""
-    found: dict[int, tuple[str, nn.Module]] = {}
-    inside: tuple[str, ...] = ()
-    for path, layer in model.named_modules():
-        if path.startswith(inside):
-            continue
-        if isinstance(layer, LoraLayer):
-            inside = (*inside, f"{path}.")
-        bare = _bare(layer)
-        if isinstance(bare, nn.Linear | Conv1D | nn.Embedding):
-            found.setdefault(id(bare.weight), (path, layer))
-    return list(found.values())
-
-
 def _bare(layer: nn.Module) -> Any:
-    return layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
+    return inner(layer)
 
 
 def _weight(path: str, layer: nn.Module) -> Float[Tensor, "out in"]:
