@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lorascope.errors import InputError
+from lorascope.report.formatting import sign
 from lorascope.results import KEY_FIELDS, Estimate, Estimates, Key, Null
 
 ZERO = Null.exact("zero predictor", 0.2)
@@ -185,7 +186,7 @@ def test_further_nulls_join_with_rivals_first():
 
 def test_in_words():
     shown = str(estimate(0.29123, 0.27, 0.31, ZERO))
-    assert shown == "overlap 0.2912 [0.27, 0.31], chance 0.2 (zero predictor): above"
+    assert shown == "overlap 0.2912 [0.27, 0.31], chance 0.2 (zero predictor): above its reference"
     assert str(estimate(0.5, 0.4, 0.6)) == "overlap 0.5 [0.4, 0.6]"
     assert str(Key("r4", k=0, draw=2)) == "adapter=r4, k=0, draw=2"
 
@@ -297,3 +298,19 @@ def test_notebooks_show_a_table_without_empty_columns():
     assert "<th>topic</th>" not in shown
     hostile = Estimates([estimate(1.0, 0.5, 2.0, key=Key("<script>x</script>"))])
     assert "<script>" not in hostile._repr_html_()
+
+
+def test_a_table_is_written_and_read_at_a_path_given_as_text(tmp_path):
+    TABLE.write(str(tmp_path / "estimates.parquet"))
+    again = Estimates.read(str(tmp_path / "estimates.parquet"))
+    assert all(map(same, again, TABLE))
+    assert repr(again).startswith("Estimates(3: ")
+
+
+def test_apart_from_a_reference_is_told_from_apart_from_a_rival():
+    for rival in (False, True):
+        one = estimate(0.5, 0.4, 0.6, Null("base", 0.1, 0.0, 0.2, rival, (0.3, 0.5)))
+        assert one.verdict == "above"
+        assert one.apart_from_reference is not rival
+        assert sign(one) == ("▲" if rival else "(▲)")
+        assert ("reference" in str(one)) is not rival

@@ -10,7 +10,7 @@ from typing import Any
 
 from lorascope.measures.definitions import definition_of
 from lorascope.report.conditions import bounds
-from lorascope.report.formatting import SYMBOLS, interval, number
+from lorascope.report.formatting import interval, number, sign
 from lorascope.report.pooled import at_first_setting, conditions
 from lorascope.report.result import Results
 from lorascope.report.topics import HEADLINE_MEASURES, dictionary_order
@@ -78,7 +78,7 @@ def _cell(estimate: Estimate | None) -> dict[str, Any] | None:
     low, high = bounds(estimate)
     chance = number(estimate.chance) if estimate.nulls else ""
     return {
-        "value": f"{number(estimate.value)} {SYMBOLS[estimate.verdict]}",
+        "value": f"{number(estimate.value)} {sign(estimate)}",
         "interval": interval(*estimate.interval),
         "chance": chance,
         "low": _plain(low),

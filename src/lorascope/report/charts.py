@@ -13,10 +13,10 @@ from typing import Any, Final
 import altair as alt
 
 from lorascope.report.formatting import (
-    SYMBOLS,
     difference_words,
     interval,
     number,
+    sign,
     verdict_words,
 )
 from lorascope.results import Estimate
@@ -68,7 +68,7 @@ def row_of(estimate: Estimate, label: str, series: str) -> Row:
         "difference": difference_words(estimate),
         "interval": interval(low, high) or "none",
         "chance interval": interval(chance.low, chance.high) if chance else "none",
-        "printed": f"{number(estimate.value)} {SYMBOLS[estimate.verdict]}",
+        "printed": f"{number(estimate.value)} {sign(estimate)}",
         "printed chance": f"vs {number(chance.level)}" if chance else "",
     }
 

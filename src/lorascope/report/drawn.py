@@ -15,7 +15,9 @@ from lorascope.results import Estimate
 
 HEATMAP_CAPTION: Final = (
     "Colour and upper line: the number and its verdict (▲ above, ▼ below, = equal within the "
-    "margin, ? not settled, · no verdict). Lower line: the chance level it stands against."
+    "margin, ? not settled, · no verdict; in brackets: beside a "
+    "reference alone, which claims nothing). "
+    "Lower line: the chance level it stands against."
 )
 VEGA_LITE_VERSION: Final = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 

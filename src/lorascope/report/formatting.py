@@ -17,6 +17,12 @@ SYMBOLS: dict[Verdict, str] = {
 }
 
 
+def sign(estimate: Estimate) -> str:
+    """The verdict's sign; in brackets beside a reference alone, which claims nothing."""
+    symbol = SYMBOLS[estimate.verdict]
+    return f"({symbol})" if estimate.apart_from_reference else symbol
+
+
 def verdict_words(estimate: Estimate) -> str:
     """The verdict; with its margin, or with how many sampled units would settle it."""
     if estimate.verdict == "equal":
@@ -26,7 +32,7 @@ def verdict_words(estimate: Estimate) -> str:
         return f"not settled: about {settling:,} {sampled} would tell"
     if not estimate.judged:
         return "no verdict: what it was measured with fails its own yardsticks"
-    if estimate.nulls and not estimate.rivals and estimate.verdict in ("above", "below"):
+    if estimate.apart_from_reference:
         return f"{estimate.verdict} its reference"
     return estimate.verdict
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from lorascope.measures.definitions import definition_of
-from lorascope.report.formatting import SYMBOLS, detail, interval, number
+from lorascope.report.formatting import detail, interval, number, sign
 from lorascope.report.latex import tabular
 from lorascope.report.pooled import at_setting, conditions, group_labels, settings
 from lorascope.report.result import Results
@@ -44,8 +44,8 @@ class Cell:
             return cls("–")
         around = interval(*estimate.interval)
         chance = f"chance {number(estimate.chance)}" if estimate.nulls else ""
-        sign = SYMBOLS[estimate.verdict] if estimate.nulls else ""
-        text = f"{number(estimate.value)} {sign}".strip()
+        verdict = sign(estimate) if estimate.nulls else ""
+        text = f"{number(estimate.value)} {verdict}".strip()
         return cls(text, " · ".join(part for part in (around, chance) if part), estimate.value)
 
     @classmethod

@@ -14,6 +14,7 @@ from lorascope.report.formatting import (
     difference_words,
     interval,
     number,
+    sign,
     span,
     verdict_words,
 )
@@ -265,7 +266,7 @@ def table_row(estimate: Estimate) -> TableRow:
         nulls="; ".join(
             _other_null(estimate, null) for null in estimate.nulls if null is not headline
         ),
-        symbol=SYMBOLS[estimate.verdict],
+        symbol=sign(estimate),
         verdict=verdict_words(estimate),
         n=f"{estimate.n:,}",
         unit=estimate.unit,

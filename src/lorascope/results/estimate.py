@@ -102,6 +102,11 @@ class Estimate:
         return tuple(null for null in self.nulls if null.rival)
 
     @property
+    def apart_from_reference(self) -> bool:
+        """Above or below, but beside references alone: nothing is claimed by it."""
+        return self.verdict in ("above", "below") and not self.rivals
+
+    @property
     def chance(self) -> float:
         """Level of the headline null; nan without one."""
         return math.nan if (null := self.headline) is None else null.level
@@ -227,6 +232,7 @@ class Estimate:
         text = f"{self.measure} {self.value:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
         if (null := self.headline) is not None:
             text += f", chance {null.level:.4g} ({null.name}): {self.verdict}"
+            text += " its reference" if self.apart_from_reference else ""
         return text
 
 

@@ -80,6 +80,11 @@ class Estimates(Sequence[Estimate]):
     def __init__(self, estimates: Iterable[Estimate] = ()) -> None:
         self._all = tuple(estimates)
 
+    def __repr__(self) -> str:
+        measures = list(dict.fromkeys(estimate.measure for estimate in self._all))
+        more = ", …" if len(measures) > 6 else ""
+        return f"Estimates({len(self)}: {', '.join(measures[:6])}{more})"
+
     def __len__(self) -> int:
         return len(self._all)
 
@@ -109,7 +114,10 @@ class Estimates(Sequence[Estimate]):
             TypeError: a key has no such field.
         """
         if unknown := [name for name in fields if name not in KEY_FIELDS]:
-            raise TypeError(f"a key has no {', '.join(unknown)}; known: {', '.join(KEY_FIELDS)}")
+            raise TypeError(
+                f"a key has no {', '.join(unknown)}; known: {', '.join(KEY_FIELDS)}; measures are "
+                'named without a field: select("delta_norm")'
+            )
         wanted = {"draw": None, "massive": "", **fields}
         admitted = {
             name: value if isinstance(value, list | tuple | set | frozenset) else (value,)
@@ -166,8 +174,9 @@ class Estimates(Sequence[Estimate]):
         empty = [c for c in frame.columns if frame[c].isna().all() or (frame[c] == "").all()]
         return str(frame.drop(columns=empty).to_html(index=False, max_rows=60, escape=True))
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write everything as one parquet file, beside its final name first."""
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         table = pa.Table.from_pylist([asdict(estimate) for estimate in self._all], schema=_SCHEMA)
@@ -175,12 +184,13 @@ class Estimates(Sequence[Estimate]):
         partial.replace(path)
 
     @classmethod
-    def read(cls, path: Path) -> Estimates:
+    def read(cls, path: str | Path) -> Estimates:
         """What `write` left.
 
         Raises:
             InputError: no such file, or no table of estimates.
         """
+        path = Path(path)
         if not path.is_file():
             raise InputError(f"{path} is missing: finish the run first, then make its report")
         try:
