@@ -6,7 +6,7 @@ import pytest
 from planted_results import planted_null_adapters
 
 from lorascope.report.conditions import Tally, against_reference, measured
-from lorascope.report.formatting import interval, number, share, span
+from lorascope.report.formatting import interval, number, plural, share, span
 from lorascope.report.latents import Browsed
 from lorascope.report.result import read_results
 from lorascope.report.tables import verdict_matrix
@@ -261,3 +261,9 @@ def test_the_first_screen_says_what_a_null_adapter_yields_in_this_run(
     assert "0 to 1" in said.overall
     assert results.adapters == ["r4"]
     assert said.scope.startswith("1 adapter (r4)")
+
+
+def test_counted_nouns():
+    told = [plural(2, noun) for noun in ("site", "dictionary", "key")]
+    assert told == ["2 sites", "2 dictionaries", "2 keys"]
+    assert plural(1, "dictionary") == "1 dictionary"

@@ -171,8 +171,10 @@ def _print(found: Compared, console: Any) -> None:
     table = Table(title="two adapters on the same tokens", title_justify="left")
     for heading in ("number", "of", "site", "value", "95 % interval", "chance", "verdict"):
         table.add_column(heading)
+    several = len({e.key.seed for e in chosen if e.key.seed is not None}) > 1
     for row in number_rows(chosen):
-        of = ", ".join(part for part in (row.adapter, row.dictionary, row.setting) if part)
+        seed = f"seed {row.seed}" if several and row.seed != "" else ""
+        of = ", ".join(part for part in (row.adapter, row.dictionary, row.setting, seed) if part)
         verdict = f"{row.symbol} {row.verdict}"
         cells = (row.title, of, row.site, row.value, row.interval, row.chance, verdict)
         table.add_row(*map(Text, cells))

@@ -153,9 +153,10 @@ def _print(chosen: Browsed, rows: list[dict[str, Any]], labelled: bool, console:
         "base",
         "against chance",
     ]
-    table = Table()
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        # A word a line: numbers must leave a narrow terminal room for what a latent fires on.
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for heading in ("fires on", "promotes", *(["label of the base latent"] if labelled else [])):
         table.add_column(heading)
     for row in rows:

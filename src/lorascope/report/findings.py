@@ -77,7 +77,9 @@ class Findings:
         if not self.adapters:
             return ""
         if not self.tested:
-            return f"No number of this run has a rival null, so nothing is called found. {HOW}"
+            return (
+                f"No primary number of this run has a rival null, so nothing is called found. {HOW}"
+            )
         tried = [family for family in self.adapters if family.tested]
         counts = listing(
             [f"{len(f.found)} of {len(f.tested)} for {f.adapter}" for f in tried], most=8

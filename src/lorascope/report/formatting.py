@@ -107,8 +107,11 @@ def share(count: int, total: int, noun: str = "condition") -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """'1 site', '3 sites'."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """'1 site', '3 sites', '2 dictionaries'."""
+    if count == 1:
+        return f"{count} {noun}"
+    ends_in_y = noun.endswith("y") and noun[-2:-1] not in tuple("aeiou")
+    return f"{count} {noun[:-1]}ies" if ends_in_y else f"{count} {noun}s"
 
 
 def listing(names: Sequence[str], most: int = 6) -> str:

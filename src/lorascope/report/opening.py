@@ -72,7 +72,8 @@ def _failed_yardsticks(facts: Mapping[str, Any]) -> list[str]:
         )
     drawn = sum(y.get("draw") is not None for y in failed)
     if drawn:
-        lines.append(f"{plural(drawn, 'dictionary')} of null draws fail their yardsticks.")
+        fails = "fails its yardsticks" if drawn == 1 else "fail their yardsticks"
+        lines.append(f"{plural(drawn, 'dictionary')} of null draws {fails}.")
     return lines
 
 
@@ -149,7 +150,8 @@ def _unsettled(results: Results) -> str:
     if not count:
         return ""
     return (
-        f"{count} of {plural(len(rows), 'headline number')} with a rival null are not settled: "
+        f"{count} of {plural(len(rows), 'headline number')} with a rival null "
+        f"{'is' if count == 1 else 'are'} not settled: "
         "the interval of the difference holds zero and reaches beyond the margin. Where more of "
         "what was sampled would tell, the tables say how much."
     )
