@@ -1,8 +1,8 @@
 """Rows, dictionaries, updates and effects among which there is nothing to find.
 
 Each function draws one repeat and returns the estimates that no verdict should set apart. What a
-measure calls nothing is its headline null; each repeat here draws the value under that null, from numbers
-that have nothing to do with the null's own draws.
+measure calls nothing is its headline null; each repeat here draws the value under that null, from
+numbers that have nothing to do with the null's own draws.
 """
 
 from __future__ import annotations
