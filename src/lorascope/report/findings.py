@@ -16,7 +16,7 @@ from lorascope.results import ADAPTER, Estimate
 _AT: Final = f"at a false discovery rate of {100 * RATE:.0f} %"
 HOW: Final = (
     "Null adapters, random updates of each adapter's own sizes that go through everything the "
-    "adapter goes through, give them: controls.null_adapters of 3 or more."
+    "adapter goes through, give them: controls.null_adapters of 2 or more, better 3."
 )
 
 

@@ -86,6 +86,12 @@ def _behaviour(results: Results) -> list[str]:
 
 def _size(results: Results) -> list[str]:
     sentences = []
+    rank = measured(results, "delta_rank")
+    if rank:
+        width = results.facts.get("model", {}).get("d_model")
+        where = f"of the stream's {width} dimensions" if width else "dimensions"
+        claim = f"The delta fills fewer {where} than chance in"
+        sentences.append(said(claim, rank, "below", f"effective rank {ranges(rank)}"))
     norm = measured(results, "delta_norm")
     if norm:
         relative = measured(results, "delta_norm.relative")
@@ -95,12 +101,6 @@ def _size(results: Results) -> list[str]:
             part += f"; its mean norm is {span(r.value for r in relative)} of the stream's"
         claim, numbers = "The delta is longer than chance in", f"mean norm {ranges(norm)}{part}"
         sentences.append(said(claim, norm, "above", numbers))
-    rank = measured(results, "delta_rank")
-    if rank:
-        width = results.facts.get("model", {}).get("d_model")
-        where = f"of the stream's {width} dimensions" if width else "dimensions"
-        claim = f"The delta fills fewer {where} than chance in"
-        sentences.append(said(claim, rank, "below", f"effective rank {ranges(rank)}"))
     return sentences
 
 

@@ -24,7 +24,15 @@ _LATER: Final = tuple(
 )
 ESTIMATE_COLUMNS: Final = (
     *("measure", *_FIRST, "value", "chance", "low", "high", "n", "unit"),
-    *("null", "chance_low", "chance_high", "difference", "difference_low", "difference_high"),
+    *(
+        "null",
+        "rival",
+        "chance_low",
+        "chance_high",
+        "difference",
+        "difference_low",
+        "difference_high",
+    ),
     *("p", "margin", "judged", "verdict", *_LATER),
 )
 NULL_COLUMNS: Final = (
@@ -226,6 +234,7 @@ def _row(estimate: Estimate) -> dict[str, Any]:
         "n": estimate.n,
         "unit": estimate.unit,
         "null": "" if null is None else null.name,
+        "rival": null is not None and null.rival,
         "chance": estimate.chance,
         "chance_low": math.nan if null is None else null.low,
         "chance_high": math.nan if null is None else null.high,
