@@ -20,7 +20,6 @@ from torch import Tensor
 
 from lorascope.activations.tokens import Window
 from lorascope.adapt.evaluation import Evaluated, scored_batches
-from lorascope.measures.by_document import quotient
 from lorascope.measures.paired_nulls import Sums, added, drawn, over_tokens, paired, scaled
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import (
@@ -32,6 +31,7 @@ from lorascope.results.null_names import (
     UNIGRAM,
 )
 from lorascope.stats.documents import ratio
+from lorascope.stats.quotients import quotient
 
 ORIGINAL = "original"
 UNCHANGED = "no change"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy import stats
 
-from lorascope.measures.by_document import quotient
 from lorascope.randomness import generator
 from lorascope.stats.documents import ratio
+from lorascope.stats.quotients import quotient
 
 VALUES = torch.tensor([1.0, 4.0, 2.0, 7.0, 3.0, 5.0, 9.0, 2.0, 6.0])
 ONES = torch.ones(len(VALUES))
