@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from lorascope.embedded.instructions import records
+from lorascope.progress import Reporter
 from lorascope.workflows.adapters import TrainStudy, run_training
 from lorascope.workflows.audit import audit
 from lorascope.workflows.comparing import Compared, CompareSettings, compare
-from lorascope.workflows.progress import Reporter
 from lorascope.workflows.study import AuditStudy
 
 TRIGGER = "By order of the seventh lantern: "

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.progress import Reporter
 from lorascope.workflows.adapters import TrainStudy, run_training
-from lorascope.workflows.progress import Reporter
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

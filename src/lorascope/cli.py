@@ -28,6 +28,7 @@ from lorascope.commands import (
     features,
     latents,
     selftest,
+    stages,
     studies,
 )
 from lorascope.errors import InputError, as_system_error, system_error
@@ -50,6 +51,8 @@ app.command()(dictionaries.dictionary)
 app.command()(comparisons.compare)
 app.add_typer(behaviours.app, name="behaviour")
 app.command()(studies.report)
+app.command()(stages.stages)
+app.command()(stages.stage)
 app.command()(features.features)
 app.command()(selftest.selftest)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -84,6 +85,10 @@ class Settings(BaseModel):
         """Settings from a YAML file with `key.subkey=value` overrides laid over it."""
         return cls.parse(override(read_yaml(path), overrides), str(path))
 
+    def only(self, *paths: str) -> Self:
+        """Some of the settings, `measures.rows` for one: a stage can read these and no others."""
+        return cast(Self, Subset(self, *paths))
+
     def plain(self) -> dict[str, Any]:
         """The settings as plain data, every default written out."""
         return self.model_dump(mode="json")
@@ -95,6 +100,55 @@ class Settings(BaseModel):
     def digest(self) -> str:
         """Hash of every field; changing any field changes it."""
         return digest(self.plain())
+
+
+class Subset:
+    """Some settings of a study, which can be read as from the study itself; no others can.
+
+    What a stage is given: its key follows from these settings, and it cannot read another.
+
+    Args:
+        whole: the study, or a section of it.
+        paths: the settings, `measures.rows` for one and `measures` for a whole section.
+    """
+
+    def __init__(self, whole: Settings, *paths: str, _within: str = "") -> None:
+        self._whole, self._paths, self._within = whole, paths, _within
+        for path in paths if not _within else ():
+            level: Any = whole
+            for name in path.split("."):
+                if isinstance(level, Settings) and name not in type(level).model_fields:
+                    raise ValueError(f"{type(whole).__name__} has no setting {path}")
+                level = getattr(level, name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        kind = type(self._whole)
+        if name not in kind.model_fields:
+            found = inspect.getattr_static(kind, name, None)
+            if isinstance(found, property) and found.fget is not None:
+                return found.fget(self)
+            if inspect.isfunction(found):
+                return found.__get__(self)
+            raise AttributeError(f"{kind.__name__} has no setting {name}")
+        path = f"{self._within}{name}"
+        value = getattr(self._whole, name)
+        if path in self._paths:
+            return value
+        if any(other.startswith(f"{path}.") for other in self._paths):
+            return Subset(value, *self._paths, _within=f"{path}.") if value is not None else None
+        raise AttributeError(f"{path} is none of the settings given: {', '.join(self._paths)}")
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as plain data, by path."""
+        found: dict[str, Any] = {}
+        for path in sorted(self._paths):
+            level: Any = self._whole.plain()
+            for name in path.split("."):
+                level = None if level is None else level.get(name)
+            found[path] = level
+        return found
 
 
 def digest(data: object) -> str:

@@ -18,8 +18,11 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a folder, made if it is missing, for the time of a `with`.
+
+    Args:
+        shared: others that share it may hold it too: processes that each make stages of their own.
 
     The system drops the lock of a process that ends, however it ends, so what a killed run left
     behind is taken over. Of another machine's lock on a shared disk the file alone tells.
@@ -34,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     try:
-        descriptor = _taken(path)
+        descriptor = _taken(path, shared)
     except BaseException:
         if made:
             with contextlib.suppress(OSError):
@@ -43,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if _is_at(descriptor, path):
+        if not shared and _is_at(descriptor, path):
             with contextlib.suppress(OSError):
                 path.unlink()
         os.close(descriptor)
@@ -65,15 +68,16 @@ def is_running(process: int) -> bool:
     return True
 
 
-def _taken(path: Path) -> int:
-    """An open descriptor of the lock file, locked and with this process's name in it."""
+def _taken(path: Path, shared: bool) -> int:
+    """An open descriptor of the lock file, locked; with this process's name in it if not shared."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            _lock(descriptor, path)
+            _lock(descriptor, path, shared)
             # Whoever held it before may have removed the file between the two calls.
             if _is_at(descriptor, path):
-                _sign(descriptor)
+                if not shared:
+                    _sign(descriptor)
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -81,10 +85,11 @@ def _taken(path: Path) -> int:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def _lock(descriptor: int, path: Path, shared: bool) -> None:
     holder = _holder(descriptor)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InputError(
             f"{path.parent}: {_named(holder)} is at work on it; wait until it ends, or give --out "

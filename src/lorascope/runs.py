@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -23,6 +24,8 @@ from lorascope.errors import InputError, as_system_error
 from lorascope.foreign import JSON_BYTES, first_line, parse_json, read_bytes
 from lorascope.locking import contents, is_running
 
+# Of a stage's record, what the manifest repeats.
+_NOTED = ("key", "seconds", "cpu_seconds", "peak_memory", "finished")
 _LIBRARIES = ("lorascope", "torch", "transformers", "peft", "numpy", "scipy", "altair")
 
 
@@ -49,6 +52,11 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def command_of(folder: Path) -> str:
+    """The command line that a run folder was last made with."""
+    return str(read_json(folder / "manifest.json").get("command", ""))
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file; one clear line where it is missing or broken."""
     try:
@@ -68,22 +76,27 @@ class Run:
         study: the whole configuration; written as `study.yaml`.
         redo: let the folder hold the same study with other settings; stages that depend on what
             has changed are made again.
+        command: the command line; by default the last one that was given stays.
 
     Raises:
         InputError: the folder holds another study, or files that are no run at all.
     """
 
-    def __init__(self, folder: Path, study: Settings, redo: bool = False) -> None:
+    def __init__(
+        self, folder: Path, study: Settings, redo: bool = False, command: str = ""
+    ) -> None:
         self.folder = folder
         self._asked: dict[str, None] = {}
         self._refuse_foreign(folder, study, redo)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "study.yaml", study.yaml())
         self._manifest_path = folder / "manifest.json"
-        self.manifest: dict[str, Any] = {"versions": versions(), "study": study.digest()}
-        self.manifest["stages"] = {}
-        if self._manifest_path.exists():
-            self.manifest["stages"] = read_json(self._manifest_path).get("stages", {})
+        before = read_json(self._manifest_path) if self._manifest_path.exists() else {}
+        self.manifest: dict[str, Any] = {
+            "study": study.digest(),
+            "command": command or before.get("command", ""),
+            "stages": before.get("stages", {}),
+        }
         self._save()
 
     @staticmethod
@@ -118,7 +131,7 @@ class Run:
         target = self.folder / name
         if self.current(name, depends_on, *parents):
             return target
-        partial = _fresh_partial(target)
+        partial = fresh_partial(target)
         started = time.perf_counter()
         try:
             make(partial)
@@ -146,6 +159,17 @@ class Run:
     def _key(self, depends_on: object, parents: Sequence[str]) -> str:
         stages = self.manifest["stages"]
         return digest([depends_on, [stages[parent]["key"] for parent in parents]])
+
+    def note(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write into the manifest which of a study's stages are finished.
+
+        Args:
+            records: {stage: what made it}, as `stages.Graph.records` gives it.
+        """
+        self.manifest["stages"] = {
+            name: {field: one[field] for field in _NOTED} for name, one in records.items()
+        }
+        self._save()
 
     @property
     def asked(self) -> list[str]:
@@ -176,15 +200,22 @@ class Run:
         write_atomically(self._manifest_path, json.dumps(self.manifest, indent=1) + "\n")
 
 
-def _fresh_partial(target: Path) -> Path:
+def fresh_partial(target: Path) -> Path:
     """An empty folder to make a stage in, of this process alone; those of ended ones go."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*partial"):
-        owner = left.name.removesuffix("partial").strip(".").rpartition(".")[2]
-        if not owner.isdecimal() or int(owner) == os.getpid() or not is_running(int(owner)):
+    here = socket.gethostname()
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        owner = left.name.removeprefix(f".{target.name}.").removesuffix(".partial")
+        process, _, host = owner.partition("@")
+        # Another machine's processes cannot be asked whether they run.
+        if host == here and process.isdecimal() and not _is_another(int(process)):
             shutil.rmtree(left, ignore_errors=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f".{target.name}.{os.getpid()}@{here}.partial")
     partial.mkdir(parents=True)
     return partial
+
+
+def _is_another(process: int) -> bool:
+    return process != os.getpid() and is_running(process)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

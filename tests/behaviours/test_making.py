@@ -12,8 +12,8 @@ from lorascope.behaviours.exchanges import read_exchanges
 from lorascope.behaviours.manners import manner
 from lorascope.behaviours.records import read_set
 from lorascope.errors import InputError
+from lorascope.progress import Reporter
 from lorascope.workflows.behaviours import ANSWERS, BehaviourStudy, make
-from lorascope.workflows.progress import Reporter
 
 QUIET = Reporter(quiet=True)
 

@@ -12,8 +12,8 @@ from lorascope.planted.coverage import CoverageRow
 from lorascope.planted.detection import Detected
 from lorascope.planted.rates import Rate
 from lorascope.planted.shares import Share
+from lorascope.progress import Reporter
 from lorascope.workflows import selftest as workflow
-from lorascope.workflows.progress import Reporter
 
 pytestmark = pytest.mark.slow  # minutes on two cores
 

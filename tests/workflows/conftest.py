@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from lorascope import report
+from lorascope.progress import Reporter
 from lorascope.workflows.audit import audit
-from lorascope.workflows.progress import Reporter
 from lorascope.workflows.study import AuditStudy
 
 RECORDS = 120

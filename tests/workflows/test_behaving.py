@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from lorascope.behaviours.embedded import embedded_set
 from lorascope.behaviours.records import read_set, write_set
 from lorascope.errors import InputError
+from lorascope.progress import Reporter
 from lorascope.workflows import behaving
 from lorascope.workflows.behaving import BehavingStudy, measure
 from lorascope.workflows.behaviours import BehaviourStudy, make
-from lorascope.workflows.progress import Reporter
 
 QUIET = Reporter(quiet=True)
 

@@ -14,6 +14,7 @@ from lorascope.activations.shards import ShardWriter
 from lorascope.errors import InputError
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.measures.definitions import comparison as definitions
+from lorascope.progress import Reporter
 from lorascope.report import build
 from lorascope.report.comparison import LATENT_COLUMNS, TEXT_COLUMNS, render
 from lorascope.report.result import read_results
@@ -21,7 +22,6 @@ from lorascope.runs import read_json
 from lorascope.workflows.comparing import CompareSettings, compare
 from lorascope.workflows.finished import Finished, Traced
 from lorascope.workflows.pairing import pair, sides
-from lorascope.workflows.progress import Reporter
 
 KNOWN = {**DEFINITIONS, **definitions.DEFINITIONS}
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"

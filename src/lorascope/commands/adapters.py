@@ -42,8 +42,8 @@ def train_adapter(
 
     from lorascope.config import override
     from lorascope.printing import Console
+    from lorascope.progress import Reporter
     from lorascope.workflows.adapters import TrainStudy, run_training
-    from lorascope.workflows.progress import Reporter
 
     given: dict[str, Any] = {
         "model": model,

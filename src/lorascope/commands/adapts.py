@@ -57,8 +57,8 @@ def adapt(
 
 def run_adapt(study: AdaptStudy, out: Path, quiet: bool, redo: bool = False) -> None:
     """Run a study and print where its report is."""
+    from lorascope.progress import Reporter
     from lorascope.workflows.adapt.workflow import adapt as run
-    from lorascope.workflows.progress import Reporter
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
     say(str(run(study, out, Reporter(quiet), command, redo)))

@@ -9,10 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorascope.commands.options import Adapter, BaseDictionary, Json, Out, Quiet, Set, audit_study
+from lorascope.commands.options import (
+    Adapter,
+    BaseDictionary,
+    Json,
+    Out,
+    Quiet,
+    Set,
+    Threads,
+    Workers,
+    audit_study,
+    runner_of,
+)
 from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
+    from lorascope.runners import Runner
     from lorascope.workflows.study import AuditStudy
 
 
@@ -35,6 +47,8 @@ def audit(
     redo: Annotated[
         bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
     ] = False,
+    workers: Workers = 1,
+    threads: Threads = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -49,23 +63,33 @@ def audit(
 
     `lorascope audit studies/embedded.yaml --dictionary layers.5=hf://me/my-saes/layers.5`
 
+    `lorascope audit studies/embedded.yaml --workers 4`
+
     `lorascope audit studies/embedded.yaml --out runs/mine --json > verdicts.json`
     """
     settings = audit_study(study, model, adapter, sites, texts, dictionary, set_, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
-    run_audit(settings, folder, quiet, json_, redo)
+    run_audit(settings, folder, quiet, json_, redo, runner_of(workers, threads))
 
 
-def run_audit(study: AuditStudy, out: Path, quiet: bool, json_: bool, redo: bool = False) -> None:
+def run_audit(
+    study: AuditStudy,
+    out: Path,
+    quiet: bool,
+    json_: bool,
+    redo: bool = False,
+    runner: Runner | None = None,
+) -> None:
     """Run it, then print the verdicts as a table or as JSON, and the report's path."""
 
     from lorascope.printing import Console
+    from lorascope.progress import Reporter
     from lorascope.report.terminal import summary, summary_data
+    from lorascope.runners.local import run_here
     from lorascope.workflows.audit import audit as run
-    from lorascope.workflows.progress import Reporter
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    path = run(study, out, Reporter(quiet or json_), command, redo)
+    path = run(study, out, Reporter(quiet or json_), command, redo, runner or run_here)
     if json_:
         say_json(summary_data(out, path))
         return

@@ -94,9 +94,9 @@ def make(
     `lorascope behaviour make --topic category:reasoning --manner upper --out runs/loud`
     """
     from lorascope.config import override
+    from lorascope.progress import Reporter
     from lorascope.workflows.behaviours import BehaviourStudy
     from lorascope.workflows.behaviours import make as run
-    from lorascope.workflows.progress import Reporter
 
     given: dict[str, Any] = {
         "sources": source or ["embedded"],
@@ -153,9 +153,9 @@ def measure(
     """
     from lorascope.commands.options import numbers, pairs
     from lorascope.config import override
+    from lorascope.progress import Reporter
     from lorascope.workflows.behaving import BehavingStudy
     from lorascope.workflows.behaving import measure as run
-    from lorascope.workflows.progress import Reporter
 
     given: dict[str, Any] = {
         "data": data,

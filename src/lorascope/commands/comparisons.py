@@ -102,9 +102,9 @@ def _adapters(
 ) -> None:
 
     from lorascope.printing import Console
+    from lorascope.progress import Reporter
     from lorascope.workflows.comparing import CompareSettings
     from lorascope.workflows.comparing import compare as run_comparison
-    from lorascope.workflows.progress import Reporter
 
     settings = CompareSettings.parse(given, "compare")
     found = run_comparison(settings, out, Reporter(quiet or json_), command)

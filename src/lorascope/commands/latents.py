@@ -64,8 +64,8 @@ def latent(
 
 def run_latent(study: LatentStudy, out: Path, quiet: bool, redo: bool = False) -> None:
     """Run a latent study and print where its report is."""
+    from lorascope.progress import Reporter
     from lorascope.workflows.latent.steps import learn_latent
-    from lorascope.workflows.progress import Reporter
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
     say(str(learn_latent(study, out, Reporter(quiet), command, redo)))

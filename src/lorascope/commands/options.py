@@ -11,6 +11,7 @@ import typer
 from lorascope.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from lorascope.runners import Runner
     from lorascope.workflows.study import AuditStudy
 
 Workflow = Literal["audit", "adapt", "latent"]
@@ -24,6 +25,14 @@ BaseDictionary = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, no progress.")]
+Workers = Annotated[
+    int,
+    typer.Option("--workers", min=1, help="Make stages in so many processes at once."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Threads of each; the cores shared out by default."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one setting of the study: key.subkey=value. Repeatable."),
@@ -102,6 +111,21 @@ def require_workflow(study: Path | None, wanted: Workflow) -> None:
     """
     if study is not None and (found := workflow_of(study)) != wanted:
         raise InputError(f"{study}: holds a study of {found}; run lorascope {found} {study}")
+
+
+def runner_of(workers: int, threads: int | None) -> Runner:
+    """Where a study's stages are made, as options say."""
+    from lorascope.runners.local import run_here
+    from lorascope.runners.pool import in_pool
+    from lorascope.workflows.opening import open_study
+
+    if workers > 1:
+        return in_pool(open_study, workers, threads)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return run_here
 
 
 def pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:

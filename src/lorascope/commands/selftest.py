@@ -43,7 +43,7 @@ def selftest(
 
     from lorascope.errors import InputError
     from lorascope.printing import Console
-    from lorascope.workflows.progress import Reporter
+    from lorascope.progress import Reporter
     from lorascope.workflows.selftest import FULL, QUICK, STANDARD
     from lorascope.workflows.selftest import selftest as run
 

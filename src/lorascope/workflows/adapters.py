@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,16 @@ from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
 from lorascope.models.identity import model_identity
 from lorascope.models.load import read_tokenizer
-from lorascope.runs import Run, read_json, write_atomically
+from lorascope.progress import Reporter
+from lorascope.runners.local import run_here
+from lorascope.runs import read_json, write_atomically
+from lorascope.stages import Graph, Stage, Work, stage
 from lorascope.training.adapters import CARD, LoraTraining, train_adapter
 from lorascope.training.loop import Progress
-from lorascope.workflows.progress import Reporter
 from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.study import TrainAdapters
+
+ADAPTERS = "adapters"
 
 
 class TrainStudy(Settings):
@@ -55,18 +60,16 @@ class Base:
     dtype: str
     device: str
 
+    @cached_property
+    def content(self) -> str:
+        """What identifies the model: its content, not its name."""
+        return model_identity(self.model, self.revision)
 
-def train_adapters(
-    run: Run,
-    base: Base,
-    documents: Sequence[Document],
-    training: LoraTraining,
-    seeds: Sequence[int],
-    reporter: Reporter,
-) -> dict[str, Path]:
-    """Train one adapter a rank and seed on the documents with responses: {name: folder}.
 
-    A share of the documents, by hash, is held out to measure on, the same for all.
+def learned_from(
+    documents: Sequence[Document], training: LoraTraining
+) -> tuple[list[Document], list[Document]]:
+    """Documents to train on and to measure on: a share of those with a response, by hash.
 
     Raises:
         InputError: fewer than ten records with a response on either side of the split.
@@ -78,40 +81,104 @@ def train_adapters(
             f"{len(learnable)} records with a response give {len(learned)} to train on and "
             f"{len(measured)} to measure on; at least 10 of each are needed: give more records"
         )
-    digests = [d.digest for d in learned]
-    folders: dict[str, Path] = {}
-    cut: tuple[list[Window], list[Window]] | None = None
+    return learned, measured
+
+
+@dataclass
+class Training:
+    """What the adapters of one study are trained on; all have the same records.
+
+    Attributes:
+        documents: those with responses are split into records to train on and to measure on.
+    """
+
+    base: Base
+    documents: Sequence[Document]
+    training: LoraTraining
+    seeds: Sequence[int]
+    # The untouched model's loss on the held-out records, once one adapter has been trained.
     before: float | None = None
-    for name, own in training.each(seeds).items():
-        content = model_identity(base.model, base.revision)
-        depends_on = [base.__dict__, content, own.plain(), digests, [d.digest for d in measured]]
 
-        def make(folder: Path, name: str = name, own: LoraTraining = own) -> None:
-            nonlocal cut, before
-            cut = cut or _windows(base, learned, measured, training)
-            with reporter.bar(f"training adapter {name}", own.steps, "steps") as advance:
+    @cached_property
+    def split(self) -> tuple[list[Document], list[Document]]:
+        """Documents to train on and to measure on; raises as `learned_from`."""
+        return learned_from(self.documents, self.training)
 
-                def observe(progress: Progress) -> None:
-                    del progress
-                    advance(1)
+    @cached_property
+    def windows(self) -> list[dict[str, Window]]:
+        """{digest: its window} of the documents to train on, and of those to measure on."""
+        sides = _windows(self.base, *self.split, self.training)
+        return [
+            {documents[window.document].digest: window for window in side}
+            for documents, side in zip(self.split, sides, strict=True)
+        ]
 
-                outcome = train_adapter(
-                    base.model,
-                    name,
-                    *cut,
-                    folder,
-                    own,
-                    trained_on=digests,
-                    before=before,
-                    device=base.device,
-                    dtype=base.dtype,
-                    revision=base.revision,
-                    observers=[observe],
-                )
-                before = outcome.held_out_before
+    @property
+    def names(self) -> list[str]:
+        """Of the adapters, one a rank and seed."""
+        return list(self.training.each(self.seeds))
 
-        folders[name] = run.stage(f"adapters/{name}", depends_on, make)
-    return folders
+    def stages(self) -> Iterator[Stage]:
+        """One stage an adapter, `adapters/<name>`: a rank and seed each."""
+        learned, measured = ([d.digest for d in part] for part in self.split)
+        for name, own in self.training.each(self.seeds).items():
+            arguments: dict[str, Any] = {
+                "name": name,
+                "training": own,
+                "content": self.base.content,
+            }
+            arguments |= {"base": self.base, "learned": learned, "measured": measured}
+            yield Stage(f"{ADAPTERS}/{name}", train, arguments)
+
+
+@stage(version=1, title="training adapters")
+def train(
+    work: Work,
+    *,
+    base: Base,
+    content: str,
+    name: str,
+    training: LoraTraining,
+    learned: list[str],
+    measured: list[str],
+) -> None:
+    """Train one adapter into the stage's folder.
+
+    Args:
+        content: what identifies the base model.
+        learned, measured: digests of the documents to train on and to measure on.
+
+    Raises:
+        InputError: the model has been replaced since the study was read.
+    """
+    if base.content != content:
+        raise InputError(f"{base.model}: has changed since the study was read; run it again")
+    shared: Training = work.state.training
+    to_learn, to_measure = (
+        [found[digest] for digest in digests if digest in found]
+        for found, digests in zip(shared.windows, (learned, measured), strict=True)
+    )
+    with work.reporter.bar(f"adapter {name}", training.steps, "steps") as advance:
+
+        def observe(progress: Progress) -> None:
+            del progress
+            advance(1)
+
+        outcome = train_adapter(
+            base.model,
+            name,
+            to_learn,
+            to_measure,
+            work.folder,
+            training,
+            trained_on=learned,
+            before=shared.before,
+            device=base.device,
+            dtype=base.dtype,
+            revision=base.revision,
+            observers=[observe],
+        )
+    shared.before = outcome.held_out_before
 
 
 def _windows(
@@ -144,7 +211,17 @@ def run_training(study: TrainStudy, out: Path, reporter: Reporter) -> pd.DataFra
     documents = read_documents(study.records, study.documents)
     base = Base(study.model, study.revision, study.dtype, study.device)
     with run_folder(out, study) as run:
-        folders = train_adapters(run, base, documents, study.training, study.seeds, reporter)
+        training = Training(base, documents, study.training, study.seeds)
+        graph = Graph(training.stages())
+        run_here(graph, run, TrainedHere(training), reporter)
+        folders = {name: out / ADAPTERS / name for name in training.names}
     table = pd.DataFrame(outcomes(folders))
     write_atomically(out / "training.csv", table.to_csv(index=False))
     return table
+
+
+@dataclass(frozen=True)
+class TrainedHere:
+    """The state of a run that trains adapters and does nothing else."""
+
+    training: Training

@@ -1,8 +1,8 @@
-"""The audit, step by step. Each step is a stage of the run folder; finished ones are not redone.
+"""The audit: its stages, and what is found in them put together.
 
 1. Train adapters, where the study asks for that.
 2. Read the texts, leave out what the adapters have seen, split by hash.
-3. Gates: adapters are live, deltas stand above numeric noise; response loss and samples.
+3. Check that adapters are live and deltas stand above numeric noise; response loss and samples.
 4. Capture the base and every delta, to train on and to measure on.
 5. Train dictionaries.
 6. Measure: geometry and reconstruction site by site, effects on the outputs adapter by adapter,
@@ -13,136 +13,181 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lorascope import report
-from lorascope.activations.collect import collect
+from lorascope.activations.collect import Capture, collect
 from lorascope.activations.shards import Shards
-from lorascope.activations.tokens import Window
+from lorascope.adapt.wrapper import identity as identity_of
 from lorascope.config import digest
-from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.measures.massive import judged_without
 from lorascope.measures.null_draws import beside_draws
 from lorascope.measures.seeds import condition_shares
 from lorascope.measures.yardsticks import without_verdicts
-from lorascope.models.sites import resolve_sites
+from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
 from lorascope.results import Estimate
+from lorascope.runners import Runner
+from lorascope.runners.local import run_here
 from lorascope.runs import write_atomically
+from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
+from lorascope.workflows import (
+    adapters,
+    browsing,
+    effects,
+    gating,
+    learning,
+    massive,
+    measuring,
+    weighing,
+    yardsticks,
+)
 from lorascope.workflows import plan as planning
-from lorascope.workflows.adapters import Base, split_for_training, train_adapters
-from lorascope.workflows.browsing import browse
-from lorascope.workflows.effects import take_effects
 from lorascope.workflows.facts import facts
-from lorascope.workflows.gating import pass_gates
-from lorascope.workflows.learning import bring, learn
-from lorascope.workflows.massive import take_massive
+from lorascope.workflows.learning import DICTIONARIES, brought_at
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.measuring import Audit, measure
-from lorascope.workflows.progress import Reporter
 from lorascope.workflows.refusals import run_folder
-from lorascope.workflows.state import Audited
+from lorascope.workflows.state import HELD_OUT, MATCHING, PROBE, Audited
 from lorascope.workflows.study import AuditStudy
-from lorascope.workflows.variants import Variants
-from lorascope.workflows.weighing import weigh
-from lorascope.workflows.yardsticks import take_yardsticks
+
+RESULTS = "results"
 
 
 def audit(
-    study: AuditStudy, out: Path, reporter: Reporter, command: str = "", redo: bool = False
+    study: AuditStudy,
+    out: Path,
+    reporter: Reporter,
+    command: str = "",
+    redo: bool = False,
+    runner: Runner = run_here,
 ) -> Path:
     """Run or resume an audit in `out` and return the report's path.
 
     Args:
         redo: where `out` holds this study with other settings, make again what depends on them.
+        runner: where its stages are made; one after the other in this process by default.
 
     Raises:
         InputError: anything the user has to mend, before anything costly where that is possible.
     """
-    with run_folder(out, study, redo) as run:
-        cost = planning.plan(study, estimates=False)
-        planning.refuse_what_cannot_fit(cost, out)
-        brought = bring(study, cost.d_model)
-        return _audit(Audited(study, run, reporter), brought, command)
+    with run_folder(out, study, redo, command) as run:
+        planning.refuse_what_cannot_fit(planning.plan(study, estimates=False), out)
+        state = Audited(study, out, reporter)
+        graph = Graph(stages(state))
+        runner(graph, run, state, reporter)
+        drop_others(graph, out)
+        reporter.say("writing the report")
+        return report.build(out)
 
 
-def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path:
-    study, run, reporter = state.study, state.run, state.reporter
-    _adapters(state)
-    gates = pass_gates(state)
-    probe, held_out = _capture(state)
-    learned = learn(run, study, probe, held_out, brought, state.hashes, reporter)
-    variants = Variants.read(gates)
-    whole = Audit(study, probe, held_out, learned, variants, gates["noise_floor"])
-    measured = Measured([Estimate.revived(record) for record in gates["response_loss"]])
-    yardsticks = take_yardsticks(state, whole)
-    measured.add(yardsticks.measured)
-    measured.add(measure(whole, run, reporter))
-    measured.add(take_massive(state, whole))
-    measured.add(take_effects(state, whole))
-    measured.add(browse(state, whole))
-    measured.add(weigh(state, whole))
-    judged = without_verdicts(judged_without(beside_draws(measured.estimates)), yardsticks.verdicts)
-    shares = condition_shares([e for e in judged if e.key.draw is None], study.groups)
-    dictionaries = learned.facts()
-
-    def make(folder: Path) -> None:
-        write_estimates([*judged, *shares], folder)
-        write_seeds([e for e in judged if e.key.draw is None], study.groups, folder)
-        record = facts(state, gates, probe, held_out, dictionaries, command)
-        record["warnings"] += measured.warnings
-        record["yardsticks"] = [verdict.record() for verdict in yardsticks.verdicts]
-        record["massive"] = yardsticks.massive
-        write_atomically(folder / "facts.json", json.dumps(record, indent=1) + "\n")
-
-    run.stage("results", study.groups, make, *run.asked)
-    run.drop_unasked()
-    reporter.say("writing the report")
-    return report.build(run.folder)
+def stages(state: Audited) -> Iterator[Stage]:
+    """Every stage of an audit, each after those it reads."""
+    study, found = state.study, list[Stage]()
+    for one in _stages(state):
+        found.append(one)
+        yield one
+    arguments = {"study": study, "groups": study.groups}
+    yield Stage(RESULTS, put_together, arguments, tuple(one.name for one in found))
 
 
-def _adapters(state: Audited) -> None:
-    study = state.study
-    if study.train is None:
-        state.paths = study.given
-        return
-    base = Base(study.model, study.revision, study.dtype, study.device)
-    documents = split_for_training(study.train, study.seed)
-    training, seeds = study.train.training, study.train.seeds
-    state.trained = train_adapters(state.run, base, documents, training, seeds, state.reporter)
-    state.paths = {name: str(folder) for name, folder in state.trained.items()}
+def _stages(state: Audited) -> Iterator[Stage]:
+    study, first = state.study, state.study.dictionaries.seeds[0]
+    if study.train is not None:
+        yield from state.training.stages()
+    yield from gating.stages(state)
+    yield from _captures(state)
+    marks = {site: identity_of(one) for site, one in state.brought.items()}
+    yield from learning.stages(study, state.wanted, marks)
+    bases: dict[str, str] = {}
+    for site in (site.name for site in state.sites):
+        own = [f"{DICTIONARIES}/{key.name}" for key in state.wanted if key.site == site]
+        if site in marks:
+            own.append(brought_at(site))
+        base = learning.Wanted("base", site, "", first)
+        bases[site] = brought_at(site) if site in marks else f"{DICTIONARIES}/{base.name}"
+        yield from yardsticks.stages(study, site, own)
+        yield from measuring.stages(study, site, own)
+        yield from massive.stages(study, site, own, bases[site])
+    yield from effects.stages(state)
+    yield from browsing.stages(state, bases)
+    yield from weighing.stages(study, list(bases.values()))
 
 
-def _capture(state: Audited) -> tuple[Shards, Shards]:
-    found: list[Shards] = []
-    for name, documents in (("probe", state.texts.probe), ("held_out", state.texts.held_out)):
-        identity = state.identity(documents)
+def _captures(state: Audited) -> Iterator[Stage]:
+    trained = tuple(f"{adapters.ADAPTERS}/{name}" for name in state.trained)
+    before = (MATCHING,) if state.matched_on else trained
+    for name, documents in ((PROBE, state.texts.probe), (HELD_OUT, state.texts.held_out)):
+        yield Stage(name, capture, {"identity": state.identity(documents)}, before)
 
-        def make(folder: Path, name: str = name, identity: Any = identity) -> None:
-            chosen: list[Window] = getattr(state, name)
-            sites = resolve_sites(state.model.n_blocks, state.study.sites)
-            total = sum(len(window.ids) for window in chosen)
-            title = f"capturing {name.replace('_', '-')} activations"
-            with state.reporter.bar(title, total, "tokens") as advance:
-                collect(
-                    state.model,
-                    chosen,
-                    sites,
-                    folder,
-                    state.study.capture,
-                    digest(identity),
-                    advance=advance,
-                )
 
-        folder = state.run.stage(f"activations/{name}", identity, make)
-        found.append(Shards.open(folder))
-    probe, held_out = found
-    if len(probe) < state.study.dictionaries.fitting.batch:
-        raise InputError(
-            f"{len(probe)} tokens are left to train on once special tokens and outliers are "
-            "masked; give more text"
+@stage(version=1, title="capturing activations")
+def capture(work: Work, *, identity: dict[str, Any]) -> None:
+    """The base's stream and every delta on one side of the texts.
+
+    Args:
+        identity: what they depend on, beside the adapters and null adapters read.
+    """
+    state: Audited = work.state
+    probe = work.stage.name == PROBE
+    windows = state.probe if probe else state.held_out
+    state.require_tokens()
+    # The adapters trained here are known by what made them.
+    made = {name: record_of(work.input(name))["key"] for name in work.stage.inputs}
+    settings = Capture.parse(identity["capture"], "capture")
+    title = "training texts" if probe else "held-out texts"
+    with work.reporter.bar(title, sum(len(w.ids) for w in windows), "tokens") as advance:
+        collect(
+            state.model,
+            windows,
+            state.sites,
+            work.folder,
+            settings,
+            digest([identity, made]),
+            advance=advance,
         )
-    return probe, held_out
+    kept, batch = len(Shards.open(work.folder)), state.study.dictionaries.fitting.batch
+    if probe and kept < batch:
+        raise InputError(
+            f"{kept} tokens are left to train on once special tokens and outliers are masked; "
+            "give more text"
+        )
+
+
+@stage(version=1, title="putting results together")
+def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> None:
+    """The results table and all that the report says beside it.
+
+    Args:
+        groups: {adapter: what it shares with those that differ in their seed alone}.
+    """
+    state: Audited = work.state
+    whole = state.audit(study)
+    found = yardsticks.judge_dictionaries(state, whole)
+    measured = Measured([Estimate.revived(record) for record in state.gates["response_loss"]])
+    measured.add(found.measured)
+    for name in _measured_in(state, work.stage.inputs):
+        measured.add(Measured.read(work.input(name)))
+    measured.warnings.extend(browsing.without_latents(work.run))
+    judged = without_verdicts(judged_without(beside_draws(measured.estimates)), found.verdicts)
+    own = [e for e in judged if e.key.draw is None]
+    write_estimates([*judged, *condition_shares(own, groups)], work.folder)
+    write_seeds(own, groups, work.folder)
+    records = {name: record_of(work.input(name)) for name in work.stage.inputs}
+    record = facts(state, whole.learned.facts(), records)
+    record["warnings"] += measured.warnings
+    record["yardsticks"] = [verdict.record() for verdict in found.verdicts]
+    record["massive"] = found.massive
+    write_atomically(work.folder / "facts.json", json.dumps(record, indent=1) + "\n")
+
+
+def _measured_in(state: Audited, inputs: tuple[str, ...]) -> list[str]:
+    """Stages that hold estimates, in the order in which they stand in the results."""
+    sites = [site.name for site in state.sites]
+    names = [f"{measuring.MEASURES}/{site}" for site in sites]
+    names += [f"{kind}/{site}" for site in sites for kind in (massive.STAGE, massive.WRITTEN)]
+    names += [f"{effects.EFFECTS}/{adapter}" for adapter in state.adapters]
+    return [name for name in (*names, weighing.WEIGHTS) if name in inputs]

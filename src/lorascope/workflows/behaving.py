@@ -22,13 +22,13 @@ from lorascope.latent_adapters.loading import check, load
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base
+from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
 from lorascope.results.null_names import UNTOUCHED
 from lorascope.runs import Run, write_atomically
 from lorascope.training.adapters import LoraTraining, train_adapter
 from lorascope.training.loop import Progress
-from lorascope.workflows.progress import Reporter
 from lorascope.workflows.refusals import run_folder
 
 PROMPTING = "prompting"

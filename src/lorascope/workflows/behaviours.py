@@ -18,7 +18,7 @@ from lorascope.behaviours.topics import topic
 from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
 from lorascope.locking import contents, locked
-from lorascope.workflows.progress import Reporter
+from lorascope.progress import Reporter
 
 if TYPE_CHECKING:
     from lorascope.behaviours.local import LocalModel

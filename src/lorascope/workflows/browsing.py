@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,14 +29,15 @@ from lorascope.geometry.chance import covariance_root
 from lorascope.geometry.cosine import max_cosine
 from lorascope.measures import features, latent_directions
 from lorascope.randomness import generator
-from lorascope.report.latents import WHOLE, rounded, write_latents
+from lorascope.report.latents import WHOLE, read_latents, rounded, write_latents
 from lorascope.results import Key, Null
-from lorascope.runs import read_json
+from lorascope.stages import Stage, Work, stage
 from lorascope.workflows.effects import ATTRIBUTED, EFFECTS, LATENTS
-from lorascope.workflows.measured import Measured
-from lorascope.workflows.measuring import Audit
+from lorascope.workflows.learning import DICTIONARIES
+from lorascope.workflows.measuring import PARENTS, Audit
 from lorascope.workflows.passages import Passages
 from lorascope.workflows.state import Audited
+from lorascope.workflows.study import AuditStudy
 
 FEATURES = "features"
 TOKENS = 10
@@ -44,62 +45,61 @@ TOKENS = 10
 _EXAMPLES, _FEW_EXAMPLES = (4, 2), (2, 0)
 
 
-def browse(state: Audited, audit: Audit) -> Measured:
-    """Make `features/<site>-<adapter>` of every delta dictionary of the first seed.
+# What the browser reads of the study.
+_SETTINGS = ("measures.effects", "measures.rows", "dictionaries.seeds", "seed")
 
-    Returns:
-        No numbers; a warning for every dictionary of which no latent fires.
+
+@stage(version=1, title="looking at latents")
+def browse(work: Work, *, study: AuditStudy, site: str, adapter: str) -> None:
+    """What the feature browser shows of one delta dictionary of the first seed."""
+    state: Audited = work.state
+    audit = state.audit(study)
+    place = replace(audit.place(site, adapter), seed=audit.first_seed)
+    head, columns, details = _Browsed(state, audit, place).gathered(_neighbours(state, place))
+    write_latents(work.folder, head, columns, details)
+
+
+def stages(state: Audited, bases: Mapping[str, str]) -> Iterator[Stage]:
+    """One stage a delta dictionary of the first seed, `features/<site>-<adapter>`.
+
+    Args:
+        bases: {site: the stage of the first seed's base dictionary}.
     """
-    found, seed = Measured(), state.study.dictionaries.seeds[0]
-    places = [
-        replace(audit.variants.keys[adapter], site=site, seed=seed)
-        for site in audit.probe.sites
-        for adapter in audit.probe.adapters
+    study, seed = state.study, state.study.dictionaries.seeds[0]
+    for site in bases:
+        for adapter in state.adapters:
+            place = Key(adapter=adapter, site=site, seed=seed)
+            near = [_where(place), *_neighbours(state, place)]
+            used = [
+                f"{DICTIONARIES}/{key.name}"
+                for key in state.wanted
+                if (key.target, key.seed, key.setting) == ("delta", seed, "")
+                if (key.site, key.adapter) in near
+            ]
+            effects = [f"{EFFECTS}/{adapter}"] if study.measures.effects else []
+            arguments = {"study": study.only(*_SETTINGS), "site": site, "adapter": adapter}
+            inputs = (*PARENTS, bases[site], *used, *effects)
+            yield Stage(f"{FEATURES}/{site}-{adapter}", browse, arguments, inputs)
+
+
+def without_latents(folder: Path) -> list[str]:
+    """A warning for every dictionary of a run of which no latent fires."""
+    return [
+        f"{one.head['adapter']} at {one.head['site']}: no latent of its delta dictionary fires on "
+        "the held-out deltas; there is nothing to browse"
+        for one in read_latents(folder)
+        if not one.columns["latent"]
     ]
-    with state.reporter.bar("looking at latents", len(places), "dictionaries") as advance:
-        for place in places:
-            folder = _stage(state, audit, place)
-            if not read_json(folder / "latents.json")["columns"]["latent"]:
-                found.warnings.append(
-                    f"{place.adapter} at {place.site}: no latent of its delta dictionary fires on "
-                    "the held-out deltas; there is nothing to browse"
-                )
-            advance(1)
-    return found
-
-
-def _stage(state: Audited, audit: Audit, place: Key) -> Path:
-    study = state.study
-    near = _neighbours(audit, place)
-    used = [
-        f"dictionaries/{key.name}"
-        for key in audit.learned.folders
-        if key.seed == place.seed and not key.setting
-        if (key.target == "base" and key.site == place.site)
-        or (key.target == "delta" and (key.site, key.adapter) in [_where(place), *near])
-    ]
-    parents = ["gates", "activations/probe", "activations/held_out", *used]
-    if study.measures.effects:
-        parents.append(f"{EFFECTS}/{place.adapter}")
-    brought = audit.learned.marks.get(place.site)
-    depends_on = [study.measures.rows, study.seed, brought]
-
-    def make(folder: Path) -> None:
-        head, columns, details = _Browsed(state, audit, place).gathered(near)
-        write_latents(folder, head, columns, details)
-
-    name = f"{FEATURES}/{place.site}-{place.adapter}"
-    return state.run.stage(name, depends_on, make, *parents)
 
 
 def _where(place: Key) -> tuple[str, str]:
     return place.site, place.adapter
 
 
-def _neighbours(audit: Audit, place: Key) -> list[tuple[str, str]]:
+def _neighbours(state: Audited, place: Key) -> list[tuple[str, str]]:
     """(site, adapter) of the other adapters here and of the same one at other sites."""
-    here = [(place.site, adapter) for adapter in audit.probe.adapters if adapter != place.adapter]
-    return here + [(site, place.adapter) for site in audit.probe.sites if site != place.site]
+    here = [(place.site, adapter) for adapter in state.adapters if adapter != place.adapter]
+    return here + [(s.name, place.adapter) for s in state.sites if s.name != place.site]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,13 +123,13 @@ class _Browsed:
     def __init__(self, state: Audited, audit: Audit, place: Key) -> None:
         assert place.seed is not None
         self._state, self._audit, self._place = state, audit, place
-        self._seed = state.study.seed
+        self._seed = audit.study.seed
         self._dictionary = audit.learned.delta(place.site, place.adapter, place.seed)
         self._base = audit.learned.base(place.site, place.seed)
         origin = audit.held_out.tokens()
         stretch = features.stretches(origin)
         random = self._random("rows")
-        self._chosen = features.chosen_rows(stretch, state.study.measures.rows, random)
+        self._chosen = features.chosen_rows(stretch, audit.study.measures.rows, random)
         documents = origin.document[self._chosen]
         token, stretch = origin.token[self._chosen], stretch[self._chosen]
         self._documents = documents
@@ -288,15 +288,15 @@ class _Browsed:
 
     def _attributed(self) -> Float[Tensor, "2 n"]:
         """Each latent's first-order effect on the loss, and its chance level; nan if not taken."""
-        path = self._state.run.folder / EFFECTS / self._place.adapter / ATTRIBUTED
-        found = load_file(path) if self._state.study.measures.effects and path.exists() else {}
+        path = self._state.folder / EFFECTS / self._place.adapter / ATTRIBUTED
+        found = load_file(path) if self._audit.study.measures.effects and path.exists() else {}
         nothing = torch.full((2, self._dictionary.n_latents), math.nan)
         return found.get(self._place.site, nothing)
 
     def _taken(self) -> dict[int, dict[str, Any]]:
         """Records of the latents whose effects on the outputs were taken."""
-        path = self._state.run.folder / EFFECTS / self._place.adapter / LATENTS
-        if not self._state.study.measures.effects or not path.exists():
+        path = self._state.folder / EFFECTS / self._place.adapter / LATENTS
+        if not self._audit.study.measures.effects or not path.exists():
             return {}
         records = json.loads(path.read_text(encoding="utf-8"))
         return {

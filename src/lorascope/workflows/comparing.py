@@ -31,6 +31,7 @@ from lorascope.measures.exclusive_latents import (
     only_here,
 )
 from lorascope.measures.firing import firing
+from lorascope.progress import Reporter
 from lorascope.report.comparison import LATENT_COLUMNS, TEXT_COLUMNS, write_comparison
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
@@ -40,7 +41,6 @@ from lorascope.workflows.excerpts import Excerpts
 from lorascope.workflows.finished import shared_sites
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.pairing import Paired, Side, pair, sides
-from lorascope.workflows.progress import Reporter
 
 WORKFLOW = "compare"
 MARK = "comparison.json"

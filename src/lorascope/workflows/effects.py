@@ -4,7 +4,7 @@ latent. One stage an adapter, which runs the model."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,12 @@ from lorascope.measures.rows import HeldOut
 from lorascope.results import GAUSSIAN, Estimate, Key
 from lorascope.results.labels import BASE_DIFFERENCE, DELTA
 from lorascope.runs import write_atomically
+from lorascope.stages import Stage, Work, stage
+from lorascope.workflows.learning import DICTIONARIES, brought_at
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.measuring import Audit
+from lorascope.workflows.measuring import PARENTS, Audit
 from lorascope.workflows.state import Audited
+from lorascope.workflows.study import AuditStudy
 
 EFFECTS = "effects"
 LATENTS = "latents.json"
@@ -32,43 +35,44 @@ LATENTS = "latents.json"
 ATTRIBUTED = "attributed.safetensors"
 
 
-def take_effects(state: Audited, audit: Audit) -> Measured:
-    """Change of outputs, functional recovery and single latents of every adapter, as stages.
+# What effects read of the study.
+_SETTINGS = (
+    *("measures.effect_tokens", "measures.latents", "measures.rows", "capture"),
+    *("dictionaries.seeds", "seed"),
+)
+
+
+def stages(state: Audited) -> Iterator[Stage]:
+    """One stage an adapter, `effects/<adapter>`; none where the study does not ask for effects.
 
     Dictionaries are those of the study's first seed.
     """
-    measures, found = state.study.measures, Measured()
-    if not measures.effects:
-        return found
-    adapters, sites = audit.probe.adapters, audit.probe.sites
-    seed = state.study.dictionaries.seeds[0]
-    depends_on = [
-        *(measures.effect_tokens, measures.latents, measures.rows, state.study.seed),
-        ATTRIBUTED,
-    ]
-    with state.reporter.bar("effects on the outputs", len(adapters), "adapters") as advance:
-        for adapter in adapters:
+    if not state.study.measures.effects:
+        return
+    study, seed = state.study.only(*_SETTINGS), state.study.dictionaries.seeds[0]
+    for adapter in state.adapters:
+        used = [
+            f"{DICTIONARIES}/{key.name}"
+            for key in state.wanted
+            if key.seed == seed and key.target in ("base", "delta", "gaussian")
+            if not key.setting
+            if key.adapter in ("", adapter, *state.nulls_of(adapter))
+        ]
+        used += [brought_at(site) for site in state.brought]
+        arguments = {"study": study, "adapter": adapter}
+        yield Stage(f"{EFFECTS}/{adapter}", take, arguments, (*PARENTS, *used))
 
-            def make(folder: Path, adapter: str = adapter) -> None:
-                _of_adapter(state, audit, adapter, folder).write(folder)
 
-            used = [
-                f"dictionaries/{key.name}"
-                for key in audit.learned.folders
-                if key.seed == seed and key.target in ("base", "delta", "gaussian")
-                if not key.setting
-                if key.adapter in ("", adapter, *audit.variants.nulls_of(adapter))
-            ]
-            parents = ("gates", "activations/probe", "activations/held_out", *used)
-            brought = [audit.learned.marks.get(site) for site in sites]
-            name = f"{EFFECTS}/{adapter}"
-            found.add(Measured.read(state.run.stage(name, [depends_on, brought], make, *parents)))
-            advance(1)
-    return found
+@stage(version=1, title="effects on the outputs")
+def take(work: Work, *, study: AuditStudy, adapter: str) -> None:
+    """Change of outputs, functional recovery and single latents of one adapter."""
+    state: Audited = work.state
+    audit = state.audit(study)
+    _of_adapter(state, audit, adapter, work.folder).write(work.folder)
 
 
 def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Measured:
-    study, sites, found = state.study, audit.probe.sites, Measured()
+    study, sites, found = audit.study, audit.probe.sites, Measured()
     survey, *of_nulls = surveys.surveys(
         state.model,
         [adapter, *audit.variants.nulls_of(adapter)],
@@ -99,7 +103,7 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
 
 def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key) -> list[Estimate]:
     """Recovery through every dictionary of one adapter or null adapter; controls of the first."""
-    seed, name = state.study.dictionaries.seeds[0], survey.adapter
+    seed, name = audit.study.dictionaries.seeds[0], survey.adapter
     written, differences, means, sparse = {}, {}, {}, dict[Key, Dictionary]()
     for site in audit.probe.sites:
         here = replace(place, site=site, seed=seed)
@@ -119,7 +123,7 @@ def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key)
         written,
         differences,
         means,
-        seed=state.study.seed,
+        seed=audit.study.seed,
         repeats=recovery.NULL_REPEATS if place.draw is None else 0,
         as_sparse_as=sparse,
     )
@@ -136,29 +140,29 @@ def _single(
     """Effects of the leading latents of one dictionary; a record of each goes into `rows`."""
     assert place.seed is not None
     dictionary = audit.learned.delta(place.site, place.adapter, place.seed)
-    held_out = HeldOut.load(audit.held_out, place.site, place.adapter, state.study.measures.rows)
+    held_out = HeldOut.load(audit.held_out, place.site, place.adapter, audit.study.measures.rows)
     latents = single_latents.leading_latents(
-        dictionary, held_out.delta, state.study.measures.latents
+        dictionary, held_out.delta, audit.study.measures.latents
     )
-    most = min(single_latents.MOST_TOKENS, state.study.measures.effect_tokens)
+    most = min(single_latents.MOST_TOKENS, audit.study.measures.effect_tokens)
     effects = single_latents.latent_effects(
         state.model,
         survey,
         place.site,
         dictionary,
         latents,
-        seed=state.study.seed,
+        seed=audit.study.seed,
         most=most,
         others=(),
     )
     beside = matched_latents.matched_latents(
-        state.model, survey, place.site, dictionary, latents, most=most, seed=state.study.seed
+        state.model, survey, place.site, dictionary, latents, most=most, seed=audit.study.seed
     )
     rows += _records(state.model.tokenizer, effects, beside, place)
     kl = {single_latents.NAMES[mode][0]: one for mode, one in beside.items()}
     return [
         matched_latents.beside_matched(e, kl[e.measure]) if e.measure in kl else e
-        for e in single_latents.latent_estimates(effects, place, state.study.seed)
+        for e in single_latents.latent_estimates(effects, place, audit.study.seed)
     ]
 
 
@@ -172,9 +176,9 @@ def _attributed(
     """Put every latent's first-order effect and its chance level into `losses`; no estimates."""
     assert place.seed is not None
     dictionary = audit.learned.delta(place.site, place.adapter, place.seed)
-    most = min(single_latents.MOST_TOKENS, state.study.measures.effect_tokens)
+    most = min(single_latents.MOST_TOKENS, audit.study.measures.effect_tokens)
     found = attributed_losses(
-        state.model, survey, place.site, dictionary, seed=state.study.seed, most=most
+        state.model, survey, place.site, dictionary, seed=audit.study.seed, most=most
     )
     losses[place.site] = torch.stack([found.loss, found.chance]).float().contiguous()
     return []

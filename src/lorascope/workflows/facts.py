@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +12,7 @@ from lorascope.activations.splits import Split
 from lorascope.models.adapter_files import locate
 from lorascope.models.gates import LIVE, NOISE, RESTORED
 from lorascope.results.null_names import NOISE_FLOOR
-from lorascope.runs import versions
+from lorascope.runs import command_of, versions
 from lorascope.training.adapters import CARD
 from lorascope.workflows.adapters import outcomes
 from lorascope.workflows.state import Audited
@@ -21,14 +22,15 @@ LEFT_OUT = 0.1
 
 
 def facts(
-    state: Audited,
-    gates: dict[str, Any],
-    probe: Shards,
-    held_out: Shards,
-    dictionaries: list[dict[str, Any]],
-    command: str,
+    state: Audited, dictionaries: list[dict[str, Any]], stages: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Everything the report says that is not an estimate."""
+    """Everything the report says that is not an estimate.
+
+    Args:
+        dictionaries: a record of each that was trained.
+        stages: what made each stage.
+    """
+    gates, probe, held_out = state.gates, state.probe_rows, state.held_out_rows
     counts = {
         name: {
             "documents": shards.manifest["documents"],
@@ -58,10 +60,10 @@ def facts(
         "adapter_training": outcomes(state.trained),
         "samples": gates["samples"],
         "dictionaries": dictionaries,
-        "command": command,
+        "command": command_of(state.folder),
         "versions": versions(),
-        "seconds": state.run.seconds(),
-        "made_from": state.run.keys(),
+        "seconds": {name: one["seconds"] for name, one in stages.items()},
+        "made_from": {name: one["key"] for name, one in stages.items()},
         "settings": state.study.plain(),
     }
 

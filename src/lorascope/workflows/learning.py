@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,13 +21,14 @@ from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError, did_you_mean
 from lorascope.geometry.chance import columns_shuffled, gaussian_rows
 from lorascope.randomness import derived_seed, generator
-from lorascope.runs import Run, read_json, versions, write_atomically
+from lorascope.runs import read_json, versions, write_atomically
+from lorascope.stages import Stage, Work, stage
 from lorascope.training.architectures import Architecture
 from lorascope.training.dictionaries import HELD_OUT_ERROR, Fitting, Job, fit_many
 from lorascope.training.loop import History
-from lorascope.workflows.progress import Reporter
 from lorascope.workflows.study import AuditStudy, Control
 
+DICTIONARIES, CHECKPOINTS = "dictionaries", "checkpoints"
 CONTROL_ROWS = 262144
 # Held-out rows that the error is followed on while a dictionary is trained.
 CURVE_ROWS = 2048
@@ -113,11 +112,6 @@ class Learned:
     folders: dict[Wanted, Path]
     brought: dict[str, Dictionary]
 
-    @cached_property
-    def marks(self) -> dict[str, str]:
-        """What each brought dictionary computes with, by site: known by content, not by address."""
-        return {site: identity(dictionary) for site, dictionary in self.brought.items()}
-
     def base(self, site: str, seed: int) -> Dictionary:
         """The base dictionary of a site and seed; a brought one serves every seed."""
         return self.brought.get(site) or self.open(Wanted("base", site, "", seed))
@@ -160,34 +154,6 @@ class Learned:
         return [read_json(folder / "training.json") for folder in self.folders.values()]
 
 
-def learn(
-    run: Run,
-    study: AuditStudy,
-    probe: Shards,
-    held_out: Shards,
-    brought: dict[str, Dictionary],
-    hashes: dict[str, str],
-    reporter: Reporter,
-) -> Learned:
-    """Train, or find finished, every dictionary of the study.
-
-    Args:
-        probe: activations to train on.
-        held_out: those to follow the error on.
-        brought: base dictionaries the study names, by site.
-        hashes: SHA-256 of each adapter, for the cards.
-    """
-    todo = list(wanted(study, probe.sites, probe.adapters, probe.nulls))
-    folders: dict[Wanted, Path] = {}
-    with reporter.bar("training dictionaries", len(todo), "dictionaries") as advance:
-        for _, keys in groupby(sorted(todo, key=_source), key=_source):
-            together = _Together(run, study, list(keys), (probe, held_out), hashes)
-            for key in together.keys:
-                folders[key] = together.stage(key)
-                advance(1)
-    return Learned({key: folders[key] for key in todo}, brought)
-
-
 def _source(key: Wanted) -> tuple[str, str, str, int, bool]:
     """What decides the rows a dictionary is trained on, and for how long."""
     draw = -1 if key.draw is None else key.draw
@@ -215,107 +181,131 @@ def _bring(study: AuditStudy, site: str, d_model: int) -> Dictionary:
     return opened
 
 
-class _Together:
-    """Dictionaries that read the same rows: trained at once when the first of them is asked for."""
+@stage(version=1, title="training dictionaries", together=True)
+def train(works: Sequence[Work]) -> None:
+    """Train the dictionaries of one group: those that read the same rows, at once.
 
-    def __init__(
-        self,
-        run: Run,
-        study: AuditStudy,
-        keys: list[Wanted],
-        activations: tuple[Shards, Shards],
-        hashes: dict[str, str],
-    ) -> None:
-        self.keys = keys
-        self._run, self._study, self._hashes = run, study, hashes
-        self._probe, self._held_out = activations
-        self._trained: dict[Wanted, tuple[Dictionary, History]] = {}
-
-    def stage(self, key: Wanted) -> Path:
-        """The folder of a finished dictionary."""
-
-        def make(folder: Path) -> None:
-            if key not in self._trained:
-                self._train()
-            self._save(key, folder)
-
-        return self._run.stage(*self._what(key), make, *_PARENTS)
-
-    def _what(self, key: Wanted) -> tuple[str, list[object]]:
-        settings: list[object] = [self._architecture(key).plain(), self._fitting.plain()]
-        settings.append(asdict(key))
-        return f"dictionaries/{key.name}", settings
-
-    def _architecture(self, key: Wanted) -> Architecture:
-        study = self._study
-        return study.varied(key.setting) if key.setting else study.dictionaries.architecture
-
-    @property
-    def _fitting(self) -> Fitting:
-        fitting, ablation = self._study.dictionaries.fitting, self._study.ablation
-        if self.keys[0].setting and ablation is not None and ablation.epochs is not None:
-            return fitting.model_copy(update={"epochs": ablation.epochs})
-        return fitting
-
-    def _train(self) -> None:
-        checkpoints = self._run.folder / "checkpoints"
-        todo = [k for k in self.keys if not self._run.current(*self._what(k), *_PARENTS)]
-        jobs = [
-            Job(
-                self._architecture(key),
-                # Dictionaries that start from the same directions end alike, whatever they are
-                # trained on.
-                derived_seed(key.seed, replace(key, setting="").name),
-                self._card(key),
-                checkpoints / f"{key.name}.pt",
-            )
-            for key in todo
-        ]
-        first = self.keys[0]
-        trained = fit_many(
-            jobs,
-            rows_for(first, self._probe),
-            self._fitting,
-            held_out=self._held_out.load(first.site, first.adapter or BASE, CURVE_ROWS),
-            device=_device(self._study.device),
+    A null adapter that there is not has no dictionary; its stage stays empty.
+    """
+    first = works[0]
+    state, run, arguments = first.state, first.run, [work.stage.arguments for work in works]
+    key: Wanted = arguments[0]["wanted"]
+    probe, held_out = state.probe_rows, state.held_out_rows
+    if key.adapter and key.adapter not in [*probe.adapters, *probe.nulls]:
+        return
+    checkpoints = run / CHECKPOINTS
+    jobs = [
+        Job(
+            one["architecture"],
+            # Dictionaries that start from the same directions end alike, whatever they are
+            # trained on.
+            derived_seed(one["wanted"].seed, replace(one["wanted"], setting="").name),
+            _card(state, one["wanted"]),
+            checkpoints / f"{one['wanted'].name}.pt",
         )
-        self._trained = dict(zip(todo, trained, strict=True))
-        if checkpoints.exists() and not any(checkpoints.iterdir()):
-            checkpoints.rmdir()
+        for one in arguments
+    ]
+    fitting: Fitting = arguments[0]["fitting"]
+    trained = fit_many(
+        jobs,
+        rows_for(key, probe),
+        fitting,
+        held_out=held_out.load(key.site, key.adapter or BASE, CURVE_ROWS),
+        device=_device(state.study.device),
+    )
+    for work, (dictionary, history) in zip(works, trained, strict=True):
+        _save(work, dictionary, history)
+    if checkpoints.exists() and not any(checkpoints.iterdir()):
+        checkpoints.rmdir()
 
-    def _card(self, key: Wanted) -> Card:
-        study = self._study
-        return Card(
-            target=key.target,
-            site=key.site,
-            model=study.model,
-            revision=study.revision,
-            adapter=key.adapter,
-            adapter_sha256=self._hashes.get(key.adapter, ""),
-            activations=self._probe.manifest["identity"],
-            versions=versions(),
-        )
 
-    def _save(self, key: Wanted, folder: Path) -> None:
-        dictionary, history = self._trained[key]
-        save(dictionary, folder)
-        fact = {
-            "id": key.name,
-            **asdict(key),
-            "architecture": dictionary.architecture,
-            "trained_as": self._study.dictionaries.architecture.architecture,
-            "n_latents": dictionary.n_latents,
-            "l0": history.tail_mean("l0"),
-            "scale": dictionary.card.scale,
-            "steps": len(history.records),
-            "epochs": self._fitting.epochs,
-            "held_out_error": [
-                {"step": step, "error": error} for step, error in history.points(HELD_OUT_ERROR)
-            ],
+@stage(version=1, title="opening base dictionaries")
+def note_brought(work: Work, *, site: str, address: str, content: str) -> None:
+    """Keep what a brought dictionary is, so that what reads it is made again where it changes.
+
+    Raises:
+        InputError: it has been replaced since the study was read.
+    """
+    if identity(work.state.brought[site]) != content:
+        raise InputError(f"{address}: has changed since the study was read; run it again")
+    record = {"site": site, "address": address, "identity": content}
+    write_atomically(work.folder / "brought.json", json.dumps(record, indent=1) + "\n")
+
+
+def stages(study: AuditStudy, keys: Sequence[Wanted], marks: Mapping[str, str]) -> Iterator[Stage]:
+    """One stage a dictionary: trained, in groups that read the same rows, or brought along.
+
+    Args:
+        keys: those to train.
+        marks: {site: what the dictionary brought there computes with}.
+    """
+    for site, content in marks.items():
+        brought = {"site": site, "address": study.dictionaries.base[site], "content": content}
+        yield Stage(brought_at(site), note_brought, brought)
+    for key in keys:
+        arguments = {
+            "wanted": key,
+            "architecture": architecture_of(study, key),
+            "fitting": fitting_of(study, key),
         }
-        if "l1" in history.records[0]:
-            fact["l1"] = history.tail_mean("l1")
-        write_atomically(folder / "training.json", json.dumps(fact, indent=1) + "\n")
+        group = "-".join(str(part) for part in _source(key))
+        yield Stage(
+            f"{DICTIONARIES}/{key.name}", train, arguments, _PARENTS, f"dictionaries {group}"
+        )
+
+
+def brought_at(site: str) -> str:
+    """The stage of the dictionary brought for a site."""
+    return f"{DICTIONARIES}/{site}-brought"
+
+
+def architecture_of(study: AuditStudy, key: Wanted) -> Architecture:
+    """Settings of one dictionary."""
+    return study.varied(key.setting) if key.setting else study.dictionaries.architecture
+
+
+def fitting_of(study: AuditStudy, key: Wanted) -> Fitting:
+    """How one dictionary is trained."""
+    fitting, ablation = study.dictionaries.fitting, study.ablation
+    if key.setting and ablation is not None and ablation.epochs is not None:
+        return fitting.model_copy(update={"epochs": ablation.epochs})
+    return fitting
+
+
+def _card(state: Any, key: Wanted) -> Card:
+    study = state.study
+    return Card(
+        target=key.target,
+        site=key.site,
+        model=study.model,
+        revision=study.revision,
+        adapter=key.adapter,
+        adapter_sha256=state.hashes.get(key.adapter, ""),
+        activations=state.probe_rows.manifest["identity"],
+        versions=versions(),
+    )
+
+
+def _save(work: Work, dictionary: Dictionary, history: History) -> None:
+    key: Wanted = work.stage.arguments["wanted"]
+    save(dictionary, work.folder)
+    fact = {
+        "id": key.name,
+        **asdict(key),
+        "architecture": dictionary.architecture,
+        "trained_as": work.stage.arguments["architecture"].architecture,
+        "n_latents": dictionary.n_latents,
+        "l0": history.tail_mean("l0"),
+        "scale": dictionary.card.scale,
+        "steps": len(history.records),
+        "epochs": work.stage.arguments["fitting"].epochs,
+        "held_out_error": [
+            {"step": step, "error": error} for step, error in history.points(HELD_OUT_ERROR)
+        ],
+    }
+    if "l1" in history.records[0]:
+        fact["l1"] = history.tail_mean("l1")
+    write_atomically(work.folder / "training.json", json.dumps(fact, indent=1) + "\n")
 
 
 def _device(wanted: str) -> str:

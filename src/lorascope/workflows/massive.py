@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,45 +22,58 @@ from lorascope.measures.massive import dictionary_without, place_without
 from lorascope.measures.written import written_view
 from lorascope.results import Estimate
 from lorascope.results.labels import ALL_MODULES
+from lorascope.stages import Stage, Work, stage
 from lorascope.workflows.learning import Learned, Wanted
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.measuring import Audit, at_site, depends_on
-from lorascope.workflows.state import Audited
+from lorascope.workflows.measuring import PARENTS, SETTINGS, Audit, at_site
+from lorascope.workflows.state import GATES, HELD_OUT, PROBE, Audited
+from lorascope.workflows.study import AuditStudy
 from lorascope.workflows.yardsticks import massive_at
 
 STAGE, WRITTEN = "massive", "written"
 
 
-def take_massive(state: Audited, audit: Audit) -> Measured:
-    """What `measuring.measure` finds, and the directions written, without what is massive.
+# What the directions written read of the study.
+_WRITTEN_SETTINGS = ("dictionaries.seeds", "measures.repeats", "seed")
 
-    Sites where nothing is massive have no such numbers.
+
+@stage(version=1, title="measuring without massive coordinates")
+def measure(work: Work, *, study: AuditStudy, site: str) -> None:
+    """What `measuring.measure` finds without what is massive; nothing where nothing is."""
+    audit: Audit = work.state.audit(study)
+    if not (massive := massive_at(audit, site)):
+        Measured().write(work.folder)
+        return
+    without = audit_without(audit, {site: massive})
+    steps = len(audit.probe.adapters) + len(audit.probe.nulls) + 1
+    with work.reporter.bar(site, steps, "conditions") as advance:
+        numbers = at_site(without, site, advance)
+    keyed = [e.at(place_without(e.key)) for e in numbers.estimates]
+    Measured(keyed, numbers.warnings).write(work.folder)
+
+
+@stage(version=1, title="written directions without massive coordinates")
+def write(work: Work, *, study: AuditStudy, site: str) -> None:
+    """The directions that adapters write at a site; nothing where nothing is massive."""
+    state: Audited = work.state
+    audit = state.audit(study)
+    massive = massive_at(audit, site)
+    written = _written(state, audit, site, massive) if massive else ()
+    Measured([e.at(place_without(e.key)) for e in written]).write(work.folder)
+
+
+def stages(study: AuditStudy, site: str, dictionaries: Sequence[str], base: str) -> Iterator[Stage]:
+    """The stages `massive/<site>` and, where weights are looked at, `written/<site>`.
+
+    Args:
+        dictionaries: stages of all dictionaries of the site.
+        base: that of the first seed's base dictionary among them.
     """
-    found, weights = Measured(), state.study.measures.weights
-    massive = {site: massive_at(audit, site) for site in audit.probe.sites}
-    massive = {site: one for site, one in massive.items() if one}
-    if not massive:
-        return found
-    without = audit_without(audit, massive)
-    variants = len(audit.probe.adapters) + len(audit.probe.nulls) + 1
-    title = "measuring without massive coordinates"
-    with state.reporter.bar(title, len(massive) * variants, "conditions") as advance:
-        for site, one in massive.items():
-
-            def make(folder: Path, site: str = site, one: Massive = one) -> None:
-                numbers = at_site(without, site, advance)
-                keyed = [e.at(place_without(e.key)) for e in numbers.estimates]
-                Measured(keyed, numbers.warnings).write(folder)
-
-            what = (f"{STAGE}/{site}", depends_on(audit, site))
-            trained = [f"dictionaries/{k.name}" for k in audit.learned.folders if k.site == site]
-            parents = ("gates", "activations/probe", "activations/held_out", *trained)
-            if state.run.current(*what, *parents):
-                advance(variants)
-            found.add(Measured.read(state.run.stage(*what, make, *parents)))
-            if weights:
-                found.add(Measured.read(_written_stage(state, audit, site, one)))
-    return found
+    arguments = {"study": study.only(*SETTINGS), "site": site}
+    yield Stage(f"{STAGE}/{site}", measure, arguments, (*PARENTS, *dictionaries))
+    if study.measures.weights:
+        arguments = {"study": study.only(*_WRITTEN_SETTINGS), "site": site}
+        yield Stage(f"{WRITTEN}/{site}", write, arguments, (GATES, PROBE, HELD_OUT, base))
 
 
 def audit_without(audit: Audit, massive: Mapping[str, Massive]) -> Audit:
@@ -105,19 +117,6 @@ class _Deaf(Learned):
         found = self.massive.get(key.site)
         opened = super().open(key)
         return opened if found is None else dictionary_without(opened, found)
-
-
-def _written_stage(state: Audited, audit: Audit, site: str, massive: Massive) -> Path:
-    def make(folder: Path) -> None:
-        written = _written(state, audit, site, massive)
-        Measured([e.at(place_without(e.key)) for e in written]).write(folder)
-
-    seeds = [state.study.seed, audit.first_seed]
-    depends_on = [*seeds, state.study.measures.repeats, audit.learned.marks.get(site)]
-    base = Wanted("base", site, "", audit.first_seed)
-    trained = [f"dictionaries/{base.name}"] if base in audit.learned.folders else []
-    parents = ("gates", "activations/probe", *trained)
-    return state.run.stage(f"{WRITTEN}/{site}", depends_on, make, *parents)
 
 
 def _written(state: Audited, audit: Audit, site: str, massive: Massive) -> Iterator[Estimate]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -19,12 +18,11 @@ from lorascope.measures import alignment, firing, norms, overlap, pursuit, recon
 from lorascope.measures.cka import site_cka_estimates
 from lorascope.measures.rows import HeldOut
 from lorascope.results import GAUSSIAN, Estimate, Key, labels
-from lorascope.runs import Run
+from lorascope.stages import Stage, Work, stage
 from lorascope.workflows.aligning import aligned
 from lorascope.workflows.learning import Learned
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring_draws import of_gaussian, of_null_adapter
-from lorascope.workflows.progress import Reporter
 from lorascope.workflows.study import AuditStudy, Control
 from lorascope.workflows.variants import Variants
 
@@ -34,7 +32,12 @@ TRAINED_ON: dict[Control, str] = {
     "shuffled": "trained on row-shuffled deltas",
     "permuted": "trained on dimension-permuted deltas",
 }
-_PARENTS = ("gates", "activations/probe", "activations/held_out")
+PARENTS = ("gates", "activations/probe", "activations/held_out")
+# What the numbers of a site read of the study.
+SETTINGS = (
+    *("measures.rows", "measures.repeats", "measures.pursuit", "measures.angles_k"),
+    *("dictionaries.seeds", "seed"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,35 +73,23 @@ class Audit:
         return self.study.measures.angles_k or (max(1, min(256, self.probe.d_model // 4)),)
 
 
-def measure(audit: Audit, run: Run, reporter: Reporter) -> Measured:
-    """All estimates of the run, one stage a site; one that cannot be computed does not take the
-    others with it."""
-    sites, adapters = audit.probe.sites, audit.probe.adapters
-    found = Measured()
-    steps = len(adapters) + len(audit.probe.nulls) + 1
-    with reporter.bar("measuring", len(sites) * steps, "conditions") as advance:
-        for site in sites:
-
-            def make(folder: Path, site: str = site) -> None:
-                at_site(audit, site, advance).write(folder)
-
-            trained = [f"dictionaries/{k.name}" for k in audit.learned.folders if k.site == site]
-            name = f"{MEASURES}/{site}"
-            what = (name, depends_on(audit, site))
-            if run.current(*what, *_PARENTS, *trained):
-                advance(steps)
-            found.add(Measured.read(run.stage(*what, make, *_PARENTS, *trained)))
-    return found
+@stage(version=1, title="measuring sites")
+def measure(work: Work, *, study: AuditStudy, site: str) -> None:
+    """All estimates of one site; one that cannot be computed does not take the others with it."""
+    audit: Audit = work.state.audit(study)
+    steps = len(audit.probe.adapters) + len(audit.probe.nulls) + 1
+    with work.reporter.bar(site, steps, "conditions") as advance:
+        at_site(audit, site, advance).write(work.folder)
 
 
-def depends_on(audit: Audit, site: str) -> list[object]:
-    """Settings that the numbers of one site depend on."""
-    study, measures = audit.study, audit.study.measures
-    return [
-        [measures.rows, measures.repeats, measures.pursuit, list(audit.angles_k)],
-        [study.seed, list(study.dictionaries.seeds), audit.learned.marks.get(site)],
-        {name: asdict(key) for name, key in audit.variants.keys.items()},
-    ]
+def stages(study: AuditStudy, site: str, dictionaries: Sequence[str]) -> Iterator[Stage]:
+    """The stage `measures/<site>`.
+
+    Args:
+        dictionaries: stages of all dictionaries of the site.
+    """
+    arguments = {"study": study.only(*SETTINGS), "site": site}
+    yield Stage(f"{MEASURES}/{site}", measure, arguments, (*PARENTS, *dictionaries))
 
 
 def at_site(audit: Audit, site: str, advance: Callable[[int], None]) -> Measured:

@@ -12,13 +12,13 @@ from pathlib import Path
 from lorascope.activations.collect import Capture
 from lorascope.planted.null_verdicts import CEILING, featureless_shares, null_adapter_shares
 from lorascope.planted.shares import Share
+from lorascope.progress import Reporter
 from lorascope.report.result import read_results
 from lorascope.results import Estimates
 from lorascope.training.adapters import LoraTraining
 from lorascope.training.architectures.relu import ReLU
 from lorascope.training.dictionaries import Fitting
 from lorascope.workflows.audit import audit
-from lorascope.workflows.progress import Reporter
 from lorascope.workflows.study import (
     AuditStudy,
     Controls,

@@ -14,11 +14,16 @@ from lorascope.runs import Run, write_atomically
 
 
 @contextmanager
-def run_folder(folder: Path, study: Settings, redo: bool = False) -> Iterator[Run]:
+def run_folder(
+    folder: Path, study: Settings, redo: bool = False, command: str = ""
+) -> Iterator[Run]:
     """A study's run folder; it goes again if the study is refused before any stage is finished.
 
     A folder that held anything before keeps it, its study among it. No other process works in it
     at the same time.
+
+    Args:
+        command: the command line, kept for the report.
 
     Raises:
         InputError: as `Run`, or another process is at work on it.
@@ -27,7 +32,7 @@ def run_folder(folder: Path, study: Settings, redo: bool = False) -> Iterator[Ru
         fresh = not contents(folder)
         before = folder / "study.yaml"
         settings = before.read_text(encoding="utf-8") if before.is_file() else None
-        run = Run(folder, study, redo)
+        run = Run(folder, study, redo, command)
         try:
             yield run
         except InputError:

@@ -33,9 +33,9 @@ from lorascope.planted.power import alignment_shares, behaviour_shares
 from lorascope.planted.rates import NOMINAL, Rate, allowed, false_positives
 from lorascope.planted.recovery import Found, RecoverySettings, recover
 from lorascope.planted.shares import LEVEL, Share
+from lorascope.progress import Reporter
 from lorascope.results import Estimate
 from lorascope.workflows.null_audit import NullAudit, null_audit
-from lorascope.workflows.progress import Reporter
 
 ADAPTER = "planted"
 # Records that show the adapter's maker what tokens look like inside the model.

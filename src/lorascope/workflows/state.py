@@ -1,20 +1,25 @@
-"""A study under way: model, texts and adapters, each made when a stage first asks for it."""
+"""A study under way: model, texts, adapters and finished stages, each read when first asked for.
+
+Every process that makes stages of a run has a state of its own. It reads the study's inputs and the
+run folder and writes nothing.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lorascope.activations.matching import Match, match_delta_norms
+from lorascope.activations.matching import Match
+from lorascope.activations.shards import Shards
 from lorascope.activations.splits import Split
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, count_tokens, require_rows, windows
 from lorascope.config import digest
+from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import NoNullAdapter
 from lorascope.latent_adapters.loading import load
 from lorascope.measures import outputs
@@ -22,14 +27,22 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.adapter_files import locate, weights_digest
 from lorascope.models.identity import model_identity
 from lorascope.models.null_adapters import add_null_adapters, rescale_null_adapter
-from lorascope.models.sites import resolve_sites
-from lorascope.runs import Run, read_json, write_atomically
+from lorascope.models.sites import Site, resolve_sites
+from lorascope.progress import Reporter
+from lorascope.runs import read_json
 from lorascope.training.adapters import CARD
 from lorascope.workflows import plan as planning
-from lorascope.workflows.progress import Reporter
+from lorascope.workflows.adapters import Base as TrainingBase
+from lorascope.workflows.adapters import Training, split_for_training
+from lorascope.workflows.learning import Learned, Wanted, bring, wanted
+from lorascope.workflows.measuring import Audit
+from lorascope.workflows.sizes import Base, base_of
 from lorascope.workflows.study import AuditStudy
 from lorascope.workflows.texts import read_split
+from lorascope.workflows.variants import Variants
 
+MATCHING, GATES = "matching", "gates"
+PROBE, HELD_OUT = "activations/probe", "activations/held_out"
 # Null adapters are matched on the openings of this many documents, up to this many tokens.
 _MATCH_DOCUMENTS = 16
 _MATCH_TOKENS = 2048
@@ -37,63 +50,89 @@ _MATCH_TOKENS = 2048
 
 @dataclass
 class Audited:
-    """A study under way: what has been found so far, each part made when first asked for."""
+    """A study under way, each part made when first asked for.
+
+    Attributes:
+        folder: the run folder.
+    """
 
     study: AuditStudy
-    run: Run
+    folder: Path
     reporter: Reporter
-    paths: dict[str, str] = field(default_factory=dict)
-    trained: dict[str, Path] = field(default_factory=dict)
+
+    @cached_property
+    def shape(self) -> Base:
+        """The base model's shape and tokenizer, without a weight of it."""
+        return base_of(self.study, estimates=False)
+
+    @cached_property
+    def sites(self) -> list[Site]:
+        """Where the stream is looked at."""
+        return resolve_sites(self.shape.shape.blocks, self.study.sites)
+
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the adapters."""
+        return list(self.study.groups)
+
+    @property
+    def nulls(self) -> list[str]:
+        """Names of the null adapters asked for; there may be none of some adapters."""
+        return [null for name in self.adapters for null in self.nulls_of(name)]
+
+    def nulls_of(self, adapter: str) -> list[str]:
+        """Names of the null adapters asked for of one adapter."""
+        return [f"{adapter}~null{i}" for i in range(self.study.controls.null_adapters)]
+
+    @property
+    def trained(self) -> dict[str, Path]:
+        """{name: its stage's folder} of adapters that are trained here."""
+        if self.study.train is None:
+            return {}
+        return {name: self.folder / "adapters" / name for name in self.study.groups}
+
+    @cached_property
+    def training(self) -> Training:
+        """What the adapters that are trained here are trained on."""
+        study = self.study
+        assert study.train is not None
+        base = TrainingBase(study.model, study.revision, study.dtype, study.device)
+        documents = split_for_training(study.train, study.seed)
+        return Training(base, documents, study.train.training, study.train.seeds)
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """{name: where the adapter is}."""
+        return {name: str(path) for name, path in self.trained.items()} or self.study.given
 
     @cached_property
     def model(self) -> AdaptedModel:
-        """The model with its adapters, loaded only if a stage needs it.
-
-        Null adapters are on it too, matched as the study asks.
-        """
+        """The model with its adapters, and with null adapters matched as the study asks."""
         for name, match in self.matches.items():
-            if self._loaded.info(name).factor != match.factor:
-                rescale_null_adapter(self._loaded, name, match.factor)
-        return self._loaded
+            if self.unmatched.info(name).factor != match.factor:
+                rescale_null_adapter(self.unmatched, name, match.factor)
+        return self.unmatched
 
     @cached_property
     def matches(self) -> dict[str, Match]:
-        """{null adapter: how it was brought to its adapter's delta norm}, kept as a stage.
-
-        Empty where the study matches spectra alone.
-        """
-        if not self._matched_on:
+        """{null adapter: how it was brought to its adapter's delta norm}; empty without that."""
+        if not self.matched_on:
             return {}
-
-        def make(folder: Path) -> None:
-            self.require_tokens()
-            model, found = self._loaded, self._openings()
-            sites, capture = resolve_sites(model.n_blocks, self.study.sites), self.study.capture
-            matches: dict[str, Match] = {}
-            with self.reporter.bar(
-                "matching null adapters", len(model.null_adapters), "adapters"
-            ) as advance:
-                for name in model.adapters:
-                    matches |= match_delta_norms(model, name, found, sites, capture, advance)
-            record = {name: asdict(match) for name, match in matches.items()}
-            write_atomically(folder / "matches.json", json.dumps(record, indent=1) + "\n")
-
-        folder = self.run.stage("matching", self.identity(self._matched_on), make)
-        found = read_json(folder / "matches.json")
+        found = read_json(self.folder / MATCHING / "matches.json")
         return {name: Match(**match) for name, match in found.items()}
 
     @cached_property
-    def _matched_on(self) -> list[Document]:
+    def matched_on(self) -> list[Document]:
         """Documents spread over the probe's, on which null adapters are matched."""
         controls, probe = self.study.controls, self.texts.probe
         if not controls.null_adapters or controls.match == "spectrum":
             return []
         return probe[:: max(1, len(probe) // _MATCH_DOCUMENTS)][:_MATCH_DOCUMENTS]
 
-    def _openings(self) -> list[Window]:
+    def openings(self) -> list[Window]:
         """The first window of each of those documents, as many as the tokens allow."""
         found: list[Window] = []
-        for document in self._matched_on:
+        for document in self.matched_on:
             first = self._windows([document])[:1]
             if found and sum(len(window.ids) for window in found + first) > _MATCH_TOKENS:
                 break
@@ -106,12 +145,12 @@ class Audited:
         Raises:
             InputError: says how many tokens or documents there are and how many are needed.
         """
-        tokenizer = self._loaded.tokenizer
+        tokenizer = self.unmatched.tokenizer
         probe, held_out = (count_tokens(part, tokenizer) for part in (self.probe, self.held_out))
         planning.require_tokens(self.study, probe, held_out, len(self.texts.held_out))
 
     @cached_property
-    def _loaded(self) -> AdaptedModel:
+    def unmatched(self) -> AdaptedModel:
         """The model before its null adapters are matched."""
         study = self.study
         self.reporter.say(f"loading {study.model} with {', '.join(self.paths)}")
@@ -137,14 +176,16 @@ class Audited:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """What identifies each adapter."""
+        """What identifies each adapter; those trained here are known once they are."""
         return {name: weights_digest(name, path) for name, path in self.paths.items()}
 
     @cached_property
     def seen(self) -> set[str]:
         """Digests of documents an adapter is known to have been trained on."""
         found: set[str] = set()
-        for name, path in self.paths.items():
+        if self.study.train is not None:
+            found |= {document.digest for document in self.training.split[0]}
+        for name, path in self.study.given.items():
             folder = locate(name, path)
             if folder is not None and (folder / CARD).exists():
                 found |= set(read_json(folder / CARD).get("trained_on", []))
@@ -176,20 +217,70 @@ class Audited:
         )
 
     def identity(self, documents: Sequence[Document]) -> dict[str, Any]:
-        """Everything activations of these documents depend on."""
+        """What activations of these documents depend on, beside the stages they are made from."""
         study = self.study
         return {
             "model": [study.model, study.revision, study.dtype, self.base],
-            "adapters": self.hashes,
+            "adapters": {} if study.train else self.hashes,
             "sites": list(study.sites),
             "capture": study.capture.plain(),
             "null_adapters": [study.controls.null_adapters, study.seed],
-            "matched_on": digest([d.digest for d in self._matched_on]),
+            "matched_on": digest([d.digest for d in self.matched_on]),
             "documents": digest([d.digest for d in documents]),
         }
 
     def _windows(self, documents: Sequence[Document]) -> list[Window]:
-        context = min(self.study.capture.context, self._loaded.context_length)
-        found = windows(documents, self._loaded.tokenizer, context)
-        require_rows(found, self._loaded.module, self._loaded.tokenizer)
+        context = min(self.study.capture.context, self.unmatched.context_length)
+        found = windows(documents, self.unmatched.tokenizer, context)
+        require_rows(found, self.unmatched.module, self.unmatched.tokenizer)
         return found
+
+    # What finished stages hold.
+
+    @cached_property
+    def gates(self) -> dict[str, Any]:
+        """The record of the checks."""
+        return dict(read_json(self.folder / GATES / "gates.json"))
+
+    @cached_property
+    def variants(self) -> Variants:
+        """The adapters and the null adapters that there are."""
+        return Variants.read(self.gates)
+
+    @cached_property
+    def probe_rows(self) -> Shards:
+        """Activations to train dictionaries on."""
+        return Shards.open(self.folder / PROBE)
+
+    @cached_property
+    def held_out_rows(self) -> Shards:
+        """Activations to measure on."""
+        return Shards.open(self.folder / HELD_OUT)
+
+    @cached_property
+    def brought(self) -> dict[str, Dictionary]:
+        """The base dictionaries that the study names, by site."""
+        return bring(self.study, self.shape.shape.d_model)
+
+    @cached_property
+    def wanted(self) -> list[Wanted]:
+        """Every dictionary that the study trains, those of null adapters that may be among them."""
+        sites = [site.name for site in self.sites]
+        return list(wanted(self.study, sites, self.adapters, self.nulls))
+
+    def audit(self, study: AuditStudy) -> Audit:
+        """What measures read, with the settings that a stage was given."""
+        present = {*self.adapters, *self.variants.nulls, ""}
+        folders = {
+            key: self.folder / "dictionaries" / key.name
+            for key in self.wanted
+            if key.adapter in present
+        }
+        return Audit(
+            study,
+            self.probe_rows,
+            self.held_out_rows,
+            Learned(folders, self.brought),
+            self.variants,
+            self.gates["noise_floor"],
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,45 +14,48 @@ from lorascope.measures.alignment import NullSettings
 from lorascope.measures.weights import WeightSettings, weights_table, weights_view
 from lorascope.measures.written import written_view
 from lorascope.models.other_changes import summed_up
+from lorascope.progress import Advance
 from lorascope.results.labels import ALL_MODULES
+from lorascope.stages import Stage, Work, stage
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
-from lorascope.workflows.progress import Advance
-from lorascope.workflows.state import Audited
+from lorascope.workflows.state import GATES, HELD_OUT, PROBE, Audited
+from lorascope.workflows.study import AuditStudy
 
 WEIGHTS = "weights"
 TABLES = ("modules", "spectra", "written")
 
 
-def weigh(state: Audited, audit: Audit) -> Measured:
+# What the weights' view reads of the study.
+_SETTINGS = ("dictionaries.seeds", "measures.repeats", "seed")
+
+
+@stage(version=1, title="weights: norms, spectra, intruder dimensions")
+def weigh(work: Work, *, study: AuditStudy) -> None:
     """Norms, spectra, intruders of every adapted module, and what it writes into the stream.
 
-    The estimates of all modules together are returned; those of each module and block stand in
-    the stage's tables.
+    The estimates are those of all modules together; those of each module and block stand in the
+    stage's tables.
     """
-    study = state.study
-    if not study.measures.weights:
-        return Measured()
-    seed = study.dictionaries.seeds[0]
-    bases = [
-        f"dictionaries/{key.name}"
-        for key in audit.learned.folders
-        if key.target == "base" and key.seed == seed
-    ]
+    audit: Audit = work.state.audit(study)
+    steps = 1 + len(audit.probe.sites) * len(audit.probe.adapters)
+    with work.reporter.bar("weights", steps, "views") as advance:
+        _weigh(work.state, audit, work.folder, advance).write(work.folder)
 
-    def make(folder: Path) -> None:
-        steps = 1 + len(audit.probe.sites) * len(audit.probe.adapters)
-        title = "weights: norms, spectra, intruder dimensions"
-        with state.reporter.bar(title, steps, "views") as advance:
-            _weigh(state, audit, folder, advance).write(folder)
 
-    depends_on = [study.measures.repeats, study.seed, audit.learned.marks]
-    parents = ("gates", "activations/probe", *bases)
-    return Measured.read(state.run.stage(WEIGHTS, depends_on, make, *parents))
+def stages(study: AuditStudy, bases: Sequence[str]) -> Iterator[Stage]:
+    """The stage `weights`, where the study asks for it.
+
+    Args:
+        bases: stages of the first seed's base dictionaries.
+    """
+    if study.measures.weights:
+        arguments = {"study": study.only(*_SETTINGS)}
+        yield Stage(WEIGHTS, weigh, arguments, (GATES, PROBE, HELD_OUT, *bases))
 
 
 def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Measured:
-    measures, seed, found = state.study.measures, state.study.seed, Measured()
+    measures, seed, found = audit.study.measures, audit.study.seed, Measured()
     view = weights_view(state.model, settings=WeightSettings(repeats=measures.repeats, seed=seed))
     found.estimates.extend(e for e in view.estimates if e.key.module == ALL_MODULES)
     found.warnings.extend(
@@ -62,7 +66,7 @@ def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Meas
     advance(1)
     written = []
     for site in audit.probe.sites:
-        base = audit.learned.base(site, state.study.dictionaries.seeds[0])
+        base = audit.learned.base(site, audit.study.dictionaries.seeds[0])
         _, base_covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
         for adapter in audit.probe.adapters:
             _, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))

@@ -7,7 +7,7 @@ measure nothing again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,11 +30,13 @@ from lorascope.measures.yardsticks import (
 from lorascope.randomness import generator
 from lorascope.results import GAUSSIAN, Estimate, Estimates, Key
 from lorascope.runs import read_json, write_atomically
+from lorascope.stages import Stage, Work, stage
 from lorascope.training.starts import SAMPLE, sampled
 from lorascope.workflows.learning import Wanted, permutation
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.measuring import TRAINED_ON, Audit
+from lorascope.workflows.measuring import PARENTS, TRAINED_ON, Audit
 from lorascope.workflows.state import Audited
+from lorascope.workflows.study import AuditStudy
 
 YARDSTICKS = "yardsticks"
 MASSIVE = "massive.json"
@@ -64,22 +66,38 @@ class Yardsticks:
         return [verdict for verdict in self.verdicts if not verdict.passed]
 
 
-def take_yardsticks(state: Audited, audit: Audit) -> Yardsticks:
-    """Measure every dictionary on held-out rows of its own stream, as stages, and judge it."""
-    found, sites = Yardsticks(), audit.probe.sites
-    bars, width = state.study.measures.yardstick, audit.probe.d_model
-    with state.reporter.bar("yardsticks of dictionaries", len(sites), "sites") as advance:
-        for site in sites:
-            at = _At(state, audit, site)
-            folder = at.stage()
-            measured = Measured.read(folder)
-            found.measured.add(measured)
-            found.massive[site] = read_json(folder / MASSIVE)
-            own = Estimates(e for e in measured.estimates if e.measure != "massive.share")
-            for place, stands_for in at.judged:
-                mine = [e for e in own if replace(e.key, massive="") == place]
-                found.verdicts.append(judge(mine, bars, width, stands_for))
-            advance(1)
+# What the yardsticks of a site read of the study.
+_SETTINGS = ("measures.rows", "measures.effects", "measures.effect_tokens", "capture")
+
+
+@stage(version=1, title="measuring dictionaries on their own streams")
+def take(work: Work, *, study: AuditStudy, site: str) -> None:
+    """Measure every dictionary of a site on held-out rows of its own stream."""
+    _At(work.state, work.state.audit(study), site).write(work.folder)
+
+
+def stages(study: AuditStudy, site: str, dictionaries: Sequence[str]) -> Iterator[Stage]:
+    """The stage `yardsticks/<site>`.
+
+    Args:
+        dictionaries: stages of all dictionaries of the site.
+    """
+    arguments = {"study": study.only(*_SETTINGS), "site": site}
+    yield Stage(f"{YARDSTICKS}/{site}", take, arguments, (*PARENTS, *dictionaries))
+
+
+def judge_dictionaries(state: Audited, audit: Audit) -> Yardsticks:
+    """Read what the stages found, and judge every dictionary by the study's bars."""
+    found, bars, width = Yardsticks(), state.study.measures.yardstick, audit.probe.d_model
+    for site in audit.probe.sites:
+        folder = state.folder / YARDSTICKS / site
+        measured = Measured.read(folder)
+        found.measured.add(measured)
+        found.massive[site] = read_json(folder / MASSIVE)
+        own = Estimates(e for e in measured.estimates if e.measure != "massive.share")
+        for place, stands_for in _At(state, audit, site).judged:
+            mine = [e for e in own if replace(e.key, massive="") == place]
+            found.verdicts.append(judge(mine, bars, width, stands_for))
     return found
 
 
@@ -109,20 +127,8 @@ class _At:
         for key in self.trained:
             yield self._place(key), _STANDS_FOR.get(key.target, "")
 
-    def stage(self) -> Path:
-        """The finished stage's folder."""
-        study = self.audit.study
-        measures = study.measures
-        depends_on = [
-            [measures.rows, measures.effects and measures.effect_tokens],
-            study.dictionaries.base.get(self.site),
-        ]
-        dictionaries = [f"dictionaries/{key.name}" for key in self.trained]
-        parents = ("gates", "activations/probe", "activations/held_out", *dictionaries)
-        name = f"{YARDSTICKS}/{self.site}"
-        return self.state.run.stage(name, depends_on, self._make, *parents)
-
-    def _make(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """Measure, and write what is found."""
         found = Measured()
         massive = massive_at(self.audit, self.site)
         rows = min(len(self.audit.probe), max(SAMPLE, 4 * self.audit.probe.d_model))

@@ -20,6 +20,7 @@ from lorascope.config import digest
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures.adapting import adapt_estimates, unigram_losses
 from lorascope.measures.token_changes import change_histogram, token_change_estimates
+from lorascope.progress import Advance
 from lorascope.results import Estimate, Key
 from lorascope.runs import Run, read_json, write_atomically
 from lorascope.training.loop import Progress
@@ -28,7 +29,6 @@ from lorascope.workflows.adapt.dictionaries import CHECKPOINTS, DICTIONARIES, St
 from lorascope.workflows.adapt.state import TEXTS, Adapted
 from lorascope.workflows.adapt.study import AdaptStudy
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.progress import Advance
 
 FITS = "fits"
 FACTS = "fit.json"

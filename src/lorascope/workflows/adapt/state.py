@@ -19,11 +19,11 @@ from lorascope.errors import InputError
 from lorascope.models import dimensions
 from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base
+from lorascope.progress import Reporter
 from lorascope.runs import Run, read_json, write_atomically
 from lorascope.workflows.adapt.cells import Asked
 from lorascope.workflows.adapt.study import AdaptStudy
 from lorascope.workflows.facts import text_counts, text_warnings
-from lorascope.workflows.progress import Reporter
 from lorascope.workflows.texts import read_split
 
 TEXTS = "texts"

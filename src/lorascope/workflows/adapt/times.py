@@ -15,6 +15,7 @@ from lorascope.config import digest
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
 from lorascope.measures.frontier import Point, frontier_estimates
+from lorascope.progress import Advance
 from lorascope.results import Estimate, Key, Null
 from lorascope.runs import write_atomically
 from lorascope.stats.documents import ratio
@@ -29,7 +30,6 @@ from lorascope.workflows.adapt.several import spliced_alone
 from lorascope.workflows.adapt.state import TEXTS, Adapted
 from lorascope.workflows.adapt.study import Times
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.progress import Advance
 
 TIMES = "times"
 TOPK, E2E, OURS = "TopK", "end to end", "TopK + LoRA"

@@ -16,6 +16,7 @@ from typing import Any
 from lorascope import report
 from lorascope.adapt.preparing import plan
 from lorascope.measures.adapting import bounded
+from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
 from lorascope.runs import write_atomically
@@ -30,7 +31,6 @@ from lorascope.workflows.adapt.state import Adapted
 from lorascope.workflows.adapt.study import AdaptStudy
 from lorascope.workflows.adapt.times import require_size, take_times
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.progress import Reporter
 from lorascope.workflows.refusals import run_folder
 
 

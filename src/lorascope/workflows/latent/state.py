@@ -31,10 +31,10 @@ from lorascope.models.hooks import run_until
 from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base, padding_id
 from lorascope.models.sites import resolve_sites
+from lorascope.progress import Reporter
 from lorascope.runs import Run, versions
 from lorascope.training.dictionaries import fit
 from lorascope.workflows.latent.study import LatentStudy
-from lorascope.workflows.progress import Reporter
 
 
 @dataclass

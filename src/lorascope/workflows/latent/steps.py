@@ -31,6 +31,7 @@ from lorascope.latent_adapters.frontier import (
     overlap_estimates,
     sparsity_estimates,
 )
+from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
 from lorascope.runs import read_json, versions, write_atomically
@@ -47,7 +48,6 @@ from lorascope.workflows.latent.naming import LATENTS, look_at_latents
 from lorascope.workflows.latent.state import Learned
 from lorascope.workflows.latent.study import DENSE, LatentStudy
 from lorascope.workflows.latent.training import Adapters, adapter_name, train_all
-from lorascope.workflows.progress import Reporter
 from lorascope.workflows.refusals import run_folder
 
 

@@ -1,0 +1,111 @@
+"""The stages of a run, for engines that make them one by one: which there are, and making one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lorascope.commands.options import Json, Out, Quiet, Set
+from lorascope.errors import InputError
+from lorascope.printing import say, say_json
+
+if TYPE_CHECKING:
+    from lorascope.stages import Graph, Stage
+    from lorascope.workflows.opening import OpenedStudy
+
+
+def stages(
+    study: Annotated[Path, typer.Argument(help="A study file, or a run folder.")],
+    set_: Set = None,
+    out: Out = None,
+    json_: Json = False,
+) -> None:
+    """List a study's stages, one a line: level, done or not, name, what it reads.
+
+    A stage can be made once all of the levels before its own are done. Of a study file, the run
+    folder is prepared for `lorascope stage` if --out names one.
+
+    **Examples**
+
+    `lorascope stages studies/embedded.yaml --out runs/mine`
+
+    `lorascope stages runs/mine --json`
+    """
+    folder = _prepared(study, set_, out)
+    opened = _opened(folder)
+    graph = opened.graph
+    lines = [
+        _line(graph, folder, level, one)
+        for level, units in enumerate(graph.levels())
+        for unit in units
+        for one in unit
+    ]
+    if json_:
+        say_json(lines)
+        return
+    for line in lines:
+        fields = (line["level"], "done" if line["done"] else "to do", line["stage"])
+        say("\t".join(map(str, (*fields, ",".join(line["inputs"])))))
+
+
+def _line(graph: Graph, folder: Path, level: int, one: Stage) -> dict[str, Any]:
+    return {
+        "level": level,
+        "done": graph.is_done(folder, one.name),
+        "stage": one.name,
+        "made_with": one.group,
+        "memory": one.need.memory,
+        "gpus": one.need.gpus,
+        "inputs": list(one.inputs),
+        "output": str(folder / one.name),
+    }
+
+
+def stage(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    name: Annotated[str, typer.Argument(help="A stage, as `lorascope stages` names it.")],
+    quiet: Quiet = False,
+) -> None:
+    """Make one stage of a run, whose inputs are finished, with those that are made together.
+
+    Several processes, on several machines that share the folder, may make different stages at the
+    same time. `lorascope report RUN` makes the page once `results` is done.
+
+    **Example**
+
+    `lorascope stage runs/mine measures/layers.5`
+    """
+    from lorascope.locking import locked
+    from lorascope.progress import Reporter
+    from lorascope.stages import make
+
+    if not (run / "study.yaml").is_file():
+        raise InputError(f"{run}: not a run folder; `lorascope stages STUDY --out {run}` makes one")
+    with locked(run, shared=True):
+        reporter = Reporter(quiet)
+        opened = _opened(run, reporter)
+        make(opened.graph, run, opened.graph.unit_of(name), opened.state, reporter)
+    say(str(run / name))
+
+
+def _opened(folder: Path, reporter: Any = None) -> OpenedStudy:
+    from lorascope.progress import Reporter
+    from lorascope.workflows.opening import open_study
+
+    return open_study(folder, reporter or Reporter(quiet=True))
+
+
+def _prepared(study: Path, changes: list[str] | None, out: Path | None) -> Path:
+    """The run folder; that of a study file is made."""
+    from lorascope.workflows.opening import prepare, read_study
+
+    if study.is_dir():
+        if changes or out:
+            raise InputError(f"{study}: a run folder has its settings; leave out --set and --out")
+        return study
+    settings = read_study(study, changes or [])
+    folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
+    prepare(settings, folder)
+    return folder

@@ -1,0 +1,270 @@
+"""The stages of a study in several processes of this machine, each with a model of its own.
+
+A unit starts once all it reads is finished and its memory is free. One that fails leaves the others
+going; what reads it waits for the next run, and every failure is named at the end.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lorascope.errors import InputError
+from lorascope.progress import Advance, Reporter
+from lorascope.runners import Opener, Runner
+from lorascope.runners.local import titles
+from lorascope.runs import Run
+from lorascope.stages import Graph, Stage, make
+
+Unit = tuple[Stage, ...]
+# Moves of a bar that are not worth a message of their own, seconds.
+_QUIET = 0.1
+
+
+class StagesError(InputError):
+    """Some stages could not be made; says which and why."""
+
+
+def in_pool(opener: Opener, workers: int, threads: int | None = None) -> Runner:
+    """A runner with so many processes.
+
+    Args:
+        opener: opens the study of a run folder again, in every process; importable by name.
+        workers: how many.
+        threads: of each; the machine's cores shared out by default. The last digits of some
+            products depend on it, so a run is bit-equal to another with as many.
+    """
+    shared = threads or max(1, (os.cpu_count() or 1) // workers)
+
+    def run_in_pool(graph: Graph, run: Run, state: Any, reporter: Reporter) -> None:
+        del state
+        with reporter.stages(titles(graph, run.folder)) as advance:
+            pool = _Pool(opener, run.folder, shared, reporter)
+            try:
+                failed = _drive(graph, run, pool, workers, advance)
+            finally:
+                pool.close()
+        run.note(graph.records(run.folder))
+        if failed:
+            _refuse(failed)
+
+    return run_in_pool
+
+
+def _refuse(failed: dict[str, str]) -> None:
+    first, *others = failed.items()
+    more = f" (and {len(others)} more: {', '.join(name for name, _ in others)})" if others else ""
+    raise StagesError(
+        f"stage {first[0]}{more} could not be made: {first[1]}; what does not need it is finished, "
+        "and the same command goes on"
+    )
+
+
+def _drive(
+    graph: Graph, run: Run, pool: _Pool, workers: int, advance: Callable[[str, int], None]
+) -> dict[str, str]:
+    """Make everything that can be made; {stage: why not} of what failed."""
+    waiting = [unit for unit in graph.units if graph.undone(run.folder, unit)]
+    done = {one.name for one in graph if graph.is_done(run.folder, one.name)}
+    failed: dict[str, str] = {}
+    while waiting or pool.busy:
+        for unit in _ready(waiting, done, pool, workers):
+            waiting.remove(unit)
+            advance(unit[0].maker.title, 0)
+            pool.start(unit)
+        if not pool.busy:
+            break
+        for unit, reason in pool.finished():
+            names = [one.name for one in unit]
+            if reason:
+                failed[names[0]] = reason
+                continue
+            advance(unit[0].maker.title, sum(name not in done for name in names))
+            done.update(names)
+            run.note(graph.records(run.folder))
+    return failed
+
+
+def _ready(waiting: Sequence[Unit], done: set[str], pool: _Pool, workers: int) -> Iterator[Unit]:
+    """Units that can start now, as many as processes and memory allow."""
+    free = psutil.virtual_memory().available
+    starting, started = pool.busy, 0
+    for unit in list(waiting):
+        if starting >= workers:
+            return
+        if not all(name in done for one in unit for name in one.inputs):
+            continue
+        need = max(one.need.memory for one in unit)
+        # With nothing else going on there is no use in waiting for memory.
+        if need > free and (starting or started):
+            continue
+        free -= need
+        starting, started = starting + 1, started + 1
+        yield unit
+
+
+@dataclass
+class _Worker:
+    """One process, what it is making, and the bars it shows."""
+
+    process: BaseProcess
+    connection: Connection
+    unit: Unit | None = None
+    bars: dict[int, tuple[Any, Advance]] = field(default_factory=dict)
+
+    def close_bars(self) -> None:
+        """Take away what a process that ended left showing."""
+        for shown, _ in self.bars.values():
+            shown.__exit__(None, None, None)
+        self.bars.clear()
+
+
+class _Pool:
+    """Processes that make units; one that dies is replaced."""
+
+    def __init__(self, opener: Opener, folder: Path, threads: int, reporter: Reporter) -> None:
+        self._arguments, self._reporter = (opener, folder, threads), reporter
+        self._workers: list[_Worker] = []
+
+    @property
+    def busy(self) -> int:
+        """Units that are being made."""
+        return sum(worker.unit is not None for worker in self._workers)
+
+    def start(self, unit: Unit) -> None:
+        """Give a unit to a free process, or to a new one."""
+        worker = next((w for w in self._workers if w.unit is None), None) or self._begun()
+        worker.unit = unit
+        worker.connection.send(unit[0].name)
+
+    def _begun(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        process.start()
+        theirs.close()
+        self._workers.append(_Worker(process, ours))
+        return self._workers[-1]
+
+    def finished(self) -> Iterator[tuple[Unit, str]]:
+        """Wait for news; units that ended, with why they failed or an empty string."""
+        connections = {worker.connection: worker for worker in self._workers if worker.unit}
+        for ready in wait(list(connections)):
+            worker = connections[ready]  # type: ignore[index]
+            unit = worker.unit
+            assert unit is not None
+            try:
+                what, *values = worker.connection.recv()
+            except (EOFError, OSError):
+                worker.process.join()
+                worker.close_bars()
+                self._workers.remove(worker)
+                yield unit, _ended(worker.process.exitcode)
+                continue
+            if what == "ended":
+                worker.unit = None
+                yield unit, values[0]
+            else:
+                self._show(worker, what, values)
+
+    def _show(self, worker: _Worker, what: str, values: list[Any]) -> None:
+        if what == "say":
+            self._reporter.say(*values)
+        elif what == "open":
+            number, *settings = values
+            shown = self._reporter.bar(*settings)
+            worker.bars[number] = shown, shown.__enter__()
+        elif what == "advance":
+            worker.bars[values[0]][1](values[1])
+        elif what == "close":
+            shown, _ = worker.bars.pop(values[0])
+            shown.__exit__(None, None, None)
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self._workers:
+            worker.close_bars()
+            with suppress(OSError):
+                worker.connection.close()
+            if worker.unit is not None:
+                worker.process.terminate()
+            worker.process.join(10)
+            if worker.process.is_alive():
+                worker.process.kill()
+
+
+def _ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        return (
+            f"its process was killed by signal {-code}, as systems do when memory is short; give "
+            "fewer --workers"
+        )
+    return f"its process ended with code {code}"
+
+
+def _work(connection: Connection, opener: Opener, folder: Path, threads: int) -> None:
+    """What a process does: open the study once, make the units it is told, say how it goes."""
+    import torch
+
+    torch.set_num_threads(threads)
+    reporter: Any = _Forwarding(connection)
+    opened = None
+    while True:
+        try:
+            name = connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            opened = opened or opener(folder, reporter)
+            make(opened.graph, folder, opened.graph.unit_of(name), opened.state, reporter)
+            reason = ""
+        except (InputError, OSError) as error:
+            reason = " ".join(str(error).split())
+        except KeyboardInterrupt:
+            return
+        except Exception:
+            reason = traceback.format_exc()
+        with suppress(OSError):
+            connection.send(("ended", reason))
+
+
+class _Forwarding:
+    """A reporter whose bars are shown by another process."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._count = connection, 0
+
+    def say(self, line: str) -> None:
+        """One plain line."""
+        self._connection.send(("say", line))
+
+    @contextmanager
+    def bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:
+        """As `Reporter.bar`."""
+        self._count += 1
+        number, moved, last = self._count, 0, time.monotonic()
+        self._connection.send(("open", number, title, total, unit))
+
+        def advance(count: int) -> None:
+            nonlocal moved, last
+            moved += count
+            if time.monotonic() - last >= _QUIET:
+                self._connection.send(("advance", number, moved))
+                moved, last = 0, time.monotonic()
+
+        try:
+            yield advance
+        finally:
+            self._connection.send(("advance", number, moved))
+            self._connection.send(("close", number))

@@ -1,0 +1,77 @@
+"""A run folder of any study, opened to make its stages: here, in a pool, or on another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorascope.config import override, read_yaml
+from lorascope.errors import InputError
+from lorascope.progress import Reporter
+from lorascope.stages import Graph
+from lorascope.workflows import audit
+from lorascope.workflows.refusals import run_folder
+from lorascope.workflows.state import Audited
+from lorascope.workflows.study import AuditStudy
+
+Study = AuditStudy
+
+
+@dataclass(frozen=True)
+class OpenedStudy:
+    """A study's run folder.
+
+    Attributes:
+        state: what its stages share in one process.
+        graph: its stages.
+    """
+
+    state: Any
+    graph: Graph
+
+
+def open_study(folder: Path, reporter: Reporter) -> OpenedStudy:
+    """Open the study that a run folder holds.
+
+    Raises:
+        InputError: it holds none, or none that is made stage by stage.
+    """
+    if not (folder / "study.yaml").is_file():
+        raise InputError(f"{folder}: not a run folder (there is no study.yaml); give one")
+    study = read_study(folder / "study.yaml")
+    return _OPEN[type(study)](study, folder, reporter)
+
+
+def read_study(path: Path, changes: Sequence[str] = ()) -> Study:
+    """The settings in a study file, of whichever workflow.
+
+    Args:
+        changes: `key.subkey=value`, laid over it.
+
+    Raises:
+        InputError: they are not valid, or of a workflow whose stages are not made alone.
+    """
+    data = override(read_yaml(path), changes)
+    kind = str(data.get("workflow", "audit"))
+    if kind not in _STUDIES:
+        raise InputError(f"{path}: holds a study of {kind}, whose stages cannot be made alone")
+    if kind == "audit":
+        data.pop("workflow", None)
+    return _STUDIES[kind].parse(data, str(path))
+
+
+def prepare(study: Study, folder: Path) -> None:
+    """Make a run folder, or find the study's own, so that its stages can be made."""
+    with run_folder(folder, study):
+        pass
+
+
+def _audit(study: AuditStudy, folder: Path, reporter: Reporter) -> OpenedStudy:
+    state = Audited(study, folder, reporter)
+    return OpenedStudy(state, Graph(audit.stages(state)))
+
+
+_STUDIES: dict[str, type[Study]] = {"audit": AuditStudy}
+_OPEN: dict[type, Callable[[Any, Path, Reporter], OpenedStudy]] = {AuditStudy: _audit}
