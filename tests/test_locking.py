@@ -92,12 +92,14 @@ def test_a_refused_study_takes_its_folder_away_again(tmp_path):
 
 def test_half_made_stages_are_told_apart_by_process(tmp_path, holder):
     run = Run(tmp_path / "mine", Study())
-    others = tmp_path / "mine" / f".one.{holder.pid}.partial"
-    dead = tmp_path / "mine" / ".one.4194305.partial"  # above any process number
-    for folder in (others, dead, tmp_path / "mine" / ".one.partial"):
+    others = tmp_path / "mine" / f".one.{holder.pid}@{socket.gethostname()}.partial"
+    # Above any process number.
+    dead = tmp_path / "mine" / f".one.4194305@{socket.gethostname()}.partial"
+    elsewhere = tmp_path / "mine" / f".one.{holder.pid}@another-machine.partial"
+    for folder in (others, dead, elsewhere):
         folder.mkdir()
     seen = []
     run.stage("one", 1, lambda folder: seen.append(folder.name))
-    assert seen == [f".one.{os.getpid()}.partial"]
+    assert seen == [f".one.{os.getpid()}@{socket.gethostname()}.partial"]
     left = sorted(path.name for path in (tmp_path / "mine").iterdir() if path.is_dir())
-    assert left == [others.name, "one"]
+    assert left == sorted([others.name, elsewhere.name, "one"])

@@ -1,12 +1,13 @@
 """A run folder: stages resume, crashes leave nothing, and another study's folder is refused."""
 
 import json
+import socket
 
 import pytest
 
 from lorascope.config import Settings
 from lorascope.errors import InputError
-from lorascope.runs import Run, read_json, versions, write_atomically
+from lorascope.runs import Run, read_json, write_atomically
 
 
 class Depth(Settings):
@@ -100,11 +101,12 @@ def test_a_crash_while_making_again_keeps_what_was_there(tmp_path):
 
 
 def test_what_a_killed_process_left_behind_is_cleared(tmp_path):
-    (Run(tmp_path, Study()).folder / ".a.partial").mkdir()
-    (tmp_path / ".a.partial" / "half.txt").write_text("half")
+    left = tmp_path / f".a.4194305@{socket.gethostname()}.partial"  # above any process number
+    (Run(tmp_path, Study()).folder / left.name).mkdir()
+    (left / "half.txt").write_text("half")
     path = Run(tmp_path, Study()).stage("a", 1, Maker())
     assert files(path) == ["result.txt"]
-    assert not (tmp_path / ".a.partial").exists()
+    assert not left.exists()
 
 
 def test_a_kill_between_new_content_and_manifest_does_not_pass_for_the_old(tmp_path, monkeypatch):
@@ -166,8 +168,6 @@ def test_the_manifest_says_what_made_it(tmp_path):
     run.stage("a", 1, Maker())
     manifest = read_json(tmp_path / "manifest.json")
     assert manifest["study"] == Study().digest()
-    assert {"python", "torch", "transformers", "peft", "numpy"} <= set(manifest["versions"])
-    assert manifest["versions"] == versions()
     assert set(manifest["stages"]) == {"a"}
     assert run.seconds() == {"a": manifest["stages"]["a"]["seconds"]}
     assert 0 <= run.seconds()["a"] < 5

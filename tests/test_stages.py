@@ -12,8 +12,9 @@ import pytest
 from lorascope.config import Settings, Subset
 from lorascope.errors import InputError
 from lorascope.progress import Reporter
+from lorascope.runners.driving import StagesError
 from lorascope.runners.local import run_here
-from lorascope.runners.pool import StagesError, in_pool
+from lorascope.runners.pool import in_pool
 from lorascope.runs import Run
 from lorascope.stages import MAKERS, Graph, Stage, drop_others, make, record_of, stage
 

@@ -53,6 +53,7 @@ app.add_typer(behaviours.app, name="behaviour")
 app.command()(studies.report)
 app.command()(stages.stages)
 app.command()(stages.stage)
+app.command()(stages.slurm)
 app.command()(features.features)
 app.command()(selftest.selftest)
 

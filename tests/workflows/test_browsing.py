@@ -10,29 +10,15 @@ from lorascope.config import read_yaml
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.geometry.cosine import unit_rows
 from lorascope.report.latents import read_latents
-from lorascope.runs import Run, read_json
-from lorascope.workflows.browsing import browse
-from lorascope.workflows.learning import Learned, Wanted, wanted
-from lorascope.workflows.measuring import Audit
+from lorascope.runs import read_json
+from lorascope.stages import Graph, make
+from lorascope.workflows.audit import stages
+from lorascope.workflows.browsing import without_latents
+from lorascope.workflows.learning import Wanted
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
-from lorascope.workflows.variants import Variants
 
 SITE, ADAPTER = "layers.1", "r4"
-
-
-def opened(folder, quiet):
-    """State and audit of a finished run."""
-    study = AuditStudy.parse(read_yaml(folder / "study.yaml"), "study.yaml")
-    state = Audited(study, Run(folder, study), quiet)
-    gates = read_json(folder / "gates" / "gates.json")
-    variants = Variants.read(gates)
-    state.paths = {name: str(folder / "adapters" / name) for name in variants.adapters}
-    probe, held_out = (Shards.open(folder / "activations" / n) for n in ("probe", "held_out"))
-    keys = wanted(study, probe.sites, probe.adapters, probe.nulls)
-    folders = {key: folder / "dictionaries" / key.name for key in keys}
-    learned = Learned(folders, {})
-    return state, Audit(study, probe, held_out, learned, variants, gates["noise_floor"])
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +26,14 @@ def browsed(finished_run, quiet, tmp_path_factory):
     """A copy of the finished run whose latents have been looked at."""
     folder = tmp_path_factory.mktemp("browsed") / "run"
     shutil.copytree(finished_run, folder)
-    assert browse(*opened(folder, quiet)).warnings == []
+    study = AuditStudy.parse(read_yaml(folder / "study.yaml"), "study.yaml")
+    state = Audited(study, folder, quiet)
+    graph = Graph(stages(state))
+    shutil.rmtree(folder / "features")
+    for unit in graph.units:
+        if unit[0].name.startswith("features/"):
+            make(graph, folder, unit, state, quiet)
+    assert without_latents(folder) == []
     return folder
 
 
@@ -128,10 +121,3 @@ def test_effects_stand_with_the_latents_that_were_removed(browsed, found):
     assert {latent for latent, value in loss.items() if value is not None} == set(taken) & set(loss)
     for latent in set(taken) & set(loss):
         assert loss[latent] == pytest.approx(taken[latent], rel=1e-3)
-
-
-def test_a_second_look_makes_nothing_anew(browsed, quiet, monkeypatch):
-    monkeypatch.setattr(
-        "lorascope.workflows.browsing.write_latents", lambda *_: pytest.fail("made again")
-    )
-    browse(*opened(browsed, quiet))

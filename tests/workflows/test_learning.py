@@ -5,6 +5,7 @@ import torch
 
 from lorascope.activations.batch import TokenRows
 from lorascope.activations.shards import BASE, Shards, ShardWriter
+from lorascope.adapt.wrapper import identity
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.files import save
 from lorascope.dictionaries.relu import ReluDictionary
@@ -14,7 +15,7 @@ from lorascope.randomness import generator
 from lorascope.report.result import read_results
 from lorascope.runs import read_json
 from lorascope.workflows.audit import audit
-from lorascope.workflows.learning import Learned, Wanted, bring, rows_for, wanted
+from lorascope.workflows.learning import Wanted, bring, rows_for, wanted
 from lorascope.workflows.study import AuditStudy
 
 
@@ -34,7 +35,7 @@ def test_a_brought_dictionary_is_known_by_what_it_computes(settings, tmp_path):
         directions = isotropic(40, 16, generator(seed))
         parts = (directions.T.clone(), torch.zeros(40), directions, torch.zeros(16))
         save(ReluDictionary(*parts), where)
-        return Learned({}, bring(study, 16)).marks["layers.1"]
+        return identity(bring(study, 16)["layers.1"])
 
     first = mark(0)
     assert mark(1) != first  # written over in place
@@ -124,7 +125,7 @@ def test_a_brought_dictionary_stands_in_for_a_trained_one(with_base):
     drawn = [f"{name}~null{draw}-seed0" for draw in (0, 1)]
     drawn += [f"layers.1-gaussian-a-seed0-draw{draw}" for draw in (0, 1)]
     found = {folder.name for folder in (run / "dictionaries").iterdir()}
-    assert found == {f"{name}-seed0", *drawn}
+    assert found == {f"{name}-seed0", "layers.1-brought", *drawn}
     table = read_results(run).numbers.select().to_frame()
     assert not ((table["dictionary"] == "base") & (table["compared"] != "")).any()
     dead = table[(table["measure"] == "dead_share") & (table["dictionary"] == "base")]

@@ -15,18 +15,16 @@ from lorascope.measures.massive import judged_without
 from lorascope.measures.null_draws import beside_draws
 from lorascope.measures.yardsticks import without_verdicts
 from lorascope.results import Estimates
-from lorascope.runs import Run
-from lorascope.workflows.audit import _capture
-from lorascope.workflows.gating import pass_gates
-from lorascope.workflows.learning import learn
-from lorascope.workflows.massive import take_massive
-from lorascope.workflows.measuring import Audit, measure
+from lorascope.stages import Graph, make
+from lorascope.workflows.audit import stages
+from lorascope.workflows.measured import Measured
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
-from lorascope.workflows.variants import Variants
-from lorascope.workflows.yardsticks import take_yardsticks
+from lorascope.workflows.yardsticks import judge_dictionaries
 
 D, COORDINATE, SIZE = 32, 7, 60.0
+MADE = ("matching", "gates", "activations", "dictionaries", "yardsticks", "measures", "massive")
+MADE = (*MADE, "written")
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +89,18 @@ def runs(twins, settings, save_adapter, quiet, tmp_path_factory):
             "measures": {"angles_k": [8], "rows": 500, "repeats": 3, "effect_tokens": 512},
         }
         study = AuditStudy.parse(settings(model=str(path), **sections), name)
-        state = Audited(study, Run(folder / name, study), quiet, paths=study.given)
-        gates = pass_gates(state)
-        shards = _capture(state)
-        learned = learn(state.run, study, *shards, {}, state.hashes, quiet)
-        variants = Variants.read(gates)
-        found[name] = state, Audit(study, *shards, learned, variants, gates["noise_floor"])
+        state = Audited(study, folder / name, quiet)
+        graph = Graph(stages(state))
+        for unit in graph.units:
+            if unit[0].name.partition("/")[0] in MADE:
+                make(graph, state.folder, unit, state, quiet)
+        found[name] = state, state.audit(study, 0)
     return found
 
 
 @pytest.fixture(scope="module")
 def yardsticks(runs):
-    return {name: take_yardsticks(*both) for name, both in runs.items()}
+    return {name: judge_dictionaries(*both) for name, both in runs.items()}
 
 
 def test_the_coordinate_is_found_and_named(yardsticks, runs):
@@ -150,9 +148,10 @@ def test_both_are_worth_the_same(yardsticks):
 
 def test_verdicts_are_the_twin_s(runs, yardsticks, quiet):
     found = {}
-    for name, (state, whole) in runs.items():
-        numbers = measure(whole, state.run, quiet)
-        numbers.add(take_massive(state, whole))
+    for name, (state, _) in runs.items():
+        numbers = Measured()
+        for stage in ("measures/layers.1", "massive/layers.1", "written/layers.1"):
+            numbers.add(Measured.read(state.folder / stage))
         judged = judged_without([declared(e) for e in beside_draws(numbers.estimates)])
         found[name] = without_verdicts(judged, yardsticks[name].verdicts)
     plain = {(e.measure, e.key): e for e in found["plain"]}

@@ -14,11 +14,10 @@ from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic
 from lorascope.randomness import generator
 from lorascope.results import ADAPTER, GAUSSIAN, Key
-from lorascope.runs import Run
 from lorascope.workflows.audit import audit
 from lorascope.workflows.learning import Learned, Wanted
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.measuring import Audit, measure
+from lorascope.workflows.measuring import SETTINGS, Audit, at_site
 from lorascope.workflows.study import AuditStudy
 from lorascope.workflows.variants import Variants
 
@@ -68,14 +67,13 @@ def measured(tmp_path, quiet):
         )
         learned = Learned({key: tmp_path / key.name for key in folders}, {})
         probe, held_out = (shards(tmp_path / name, 12, name) for name in ("probe", "held_out"))
-        run = Run(tmp_path / "run", study)
-        parents = [f"dictionaries/{key.name}" for key in folders]
-        for parent in ("gates", "activations/probe", "activations/held_out", *parents):
-            run.stage(parent, 0, lambda folder: None)
-        whole = Audit(study, probe, held_out, learned, Variants({"r4": Key("r4", 4)}), {SITE: 0.01})
-        found = measure(whole, run, quiet)
+        variants = Variants({"r4": Key("r4", 4)})
+        given = study.only(*SETTINGS)
+        whole = Audit(given, probe, held_out, learned, variants, {SITE: 0.01}, 0)
+        found = at_site(whole, SITE, lambda count: None)
+        found.write(tmp_path)
         # Written out, because a missing interval is no number and equals nothing.
-        assert repr(measure(whole, run, quiet)) == repr(found)
+        assert repr(Measured.read(tmp_path)) == repr(found)
         return found
 
     return run

@@ -199,6 +199,7 @@ def test_a_refused_study_leaves_nothing_and_the_folder_can_be_used(
 
 def test_a_refused_study_keeps_what_was_there(run, study, quiet):
     (run / "activations" / "probe" / "manifest.json").write_text("{", encoding="utf-8")
+    shutil.rmtree(run / MEASURES)
     with pytest.raises(InputError, match=r"manifest\.json: not readable"):
         audit(study, run, quiet)
     assert (run / "results" / "estimates.csv").exists()

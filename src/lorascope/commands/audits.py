@@ -15,6 +15,7 @@ from lorascope.commands.options import (
     Json,
     Out,
     Quiet,
+    Ray,
     Set,
     Threads,
     Workers,
@@ -49,6 +50,7 @@ def audit(
     ] = False,
     workers: Workers = 1,
     threads: Threads = None,
+    ray: Ray = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -69,7 +71,7 @@ def audit(
     """
     settings = audit_study(study, model, adapter, sites, texts, dictionary, set_, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
-    run_audit(settings, folder, quiet, json_, redo, runner_of(workers, threads))
+    run_audit(settings, folder, quiet, json_, redo, runner_of(workers, threads, ray))
 
 
 def run_audit(

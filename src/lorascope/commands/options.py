@@ -33,6 +33,12 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Threads of each; the cores shared out by default."),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="ADDRESS", help="Make stages on a Ray cluster: auto, or its address."
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one setting of the study: key.subkey=value. Repeatable."),
@@ -113,12 +119,22 @@ def require_workflow(study: Path | None, wanted: Workflow) -> None:
         raise InputError(f"{study}: holds a study of {found}; run lorascope {found} {study}")
 
 
-def runner_of(workers: int, threads: int | None) -> Runner:
-    """Where a study's stages are made, as options say."""
+def runner_of(workers: int, threads: int | None, ray: str | None = None) -> Runner:
+    """Where a study's stages are made, as options say.
+
+    Raises:
+        InputError: two places are named, or Ray is not installed.
+    """
     from lorascope.runners.local import run_here
     from lorascope.runners.pool import in_pool
     from lorascope.workflows.opening import open_study
 
+    if ray is not None:
+        from lorascope.runners.on_ray import on_ray
+
+        if workers > 1:
+            raise InputError("give --workers or --ray, not both")
+        return on_ray(open_study, ray, threads)
     if workers > 1:
         return in_pool(open_study, workers, threads)
     if threads is not None:

@@ -46,8 +46,8 @@ def stages(
         say_json(lines)
         return
     for line in lines:
-        fields = (line["level"], "done" if line["done"] else "to do", line["stage"])
-        say("\t".join(map(str, (*fields, ",".join(line["inputs"])))))
+        fields = (line["level"], "done" if line["done"] else "todo", line["stage"])
+        say(" ".join(map(str, (*fields, ",".join(line["inputs"]) or "-"))))
 
 
 def _line(graph: Graph, folder: Path, level: int, one: Stage) -> dict[str, Any]:
@@ -88,6 +88,43 @@ def stage(
         opened = _opened(run, reporter)
         make(opened.graph, run, opened.graph.unit_of(name), opened.state, reporter)
     say(str(run / name))
+
+
+def slurm(
+    study: Annotated[Path, typer.Argument(help="A study file, or a run folder.")],
+    set_: Set = None,
+    out: Out = None,
+    time: Annotated[str, typer.Option(help="Limit of one stage, as sbatch takes it.")] = "04:00:00",
+    threads: Annotated[int, typer.Option(min=1, help="Processor cores of one stage.")] = 4,
+    parallel: Annotated[
+        int, typer.Option(min=0, help="Most stages at a time; 0 for no limit.")
+    ] = 0,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option("--sbatch", help="A further option of sbatch, --partition=gpu. Repeatable."),
+    ] = None,
+) -> None:
+    """Write SLURM jobs for a study: an array a level of its stages, each after the one before.
+
+    The run folder must lie on a disk that all nodes share. Run the same command again to write
+    jobs for what is not finished yet.
+
+    **Examples**
+
+    `lorascope slurm studies/embedded.yaml --out runs/mine --sbatch=--partition=short`
+
+    `sh runs/mine/slurm/submit.sh`
+    """
+    from lorascope.runners.slurm import FOLDER, Jobs, write_jobs
+
+    folder = _prepared(study, set_, out)
+    graph = _opened(folder).graph
+    arrays = write_jobs(graph, folder, Jobs(time, threads, parallel, tuple(sbatch or ())))
+    done = sum(graph.is_done(folder, one.name) for one in graph)
+    say(
+        f"{done} of {len(graph)} stages are finished; {len(arrays)} arrays are written. Submit with"
+    )
+    say(f"sh {folder / FOLDER / 'submit.sh'}")
 
 
 def _opened(folder: Path, reporter: Any = None) -> OpenedStudy:

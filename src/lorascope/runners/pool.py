@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -23,17 +23,13 @@ import psutil
 from lorascope.errors import InputError
 from lorascope.progress import Advance, Reporter
 from lorascope.runners import Opener, Runner
+from lorascope.runners.driving import Unit, drive
 from lorascope.runners.local import titles
 from lorascope.runs import Run
-from lorascope.stages import Graph, Stage, make
+from lorascope.stages import Graph, make
 
-Unit = tuple[Stage, ...]
 # Moves of a bar that are not worth a message of their own, seconds.
 _QUIET = 0.1
-
-
-class StagesError(InputError):
-    """Some stages could not be made; says which and why."""
 
 
 def in_pool(opener: Opener, workers: int, threads: int | None = None) -> Runner:
@@ -50,68 +46,13 @@ def in_pool(opener: Opener, workers: int, threads: int | None = None) -> Runner:
     def run_in_pool(graph: Graph, run: Run, state: Any, reporter: Reporter) -> None:
         del state
         with reporter.stages(titles(graph, run.folder)) as advance:
-            pool = _Pool(opener, run.folder, shared, reporter)
+            pool = _Pool(opener, run.folder, workers, shared, reporter)
             try:
-                failed = _drive(graph, run, pool, workers, advance)
+                drive(graph, run, pool, advance)
             finally:
                 pool.close()
-        run.note(graph.records(run.folder))
-        if failed:
-            _refuse(failed)
 
     return run_in_pool
-
-
-def _refuse(failed: dict[str, str]) -> None:
-    first, *others = failed.items()
-    more = f" (and {len(others)} more: {', '.join(name for name, _ in others)})" if others else ""
-    raise StagesError(
-        f"stage {first[0]}{more} could not be made: {first[1]}; what does not need it is finished, "
-        "and the same command goes on"
-    )
-
-
-def _drive(
-    graph: Graph, run: Run, pool: _Pool, workers: int, advance: Callable[[str, int], None]
-) -> dict[str, str]:
-    """Make everything that can be made; {stage: why not} of what failed."""
-    waiting = [unit for unit in graph.units if graph.undone(run.folder, unit)]
-    done = {one.name for one in graph if graph.is_done(run.folder, one.name)}
-    failed: dict[str, str] = {}
-    while waiting or pool.busy:
-        for unit in _ready(waiting, done, pool, workers):
-            waiting.remove(unit)
-            advance(unit[0].maker.title, 0)
-            pool.start(unit)
-        if not pool.busy:
-            break
-        for unit, reason in pool.finished():
-            names = [one.name for one in unit]
-            if reason:
-                failed[names[0]] = reason
-                continue
-            advance(unit[0].maker.title, sum(name not in done for name in names))
-            done.update(names)
-            run.note(graph.records(run.folder))
-    return failed
-
-
-def _ready(waiting: Sequence[Unit], done: set[str], pool: _Pool, workers: int) -> Iterator[Unit]:
-    """Units that can start now, as many as processes and memory allow."""
-    free = psutil.virtual_memory().available
-    starting, started = pool.busy, 0
-    for unit in list(waiting):
-        if starting >= workers:
-            return
-        if not all(name in done for one in unit for name in one.inputs):
-            continue
-        need = max(one.need.memory for one in unit)
-        # With nothing else going on there is no use in waiting for memory.
-        if need > free and (starting or started):
-            continue
-        free -= need
-        starting, started = starting + 1, started + 1
-        yield unit
 
 
 @dataclass
@@ -133,14 +74,26 @@ class _Worker:
 class _Pool:
     """Processes that make units; one that dies is replaced."""
 
-    def __init__(self, opener: Opener, folder: Path, threads: int, reporter: Reporter) -> None:
+    def __init__(
+        self, opener: Opener, folder: Path, workers: int, threads: int, reporter: Reporter
+    ) -> None:
         self._arguments, self._reporter = (opener, folder, threads), reporter
+        self._most = workers
         self._workers: list[_Worker] = []
 
     @property
     def busy(self) -> int:
         """Units that are being made."""
         return sum(worker.unit is not None for worker in self._workers)
+
+    def has_room(self, unit: Unit) -> bool:
+        """Whether a process and the memory it needs are free."""
+        if self.busy == 0:
+            # With nothing else going on there is no use in waiting for memory.
+            return True
+        promised = sum(_memory(worker.unit) for worker in self._workers if worker.unit)
+        free = psutil.virtual_memory().total - promised
+        return self.busy < self._most and _memory(unit) <= free
 
     def start(self, unit: Unit) -> None:
         """Give a unit to a free process, or to a new one."""
@@ -202,6 +155,10 @@ class _Pool:
             worker.process.join(10)
             if worker.process.is_alive():
                 worker.process.kill()
+
+
+def _memory(unit: Unit) -> int:
+    return max(one.need.memory for one in unit)
 
 
 def _ended(code: int | None) -> str:

@@ -165,7 +165,7 @@ def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> No
         groups: {adapter: what it shares with those that differ in their seed alone}.
     """
     state: Audited = work.state
-    whole = state.audit(study)
+    whole = state.audit(study, study.dictionaries.seeds[0])
     found = yardsticks.judge_dictionaries(state, whole)
     measured = Measured([Estimate.revived(record) for record in state.gates["response_loss"]])
     measured.add(found.measured)

@@ -46,15 +46,15 @@ _EXAMPLES, _FEW_EXAMPLES = (4, 2), (2, 0)
 
 
 # What the browser reads of the study.
-_SETTINGS = ("measures.effects", "measures.rows", "dictionaries.seeds", "seed")
+_SETTINGS = ("measures.effects", "measures.rows", "seed")
 
 
 @stage(version=1, title="looking at latents")
-def browse(work: Work, *, study: AuditStudy, site: str, adapter: str) -> None:
+def browse(work: Work, *, study: AuditStudy, first_seed: int, site: str, adapter: str) -> None:
     """What the feature browser shows of one delta dictionary of the first seed."""
     state: Audited = work.state
-    audit = state.audit(study)
-    place = replace(audit.place(site, adapter), seed=audit.first_seed)
+    audit = state.audit(study, first_seed)
+    place = replace(audit.place(site, adapter), seed=first_seed)
     head, columns, details = _Browsed(state, audit, place).gathered(_neighbours(state, place))
     write_latents(work.folder, head, columns, details)
 
@@ -77,7 +77,8 @@ def stages(state: Audited, bases: Mapping[str, str]) -> Iterator[Stage]:
                 if (key.site, key.adapter) in near
             ]
             effects = [f"{EFFECTS}/{adapter}"] if study.measures.effects else []
-            arguments = {"study": study.only(*_SETTINGS), "site": site, "adapter": adapter}
+            arguments = {"study": study.only(*_SETTINGS), "first_seed": seed}
+            arguments |= {"site": site, "adapter": adapter}
             inputs = (*PARENTS, bases[site], *used, *effects)
             yield Stage(f"{FEATURES}/{site}-{adapter}", browse, arguments, inputs)
 

@@ -38,7 +38,7 @@ ATTRIBUTED = "attributed.safetensors"
 # What effects read of the study.
 _SETTINGS = (
     *("measures.effect_tokens", "measures.latents", "measures.rows", "capture"),
-    *("dictionaries.seeds", "seed"),
+    "seed",
 )
 
 
@@ -59,15 +59,15 @@ def stages(state: Audited) -> Iterator[Stage]:
             if key.adapter in ("", adapter, *state.nulls_of(adapter))
         ]
         used += [brought_at(site) for site in state.brought]
-        arguments = {"study": study, "adapter": adapter}
+        arguments = {"study": study, "first_seed": seed, "adapter": adapter}
         yield Stage(f"{EFFECTS}/{adapter}", take, arguments, (*PARENTS, *used))
 
 
 @stage(version=1, title="effects on the outputs")
-def take(work: Work, *, study: AuditStudy, adapter: str) -> None:
+def take(work: Work, *, study: AuditStudy, first_seed: int, adapter: str) -> None:
     """Change of outputs, functional recovery and single latents of one adapter."""
     state: Audited = work.state
-    audit = state.audit(study)
+    audit = state.audit(study, first_seed)
     _of_adapter(state, audit, adapter, work.folder).write(work.folder)
 
 
@@ -93,7 +93,7 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
     attributed: dict[str, Tensor] = {}
     if study.measures.latents:
         for site in sites:
-            here = replace(place, site=site, seed=study.dictionaries.seeds[0], dictionary="delta")
+            here = replace(place, site=site, seed=audit.first_seed, dictionary="delta")
             if found.attempt(here, partial(_single, state, audit, survey, here, rows)):
                 found.attempt(here, partial(_attributed, state, audit, survey, here, attributed))
     write_atomically(folder / LATENTS, json.dumps(rows, indent=1) + "\n")
@@ -103,7 +103,7 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
 
 def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key) -> list[Estimate]:
     """Recovery through every dictionary of one adapter or null adapter; controls of the first."""
-    seed, name = audit.study.dictionaries.seeds[0], survey.adapter
+    seed, name = audit.first_seed, survey.adapter
     written, differences, means, sparse = {}, {}, {}, dict[Key, Dictionary]()
     for site in audit.probe.sites:
         here = replace(place, site=site, seed=seed)

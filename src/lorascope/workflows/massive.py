@@ -34,13 +34,13 @@ STAGE, WRITTEN = "massive", "written"
 
 
 # What the directions written read of the study.
-_WRITTEN_SETTINGS = ("dictionaries.seeds", "measures.repeats", "seed")
+_WRITTEN_SETTINGS = ("measures.repeats", "seed")
 
 
 @stage(version=1, title="measuring without massive coordinates")
-def measure(work: Work, *, study: AuditStudy, site: str) -> None:
+def measure(work: Work, *, study: AuditStudy, first_seed: int, site: str) -> None:
     """What `measuring.measure` finds without what is massive; nothing where nothing is."""
-    audit: Audit = work.state.audit(study)
+    audit: Audit = work.state.audit(study, first_seed)
     if not (massive := massive_at(audit, site)):
         Measured().write(work.folder)
         return
@@ -53,10 +53,10 @@ def measure(work: Work, *, study: AuditStudy, site: str) -> None:
 
 
 @stage(version=1, title="written directions without massive coordinates")
-def write(work: Work, *, study: AuditStudy, site: str) -> None:
+def write(work: Work, *, study: AuditStudy, first_seed: int, site: str) -> None:
     """The directions that adapters write at a site; nothing where nothing is massive."""
     state: Audited = work.state
-    audit = state.audit(study)
+    audit = state.audit(study, first_seed)
     massive = massive_at(audit, site)
     written = _written(state, audit, site, massive) if massive else ()
     Measured([e.at(place_without(e.key)) for e in written]).write(work.folder)
@@ -69,10 +69,11 @@ def stages(study: AuditStudy, site: str, dictionaries: Sequence[str], base: str)
         dictionaries: stages of all dictionaries of the site.
         base: that of the first seed's base dictionary among them.
     """
-    arguments = {"study": study.only(*SETTINGS), "site": site}
+    first = study.dictionaries.seeds[0]
+    arguments = {"study": study.only(*SETTINGS), "first_seed": first, "site": site}
     yield Stage(f"{STAGE}/{site}", measure, arguments, (*PARENTS, *dictionaries))
     if study.measures.weights:
-        arguments = {"study": study.only(*_WRITTEN_SETTINGS), "site": site}
+        arguments = {"study": study.only(*_WRITTEN_SETTINGS), "first_seed": first, "site": site}
         yield Stage(f"{WRITTEN}/{site}", write, arguments, (GATES, PROBE, HELD_OUT, base))
 
 

@@ -49,6 +49,7 @@ class Audit:
         learned: the dictionaries.
         variants: the adapters and their null adapters.
         floor: numeric noise at each site, stream units.
+        first_seed: the dictionaries' first seed, which serves where one does.
     """
 
     study: AuditStudy
@@ -57,15 +58,11 @@ class Audit:
     learned: Learned
     variants: Variants
     floor: dict[str, float]
+    first_seed: int
 
     def place(self, site: str, adapter: str) -> Key:
         """The key of an adapter's, or a null adapter's, numbers at a site."""
         return replace(self.variants.keys[adapter], site=site)
-
-    @property
-    def first_seed(self) -> int:
-        """The dictionaries' first seed, which serves where one does."""
-        return self.study.dictionaries.seeds[0]
 
     @property
     def angles_k(self) -> tuple[int, ...]:
@@ -74,9 +71,9 @@ class Audit:
 
 
 @stage(version=1, title="measuring sites")
-def measure(work: Work, *, study: AuditStudy, site: str) -> None:
+def measure(work: Work, *, study: AuditStudy, first_seed: int, site: str) -> None:
     """All estimates of one site; one that cannot be computed does not take the others with it."""
-    audit: Audit = work.state.audit(study)
+    audit: Audit = work.state.audit(study, first_seed)
     steps = len(audit.probe.adapters) + len(audit.probe.nulls) + 1
     with work.reporter.bar(site, steps, "conditions") as advance:
         at_site(audit, site, advance).write(work.folder)
@@ -88,7 +85,8 @@ def stages(study: AuditStudy, site: str, dictionaries: Sequence[str]) -> Iterato
     Args:
         dictionaries: stages of all dictionaries of the site.
     """
-    arguments = {"study": study.only(*SETTINGS), "site": site}
+    arguments = {"study": study.only(*SETTINGS), "first_seed": study.dictionaries.seeds[0]}
+    arguments |= {"site": site}
     yield Stage(f"{MEASURES}/{site}", measure, arguments, (*PARENTS, *dictionaries))
 
 

@@ -268,7 +268,7 @@ class Audited:
         sites = [site.name for site in self.sites]
         return list(wanted(self.study, sites, self.adapters, self.nulls))
 
-    def audit(self, study: AuditStudy) -> Audit:
+    def audit(self, study: AuditStudy, first_seed: int) -> Audit:
         """What measures read, with the settings that a stage was given."""
         present = {*self.adapters, *self.variants.nulls, ""}
         folders = {
@@ -283,4 +283,5 @@ class Audited:
             Learned(folders, self.brought),
             self.variants,
             self.gates["noise_floor"],
+            first_seed,
         )

@@ -27,17 +27,17 @@ TABLES = ("modules", "spectra", "written")
 
 
 # What the weights' view reads of the study.
-_SETTINGS = ("dictionaries.seeds", "measures.repeats", "seed")
+_SETTINGS = ("measures.repeats", "seed")
 
 
 @stage(version=1, title="weights: norms, spectra, intruder dimensions")
-def weigh(work: Work, *, study: AuditStudy) -> None:
+def weigh(work: Work, *, study: AuditStudy, first_seed: int) -> None:
     """Norms, spectra, intruders of every adapted module, and what it writes into the stream.
 
     The estimates are those of all modules together; those of each module and block stand in the
     stage's tables.
     """
-    audit: Audit = work.state.audit(study)
+    audit: Audit = work.state.audit(study, first_seed)
     steps = 1 + len(audit.probe.sites) * len(audit.probe.adapters)
     with work.reporter.bar("weights", steps, "views") as advance:
         _weigh(work.state, audit, work.folder, advance).write(work.folder)
@@ -50,7 +50,8 @@ def stages(study: AuditStudy, bases: Sequence[str]) -> Iterator[Stage]:
         bases: stages of the first seed's base dictionaries.
     """
     if study.measures.weights:
-        arguments = {"study": study.only(*_SETTINGS)}
+        first = study.dictionaries.seeds[0]
+        arguments = {"study": study.only(*_SETTINGS), "first_seed": first}
         yield Stage(WEIGHTS, weigh, arguments, (GATES, PROBE, HELD_OUT, *bases))
 
 
@@ -66,7 +67,7 @@ def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Meas
     advance(1)
     written = []
     for site in audit.probe.sites:
-        base = audit.learned.base(site, audit.study.dictionaries.seeds[0])
+        base = audit.learned.base(site, audit.first_seed)
         _, base_covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
         for adapter in audit.probe.adapters:
             _, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))

@@ -71,9 +71,9 @@ _SETTINGS = ("measures.rows", "measures.effects", "measures.effect_tokens", "cap
 
 
 @stage(version=1, title="measuring dictionaries on their own streams")
-def take(work: Work, *, study: AuditStudy, site: str) -> None:
+def take(work: Work, *, study: AuditStudy, first_seed: int, site: str) -> None:
     """Measure every dictionary of a site on held-out rows of its own stream."""
-    _At(work.state, work.state.audit(study), site).write(work.folder)
+    _At(work.state, work.state.audit(study, first_seed), site).write(work.folder)
 
 
 def stages(study: AuditStudy, site: str, dictionaries: Sequence[str]) -> Iterator[Stage]:
@@ -82,7 +82,8 @@ def stages(study: AuditStudy, site: str, dictionaries: Sequence[str]) -> Iterato
     Args:
         dictionaries: stages of all dictionaries of the site.
     """
-    arguments = {"study": study.only(*_SETTINGS), "site": site}
+    arguments = {"study": study.only(*_SETTINGS), "first_seed": study.dictionaries.seeds[0]}
+    arguments |= {"site": site}
     yield Stage(f"{YARDSTICKS}/{site}", take, arguments, (*PARENTS, *dictionaries))
 
 
