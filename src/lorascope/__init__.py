@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from lorascope.latent_adapters.loading import load as load
     from lorascope.measures.alignment import max_cosine as max_cosine
     from lorascope.models.adapted import AdaptedModel as AdaptedModel
+    from lorascope.notebook import audit as audit
+    from lorascope.notebook import compare as compare
+    from lorascope.notebook import latent as latent
+    from lorascope.notebook import open_run as open_run
     from lorascope.results import Estimate as Estimate
+    from lorascope.results import Estimates as Estimates
     from lorascope.results import Null as Null
+    from lorascope.study_run import Latent as Latent
+    from lorascope.study_run import Latents as Latents
+    from lorascope.study_run import StudyRun as StudyRun
     from lorascope.training.architectures import BatchTopK as BatchTopK
     from lorascope.training.architectures import Gated as Gated
     from lorascope.training.architectures import JumpReLU as JumpReLU
@@ -33,10 +41,13 @@ _HOME = {
     **dict.fromkeys(
         ("BatchTopK", "Gated", "JumpReLU", "Matryoshka", "ReLU", "TopK"), "training.architectures"
     ),
+    **dict.fromkeys(("audit", "compare", "latent", "open_run"), "notebook"),
+    **dict.fromkeys(("Latent", "Latents", "StudyRun"), "study_run"),
     "AdaptedModel": "models.adapted",
     "Null": "results",
     "Dictionary": "dictionaries.dictionary",
     "Estimate": "results",
+    "Estimates": "results",
     "Fitting": "training.dictionaries",
     "InputError": "errors",
     "Job": "training.dictionaries",

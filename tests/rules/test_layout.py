@@ -34,6 +34,8 @@ LAYERS = [
     {"report"},
     {"workflows"},
     {"commands"},
+    {"study_run"},
+    {"notebook"},
     {"cli", "__main__", "__init__"},
 ]
 

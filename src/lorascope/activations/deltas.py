@@ -41,7 +41,7 @@ def deltas(
     model.info(adapter)  # refuses an unknown name
     settings = capture or Capture()
     resolved = resolve_sites(model.n_blocks, sites)
-    documents = _documents(texts)
+    documents = documents_of(texts)
     found = windows(documents, model.tokenizer, min(settings.context, model.context_length))
     target = Path(folder) if folder is not None else Path(_scratch())
     target.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,8 @@ def _scratch() -> str:
     return _TEMPORARY[-1].name
 
 
-def _documents(texts: str | Sequence[str] | Sequence[Document]) -> list[Document]:
+def documents_of(texts: str | Sequence[str] | Sequence[Document]) -> list[Document]:
+    """Documents of an address, of a list of texts, or as they are."""
     if isinstance(texts, str):
         return read_documents(texts)
     return [t if isinstance(t, Document) else Document((Segment(t),)) for t in texts]

@@ -260,9 +260,17 @@ class RowSource:
     def __len__(self) -> int:
         return len(self.shards)
 
-    def chunks(self, order: Sequence[int] | None = None) -> Iterator[Float[Tensor, "rows d"]]:
+    def __iter__(self) -> Iterator[Float[Tensor, "rows d"]]:
         """The rows, a shard at a time."""
+        return self.chunks()
+
+    def chunks(self, order: Sequence[int] | None = None) -> Iterator[Float[Tensor, "rows d"]]:
+        """The rows, a shard at a time, in the shards' order or another."""
         return self.shards.chunks(self.site, self.face, order)
+
+    def to_tensor(self, most: int | None = None) -> Float[Tensor, "rows d"]:
+        """The first `most` rows in memory, all by default."""
+        return self.shards.load(self.site, self.face, most)
 
 
 def _check(

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lorascope.report.drawn import Figure
+    from lorascope.report.result import Results
 
 
 def build(run: Path) -> Path:
@@ -19,7 +24,7 @@ def build(run: Path) -> Path:
     from lorascope.report.comparison import rewrite_comparison
     from lorascope.report.latent import write_latent_report
     from lorascope.report.page import write_report
-    from lorascope.report.result import Results, read_results
+    from lorascope.report.result import read_results
 
     results = read_results(run)
     makers: dict[str, Callable[[Results], Path]] = {
@@ -29,3 +34,21 @@ def build(run: Path) -> Path:
         "latent": write_latent_report,
     }
     return makers.get(str(results.facts.get("workflow")), write_report)(results)
+
+
+def figures_of(results: Results) -> list[Figure]:
+    """The figures of a run's report, drawn anew."""
+    from lorascope.report.adapt.figures import adapt_figures
+    from lorascope.report.adapt.found import Found
+    from lorascope.report.adapt.models import models_figures
+    from lorascope.report.comparison import comparison_figures
+    from lorascope.report.figures import figures
+    from lorascope.report.latent import latent_figures
+
+    makers: dict[str, Callable[[Results], list[Figure]]] = {
+        "adapt": lambda found: adapt_figures(Found(found)),
+        "adapt models": models_figures,
+        "compare": comparison_figures,
+        "latent": latent_figures,
+    }
+    return makers.get(str(results.facts.get("workflow")), figures)(results)

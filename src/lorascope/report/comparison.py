@@ -20,7 +20,7 @@ import vl_convert
 from lorascope.errors import InputError
 from lorascope.measures.definitions import DEFINITIONS, Definition
 from lorascope.report.charts import EXPORT_CONFIG, SERIES_COLOURS
-from lorascope.report.drawn import VEGA_LITE_VERSION
+from lorascope.report.drawn import VEGA_LITE_VERSION, Figure
 from lorascope.report.formatting import interval, number, plural, verdict_words
 from lorascope.report.rendering import asset, rendered
 from lorascope.report.result import Results
@@ -113,6 +113,20 @@ def rewrite_comparison(results: Results) -> Path:
     latents = _read(results.run / "latents.csv", LATENT_COLUMNS)
     texts = _read(results.run / "texts.csv", TEXT_COLUMNS)
     return write_comparison(results.run, results.numbers, latents, texts, results.facts)
+
+
+def comparison_figures(results: Results) -> list[Figure]:
+    """How often each latent fires on its own delta and on the other's.
+
+    Raises:
+        InputError: as `rewrite_comparison`.
+    """
+    latents = _read(results.run / "latents.csv", LATENT_COLUMNS)
+    title = "Latents by density on their own delta and on the other's (share of tokens)"
+    caption = "Diamonds: latents active in one adapter only. Latents that never fire are left out."
+    names = [str(adapter["name"]) for adapter in results.facts["adapters"]]
+    chart = _densities(latents, names)
+    return [Figure.of("densities", "latents", title, caption, chart)]
 
 
 def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -235,7 +249,14 @@ def _printed(part: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _chart(latents: pd.DataFrame, names: Sequence[str]) -> str:
-    """Each latent's density on its own delta against that on the other's, as a data URI."""
+    """The densities as a picture, a data URI."""
+    chart = _densities(latents, names).configure(**EXPORT_CONFIG)
+    svg = vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=VEGA_LITE_VERSION)
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _densities(latents: pd.DataFrame, names: Sequence[str]) -> alt.Chart:
+    """Each latent's density on its own delta against that on the other's."""
     shown = latents[latents["density"] > 0]
     floor = max(float(shown["density"].min()) / 2, 1e-6)
     points = [
@@ -255,7 +276,7 @@ def _chart(latents: pd.DataFrame, names: Sequence[str]) -> str:
     low = math.log10(floor)
     domain = [10 ** math.floor(low), 1.0]
     axes = {axis: alt.Scale(type="log", domain=domain, nice=False) for axis in ("own", "other")}
-    chart = (
+    return (
         alt.Chart(alt.Data(values=points))
         .mark_point(filled=True, size=34)
         .encode(
@@ -277,10 +298,7 @@ def _chart(latents: pd.DataFrame, names: Sequence[str]) -> str:
             ),
         )
         .properties(width=420, height=360)
-        .configure(**EXPORT_CONFIG)
     )
-    svg = vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=VEGA_LITE_VERSION)
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def _thinned(latents: pd.DataFrame) -> pd.DataFrame:

@@ -38,14 +38,7 @@ _LOSS = "behaviour.general_loss"
 def write_latent_report(results: Results) -> Path:
     """Write `report/` of a latent study and return the page's path."""
     folder = results.run / "report"
-    drawn = [
-        figure
-        for figure in (
-            frontier_figure(results.numbers, results.facts),
-            flatness_figure(results.facts),
-        )
-        if figure is not None
-    ]
+    drawn = latent_figures(results)
     write_figures(drawn, folder / "figures")
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     table = results.numbers.to_frame()
@@ -53,6 +46,12 @@ def write_latent_report(results: Results) -> Path:
     page = folder / "index.html"
     write_atomically(page, render(results, drawn))
     return page
+
+
+def latent_figures(results: Results) -> list[Figure]:
+    """The frontier of success against latents, and how flat their weights are."""
+    drawn = (frontier_figure(results.numbers, results.facts), flatness_figure(results.facts))
+    return [figure for figure in drawn if figure is not None]
 
 
 def render(results: Results, drawn: Sequence[Figure]) -> str:

@@ -98,10 +98,16 @@ class Beside:
         ]
 
 
+def models_figures(results: Results) -> list[Figure]:
+    """Shares won back, their costs, and shares by sparsity of every model."""
+    beside = Beside(results)
+    return [figure for make in (_shares, _costs, _sparsity) for figure in make(beside)]
+
+
 def write_models_report(results: Results) -> Path:
     """Write `report/` of a comparison of models: figures, tables, the page, whose path it gives."""
     beside, folder = Beside(results), results.run / "report"
-    drawn = [figure for make in (_shares, _costs, _sparsity) for figure in make(beside)]
+    drawn = models_figures(results)
     tables = {"models": [_losses(beside), _ways(beside)], "scaling": [_scaling(beside)]}
     tables = {key: [one for one in several if one.rows] for key, several in tables.items()}
     write_figures(drawn, folder / "figures")

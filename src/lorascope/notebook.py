@@ -1,0 +1,165 @@
+"""Studies from Python: run one, open a finished one, look at its numbers, figures and latents.
+
+`audit`, `adapt`, `latent` and `compare` take what the commands of these names take, and return the
+finished run. Everything is on disk; a run opened again tomorrow is the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lorascope.progress import Reporter
+from lorascope.study_run import StudyRun
+from lorascope.workflows.adapt.study import AdaptStudy
+from lorascope.workflows.adapt.workflow import adapt as run_adapt
+from lorascope.workflows.audit import audit as run_audit
+from lorascope.workflows.comparing import CompareSettings
+from lorascope.workflows.comparing import compare as run_compare
+from lorascope.workflows.latent.steps import learn_latent
+from lorascope.workflows.latent.study import LatentStudy
+from lorascope.workflows.study import AuditStudy
+
+PathLike = str | os.PathLike[str]
+
+
+def open_run(folder: PathLike) -> StudyRun:
+    """Open a finished run of any study: audit, adapt, latent or comparison.
+
+    Raises:
+        InputError: it is no run folder, or the run is not finished.
+    """
+    run = StudyRun(Path(folder))
+    run.results  # noqa: B018 - an unfinished one is refused here
+    return run
+
+
+def audit(
+    model: str,
+    adapters: Mapping[str, PathLike | Sequence[PathLike]],
+    texts: str | Sequence[str] | Mapping[str, Any],
+    sites: Sequence[str],
+    *,
+    out: PathLike | None = None,
+    quiet: bool = False,
+    redo: bool = False,
+    **settings: Any,
+) -> StudyRun:
+    """Audit adapters: what they add to the residual stream, beside chance.
+
+    Args:
+        model: hub id, folder, or "embedded".
+        adapters: {name: folder or hub id, or several that differ in their seed alone}.
+        texts: files, folders or dataset ids; or the whole section as a study file has it.
+        sites: residual-stream sites, `layers.12` = output of block 12.
+        out: run folder; the same one resumes. By default below `runs/`, named by the settings.
+        redo: where `out` holds this study with other settings, make again what depends on them.
+        settings: further sections of the study, as its file has them: `measures={"rows": 5000}`.
+
+    Raises:
+        InputError: anything that has to be mended first.
+    """
+    named = {
+        name: str(where) if isinstance(where, str | os.PathLike) else [str(one) for one in where]
+        for name, where in adapters.items()
+    }
+    plain = {"model": model, "adapters": named, "sites": list(sites), "texts": _texts(texts)}
+    plain |= settings
+    study = AuditStudy.parse(plain, "audit")
+    folder = _folder(out, study)
+    run_audit(study, folder, Reporter(quiet), f"lorascope.audit in {folder}", redo)
+    return open_run(folder)
+
+
+def adapt(
+    model: str,
+    texts: str | Sequence[str] | Mapping[str, Any],
+    dictionaries: Mapping[str, Any],
+    *,
+    out: PathLike | None = None,
+    quiet: bool = False,
+    redo: bool = False,
+    **settings: Any,
+) -> StudyRun:
+    """Fit a model around frozen dictionaries.
+
+    Args:
+        model: hub id, folder, or "embedded".
+        texts: to train and fit on, and to measure on, told apart by hash; as `audit` takes them.
+        dictionaries: section of the study: `{"bring": {"name": {"site": …, "address": …}}}` or
+            `{"train": {"sites": […], "n_latents": [4096], "k": [32]}}`.
+        out, quiet, redo, settings: as `audit` takes them.
+
+    Raises:
+        InputError: anything that has to be mended first.
+    """
+    plain = {"model": model, "texts": _texts(texts), "dictionaries": dict(dictionaries)}
+    plain |= settings
+    study = AdaptStudy.parse(plain, "adapt")
+    folder = _folder(out, study)
+    run_adapt(study, folder, Reporter(quiet), f"lorascope.adapt in {folder}", redo)
+    return open_run(folder)
+
+
+def latent(
+    model: str,
+    behaviour: PathLike,
+    site: str,
+    *,
+    out: PathLike | None = None,
+    quiet: bool = False,
+    redo: bool = False,
+    **settings: Any,
+) -> StudyRun:
+    """Learn one behaviour by adapters that read and write latents.
+
+    Args:
+        model: hub id, folder, "embedded" or "embedded-it".
+        behaviour: a set that `lorascope behaviour make` made, or "embedded".
+        site: where the adapters act.
+        out, quiet, redo, settings: as `audit` takes them.
+
+    Raises:
+        InputError: anything that has to be mended first.
+    """
+    plain = {"model": model, "behaviour": str(behaviour), "site": site, **settings}
+    study = LatentStudy.parse(plain, "latent")
+    folder = _folder(out, study)
+    learn_latent(study, folder, Reporter(quiet), f"lorascope.latent in {folder}", redo)
+    return open_run(folder)
+
+
+def compare(
+    first: PathLike,
+    second: PathLike,
+    *,
+    out: PathLike | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> StudyRun:
+    """What two audited adapters of one base model did differently.
+
+    Args:
+        first, second: RUN, RUN:ADAPTER, or :ADAPTER of the first one's run.
+        out: a new folder or an earlier comparison's.
+        settings: further fields of `CompareSettings`: `rows`, `false_rate`, `sites`, ….
+
+    Raises:
+        InputError: the two cannot be compared.
+    """
+    plain = {"first": str(first), "second": str(second), **settings}
+    chosen = CompareSettings.parse(plain, "compare")
+    compared = run_compare(chosen, None if out is None else Path(out), Reporter(quiet))
+    return open_run(compared.report.parents[1])
+
+
+def _folder(out: PathLike | None, study: Any) -> Path:
+    return Path(out) if out is not None else Path("runs") / f"{study.name}-{study.digest()[:8]}"
+
+
+def _texts(texts: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(texts, Mapping):
+        return dict(texts)
+    return {"sources": [texts] if isinstance(texts, str) else list(texts)}
