@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Out, Quiet, Set, pairs, require_workflow
+from lorascope.commands.options import (
+    Out,
+    Quiet,
+    Set,
+    Threads,
+    Workers,
+    pairs,
+    require_workflow,
+    runner_of,
+)
 from lorascope.errors import InputError
 from lorascope.printing import say
 
 if TYPE_CHECKING:
+    from lorascope.runners import Runner
     from lorascope.workflows.adapt.study import AdaptStudy
 
 _REQUIRED = {"--model": "model", "--dictionary": "dictionaries", "--texts": "texts"}
@@ -38,6 +48,8 @@ def adapt(
     redo: Annotated[
         bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
     ] = False,
+    workers: Workers = 1,
+    threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
     """Fit low-rank adapters around frozen dictionaries, beside what else could be done.
@@ -46,22 +58,27 @@ def adapt(
 
     `lorascope adapt studies/adapt_embedded.yaml`
 
+    `lorascope adapt studies/adapt_embedded.yaml --workers 4`
+
     `lorascope adapt --model google/gemma-2-2b
     --dictionary layers.12=hf://google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82
     --texts texts.jsonl --set fit.tokens=2000000 --out runs/around`
     """
     settings = adapt_study(study, model, dictionary, texts, set_, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
-    run_adapt(settings, folder, quiet, redo)
+    run_adapt(settings, folder, quiet, redo, runner_of(workers, threads))
 
 
-def run_adapt(study: AdaptStudy, out: Path, quiet: bool, redo: bool = False) -> None:
+def run_adapt(
+    study: AdaptStudy, out: Path, quiet: bool, redo: bool = False, runner: Runner | None = None
+) -> None:
     """Run a study and print where its report is."""
     from lorascope.progress import Reporter
+    from lorascope.runners.local import run_here
     from lorascope.workflows.adapt.workflow import adapt as run
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    say(str(run(study, out, Reporter(quiet), command, redo)))
+    say(str(run(study, out, Reporter(quiet), command, redo, runner or run_here)))
 
 
 def adapt_study(

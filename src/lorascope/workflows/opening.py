@@ -12,11 +12,14 @@ from lorascope.errors import InputError
 from lorascope.progress import Reporter
 from lorascope.stages import Graph
 from lorascope.workflows import audit
+from lorascope.workflows.adapt import workflow as adapt
+from lorascope.workflows.adapt.state import Adapted
+from lorascope.workflows.adapt.study import AdaptStudy
 from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
 
-Study = AuditStudy
+Study = AuditStudy | AdaptStudy
 
 
 @dataclass(frozen=True)
@@ -73,5 +76,13 @@ def _audit(study: AuditStudy, folder: Path, reporter: Reporter) -> OpenedStudy:
     return OpenedStudy(state, Graph(audit.stages(state)))
 
 
-_STUDIES: dict[str, type[Study]] = {"audit": AuditStudy}
-_OPEN: dict[type, Callable[[Any, Path, Reporter], OpenedStudy]] = {AuditStudy: _audit}
+def _adapt(study: AdaptStudy, folder: Path, reporter: Reporter) -> OpenedStudy:
+    state = Adapted(study, folder, reporter)
+    return OpenedStudy(state, Graph(adapt.stages(state)))
+
+
+_STUDIES: dict[str, type[Study]] = {"audit": AuditStudy, "adapt": AdaptStudy}
+_OPEN: dict[type, Callable[[Any, Path, Reporter], OpenedStudy]] = {
+    AuditStudy: _audit,
+    AdaptStudy: _adapt,
+}

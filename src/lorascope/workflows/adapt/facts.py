@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from lorascope.runs import versions
-from lorascope.workflows.adapt.dictionaries import Standing
+from lorascope.runs import command_of, versions
 from lorascope.workflows.adapt.fits import facts_of
 from lorascope.workflows.adapt.state import Adapted
+from lorascope.workflows.adapt.study import AdaptStudy
 
 WORKFLOW = "adapt"
 
 
 def facts(
-    state: Adapted, found: dict[str, Any], standing: Standing, command: str
+    state: Adapted,
+    study: AdaptStudy,
+    found: dict[str, Any],
+    stages: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Model, dictionaries, fits by experiment, gates, warnings and settings.
 
     Args:
         found: what else the stages found, by name: texts, times, steering.
+        stages: what made each stage.
     """
-    study, asked = state.study, state.asked
-    fits = facts_of(state.run, asked.fits)
+    asked = state.asked
+    fits = facts_of(state.folder, asked.fits)
+    dictionaries = [state.facts_of(name) for name in asked.dictionaries]
     return {
         "workflow": WORKFLOW,
         "model": {"id": study.model, "revision": study.revision, "dtype": study.dtype},
         **found,
-        "dictionaries": list(standing.facts.values()),
+        "dictionaries": dictionaries,
         "reference": asked.reference.name,
         "experiments": {name: [cell.name for cell in cells] for name, cells in asked.cells.items()},
         "fits": fits,
         "gates": _gates(fits),
-        "warnings": _warnings(state, standing),
-        "command": command,
+        "warnings": _warnings(study, dictionaries),
+        "command": command_of(state.folder),
         "versions": versions(),
-        "seconds": state.run.seconds(),
+        "seconds": {name: one["seconds"] for name, one in stages.items()},
+        "made_from": {name: one["key"] for name, one in stages.items()},
         "settings": study.plain(),
     }
 
@@ -72,9 +79,9 @@ def _gates(fits: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-def _warnings(state: Adapted, standing: Standing) -> list[str]:
+def _warnings(study: AdaptStudy, dictionaries: list[dict[str, Any]]) -> list[str]:
     found = []
-    if len(state.study.seeds) < 2:
+    if len(study.seeds) < 2:
         found.append(
             "1 seed: intervals are over documents alone; give three seeds for what another fit "
             "would give"
@@ -82,7 +89,7 @@ def _warnings(state: Adapted, standing: Standing) -> list[str]:
     found += [
         f"{one['name']}: its reconstruction is no better than predicting zero (relative error "
         f"{one['relative_error']:.2f}); does it belong to this model and site?"
-        for one in standing.facts.values()
+        for one in dictionaries
         if one["relative_error"] >= 1
     ]
     return found

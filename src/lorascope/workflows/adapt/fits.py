@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from lorascope.adapt.evaluation import Evaluated
 from lorascope.adapt.fitting import Fitted, fit
 from lorascope.adapt.run import HELD_OUT_KL, HELD_OUT_LOSS
+from lorascope.adapt.settings import Adapting
 from lorascope.config import digest
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures.adapting import adapt_estimates, unigram_losses
+from lorascope.measures.adapting import adapt_estimates
 from lorascope.measures.token_changes import change_histogram, token_change_estimates
 from lorascope.progress import Advance
-from lorascope.results import Estimate, Key
-from lorascope.runs import Run, read_json, write_atomically
+from lorascope.results import Key
+from lorascope.runs import read_json, write_atomically
+from lorascope.stages import Stage, Work, stage
 from lorascope.training.loop import Progress
 from lorascope.workflows.adapt.cells import Cell
-from lorascope.workflows.adapt.dictionaries import CHECKPOINTS, DICTIONARIES, Standing
+from lorascope.workflows.adapt.dictionaries import CHECKPOINTS
+from lorascope.workflows.adapt.dictionaries import at as dictionary_at
 from lorascope.workflows.adapt.state import TEXTS, Adapted
 from lorascope.workflows.adapt.study import AdaptStudy
 from lorascope.workflows.measured import Measured
@@ -33,6 +34,8 @@ from lorascope.workflows.measured import Measured
 FITS = "fits"
 FACTS = "fit.json"
 _SUMS = "held_out.safetensors"
+# What a fit reads of the study beside its own settings.
+SETTINGS = ("model", "fit.evaluations", "fit.random_draws")
 
 
 def place_of(cell: Cell) -> Key:
@@ -46,105 +49,61 @@ def place_of(cell: Cell) -> Key:
     )
 
 
-def fit_all(state: Adapted, standing: Standing) -> Measured:
-    """Fit, or find finished, every fit of the study; returns all their numbers."""
-    cells = state.asked.fits
-    fitting = Fitting(state, standing)
-    found = Measured()
-    total = state.study.fit.tokens * len(cells)
-    title = f"fitting {len(cells)} adapters"
-    with state.reporter.bar(title, total, "tokens") as advance:
-        for cell in cells:
-            found.add(Measured.read(fitting.stage(cell, advance)))
-    remove_if_empty(state.run.folder / CHECKPOINTS)
-    return found
+@stage(version=1, title="fitting adapters")
+def fit_one(work: Work, *, study: AdaptStudy, cell: Cell, settings: Adapting) -> None:
+    """Fit one cell, score it, and write its numbers; a run that was stopped goes on.
+
+    The study's margin is set when the results are written.
+    """
+    state: Adapted = work.state
+    place = place_of(cell)
+    with work.reporter.bar(cell.name, settings.tokens, "tokens") as advance:
+        fitted = run_fit(work, study, state.around(cell), settings, advance)
+    ways, random = fitted.held_out, fitted.random
+    unigram = state.unigram(settings.splice_special)
+    numbers = [
+        *adapt_estimates(ways, random, place, unigram=unigram, margin=math.inf),
+        *token_change_estimates(ways, random, place),
+    ]
+    Measured(numbers).write(work.folder)
+    facts = fit_facts(fitted) | {"name": cell.name, **cell_facts(cell)}
+    facts["changes"] = change_histogram(ways["spliced"], ways["adapted"])
+    write_atomically(work.folder / FACTS, json.dumps(facts, indent=1) + "\n")
+    save_sums(ways, work.folder)
 
 
-class Fitting:
-    """What all fits of a run share."""
-
-    def __init__(self, state: Adapted, standing: Standing) -> None:
-        self._state, self._standing = state, standing
-        self._unigram: Float[Tensor, " documents"] | None = None
-        self._opened: dict[str, Dictionary] = {}
-
-    @property
-    def unigram(self) -> Float[Tensor, " documents"]:
-        """Losses of the held-out tokens by their frequencies alone, by document."""
-        if self._unigram is None:
-            state = self._state
-            special = state.study.fit.splice_special
-            self._unigram = unigram_losses(state.training, state.held_out, state.tokenizer, special)
-        return self._unigram
-
-    def stage(self, cell: Cell, advance: Advance) -> Path:
-        """The folder of a finished fit."""
-        state, budget = self._state, self._state.study.fit.tokens
-        name, depends_on = stage_key(state.study, cell)
-        parents = [TEXTS, *(f"{DICTIONARIES}/{name}" for name in cell.dictionaries)]
-
-        def make(folder: Path) -> None:
-            dictionaries = self._dictionaries(cell)
-            place = place_of(cell)
-            fitted = run_fit(state, cell.name, dictionaries, cell, folder, advance)
-            measured = Measured(self.estimates(fitted, place))
-            measured.write(folder)
-            facts = fit_facts(fitted) | {"name": cell.name, **cell_facts(cell)}
-            facts["changes"] = change_histogram(
-                fitted.held_out["spliced"], fitted.held_out["adapted"]
-            )
-            write_atomically(folder / FACTS, json.dumps(facts, indent=1) + "\n")
-            save_sums(fitted.held_out, folder)
-
-        if state.run.current(name, depends_on, *parents):
-            advance(budget)
-        return state.run.stage(name, depends_on, make, *parents)
-
-    def estimates(self, fitted: Fitted, place: Key) -> list[Estimate]:
-        """All numbers of one fit; the study's margin is set when the results are written."""
-        ways, random = fitted.held_out, fitted.random
-        return [
-            *adapt_estimates(ways, random, place, unigram=self.unigram, margin=math.inf),
-            *token_change_estimates(ways, random, place),
-        ]
-
-    def _dictionaries(self, cell: Cell) -> dict[str, Dictionary]:
-        """{site: dictionary} of a cell; those of the last cell are kept, others let go."""
-        for name in [name for name in self._opened if name not in cell.dictionaries]:
-            del self._opened[name]
-        for name in cell.dictionaries:
-            if name not in self._opened:
-                self._opened[name] = self._standing.open(name)
-        pairs = zip(cell.sites, cell.dictionaries, strict=True)
-        return {site: self._opened[name] for site, name in pairs}
+def stages(state: Adapted) -> Iterator[Stage]:
+    """One stage a fit, `fits/<name>`."""
+    study = state.study
+    for cell in state.asked.fits:
+        arguments = {
+            "study": study.only(*SETTINGS),
+            "cell": cell,
+            "settings": cell.settings(study),
+        }
+        dictionaries = [dictionary_at(name) for name in cell.dictionaries]
+        yield Stage(at(cell), fit_one, arguments, (TEXTS, *dictionaries))
 
 
-def stage_key(study: AdaptStudy, cell: Cell) -> tuple[str, list[object]]:
-    """The name of a fit's stage, and what it depends on beside its parents."""
-    plain = cell.settings(study).plain()
-    looks = [study.fit.evaluations, study.fit.random_draws]
-    return f"{FITS}/{cell.name}", [plain, looks, study.seed]
+def at(cell: Cell) -> str:
+    """The stage of a fit."""
+    return f"{FITS}/{cell.name}"
 
 
 def run_fit(
-    state: Adapted,
-    name: str,
+    work: Work,
+    study: AdaptStudy,
     dictionaries: dict[str, Dictionary],
-    cell: Cell,
-    folder: Path,
+    settings: Adapting,
     advance: Advance,
-    tokens: int | None = None,
 ) -> Fitted:
-    """Fit one cell into `folder`; a run that was stopped goes on from its checkpoint.
+    """Fit into a stage's folder; a run that was stopped goes on from its checkpoint.
 
     Args:
-        name: of the checkpoint.
-        tokens: another budget than the study's.
+        dictionaries: by site.
+        advance: hears of all tokens of the budget.
     """
-    study = state.study
-    settings = cell.settings(study)
-    if tokens is not None:
-        settings = settings.model_copy(update={"tokens": tokens})
+    state: Adapted = work.state
     observe = _Advancing(advance)
     fitted = fit(
         state.module,
@@ -152,15 +111,16 @@ def run_fit(
         dictionaries,
         state.training,
         state.held_out,
-        folder,
+        work.folder,
         settings,
         model=study.model,
         evaluations=study.fit.evaluations,
         random_draws=study.fit.random_draws,
         trained_on=state.trained_on,
-        force=study.force,
+        # Those brought along were compared with the model and their sites when they were opened.
+        force=True,
         observers=[observe],
-        checkpoint=state.run.folder / CHECKPOINTS / f"{digest(name)[:16]}.pt",
+        checkpoint=work.run / CHECKPOINTS / f"{digest(work.stage.name)[:16]}.pt",
     )
     # What a budget leaves over, and what an earlier process had done of it.
     advance(max(0, settings.tokens - observe.seen))
@@ -214,9 +174,9 @@ def cell_facts(cell: Cell) -> dict[str, Any]:
     }
 
 
-def facts_of(run: Run, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One record a fit, as its stage left it."""
-    return [dict(read_json(run.folder / FITS / cell.name / FACTS)) for cell in cells]
+def facts_of(folder: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """One record a fit of a run folder, as its stage left it."""
+    return [dict(read_json(folder / at(cell) / FACTS)) for cell in cells]
 
 
 def save_sums(held_out: dict[str, Evaluated], folder: Path) -> None:
@@ -244,9 +204,3 @@ def read_sums(folder: Path) -> dict[str, Evaluated]:
         )
         for way in ways
     }
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Take away the folder of checkpoints once nothing is in it."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()

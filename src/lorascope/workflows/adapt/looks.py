@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from lorascope.activations.streamed import StreamedRows
 from lorascope.adapt.card import open_fitted
 from lorascope.adapt.preparing import still
+from lorascope.adapt.settings import Learning
 from lorascope.adapt.ways import ADAPTED, SPLICED, UNSPLICED, Way, ways_of
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
@@ -31,33 +31,92 @@ from lorascope.measures.stream_distances import distance_estimates, stream_dista
 from lorascope.models.sites import Site, parse_site
 from lorascope.results import Estimate
 from lorascope.runs import read_json, write_atomically
+from lorascope.stages import Stage, Work, stage
 from lorascope.training.dictionaries import product_dtype
 from lorascope.workflows.adapt.cells import Cell
-from lorascope.workflows.adapt.dictionaries import L0_ROWS, Standing
-from lorascope.workflows.adapt.fits import FITS, place_of
+from lorascope.workflows.adapt.dictionaries import L0_ROWS
+from lorascope.workflows.adapt.dictionaries import at as dictionary_at
+from lorascope.workflows.adapt.fits import at as fit_at
+from lorascope.workflows.adapt.fits import place_of
 from lorascope.workflows.adapt.state import TEXTS, Adapted
-from lorascope.workflows.adapt.study import SteeredLatents
+from lorascope.workflows.adapt.study import AdaptStudy, SteeredLatents
 from lorascope.workflows.measured import Measured
 
 STREAMS, STEERING = "measures/streams", "measures/steering"
 FACTS = "facts.json"
 # Latents that fire in fewer texts have too few to steer on, in more no silent ones to compare.
 _FIRES_IN = (0.02, 0.2)
+# What streams read of the study.
+_STREAM_SETTINGS = ("fit.products", "fit.splice_special", "fit.before_thresholds")
 
 
-def look_again(state: Adapted, standing: Standing) -> Measured:
-    """Distances of streams, and steering, for LoRA around the reference, a stage each a seed."""
-    wanted, cells = state.study.experiments, state.asked.cells.get("reference", [])
-    found = Measured()
-    if wanted.distances and cells:
-        with state.reporter.bar("measuring streams", len(cells), "fits") as advance:
-            for cell in cells:
-                found.add(_streams(state, standing, cell))
+@stage(version=1, title="measuring streams")
+def measure_streams(work: Work, *, study: AdaptStudy, cell: Cell) -> None:
+    """How far the streams behind the site are from the original's, with a fit and without."""
+    state: Adapted = work.state
+    site = parse_site(cell.sites[0])
+    with opened(work, cell, {site.name: state.open(cell.dictionaries[0])}) as ways:
+        distances = stream_distances(
+            state.module,
+            state.tokenizer,
+            state.held_out,
+            ways,
+            site,
+            products=_products(state, study.fit),
+            keep_special=study.fit.splice_special,
+        )
+        warnings = _drift(state, cell, ways) if study.fit.before_thresholds else []
+    Measured(distance_estimates(distances, place_of(cell)), warnings).write(work.folder)
+
+
+@stage(version=1, title="steering")
+def steer_latents(work: Work, *, wanted: SteeredLatents, cell: Cell) -> None:
+    """Steer by latents of the reference, without a fit and with it."""
+    state: Adapted = work.state
+    site = parse_site(cell.sites[0])
+    dictionary = state.open(cell.dictionaries[0])
+    found, facts = Measured(), []
+    with opened(work, cell, {site.name: dictionary}) as ways:
+        firing = _firing(state, ways, site, dictionary)
+        latents = wanted.latents or chosen_latents(firing, dictionary, wanted.count)
+        with work.reporter.bar("steering", len(latents), "latents") as advance:
+            for latent in latents:
+                facts += _steer(state, cell, dictionary, latent, firing, ways, wanted, found)
                 advance(1)
+    found.write(work.folder)
+    write_atomically(work.folder / FACTS, json.dumps(facts, indent=1) + "\n")
+
+
+def stages(state: Adapted) -> Iterator[Stage]:
+    """Looks at LoRA around the reference: `measures/streams-s<seed>` of every seed's, and
+    `measures/steering` of the first's, where the study asks for them."""
+    study, cells = state.study, reference_fits(state)
+    wanted = study.experiments
+    for cell in cells if wanted.distances else ():
+        arguments = {"study": study.only(*_STREAM_SETTINGS), "cell": cell}
+        yield Stage(streams_at(cell), measure_streams, arguments, _read_by(cell))
     if wanted.steering is not None:
-        with state.reporter.bar("steering", 1, "fits") as advance:
-            found.add(_steering(state, standing, cells[0], wanted.steering))
-            advance(1)
+        steering = {"wanted": wanted.steering, "cell": cells[0]}
+        yield Stage(STEERING, steer_latents, steering, _read_by(cells[0]))
+
+
+def reference_fits(state: Adapted) -> list[Cell]:
+    """LoRA around the reference, a fit a seed."""
+    return state.asked.cells.get("reference", [])
+
+
+def streams_at(cell: Cell) -> str:
+    """The stage of the streams with a fit."""
+    return f"{STREAMS}-s{cell.seed}"
+
+
+def read_looks(state: Adapted) -> Measured:
+    """What these stages found."""
+    wanted, found = state.study.experiments, Measured()
+    for cell in reference_fits(state) if wanted.distances else ():
+        found.add(Measured.read(state.folder / streams_at(cell)))
+    if wanted.steering is not None:
+        found.add(Measured.read(state.folder / STEERING))
     return found
 
 
@@ -65,16 +124,18 @@ def steering_facts(state: Adapted) -> list[dict[str, Any]]:
     """Latents that were steered, with the strengths chosen."""
     if state.study.experiments.steering is None:
         return []
-    return list(read_json(state.run.folder / STEERING / FACTS))
+    return list(read_json(state.folder / STEERING / FACTS))
+
+
+def _read_by(cell: Cell) -> tuple[str, ...]:
+    return (TEXTS, dictionary_at(cell.dictionaries[0]), fit_at(cell))
 
 
 @contextmanager
-def opened(
-    state: Adapted, cell: Cell, dictionaries: dict[str, Dictionary]
-) -> Iterator[dict[str, Way]]:
+def opened(work: Work, cell: Cell, dictionaries: dict[str, Dictionary]) -> Iterator[dict[str, Way]]:
     """Within the `with`, the fit of a cell is on the model: every way of running it."""
-    module = state.module
-    folder = state.run.folder / FITS / cell.name
+    module = work.state.module
+    folder = work.input(fit_at(cell))
     with still(module):
         fitted = open_fitted(folder, module, dictionaries)
         try:
@@ -84,58 +145,17 @@ def opened(
                 fitted.module.unload()
 
 
-def _streams(state: Adapted, standing: Standing, cell: Cell) -> Measured:
-    def make(folder: Path) -> None:
-        dictionaries = {cell.sites[0]: standing.open(cell.dictionaries[0])}
-        with opened(state, cell, dictionaries) as ways:
-            distances = stream_distances(
-                state.module,
-                state.tokenizer,
-                state.held_out,
-                ways,
-                parse_site(cell.sites[0]),
-                products=_products(state),
-                keep_special=state.study.fit.splice_special,
-            )
-            warnings = _drift(state, cell, standing, ways)
-        found = Measured(distance_estimates(distances, place_of(cell)), warnings)
-        found.write(folder)
-
-    parents = (TEXTS, f"{FITS}/{cell.name}")
-    name = f"{STREAMS}-s{cell.seed}"
-    return Measured.read(state.run.stage(name, [], make, *parents))
-
-
-def _drift(state: Adapted, cell: Cell, standing: Standing, ways: dict[str, Way]) -> list[str]:
+def _drift(state: Adapted, cell: Cell, ways: dict[str, Way]) -> list[str]:
     """How many latents fire with the fit on, where it acts on what the dictionary reads."""
-    if not state.study.fit.before_thresholds:
-        return []
     name, site = cell.dictionaries[0], cell.sites[0]
     with ways[UNSPLICED]():
         rows = StreamedRows(state.module, state.tokenizer, site, state.held_out).sample(L0_ROWS)
-    fired = firing(standing.open(name), rows.rows.float().cpu())
+    fired = firing(state.open(name), rows.rows.float().cpu())
     return [
         f"{name}: {float(fired.per_row.mean()):.1f} latents a token with {cell.what} (seed "
-        f"{cell.seed}) on, {standing.facts[name]['l0']:.1f} without: part of the share won back "
+        f"{cell.seed}) on, {state.facts_of(name)['l0']:.1f} without: part of the share won back "
         "may be bought with them"
     ]
-
-
-def _steering(state: Adapted, standing: Standing, cell: Cell, wanted: SteeredLatents) -> Measured:
-    def make(folder: Path) -> None:
-        site = parse_site(cell.sites[0])
-        dictionary = standing.open(cell.dictionaries[0])
-        found, facts = Measured(), []
-        with opened(state, cell, {site.name: dictionary}) as ways:
-            firing = _firing(state, ways, site, dictionary)
-            for latent in wanted.latents or chosen_latents(firing, dictionary, wanted.count):
-                facts += _steer(state, cell, dictionary, latent, firing, ways, wanted, found)
-        found.write(folder)
-        write_atomically(folder / FACTS, json.dumps(facts, indent=1) + "\n")
-
-    parents = (TEXTS, f"{FITS}/{cell.name}")
-    what = [wanted.plain(), state.study.seed]
-    return Measured.read(state.run.stage(STEERING, what, make, *parents))
 
 
 def _firing(state: Adapted, ways: dict[str, Way], site: Site, dictionary: Dictionary) -> Tensor:
@@ -215,6 +235,6 @@ def _example(state: Adapted, ids: list[int]) -> str:
     return " ".join(text.split())[:240]
 
 
-def _products(state: Adapted) -> torch.dtype:
+def _products(state: Adapted, settings: Learning) -> torch.dtype:
     device = state.module.get_input_embeddings().weight.device
-    return product_dtype(state.study.fit.products, device)
+    return product_dtype(settings.products, device)

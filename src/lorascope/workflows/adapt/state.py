@@ -1,64 +1,94 @@
-"""An adapt study under way: model and texts, each made when a stage first asks for it."""
+"""An adapt study under way: model, texts and finished stages, each read when first asked for.
+
+Every process that makes stages of a run has a state of its own. It reads the study's inputs and the
+run folder and writes nothing.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.activations.splits import Split
 from lorascope.activations.text import Document, read_documents
-from lorascope.activations.tokens import Window, count_tokens, require_rows, windows
+from lorascope.activations.tokens import Window, require_rows, windows
+from lorascope.adapt.wrapper import identity
 from lorascope.config import digest
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
-from lorascope.models import dimensions
+from lorascope.measures.adapting import unigram_losses
 from lorascope.models.identity import model_identity
-from lorascope.models.load import load_base
+from lorascope.models.load import load_base, read_config, skeleton
 from lorascope.progress import Reporter
-from lorascope.runs import Run, read_json, write_atomically
-from lorascope.workflows.adapt.cells import Asked
+from lorascope.runs import read_json
+from lorascope.workflows.adapt.bringing import bring
+from lorascope.workflows.adapt.cells import Asked, Cell, asked
 from lorascope.workflows.adapt.study import AdaptStudy
-from lorascope.workflows.facts import text_counts, text_warnings
+from lorascope.workflows.sizes import Base, base_of
 from lorascope.workflows.texts import read_split
 
-TEXTS = "texts"
+TEXTS, DICTIONARIES = "texts", "dictionaries"
+# What the report says of a dictionary, in its stage.
+FACTS = "facts.json"
 
 
 @dataclass
 class Adapted:
-    """A study under way: what has been found so far, each part made when first asked for."""
+    """A study under way, each part made when first asked for.
+
+    Attributes:
+        folder: the run folder.
+    """
 
     study: AdaptStudy
-    run: Run
+    folder: Path
     reporter: Reporter
-    asked: Asked
+    _unigrams: dict[bool, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _opened: dict[str, Dictionary] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
-    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def shape(self) -> Base:
+        """The model's shape and tokenizer, without a weight of it."""
+        return base_of(self.study, estimates=False)
+
+    @cached_property
+    def asked(self) -> Asked:
+        """The dictionaries and fits that the study asks for."""
+        return asked(self.study, self.shape.shape.blocks)
+
+    @cached_property
+    def frame(self) -> PreTrainedModel:
+        """The model without weights, to see what fits it; with them where they are quantised."""
+        made = skeleton(read_config(self.study.model, self.study.revision))
+        return self.module if made is None else made
+
+    @cached_property
+    def module(self) -> PreTrainedModel:
+        """The bare base model, loaded only if a stage needs it."""
         study = self.study
         self.reporter.say(f"loading {study.model}")
-        return load_base(
+        found, _ = load_base(
             study.model,
             revision=study.revision,
             dtype=study.dtype,
             device=study.device if study.device_map is None else "auto",
             device_map=study.device_map,
         )
-
-    @property
-    def module(self) -> PreTrainedModel:
-        """The bare base model, loaded only if a stage needs it."""
-        return self._loaded[0]
+        return found
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base model's tokenizer."""
-        return self._loaded[1]
+        found: PreTrainedTokenizerBase = self.shape.tokenizer
+        return found
 
     @cached_property
     def texts(self) -> Split:
@@ -81,55 +111,69 @@ class Adapted:
         """Digests of the training documents."""
         return [document.digest for document in self.texts.probe]
 
-    @property
-    def model_key(self) -> list[str | None]:
-        """What identifies the model."""
-        study = self.study
-        return [study.model, study.revision, study.dtype, self.base]
+    def identity(self) -> dict[str, Any]:
+        """What every number depends on: the model, and the windows it reads."""
+        study, parts = self.study, self.texts
+        content = model_identity(study.model, study.revision)
+        return {
+            "model": [study.model, study.revision, study.dtype, content],
+            "context": study.context,
+            "measure_tokens": study.measure_tokens,
+            "training": digest(self.trained_on),
+            "held_out": digest([document.digest for document in parts.held_out]),
+        }
+
+    def unigram(self, keep_special: bool) -> Float[Tensor, " documents"]:
+        """Losses of the held-out tokens by their frequencies alone, by document.
+
+        Args:
+            keep_special: of special tokens too.
+        """
+        if keep_special not in self._unigrams:
+            found = unigram_losses(self.training, self.held_out, self.tokenizer, keep_special)
+            self._unigrams[keep_special] = found
+        return self._unigrams[keep_special]
 
     @cached_property
-    def base(self) -> str:
-        """A fingerprint of the model's files."""
-        return model_identity(self.study.model, self.study.revision)
-
-    def read_texts(self) -> dict[str, Any]:
-        """Counts of the texts, kept as the stage that every other one depends on.
-
-        Raises:
-            InputError: too few documents or tokens to measure on.
-        """
-        study, parts = self.study, self.texts
-        identity = [
-            self.model_key,
-            [study.context, study.measure_tokens, study.seed],
-            digest(self.trained_on),
-            digest([document.digest for document in parts.held_out]),
-        ]
-
-        def make(folder: Path) -> None:
-            tokens = count_tokens(self.held_out, self.tokenizer)
-            documents = len({window.document for window in self.held_out})
-            require_held_out(documents, tokens)
-            training = {
-                "documents": len(parts.probe),
-                "tokens": count_tokens(self.training, self.tokenizer),
-            }
-            record = {
-                "training": training,
-                "held_out": {"documents": documents, "tokens": tokens},
-                "left_out": parts.excluded + parts.surplus,
-                "records": text_counts(parts),
-                "warnings": text_warnings(parts),
-            }
-            write_atomically(folder / "texts.json", json.dumps(record, indent=1) + "\n")
-
-        return dict(read_json(self.run.stage(TEXTS, identity, make) / "texts.json"))
+    def brought(self) -> dict[str, str]:
+        """{name: what it computes with} of the dictionaries brought along; raises as `bring`."""
+        if not any(one.address for one in self.asked.dictionaries.values()):
+            return {}
+        return bring(self.study, self.asked, self.frame)
 
     def _windows(self, documents: Sequence[Document]) -> list[Window]:
-        context = min(self.study.context, dimensions.context(self.module))
+        context = min(self.study.context, self.shape.shape.context)
         found = windows(documents, self.tokenizer, context)
-        require_rows(found, self.module, self.tokenizer)
+        require_rows(found, self.frame, self.tokenizer)
         return found
+
+    # What finished stages hold.
+
+    def open(self, name: str) -> Dictionary:
+        """One of the study's dictionaries, trained or brought along.
+
+        Raises:
+            InputError: one brought along has been replaced since the study was read.
+        """
+        address = self.asked.dictionaries[name].address
+        opened = open_dictionary(address or self.folder / DICTIONARIES / name)
+        if address and identity(opened) != self.brought[name]:
+            raise InputError(f"{address}: has changed since the study was read; run it again")
+        return opened
+
+    def around(self, cell: Cell) -> dict[str, Dictionary]:
+        """{site: dictionary} of a fit; those of the last one asked for are kept in memory."""
+        for name in [name for name in self._opened if name not in cell.dictionaries]:
+            del self._opened[name]
+        for name in cell.dictionaries:
+            if name not in self._opened:
+                self._opened[name] = self.open(name)
+        pairs = zip(cell.sites, cell.dictionaries, strict=True)
+        return {site: self._opened[name] for site, name in pairs}
+
+    def facts_of(self, name: str) -> dict[str, Any]:
+        """What the report says of a dictionary: site, width, L0, error on held-out rows."""
+        return dict(read_json(self.folder / DICTIONARIES / name / FACTS))
 
 
 def read_adapt_texts(study: AdaptStudy) -> Split:

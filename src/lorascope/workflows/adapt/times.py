@@ -1,23 +1,29 @@
-"""Loss against training time: TopK, end to end, and TopK with LoRA at its checkpoints."""
+"""Loss against training time: TopK, end to end, and TopK with LoRA at its checkpoints.
+
+Stages `times/topk` and `times/end_to_end`, each with its dictionary at every share of its training,
+and `times/fit-<share>`. Seconds are wall clock: they compare where nothing else runs beside them.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lorascope.adapt.dictionary_training import EndToEnd, train_end_to_end, train_streamed
 from lorascope.adapt.evaluation import Evaluated
+from lorascope.adapt.settings import Adapting
 from lorascope.config import digest
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
 from lorascope.measures.frontier import Point, frontier_estimates
-from lorascope.progress import Advance
 from lorascope.results import Estimate, Key, Null
-from lorascope.runs import write_atomically
+from lorascope.runs import read_json, write_atomically
+from lorascope.stages import Stage, Work, plain, stage
 from lorascope.stats.documents import ratio
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting
@@ -25,13 +31,15 @@ from lorascope.training.loop import Progress
 from lorascope.training.snapshots import Saving, Snapshot, read_snapshots
 from lorascope.workflows.adapt.cells import Cell
 from lorascope.workflows.adapt.dictionaries import CHECKPOINTS
-from lorascope.workflows.adapt.fits import read_sums, remove_if_empty, run_fit, save_sums
+from lorascope.workflows.adapt.fits import SETTINGS, read_sums, run_fit, save_sums
 from lorascope.workflows.adapt.several import spliced_alone
 from lorascope.workflows.adapt.state import TEXTS, Adapted
-from lorascope.workflows.adapt.study import Times
+from lorascope.workflows.adapt.study import AdaptStudy, Times
 from lorascope.workflows.measured import Measured
 
 TIMES = "times"
+_TOPK_AT, _END_TO_END_AT = f"{TIMES}/topk", f"{TIMES}/end_to_end"
+_SNAPSHOTS, _CARD = "snapshots", "time.json"
 TOPK, E2E, OURS = "TopK", "end to end", "TopK + LoRA"
 
 
@@ -48,46 +56,154 @@ class Timed:
     points: dict[str, list[dict[str, Any]]]
 
 
-def take_times(state: Adapted) -> Timed | None:
-    """Train both dictionaries and fit LoRA at the checkpoints of one; None where not asked for.
+@stage(version=1, title="timing TopK dictionaries")
+def train_topk(
+    work: Work,
+    *,
+    study: AdaptStudy,
+    site: str,
+    architecture: TopK,
+    fitting: Fitting,
+    tokens: int,
+    seed: int,
+    shares: tuple[float, ...],
+) -> None:
+    """A TopK dictionary at each share of its training."""
+    state: Adapted = work.state
+    kept, batch = _kept(work), fitting.batch
+    with work.reporter.bar(TOPK, tokens, "tokens") as advance:
+
+        def observe(progress: Progress) -> None:
+            advance(min(batch, tokens - progress.step * batch))
+
+        train_streamed(
+            state.module,
+            state.tokenizer,
+            site,
+            state.training,
+            architecture,
+            fitting,
+            tokens=tokens,
+            model=study.model,
+            seed=seed,
+            saving=Saving(kept, shares),
+            checkpoint=kept.with_suffix(".pt"),
+            observers=[observe],
+        )
+    shutil.copytree(kept, work.folder / _SNAPSHOTS)
+    shutil.rmtree(kept)
+
+
+@stage(version=1, title="timing end-to-end dictionaries")
+def train_to_the_end(
+    work: Work,
+    *,
+    study: AdaptStudy,
+    site: str,
+    architecture: TopK,
+    settings: EndToEnd,
+    shares: tuple[float, ...],
+) -> None:
+    """An end-to-end dictionary at each share of its training, spliced."""
+    state: Adapted = work.state
+    kept = _kept(work)
+    with work.reporter.bar(E2E, settings.tokens, "tokens") as advance:
+
+        def observe(progress: Progress) -> None:
+            advance(int(progress.scalars["tokens"]))
+
+        train_end_to_end(
+            state.module,
+            state.tokenizer,
+            site,
+            state.training,
+            architecture,
+            settings,
+            model=study.model,
+            saving=Saving(kept, shares),
+            checkpoint=kept.with_suffix(".pt"),
+            observers=[observe],
+        )
+    shutil.copytree(kept, work.folder / _SNAPSHOTS)
+    for snapshot in read_snapshots(work.folder / _SNAPSHOTS):
+        dictionary = open_dictionary(snapshot.folder)
+        save_sums(spliced_alone(state, site, dictionary, settings), snapshot.folder)
+    shutil.rmtree(kept)
+
+
+@stage(version=1, title="timing fits")
+def fit_at_share(
+    work: Work, *, study: AdaptStudy, site: str, share: float, settings: Adapting
+) -> None:
+    """LoRA around the TopK dictionary at a share of its training: its sums, seconds and tokens."""
+    snapshot = _snapshot(read_snapshots(work.input(_TOPK_AT) / _SNAPSHOTS), share)
+    dictionaries = {site: open_dictionary(snapshot.folder)}
+    with work.reporter.bar(f"{OURS} at {share:g}", settings.tokens, "tokens") as advance:
+        fitted = run_fit(work, study, dictionaries, settings, advance)
+    save_sums(fitted.held_out, work.folder)
+    card = {"seconds": fitted.card.seconds, "tokens": fitted.card.tokens}
+    write_atomically(work.folder / _CARD, json.dumps(card) + "\n")
+
+
+def stages(state: Adapted) -> Iterator[Stage]:
+    """The stages of the curves, where the study asks for them.
 
     Raises:
         InputError: the reference is brought along and its width or k is not given.
     """
-    times = state.study.experiments.times
+    study, times = state.study, state.study.experiments.times
+    if times is None:
+        return
+    site = state.asked.reference.site
+    shared = {"site": site, "architecture": _size(state, times), "shares": times.shares}
+    own = study.only("model")
+    train, defaults = study.dictionaries.train, Fitting()
+    batch, rate, seed = (
+        (train.batch, train.rate, train.seed)
+        if train
+        else (defaults.batch, defaults.rate, study.seed)
+    )
+    topk = {"fitting": Fitting(batch=batch, rate=rate), "tokens": times.tokens, "seed": seed}
+    yield Stage(_TOPK_AT, train_topk, {"study": own, **shared, **topk}, (TEXTS,))
+    to_the_end = {"study": own, **shared, "settings": _end_to_end(study, times)}
+    yield Stage(_END_TO_END_AT, train_to_the_end, to_the_end, (TEXTS,))
+    for share in times.shares:
+        arguments = {
+            "study": study.only(*SETTINGS),
+            "site": site,
+            "share": share,
+            "settings": _lora(study, times, site),
+        }
+        yield Stage(_fit_at(share), fit_at_share, arguments, (TEXTS, _TOPK_AT))
+
+
+def read_times(state: Adapted) -> Timed | None:
+    """What the stages of the curves found; None where the study does not ask for them."""
+    study, times = state.study, state.study.experiments.times
     if times is None:
         return None
-    timing = _Timing(state, times)
-    per_fit = times.fit_tokens or state.study.fit.tokens
-    total = times.tokens + times.end_to_end_tokens + per_fit * len(times.shares)
-    with state.reporter.bar("loss against time", total, "tokens") as advance:
-        topk = timing.topk(advance)
-        end_to_end = timing.end_to_end(advance)
-        fits = [timing.fit(snapshot, advance) for snapshot in topk]
-    remove_if_empty(state.run.folder / CHECKPOINTS)
+    topk = read_snapshots(state.folder / _TOPK_AT / _SNAPSHOTS)
+    end_to_end = read_snapshots(state.folder / _END_TO_END_AT / _SNAPSHOTS)
+    # Shares so close that one step serves both are one point.
+    fits = {_snapshot(topk, share).step: share for share in reversed(times.shares)}
+    folders = [(one, state.folder / _fit_at(fits[one.step])) for one in topk]
+    read = [(one, read_sums(folder), read_json(folder / _CARD)) for one, folder in folders]
     curves = {
-        TOPK: [_point(one, sums["spliced"]) for one, sums, _ in fits],
-        E2E: [_point(one, sums) for one, sums in end_to_end],
+        TOPK: [_point(one, sums["spliced"]) for one, sums, _ in read],
+        E2E: [_point(one, read_sums(one.folder)["spliced"]) for one in end_to_end],
         OURS: [
             _point(one, sums["adapted"], card["seconds"], card["tokens"])
-            for one, sums, card in fits
+            for one, sums, card in read
         ],
     }
-    place = Key(site=state.asked.reference.site, dictionary=timing.name)
-    seed = state.study.seed
+    size = _size(state, times)
+    place = Key(site=state.asked.reference.site, dictionary=f"{size.n_latents} latents, k {size.k}")
     found = frontier_estimates(
-        curves, levels(curves, times.levels), place, ours=OURS, against=E2E, seed=seed
+        curves, levels(curves, times.levels), place, ours=OURS, against=E2E, seed=study.seed
     )
     found = [one if one.nulls else _beyond(one, curves) for one in found]
     drawn = {name: [_drawn(point) for point in curve] for name, curve in curves.items()}
     return Timed(Measured(found), drawn)
-
-
-def require_size(state: Adapted) -> None:
-    """Refuse curves whose dictionaries have no size; raises as `take_times`."""
-    times = state.study.experiments.times
-    if times is not None:
-        _Timing(state, times)
 
 
 def levels(curves: dict[str, list[Point]], count: int) -> list[float]:
@@ -98,133 +214,52 @@ def levels(curves: dict[str, list[Point]], count: int) -> list[float]:
     return list(dict.fromkeys(math.ceil(1000 * step) / 1000 for step in steps))
 
 
-class _Timing:
-    def __init__(self, state: Adapted, times: Times) -> None:
-        self._state, self._times = state, times
-        reference = state.asked.reference
-        n_latents = times.n_latents or reference.n_latents
-        k = times.k or reference.k
-        if n_latents is None or k is None:
-            raise InputError(
-                "experiments.times: the reference is brought along, so give n_latents and k of the "
-                "dictionaries to train"
-            )
-        self._site = reference.site
-        self._architecture = TopK(n_latents=n_latents, k=k)
-        self.name = f"{n_latents} latents, k {k}"
-        self._shared = [self._site, n_latents, k, list(times.shares)]
-
-    def topk(self, advance: Advance) -> list[Snapshot]:
-        """A TopK dictionary at each share of its training."""
-        state, times = self._state, self._times
-        train = state.study.dictionaries.train
-        defaults = Fitting()
-        batch, rate, seed = (
-            (train.batch, train.rate, train.seed)
-            if train
-            else (defaults.batch, defaults.rate, state.study.seed)
+def _size(state: Adapted, times: Times) -> TopK:
+    """Width and k of both dictionaries; raises as `stages`."""
+    reference = state.asked.reference
+    n_latents = times.n_latents or reference.n_latents
+    k = times.k or reference.k
+    if n_latents is None or k is None:
+        raise InputError(
+            "experiments.times: the reference is brought along, so give n_latents and k of the "
+            "dictionaries to train"
         )
+    return TopK(n_latents=n_latents, k=k)
 
-        def make(folder: Path) -> None:
-            def observe(progress: Progress) -> None:
-                advance(min(batch, times.tokens - progress.step * batch))
 
-            kept = self._kept(depends_on)
-            train_streamed(
-                state.module,
-                state.tokenizer,
-                self._site,
-                state.training,
-                self._architecture,
-                Fitting(batch=batch, rate=rate),
-                tokens=times.tokens,
-                model=state.study.model,
-                seed=seed,
-                saving=Saving(kept, times.shares),
-                checkpoint=kept.with_suffix(".pt"),
-                observers=[observe],
-            )
-            shutil.copytree(kept, folder, dirs_exist_ok=True)
-            shutil.rmtree(kept)
+def _end_to_end(study: AdaptStudy, times: Times) -> EndToEnd:
+    """How the end-to-end dictionary is trained: as the fits are, with its own rate and budget."""
+    own = set(EndToEnd.model_fields) - {"rate", "tokens", "seed"}
+    return EndToEnd(
+        **study.fit.model_dump(include=own),
+        rate=times.end_to_end_rate,
+        tokens=times.end_to_end_tokens,
+        seed=study.seeds[0],
+    )
 
-        depends_on = [self._shared, times.tokens, batch, rate, seed]
-        return self._snapshots("topk", depends_on, make, times.tokens, advance)
 
-    def end_to_end(self, advance: Advance) -> list[tuple[Snapshot, Evaluated]]:
-        """An end-to-end dictionary at each share of its training, spliced."""
-        state, times, fit = self._state, self._times, self._state.study.fit
-        shared = fit.model_dump(include=set(EndToEnd.model_fields) - {"rate", "tokens", "seed"})
-        settings = EndToEnd(
-            **shared,
-            rate=times.end_to_end_rate,
-            tokens=times.end_to_end_tokens,
-            seed=state.study.seeds[0],
-        )
+def _lora(study: AdaptStudy, times: Times, site: str) -> Adapting:
+    """Settings of the fit at each share: the study's LoRA, with the budget of these fits."""
+    lora = study.fit.lora
+    cell = Cell((TOPK,), (site,), "lora", lora.rank, lora.blocks, study.seeds[0])
+    tokens = times.fit_tokens or study.fit.tokens
+    return cell.settings(study).model_copy(update={"tokens": tokens})
 
-        def make(folder: Path) -> None:
-            def observe(progress: Progress) -> None:
-                advance(int(progress.scalars["tokens"]))
 
-            kept = self._kept(depends_on)
-            train_end_to_end(
-                state.module,
-                state.tokenizer,
-                self._site,
-                state.training,
-                self._architecture,
-                settings,
-                model=state.study.model,
-                saving=Saving(kept, times.shares),
-                checkpoint=kept.with_suffix(".pt"),
-                observers=[observe],
-            )
-            shutil.copytree(kept, folder, dirs_exist_ok=True)
-            for snapshot in read_snapshots(folder):
-                dictionary = open_dictionary(snapshot.folder)
-                save_sums(spliced_alone(state, self._site, dictionary), snapshot.folder)
-            shutil.rmtree(kept)
+def _fit_at(share: float) -> str:
+    return f"{TIMES}/fit-{share}"
 
-        depends_on = [self._shared, settings.plain()]
-        snapshots = self._snapshots(
-            "end_to_end", depends_on, make, times.end_to_end_tokens, advance
-        )
-        return [(one, read_sums(one.folder)["spliced"]) for one in snapshots]
 
-    def fit(
-        self, snapshot: Snapshot, advance: Advance
-    ) -> tuple[Snapshot, dict[str, Evaluated], dict[str, Any]]:
-        """LoRA around one of the TopK dictionaries: its sums, seconds and tokens."""
-        state, lora = self._state, self._state.study.fit.lora
-        tokens = self._times.fit_tokens or state.study.fit.tokens
-        seed = state.study.seeds[0]
-        cell = Cell((snapshot.folder.name,), (self._site,), "lora", lora.rank, lora.blocks, seed)
-        name = f"{TIMES}/fit-{snapshot.folder.name}"
+def _snapshot(found: list[Snapshot], share: float) -> Snapshot:
+    """The snapshot at a share of the whole training, whose end is the last one."""
+    step = max(1, round(share * found[-1].step))
+    return next(one for one in found if one.step == step)
 
-        def make(folder: Path) -> None:
-            dictionaries = {self._site: open_dictionary(snapshot.folder)}
-            fitted = run_fit(state, name, dictionaries, cell, folder, advance, tokens)
-            save_sums(fitted.held_out, folder)
-            card = {"seconds": fitted.card.seconds, "tokens": fitted.card.tokens}
-            write_atomically(folder / "time.json", json.dumps(card) + "\n")
 
-        depends_on = [cell.settings(state.study).plain(), tokens, state.study.fit.evaluations]
-        parents = (TEXTS, f"{TIMES}/topk")
-        if state.run.current(name, depends_on, *parents):
-            advance(tokens)
-        folder = state.run.stage(name, depends_on, make, *parents)
-        return snapshot, read_sums(folder), json.loads((folder / "time.json").read_text())
-
-    def _snapshots(
-        self, name: str, depends_on: list[Any], make: Any, tokens: int, advance: Advance
-    ) -> list[Snapshot]:
-        run = self._state.run
-        if run.current(f"{TIMES}/{name}", depends_on, TEXTS):
-            advance(tokens)
-        return read_snapshots(run.stage(f"{TIMES}/{name}", depends_on, make, TEXTS))
-
-    def _kept(self, depends_on: list[Any]) -> Path:
-        """Where snapshots stay while training goes on, so that a stop loses none of them."""
-        return self._state.run.folder / CHECKPOINTS / f"times-{digest(depends_on)[:16]}"
+def _kept(work: Work) -> Path:
+    """Where snapshots stay while training goes on, so that a stop loses none of them."""
+    mark = digest([work.stage.name, plain(work.stage.arguments)])
+    return work.run / CHECKPOINTS / f"times-{mark[:16]}"
 
 
 def _point(snapshot: Snapshot, sums: Evaluated, seconds: float = 0.0, tokens: int = 0) -> Point:
