@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import lorascope.report
 from lorascope.activations.tokens import Window
+from lorascope.adapt import run as running
 from lorascope.adapt.card import read_card
 from lorascope.cli import app
 from lorascope.dictionaries.files import open_dictionary, save
@@ -22,13 +23,18 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.errors import InputError
 from lorascope.models.load import load_base
 from lorascope.report.result import read_results
+from lorascope.results import Estimates
 from lorascope.runs import read_json
+from lorascope.stages import Graph
 from lorascope.workflows.adapt import fits as fits_module
+from lorascope.workflows.adapt import state as state_module
+from lorascope.workflows.adapt import times as times_module
 from lorascope.workflows.adapt.cells import asked
+from lorascope.workflows.adapt.facts import disturbed
 from lorascope.workflows.adapt.plan import plan_adapt
-from lorascope.workflows.adapt.state import spread
+from lorascope.workflows.adapt.state import Adapted, spread
 from lorascope.workflows.adapt.study import AdaptStudy
-from lorascope.workflows.adapt.workflow import adapt
+from lorascope.workflows.adapt.workflow import adapt, stages
 
 BLOCKS = 3
 
@@ -113,6 +119,25 @@ def finished(study, quiet, tmp_path_factory):
     out = tmp_path_factory.mktemp("adapt") / "tiny"
     adapt(study, out, quiet, "lorascope adapt tiny.yaml")
     return out
+
+
+def stages_of(run):
+    """Manifest entry and inode of every finished stage: both change when a stage is redone."""
+    manifest = read_json(run / "manifest.json")["stages"]
+    return {name: (entry, (run / name).stat().st_ino) for name, entry in manifest.items()}
+
+
+def redone(before, run):
+    after = stages_of(run)
+    assert after.keys() == before.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def numbers(run):
+    """Every number of a run but those of the clock, which no two runs share."""
+    found = Estimates.read(run / "results" / "estimates.parquet").to_frame()
+    clock = found["measure"].isin(["adapt.time_to_loss", "adapt.speed_up"])
+    return found[~clock].reset_index(drop=True)
 
 
 def quick(plain, **changes):
@@ -211,8 +236,183 @@ def test_nothing_is_done_twice(finished, study, quiet, tmp_path, monkeypatch):
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(fits_module, "fit", refuse)
+    monkeypatch.setattr(state_module, "load_base", refuse)
+    made = stages_of(run)
     adapt(study, run, quiet)
+    assert stages_of(run) == made
     pd.testing.assert_frame_equal(before, pd.read_parquet(run / "results" / "estimates.parquet"))
+
+
+def test_several_processes_find_the_same_numbers(finished, study, tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(study.yaml(), encoding="utf-8")
+    out = tmp_path / "pool"
+    options = ["--out", str(out), "--workers", "2", "--threads", "1", "--quiet"]
+    ran = CliRunner().invoke(app, ["adapt", str(file), *options])
+    assert ran.exit_code == 0, ran.output
+    pd.testing.assert_frame_equal(numbers(out), numbers(finished), check_exact=True)
+    for name in ("fits/layers.1-64-k4-lora-all-r2-s1", "dictionaries/layers.0-64-k8"):
+        for file in (finished / name).glob("*.safetensors"):
+            assert file.read_bytes() == (out / name / file.name).read_bytes(), file
+    here, pool = (read_results(run).facts for run in (finished, out))
+    assert here["made_from"] == pool["made_from"]
+    for curve, points in here["times"].items():
+        assert [p["loss"] for p in points] == [p["loss"] for p in pool["times"][curve]]
+
+
+LORA = {"fits/layers.0-64-k4-lora-2-r2", "fits/layers.0-64-k4-lora-all-r2"}
+LORA |= {"fits/layers.0-64-k4-lora-next-r2", "fits/layers.0-64-k8-lora-all-r2"}
+LORA |= {"fits/layers.1-64-k4-lora-all-r2", "fits/2-sites-4a41b2-lora-all-r2"}
+AFFINE = {"fits/layers.0-64-k4-affine-dictionary"}
+DICTIONARIES = {"dictionaries/layers.0-64-k4", "dictionaries/layers.0-64-k8"}
+DICTIONARIES |= {"dictionaries/layers.1-64-k4"}
+STREAMS, STEERING = {"measures/streams"}, {"measures/steering"}
+TOPK, END_TO_END, TIMED = {"times/topk"}, {"times/end_to_end"}, {"times/fit-0.5", "times/fit-1.0"}
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"margin": 0.03}, set()),
+        ({"experiments__times__levels": 3}, set()),
+        ({"device": "auto"}, set()),
+        ({"experiments__steering__latents": [1, 2]}, STEERING),
+        ({"experiments__times__fit_tokens": 700}, TIMED),
+        ({"experiments__times__end_to_end_rate": 0.002}, END_TO_END),
+        ({"experiments__times__tokens": 1536}, {*TOPK, *TIMED}),
+        ({"fit__affine": {"rate": 0.01}}, AFFINE),
+        (
+            {"fit__lora": {"rank": 2, "blocks": "all", "rate": 0.02}},
+            {*LORA, *STREAMS, *STEERING, *TIMED},
+        ),
+        ({"fit__random_draws": 3}, {*LORA, *AFFINE, *STREAMS, *STEERING, *TIMED}),
+        ({"fit__clip": 0.5}, {*LORA, *AFFINE, *STREAMS, *STEERING, *END_TO_END, *TIMED}),
+        (
+            {"dictionaries__train__rate": 0.001},
+            {*DICTIONARIES, *LORA, *AFFINE, *STREAMS, *STEERING, *TOPK, *TIMED},
+        ),
+        *(
+            (change, {"texts", *DICTIONARIES, *LORA, *AFFINE, *STREAMS, *STEERING, *TOPK}
+             | {*END_TO_END, *TIMED})
+            for change in (
+                {"measure_tokens": 50_000},
+                {"context": 16},
+                {"seed": 1},
+                {"dtype": "bfloat16"},
+                {"texts__held_out": 0.4},
+            )
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_setting_makes_again(plain, quiet, tmp_path, change, again):
+    def keys(data):
+        changed = AdaptStudy.parse(data, "study")
+        return Graph(stages(Adapted(changed, tmp_path, quiet))).keys
+
+    data = plain()
+    before = keys(data)
+    ((path, value),) = change.items()
+    *sections, name = path.split("__")
+    level = data
+    for section in sections:
+        level[section] = dict(level[section])
+        level = level[section]
+    level[name] = value
+    after = keys(data)
+    assert after.keys() == before.keys()
+    changed = {name for name in before if before[name] != after[name]}
+    # The two seeds of a fit, or of what looks at it, go together.
+    assert {name.removesuffix("-s0").removesuffix("-s1") for name in changed} == {
+        *again,
+        "results",
+    }
+
+
+def test_another_margin_measures_nothing_again(finished, study, quiet, tmp_path, monkeypatch):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = stages_of(run)
+    monkeypatch.setattr(state_module, "load_base", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(lorascope.report, "build", lambda folder: folder)
+    adapt(study.model_copy(update={"margin": 0.01}), run, quiet, redo=True)
+    assert redone(before, run) == {"results"}
+    general = read_results(run).estimates.select("adapt.general_loss")
+    assert 0 < max(one.margin for one in general) <= 0.01
+
+
+def test_a_dictionary_brought_along_is_known_by_its_content(plain, finished, quiet, tmp_path):
+    mine = tmp_path / "mine"
+    save(open_dictionary(finished / "dictionaries" / "layers.1-64-k4"), mine)
+    data = quick(plain).plain()
+    data["dictionaries"] = {"bring": {"mine": {"site": "layers.1", "address": str(mine)}}}
+    study, run = AdaptStudy.parse(data, "brought"), tmp_path / "run"
+    adapt(study, run, quiet)
+    before = stages_of(run)
+    shutil.copytree(mine, tmp_path / "moved")
+    shutil.rmtree(mine)
+    shutil.copytree(tmp_path / "moved", mine)
+    adapt(study, run, quiet)
+    assert redone(before, run) == set()
+    state = Adapted(study, run, quiet)
+    assert state.brought.keys() == {"mine"}
+    other = open_dictionary(mine)
+    other.decoder_bias.add_(0.5)
+    shutil.rmtree(mine)
+    save(other, mine)
+    with pytest.raises(InputError, match="has changed since the study was read"):
+        state.open("mine")
+    adapt(study, run, quiet)
+    fits = {f"fits/{cell.name}" for cell in asked(study, BLOCKS).fits}
+    assert redone(before, run) == {"dictionaries/mine", *fits, "results"}
+
+
+def test_curves_of_shares_that_fall_on_one_step_and_of_a_training_that_was_stopped(
+    plain, quiet, tmp_path, monkeypatch
+):
+    times = {"tokens": 256, "end_to_end_tokens": 800, "fit_tokens": 300, "levels": 2}
+    only = {"ranks": [], "baselines": [], "single_blocks": False, "tokens": False}
+    only |= {"distances": False, "times": {**times, "shares": [0.2, 0.3, 1.0]}}
+    study, run = AdaptStudy.parse(plain(experiments=only, seeds=[0]), "times"), tmp_path / "run"
+    real, steps = times_module.train_end_to_end, []
+
+    def train(*args, **settings):
+        def watch(progress):
+            steps.append(progress.step)
+            if len(steps) == 4:
+                raise KeyboardInterrupt
+
+        observers = [*settings.pop("observers"), watch]
+        return real(*args, **settings, observers=observers)
+
+    monkeypatch.setattr(times_module, "train_end_to_end", train)
+    monkeypatch.setattr(running, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(lorascope.report, "build", lambda folder: folder)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(study, run, quiet)
+    assert not (run / "times" / "end_to_end").exists()
+    adapt(study, run, quiet)
+    assert steps[:4] == [0, 1, 2, 3]
+    assert steps[4] == 3
+    curves = read_results(run).facts["times"]
+    # Two steps of 128 rows: 0.2 and 0.3 of them are the first.
+    assert [point["tokens"] for point in curves["TopK"]] == [128, 256]
+    assert len(curves["TopK + LoRA"]) == 2
+    assert len(curves["end to end"]) == 3
+    assert not (run / "checkpoints").exists()
+
+
+def test_times_taken_beside_other_stages_are_not_to_be_trusted():
+    def made(begun, ended, host="here"):
+        finished = f"2026-01-01T00:00:{ended:02d}+0000"
+        return {"host": host, "seconds": float(ended - begun), "finished": finished}
+
+    alone = {"fits/a": made(0, 10), "times/topk": made(10, 20), "times/end_to_end": made(20, 30)}
+    assert disturbed(alone) == []
+    assert disturbed({**alone, "fits/b": made(5, 9)}) == []
+    assert disturbed({**alone, "fits/b": made(12, 18, "elsewhere")}) == []
+    (line,) = disturbed({**alone, "fits/b": made(12, 18)})
+    assert "times/topk" in line
+    assert "end_to_end" not in line
 
 
 def test_a_stop_loses_at_most_one_fit(plain, quiet, tmp_path, monkeypatch):
@@ -221,10 +421,11 @@ def test_a_stop_loses_at_most_one_fit(plain, quiet, tmp_path, monkeypatch):
     adapt(study, whole, quiet)
     names = [cell.name for cell in asked(study, BLOCKS).fits]
     assert len(names) == 2
-    real, calls = fits_module.fit, []
+    real, calls, steps = fits_module.fit, [], []
 
     def fit(*args, **settings):
         calls.append(1)
+        settings["observers"] = [*settings["observers"], lambda now: steps.append(now.step)]
         if len(calls) == 2:
 
             def stop(progress):
@@ -235,13 +436,19 @@ def test_a_stop_loses_at_most_one_fit(plain, quiet, tmp_path, monkeypatch):
         return real(*args, **settings)
 
     monkeypatch.setattr(fits_module, "fit", fit)
+    monkeypatch.setattr(running, "SAVE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         adapt(study, stopped, quiet)
     done = read_json(stopped / "manifest.json")["stages"]
     assert f"fits/{names[0]}" in done
     assert f"fits/{names[1]}" not in done
+    # The fit that was stopped goes on from the step before.
+    assert len(list((stopped / "checkpoints").glob("*.pt"))) == 1
+    steps.clear()
     adapt(study, stopped, quiet)
     assert len(calls) == 3
+    assert steps[0] == 3
+    assert not (stopped / "checkpoints").exists()
     found, expected = (
         pd.read_parquet(run / "results" / "estimates.parquet") for run in (stopped, whole)
     )
@@ -368,6 +575,17 @@ def test_the_command_line_plans_runs_and_remakes(plain, tmp_path):
     assert ran.output.strip().endswith("index.html")
     again = call("report", out)
     assert again.exit_code == 0
+    (fit,) = (out / "fits").glob("*k8*")
+    weights = (fit / "adapter_model.safetensors").read_bytes()
+    shutil.rmtree(fit)
+    listed = json.loads(call("stages", out, "--json").output)
+    assert [one["stage"] for one in listed if not one["done"]] == [f"fits/{fit.name}"]
+    assert [one["stage"] for one in listed if one["level"] == 0] == ["texts"]
+    together = {one["made_with"] for one in listed if one["level"] == 1}
+    assert together == {"dictionaries layers.1"}
+    alone = call("stage", out, f"fits/{fit.name}", "--quiet")
+    assert alone.exit_code == 0, alone.output
+    assert (fit / "adapter_model.safetensors").read_bytes() == weights
     misspelt = call("adapt", file, "--set", "fit.token=3")
     assert isinstance(misspelt.exception, InputError)
     assert 'Did you mean "tokens"?' in str(misspelt.exception)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from lorascope.runs import command_of, versions
 from lorascope.workflows.adapt.fits import facts_of
 from lorascope.workflows.adapt.state import Adapted
 from lorascope.workflows.adapt.study import AdaptStudy
+from lorascope.workflows.adapt.times import TIMES
 
 WORKFLOW = "adapt"
+# Records say to the second when a stage was finished.
+_SECONDS = 2.0
 
 
 def facts(
@@ -37,7 +41,7 @@ def facts(
         "experiments": {name: [cell.name for cell in cells] for name, cells in asked.cells.items()},
         "fits": fits,
         "gates": _gates(fits),
-        "warnings": _warnings(study, dictionaries),
+        "warnings": [*_warnings(study, dictionaries), *disturbed(stages)],
         "command": command_of(state.folder),
         "versions": versions(),
         "seconds": {name: one["seconds"] for name, one in stages.items()},
@@ -93,3 +97,32 @@ def _warnings(study: AdaptStudy, dictionaries: list[dict[str, Any]]) -> list[str
         if one["relative_error"] >= 1
     ]
     return found
+
+
+def disturbed(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A warning where other stages were made while seconds were taken: these are then too many.
+
+    Args:
+        stages: what made each stage.
+    """
+    spans = {name: (one["host"], *_span(one)) for name, one in stages.items()}
+    slowed = {
+        name
+        for name, (host, begun, ended) in spans.items()
+        if name.startswith(f"{TIMES}/")
+        for other, (elsewhere, first, last) in spans.items()
+        if other != name and elsewhere == host and min(ended, last) - max(begun, first) > _SECONDS
+    }
+    if not slowed:
+        return []
+    return [
+        "loss against training time: other stages were made on the same machine at the same time "
+        f"as {', '.join(sorted(slowed))}, which slows them; for times that compare, remove "
+        f"{TIMES} and results from the run folder and run the study again without --workers"
+    ]
+
+
+def _span(record: Mapping[str, Any]) -> tuple[float, float]:
+    """When a stage was begun and finished, seconds."""
+    ended = datetime.fromisoformat(record["finished"]).timestamp()
+    return ended - record["seconds"], ended
