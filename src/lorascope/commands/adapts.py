@@ -13,6 +13,7 @@ import typer
 from lorascope.commands.options import (
     Out,
     Quiet,
+    Ray,
     Set,
     Threads,
     Workers,
@@ -50,6 +51,7 @@ def adapt(
     ] = False,
     workers: Workers = 1,
     threads: Threads = None,
+    ray: Ray = None,
     quiet: Quiet = False,
 ) -> None:
     """Fit low-rank adapters around frozen dictionaries, beside what else could be done.
@@ -66,7 +68,7 @@ def adapt(
     """
     settings = adapt_study(study, model, dictionary, texts, set_, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
-    run_adapt(settings, folder, quiet, redo, runner_of(workers, threads))
+    run_adapt(settings, folder, quiet, redo, runner_of(workers, threads, ray))
 
 
 def run_adapt(
