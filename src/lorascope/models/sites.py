@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from lorascope.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _BLOCK_LISTS = (
     "language_model.layers",
@@ -65,6 +67,8 @@ def block_list(model: nn.Module) -> nn.ModuleList:
     Raises:
         InputError: the model has no such list.
     """
+    from torch import nn
+
     lists = {
         path: module
         for path, module in model.named_modules()

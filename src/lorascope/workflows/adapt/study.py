@@ -6,13 +6,10 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lorascope.adapt.fitting import RANDOM_DRAWS
-from lorascope.adapt.parts import Affine, Lora, Tuned
-from lorascope.adapt.settings import Learning
+from lorascope.adapt.settings import RANDOM_DRAWS, Affine, Learning, Lora, Tuned
 from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
-from lorascope.measures.adapting import GENERAL_MARGIN
-from lorascope.measures.steering import Steering
+from lorascope.measures.settings import GENERAL_MARGIN, Steering
 from lorascope.models.sites import parse_site
 from lorascope.workflows.study import Texts
 

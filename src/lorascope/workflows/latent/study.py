@@ -7,8 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from lorascope.config import Device, DType, Settings
-from lorascope.latent_adapters.ablation import ALTERNATIVES
-from lorascope.latent_adapters.fitting import LatentTraining
+from lorascope.latent_adapters.settings import ALTERNATIVES, LatentTraining
 from lorascope.latent_adapters.sparsity import (
     Dense,
     HardConcrete,
@@ -18,9 +17,8 @@ from lorascope.latent_adapters.sparsity import (
     Sparsity,
     TopM,
 )
-from lorascope.training.adapters import LoraTraining
 from lorascope.training.architectures import Architecture, TopK
-from lorascope.training.dictionaries import Fitting
+from lorascope.training.settings import Fitting, LoraTraining
 
 DENSE = "dense"
 
