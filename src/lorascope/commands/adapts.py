@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Out, Quiet, Set, pairs, require_workflow
+from lorascope.commands.options import Out, PlanOnly, Quiet, Set, pairs, require_workflow
+from lorascope.commands.planning import print_plan_of_run
 from lorascope.errors import InputError
 from lorascope.printing import say
 
@@ -38,6 +39,7 @@ def adapt(
     redo: Annotated[
         bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
     ] = False,
+    plan: PlanOnly = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit low-rank adapters around frozen dictionaries, beside what else could be done.
@@ -52,11 +54,18 @@ def adapt(
     """
     settings = adapt_study(study, model, dictionary, texts, set_, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
+    if plan:
+        print_plan_of_run(settings, folder, redo)
+        return
     run_adapt(settings, folder, quiet, redo)
 
 
 def run_adapt(study: AdaptStudy, out: Path, quiet: bool, redo: bool = False) -> None:
     """Run a study and print where its report is."""
+    from lorascope.workflows import missing
+
+    missing.in_study(study)
+    missing.in_folder(out, study, redo)
     from lorascope.workflows.adapt.workflow import adapt as run
     from lorascope.workflows.progress import Reporter
 

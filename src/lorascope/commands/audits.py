@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorascope.commands.options import Adapter, BaseDictionary, Json, Out, Quiet, Set, audit_study
+from lorascope.commands.options import (
+    Adapter,
+    BaseDictionary,
+    Json,
+    Out,
+    PlanOnly,
+    Quiet,
+    Set,
+    audit_study,
+)
+from lorascope.commands.planning import print_plan_of_run
+from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
@@ -35,6 +46,7 @@ def audit(
     redo: Annotated[
         bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
     ] = False,
+    plan: PlanOnly = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -50,15 +62,25 @@ def audit(
     `lorascope audit studies/embedded.yaml --dictionary layers.5=hf://me/my-saes/layers.5`
 
     `lorascope audit studies/embedded.yaml --out runs/mine --json > verdicts.json`
+
+    `lorascope audit studies/embedded.yaml --set seed=1 --plan`
     """
+    if plan and json_:
+        raise InputError("give either --plan or --json, not both")
     settings = audit_study(study, model, adapter, sites, texts, dictionary, set_, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
+    if plan:
+        print_plan_of_run(settings, folder, redo)
+        return
     run_audit(settings, folder, quiet, json_, redo)
 
 
 def run_audit(study: AuditStudy, out: Path, quiet: bool, json_: bool, redo: bool = False) -> None:
     """Run it, then print the verdicts as a table or as JSON, and the report's path."""
+    from lorascope.workflows import missing
 
+    missing.in_study(study)
+    missing.in_folder(out, study, redo)
     from lorascope.printing import Console
     from lorascope.report.terminal import summary, summary_data
     from lorascope.workflows.audit import audit as run

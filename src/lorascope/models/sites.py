@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator
 
 from lorascope.errors import InputError
 
@@ -55,6 +57,15 @@ def parse_site(text: str) -> Site:
     if match is None:
         raise InputError(f'site "{text}" is not the output of a block: {_FORMS}')
     return Site(int(match[1]))
+
+
+def _spelt(text: str) -> str:
+    parse_site(text)
+    return text
+
+
+# A site's name in settings, kept as it is written; one that is no block's output is refused.
+SiteName = Annotated[str, AfterValidator(_spelt)]
 
 
 def block_list(model: nn.Module) -> nn.ModuleList:

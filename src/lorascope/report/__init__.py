@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from lorascope.errors import InputError
+
 
 def build(run: Path) -> Path:
     """Read a finished run folder and write `report/`; returns the path of `report/index.html`.
@@ -13,6 +15,10 @@ def build(run: Path) -> Path:
     `results/`, and `features/` for the browser; InputError if a results file is missing or damaged.
     The facts say which workflow's page it is.
     """
+    for name in ("estimates.parquet", "facts.json"):
+        path = Path(run) / "results" / name
+        if not path.is_file():
+            raise InputError(f"{path} is missing: finish the run first, then make its report")
     # Imported here: the figures need Altair, which `import lorascope` should not wait for.
     from lorascope.report.adapt.models import write_models_report
     from lorascope.report.adapt.page import write_adapt_report

@@ -11,6 +11,7 @@ from lorascope.activations.settings import CATEGORIES, Capture
 from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
 from lorascope.measures.settings import Bars
+from lorascope.models.sites import SiteName
 from lorascope.training.architectures import Architecture, ReLU
 from lorascope.training.settings import Fitting, LoraTraining
 
@@ -219,7 +220,7 @@ class AuditStudy(Settings):
     device_map: DeviceMap | None = None
     adapters: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     train: TrainAdapters | None = None
-    sites: tuple[str, ...] = Field(min_length=1)
+    sites: tuple[SiteName, ...] = Field(min_length=1)
     texts: Texts
     capture: Capture = Capture()
     dictionaries: Dictionaries = Dictionaries()

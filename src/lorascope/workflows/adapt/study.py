@@ -10,7 +10,7 @@ from lorascope.adapt.settings import RANDOM_DRAWS, Affine, Learning, Lora, Tuned
 from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
 from lorascope.measures.settings import GENERAL_MARGIN, Steering
-from lorascope.models.sites import parse_site
+from lorascope.models.sites import SiteName, parse_site
 from lorascope.workflows.study import Texts
 
 Kind = Literal[
@@ -45,7 +45,7 @@ class TrainTopK(Settings):
         seed: decides starting directions and the order of rows.
     """
 
-    sites: tuple[str, ...] = Field(min_length=1)
+    sites: tuple[SiteName, ...] = Field(min_length=1)
     n_latents: tuple[PositiveInt, ...] = Field(default=(4096,), min_length=1)
     k: tuple[PositiveInt, ...] = Field(default=(32,), min_length=1)
     grid: bool = False
@@ -75,7 +75,7 @@ class Brought(Settings):
         address: a folder, `hf://owner/repo/folder`, or `saelens:release/id`.
     """
 
-    site: str
+    site: SiteName
     address: str
 
 

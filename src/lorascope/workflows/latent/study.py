@@ -17,6 +17,7 @@ from lorascope.latent_adapters.sparsity import (
     Sparsity,
     TopM,
 )
+from lorascope.models.sites import SiteName
 from lorascope.training.architectures import Architecture, TopK
 from lorascope.training.settings import Fitting, LoraTraining
 
@@ -117,7 +118,7 @@ class LatentStudy(Settings):
     behaviour: str
     manner: str = "french"
     judge: str = ""
-    site: str
+    site: SiteName
     dictionary: str | None = None
     train_dictionary: TrainedDictionary = TrainedDictionary()
     choices: dict[str, Sparsity] = Field(default_factory=usual_choices, min_length=1)
