@@ -19,7 +19,18 @@ from lorascope.workflows import plan as plan_module
 from lorascope.workflows.demo import demo_study
 
 COMMANDS = (
-    *("demo", "audit", "adapt", "plan", "train-adapter", "dictionary", "compare", "features"),
+    *(
+        "init",
+        "demo",
+        "audit",
+        "adapt",
+        "latent",
+        "plan",
+        "train-adapter",
+        "dictionary",
+        "compare",
+        "features",
+    ),
     *("report", "selftest"),
 )
 EMBEDDED = Path(__file__).parents[1] / "studies" / "embedded.yaml"
