@@ -62,7 +62,7 @@ def in_behaving(study: BehavingStudy) -> None:
 def in_trial(wanted: OnTexts) -> None:
     """Model, adapter and texts that a dictionary is tried on."""
     model_address(wanted.model)
-    _adapters({} if wanted.adapter is None else {"tried": wanted.adapter})
+    _adapters({} if wanted.adapter is None else {"adapter": wanted.adapter})
     _sources(wanted.texts)
 
 
