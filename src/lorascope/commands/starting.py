@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from lorascope import __version__
 from lorascope.printing import say
 
-# Libraries that decide the numbers most.
-_LIBRARIES = ("torch", "transformers", "peft")
+# The package, and the libraries that decide the numbers most.
+_PACKAGES = ("lorascope", "torch", "transformers", "peft")
 
 
 def init(
@@ -38,8 +37,7 @@ def print_versions(wanted: bool) -> None:
     """Print the versions of the package and its main libraries, none of them imported, and end."""
     if not wanted:
         return
-    say(f"lorascope {__version__}")
-    for name in _LIBRARIES:
+    for name in _PACKAGES:
         say(f"{name} {_version(name)}")
     raise typer.Exit
 
