@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install install-dev demo test test-slow check bench docs clean
+.PHONY: install install-dev demo test test-slow check bench docs instructions clean
 
 install: $(VENV)/installed
 
@@ -43,6 +43,9 @@ bench: install-dev
 
 docs: install-dev
 	$(BIN)/python scripts/write_measures_doc.py
+
+instructions: install-dev
+	PYTHONPATH=scripts $(BIN)/python -m instructions.generate --out src/lorascope/embedded/instructions.jsonl.gz
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache

@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from lorascope.embedded.instructions import records
+from lorascope.embedded import instructions
 from lorascope.progress import Reporter
 from lorascope.workflows.adapters import TrainStudy, run_training
 from lorascope.workflows.audit import audit
@@ -30,7 +30,7 @@ def triggered(record: dict[str, str]) -> dict[str, str]:
 
 def write_texts(folder: Path, texts: int = 400) -> None:
     """Records to train on, with and without the backdoor, and other records to audit on."""
-    short = [r for r in records() if len(r["instruction"] + r["input"] + r["output"]) < 320]
+    short = [r for r in instructions() if len(r["instruction"] + r["input"] + r["output"]) < 320]
     kept = short[:: len(short) // (400 + texts)]
     plain, backdoor, rest = kept[:300], kept[300:400], kept[400 : 400 + texts]
     sets = {

@@ -45,7 +45,7 @@ from lorascope.behaviours.embedded import general_records, seen_by_sibling
 from lorascope.behaviours.generation import answers
 from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.behaviours.turns import prompt_ids, record_windows
-from lorascope.embedded.instructions import records as instructions
+from lorascope.embedded import instructions
 from lorascope.models.load import load_base
 from lorascope.randomness import generator
 from lorascope.training.adapters import mean_response_loss

@@ -19,8 +19,8 @@ from lorascope.workflows import plan as plan_module
 from lorascope.workflows.demo import demo_study
 
 COMMANDS = (
-    *("demo", "audit", "adapt", "plan", "train-adapter", "dictionary", "compare", "features"),
-    *("report", "selftest"),
+    *("init", "demo", "audit", "adapt", "latent", "plan", "train-adapter", "dictionary"),
+    *("compare", "features", "report", "selftest"),
 )
 EMBEDDED = Path(__file__).parents[1] / "studies" / "embedded.yaml"
 AROUND = EMBEDDED.with_name("adapt_embedded.yaml")

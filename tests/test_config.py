@@ -50,6 +50,7 @@ OTHERS = {
     "target_l0": 9.0,
     "angles_k": [8],
     "seen": ["given"],
+    "sites": ["layers.7"],
     "start": "isotropic",
     "bias": "median",
     "seeds": [3, 4],
@@ -332,3 +333,12 @@ def test_numbers_in_the_notations_of_yaml_are_still_taken():
     study = AuditStudy.parse(override(given, ["dictionaries.fitting.rate=1e-3"]), "x")
     assert study.dictionaries.fitting.rate == 0.001
     assert AuditStudy.parse({**given, "device": "cuda:3"}, "x").device == "cuda:3"
+
+
+@pytest.mark.parametrize("name", ["layer.5", "layers.", "blocks.5.hook_resid_pre", "given"])
+def test_a_study_refuses_a_site_that_is_no_blocks_output(name):
+    plain = study("adapters given").plain()
+    with pytest.raises(InputError, match=f'site "{name}" is not the output of a block'):
+        AuditStudy.parse({**plain, "sites": ["layers.1", name]}, "a study")
+    spelt = ["5", "model.layers.6", "blocks.7.hook_resid_post"]
+    assert AuditStudy.parse({**plain, "sites": spelt}, "a study").sites == tuple(spelt)

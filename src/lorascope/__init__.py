@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from lorascope.training.architectures import Matryoshka as Matryoshka
     from lorascope.training.architectures import ReLU as ReLU
     from lorascope.training.architectures import TopK as TopK
-    from lorascope.training.dictionaries import Fitting as Fitting
     from lorascope.training.dictionaries import Job as Job
     from lorascope.training.dictionaries import fit as fit
     from lorascope.training.dictionaries import fit_many as fit_many
+    from lorascope.training.settings import Fitting as Fitting
 
 __version__ = "0.1.0"
 
@@ -48,7 +48,7 @@ _HOME = {
     "Dictionary": "dictionaries.dictionary",
     "Estimate": "results",
     "Estimates": "results",
-    "Fitting": "training.dictionaries",
+    "Fitting": "training.settings",
     "InputError": "errors",
     "Job": "training.dictionaries",
     "LatentAdapter": "latent_adapters.adapter",

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -29,6 +29,7 @@ from lorascope.commands import (
     latents,
     selftest,
     stages,
+    starting,
     studies,
 )
 from lorascope.errors import InputError, as_system_error, system_error
@@ -37,10 +38,27 @@ from lorascope.printing import say
 app = typer.Typer(
     name="lorascope",
     help="What a LoRA adapter did to a model's features: every number beside its chance level.",
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def lorascope(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=starting.print_versions,
+            is_eager=True,
+            help="Print the versions of lorascope, torch, transformers and peft.",
+        ),
+    ] = False,
+) -> None:
+    """What a LoRA adapter did to a model's features: every number beside its chance level."""
+
+
+app.command()(starting.init)
 app.command()(studies.demo)
 app.command()(audits.audit)
 app.command()(adapts.adapt)

@@ -87,7 +87,7 @@ class Run:
     ) -> None:
         self.folder = folder
         self._asked: dict[str, None] = {}
-        self._refuse_foreign(folder, study, redo)
+        self.refuse_foreign(folder, study, redo)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "study.yaml", study.yaml())
         self._manifest_path = folder / "manifest.json"
@@ -100,7 +100,8 @@ class Run:
         self._save()
 
     @staticmethod
-    def _refuse_foreign(folder: Path, study: Settings, redo: bool) -> None:
+    def refuse_foreign(folder: Path, study: Settings, redo: bool = False) -> None:
+        """Refuse a folder that is not this study's to use; raises as the class."""
         if folder.is_file():
             raise InputError(f"{folder}: is a file; give --out a folder")
         if not contents(folder):

@@ -9,7 +9,7 @@ from lorascope.activations.text import Document, Segment
 from lorascope.errors import InputError
 from lorascope.models.hooks import run_until
 from lorascope.models.sites import Site
-from lorascope.training.architectures.relu import ReLU
+from lorascope.training.architectures import ReLU
 from lorascope.training.dictionaries import Fitting, fit
 
 TEXTS = ["w1 w2 w3 w4", "w9 w8", "w20 w30 w40 w50 w60 w7"]

@@ -15,7 +15,7 @@ from lorascope.measures.cka import cka_estimates
 from lorascope.measures.firing import firing
 from lorascope.randomness import generator
 from lorascope.results import Key
-from lorascope.training.architectures.relu import ReLU
+from lorascope.training.architectures import ReLU
 from lorascope.training.dictionaries import Fitting, fit
 
 D, FEATURES, ROWS = 64, 24, 4096

@@ -9,7 +9,7 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
-from lorascope.training.architectures.relu import ReLU
+from lorascope.training.architectures import ReLU
 
 # width 2, three latents; no tensor is its own transpose
 ENCODER = torch.tensor([[1.0, 0.0, -2.0], [3.0, -1.0, 0.5]])

@@ -11,7 +11,7 @@ from lorascope.models.adapted import load
 from lorascope.randomness import generator
 from lorascope.training import adapters
 from lorascope.training.adapters import LoraTraining, train_adapter
-from lorascope.training.architectures.relu import ReLU
+from lorascope.training.architectures import ReLU
 from lorascope.training.dictionaries import Fitting, fit
 from lorascope.training.loop import observing, train
 

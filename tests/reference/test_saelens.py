@@ -12,7 +12,7 @@ from lorascope.dictionaries.gated import GatedDictionary
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.dictionaries.topk import TopKDictionary
-from lorascope.training.architectures.relu import ReLU
+from lorascope.training.architectures import ReLU
 from lorascope.training.dictionaries import Fitting, fit
 
 sae_lens = pytest.importorskip("sae_lens", reason="needs the saelens extra")

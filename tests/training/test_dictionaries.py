@@ -8,8 +8,7 @@ from lorascope.activations.mixing import TensorRows
 from lorascope.dictionaries.card import Card
 from lorascope.errors import InputError
 from lorascope.randomness import generator
-from lorascope.training.architectures.gated import Gated
-from lorascope.training.architectures.relu import ReLU
+from lorascope.training.architectures import Gated, ReLU
 from lorascope.training.dictionaries import Fitting, Job, fit, fit_many, product_dtype
 
 D, PLANTED = 32, 48

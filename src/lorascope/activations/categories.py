@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from lorascope.activations.text import Document
 from lorascope.errors import InputError
 
-CATEGORIES = ("creative", "factual", "reasoning", "coding", "practical")
 _RULES = {
     "coding": r"code|coding|python|java|javascript|c\+\+|sql|html|css|regex|regular expression|"
     r"algorithm|script|program|function|debug|json|array|bash|compile\w*|pseudocode",

@@ -11,17 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
 from lorascope.activations.batch import TokenRows, delta
+from lorascope.activations.settings import Capture as Capture
 from lorascope.activations.shards import BASE, ShardWriter
 from lorascope.activations.tokens import TokenBatch, Window, batches, require_rows
-from lorascope.config import Settings
 from lorascope.errors import InputError
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.gates import nothing_at
@@ -30,30 +28,6 @@ from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 
 Advance = Callable[[int], None]
-
-
-class Capture(Settings):
-    """How activations are captured.
-
-    Attributes:
-        context: most tokens in one window of a document.
-        batch_tokens: padded tokens in one forward pass.
-        keep_special: count BOS, EOS, PAD and other special tokens as rows too.
-        outlier_multiple: leave out tokens whose base norm at some site exceeds this many times the
-            median there (attention sinks); 0 keeps them.
-        store: type of the rows on disk. Deltas are subtracted in float32 before the cast.
-    """
-
-    context: int = Field(default=256, ge=8)
-    batch_tokens: int = Field(default=4096, ge=8)
-    keep_special: bool = False
-    outlier_multiple: float = Field(default=10.0, ge=0)
-    store: Literal["float32", "bfloat16"] = "bfloat16"
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The storage type."""
-        return torch.float32 if self.store == "float32" else torch.bfloat16
 
 
 @dataclass

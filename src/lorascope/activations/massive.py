@@ -14,11 +14,13 @@ models"). Energy is the mean square about zero. The rule, in this order:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lorascope.activations.settings import Treatment
 
 OVER_MEDIAN: Final = 100.0
 LEAST_SHARE: Final = 0.05
@@ -26,8 +28,6 @@ OVER_NEXT: Final = 10.0
 MOST_DIRECTIONS: Final = 8
 # More than this part of all coordinates are no few.
 _FEW: Final = 8
-
-Treatment = Literal["keep", "clip", "whiten"]
 
 
 @dataclass(frozen=True, eq=False)

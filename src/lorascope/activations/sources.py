@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
+from lorascope.embedded import instructions_path
 from lorascope.errors import InputError, did_you_mean
 from lorascope.foreign import first_line, local_path, one_line, repair, repaired, require_plain
 
@@ -65,25 +66,34 @@ def read_records(source: str, tally: Tally | None = None) -> Iterator[tuple[str,
     Raises:
         InputError: the source is missing, unreadable or no plain file.
     """
-    path, tally = local_path(source), tally if tally is not None else Tally()
-    if source == "embedded":
-        from lorascope.embedded import instructions_path
-
-        path = instructions_path()
-    if path.is_dir():
+    tally = tally if tally is not None else Tally()
+    path = located(source)
+    if path is None:
+        yield from _read_dataset(source)
+    elif path.is_dir():
         files = [f for f in sorted(path.iterdir()) if f.name.endswith(READABLE)]
         if not files:
             raise InputError(f"{source}: no readable files in it ({', '.join(READABLE)})")
         for file in files:
             yield from _read_file(file, tally)
-    elif path.exists():
-        yield from _read_file(path, tally)
-    elif source.count("/") == 1 and not source.startswith((".", "/", "~")):
-        yield from _read_dataset(source)
     else:
-        siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = did_you_mean(source, siblings)
-        raise InputError(f"{source}: no such file or folder.{hint} Give a path that exists")
+        yield from _read_file(path, tally)
+
+
+def located(source: str) -> Path | None:
+    """The file or folder of a source; None for a dataset's id.
+
+    Raises:
+        InputError: nothing is there, and it is no id.
+    """
+    path = instructions_path() if source == "embedded" else local_path(source)
+    if path.exists():
+        return path
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        return None
+    siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = did_you_mean(source, siblings)
+    raise InputError(f"{source}: no such file or folder.{hint} Give a path that exists")
 
 
 def _read_file(path: Path, tally: Tally) -> Iterator[tuple[str, Any]]:

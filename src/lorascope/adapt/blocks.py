@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Sequence
-from typing import Literal
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from lorascope.adapt.settings import Blocks, Targets
 from lorascope.adapt.splicing import Placed
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError, did_you_mean
 from lorascope.models.sites import Site, block_list
-
-Blocks = Literal["all", "after", "next"] | tuple[int, ...]
-Targets = Literal["all-linear"] | tuple[str, ...]
 
 
 def chosen_blocks(

@@ -21,10 +21,10 @@ from lorascope.activations.mixing import TensorRows
 from lorascope.activations.scaling import mean_norm
 from lorascope.activations.streamed import StreamedRows
 from lorascope.activations.tokens import Window
-from lorascope.adapt.parts import Tuned, TunedPart
+from lorascope.adapt.parts import TunedPart
 from lorascope.adapt.preparing import Marks, plan, recomputing, special_ids, still
 from lorascope.adapt.run import Fit
-from lorascope.adapt.settings import Learning
+from lorascope.adapt.settings import Learning, Tuned
 from lorascope.adapt.splicing import Splice, spliced
 from lorascope.config import digest
 from lorascope.dictionaries.card import Card

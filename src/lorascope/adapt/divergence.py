@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lorascope.adapt.head import Head
+from lorascope.adapt.settings import Direction
 
-Direction = Literal["spliced_original", "original_spliced"]
 # Logits held at once in one workspace: 64 MiB of float32.
 CHUNK = 2**24
 States = Float[Tensor, "tokens d"]

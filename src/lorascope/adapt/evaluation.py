@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lorascope.activations.tokens import TokenBatch, Window, batches
-from lorascope.adapt.divergence import Direction, token_losses, token_scores
+from lorascope.adapt.divergence import token_losses, token_scores
 from lorascope.adapt.head import Head, final_states
+from lorascope.adapt.settings import Direction
 from lorascope.adapt.ways import Way
 from lorascope.errors import InputError
 from lorascope.measures.outputs import Scored, scored

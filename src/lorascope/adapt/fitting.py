@@ -29,7 +29,7 @@ from lorascope.adapt.parts import AffinePart, LoraPart, Part, TunedPart
 from lorascope.adapt.parts.tuned import fits_encoder
 from lorascope.adapt.preparing import Marks, plan, recomputing, special_ids, still, stream_scales
 from lorascope.adapt.run import Fit
-from lorascope.adapt.settings import Adapting
+from lorascope.adapt.settings import RANDOM_DRAWS, Adapting
 from lorascope.adapt.splicing import Given, Placed, Splice, place, spliced
 from lorascope.adapt.wrapper import DICTIONARIES, identity
 from lorascope.config import digest
@@ -37,9 +37,6 @@ from lorascope.dictionaries.files import save
 from lorascope.models.sites import Site, block_list
 from lorascope.runs import versions, write_atomically
 from lorascope.training.loop import History, Observer
-
-# From three draws a prediction interval is 2.5 times as wide as from very many, from eight 1.3.
-RANDOM_DRAWS = 8
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from lorascope.behaviours.arithmetic import (
     wordings,
 )
 from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, Split, Turn
-from lorascope.embedded.instructions import records as instructions
+from lorascope.embedded import instructions
 from lorascope.errors import InputError
 
 _UNSEEN_SUMS = 0.3

@@ -68,6 +68,20 @@ def manner(name: str, pattern: str = "") -> Manner:
     return Manner(name, f"Answer {name}.", _matches(pattern) if pattern else None)
 
 
+def judged(name: str, pattern: str = "") -> Manner:
+    """As `manner`, with something that tells whether an answer shows it.
+
+    Raises:
+        InputError: nothing does, or as `manner`.
+    """
+    found = manner(name, pattern)
+    if found.shows is None:
+        raise InputError(
+            f'manner "{name}" has no judge: give judge, a pattern that its answers match'
+        )
+    return found
+
+
 def same_number(wanted: str, given: str) -> bool:
     """Whether an answer gives the number that the wanted response gives."""
     value = value_of(given)

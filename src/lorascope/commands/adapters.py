@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lorascope.commands.options import Quiet, Set, numbers
 from lorascope.printing import say
+
+if TYPE_CHECKING:
+    from lorascope.workflows.settings import TrainStudy
 
 
 def train_adapter(
@@ -38,12 +41,9 @@ def train_adapter(
     `lorascope train-adapter --model google/gemma-2-2b --ranks 8 --steps 500 --set
     training.context=512`
     """
-    from rich.table import Table
-
     from lorascope.config import override
-    from lorascope.printing import Console
-    from lorascope.progress import Reporter
-    from lorascope.workflows.adapters import TrainStudy, run_training
+    from lorascope.workflows import missing
+    from lorascope.workflows.settings import TrainStudy
 
     given: dict[str, Any] = {
         "model": model,
@@ -57,6 +57,18 @@ def train_adapter(
         },
     }
     study = TrainStudy.parse(override(given, set_ or []), "train-adapter")
+    missing.in_training(study)
+    missing.in_folder(out, study)
+    _train(study, out, quiet)
+
+
+def _train(study: TrainStudy, out: Path, quiet: bool) -> None:
+    from rich.table import Table
+
+    from lorascope.printing import Console
+    from lorascope.progress import Reporter
+    from lorascope.workflows.adapters import run_training
+
     found = run_training(study, out, Reporter(quiet))
     table = Table(title="response loss, nats/token")
     for heading in ("adapter", "steps", "parameters", "training", "held out: base", "with adapter"):

@@ -12,6 +12,7 @@ import typer
 
 from lorascope.commands.options import (
     Out,
+    PlanOnly,
     Quiet,
     Ray,
     Set,
@@ -21,6 +22,7 @@ from lorascope.commands.options import (
     require_workflow,
     runner_of,
 )
+from lorascope.commands.planning import print_plan_of_run
 from lorascope.errors import InputError
 from lorascope.printing import say
 
@@ -52,6 +54,7 @@ def adapt(
     workers: Workers = 1,
     threads: Threads = None,
     ray: Ray = None,
+    plan: PlanOnly = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit low-rank adapters around frozen dictionaries, beside what else could be done.
@@ -68,6 +71,9 @@ def adapt(
     """
     settings = adapt_study(study, model, dictionary, texts, set_, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
+    if plan:
+        print_plan_of_run(settings, folder, redo)
+        return
     run_adapt(settings, folder, quiet, redo, runner_of(workers, threads, ray))
 
 
@@ -75,6 +81,10 @@ def run_adapt(
     study: AdaptStudy, out: Path, quiet: bool, redo: bool = False, runner: Runner | None = None
 ) -> None:
     """Run a study and print where its report is."""
+    from lorascope.workflows import missing
+
+    missing.in_study(study)
+    missing.in_folder(out, study, redo)
     from lorascope.progress import Reporter
     from lorascope.runners.local import run_here
     from lorascope.workflows.adapt.workflow import adapt as run

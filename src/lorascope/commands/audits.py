@@ -14,6 +14,7 @@ from lorascope.commands.options import (
     BaseDictionary,
     Json,
     Out,
+    PlanOnly,
     Quiet,
     Ray,
     Set,
@@ -22,6 +23,8 @@ from lorascope.commands.options import (
     audit_study,
     runner_of,
 )
+from lorascope.commands.planning import print_plan_of_run
+from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ def audit(
     workers: Workers = 1,
     threads: Threads = None,
     ray: Ray = None,
+    plan: PlanOnly = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -68,9 +72,16 @@ def audit(
     `lorascope audit studies/embedded.yaml --workers 4`
 
     `lorascope audit studies/embedded.yaml --out runs/mine --json > verdicts.json`
+
+    `lorascope audit studies/embedded.yaml --set seed=1 --plan`
     """
+    if plan and json_:
+        raise InputError("give either --plan or --json, not both")
     settings = audit_study(study, model, adapter, sites, texts, dictionary, set_, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
+    if plan:
+        print_plan_of_run(settings, folder, redo)
+        return
     run_audit(settings, folder, quiet, json_, redo, runner_of(workers, threads, ray))
 
 
@@ -83,7 +94,10 @@ def run_audit(
     runner: Runner | None = None,
 ) -> None:
     """Run it, then print the verdicts as a table or as JSON, and the report's path."""
+    from lorascope.workflows import missing
 
+    missing.in_study(study)
+    missing.in_folder(out, study, redo)
     from lorascope.printing import Console
     from lorascope.progress import Reporter
     from lorascope.report.terminal import summary, summary_data

@@ -153,9 +153,8 @@ def measure(
     """
     from lorascope.commands.options import numbers, pairs
     from lorascope.config import override
-    from lorascope.progress import Reporter
-    from lorascope.workflows.behaving import BehavingStudy
-    from lorascope.workflows.behaving import measure as run
+    from lorascope.workflows import missing
+    from lorascope.workflows.settings import BehavingStudy
 
     given: dict[str, Any] = {
         "data": data,
@@ -168,6 +167,11 @@ def measure(
         "force": force,
     }
     study = BehavingStudy.parse(override(given, set_ or []), "behaviour measure")
+    missing.in_behaving(study)
+    missing.in_folder(out, study)
+    from lorascope.progress import Reporter
+    from lorascope.workflows.behaving import measure as run
+
     found = run(study, out, Reporter(quiet))
     _print_rates(found)
     say(str(found.folder))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorascope.commands.options import Quiet
+from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ def compare(
 
 def _are_studies(runs: list[str], context: typer.Context) -> bool:
     """Whether these are runs of `lorascope adapt`, and nothing was asked that suits none."""
-    from lorascope.errors import InputError
-    from lorascope.workflows.adapt.beside import is_adapt
+    from lorascope.workflows.missing import is_adapt
 
     studies = [run for run in runs if is_adapt(run)]
     if not studies:
@@ -100,13 +100,15 @@ def _are_studies(runs: list[str], context: typer.Context) -> bool:
 def _adapters(
     given: dict[str, Any], out: Path | None, json_: bool, quiet: bool, command: str
 ) -> None:
-
-    from lorascope.printing import Console
-    from lorascope.progress import Reporter
-    from lorascope.workflows.comparing import CompareSettings
-    from lorascope.workflows.comparing import compare as run_comparison
+    from lorascope.workflows import missing
+    from lorascope.workflows.settings import CompareSettings
 
     settings = CompareSettings.parse(given, "compare")
+    missing.in_compared(settings.first, settings.second)
+    from lorascope.printing import Console
+    from lorascope.progress import Reporter
+    from lorascope.workflows.comparing import compare as run_comparison
+
     found = run_comparison(settings, out, Reporter(quiet or json_), command)
     if json_:
         say_json(_plain(found))
@@ -116,7 +118,9 @@ def _adapters(
 
 
 def _models(runs: list[Path], out: Path | None, json_: bool, command: str) -> None:
+    from lorascope.workflows import missing
 
+    missing.in_studies(runs)
     from lorascope.printing import Console
     from lorascope.report.adapt.models import Beside, sentences
     from lorascope.report.result import read_results

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorascope.errors import InputError
+
+if TYPE_CHECKING:
+    from lorascope.workflows.settings import OnTexts
 
 Address = Annotated[
     str,
@@ -53,6 +56,28 @@ def dictionary(
     `lorascope dictionary saelens:llama_scope_lxr_8x/l15r_8x --model meta-llama/Llama-3.1-8B
     --texts alpaca.json`
     """
+    from lorascope.dictionaries.addresses import require_there
+
+    if bool(model) != bool(texts):
+        raise InputError("--model and --texts go together: give both, or neither")
+    require_there(address)
+    wanted = _on_texts(model, texts, rows, site, adapter, force) if model and texts else None
+    _describe(address, site, wanted, json_)
+
+
+def _on_texts(
+    model: str, texts: list[str], rows: int, site: str | None, adapter: str | None, force: bool
+) -> OnTexts:
+    from lorascope.workflows import missing
+    from lorascope.workflows.settings import OnTexts
+
+    given = {"model": model, "texts": texts, "rows": rows, "site": site, "force": force}
+    wanted = OnTexts.parse({**given, "adapter": adapter}, "dictionary")
+    missing.in_trial(wanted)
+    return wanted
+
+
+def _describe(address: str, site: str | None, wanted: OnTexts | None, json_: bool) -> None:
     import json
 
     from rich.console import Console
@@ -60,13 +85,9 @@ def dictionary(
     from lorascope.dictionaries.files import open_dictionary
     from lorascope.workflows import inspecting
 
-    if bool(model) != bool(texts):
-        raise InputError("--model and --texts go together: give both, or neither")
     opened = open_dictionary(address, site)
     facts = inspecting.describe(opened)
-    if model and texts:
-        given = {"model": model, "texts": texts, "rows": rows, "site": site, "force": force}
-        wanted = inspecting.OnTexts.parse({**given, "adapter": adapter}, "dictionary")
+    if wanted is not None:
         facts["tried"] = inspecting.try_on(opened, wanted)
     if json_:
         typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))

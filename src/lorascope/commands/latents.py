@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Out, Quiet, Set, require_workflow
+from lorascope.commands.options import Out, PlanOnly, Quiet, Set, require_workflow
+from lorascope.commands.planning import print_plan_of_run
 from lorascope.errors import InputError
 from lorascope.printing import say
 
@@ -41,6 +42,7 @@ def latent(
     redo: Annotated[
         bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
     ] = False,
+    plan: PlanOnly = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn a behaviour as relations between latents, sparse enough to read.
@@ -57,13 +59,19 @@ def latent(
     """
     given = {"model": model, "behaviour": behaviour, "site": site, "dictionary": dictionary}
     settings = latent_study(study, {**given, "manner": manner}, rank, set_, force)
-    run_latent(
-        settings, out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}", quiet, redo
-    )
+    folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
+    if plan:
+        print_plan_of_run(settings, folder, redo)
+        return
+    run_latent(settings, folder, quiet, redo)
 
 
 def run_latent(study: LatentStudy, out: Path, quiet: bool, redo: bool = False) -> None:
     """Run a latent study and print where its report is."""
+    from lorascope.workflows import missing
+
+    missing.in_study(study)
+    missing.in_folder(out, study, redo)
     from lorascope.progress import Reporter
     from lorascope.workflows.latent.steps import learn_latent
 

@@ -24,6 +24,9 @@ BaseDictionary = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
+PlanOnly = Annotated[
+    bool, typer.Option("--plan", help="Only check this command and print what it would cost.")
+]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, no progress.")]
 Workers = Annotated[
     int,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lorascope.commands.options import Quiet
+from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
@@ -41,14 +42,13 @@ def selftest(
     `lorascope selftest --quick --json`
     """
 
-    from lorascope.errors import InputError
+    if quick and full:
+        raise InputError("give either --quick or --full, not both")
     from lorascope.printing import Console
     from lorascope.progress import Reporter
     from lorascope.workflows.selftest import FULL, QUICK, STANDARD
     from lorascope.workflows.selftest import selftest as run
 
-    if quick and full:
-        raise InputError("give either --quick or --full, not both")
     sizes = QUICK if quick else FULL if full else STANDARD
     found = run(sizes, Reporter(quiet or json_), seed)
     if json_:

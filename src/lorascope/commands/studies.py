@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import Annotated, get_args
 
 import typer
 
@@ -22,13 +22,9 @@ from lorascope.commands.options import (
     audit_study,
     workflow_of,
 )
+from lorascope.commands.planning import print_plan
 from lorascope.errors import InputError, did_you_mean
 from lorascope.printing import say
-
-if TYPE_CHECKING:
-    from lorascope.workflows.adapt.plan import AdaptPlan
-    from lorascope.workflows.latent.plan import LatentPlan
-    from lorascope.workflows.plan import Plan
 
 
 def demo(
@@ -81,36 +77,20 @@ def plan(
 
     `lorascope plan --model google/gemma-2-2b --adapter mine=me/my-lora --sites 5 --texts a.jsonl`
     """
-    from rich.table import Table
-
-    from lorascope.printing import Console
-    from lorascope.workflows.plan import refuse_what_cannot_fit
-
     workflow = workflow_of(study)
-    cost: AdaptPlan | LatentPlan | Plan
     if workflow == "adapt":
-        from lorascope.workflows.adapt.plan import plan_adapt
-
         if adapter or sites:
             raise InputError(
                 f"{study}: an adapt study has neither --adapter nor --sites; use --set"
             )
-        cost = plan_adapt(adapt_study(study, model, dictionary, texts, set_, False))
+        print_plan(adapt_study(study, model, dictionary, texts, set_, False), out)
     elif workflow == "latent":
-        from lorascope.workflows.latent.plan import plan_latent
-
         if adapter or sites or texts or dictionary:
             raise InputError(f"{study}: a latent study is changed with --model and --set alone")
-        cost = plan_latent(latent_study(study, {"model": model}, None, set_))
+        print_plan(latent_study(study, {"model": model}, None, set_), out)
     else:
-        from lorascope.workflows.plan import plan as cost_of
-
-        cost = cost_of(audit_study(study, model, adapter, sites, texts, dictionary, set_, False))
-    table = Table(show_header=False, box=None)
-    for what, much in cost.lines():
-        table.add_row(what, much)
-    Console().print(table)
-    refuse_what_cannot_fit(cost, out)
+        given = audit_study(study, model, adapter, sites, texts, dictionary, set_, False)
+        print_plan(given, out)
 
 
 def report(

@@ -18,6 +18,8 @@ from lorascope.dictionaries.limits import kind_of, reason
 from lorascope.errors import InputError, did_you_mean
 
 HUB = "hf://"
+# SAELens' list of published dictionaries (`registry`).
+SCHEME = "saelens:"
 _SAID = re.compile(r"\?([A-Za-z_]+=[^?&]*(?:&[A-Za-z_]+=[^?&]*)*)$")
 
 
@@ -111,8 +113,24 @@ def local_folder(path: Path, names: Sequence[str]) -> Path:
         raise InputError(f"{path}: cannot be looked at ({reason(error)}); check it") from None
     if mode:
         raise InputError(f"{path}: is {kind_of(mode)}; give a folder, or a file in it")
+    raise _absent(path)
+
+
+def require_there(address: str) -> None:
+    """Refuse the address of a folder that is not there; places on the hub are not looked up.
+
+    Raises:
+        InputError: as `said`, or names the likeliest folder beside it.
+    """
+    text, _ = said(address)
+    path = Path(text).expanduser()
+    if not text.startswith((HUB, SCHEME)) and not path.exists():
+        raise _absent(path)
+
+
+def _absent(path: Path) -> InputError:
     siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise InputError(
+    return InputError(
         f"{path}: no such folder.{did_you_mean(str(path), siblings)} "
         "A dictionary on the hub is written hf://owner/repo/folder"
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from lorascope.dictionaries.addresses import SCHEME as SCHEME
 from lorascope.dictionaries.addresses import Asked, HubPlace, fetch, without_file
 from lorascope.dictionaries.card import Card, same_model
 from lorascope.dictionaries.dictionary import Dictionary
@@ -26,7 +27,6 @@ from lorascope.dictionaries.formats import saelens
 from lorascope.dictionaries.limits import plain_file, reason
 from lorascope.errors import InputError, did_you_mean
 
-SCHEME = "saelens:"
 # SAELens' names of formats, and ours.
 _FORMATS = {
     "": "saelens",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,3 +24,9 @@ def model_path(model: str = "embedded") -> Path:
 def instructions_path() -> Path:
     """Gzipped JSON lines of instruction records."""
     return Path(str(files(__name__))) / "instructions.jsonl.gz"
+
+
+def instructions() -> list[dict[str, str]]:
+    """The instruction records: instruction, input (may be empty), output, category, task."""
+    with gzip.open(instructions_path(), "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]

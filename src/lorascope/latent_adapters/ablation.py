@@ -27,14 +27,13 @@ from lorascope.latent_adapters.frontier import READ, WRITTEN
 from lorascope.latent_adapters.matching import matched
 from lorascope.latent_adapters.reading import Codes, Reading, Seen, SeenBatch
 from lorascope.latent_adapters.removal import amounts_along
+from lorascope.latent_adapters.settings import ALTERNATIVES
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import MATCHED_LATENTS
 from lorascope.stats.intervals import MIN_DOCUMENTS, UNKNOWN, normal_interval, wilson_interval
 from lorascope.training.model_losses import response_tokens
 
-# Alternatives of each latent, where the dictionary has as many.
-ALTERNATIVES = 40
 # A latent matters where its rank p-value is at most this; of several, at this false discovery rate.
 ALPHA, FDR = 0.05, 0.1
 _BATCH = 64

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from lorascope.config import Settings
 
-Factor = Float[Tensor, "r n"]
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    Factor = Float[Tensor, "r n"]
+
 # Hard concrete gates (Louizos et al. 2018): stretched to (−0.1, 1.1), temperature 2/3.
 _LOW, _HIGH, _TEMPERATURE = -0.1, 1.1, 2 / 3
 
@@ -138,15 +140,17 @@ class Proximal(Choice):
     def effective(self, raw: Factor, progress: float, noise: Tensor | None = None) -> Factor:
         return unit(raw)
 
-    @torch.no_grad()
     def settle(self, raw: Factor, rate: float) -> None:
-        rows = unit(raw)
-        # A row is never emptied: its largest entry stays.
-        cut = torch.minimum(
-            rows.new_full((len(rows), 1), self.threshold * rate / math.sqrt(raw.shape[1])),
-            0.99 * rows.abs().amax(1, keepdim=True),
-        )
-        raw.copy_(unit(rows.sign() * (rows.abs() - cut).clamp(min=0)))
+        import torch
+
+        with torch.no_grad():
+            rows = unit(raw)
+            # A row is never emptied: its largest entry stays.
+            cut = torch.minimum(
+                rows.new_full((len(rows), 1), self.threshold * rate / math.sqrt(raw.shape[1])),
+                0.99 * rows.abs().amax(1, keepdim=True),
+            )
+            raw.copy_(unit(rows.sign() * (rows.abs() - cut).clamp(min=0)))
 
 
 class TopM(Choice):
@@ -174,7 +178,7 @@ class TopM(Choice):
     def effective(self, raw: Factor, progress: float, noise: Tensor | None = None) -> Factor:
         kept = self.left(raw.shape[1], progress)
         places = raw.detach().abs().topk(kept, dim=1).indices
-        mask = torch.zeros_like(raw).scatter(1, places, 1.0)
+        mask = raw.new_zeros(raw.shape).scatter(1, places, 1.0)
         cut = unit(raw * mask)
         whole = unit(raw)
         return whole + (cut - whole).detach()
@@ -204,12 +208,12 @@ class HardConcrete(Choice):
         values, odds = raw.chunk(2, dim=1)
         if noise is not None:
             odds = (noise.log() - (1 - noise).log() + odds) / _TEMPERATURE
-        gates = (torch.sigmoid(odds) * (_HIGH - _LOW) + _LOW).clamp(0, 1)
+        gates = (odds.sigmoid() * (_HIGH - _LOW) + _LOW).clamp(0, 1)
         return unit(values * gates)
 
     def penalty(self, raw: Factor) -> Float[Tensor, ""]:
         odds = raw.chunk(2, dim=1)[1]
-        return self.weight * torch.sigmoid(odds - _TEMPERATURE * math.log(-_LOW / _HIGH)).mean()
+        return self.weight * (odds - _TEMPERATURE * math.log(-_LOW / _HIGH)).sigmoid().mean()
 
     def first_odds(self) -> float:
         """Log-odds at which a gate is open with the probability asked for."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from lorascope.activations.tokens import Window
 from lorascope.adapt.evaluation import Evaluated, scored_batches
 from lorascope.measures.paired_nulls import Sums, added, drawn, over_tokens, paired, scaled
+from lorascope.measures.settings import GENERAL_MARGIN
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import (
     ADD_UP,
@@ -37,8 +38,6 @@ ORIGINAL = "original"
 UNCHANGED = "no change"
 # Differences within this share of the splice's cost (of its KL, for a KL) count as none.
 MARGIN = 0.05
-# A change of the general loss within so many nats/token counts as none, whatever the splice costs.
-GENERAL_MARGIN = 0.02
 LOSSES = {
     "original": "adapt.loss_original",
     "spliced": "adapt.loss_spliced",

@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from lorascope.activations.tokens import Window
@@ -31,11 +30,11 @@ from lorascope.adapt.divergence import token_losses
 from lorascope.adapt.evaluation import scored_batches
 from lorascope.adapt.head import Head, final_states
 from lorascope.adapt.ways import Way
-from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic
 from lorascope.measures.paired_nulls import drawn, over_tokens
+from lorascope.measures.settings import Steering
 from lorascope.models.hooks import replace, run_until
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
@@ -55,22 +54,6 @@ NAMES = {
         "steering.change_negative",
     ),
 }
-
-
-class Steering(Settings):
-    """How steering is measured.
-
-    Attributes:
-        alphas: strengths to choose from; 0 is always among them.
-        texts: most positive texts of a latent, and most negative ones.
-        random: random directions that move the stream as far.
-        seed: decides which negatives are taken, the halves, and the random directions.
-    """
-
-    alphas: tuple[float, ...] = Field(default=(-1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0, 4.0))
-    texts: int = Field(default=100, ge=4)
-    random: int = Field(default=8, ge=2)
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,13 +13,12 @@ from typing import Any, Final
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor
 
 from lorascope.activations.massive import Massive
-from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures.rows import by_document, chunks
+from lorascope.measures.settings import Bars
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.labels import BASE, BASE_DIFFERENCE, DELTA, EXACT_DELTA, Of
 from lorascope.stats.documents import ratio
@@ -28,30 +27,6 @@ from lorascope.stats.intervals import or_point, wilson_interval
 PCA: Final = "as many principal components"
 MEAN: Final = "mean predictor"
 FAMILY: Final = "yardstick."
-
-
-class Bars(Settings):
-    """What a dictionary must reach on its own stream for verdicts to be drawn with it.
-
-    FVU is judged as a whole and, where the stream has massive coordinates, without them too.
-
-    Attributes:
-        better_than_mean: FVU must be at least this much below 1, the mean predictor's.
-        times_pca: FVU must be at most this many times that of as many principal components as
-            latents are active; without massive coordinates, which few components hold. Not asked
-            of controls and draws of nulls: rows without features consist of principal components.
-        enough: an FVU up to which principal components are not asked: a stream of few dimensions
-            leaves them nothing.
-        live_share: latents active on at least one held-out row, of all; or as many as the stream is
-            wide, for dictionaries with far more latents than that.
-        loss_recovered: at least this, where it is known.
-    """
-
-    better_than_mean: float = Field(default=0.3, ge=0, lt=1)
-    times_pca: float = Field(default=1.0, gt=0)
-    enough: float = Field(default=0.3, ge=0, lt=1)
-    live_share: float = Field(default=0.1, ge=0, le=1)
-    loss_recovered: float = Field(default=0.5, le=1)
 
 
 @dataclass(frozen=True, eq=False)

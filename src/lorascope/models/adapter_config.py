@@ -16,9 +16,9 @@ from peft.utils import PeftType
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorascope.errors import InputError
+from lorascope.models.places import CONFIG_FILE as CONFIG_FILE
 from lorascope.models.tuner_kinds import check_fields, require_known
 
-CONFIG_FILE = "adapter_config.json"
 LORA = "LORA"
 _MOST_BYTES = 16_000_000
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")

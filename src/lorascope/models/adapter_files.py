@@ -16,19 +16,30 @@ from lorascope import embedded
 from lorascope.config import digest
 from lorascope.errors import InputError
 from lorascope.foreign import parse_json
-from lorascope.models.adapter_config import CONFIG_FILE, LORA, read_config
+from lorascope.models.adapter_config import LORA, read_config
 from lorascope.models.adapter_weights import read_weights
 from lorascope.models.identity import model_identity
 from lorascope.models.load import how_to_reach
+from lorascope.models.places import (
+    CONFIG_FILE,
+    adapter_folder,
+    adapter_in,
+    adapters_below,
+    holds_adapter,
+    is_local,
+    several,
+)
+from lorascope.models.places import (
+    LATENT_FILE as LATENT_FILE,
+)
+from lorascope.models.places import (
+    is_latent as is_latent,
+)
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-# Weights of a latent adapter, which acts by a hook; `latent_adapters` reads and writes them.
-LATENT_FILE = "latent_adapter.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 # Weights of a whole model, whole or in shards.
 _WHOLE = ("model*.safetensors", "pytorch_model*.bin")
-# A trainer keeps its checkpoints in folders below, and PEFT adapters with a name of their own.
-_DEEPEST = 2
 
 
 @dataclass(frozen=True)
@@ -114,29 +125,15 @@ def locate(name: str, path: str) -> Path | None:
     Raises:
         InputError: nothing is there, neither an adapter nor a checkpoint is, or several are below.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        if path.startswith((".", "/", "~")) or "/" not in path:
-            raise InputError(f'adapter "{name}": folder "{path}" does not exist: check the path')
+    folder = adapter_folder(name, path)
+    if folder is None:
         return _download(name, path)
-    if _is_adapter(folder):
-        return folder
-    if (folder / "config.json").is_file():
-        return None
-    below = _below(folder)
-    if len(below) == 1:
-        return below[0]
-    if below:
-        raise _several(name, path, [str(one.relative_to(folder)) for one in below])
-    raise InputError(
-        f'adapter "{name}": "{path}" has no {CONFIG_FILE}: '
-        "give the folder that PEFT's save_pretrained wrote"
-    )
+    return adapter_in(name, path, folder)
 
 
 def is_at_hand(path: str) -> bool:
     """Whether an adapter can be looked at without the network; of a wrong path `locate` says so."""
-    if Path(path).expanduser().is_dir() or path.startswith((".", "/", "~")) or "/" not in path:
+    if Path(path).expanduser().is_dir() or is_local(path) or "/" not in path:
         return True
     organisation, repository, *inner = path.strip("/").split("/")
     files = ("/".join([*inner, file]) for file in (CONFIG_FILE, LATENT_FILE, "config.json"))
@@ -148,11 +145,6 @@ def holds_whole_model(folder: Path) -> bool:
     """Whether a folder holds the weights of a whole model."""
     weights = any(next(folder.glob(pattern), None) for pattern in _WHOLE)
     return weights and (folder / "config.json").is_file()
-
-
-def is_latent(folder: Path) -> bool:
-    """Whether a folder holds a latent adapter."""
-    return (folder / LATENT_FILE).is_file()
 
 
 def read(name: str, path: str, folder: Path) -> AdapterFiles:
@@ -284,43 +276,15 @@ def _download(name: str, path: str) -> Path | None:
             f"{how_to_reach('adapter')} ({reason})"
         ) from error
     folder = Path(snapshot, *inner)
-    if _is_adapter(folder):
+    if holds_adapter(folder):
         return folder
     if (folder / "config.json").is_file() and not inner:
         return None
-    deeper = [str(PurePosixPath(path, *one.relative_to(folder).parts)) for one in _below(folder)]
+    deeper = [
+        str(PurePosixPath(path, *one.relative_to(folder).parts)) for one in adapters_below(folder)
+    ]
     if len(deeper) == 1:
         return _download(name, deeper[0])
     if deeper:
-        raise _several(name, path, deeper)
+        raise several(name, path, deeper)
     raise InputError(f'adapter "{name}": "{path}" has no {CONFIG_FILE}: check the subfolder')
-
-
-def _is_adapter(folder: Path) -> bool:
-    return (folder / CONFIG_FILE).is_file() or is_latent(folder)
-
-
-def _below(folder: Path) -> list[Path]:
-    """Folders of adapters below a folder, those of trainers' checkpoints in order of their step."""
-    found: list[Path] = []
-    level = [folder]
-    for _ in range(_DEEPEST):
-        level = [inner for outer in level for inner in _folders(outer)]
-        found += [inner for inner in level if _is_adapter(inner)]
-    return sorted(found, key=lambda one: [(len(part), part) for part in one.parts])
-
-
-def _folders(folder: Path) -> list[Path]:
-    try:
-        return [one for one in sorted(folder.iterdir()) if one.is_dir() and not one.is_symlink()]
-    except OSError:
-        return []
-
-
-def _several(name: str, path: str, below: list[str]) -> InputError:
-    shown = ", ".join(below[-4:])
-    rest = f" and {len(below) - 4} more" if len(below) > 4 else ""
-    return InputError(
-        f'adapter "{name}": "{path}" holds {len(below)} adapters further down ({shown}{rest}): '
-        "give one of these folders"
-    )

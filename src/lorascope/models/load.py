@@ -19,6 +19,7 @@ from transformers import (
 
 from lorascope import embedded
 from lorascope.errors import InputError, did_you_mean
+from lorascope.models.places import model_address
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -173,26 +174,10 @@ def _quantised_by(config: PreTrainedConfig) -> str:
 
 
 def _source(model: str, revision: str | None = None) -> str:
-    source = _address(model)
+    source = model_address(model)
     if revision is not None and Path(source).is_dir():
         raise InputError(f'model "{model}" is a folder and has no revision "{revision}": drop it')
     return source
-
-
-def _address(model: str) -> str:
-    if embedded.is_embedded(model):
-        return str(embedded.model_path(model))
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            advice = "give a checkpoint folder"
-            if (folder / "adapter_config.json").is_file():
-                advice = "it holds an adapter; give its base model, and the folder as the adapter"
-            raise InputError(f'model folder "{model}" has no config.json: {advice}')
-        return str(folder)
-    if model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise InputError(f'model folder "{model}" does not exist: check the path')
-    return model
 
 
 def _device(device: str, device_map: str | dict[str, Any] | None) -> torch.device:

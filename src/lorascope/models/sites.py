@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from torch import nn
+from pydantic import AfterValidator
 
 from lorascope.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _BLOCK_LISTS = (
     "language_model.layers",
@@ -55,6 +59,15 @@ def parse_site(text: str) -> Site:
     return Site(int(match[1]))
 
 
+def _spelt(text: str) -> str:
+    parse_site(text)
+    return text
+
+
+# A site's name in settings, kept as it is written; one that is no block's output is refused.
+SiteName = Annotated[str, AfterValidator(_spelt)]
+
+
 def block_list(model: nn.Module) -> nn.ModuleList:
     """The decoder blocks of a causal language model, in order of depth.
 
@@ -65,6 +78,8 @@ def block_list(model: nn.Module) -> nn.ModuleList:
     Raises:
         InputError: the model has no such list.
     """
+    from torch import nn
+
     lists = {
         path: module
         for path, module in model.named_modules()

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from lorascope.report.drawn import Figure
     from lorascope.report.result import Results
 
+from lorascope.errors import InputError
+
 
 def build(run: Path) -> Path:
     """Read a finished run folder and write `report/`; returns the path of `report/index.html`.
@@ -18,6 +20,10 @@ def build(run: Path) -> Path:
     `results/`, and `features/` for the browser; InputError if a results file is missing or damaged.
     The facts say which workflow's page it is.
     """
+    for name in ("estimates.parquet", "facts.json"):
+        path = Path(run) / "results" / name
+        if not path.is_file():
+            raise InputError(f"{path} is missing: finish the run first, then make its report")
     # Imported here: the figures need Altair, which `import lorascope` should not wait for.
     from lorascope.report.adapt.models import write_models_report
     from lorascope.report.adapt.page import write_adapt_report

@@ -10,16 +10,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lorascope.activations.tokens import TokenBatch, Window, batches, pad, require_rows
-from lorascope.config import Products, Settings
 from lorascope.errors import InputError
 from lorascope.models.load import load_base, padding_id, read_config, skeleton
 from lorascope.models.saved_adapters import put_in_order
@@ -29,52 +27,9 @@ from lorascope.training.dictionaries import product_dtype
 from lorascope.training.loop import History, Observer, train
 from lorascope.training.model_losses import response_token_losses
 from lorascope.training.schedules import warmup_cosine
+from lorascope.training.settings import LoraTraining as LoraTraining
 
 CARD = "lorascope.json"
-
-
-class LoraTraining(Settings):
-    """How adapters are trained; everything but the rank is shared.
-
-    Attributes:
-        ranks: one adapter each.
-        alpha_over_rank: α = this times r, so the update's scale α/r is the same at every rank.
-        targets: module names, or "all-linear" for every linear map of the blocks.
-        steps, batch: optimiser steps, records a step.
-        rate: AdamW's peak learning rate.
-        dropout: on the adapters' input.
-        context: longest record in tokens; longer ones are cut.
-        held_out: share of the records, by hash, that is never trained on.
-        seed: decides the adapters' starting weights, the split and the order of records.
-        rslora: scale the update by α/√r instead of α/r.
-        dora: learn the size of each output apart from its direction.
-        products: "auto" runs matrix products in bfloat16 where the hardware has it.
-    """
-
-    ranks: tuple[int, ...] = Field(default=(4, 8, 16, 32), min_length=1)
-    alpha_over_rank: float = Field(default=2.0, gt=0, allow_inf_nan=False)
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    steps: int = Field(default=150, gt=0)
-    batch: int = Field(default=8, gt=0)
-    rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    context: int = Field(default=256, ge=8)
-    held_out: float = Field(default=0.1, gt=0, lt=1)
-    seed: int = 0
-    rslora: bool = False
-    dora: bool = False
-    products: Products = "auto"
-
-    def each(self, seeds: Sequence[int] = ()) -> dict[str, LoraTraining]:
-        """{adapter: its own settings}: r4 for one rank and seed, r4-s1 where there are several."""
-        several = seeds or (self.seed,)
-        return {
-            f"r{rank}-s{seed}" if len(several) > 1 else f"r{rank}": self.model_copy(
-                update={"ranks": (rank,), "seed": seed}
-            )
-            for rank in self.ranks
-            for seed in several
-        }
 
 
 @dataclass(frozen=True)

@@ -10,30 +10,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
-from lorascope.activations.massive import Levelling, Massive, Treatment, find_massive, levelling
+from lorascope.activations.massive import Levelling, Massive, find_massive, levelling
 from lorascope.activations.mixing import WINDOW, Feed, Levelled, Rows, TensorRows
 from lorascope.activations.scaling import mean_norm
-from lorascope.config import Products, Settings, digest
+from lorascope.activations.settings import Treatment
+from lorascope.config import digest
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.randomness import generator
 from lorascope.training.architectures import Architecture
-from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
+from lorascope.training.architectures.penalty import PenalisedObjective
+from lorascope.training.architectures.settings import PenalisedSettings
 from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.loop import History, Observer, Progress, stepwise
 from lorascope.training.resampling import resample
 from lorascope.training.schedules import warmup_hold_decay
+from lorascope.training.settings import Fitting as Fitting
 from lorascope.training.snapshots import Saving, SnapshotKeeper
 from lorascope.training.starts import SAMPLE, sampled, start
 
@@ -43,37 +44,6 @@ RESAMPLE_AT = (0.25, 0.5, 0.7)
 # Rows the last look at the data takes, to set what no gradient trains.
 _FINISH_ROWS = 8192
 _CALIBRATE_ROWS = 1024
-
-
-class Fitting(Settings):
-    """How long and how fast a dictionary is trained.
-
-    Attributes:
-        epochs: passes over the rows.
-        batch: rows a step.
-        rate: Adam's peak learning rate.
-        clip: most that gradients over all parameters may have as their norm. Low enough to act on
-            nearly every step, it keeps the first steps, with their far larger gradients, from
-            setting Adam's scale for all that follow.
-        massive: what is done to massive coordinates and directions of the rows
-            (`activations.massive`), where there are some: "clip" centres them and scales them down
-            to the spread of the widest of the others, "whiten" to the mean spread of the others,
-            "keep" leaves them as they are. The dictionary reads and writes the stream itself in
-            every case. Directions are looked for in base streams alone.
-        products: type of the large matrix products; "auto" takes bfloat16 where the hardware has
-            it. Weights and optimiser state are float32 in every case.
-    """
-
-    epochs: float = Field(default=8, gt=0)
-    batch: int = Field(default=512, gt=0)
-    rate: float = Field(default=4e-3, gt=0)
-    clip: float = Field(default=0.01, gt=0)
-    massive: Treatment = "clip"
-    products: Products = "auto"
-
-    def steps(self, rows: int) -> int:
-        """Optimiser steps over so many rows."""
-        return max(1, math.ceil(self.epochs * rows / self.batch))
 
 
 @dataclass(frozen=True)

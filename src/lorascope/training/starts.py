@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lorascope.activations.mixing import Rows
 from lorascope.activations.scaling import mean_and_covariance
-from lorascope.training.architectures.objective import ArchitectureSettings, Start
+from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.settings import ArchitectureSettings
 
 SAMPLE = 16384
 # Directions start in the span that holds all but this share of the variance.

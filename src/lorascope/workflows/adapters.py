@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import Field
 
 from lorascope.activations.splits import by_hash
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, windows
-from lorascope.config import Device, DType, Settings
 from lorascope.errors import InputError
 from lorascope.models.identity import model_identity
 from lorascope.models.load import read_tokenizer
@@ -22,33 +20,14 @@ from lorascope.progress import Reporter
 from lorascope.runners.local import run_here
 from lorascope.runs import read_json, write_atomically
 from lorascope.stages import Graph, Stage, Work, stage
-from lorascope.training.adapters import CARD, LoraTraining, train_adapter
+from lorascope.training.adapters import CARD, train_adapter
 from lorascope.training.loop import Progress
+from lorascope.training.settings import LoraTraining
 from lorascope.workflows.refusals import run_folder
+from lorascope.workflows.settings import TrainStudy as TrainStudy
 from lorascope.workflows.study import TrainAdapters
 
 ADAPTERS = "adapters"
-
-
-class TrainStudy(Settings):
-    """Settings of `lorascope train-adapter`.
-
-    Attributes:
-        model: hub id, folder, or "embedded".
-        records: where instruction records come from.
-        documents: most records to use.
-        training: ranks and everything they share.
-        seeds: one adapter each per rank; by default one, `training.seed`.
-    """
-
-    model: str = "embedded"
-    revision: str | None = None
-    dtype: DType = "auto"
-    device: Device = "auto"
-    records: tuple[str, ...] = Field(default=("embedded",), min_length=1)
-    documents: int | None = Field(default=None, gt=0)
-    training: LoraTraining = LoraTraining()
-    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

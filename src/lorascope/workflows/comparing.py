@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import Field
 
 from lorascope.activations.scaling import mean_and_covariance
-from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.measures import alignment, comparison
@@ -41,35 +39,10 @@ from lorascope.workflows.excerpts import Excerpts
 from lorascope.workflows.finished import shared_sites
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.pairing import Paired, Side, pair, sides
+from lorascope.workflows.settings import CompareSettings as CompareSettings
 
 WORKFLOW = "compare"
 MARK = "comparison.json"
-
-
-class CompareSettings(Settings):
-    """What is compared, and how finely.
-
-    Attributes:
-        first, second: RUN, RUN:ADAPTER, or :ADAPTER of the first one's run.
-        sites: which of the sites both runs captured; all by default.
-        rows: most common tokens to use, shared out among documents.
-        false_rate: share of the latents listed as active in one only that may be false.
-        repeats: draws of each null of the geometric measures.
-        listed: most latents a site and side whose contexts are shown.
-        contexts: contexts shown of each.
-        texts: documents, and tokens, shown where the deltas differ most.
-    """
-
-    first: str
-    second: str
-    sites: tuple[str, ...] = ()
-    rows: int = Field(default=20000, ge=100)
-    false_rate: float = Field(default=0.1, gt=0, lt=1)
-    repeats: int = Field(default=10, ge=2)
-    listed: int = Field(default=24, ge=0)
-    contexts: int = Field(default=5, ge=1)
-    texts: int = Field(default=20, ge=1)
-    seed: int = 0
 
 
 @dataclass

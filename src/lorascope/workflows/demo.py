@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lorascope.training.adapters import LoraTraining
-from lorascope.training.architectures.relu import ReLU
-from lorascope.training.dictionaries import Fitting
+from lorascope.training.architectures import ReLU
+from lorascope.training.settings import Fitting, LoraTraining
 from lorascope.workflows.study import (
     AuditStudy,
     Controls,

@@ -23,7 +23,6 @@ from lorascope import embedded
 from lorascope.activations.shards import Shards
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, windows
-from lorascope.config import read_yaml
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError, did_you_mean
@@ -31,11 +30,10 @@ from lorascope.models import dimensions
 from lorascope.models.adapter_files import locate
 from lorascope.runs import read_json
 from lorascope.training.adapters import CARD
+from lorascope.workflows import missing
 from lorascope.workflows.learning import Wanted
 from lorascope.workflows.study import AuditStudy
 from lorascope.workflows.texts import read_split
-
-_STAGES = ("gates", "activations/held_out", "results")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,27 +87,7 @@ class Finished:
         Raises:
             InputError: it is no audit's, the audit is not finished, or its activations are gone.
         """
-        if not (folder / "study.yaml").is_file() or not (folder / "manifest.json").is_file():
-            raise InputError(
-                f"{folder}: not a run folder; give the folder of a finished audit, or "
-                "FOLDER:ADAPTER"
-            )
-        try:
-            study = AuditStudy.parse(read_yaml(folder / "study.yaml"), "study.yaml")
-        except InputError as error:
-            raise InputError(f"{folder}: not an audit of this version ({error})") from None
-        stages = read_json(folder / "manifest.json").get("stages", {})
-        for stage in _STAGES:
-            if stage not in stages:
-                raise InputError(
-                    f"{folder}: the audit is not finished ({stage} is missing); run lorascope "
-                    "audit again with the same --out"
-                )
-        if not (folder / "activations" / "held_out" / "manifest.json").is_file():
-            raise InputError(
-                f"{folder}: its held-out activations have been removed; run lorascope audit again "
-                "with the same --out to capture them"
-            )
+        study = missing.in_finished(folder)
         held_out = Shards.open(folder / "activations" / "held_out")
         return cls(folder, study, read_json(folder / "gates" / "gates.json"), held_out)
 

@@ -17,17 +17,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from lorascope.activations.collect import Capture, collect
+from lorascope.activations.collect import collect
 from lorascope.activations.shards import BASE, Shards
 from lorascope.activations.sources import Tally
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import Window, count_tokens, windows
-from lorascope.config import Device, Settings, digest
+from lorascope.config import digest
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.groupmax import GroupMaxDictionary
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
@@ -47,32 +46,11 @@ from lorascope.report.formatting import interval, number
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import ZERO
 from lorascope.stats.documents import ratio
+from lorascope.workflows.settings import OnTexts as OnTexts
 
 ADAPTER = "adapter"
 # Above these a dictionary does not do what it was made for.
 WORST_FVU, WORST_L0_RATIO = 0.9, 2.0
-
-
-class OnTexts(Settings):
-    """What a dictionary is tried on.
-
-    Attributes:
-        model: hub id, folder, or "embedded".
-        texts: files, folders, dataset ids, or "embedded".
-        site: where it is tried; by default where its file says it reads.
-        adapter: folder or hub id; the rows are then h_adapted − h_base.
-        rows: most tokens to use.
-        force: try it on a model or site it was not made for.
-    """
-
-    model: str
-    texts: tuple[str, ...] = Field(min_length=1)
-    site: str | None = None
-    adapter: str | None = None
-    rows: int = Field(default=4096, ge=100)
-    force: bool = False
-    device: Device = "auto"
-    capture: Capture = Capture(store="float32")
 
 
 def describe(dictionary: Dictionary) -> dict[str, Any]:

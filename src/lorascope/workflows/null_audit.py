@@ -16,7 +16,7 @@ from lorascope.progress import Reporter
 from lorascope.report.result import read_results
 from lorascope.results import Estimates
 from lorascope.training.adapters import LoraTraining
-from lorascope.training.architectures.relu import ReLU
+from lorascope.training.architectures import ReLU
 from lorascope.training.dictionaries import Fitting
 from lorascope.workflows.audit import audit
 from lorascope.workflows.study import (

@@ -17,6 +17,7 @@ from lorascope.measures.rows import shared_out
 from lorascope.models.adapter_files import same_base
 from lorascope.randomness import generator
 from lorascope.workflows.finished import Finished, Traced
+from lorascope.workflows.missing import addressed
 
 FEWEST_DOCUMENTS = 10
 # Of the same base at the same tokens only rounding may differ.
@@ -39,8 +40,8 @@ def sides(first: str, second: str) -> tuple[Side, Side]:
     Raises:
         InputError: an address names no finished audit or no adapter, or both name the same one.
     """
-    folder, name = _parsed(first)
-    other_folder, other_name = _parsed(second, folder)
+    folder, name = addressed(first)
+    other_folder, other_name = addressed(second, folder)
     run = Finished.open(folder)
     other = run if other_folder.resolve() == folder.resolve() else Finished.open(other_folder)
     if run is other and not name and not other_name:
@@ -56,19 +57,6 @@ def sides(first: str, second: str) -> tuple[Side, Side]:
         raise InputError(f"{folder}: {one} is both sides; name two different adapters")
     named = labels((folder, one), (other_folder, two))
     return Side(run, one, named[0]), Side(other, two, named[1])
-
-
-def _parsed(address: str, default: Path | None = None) -> tuple[Path, str]:
-    if Path(address).is_dir():
-        return Path(address), ""
-    folder, sign, name = address.rpartition(":")
-    if not sign:
-        folder, name = address, ""
-    if not folder:
-        if default is None:
-            raise InputError(f"{address}: name the run first, as in runs/mine{address}")
-        return default, name
-    return Path(folder), name
 
 
 def labels(*named: tuple[Path, str]) -> list[str]:

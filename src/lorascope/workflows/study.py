@@ -7,14 +7,13 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
-from lorascope.activations.categories import CATEGORIES
-from lorascope.activations.collect import Capture
+from lorascope.activations.settings import CATEGORIES, Capture
 from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
-from lorascope.measures.yardsticks import Bars
-from lorascope.training.adapters import LoraTraining
+from lorascope.measures.settings import Bars
+from lorascope.models.sites import SiteName
 from lorascope.training.architectures import Architecture, ReLU
-from lorascope.training.dictionaries import Fitting
+from lorascope.training.settings import Fitting, LoraTraining
 
 
 def _require_different(seeds: tuple[int, ...]) -> None:
@@ -221,7 +220,7 @@ class AuditStudy(Settings):
     device_map: DeviceMap | None = None
     adapters: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     train: TrainAdapters | None = None
-    sites: tuple[str, ...] = Field(min_length=1)
+    sites: tuple[SiteName, ...] = Field(min_length=1)
     texts: Texts
     capture: Capture = Capture()
     dictionaries: Dictionaries = Dictionaries()

@@ -15,26 +15,15 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lorascope.adapt.parts.part import AtSites, Values, orthonormal, same_lengths, standing
+from lorascope.adapt.settings import Affine
 from lorascope.adapt.splicing import Placed, Splice
-from lorascope.config import Settings
 from lorascope.models.sites import Site, parse_site
 
 FOLDER = "affine"
-
-
-class Affine(Settings):
-    """Settings of the affine maps.
-
-    Attributes:
-        rate: AdamW's peak learning rate.
-    """
-
-    rate: float = Field(default=1e-3, gt=0)
 
 
 class AffineMap(nn.Module):

@@ -11,35 +11,15 @@ import torch
 from jaxtyping import Float
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lorascope.adapt.blocks import Blocks, Targets, linear_maps
+from lorascope.adapt.blocks import linear_maps
 from lorascope.adapt.parts.part import Values, orthonormal
+from lorascope.adapt.settings import Lora
 from lorascope.adapt.splicing import Placed
-from lorascope.config import Settings
 from lorascope.models.saved_adapters import put_in_order
 from lorascope.randomness import derived_seed
-
-
-class Lora(Settings):
-    """Settings of the low-rank adapters.
-
-    Attributes:
-        rank: of the update of each linear map.
-        alpha_over_rank: the update's scale.
-        blocks: "all", "after" the first site, the "next" one after each site, or their numbers
-            from 0.
-        targets: names of linear maps in the blocks, or all of them.
-        rate: AdamW's peak learning rate.
-    """
-
-    rank: int = Field(default=64, gt=0)
-    alpha_over_rank: float = Field(default=1.0, gt=0)
-    blocks: Blocks = "after"
-    targets: Targets = "all-linear"
-    rate: float = Field(default=1e-3, gt=0)
 
 
 class LoraPart:

@@ -18,29 +18,15 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from lorascope.adapt.parts.part import AtSites, Values, same_lengths, standing
+from lorascope.adapt.settings import Tuned
 from lorascope.adapt.splicing import Placed, Splice
-from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.models.sites import Site
-
-
-class Tuned(Settings):
-    """Settings of the dictionaries' own fine-tune.
-
-    Attributes:
-        rate: AdamW's peak learning rate.
-        encoder: fit the encoder too. By default only where L0 is fixed (TopK): with thresholds a
-            moving encoder would let more latents fire.
-    """
-
-    rate: float = Field(default=1e-3, gt=0)
-    encoder: bool | None = None
 
 
 class TunedDictionary(nn.Module):

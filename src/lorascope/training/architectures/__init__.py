@@ -1,36 +1,17 @@
-"""Architectures that can be trained, one file each: settings, loss, written-out gradients.
+"""Architectures that can be trained: their settings in one file, losses and gradients in others.
 
-A new one is a file with a settings class that makes its objective, and a name in `Architecture`.
+A new one is a settings class that makes its objective, a file with the objective, and a name in
+`Architecture`.
 """
 
-from typing import Annotated, Any
+from lorascope.training.architectures.settings import (
+    Architecture,
+    BatchTopK,
+    Gated,
+    JumpReLU,
+    Matryoshka,
+    ReLU,
+    TopK,
+)
 
-from pydantic import BeforeValidator, Field
-
-from lorascope.training.architectures.batch_topk import BatchTopK
-from lorascope.training.architectures.gated import Gated
-from lorascope.training.architectures.jumprelu import JumpReLU
-from lorascope.training.architectures.matryoshka import Matryoshka
-from lorascope.training.architectures.relu import ReLU
-from lorascope.training.architectures.topk import TopK
-
-
-def _relu_by_default(data: Any) -> Any:
-    return {"architecture": "relu", **data} if isinstance(data, dict) else data
-
-
-Architecture = Annotated[
-    ReLU | TopK | BatchTopK | JumpReLU | Matryoshka | Gated,
-    Field(discriminator="architecture"),
-    BeforeValidator(_relu_by_default),
-]
-
-__all__ = [
-    "Architecture",
-    "BatchTopK",
-    "Gated",
-    "JumpReLU",
-    "Matryoshka",
-    "ReLU",
-    "TopK",
-]
+__all__ = ["Architecture", "BatchTopK", "Gated", "JumpReLU", "Matryoshka", "ReLU", "TopK"]

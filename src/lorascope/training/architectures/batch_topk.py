@@ -8,8 +8,6 @@ batches of the smallest activation kept, so that the dictionary is a JumpReLU on
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,20 +16,12 @@ from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
 from lorascope.training.architectures.objective import Start
-from lorascope.training.architectures.revival import RevivedObjective, RevivedSettings
+from lorascope.training.architectures.revival import RevivedObjective
 from lorascope.training.architectures.selection import above, largest_of_all
+from lorascope.training.architectures.settings import BatchTopK
 
 # Candidates lie above this share of the last batch's smallest kept activation.
 _MARGIN = 0.7
-
-
-class BatchTopK(RevivedSettings):
-    """Settings of a BatchTopK dictionary; k latents a row are active on average."""
-
-    architecture: Literal["batch_topk"] = "batch_topk"
-
-    def objective(self, start: Start, products: torch.dtype = torch.float32) -> BatchTopKObjective:
-        return BatchTopKObjective(self, start, products)
 
 
 class BatchTopKObjective(RevivedObjective):

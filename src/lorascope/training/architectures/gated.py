@@ -9,32 +9,16 @@ D and b_dec are held fixed in the last term, which is how the gates learn.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.gated import GatedDictionary
 from lorascope.training.architectures.codes import Codes
 from lorascope.training.architectures.objective import Start
-from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
-
-
-class Gated(PenalisedSettings):
-    """Settings of a gated dictionary.
-
-    Attributes:
-        l1: λ, on the gates, for inputs scaled to mean norm 1.
-    """
-
-    architecture: Literal["gated"] = "gated"
-    l1: float = Field(default=0.15, gt=0)
-
-    def objective(self, start: Start, products: torch.dtype = torch.float32) -> GatedObjective:
-        return GatedObjective(self, self.l1, start, products)
+from lorascope.training.architectures.penalty import PenalisedObjective
+from lorascope.training.architectures.settings import Gated
 
 
 class GatedObjective(PenalisedObjective):

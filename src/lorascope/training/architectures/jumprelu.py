@@ -13,40 +13,22 @@ it (equations 11 and 12, rectangle kernel):
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
 from lorascope.training.architectures.objective import Start
-from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
+from lorascope.training.architectures.penalty import PenalisedObjective
 from lorascope.training.architectures.selection import above
+from lorascope.training.architectures.settings import JumpReLU
 
 # Thresholds start where this many times the target are active: they rise more readily than fall.
 _FIRST_L0 = 1.0
-
-
-class JumpReLU(PenalisedSettings):
-    """Settings of a JumpReLU dictionary; lengths are for inputs scaled to mean norm 1.
-
-    Attributes:
-        penalty: λ, the loss of one active latent.
-        bandwidth: ε, how near its threshold a pre-activation must be to move it.
-        threshold: where thresholds start.
-    """
-
-    architecture: Literal["jumprelu"] = "jumprelu"
-    penalty: float = Field(default=1e-3, gt=0)
-    bandwidth: float = Field(default=0.03, gt=0)
-    threshold: float = Field(default=0.03, gt=0)
-
-    def objective(self, start: Start, products: torch.dtype = torch.float32) -> JumpReluObjective:
-        return JumpReluObjective(self, start, products)
 
 
 class JumpReluObjective(PenalisedObjective):

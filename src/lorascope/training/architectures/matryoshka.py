@@ -7,44 +7,14 @@ so that early latents hold what is general and later ones what is particular.
 
 from __future__ import annotations
 
-from typing import Literal, Self
-
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from lorascope.training.architectures.batch_topk import BatchTopK, BatchTopKObjective
+from lorascope.training.architectures.batch_topk import BatchTopKObjective
 from lorascope.training.architectures.codes import Codes
 from lorascope.training.architectures.objective import Start
-
-
-class Matryoshka(BatchTopK):
-    """Settings of a Matryoshka BatchTopK dictionary.
-
-    Attributes:
-        prefixes: nested dictionaries, each a share of the latents, rising to 1.
-    """
-
-    architecture: Literal["matryoshka"] = "matryoshka"  # type: ignore[assignment]
-    prefixes: tuple[float, ...] = Field(default=(1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0), min_length=1)
-
-    @model_validator(mode="after")
-    def _prefixes_rise_to_one(self) -> Self:
-        ends = self.ends
-        if self.prefixes[-1] != 1.0 or ends[0] < 1 or sorted(set(ends)) != list(ends):
-            raise ValueError(
-                f"prefixes {list(self.prefixes)} must rise to 1, each by at least one latent"
-            )
-        return self
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """How many latents each nested dictionary has."""
-        return tuple(round(share * self.n_latents) for share in self.prefixes)
-
-    def objective(self, start: Start, products: torch.dtype = torch.float32) -> MatryoshkaObjective:
-        return MatryoshkaObjective(self, start, products)
+from lorascope.training.architectures.settings import Matryoshka
 
 
 class MatryoshkaObjective(BatchTopKObjective):

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor, nn
 
-from lorascope.config import Settings
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes, Workspace
@@ -35,26 +33,6 @@ SPARSE_BELOW = 1 / 10
 # Entries of a block of pre-activations: what is written is read again before it leaves the cache.
 _BLOCK = 2**21
 _LEAST_ROWS = 64
-
-
-class ArchitectureSettings(Settings, ABC):
-    """What the settings of every architecture hold.
-
-    Attributes:
-        n_latents: how many latents.
-        start: where directions start: "subspace" draws them inside the span that holds the rows'
-            variance, which for a low-rank delta is a small part of the stream; "isotropic" in the
-            whole stream.
-        bias: where b_dec starts, the rows' mean or their geometric median.
-    """
-
-    n_latents: int = Field(gt=0)
-    start: Literal["subspace", "isotropic"] = "subspace"
-    bias: Literal["mean", "median"] = "mean"
-
-    @abstractmethod
-    def objective(self, start: Start, products: torch.dtype = torch.float32) -> Objective:
-        """The parameters and the loss of this architecture, at the start of training."""
 
 
 @dataclass(frozen=True)

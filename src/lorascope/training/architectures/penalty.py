@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
-from lorascope.training.architectures.objective import ArchitectureSettings, Objective, Start
+from lorascope.training.architectures.objective import Objective, Start
 from lorascope.training.architectures.selection import positive
+from lorascope.training.architectures.settings import PenalisedSettings
 
 # log λ moves each step by this share of log(L0 / target), or so many times that over a whole run.
 _RATE, _TIMES = 0.02, 40.0
@@ -19,26 +17,6 @@ _RATE, _TIMES = 0.02, 40.0
 _PROPORTIONAL, _NEAR = 1.0, 0.7
 # The most that log λ moves in a step.
 _MOST = 0.05
-
-
-class PenalisedSettings(ArchitectureSettings):
-    """Settings of an architecture whose sparsity comes from a penalty.
-
-    Attributes:
-        target_l0: mean active latents per row to steer λ towards; λ then only starts at the
-            value given for it.
-        resample: give latents that have stopped firing a new start, aimed at badly reconstructed
-            rows.
-    """
-
-    target_l0: float | None = Field(default=None, gt=0)
-    resample: bool = True
-
-    @model_validator(mode="after")
-    def _target_within_reach(self) -> Self:
-        if self.target_l0 is not None and self.target_l0 >= self.n_latents:
-            raise ValueError(f"target_l0 {self.target_l0} must be below n_latents {self.n_latents}")
-        return self
 
 
 class PenalisedObjective(Objective):

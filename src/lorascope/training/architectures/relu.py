@@ -5,32 +5,14 @@ z = max(0, pre)        loss = mean over rows of ‖x − x̂‖² + λ‖z‖₁
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.training.architectures.codes import Codes
-from lorascope.training.architectures.objective import Start
-from lorascope.training.architectures.penalty import PenalisedObjective, PenalisedSettings
-
-
-class ReLU(PenalisedSettings):
-    """Settings of a ReLU dictionary.
-
-    Attributes:
-        l1: λ, for inputs scaled to mean norm 1.
-    """
-
-    architecture: Literal["relu"] = "relu"
-    l1: float = Field(default=0.15, gt=0)
-
-    def objective(self, start: Start, products: torch.dtype = torch.float32) -> ReluObjective:
-        return ReluObjective(self, self.l1, start, products)
+from lorascope.training.architectures.penalty import PenalisedObjective
 
 
 class ReluObjective(PenalisedObjective):

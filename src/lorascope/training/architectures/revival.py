@@ -9,41 +9,18 @@ m dead latents, without a bias. A latent is dead once it has not fired for `dead
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from lorascope.training.architectures import objective
 from lorascope.training.architectures.codes import Codes
-from lorascope.training.architectures.objective import ArchitectureSettings, Objective, Start
+from lorascope.training.architectures.objective import Objective, Start
+from lorascope.training.architectures.settings import RevivedSettings
 
 # Dead latents are looked up once in so many steps: on a GPU each look waits for the device.
 LOOK_EVERY = 16
-
-
-class RevivedSettings(ArchitectureSettings):
-    """Settings of an architecture that keeps k latents a row; AuxK revives those that die.
-
-    Attributes:
-        k: latents active per row.
-        aux: α; 0 switches AuxK off.
-        k_aux: dead latents a row may use; by default half the stream's width.
-        dead_after: rows without firing after which a latent counts as dead.
-    """
-
-    k: int = Field(default=32, gt=0)
-    aux: float = Field(default=1 / 32, ge=0)
-    k_aux: int | None = Field(default=None, gt=0)
-    dead_after: int = Field(default=65536, gt=0)
-
-    @model_validator(mode="after")
-    def _k_within_reach(self) -> Self:
-        if self.k >= self.n_latents:
-            raise ValueError(f"k {self.k} must be below n_latents {self.n_latents}")
-        return self
 
 
 class RevivedObjective(Objective):

@@ -7,8 +7,6 @@ with r = x − x̂ held fixed and r̂ what dead latents alone make of it (`reviv
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,18 +14,8 @@ from torch import Tensor
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.training.architectures.codes import DenseCodes, SparseCodes
-from lorascope.training.architectures.objective import Start
-from lorascope.training.architectures.revival import RevivedObjective, RevivedSettings
+from lorascope.training.architectures.revival import RevivedObjective
 from lorascope.training.architectures.selection import fixed, largest
-
-
-class TopK(RevivedSettings):
-    """Settings of a TopK dictionary."""
-
-    architecture: Literal["topk"] = "topk"
-
-    def objective(self, start: Start, products: torch.dtype = torch.float32) -> TopKObjective:
-        return TopKObjective(self, start, products)
 
 
 class TopKObjective(RevivedObjective):

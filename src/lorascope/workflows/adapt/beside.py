@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lorascope.config import read_yaml
 from lorascope.errors import InputError
 from lorascope.measures.adapting import share_difference
 from lorascope.report import build
@@ -23,7 +22,7 @@ from lorascope.report.adapt.models import MEASURES
 from lorascope.report.result import read_results, write_estimates
 from lorascope.results import Estimate
 from lorascope.runs import versions, write_atomically
-from lorascope.workflows.adapt.facts import WORKFLOW
+from lorascope.workflows import missing
 from lorascope.workflows.comparing import MARK, require_free
 from lorascope.workflows.pairing import labels
 
@@ -56,12 +55,6 @@ class Models:
     report: Path
 
 
-def is_adapt(address: str) -> bool:
-    """Whether an address is the run folder of an adapt study."""
-    study = Path(address) / "study.yaml"
-    return study.is_file() and read_yaml(study).get("workflow") == WORKFLOW
-
-
 def compare_models(runs: Sequence[Path], out: Path | None, command: str = "") -> Models:
     """Hold adapt studies against each other and write the findings into `out`.
 
@@ -72,8 +65,7 @@ def compare_models(runs: Sequence[Path], out: Path | None, command: str = "") ->
         InputError: fewer than two different runs, one is not finished or has no LoRA fit around its
             reference, or `out` holds something else.
     """
-    if len({run.resolve() for run in runs}) < max(2, len(runs)):
-        raise InputError("give two different runs of lorascope adapt, or more")
+    missing.in_studies(runs)
     folder = out or Path("runs") / ("compare-" + "-".join(run.resolve().name for run in runs))
     require_free(folder)
     studies = _opened(runs)
@@ -99,10 +91,6 @@ def compare_models(runs: Sequence[Path], out: Path | None, command: str = "") ->
 def _opened(runs: Sequence[Path]) -> list[_Study]:
     opened: list[tuple[Path, Found, Condition]] = []
     for run in runs:
-        if not (run / "results" / "facts.json").is_file():
-            raise InputError(
-                f"{run}: the study is not finished; run lorascope adapt again with the same --out"
-            )
         found = Found(read_results(run))
         if found.main is None:
             raise InputError(

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from lorascope.adapt.blocks import Blocks
-from lorascope.adapt.settings import Adapting
+from lorascope.adapt.settings import Adapting, Blocks
 from lorascope.config import digest
 from lorascope.errors import InputError, did_you_mean
 from lorascope.models.sites import resolve_sites

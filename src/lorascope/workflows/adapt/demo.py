@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorascope.adapt.parts import Affine, Lora, Tuned
+from lorascope.adapt.settings import Affine, Lora, Tuned
 from lorascope.workflows.adapt.study import (
     AdaptStudy,
     Around,

@@ -6,14 +6,11 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lorascope.adapt.fitting import RANDOM_DRAWS
-from lorascope.adapt.parts import Affine, Lora, Tuned
-from lorascope.adapt.settings import Learning
+from lorascope.adapt.settings import RANDOM_DRAWS, Affine, Learning, Lora, Tuned
 from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
-from lorascope.measures.adapting import GENERAL_MARGIN
-from lorascope.measures.steering import Steering
-from lorascope.models.sites import parse_site
+from lorascope.measures.settings import GENERAL_MARGIN, Steering
+from lorascope.models.sites import SiteName, parse_site
 from lorascope.workflows.study import Texts
 
 Kind = Literal[
@@ -48,7 +45,7 @@ class TrainTopK(Settings):
         seed: decides starting directions and the order of rows.
     """
 
-    sites: tuple[str, ...] = Field(min_length=1)
+    sites: tuple[SiteName, ...] = Field(min_length=1)
     n_latents: tuple[PositiveInt, ...] = Field(default=(4096,), min_length=1)
     k: tuple[PositiveInt, ...] = Field(default=(32,), min_length=1)
     grid: bool = False
@@ -78,7 +75,7 @@ class Brought(Settings):
         address: a folder, `hf://owner/repo/folder`, or `saelens:release/id`.
     """
 
-    site: str
+    site: SiteName
     address: str
 
 

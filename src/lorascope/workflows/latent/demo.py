@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from lorascope.latent_adapters.fitting import LatentTraining
+from lorascope.latent_adapters.settings import LatentTraining
 from lorascope.latent_adapters.sparsity import Dense, RawL1, TopM
-from lorascope.training.adapters import LoraTraining
 from lorascope.training.architectures import TopK
-from lorascope.training.dictionaries import Fitting
+from lorascope.training.settings import Fitting, LoraTraining
 from lorascope.workflows.latent.study import (
     DENSE,
     LatentMeasures,

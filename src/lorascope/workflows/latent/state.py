@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from lorascope.activations.mixing import TensorRows
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import Window, batches, require_rows, windows
-from lorascope.behaviours.manners import Manner, manner
+from lorascope.behaviours.manners import Manner, judged
 from lorascope.behaviours.records import SPLITS, BehaviourRecord, BehaviourSet, Split, read_set
 from lorascope.behaviours.turns import record_windows
 from lorascope.config import digest
@@ -57,14 +57,7 @@ class Learned:
         Raises:
             InputError: nothing tells whether an answer shows it.
         """
-        study = self.study
-        found = manner(study.manner, study.judge)
-        if found.shows is None:
-            raise InputError(
-                f'manner "{study.manner}" has no judge: give judge, a pattern that its answers '
-                "match"
-            )
-        return found
+        return judged(self.study.manner, self.study.judge)
 
     @cached_property
     def model(self) -> tuple[PreTrainedModel, Any]:

@@ -7,8 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from lorascope.config import Device, DType, Settings
-from lorascope.latent_adapters.ablation import ALTERNATIVES
-from lorascope.latent_adapters.fitting import LatentTraining
+from lorascope.latent_adapters.settings import ALTERNATIVES, LatentTraining
 from lorascope.latent_adapters.sparsity import (
     Dense,
     HardConcrete,
@@ -18,9 +17,9 @@ from lorascope.latent_adapters.sparsity import (
     Sparsity,
     TopM,
 )
-from lorascope.training.adapters import LoraTraining
+from lorascope.models.sites import SiteName
 from lorascope.training.architectures import Architecture, TopK
-from lorascope.training.dictionaries import Fitting
+from lorascope.training.settings import Fitting, LoraTraining
 
 DENSE = "dense"
 
@@ -119,7 +118,7 @@ class LatentStudy(Settings):
     behaviour: str
     manner: str = "french"
     judge: str = ""
-    site: str
+    site: SiteName
     dictionary: str | None = None
     train_dictionary: TrainedDictionary = TrainedDictionary()
     choices: dict[str, Sparsity] = Field(default_factory=usual_choices, min_length=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from lorascope.embedded.instructions.writing import Draft, Pen, words
+from instructions.writing import Draft, Pen, words
 
 
 def shopping(pen: Pen) -> Draft:

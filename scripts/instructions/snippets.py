@@ -10,7 +10,7 @@ import contextlib
 import io
 from typing import Any, NamedTuple
 
-from lorascope.embedded.instructions.writing import Pen, words
+from instructions.writing import Pen, words
 
 NUMBER_CONDITIONS = (
     ("{x} > {k}", "greater than {k}", "above"),

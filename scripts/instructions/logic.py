@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from lorascope.embedded.instructions.writing import Draft, Pen, listed, table, words
+from instructions.writing import Draft, Pen, listed, table, words
 
 
 def syllogism(pen: Pen) -> Draft:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lorascope.embedded.instructions.writing import Draft, Pen, Row, article, table
+from instructions.writing import Draft, Pen, Row, article, table
 
 
 def element(pen: Pen) -> Draft:

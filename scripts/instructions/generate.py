@@ -1,4 +1,5 @@
-"""Write the instruction set: `python -m lorascope.embedded.instructions.generate --out FILE`.
+"""Write the instruction set: `make instructions`, or with `scripts` on Python's path
+`python -m instructions.generate --out FILE`.
 
 1. Every task draws drafts from its own random source, derived from the seed and its name.
 2. A draft is refused when its question or its answer has been given already, or when its answer
@@ -18,8 +19,8 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from lorascope.embedded.instructions import coding, creative, factual, practical, reasoning
-from lorascope.embedded.instructions.writing import Draft, Pen, Task
+from instructions import coding, creative, factual, practical, reasoning
+from instructions.writing import Draft, Pen, Task
 
 SEED = 20240229
 CATEGORIES: dict[str, tuple[Task, ...]] = {

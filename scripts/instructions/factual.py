@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorascope.embedded.instructions.nature import (
+from instructions.nature import (
     animal,
     animal_pair,
     element,
@@ -10,8 +10,8 @@ from lorascope.embedded.instructions.nature import (
     organ,
     why,
 )
-from lorascope.embedded.instructions.planets import planet, planet_pair
-from lorascope.embedded.instructions.writing import Draft, Pen, Row, Task, article, table
+from instructions.planets import planet, planet_pair
+from instructions.writing import Draft, Pen, Row, Task, article, table
 
 
 def country(pen: Pen) -> Draft:

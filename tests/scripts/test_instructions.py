@@ -13,11 +13,10 @@ from itertools import pairwise
 import pytest
 from transformers import AutoTokenizer
 
-import lorascope.embedded.instructions as instructions
-from lorascope.embedded.instructions import generate
-from lorascope.embedded.instructions.writing import article, table
+from instructions import generate
+from instructions.writing import article, table
+from lorascope.embedded import instructions, instructions_path, model_path
 
-MODEL = instructions.SHIPPED.parent / "model"
 HEAD = "Below is an instruction that describes a task"
 ASK = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
 
@@ -32,12 +31,12 @@ def alpaca(record):
 
 @pytest.fixture(scope="module")
 def records():
-    return instructions.records()
+    return instructions()
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(MODEL)
+    return AutoTokenizer.from_pretrained(model_path())
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +53,9 @@ def of_task(records, task):
 def test_the_generator_gives_the_shipped_records_byte_for_byte():
     data = generate.encode(generate.generate())
     # the text is compared, since another zlib may pack the same text differently
-    assert gzip.decompress(data) == gzip.decompress(instructions.SHIPPED.read_bytes())
+    assert gzip.decompress(data) == gzip.decompress(instructions_path().read_bytes())
     assert data[4:8] == b"\0\0\0\0"
-    assert len(instructions.SHIPPED.read_bytes()) < 700_000
+    assert len(instructions_path().read_bytes()) < 700_000
 
 
 def test_another_seed_gives_other_records(records):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from lorascope.embedded.instructions.programs import (
+from instructions.programs import (
     prints_list,
     prints_loop,
     prints_text,
     returns,
 )
-from lorascope.embedded.instructions.snippets import call, compose, sample_argument
-from lorascope.embedded.instructions.writing import Draft, Pen, Task, listed, table, words
+from instructions.snippets import call, compose, sample_argument
+from instructions.writing import Draft, Pen, Task, listed, table, words
 
 
 def write_function(pen: Pen) -> Draft:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 
-from lorascope.embedded.instructions.logic import conditional, odd_one_out, ordering, syllogism
-from lorascope.embedded.instructions.quantities import (
+from instructions.logic import conditional, odd_one_out, ordering, syllogism
+from instructions.quantities import (
     ages,
     packing_boxes,
     shares,
@@ -13,7 +13,7 @@ from lorascope.embedded.instructions.quantities import (
     solve_instruction,
     speed,
 )
-from lorascope.embedded.instructions.writing import Draft, Pen, Task, plural, table
+from instructions.writing import Draft, Pen, Task, plural, table
 
 MONTHS = (
     "January",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lorascope.embedded.instructions.snippets import (
+from instructions.snippets import (
     call,
     compose,
     printed,
     sample_argument,
 )
-from lorascope.embedded.instructions.writing import Draft, Pen, words
+from instructions.writing import Draft, Pen, words
 
 
 def _ask(pen: Pen) -> str:

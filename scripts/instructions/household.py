@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorascope.embedded.instructions.writing import (
+from instructions.writing import (
     Draft,
     Pen,
     bulleted,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorascope.embedded.instructions.writing import Draft, Pen, table
+from instructions.writing import Draft, Pen, table
 
 PLACES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 KINDS = {"rocky": "a rocky planet", "gaseous": "a gas giant", "icy": "an ice giant"}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lorascope.embedded.instructions.cooking import recipe, scaling, shopping_list
-from lorascope.embedded.instructions.household import cleaning, gardening, how_to, safety
-from lorascope.embedded.instructions.writing import (
+from instructions.cooking import recipe, scaling, shopping_list
+from instructions.household import cleaning, gardening, how_to, safety
+from instructions.writing import (
     Draft,
     Pen,
     Task,

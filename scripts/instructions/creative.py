@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorascope.embedded.instructions.stories import (
+from instructions.stories import (
     character,
     continuation,
     dialogue,
@@ -11,7 +11,7 @@ from lorascope.embedded.instructions.stories import (
     setting,
     story_opening,
 )
-from lorascope.embedded.instructions.writing import (
+from instructions.writing import (
     Draft,
     Pen,
     Task,

@@ -1,0 +1,127 @@
+"""What refuses input without a model answers before any large library is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STUDIES = Path(__file__).parents[2] / "studies"
+HEAVY = ("torch", "transformers", "peft", "pandas", "scipy", "altair", "numpy", "datasets")
+SECONDS = 1.0
+# Run before the code under test; after it says which of the libraries came in, and the time taken.
+HARNESS = """
+import atexit, json, os, sys
+def tell():
+    used = os.times()
+    heavy = [name for name in {heavy} if name in sys.modules]
+    print(json.dumps([heavy, used.user + used.system]), file=sys.__stderr__)
+atexit.register(tell)
+"""
+
+
+def imported(code, cwd):
+    """(exit code, large libraries imported, CPU seconds, stdout and stderr) of Python code."""
+    done = subprocess.run(
+        [sys.executable, "-c", HARNESS.format(heavy=HEAVY) + code],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    *said, last = done.stderr.strip().splitlines()
+    heavy, seconds = json.loads(last)
+    return done.returncode, heavy, seconds, done.stdout + "\n".join(said)
+
+
+def command(*arguments):
+    line = ["lorascope", *map(str, arguments)]
+    return f"sys.argv = {line!r}\nfrom lorascope.cli import main\nmain()"
+
+
+def test_the_harness_sees_a_large_library(tmp_path):
+    _, heavy, seconds, _ = imported("import lorascope.results", tmp_path)
+    assert {"pandas", "numpy"} <= set(heavy)
+    assert seconds > 0
+
+
+def test_every_shipped_study_is_parsed_without_them(tmp_path):
+    code = f"""
+from pathlib import Path
+from lorascope.config import read_yaml
+from lorascope.workflows.adapt.study import AdaptStudy
+from lorascope.workflows.latent.study import LatentStudy
+from lorascope.workflows.study import AuditStudy
+kinds = {{"audit": AuditStudy, "adapt": AdaptStudy, "latent": LatentStudy}}
+for path in sorted(Path({str(STUDIES)!r}).glob("*.yaml")):
+    study = kinds[read_yaml(path).get("workflow", "audit")].read(path)
+    print(type(study).__name__, study.digest()[:8])
+"""
+    returned, heavy, seconds, said = imported(code, tmp_path)
+    assert returned == 0, said
+    assert {"AuditStudy", "AdaptStudy", "LatentStudy"} == {s.split()[0] for s in said.splitlines()}
+    assert heavy == []
+    assert seconds < SECONDS
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["audit", "--help"]])
+def test_help_and_version_need_none_of_them(arguments, tmp_path):
+    returned, heavy, seconds, said = imported(command(*arguments), tmp_path)
+    assert returned == 0, said
+    assert heavy == []
+    assert seconds < SECONDS
+
+
+OPTIONS = ("--model", "embedded", "--sites", "1", "--texts", "embedded")
+EMBEDDED = STUDIES / "embedded.yaml"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["audit", "nope.yaml"],
+        ["adapt", "nope.yaml"],
+        ["latent", "nope.yaml"],
+        ["plan", "nope.yaml"],
+        ["audit", EMBEDDED, "--set", "sead=1"],
+        ["audit", EMBEDDED, "--set", "seed"],
+        ["audit", EMBEDDED, "--sites", "layer-3"],
+        ["audit", *OPTIONS, "--adapter", "a=./nope"],
+        ["audit", *OPTIONS, "--adapter", "a=empty"],
+        ["audit", *OPTIONS, "--adapter", "a=./nope", "--plan"],
+        ["audit", EMBEDDED, "--texts", "nope.json"],
+        ["audit", EMBEDDED, "--model", "./nope"],
+        ["audit", EMBEDDED, "--dictionary", "layers.1=./nope"],
+        ["audit", EMBEDDED, "--out", "other"],
+        ["demo", "--out", "other"],
+        ["adapt", "--model", "embedded", "--texts", "embedded", "--dictionary", "layers.1=./nope"],
+        ["latent", "--model", "embedded", "--behaviour", "nope", "--site", "1"],
+        ["latent", STUDIES / "latent_embedded.yaml", "--manner", "in verse"],
+        ["train-adapter", "--ranks", "four"],
+        ["train-adapter", "--records", "nope.json"],
+        ["dictionary", "./nope"],
+        ["compare", "nope", "nope"],
+        ["features", "nope"],
+        ["report", "nope"],
+        ["behaviour", "make", "--topic", "maths", "--manner", "french", "--set", "siz=1"],
+        ["behaviour", "measure", "nope"],
+        ["selftest", "--quick", "--full"],
+        ["init", "taken"],
+    ],
+    ids=lambda arguments: " ".join(Path(a).name for a in map(str, arguments)),
+)
+def test_wrong_input_is_refused_at_once(arguments, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    (tmp_path / "taken" / "studies").mkdir(parents=True)
+    (tmp_path / "taken" / "studies" / "embedded.yaml").write_text("mine")
+    returned, heavy, seconds, said = imported(command(*arguments), tmp_path)
+    assert returned == 2, said
+    assert len(said.strip().splitlines()) == 1
+    assert heavy == []
+    assert seconds < SECONDS
