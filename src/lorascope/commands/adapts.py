@@ -12,6 +12,7 @@ import typer
 
 from lorascope.commands.options import (
     Out,
+    Place,
     PlanOnly,
     Quiet,
     Ray,
@@ -20,14 +21,12 @@ from lorascope.commands.options import (
     Workers,
     pairs,
     require_workflow,
-    runner_of,
 )
 from lorascope.commands.planning import print_plan_of_run
 from lorascope.errors import InputError
 from lorascope.printing import say
 
 if TYPE_CHECKING:
-    from lorascope.runners import Runner
     from lorascope.workflows.adapt.study import AdaptStudy
 
 _REQUIRED = {"--model": "model", "--dictionary": "dictionaries", "--texts": "texts"}
@@ -74,11 +73,11 @@ def adapt(
     if plan:
         print_plan_of_run(settings, folder, redo)
         return
-    run_adapt(settings, folder, quiet, redo, runner_of(workers, threads, ray))
+    run_adapt(settings, folder, quiet, redo, Place(workers, threads, ray))
 
 
 def run_adapt(
-    study: AdaptStudy, out: Path, quiet: bool, redo: bool = False, runner: Runner | None = None
+    study: AdaptStudy, out: Path, quiet: bool, redo: bool = False, place: Place | None = None
 ) -> None:
     """Run a study and print where its report is."""
     from lorascope.workflows import missing
@@ -86,11 +85,10 @@ def run_adapt(
     missing.in_study(study)
     missing.in_folder(out, study, redo)
     from lorascope.progress import Reporter
-    from lorascope.runners.local import run_here
     from lorascope.workflows.adapt.workflow import adapt as run
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    say(str(run(study, out, Reporter(quiet), command, redo, runner or run_here)))
+    say(str(run(study, out, Reporter(quiet), command, redo, (place or Place()).runner())))
 
 
 def adapt_study(

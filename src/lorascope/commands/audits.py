@@ -14,6 +14,7 @@ from lorascope.commands.options import (
     BaseDictionary,
     Json,
     Out,
+    Place,
     PlanOnly,
     Quiet,
     Ray,
@@ -21,14 +22,12 @@ from lorascope.commands.options import (
     Threads,
     Workers,
     audit_study,
-    runner_of,
 )
 from lorascope.commands.planning import print_plan_of_run
 from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
-    from lorascope.runners import Runner
     from lorascope.workflows.study import AuditStudy
 
 
@@ -82,7 +81,7 @@ def audit(
     if plan:
         print_plan_of_run(settings, folder, redo)
         return
-    run_audit(settings, folder, quiet, json_, redo, runner_of(workers, threads, ray))
+    run_audit(settings, folder, quiet, json_, redo, Place(workers, threads, ray))
 
 
 def run_audit(
@@ -91,7 +90,7 @@ def run_audit(
     quiet: bool,
     json_: bool,
     redo: bool = False,
-    runner: Runner | None = None,
+    place: Place | None = None,
 ) -> None:
     """Run it, then print the verdicts as a table or as JSON, and the report's path."""
     from lorascope.workflows import missing
@@ -101,11 +100,10 @@ def run_audit(
     from lorascope.printing import Console
     from lorascope.progress import Reporter
     from lorascope.report.terminal import summary, summary_data
-    from lorascope.runners.local import run_here
     from lorascope.workflows.audit import audit as run
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    path = run(study, out, Reporter(quiet or json_), command, redo, runner or run_here)
+    path = run(study, out, Reporter(quiet or json_), command, redo, (place or Place()).runner())
     if json_:
         say_json(summary_data(out, path))
         return

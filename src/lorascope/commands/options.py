@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -122,29 +123,41 @@ def require_workflow(study: Path | None, wanted: Workflow) -> None:
         raise InputError(f"{study}: holds a study of {found}; run lorascope {found} {study}")
 
 
-def runner_of(workers: int, threads: int | None, ray: str | None = None) -> Runner:
+@dataclass(frozen=True)
+class Place:
     """Where a study's stages are made, as options say.
 
-    Raises:
-        InputError: two places are named, or Ray is not installed.
+    Attributes:
+        workers, threads, ray: as the options of these names.
     """
-    from lorascope.runners.local import run_here
-    from lorascope.runners.pool import in_pool
-    from lorascope.workflows.opening import open_study
 
-    if ray is not None:
-        from lorascope.runners.on_ray import on_ray
+    workers: int = 1
+    threads: int | None = None
+    ray: str | None = None
 
-        if workers > 1:
-            raise InputError("give --workers or --ray, not both")
-        return on_ray(open_study, ray, threads)
-    if workers > 1:
-        return in_pool(open_study, workers, threads)
-    if threads is not None:
-        import torch
+    def runner(self) -> Runner:
+        """What makes the stages there.
 
-        torch.set_num_threads(threads)
-    return run_here
+        Raises:
+            InputError: two places are named, or Ray is not installed.
+        """
+        from lorascope.runners.local import run_here
+        from lorascope.runners.pool import in_pool
+        from lorascope.workflows.opening import open_study
+
+        if self.ray is not None:
+            from lorascope.runners.on_ray import on_ray
+
+            if self.workers > 1:
+                raise InputError("give --workers or --ray, not both")
+            return on_ray(open_study, self.ray, self.threads)
+        if self.workers > 1:
+            return in_pool(open_study, self.workers, self.threads)
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)
+        return run_here
 
 
 def pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
