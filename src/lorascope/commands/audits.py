@@ -32,11 +32,19 @@ if TYPE_CHECKING:
 
 
 def audit(
-    study: Annotated[Path | None, typer.Argument(help="Study file; or use the options.")] = None,
-    model: Annotated[str | None, typer.Option(help="Base model: hub id or folder.")] = None,
+    study: Annotated[
+        Path | None, typer.Argument(help="Study file, or an adapter's folder.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Base model: hub id or folder; the one the adapter names by default."),
+    ] = None,
     adapter: Adapter = None,
     sites: Annotated[
-        str | None, typer.Option(help="Comma-separated, layers.5 = output of block 5.")
+        str | None,
+        typer.Option(
+            help="Comma-separated, layers.5 = output of block 5; three depths by default."
+        ),
     ] = None,
     texts: Annotated[
         list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")
@@ -60,6 +68,8 @@ def audit(
     """Audit adapters: what they add to the residual stream, beside chance.
 
     **Examples**
+
+    `lorascope audit ./my-lora`
 
     `lorascope audit --model google/gemma-2-2b --adapter mine=me/my-lora --sites layers.5,layers.18
     --texts alpaca.json --out runs/mine`

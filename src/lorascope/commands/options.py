@@ -49,10 +49,8 @@ Set = Annotated[
 ]
 Adapter = Annotated[
     list[str] | None,
-    typer.Option("--adapter", help="name=folder or name=hub id. Repeatable."),
+    typer.Option("--adapter", help="Folder or hub id, or name=folder. Repeatable."),
 ]
-
-_REQUIRED = {"--model": "model", "--adapter": "adapters", "--sites": "sites", "--texts": "texts"}
 
 
 def audit_study(
@@ -65,17 +63,24 @@ def audit_study(
     changes: Sequence[str] | None,
     force: bool,
 ) -> AuditStudy:
-    """The study that a file and options say together; options win."""
+    """The study that a file and options say together; options win.
+
+    A folder in the file's place is an adapter. Without a file the base model is the one that the
+    adapters name, sites are three depths, and texts those of the package.
+    """
     from lorascope.config import override, read_yaml
+    from lorascope.workflows.defaults import completed, named_adapters
     from lorascope.workflows.study import AuditStudy
 
+    if study is not None and study.is_dir():
+        study, adapter = None, [str(study), *(adapter or [])]
     data: dict[str, Any] = read_yaml(study) if study is not None else {}
     require_workflow(study, "audit")
     data.pop("workflow", None)
     if model is not None:
         data["model"] = model
     if adapter:
-        data["adapters"] = pairs("--adapter", adapter, "r4=runs/r4")
+        data["adapters"] = named_adapters(adapter)
         data.pop("train", None)
     if sites is not None:
         data["sites"] = [site.strip() for site in sites.split(",") if site.strip()]
@@ -89,11 +94,12 @@ def audit_study(
         data["dictionaries"] = {**(before if isinstance(before, dict) else {}), "base": brought}
     if force:
         data["force"] = True
+    data = override(data, changes or [])
     if study is None:
-        missing = [o for o, k in _REQUIRED.items() if k not in data]
-        if missing:
-            raise InputError(f"give a study file, or the options {', '.join(missing)}")
-    return AuditStudy.parse(override(data, changes or []), str(study or "options"))
+        if not data.get("adapters"):
+            raise InputError("give a study file, an adapter's folder, or --adapter")
+        data = completed(data)
+    return AuditStudy.parse(data, str(study or "options"))
 
 
 def workflow_of(study: Path | None) -> str:
@@ -104,7 +110,7 @@ def workflow_of(study: Path | None) -> str:
     """
     from lorascope.config import read_yaml
 
-    if study is None:
+    if study is None or study.is_dir():
         return "audit"
     known, found = get_args(Workflow), str(read_yaml(study).get("workflow", "audit"))
     if found not in known:

@@ -9,12 +9,14 @@ from typing import Any
 from lorascope.activations.matching import LARGEST, Match
 from lorascope.activations.shards import Shards
 from lorascope.activations.splits import Split
+from lorascope.embedded import is_embedded
 from lorascope.models.adapter_files import locate
 from lorascope.models.gates import LIVE, NOISE, RESTORED
 from lorascope.results.null_names import NOISE_FLOOR
 from lorascope.runs import command_of, versions
 from lorascope.training.adapters import CARD
 from lorascope.workflows.adapters import outcomes
+from lorascope.workflows.defaults import EMBEDDED
 from lorascope.workflows.state import Audited
 
 # Above this share of records left out, a person should know.
@@ -163,6 +165,12 @@ def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]
         found.append(
             f"{', '.join(unknown)}: what it was trained on is unknown, so leakage cannot be "
             "excluded; name its training texts with texts.seen"
+        )
+    texts, model = state.study.texts, state.study.model
+    if texts.sources == (EMBEDDED,) and not is_embedded(model):
+        found.append(
+            "the texts are the package's own instructions, not such as the adapter was made for: "
+            "what it does there may be little of what it does; give --texts"
         )
     share = probe.manifest["outliers"] / max(1, probe.manifest["rows"])
     if share > 0.01:
