@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from lorascope.activations.categories import CATEGORIES, category, equal_numbers
+from lorascope.activations.categories import category, equal_numbers
+from lorascope.activations.settings import CATEGORIES
 from lorascope.activations.text import Document, Segment, alpaca, read_documents
 from lorascope.errors import InputError
 

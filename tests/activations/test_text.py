@@ -114,7 +114,7 @@ MALFORMED = {
     "unknown keys": (
         "a.jsonl",
         '\n{"title": "x", "body": "y"}\n',
-        r"a\.jsonl, line 2: a record needs text, messages, or .*; this one has body, title",
+        r"a\.jsonl, line 2: a record needs text, .*; this one has body, title",
     ),
     "no role": (
         "a.jsonl",

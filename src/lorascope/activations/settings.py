@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # The kinds that instructions are sorted into by their words (`activations.categories`).
 CATEGORIES = ("creative", "factual", "reasoning", "coding", "practical")
+# Which records go through the tokenizer's chat template (`activations.text`).
+Template = Literal["auto", "chat", "plain"]
 # What is done to massive coordinates and directions (`activations.massive`).
 Treatment = Literal["keep", "clip", "whiten"]
 

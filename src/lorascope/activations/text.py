@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from lorascope.activations.chat import ASSISTANT, ROLES, USER, Message
+from lorascope.activations.settings import Template
 from lorascope.activations.sources import Tally, kinds_of, read_records
 from lorascope.errors import InputError
 from lorascope.foreign import repaired
@@ -35,10 +37,18 @@ class Segment:
 
 @dataclass(frozen=True)
 class Document:
-    """One text. `category` is the source's own label, or empty."""
+    """One text.
+
+    Attributes:
+        segments: the text without any chat template.
+        category: the source's own label, or empty.
+        messages: of a conversation that goes through the tokenizer's chat template, where it has
+            one.
+    """
 
     segments: tuple[Segment, ...]
     category: str = ""
+    messages: tuple[Message, ...] = ()
 
     @property
     def text(self) -> str:
@@ -49,6 +59,11 @@ class Document:
     def digest(self) -> str:
         """SHA-256 of the text: what decides whether two documents are the same."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """What decides its tokens under one tokenizer: the text, and whether it is templated."""
+        return f"{self.digest} chat" if self.messages else self.digest
 
     @property
     def is_blank(self) -> bool:
@@ -83,23 +98,33 @@ def alpaca(record: Mapping[str, Any]) -> Document:
     if given:
         prompt += f"### Input:\n{given}\n\n"
     prompt += "### Response:\n"
-    segments = (Segment(prompt), Segment(_words(record, "output").strip(), response=True))
-    return Document(segments, repaired(str(record.get("category") or "")))
+    instruction, output = (_words(record, key).strip() for key in ("instruction", "output"))
+    segments = (Segment(prompt), Segment(output, response=True))
+    asked = f"{instruction}\n\n{given}" if given else instruction
+    messages = (Message(USER, asked), Message(ASSISTANT, output))
+    return Document(segments, repaired(str(record.get("category") or "")), messages)
 
 
 def chat(record: Mapping[str, Any]) -> Document:
     """A `messages` record as plain turns; the assistant's turns are responses."""
     segments: list[Segment] = []
+    messages: list[Message] = []
     for message in record["messages"]:
         role, content = _words(message, "role"), _words(message, "content")
         segments.append(Segment(f"### {role.capitalize()}:\n"))
-        segments.append(Segment(content, response=role == "assistant"))
+        segments.append(Segment(content, response=role == ASSISTANT))
         segments.append(Segment("\n\n"))
-    return Document(tuple(segments[:-1]), str(record.get("category") or ""))
+        messages.append(Message(role, content))
+    return Document(tuple(segments[:-1]), str(record.get("category") or ""), tuple(messages))
 
 
-def document(record: Mapping[str, Any], where: str, tally: Tally | None = None) -> Document:
+def document(
+    record: Mapping[str, Any], where: str, tally: Tally | None = None, template: Template = "auto"
+) -> Document:
     """A document from one record; the record's keys say which kind it is.
+
+    Instructions (`instruction`, `input`, `output`), chats (`messages`; `conversations` with `from`
+    and `value`; `prompt` and `completion`, each a text or messages) or plain `text`.
 
     Null is empty: a record without text gives a document without segments, and a message without
     text (a tool call, a picture) is left out of its chat. Halves of surrogate pairs become U+FFFD.
@@ -108,6 +133,9 @@ def document(record: Mapping[str, Any], where: str, tally: Tally | None = None) 
 
     Args:
         tally: counts messages left out.
+        template: which records go through the tokenizer's chat template where it has one. "auto":
+            chats, and instructions in Alpaca's words; "chat": both; "plain": none, chats as
+            "### User:" and "### Assistant:".
 
     Raises:
         InputError: a record of no known kind, or malformed.
@@ -117,25 +145,57 @@ def document(record: Mapping[str, Any], where: str, tally: Tally | None = None) 
         if "instruction" in record and "output" in record:
             pair = [_words(record, key).strip() for key in ("instruction", "output")]
             absent = None in (record["instruction"], record["output"])
-            return Document((), category) if absent or not any(pair) else alpaca(record)
-        if isinstance(record.get("messages"), Sequence | Mapping):
-            turns = spoken(record["messages"])
+            if absent or not any(pair):
+                return Document((), category)
+            found = alpaca(record)
+            return found if template == "chat" else replace(found, messages=())
+        if (messages := _messages(record)) is not None:
+            turns = spoken(messages)
             if tally is not None and turns:
-                tally.turns += len(record["messages"]) - len(turns)
-            return chat({"messages": turns, "category": category})
+                tally.turns += len(messages) - len(turns)
+            found = chat({"messages": turns, "category": category})
+            return replace(found, messages=()) if template == "plain" else found
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{where}: malformed record ({_reason(error)}); mend or remove it"
         ) from None
-    for key in ("text", "messages"):
+    for key in ("text", "messages", "conversations"):
         if key in record and record[key] is None:
             return Document((), category)
     if isinstance(record.get("text"), str):
         return Document((Segment(repaired(record["text"])),), category)
     raise InputError(
-        f"{where}: a record needs text, messages, or instruction and output; "
-        f"this one has {kinds_of(record)}"
+        f"{where}: a record needs text, messages, conversations, prompt and completion, or "
+        f"instruction and output; this one has {kinds_of(record)}"
     )
+
+
+def _messages(record: Mapping[str, Any]) -> Any:
+    """The messages of a chat record, whatever they are called there; None of another record."""
+    if isinstance(record.get("messages"), Sequence | Mapping):
+        return record["messages"]
+    if isinstance(record.get("conversations"), Sequence):
+        return [
+            {
+                "role": ROLES.get(said := _words(one, "from"), said),
+                "content": one.get("value"),
+            }
+            if isinstance(one, Mapping) and "from" in one
+            else one
+            for one in record["conversations"]
+        ]
+    if "prompt" in record and "completion" in record:
+        sides = ((record["prompt"], USER), (record["completion"], ASSISTANT))
+        return [
+            message
+            for side, role in sides
+            for message in (
+                side
+                if isinstance(side, Sequence) and not isinstance(side, str)
+                else [{"role": role, "content": side}]
+            )
+        ]
+    return None
 
 
 def spoken(messages: Any) -> list[dict[str, str]]:
@@ -164,7 +224,10 @@ def spoken(messages: Any) -> list[dict[str, str]]:
 
 
 def read_documents(
-    sources: str | Sequence[str], limit: int | None = None, tally: Tally | None = None
+    sources: str | Sequence[str],
+    limit: int | None = None,
+    tally: Tally | None = None,
+    template: Template = "auto",
 ) -> list[Document]:
     """Documents of one or several sources in order, exact duplicates and empty texts left out.
 
@@ -175,6 +238,7 @@ def read_documents(
             folder.
         limit: stop after so many documents.
         tally: counts what was read and what was left out.
+        template: as `document` takes it.
 
     Raises:
         InputError: a source is missing, unreadable, malformed or holds no text.
@@ -191,7 +255,7 @@ def read_documents(
                 continue
             if not isinstance(record, Mapping):
                 raise InputError(f"{where}: expected keys and values")
-            candidate = document(record, where, tally)
+            candidate = document(record, where, tally, template)
             if candidate.is_blank:
                 tally.empty += 1
                 continue

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from lorascope.activations.chat import templated
 from lorascope.activations.text import Document
 from lorascope.errors import InputError
 
@@ -70,6 +71,8 @@ def opening_ids(tokenizer: Any) -> list[int]:
 def windows(documents: Sequence[Document], tokenizer: Any, context: int) -> list[Window]:
     """Every document cut into windows of at most `context` tokens, each opened afresh.
 
+    Conversations go through the tokenizer's chat template where it has one.
+
     A response is closed by EOS where the tokenizer has one, so that adapters learn to stop. What
     the text brings of either, as texts that a chat template wrote do, is not doubled.
 
@@ -85,9 +88,14 @@ def windows(documents: Sequence[Document], tokenizer: Any, context: int) -> list
             "give a larger one"
         )
     spelled = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    encoded = _encoded(_texts(documents, tokenizer), tokenizer)
+    through_template = tokenizer.chat_template is not None
+    plain = [d for d in documents if not (d.messages and through_template)]
+    encoded = _encoded(_texts(plain, tokenizer), tokenizer)
     found: list[Window] = []
     for index, document in enumerate(documents):
+        if document.messages and through_template:
+            found += _conversation(document, index, tokenizer, opening, context)
+            continue
         ids: list[int] = []
         response: list[bool] = []
         closings: set[int] = set()
@@ -101,6 +109,18 @@ def windows(documents: Sequence[Document], tokenizer: Any, context: int) -> list
             response += [segment.response] * len(tokens)
         found += _cut(ids, response, index, opening, context, spelled, closings)
     return found
+
+
+def _conversation(
+    document: Document, index: int, tokenizer: Any, opening: list[int], context: int
+) -> Iterator[Window]:
+    """The windows of a conversation, as the chat template writes it."""
+    ids, response, written = templated(document.messages, tokenizer)
+    for number, window in enumerate(
+        _cut(ids, response, index, opening, context, spelled=set(), closings=set())
+    ):
+        # What the contents spell is counted once, with the first window.
+        yield replace(window, written=written if number == 0 else 0)
 
 
 def _texts(documents: Sequence[Document], tokenizer: Any) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lorascope.activations.chat import render
 from lorascope.activations.text import chat
 from lorascope.activations.tokens import Window, opening_ids, windows
 from lorascope.behaviours.records import BehaviourRecord, Turn
@@ -23,7 +24,7 @@ def prompt_ids(messages: Sequence[Turn], tokenizer: Any) -> list[int]:
         text = [segment.text for segment in document.segments]
         pieces = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return [*opening_ids(tokenizer), *(token for piece in pieces for token in piece)]
-    return _encoded(_rendered(turns, tokenizer, opened=True), tokenizer)
+    return _encoded(render(turns, tokenizer, opened=True), tokenizer)
 
 
 def record_windows(
@@ -52,9 +53,9 @@ def record_windows(
 
 def _templated(record: BehaviourRecord, tokenizer: Any) -> tuple[list[int], list[bool]]:
     turns = [turn.plain() for turn in record.messages]
-    opened = _rendered(turns, tokenizer, opened=True)
+    opened = render(turns, tokenizer, opened=True)
     reply = {"role": "assistant", "content": record.response}
-    closed = _rendered([*turns, reply], tokenizer, opened=False)
+    closed = render([*turns, reply], tokenizer, opened=False)
     if not closed.startswith(opened) or record.response.strip() not in closed[len(opened) :]:
         raise InputError(
             "the tokenizer's chat template does not write the response after the prompt; "
@@ -64,20 +65,6 @@ def _templated(record: BehaviourRecord, tokenizer: Any) -> tuple[list[int], list
     # What follows the turn's end (a line break, say) is not the assistant's to write.
     response = _encoded(closed[len(opened) :].rstrip(), tokenizer)
     return prompt + response, [False] * len(prompt) + [True] * len(response)
-
-
-def _rendered(turns: list[dict[str, Any]], tokenizer: Any, opened: bool) -> str:
-    try:
-        text: str = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=opened
-        )
-    except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"the tokenizer's chat template refuses a conversation ({first}); "
-            "leave such records out, or use another tokenizer"
-        ) from None
-    return text
 
 
 def _encoded(text: str, tokenizer: Any) -> list[int]:

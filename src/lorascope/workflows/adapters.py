@@ -85,10 +85,10 @@ class Training:
 
     @cached_property
     def windows(self) -> list[dict[str, Window]]:
-        """{digest: its window} of the documents to train on, and of those to measure on."""
+        """{identity: its window} of the documents to train on, and of those to measure on."""
         sides = _windows(self.base, *self.split, self.training)
         return [
-            {documents[window.document].digest: window for window in side}
+            {documents[window.document].identity: window for window in side}
             for documents, side in zip(self.split, sides, strict=True)
         ]
 
@@ -99,7 +99,7 @@ class Training:
 
     def stages(self) -> Iterator[Stage]:
         """One stage an adapter, `adapters/<name>`: a rank and seed each."""
-        learned, measured = ([d.digest for d in part] for part in self.split)
+        learned, measured = ([d.identity for d in part] for part in self.split)
         for name, own in self.training.each(self.seeds).items():
             arguments: dict[str, Any] = {
                 "name": name,
@@ -125,7 +125,7 @@ def train(
 
     Args:
         content: what identifies the base model.
-        learned, measured: digests of the documents to train on and to measure on.
+        learned, measured: identities of the documents to train on and to measure on.
 
     Raises:
         InputError: the model has been replaced since the study was read.
@@ -134,8 +134,8 @@ def train(
         raise InputError(f"{base.model}: has changed since the study was read; run it again")
     shared: Training = work.state.training
     to_learn, to_measure = (
-        [found[digest] for digest in digests if digest in found]
-        for found, digests in zip(shared.windows, (learned, measured), strict=True)
+        [found[one] for one in documents if one in found]
+        for found, documents in zip(shared.windows, (learned, measured), strict=True)
     )
     with work.reporter.bar(f"adapter {name}", training.steps, "steps") as advance:
 
@@ -150,7 +150,8 @@ def train(
             to_measure,
             work.folder,
             training,
-            trained_on=learned,
+            # What has been seen is seen in whatever words around it.
+            trained_on=[one.partition(" ")[0] for one in learned],
             before=shared.before,
             device=base.device,
             dtype=base.dtype,
@@ -181,13 +182,13 @@ def outcomes(folders: dict[str, Path]) -> list[dict[str, Any]]:
 
 def split_for_training(train: TrainAdapters, seed: int) -> list[Document]:
     """The share of the records that adapters may see."""
-    documents = read_documents(train.records)
+    documents = read_documents(train.records, template=train.template)
     return by_hash(documents, train.share, seed, "adapters")[0]
 
 
 def run_training(study: TrainStudy, out: Path, reporter: Reporter) -> pd.DataFrame:
     """`lorascope train-adapter`: train every adapter into `out` and return the table of results."""
-    documents = read_documents(study.records, study.documents)
+    documents = read_documents(study.records, study.documents, template=study.template)
     base = Base(study.model, study.revision, study.dtype, study.device)
     with run_folder(out, study) as run:
         training = Training(base, documents, study.training, study.seeds)

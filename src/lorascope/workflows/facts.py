@@ -119,6 +119,7 @@ def _gate_lines(
     floors = ", ".join(f"{site} {value:.2g}" for site, value in gates["noise_floor"].items())
     lines.append({"id": NOISE, "gate": NOISE_FLOOR, "passed": True, "detail": floors})
     lines.append(_disjoint(state))
+    lines += _rendered(state)
     for name, shards in (("training", probe), ("held-out", held_out)):
         manifest = shards.manifest
         lines.append(
@@ -131,6 +132,26 @@ def _gate_lines(
             }
         )
     return lines
+
+
+def _rendered(state: Audited) -> list[dict[str, Any]]:
+    """How conversations and instructions among the texts were put into words."""
+    documents = [*state.texts.probe, *state.texts.held_out]
+    templated = sum(bool(document.messages) for document in documents)
+    answered = sum(document.has_response for document in documents)
+    if not answered:
+        return []
+    has_one = state.shape.tokenizer.chat_template is not None
+    if templated and has_one:
+        detail = f"{templated} of {len(documents)} documents go through the tokenizer's template"
+    elif has_one:
+        detail = (
+            "the tokenizer has one and no document goes through it: instructions stand in Alpaca's "
+            "words; texts.template: chat puts them through it"
+        )
+    else:
+        detail = "the tokenizer has none: turns stand under plain headings"
+    return [{"gate": "chat template", "passed": True, "detail": detail}]
 
 
 def _spelled(count: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from lorascope.activations.settings import Capture
+from lorascope.activations.settings import Capture, Template
 from lorascope.config import Device, DType, Settings
 from lorascope.training.settings import LoraTraining
 
@@ -18,6 +18,8 @@ class TrainStudy(Settings):
         documents: most records to use.
         training: ranks and everything they share.
         seeds: one adapter each per rank; by default one, `training.seed`.
+        template: which records go through the tokenizer's chat template where it has one: chats,
+            and instructions in Alpaca's words ("auto"); both ("chat"); none ("plain").
     """
 
     model: str = "embedded"
@@ -28,6 +30,7 @@ class TrainStudy(Settings):
     documents: int | None = Field(default=None, gt=0)
     training: LoraTraining = LoraTraining()
     seeds: tuple[int, ...] = ()
+    template: Template = "auto"
 
 
 class BehavingStudy(Settings):

@@ -225,8 +225,8 @@ class Audited:
             "sites": list(study.sites),
             "capture": study.capture.plain(),
             "null_adapters": [study.controls.null_adapters, study.seed],
-            "matched_on": digest([d.digest for d in self.matched_on]),
-            "documents": digest([d.digest for d in documents]),
+            "matched_on": digest([d.identity for d in self.matched_on]),
+            "documents": digest([d.identity for d in documents]),
         }
 
     def _windows(self, documents: Sequence[Document]) -> list[Window]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
-from lorascope.activations.settings import CATEGORIES, Capture
+from lorascope.activations.settings import CATEGORIES, Capture, Template
 from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
 from lorascope.measures.settings import Bars
@@ -56,6 +56,8 @@ class Texts(Settings):
             an adapter trained here has seen is known from its folder.
         keep_seen: train dictionaries on documents the adapters have seen too, as the paper does;
             the report says so. Nothing is ever measured on them.
+        template: which records go through the tokenizer's chat template where it has one: chats,
+            and instructions in Alpaca's words ("auto"); both ("chat"); none ("plain").
     """
 
     sources: tuple[str, ...] = Field(min_length=1)
@@ -65,6 +67,7 @@ class Texts(Settings):
     balance: Balance | None = None
     seen: tuple[str, ...] = ()
     keep_seen: bool = False
+    template: Template = "auto"
 
     @model_validator(mode="after")
     def _one_way_to_hold_out(self) -> Self:
@@ -83,12 +86,14 @@ class TrainAdapters(Settings):
         training: ranks and everything they share.
         seeds: one adapter each per rank: other starting weights, another order of the same
             records. By default one, `training.seed`.
+        template: as that of the texts.
     """
 
     records: tuple[str, ...] = Field(default=("embedded",), min_length=1)
     share: float = Field(default=0.5, gt=0, le=1)
     training: LoraTraining = LoraTraining()
     seeds: tuple[int, ...] = ()
+    template: Template = "auto"
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:

@@ -22,9 +22,9 @@ def read_split(texts: Texts, seen: Collection[str], seed: int) -> Split:
         InputError: a source cannot be read, or has too few documents of a kind.
     """
     tally = Tally()
-    documents = read_documents(texts.sources, texts.documents, tally)
+    documents = read_documents(texts.sources, texts.documents, tally, texts.template)
     if texts.measure_on:
-        measured = read_documents(texts.measure_on, tally=tally)
+        measured = read_documents(texts.measure_on, tally=tally, template=texts.template)
         parts = apart(documents, measured, seen, seed, keep_seen=texts.keep_seen)
     else:
         parts = split(documents, texts.held_out, seen, seed, keep_seen=texts.keep_seen)

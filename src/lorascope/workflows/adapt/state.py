@@ -119,8 +119,8 @@ class Adapted:
             "model": [study.model, study.revision, study.dtype, content],
             "context": study.context,
             "measure_tokens": study.measure_tokens,
-            "training": digest(self.trained_on),
-            "held_out": digest([document.digest for document in parts.held_out]),
+            "training": digest([document.identity for document in parts.probe]),
+            "held_out": digest([document.identity for document in parts.held_out]),
         }
 
     def unigram(self, keep_special: bool) -> Float[Tensor, " documents"]:
