@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -13,8 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lorascope.errors import InputError
+from lorascope.machine import is_running
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
+# Not handed on to processes that this one starts; on Windows bytes as they are.
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_BYTE = 1 << 20
 
 
 @contextmanager
@@ -57,21 +65,10 @@ def contents(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name != LOCK] if folder.is_dir() else []
 
 
-def is_running(process: int) -> bool:
-    """Whether a process of that number runs on this machine."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
-
-
 def _taken(path: Path, shared: bool) -> int:
     """An open descriptor of the lock file, locked; with this process's name in it if not shared."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
         try:
             _lock(descriptor, path, shared)
             # Whoever held it before may have removed the file between the two calls.
@@ -87,9 +84,8 @@ def _taken(path: Path, shared: bool) -> int:
 
 def _lock(descriptor: int, path: Path, shared: bool) -> None:
     holder = _holder(descriptor)
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        _system_lock(descriptor, shared)
     except BlockingIOError:
         raise InputError(
             f"{path.parent}: {_named(holder)} is at work on it; wait until it ends, or give --out "
@@ -109,9 +105,33 @@ def _lock(descriptor: int, path: Path, shared: bool) -> None:
     )
 
 
+def _system_lock(descriptor: int, shared: bool) -> None:
+    """Lock an open file without waiting.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: this disk has no locks.
+    """
+    if fcntl is not None:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        return
+    # Windows locks bytes, for one holder: one far behind the name, which others must be able to
+    # read. Who shares the folder holds it for a moment only, to see that no one holds it alone.
+    import msvcrt
+
+    os.lseek(descriptor, _BYTE, os.SEEK_SET)
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except OSError:
+        raise BlockingIOError from None
+    if shared:
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+
 def _holder(descriptor: int) -> dict[str, str | int]:
     try:
-        found = json.loads(os.pread(descriptor, 4096, 0))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        found = json.loads(os.read(descriptor, 4096))
         return {
             "pid": int(found["pid"]),
             "host": str(found["host"])[:200],
@@ -130,7 +150,8 @@ def _named(holder: dict[str, str | int]) -> str:
 def _sign(descriptor: int) -> None:
     name = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, (json.dumps(name) + "\n").encode(), 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, (json.dumps(name) + "\n").encode())
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -22,7 +22,8 @@ from typing import Any
 from lorascope.config import Settings, digest, read_yaml
 from lorascope.errors import InputError, as_system_error
 from lorascope.foreign import JSON_BYTES, first_line, parse_json, read_bytes
-from lorascope.locking import contents, is_running
+from lorascope.locking import contents
+from lorascope.machine import is_running
 
 # Of a stage's record, what the manifest repeats.
 _NOTED = ("key", "seconds", "cpu_seconds", "peak_memory", "finished")

@@ -14,9 +14,7 @@ import inspect
 import json
 import os
 import platform
-import resource
 import shutil
-import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +26,7 @@ from typing import Any, Protocol
 
 from lorascope.config import Settings, Subset, digest
 from lorascope.errors import InputError, as_system_error, did_you_mean
+from lorascope.machine import peak_memory
 from lorascope.runs import fresh_partial, read_json, versions, write_atomically
 
 RECORD = "stage.json"
@@ -301,7 +300,7 @@ def _finish(graph: Graph, work: Work, seconds: float, cpu_seconds: float) -> Non
         "host": platform.node(),
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),
-        "peak_memory": _peak_memory(),
+        "peak_memory": peak_memory(),
         "finished": time.strftime("%FT%T%z"),
     }
     write_atomically(work.folder / RECORD, json.dumps(record, indent=1) + "\n")
@@ -316,12 +315,6 @@ def _finish(graph: Graph, work: Work, seconds: float, cpu_seconds: float) -> Non
             raise
     # Another process made the same in the meantime: one of the two is enough.
     shutil.rmtree(work.folder, ignore_errors=True)
-
-
-def _peak_memory() -> int:
-    """Bytes this process has held at most so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def drop_others(graph: Graph, run: Path) -> None:

@@ -20,6 +20,7 @@ LAYERS = [
         "embedded",
         "foreign",
         "locking",
+        "machine",
         "printing",
         "runs",
         "progress",

@@ -281,7 +281,7 @@ def test_an_address_that_saelens_does_not_list_is_refused(settings, saved):
 
 
 def test_memory_that_is_not_there_is_refused(cost, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan_module.os, "sysconf", lambda name: 1000)
+    monkeypatch.setattr(plan_module, "total_memory", lambda: 10**6)
     with pytest.raises(InputError, match=r"of memory and this machine has 1 MB; use a smaller"):
         refuse_what_cannot_fit(cost, tmp_path)
 

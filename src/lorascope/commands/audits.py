@@ -76,8 +76,6 @@ def audit(
 
     `lorascope audit studies/embedded.yaml --set seed=1`
 
-    `lorascope audit studies/embedded.yaml --dictionary layers.5=hf://me/my-saes/layers.5`
-
     `lorascope audit studies/embedded.yaml --workers 4`
 
     `lorascope audit studies/embedded.yaml --out runs/mine --json > verdicts.json`

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from math import prod
 from pathlib import Path
 
 from lorascope.errors import InputError
+from lorascope.machine import available_memory
 
 # Configurations are a few kilobytes; a longer one is something else.
 LONGEST_TEXT = 16 * 2**20
@@ -68,24 +68,12 @@ def fits(path: Path, needed: int) -> None:
     Args:
         needed: bytes, as the numbers are used: float32.
     """
-    free = memory()
+    free = available_memory()
     if needed > free:
         raise InputError(
             f"{path}: its tensors take {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB of memory "
             "are free; use a machine with more, or give a smaller dictionary"
         )
-
-
-def memory() -> int:
-    """Bytes of memory this process may still take, as far as the system says."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:")]
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    except (OSError, ValueError, IndexError):
-        pass  # another system, or no limit
-    return min(found)
 
 
 @contextmanager

@@ -18,9 +18,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from lorascope.errors import InputError
+from lorascope.machine import total_memory
 from lorascope.progress import Advance, Reporter
 from lorascope.runners import Opener, Runner
 from lorascope.runners.driving import Unit, drive
@@ -92,7 +91,7 @@ class _Pool:
             # With nothing else going on there is no use in waiting for memory.
             return True
         promised = sum(_memory(worker.unit) for worker in self._workers if worker.unit)
-        free = psutil.virtual_memory().total - promised
+        free = total_memory() - promised
         return self.busy < self._most and _memory(unit) <= free
 
     def start(self, unit: Unit) -> None:

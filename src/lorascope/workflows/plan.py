@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from lorascope.dictionaries.registry import SCHEME, look_up
 from lorascope.errors import InputError, did_you_mean
 from lorascope.latent_adapters.loading import check
+from lorascope.machine import total_memory
 from lorascope.models.adapter_files import is_at_hand
 from lorascope.models.shapes import Shape
 from lorascope.models.sites import resolve_sites
@@ -203,7 +203,7 @@ def refuse_what_cannot_fit(cost: Cost, out: Path) -> None:
             "use fewer documents or sites, or another --out"
         )
     if cost.device == "cpu":
-        total, where = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine"
+        total, where = total_memory(), "this machine"
     elif cost.device == "cuda":
         total, where = torch.cuda.get_device_properties(0).total_memory, "the GPU"
     else:
