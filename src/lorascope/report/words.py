@@ -325,8 +325,8 @@ def _weights(results: Results) -> list[str]:
 
 
 def _ablation(results: Results) -> list[str]:
-    error = results.numbers.select("ablation.relative_error")
-    density = {e.key.setting: e for e in results.numbers.select("ablation.density")}
+    error = results.numbers.taken("ablation.relative_error")
+    density = {e.key.setting: e for e in results.numbers.taken("ablation.density")}
     if not error:
         return []
     place = error[0].key
@@ -342,7 +342,7 @@ def _ablation(results: Results) -> list[str]:
 
 
 def _seeds(results: Results) -> list[str]:
-    rows = results.numbers.select("variance.condition_share")
+    rows = results.numbers.taken("variance.condition_share")
     if not rows:
         return []
     above = sum(row.verdict == "above" for row in rows)
