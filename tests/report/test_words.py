@@ -6,7 +6,15 @@ import pytest
 from planted_results import planted_null_adapters
 
 from lorascope.report.conditions import Tally, against_reference, measured
-from lorascope.report.formatting import interval, number, plural, share, span
+from lorascope.report.formatting import (
+    interval,
+    number,
+    plural,
+    share,
+    shown_passage,
+    shown_token,
+    span,
+)
 from lorascope.report.latents import Browsed
 from lorascope.report.result import read_results
 from lorascope.report.tables import verdict_matrix
@@ -191,9 +199,9 @@ def test_the_strongest_latents_are_told_in_tokens(make_run: MakeRun, plant: Plan
         browsed.append(Browsed(tmp_path, {"site": site, "adapter": adapter}, columns))
     told = dict(words(results, browsed).leads)["Strongest latents"]
     assert told == (
-        "r4: latent 7 at layers.3 writes 20.0 % of the delta's norm, fires on “␣river” and “\\n” "
-        "and promotes “\\u202e”; r8: latent 7 at layers.1 writes 50.0 % of the delta's norm, fires "
-        "on “␣river” and “\\n” and promotes “\\u202e”."
+        "r4: latent 7 at layers.3 writes 20.0 % of the delta's norm, fires on “␣river” and “↵” "
+        "and promotes “⟨U+202E⟩”; r8: latent 7 at layers.1 writes 50.0 % of the delta's norm, "
+        "fires on “␣river” and “↵” and promotes “⟨U+202E⟩”."
     )
 
 
@@ -267,3 +275,29 @@ def test_counted_nouns():
     told = [plural(2, noun) for noun in ("site", "dictionary", "key")]
     assert told == ["2 sites", "2 dictionaries", "2 keys"]
     assert plural(1, "dictionary") == "1 dictionary"
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        ("river", "river"),
+        (" river", "␣river"),
+        ("a b ", "a b␣"),
+        ("   ", "␣␣␣"),
+        ("\n", "↵"),
+        ("\n  x", "↵  x"),
+        ("\t\r", "⇥␍"),
+        ("\x14", "⟨0x14⟩"),
+        ("\xa0", "⟨0xA0⟩"),
+        ("a\u202eb", "a⟨U+202E⟩b"),
+        ("", "⟨empty⟩"),
+        ("é▁", "é▁"),
+    ],
+)
+def test_tokens_are_readable_whatever_they_are(token: str, shown: str):
+    assert shown_token(token) == shown
+    assert shown_token(token).isprintable()
+
+
+def test_passages_keep_their_spaces():
+    assert shown_passage([" a", "\x00", "\n"]) == [" a", "⟨0x00⟩", "↵"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from lorascope.measures.definitions import definition_of
 from lorascope.results import Estimate, Key, Verdict
 
+_CONTROLS: Final = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 SYMBOLS: dict[Verdict, str] = {
     "above": "▲",
     "below": "▼",
@@ -119,6 +121,33 @@ def listing(names: Sequence[str], most: int = 6) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def shown_token(text: str) -> str:
+    """A token in words and tables: `⟨0x14⟩`, `↵`, and ␣ for each space at its ends.
+
+    Characters that show nothing, or turn the text around, are named by what they are.
+    """
+    if not text:
+        return "⟨empty⟩"
+    left, right = (len(text) - len(cut) for cut in (text.lstrip(" "), text.rstrip(" ")))
+    if left == len(text):
+        return "␣" * left
+    inside = text[left : len(text) - right]
+    return "␣" * left + "".join(map(_shown_character, inside)) + "␣" * right
+
+
+def shown_passage(tokens: Sequence[str]) -> list[str]:
+    """Tokens one after the other as text: spaces stay spaces, what shows nothing is named."""
+    return ["".join(map(_shown_character, token)) for token in tokens]
+
+
+def _shown_character(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    named = f"⟨0x{code:02X}⟩" if code < 256 else f"⟨U+{code:04X}⟩"
+    return _CONTROLS.get(character, named)
 
 
 def visible(text: str) -> str:

@@ -18,7 +18,13 @@ from lorascope.measures.definitions import DEFINITIONS
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
 from lorascope.report.figures import write_figures
-from lorascope.report.formatting import SYMBOLS, interval, number
+from lorascope.report.formatting import (
+    SYMBOLS,
+    interval,
+    number,
+    shown_passage,
+    shown_token,
+)
 from lorascope.report.latent_figures import flatness_figure, frontier_figure
 from lorascope.report.latent_words import verdicts
 from lorascope.report.markup import content_policy, embedded_json
@@ -75,6 +81,8 @@ def render(results: Results, drawn: Sequence[Figure]) -> str:
         ablation=[table_row(e) for e in _ablated(numbers) if e.measure in _ABLATION],
         latents=facts["latents"],
         number=_printed,
+        shown_token=shown_token,
+        shown_passage=shown_passage,
         rows=[(table_row(estimate), further(estimate.key)) for estimate in numbers],
         definitions=[(m, DEFINITIONS[m]) for m in measures if m in DEFINITIONS],
         fact_tables=fact_tables({"model": facts["model"], "versions": facts["versions"]}),

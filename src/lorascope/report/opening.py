@@ -9,7 +9,7 @@ from typing import Any, Final
 from lorascope.models.gates import LIVE, RESTORED
 from lorascope.report.conditions import measured
 from lorascope.report.findings import Findings
-from lorascope.report.formatting import listing, number, plural, visible
+from lorascope.report.formatting import listing, number, plural, shown_token
 from lorascope.report.latents import Browsed
 from lorascope.report.result import Results
 from lorascope.report.topics import HEADLINE_MEASURES
@@ -141,7 +141,7 @@ def _told(part: float, each: Browsed) -> str:
 
 
 def _tokens(found: Sequence[str]) -> str:
-    return listing([f"“{visible(token)}”" for token in found[:3]]) or "nothing"
+    return listing([f"“{shown_token(token)}”" for token in found[:3]]) or "nothing"
 
 
 def _unsettled(results: Results) -> str:

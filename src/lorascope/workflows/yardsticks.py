@@ -1,13 +1,14 @@
 """Every dictionary measured on the stream it was made for, and what is massive in each stream.
 
-One stage a site, `yardsticks/<site>`. Verdicts are drawn from its numbers anew, so that other bars
-measure nothing again.
+One stage a site, `yardsticks/<site>`, reads activations alone; one a base dictionary,
+`recovered/<site>-seed0`, runs the model, so that a study with fewer seeds does not. Verdicts are
+drawn from the numbers anew, so that other bars measure nothing again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +38,9 @@ from lorascope.workflows.measuring import TRAINED_ON, Audit
 from lorascope.workflows.state import Audited
 
 YARDSTICKS = "yardsticks"
+RECOVERED = "recovered"
 MASSIVE = "massive.json"
+_ACTIVATIONS = ("gates", "activations/probe", "activations/held_out")
 # What a yardstick's key calls a dictionary beside "base": a draw of a null is named by its draw.
 _DELTA, _DRAWN = "delta", "gaussian"
 # The null whose draws a dictionary makes, by what it is trained on.
@@ -73,6 +76,7 @@ def take_yardsticks(state: Audited, audit: Audit) -> Yardsticks:
             at = _At(state, audit, site)
             folder = at.stage()
             measured = Measured.read(folder)
+            measured.estimates.extend(at.losses(measured.estimates))
             found.measured.add(measured)
             found.massive[site] = read_json(folder / MASSIVE)
             own = Estimates(e for e in measured.estimates if e.measure != "massive.share")
@@ -111,14 +115,10 @@ class _At:
 
     def stage(self) -> Path:
         """The finished stage's folder."""
-        study = self.audit.study
-        measures = study.measures
-        depends_on = [
-            [measures.rows, measures.effects and measures.effect_tokens],
-            study.dictionaries.base.get(self.site),
-        ]
+        measures = self.audit.study.measures
+        depends_on = [measures.rows, self.audit.learned.marks.get(self.site)]
         dictionaries = [f"dictionaries/{key.name}" for key in self.trained]
-        parents = ("gates", "activations/probe", "activations/held_out", *dictionaries)
+        parents = (*_ACTIVATIONS, *dictionaries)
         name = f"{YARDSTICKS}/{self.site}"
         return self.state.run.stage(name, depends_on, self._make, *parents)
 
@@ -136,8 +136,6 @@ class _At:
             dictionary = self.audit.learned.open(key)
             place = self._place(key)
             found.estimates.extend(yardstick_estimates(dictionary, stream, place))
-        if self.audit.study.measures.effects:
-            found.estimates.extend(self._losses(found.estimates))
         found.write(folder)
         write_atomically(folder / MASSIVE, json.dumps(massive.record(), indent=1) + "\n")
 
@@ -172,17 +170,50 @@ class _At:
             own, mean, covariance = own[:, order], mean[order], covariance[order][:, order]
         return Stream(mean, covariance, own, rows.documents, find_massive(own, directions=False))
 
-    def _losses(self, found: list[Estimate]) -> list[Estimate]:
-        """Loss recovered by the base dictionaries."""
-        learned, d_model = self.audit.learned, self.audit.probe.d_model
+    def losses(self, found: Sequence[Estimate]) -> list[Estimate]:
+        """Loss recovered by each base dictionary, a stage each; none without effects.
+
+        Args:
+            found: the other yardsticks, whose L0 says how many principal components stand beside.
+        """
+        if not self.audit.study.measures.effects:
+            return []
         counts = {
-            e.key: components(e.value, d_model)
+            e.key: components(e.value, self.audit.probe.d_model)
             for e in found
             if e.measure == "yardstick.l0" and e.key.dictionary == "base"
         }
+        run, taken = self.state.run, dict[Key, list[Estimate]]()
+        todo = {p: n for p, n in counts.items() if not run.current(*self._recovered(p))}
+        losses: list[Estimate] = []
+        for place in counts:
+
+            def make(folder: Path, place: Key = place) -> None:
+                if not taken:
+                    # All in one pass of the model, when the first is asked for.
+                    taken.update(self._spliced(todo))
+                Measured(taken[place]).write(folder)
+
+            name, depends_on, *parents = self._recovered(place)
+            losses += Measured.read(run.stage(name, depends_on, make, *parents)).estimates
+        return losses
+
+    def _recovered(self, place: Key) -> tuple[str, list[object], *tuple[str, ...]]:
+        """A stage's name, what it depends on and its parents."""
+        study, seed = self.audit.study, place.seed
+        tokens, mark = study.measures.effect_tokens, self.audit.learned.marks.get(self.site)
+        depends_on: list[object] = [study.measures.rows, tokens, mark]
+        if seed is None:
+            return f"{RECOVERED}/{self.site}", depends_on, *_ACTIVATIONS
+        trained = f"dictionaries/{Wanted('base', self.site, '', seed).name}"
+        return f"{RECOVERED}/{self.site}-seed{seed}", depends_on, *_ACTIVATIONS, trained
+
+    def _spliced(self, counts: Mapping[Key, int]) -> dict[Key, list[Estimate]]:
+        """By place of the dictionary."""
+        learned = self.audit.learned
         # One that was brought serves every seed.
         dictionaries = {place: learned.base(self.site, place.seed or 0) for place in counts}
-        return loss_recovered(
+        found = loss_recovered(
             self.state.model,
             self.state.held_out,
             dictionaries,
@@ -191,3 +222,4 @@ class _At:
             capture=self.audit.study.capture,
             most=self.audit.study.measures.effect_tokens,
         )
+        return {place: [e for e in found if e.key == place] for place in counts}

@@ -27,8 +27,14 @@
 
   // Characters that show nothing, or turn the text around, by name.
   function visible(text) {
-    const code = (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`;
+    const hex = (c, digits) => c.charCodeAt(0).toString(16).toUpperCase().padStart(digits, "0");
+    const code = (c) => (c < "\u0100" ? `⟨0x${hex(c, 2)}⟩` : `⟨U+${hex(c, 4)}⟩`);
     return text.replace(HIDDEN, (c) => NAMED[c] ?? code(c));
+  }
+
+  // A token: with a ␣ for each space at its ends.
+  function shownToken(text) {
+    return visible(text).replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length)) || "⟨empty⟩";
   }
 
   function number(value) {
@@ -43,7 +49,7 @@
 
   const percent = (share) => (share === null ? "–" : `${number(100 * share)} %`);
   const chanceWords = (c) => `chance ${number(c.level)} [${number(c.low)}, ${number(c.high)}]`;
-  const token = (text) => make("span", { class: "feature-token" }, visible(text));
+  const token = (text) => make("span", { class: "feature-token" }, shownToken(text));
 
   function tokens(list) {
     return list.flatMap((text, index) => (index ? [" ", token(text)] : [token(text)]));
