@@ -14,6 +14,12 @@ from lorascope.report.topics import TOPICS, topic_of
 from lorascope.results import ADAPTER, Estimate
 
 _AT: Final = f"at a false discovery rate of {100 * RATE:.0f} %"
+# Said before sentences that count single intervals, so that they are not taken for findings.
+SINGLE: Final = "By single intervals"
+_SINGLE_MEANS: Final = (
+    f"“{SINGLE}”: each adapter, site and seed by its own 95 % interval, without that correction "
+    "for how many numbers there are, so it can hold more often than something is found."
+)
 HOW: Final = (
     "Null adapters, random updates of each adapter's own sizes that go through everything the "
     "adapter goes through, give them: controls.null_adapters of 2 or more, better 3."
@@ -84,7 +90,7 @@ class Findings:
         counts = listing(
             [f"{len(f.found)} of {len(f.tested)} for {f.adapter}" for f in tried], most=8
         )
-        return f"Primary numbers found {_AT}: {counts}. {self.of_nulls}"
+        return f"Primary numbers found {_AT}: {counts}. {self.of_nulls} {_SINGLE_MEANS}"
 
     @property
     def of_nulls(self) -> str:
@@ -125,7 +131,7 @@ def _sentence(asked: Sequence[Question]) -> str:
     found = [question.text for question in asked if question.found]
     empty = [question.title for question in asked if not question.found]
     turned = [question.title for question in asked if question.opposite]
-    said = f"Found: {listing(found, most=12)}." if found else "Nothing was found."
+    said = f"Found {_AT}: {listing(found, most=12)}." if found else f"Nothing was found {_AT}."
     if found and empty:
         said += f" Not found: {listing(empty, most=12)}."
     if turned:
