@@ -16,9 +16,10 @@ from lorascope.results import ADAPTER, Estimate
 _AT: Final = f"at a false discovery rate of {100 * RATE:.0f} %"
 # Said before sentences that count single intervals, so that they are not taken for findings.
 SINGLE: Final = "By single intervals"
-_SINGLE_MEANS: Final = (
-    f"“{SINGLE}”: each adapter, site and seed by its own 95 % interval, without that correction "
-    "for how many numbers there are, so it can hold more often than something is found."
+SINGLE_MEANS: Final = (
+    "The sentences below that begin so take each adapter, site and seed by its own 95 % interval, "
+    "without the correction for how many numbers there are: it can hold more often than something "
+    "is found."
 )
 HOW: Final = (
     "Null adapters, random updates of each adapter's own sizes that go through everything the "
@@ -90,7 +91,7 @@ class Findings:
         counts = listing(
             [f"{len(f.found)} of {len(f.tested)} for {f.adapter}" for f in tried], most=8
         )
-        return f"Primary numbers found {_AT}: {counts}. {self.of_nulls} {_SINGLE_MEANS}"
+        return f"Primary numbers found {_AT}: {counts}. {self.of_nulls}"
 
     @property
     def of_nulls(self) -> str:

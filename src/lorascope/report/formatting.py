@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from lorascope.measures.definitions import definition_of
 from lorascope.results import Estimate, Key, Verdict
 
+_MANY_SPACES: Final = 3
 _CONTROLS: Final = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 SYMBOLS: dict[Verdict, str] = {
     "above": "▲",
@@ -116,6 +117,28 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun[:-1]}ies" if ends_in_y else f"{count} {noun}s"
 
 
+def shortened(text: str, most: int = 40) -> str:
+    """A path or id of at most `most` characters: its last parts behind `…/`, else its two ends.
+
+    Other texts keep both ends too.
+    """
+    if len(text) <= most:
+        return text
+    parts = text.split("/")
+    for first in range(1, len(parts)):
+        tail = "…/" + "/".join(parts[first:])
+        if len(tail) <= most and parts[first]:
+            return tail
+    front = (most - 1) // 2
+    return f"{text[:front]}…{text[len(text) - (most - 1 - front) :]}"
+
+
+def study_title(settings: Mapping[str, Any], did: str) -> str:
+    """The page's title: the study's name, and what it looked at; that alone without a name."""
+    name = str(settings.get("name", ""))
+    return f"{name} – {did}" if name else f"{did[:1].upper()}{did[1:]}"
+
+
 def listing(names: Sequence[str], most: int = 6) -> str:
     """'a, b and c', cut after `most` names."""
     if len(names) > most:
@@ -124,7 +147,7 @@ def listing(names: Sequence[str], most: int = 6) -> str:
 
 
 def shown_token(text: str) -> str:
-    """A token in words and tables: `⟨0x14⟩`, `↵`, and ␣ for each space at its ends.
+    """A token in words and tables: `⟨0x14⟩`, `↵`, ␣ for each space at its ends, ␣×12 for many.
 
     Characters that show nothing, or turn the text around, are named by what they are.
     """
@@ -132,9 +155,13 @@ def shown_token(text: str) -> str:
         return "⟨empty⟩"
     left, right = (len(text) - len(cut) for cut in (text.lstrip(" "), text.rstrip(" ")))
     if left == len(text):
-        return "␣" * left
+        return _spaces(left)
     inside = text[left : len(text) - right]
-    return "␣" * left + "".join(map(_shown_character, inside)) + "␣" * right
+    return f"{_spaces(left)}{''.join(map(_shown_character, inside))}{_spaces(right)}"
+
+
+def _spaces(count: int) -> str:
+    return "␣" * count if count <= _MANY_SPACES else f"␣×{count}"
 
 
 def shown_passage(tokens: Sequence[str]) -> list[str]:

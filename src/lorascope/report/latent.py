@@ -22,8 +22,10 @@ from lorascope.report.formatting import (
     SYMBOLS,
     interval,
     number,
+    shortened,
     shown_passage,
     shown_token,
+    study_title,
 )
 from lorascope.report.latent_figures import flatness_figure, frontier_figure
 from lorascope.report.latent_words import verdicts
@@ -70,6 +72,10 @@ def render(results: Results, drawn: Sequence[Figure]) -> str:
     return rendered(
         "latent.html.j2",
         facts=facts,
+        title=study_title(
+            facts["settings"],
+            f"{facts['behaviour']['manner']} in latents of {shortened(facts['model']['id'])}",
+        ),
         said=verdicts(numbers, facts),
         rates=_rates(pooled),
         sparsity=_sparsity(pooled, facts),

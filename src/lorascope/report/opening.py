@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from lorascope.models.gates import LIVE, RESTORED
 from lorascope.report.conditions import measured
-from lorascope.report.findings import SINGLE, Findings
+from lorascope.report.findings import SINGLE, SINGLE_MEANS, Findings
 from lorascope.report.formatting import listing, number, plural, shown_token
 from lorascope.report.latents import Browsed
 from lorascope.report.result import Results
@@ -34,11 +34,12 @@ def leads(
 ) -> list[tuple[str, str]]:
     """Titles and sentences: live, what was found, size and effect, strongest latents."""
     found = [("Adapters", _live(results)), *Findings.of(results).leads]
-    found += [
+    counted = [
         (title, f"{SINGLE}: {by_topic[key][0]}")
         for key, title in _TOPICS.items()
         if by_topic.get(key)
     ]
+    found += [(SINGLE, SINGLE_MEANS), *counted] if counted else []
     found.append(("Strongest latents", _strongest(results, browsed)))
     return [(title, sentence) for title, sentence in found if sentence]
 

@@ -25,7 +25,7 @@ from lorascope.report.conditions import seeds
 from lorascope.report.drawn import Figure
 from lorascope.report.features import feature_section, write_features
 from lorascope.report.figures import figures, write_figures
-from lorascope.report.formatting import detail, number
+from lorascope.report.formatting import detail, listing, number, shortened, study_title
 from lorascope.report.labels import read_labels
 from lorascope.report.latents import Browsed, read_latents
 from lorascope.report.markup import content_policy, embedded_json
@@ -102,7 +102,7 @@ def render(
     scripts += [asset("sides.js")] if sides else []
     return rendered(
         "index.html.j2",
-        model=facts.get("model", {}).get("id", "the base model"),
+        title=_title(results),
         said=said,
         gates=facts.get("gates", []),
         adapters=results.adapters,
@@ -125,6 +125,14 @@ def render(
         config=json.dumps(EXPORT_CONFIG),
         specs=Markup(embedded_json({figure.key: figure.spec for figure in drawn})),
     )
+
+
+def _title(results: Results) -> str:
+    """The study's name, and what which adapters did to which model."""
+    model = shortened(str(results.facts.get("model", {}).get("id", "the base model")))
+    whose = listing([shortened(name, 24) for name in results.adapters], most=3) or "nothing"
+    settings = results.facts.get("settings", {})
+    return study_title(settings, f"what {whose} did to {model}")
 
 
 def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:

@@ -32,9 +32,22 @@
     return text.replace(HIDDEN, (c) => NAMED[c] ?? code(c));
   }
 
+  // A path or id: its last parts, or its two ends.
+  function shortened(text, most = 40) {
+    if (text.length <= most) return text;
+    const parts = text.split("/");
+    for (let first = 1; first < parts.length; first += 1) {
+      const tail = `…/${parts.slice(first).join("/")}`;
+      if (tail.length <= most && parts[first]) return tail;
+    }
+    const front = Math.floor((most - 1) / 2);
+    return `${text.slice(0, front)}…${text.slice(text.length - (most - 1 - front))}`;
+  }
+
   // A token: with a ␣ for each space at its ends.
   function shownToken(text) {
-    return visible(text).replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length)) || "⟨empty⟩";
+    const signs = ({ length }) => (length > 3 ? `␣×${length}` : "␣".repeat(length));
+    return visible(text).replace(/^ +| +$/g, signs) || "⟨empty⟩";
   }
 
   function number(value) {
@@ -251,7 +264,7 @@
 
   function title(dictionary) {
     const { adapter, site, seed } = dictionary.head;
-    return visible(`${adapter} · ${site} · seed ${seed}`);
+    return visible(`${shortened(adapter)} · ${site} · seed ${seed}`);
   }
 
   async function pick(dictionary) {
@@ -435,7 +448,7 @@
       const number_ = dictionaries.findIndex(
         ({ head }) => head.site === other.site && head.adapter === other.adapter
       );
-      const words = visible(`${other.adapter} · ${other.site} · ${latent}`);
+      const words = visible(`${shortened(other.adapter)} · ${other.site} · ${latent}`);
       const onclick = () => goTo(number_, latent);
       const above = cosine > other.chance.high ? "▲ " : "= ";
       return [
@@ -483,6 +496,7 @@
   // What the side-by-side view shows of latents.
   window.lorascopeBrowser = {
     visible,
+    shortened,
     number,
     of: ({ adapters, site }) =>
       dictionaries.find(({ head }) => head.site === site && adapters.includes(head.adapter)),
