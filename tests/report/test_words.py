@@ -237,7 +237,7 @@ def test_failed_yardsticks_and_what_was_left_out_are_cautioned_of(make_run: Make
     first, second = said.cautions
     assert "base dictionary at layers.1, seed 0" in first
     assert "39 of 1,024" in first
-    assert "20.0 % of documents" in second
+    assert "20.0 % of the documents" in second
 
 
 def test_without_rivals_nothing_is_counted_and_the_screen_says_how_to_get_them(

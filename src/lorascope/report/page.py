@@ -28,6 +28,7 @@ from lorascope.report.figures import figures, write_figures
 from lorascope.report.formatting import detail, listing, number, shortened, study_title
 from lorascope.report.labels import read_labels
 from lorascope.report.latents import Browsed, read_latents
+from lorascope.report.left_out import left_out_rows
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.paper import paper_tables, write_paper_tables
 from lorascope.report.rendering import asset, rendered, vega_script
@@ -144,6 +145,7 @@ def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:
         "Tokens": [
             {"rows": rows, **counts} for rows, counts in facts.get("tokens", {}).items() if counts
         ],
+        "What was used": left_out_rows(facts),
         "Dictionaries": [
             {key: value for key, value in record.items() if not isinstance(value, list)}
             for record in facts.get("dictionaries", [])

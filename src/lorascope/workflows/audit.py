@@ -93,7 +93,7 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
         write_estimates([*judged, *shares], folder)
         write_seeds([e for e in judged if e.key.draw is None], study.groups, folder)
         record = facts(state, gates, probe, held_out, dictionaries, command)
-        record["warnings"] += measured.warnings
+        record["warnings"] += measured.told
         record["yardsticks"] = [verdict.record() for verdict in yardsticks.verdicts]
         record["massive"] = yardsticks.massive
         write_atomically(folder / "facts.json", json.dumps(record, indent=1) + "\n")

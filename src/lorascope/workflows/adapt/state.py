@@ -22,7 +22,8 @@ from lorascope.models.load import load_base
 from lorascope.runs import Run, read_json, write_atomically
 from lorascope.workflows.adapt.cells import Asked
 from lorascope.workflows.adapt.study import AdaptStudy
-from lorascope.workflows.facts import text_counts, text_warnings
+from lorascope.workflows.facts import text_warnings
+from lorascope.workflows.left_out import text_counts
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.texts import read_split
 
@@ -117,6 +118,7 @@ class Adapted:
             record = {
                 "training": training,
                 "held_out": {"documents": documents, "tokens": tokens},
+                "held_out_documents": len(parts.held_out),
                 "left_out": parts.excluded + parts.surplus,
                 "records": text_counts(parts),
                 "warnings": text_warnings(parts),

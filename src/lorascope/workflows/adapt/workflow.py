@@ -93,7 +93,7 @@ def _write_results(
         names = {estimate.key.adapter for estimate in measured.estimates}
         write_seeds(measured.estimates, {name: name for name in names if name}, folder)
         record = facts(state, found, standing, command)
-        record["warnings"] += measured.warnings
+        record["warnings"] += measured.told
         write_atomically(folder / "facts.json", json.dumps(record, indent=1) + "\n")
 
     cells = {name: [cell.name for cell in some] for name, some in state.asked.cells.items()}
