@@ -75,6 +75,23 @@ def test_every_figure_is_drawn_and_hostile_names_are_text(opened):
     assert "</script><img" in text(opened, "#size .chart svg")
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_chance_stands_in_view_beside_every_verdict(opened, width):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    opened.call("Emulation.setDeviceMetricsOverride", **metrics)
+    try:
+        ends = opened.js(
+            "[...document.querySelectorAll('.matrix tbody td')]"
+            ".map((cell) => cell.getBoundingClientRect().right)"
+        )
+        assert ends
+        assert max(ends) <= width
+        page = opened.js("document.documentElement.scrollWidth")
+        assert page <= width
+    finally:
+        opened.call("Emulation.clearDeviceMetricsOverride")
+
+
 def test_nothing_else_runs_under_the_page_s_policy(chromium, address):
     chromium.open(address)
     chromium.js(

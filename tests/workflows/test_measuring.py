@@ -1,6 +1,7 @@
 """Numbers that cannot be computed are left out with the reason; they do not take others along."""
 
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -165,7 +166,10 @@ def test_warnings_reach_the_report(settings, save_adapter, quiet, tmp_path):
     )
     page = audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
     facts = json.loads((tmp_path / "run" / "results" / "facts.json").read_text())
-    drawn = [line for line in facts["warnings"] if line.startswith("draw ")]
+    drawn = [line for line in facts["warnings"] if re.match(r"draw |\d+ draws ", line)]
+    # One line for all draws of a null that fail alike.
+    assert len({line.split(" of ", 1)[1] for line in drawn}) == len(drawn)
+    assert any("draws (0, 1) of " in line for line in drawn)
     # So many angles are no more to be had of the draws' directions.
     assert {line.split(" of ")[1] for line in drawn} == {ADAPTER, GAUSSIAN}
     # Once for the whole stream and once without its massive coordinates.
