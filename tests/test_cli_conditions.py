@@ -18,6 +18,7 @@ from lorascope.activations import shards
 from lorascope.commands import audits
 from lorascope.errors import as_system_error, system_error
 from lorascope.locking import locked
+from lorascope.report.left_out import left_out_lines
 
 SMALL = [
     "capture.context=64",
@@ -137,8 +138,15 @@ def test_texts_say_how_many_were_left_out(lorascope, command, tmp_path):
     counts = facts["texts"]
     assert (counts["records"], counts["empty"], counts["duplicates"]) == (117, 15, 2)
     assert counts["used"] == 100 - counts["seen"] - counts["surplus"] == 100
-    assert "15 of 117 records of the texts are empty" in facts["warnings"]
-    assert not any("stand there twice" in line for line in facts["warnings"])
+    records, *tokens = facts["left_out"]
+    assert (records["used"], records["of"]) == (100, 117)
+    assert records["reason"] == "15 empty, 2 that stand there twice"
+    # Tokens used and left out are those that were captured.
+    for one, counted in zip(tokens, facts["tokens"].values(), strict=True):
+        assert one["used"] == counted["tokens"]
+        assert one["of"] - one["used"] == counted["special"] + counted["outliers"]
+    (caution,) = left_out_lines({"left_out": [records]})
+    assert "14.5 %" in caution
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from lorascope.printing import Console, say, say_json, visible
+from lorascope.printing import Column, Console, say, say_json, say_table, visible
 
 ESCAPE = "\x1b]0;title\x07"
 TURNED = "a\u202eb"
@@ -62,3 +62,40 @@ def test_json_has_no_nan_and_no_raw_controls(capsys):
     assert "é" in out
     expected = {TURNED: [None, None, None, 1.5], "b": [ESCAPE, "\U000e0041é"]}
     assert json.loads(out) == expected
+
+
+COLUMNS = [
+    Column("name", ["a long name of many words that needs several lines", "b"], 0, wraps=True),
+    Column("value", ["0.123", "4.5"], 1),
+    Column("much detail", ["[0.1234, 0.5678]", ""], 3),
+    Column("verdict", ["above", "not settled: about 4,000 tokens would tell"], 2, wraps=True),
+]
+
+
+def table_at(width):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    say_table(COLUMNS, console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 44, 60, 80, 120])
+def test_a_narrow_terminal_gets_the_columns_that_matter_most_and_is_told_of_the_others(width):
+    shown = table_at(width)
+    assert max(map(len, shown.splitlines())) <= width
+    body, _, below = shown.partition("No room for")
+    # Whole numbers and whole words, whatever the width.
+    assert "name" in body
+    for word in COLUMNS[0].cells[0].split():
+        assert word in body
+    assert ("0.123" in body) != ("value" in below)
+    assert ("[0.1234, 0.5678]" in body) != ("much" in below)
+    assert ("much" in below) >= ("verdict" in below) >= ("value" in below)
+    assert (width >= 80) == (below == "")
+
+
+def test_a_pipe_gets_every_column_with_tabs_between(capsys):
+    say_table([*COLUMNS, Column("odd", ["a\tb\nc", "\x1b[0m"])], Console(file=io.StringIO()))
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["name", "value", "much detail", "verdict", "odd"]
+    assert lines[1] == [*(column.cells[0] for column in COLUMNS), "a b c"]
+    assert lines[2][-1] == "\\x1b[0m"

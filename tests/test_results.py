@@ -254,13 +254,31 @@ def test_estimates_are_picked_by_measure_and_key():
     assert list(TABLE.select("overlap", site="layers.5")) == [TABLE[1]]
     assert list(TABLE.select(draw=3, massive="without")) == [TABLE[0]]
     assert list(TABLE.select(seed=[0, 1])) == [TABLE[1], TABLE[2]]
-    assert list(TABLE.select("delta_norm")) == []
     assert TABLE.one(k=64) is TABLE[2]
     with pytest.raises(LookupError, match="2 estimates"):
         TABLE.one(adapter="r8")
     assert list(TABLE.select(draw=3)) == []
-    with pytest.raises(TypeError, match="no place"):
-        TABLE.select(place="layers.5")
+
+
+def test_a_measure_or_field_that_is_not_there_is_an_error_with_the_nearest_names():
+    with pytest.raises(KeyError) as error:
+        TABLE.select("ovrelap")
+    assert "ovrelap" in str(error.value)
+    assert "overlap" in str(error.value)
+    assert str(error.value).count("\n") == 0
+    with pytest.raises(InputError, match="site"):
+        TABLE.select(sight="layers.5")
+    # The first part of a name leads to those that begin with it.
+    several = Estimates([replace(TABLE[1], measure=m) for m in ("angle.mean", "angle.min", "x")])
+    with pytest.raises(KeyError, match=r"angle\.mean or angle\.min"):
+        several.select("angle")
+    # An empty part of a table still knows what the whole one is called.
+    none = TABLE.select("overlap", site="nowhere")
+    assert len(none) == 0
+    assert list(none.select("overlap")) == list(none[:0].select("overlap")) == []
+    assert list(TABLE.taken("ovrelap")) == []
+    with pytest.raises(KeyError):
+        TABLE.taken(sight="layers.5")
 
 
 def test_numbers_of_null_adapters_are_told_apart():
@@ -314,3 +332,42 @@ def test_apart_from_a_reference_is_told_from_apart_from_a_rival():
         assert one.apart_from_reference is not rival
         assert sign(one) == ("▲" if rival else "(▲)")
         assert ("reference" in str(one)) is not rival
+
+
+def test_numbers_show_themselves_in_one_short_line():
+    found = estimate(0.30, 0.26, 0.35, DRAWN, ZERO, key=Key("r4", 4, "layers.5"))
+    shown = repr(found)
+    assert len(shown) < 200
+    for part in ("overlap", "0.3", "[0.26, 0.35]", "share", "0.2", "null adapters", "above", "r4"):
+        assert part in shown
+    assert "zero predictor" not in shown
+    assert repr(DRAWN) == "Null(null adapters 0.2 [0.17, 0.26], rival)"
+    assert "[" not in repr(replace(found, interval=(math.nan, math.nan), nulls=()))
+    # Nothing in a name acts on the terminal it is shown in.
+    assert "\x1b" not in repr(replace(found, key=Key("\x1b[2J")))
+
+
+def test_tables_in_notebooks_are_escaped_and_say_what_they_leave_out():
+    mean = '<img src=x onerror="alert(1)">'
+    found = estimate(0.30, 0.26, 0.35, replace(DRAWN, name=mean), key=Key(mean, None, "layers.5"))
+    for html in (found._repr_html_(), Estimates([found] * 70)._repr_html_()):
+        assert "<img" not in html
+        assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;" in html
+    table = Estimates([found] * 70)._repr_html_()
+    assert table.count("<tr>") == 1 + 60
+    assert "10 more rows" in table
+    # Fields of the key that no number has get no column.
+    heads = table[: table.index("</thead>")]
+    assert "site" in heads
+    assert "latent" not in heads
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("value", "0.3"), ("interval", None), ("nulls", DRAWN), ("key", "r4")],
+)
+def test_an_estimate_of_the_wrong_parts_is_refused(field, value):
+    with pytest.raises(InputError, match=field[:-1] if field == "nulls" else field):
+        replace(estimate(0.3, 0.2, 0.4), **{field: value})
+    with pytest.raises(InputError, match="level"):
+        Null("x", None, 0.0, 0.0)

@@ -54,6 +54,22 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def __init__(self, **data: Any) -> None:
+        """The settings named.
+
+        Raises:
+            InputError: a name that is not known, or a value that does not suit it; one line.
+        """
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            kind = type(self)
+            raise InputError(f"{kind.__name__}: {_first_problem(kind, error)}") from None
+
+    # Settings inside others, and those that are parsed, are not made by calling this: an error in
+    # them keeps its place in the whole.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
     @model_validator(mode="before")
     @classmethod
     def _yes_and_no_are_no_numbers(cls, data: Any) -> Any:

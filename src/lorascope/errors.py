@@ -27,6 +27,26 @@ class InputError(ValueError):
     """The input is wrong. The message says what, where and what to do, in one line."""
 
 
+class UnknownName(InputError, KeyError):  # noqa: N818 - it names what there is not
+    """Nothing has this name. The message says what does, the nearest first."""
+
+    def __str__(self) -> str:
+        # A KeyError would quote its message as if it were a key.
+        return str(self.args[0])
+
+    @classmethod
+    def of(cls, what: str, word: str, known: Iterable[str]) -> UnknownName:
+        """The error for a word that is none of those known.
+
+        Args:
+            what: what it should have named, with its place: "measure in this table".
+        """
+        names = list(dict.fromkeys(known))
+        near = nearest(word, names)
+        said = f"did you mean {' or '.join(near)}?" if near else f"there are {_some(names)}"
+        return cls(f'no {what} is called "{word}": {said}')
+
+
 class NoNullAdapter(InputError):  # noqa: N818 - it names what there is not
     """No random adapter matches this one. The message says why; the adapter itself is usable."""
 
@@ -35,6 +55,47 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean "x"?' for the closest known word, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def require_kind(value: object, kinds: type | tuple[type, ...], what: str, wanted: str) -> None:
+    """Refuse an argument of another kind than a function can work with.
+
+    Args:
+        what: the argument, as the caller wrote it.
+        wanted: what to give instead.
+
+    Raises:
+        InputError: `value` is none of `kinds`; a bool is no number.
+    """
+    if isinstance(value, kinds) and not (isinstance(value, bool) and kinds is not bool):
+        return
+    raise InputError(f"{what} is {kind_of(value)}: give {wanted}")
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in a few words: `None`, `the text "relu"`, `3.5`, `of type ReLU`."""
+    if isinstance(value, str):
+        return f'the text "{value if len(value) <= 60 else value[:59] + "…"}"'
+    if value is None or isinstance(value, bool | int | float):
+        return str(value)
+    return f"of type {type(value).__name__}"
+
+
+def nearest(word: str, known: Iterable[str], most: int = 4) -> list[str]:
+    """Known names that `word` begins or is spelled like, the nearest first.
+
+    For "angle" of "angle.mean", "angel" and "rank" these are "angle.mean" and "angel".
+    """
+    names = list(known)
+    begun = [name for name in names if word and name.startswith(f"{word}.")]
+    like = difflib.get_close_matches(word, names, n=most, cutoff=0.6)
+    return list(dict.fromkeys([*begun, *like]))[:most]
+
+
+def _some(names: list[str], most: int = 12) -> str:
+    """Names in a row, cut after the first."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}" if names else "none at all"
 
 
 def system_error(error: OSError, place: object = "") -> str:

@@ -11,9 +11,11 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console as _Console
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -22,6 +24,8 @@ from rich.text import Text
 
 # Joiners of emoji and of several scripts show nothing and turn nothing.
 _HARMLESS = "\u200c\u200d\u00ad"
+# Columns of a terminal between two of a table, and the fewest for text on several lines.
+_GAP, _LEAST_WRAPPED = 2, 16
 _PLAIN = re.compile(r"[\x20-\x7e\n]*\Z")
 
 
@@ -47,6 +51,68 @@ def say_json(data: Any) -> None:
         text = "".join(c if _shows(c) else _json_escape(c) for c in text)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table that a terminal or a pipe gets.
+
+    Attributes:
+        heading: its name.
+        cells: one text a row.
+        rank: what goes first where there is no room for all: the largest.
+        wraps: whether it may stand on several lines; numbers may not.
+    """
+
+    heading: str
+    cells: Sequence[str]
+    rank: int = 0
+    wraps: bool = False
+
+    @property
+    def least(self) -> int:
+        """Fewest columns of a terminal in which it can be read."""
+        words = [cell_len(word) for word in self.heading.split()]
+        cells = [cell_len(visible(cell)) for cell in self.cells]
+        if self.wraps:
+            cells = [min(max(cells, default=0), _LEAST_WRAPPED)]
+        return max([*words, *cells, 1])
+
+
+def say_table(columns: Sequence[Column], console: Console, title: str = "") -> None:
+    """Print a table: as wide as the terminal, or in a pipe whole, with a tab between cells.
+
+    Where a terminal is too narrow the columns of the largest `rank` are left out and named below.
+    """
+    if not console.is_terminal:
+        for row in ([c.heading for c in columns], *zip(*(c.cells for c in columns), strict=True)):
+            # A cell holds no tab and no line's end of its own; those between cells are meant.
+            sys.stdout.write("\t".join(visible(" ".join(str(cell).split())) for cell in row) + "\n")
+        sys.stdout.flush()
+        return
+    kept = list(columns)
+    while len(kept) > 1 and sum(c.least + _GAP for c in kept) > console.width:
+        kept.remove(max(kept, key=lambda column: column.rank))
+    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold")
+    table.title, table.title_justify = title or None, "left"
+    for column in kept:
+        # A word a line: numbers leave room for what is said beside them.
+        heading = column.heading if column.wraps else column.heading.replace(" ", "\n")
+        justify: Any = "left" if column.wraps else "right"
+        width = None if column.wraps else column.least
+        table.add_column(
+            heading,
+            justify=justify,
+            no_wrap=not column.wraps,
+            min_width=column.least,
+            max_width=width,
+            overflow="fold",
+        )
+    for row in zip(*(column.cells for column in kept), strict=True):
+        table.add_row(*map(Text, row))
+    console.print(table)
+    if left := [column.heading for column in columns if column not in kept]:
+        console.print(Text(f"No room for: {', '.join(left)}. A wider terminal or a pipe has them."))
 
 
 class Console(_Console):

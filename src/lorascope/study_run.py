@@ -26,7 +26,7 @@ from lorascope.measures.single_latents import MOST_TOKENS, NAMES, latent_effects
 from lorascope.measures.surveys import surveys
 from lorascope.models.adapted import AdaptedModel
 from lorascope.report.drawn import Figure
-from lorascope.report.latents import Browsed, choose, read_latents
+from lorascope.report.latents import Browsed, matching, read_latents
 from lorascope.report.result import Results, read_results
 from lorascope.results import Estimates
 from lorascope.workflows.learning import Wanted
@@ -210,7 +210,16 @@ class StudyRun:
         Raises:
             InputError: the run has none to browse, or several and none is named.
         """
-        return Latents(self, choose(read_latents(self.folder), site, adapter, None))
+        found = matching(read_latents(self.folder), site, adapter, None)
+        if len(found) == 1:
+            return Latents(self, found[0])
+        known = ", ".join(f"{one.head['adapter']} at {one.head['site']}" for one in found)
+        raise InputError(
+            f"{self.folder}: say which dictionary's latents, as in latents(adapter, site); there "
+            f"are those of {known}"
+            if found
+            else f"{self.folder}: has no latents to browse; only an audit does"
+        )
 
     def dictionary(self, site: str, adapter: str = "", seed: int = 0) -> Dictionary:
         """A dictionary that an audit trained: the base's where no adapter is named.

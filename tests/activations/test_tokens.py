@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lorascope.activations import tokens
@@ -17,6 +17,7 @@ from lorascope.activations.tokens import (
     opening_ids,
     pad,
     require_rows,
+    token_text,
     windows,
 )
 from lorascope.errors import InputError
@@ -241,3 +242,28 @@ def metaspace():
         trainers.BpeTrainer(vocab_size=120, special_tokens=["<unk>"]),
     )
     return PreTrainedTokenizerFast(tokenizer_object=trained, unk_token="<unk>")
+
+
+def test_bytes_that_are_no_character_are_named_in_byte_level_vocabularies(embedded_tokenizer):
+    vocabulary = embedded_tokenizer.get_vocab()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    alone = {token_text(embedded_tokenizer, vocabulary[c]) for c in alphabet if c in vocabulary}
+    # Of 256 bytes the upper half begins, continues or ends a character, or is in none.
+    assert {f"⟨0x{byte:02X}⟩" for byte in range(0x80, 0x100)} <= alone
+    assert {"\x14", "\n", "a", " "} <= alone
+    assert not any("\ufffd" in text for text in alone)
+    (ordinary,) = embedded_tokenizer(" river", add_special_tokens=False)["input_ids"][:1]
+    assert token_text(embedded_tokenizer, ordinary) == embedded_tokenizer.decode([ordinary])
+
+
+def test_bytes_that_are_no_character_are_named_in_vocabularies_with_byte_pieces():
+    pieces = {"<unk>": 0, "<0x14>": 1, "<0xE2>": 2, "<0xac>": 3, "\ufffd": 4, "x": 5}
+    tokenizer = Tokenizer(models.WordLevel(pieces, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    assert [token_text(wrapped, token) for token in range(1, 6)] == [
+        *("\x14", "⟨0xE2⟩", "⟨0xAC⟩"),
+        # A text may hold the character itself.
+        "\ufffd",
+        "x",
+    ]

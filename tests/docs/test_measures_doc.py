@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.measures.definitions import DEFINITIONS
+from lorascope.results import null_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "measures.md"
@@ -55,3 +56,17 @@ def test_links_lead_somewhere():
     targets = re.findall(r"\]\((?!http)([^)]+)\)", text)
     assert len(targets) == len(DEFINITIONS)
     assert all((PAGE.parent / target).is_file() for target in targets)
+
+
+NULLS = {
+    value for name, value in vars(null_names).items() if name.isupper() and isinstance(value, str)
+} | {name for one in DEFINITIONS.values() for name in one.rivals}
+
+
+@pytest.mark.parametrize("key", [key for key, one in DEFINITIONS.items() if one.rivals])
+def test_a_definition_names_the_headline_null_first(key):
+    """Of the names a text holds, the first (of several there, the longest) is a rival's."""
+    found = DEFINITIONS[key]
+    said = found.chance
+    first = min((said.find(name), -len(name), name) for name in NULLS if name in said)
+    assert first[2] in found.rivals, said[:100]

@@ -217,6 +217,19 @@ def test_every_bar_can_be_missed(numbers, word):
     assert word in found.reason
 
 
+def test_a_number_that_misses_two_bars_is_named_once():
+    reason = judge(fake(0.75, 0.4, 0.5), Bars(), 200).reason
+    assert reason.count("FVU") == 1
+    assert "0.70" in reason
+    assert "principal components 0.40" in reason
+    # With massive coordinates there are two numbers, each with its own bars and its own name.
+    both = judge(fake(0.9, 0.1, 0.5, None, (0.8, 0.5)), Bars(), 200).reason.split("; ")
+    assert [line.count("FVU") for line in both] == [1, 1]
+    assert "components" not in both[0]
+    assert "without massive coordinates 0.80" in both[1]
+    assert "principal components 0.50" in both[1]
+
+
 @pytest.mark.parametrize(
     "numbers",
     [

@@ -127,7 +127,7 @@ def test_a_latent_opens_by_keyboard_and_escape_returns(opened):
     text = opened.js("document.getElementById('features-detail').textContent")
     assert text.startswith("Latent 2 of ")
     assert HOSTILE in text
-    assert "a\\u202eb\\u0000\\u2028" in text
+    assert "a⟨U+202E⟩b⟨0x00⟩⟨U+2028⟩" in text
     assert "Max cosine 0.0100 with base latent 1: ▲" not in text
     assert "[1.00 %, 2.00 %] of tokens (0.400 % of norm-matched random vectors)" in text
     assert "= within, chance 0.200 [0.100, 0.300]" in text

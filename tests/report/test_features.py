@@ -11,7 +11,7 @@ from lorascope.cli import app
 from lorascope.errors import InputError
 from lorascope.report import features, latents
 from lorascope.report.labels import import_labels, read_labels
-from lorascope.report.latents import BLOCK, choose, read_latents
+from lorascope.report.latents import BLOCK, choose_site, matching, read_latents
 
 HOSTILE = "</script><!--\u2028<img src=x onerror=alert(1)>"
 CHANCE = {"null": "covariance-matched", "level": 0.2, "low": 0.1, "high": 0.3}
@@ -136,13 +136,14 @@ def test_one_dictionary_is_chosen_by_what_tells_it_apart(tmp_path):
     write(tmp_path, "layers.1", "r2", 2, 3)
     write(tmp_path, "layers.1", "r4", 4, 3)
     found = read_latents(tmp_path)
-    assert choose(found, None, "r4", None).head["rank"] == 4
-    with pytest.raises(InputError, match="say which adapter: --adapter r2"):
-        choose(found, "layers.1", None, None)
+    (one,) = matching(found, None, "r4", None)
+    assert one.head["rank"] == 4
+    assert matching(found, "layers.1", None, None) == found
+    assert choose_site(found, None) == "layers.1"
     with pytest.raises(InputError, match=r'no site "layers.2" to browse; there are layers.1\. Did'):
-        choose(found, "layers.2", "r4", None)
+        matching(found, "layers.2", "r4", None)
     with pytest.raises(InputError, match='no seed "3"'):
-        choose(found, None, "r4", 3)
+        matching(found, None, "r4", 3)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_the_command_lists_latents_in_order(tmp_path):
     assert printed.exit_code == 0
     assert "300 of 600 latents fire on 1,000" in " ".join(printed.stdout.split())
     assert "\x1b[31m" not in printed.stdout
-    assert "\\x1b[31m red" in printed.stdout
+    assert "⟨0x1B⟩[31m red" in printed.stdout
 
 
 def test_the_command_takes_labels_along(tmp_path):
@@ -266,7 +267,27 @@ def test_the_command_takes_labels_along(tmp_path):
     write(tmp_path, "layers.1", "r4", 4, 3)
     told = call(tmp_path, "--labels", path)
     assert "1 label of the base dictionary at layers.1 kept" in told.stderr
-    assert "say which adapter" in str(told.exception)
+    assert told.exit_code == 0
+
+
+def test_latents_of_all_dictionaries_stand_in_one_order_where_none_is_named(tmp_path):
+    write(tmp_path, "layers.1", "r2", 2, 3)
+    write(tmp_path, "layers.1", "r4", 4, 5)
+    every = [
+        (value, each.head["adapter"], latent)
+        for each in read_latents(tmp_path)
+        for value, latent in zip(each.columns["written"], each.columns["latent"], strict=True)
+    ]
+    wanted = [(adapter, latent) for _, adapter, latent in sorted(every, key=lambda one: -one[0])]
+    found = json.loads(call(tmp_path, "--top", 6, "--json").stdout)
+    assert [(one["adapter"], one["latent"]) for one in found["latents"]] == wanted[:6]
+    assert {one["adapter"] for one in found["latents"]} == {"r2", "r4"}
+    assert len(found["dictionaries"]) == 2
+    named = json.loads(call(tmp_path, "--adapter", "r4", "--json").stdout)
+    assert named["adapter"] == "r4"
+    assert "no adapter" in str(call(tmp_path, "--adapter", "r3").exception)
+    lines = [line for line in call(tmp_path).stdout.splitlines() if not line.startswith("#")]
+    assert [line.split("\t")[0].split()[0] for line in lines[1:]] == [name for name, _ in wanted]
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path):

@@ -12,6 +12,7 @@ from planted_results import facts_for, planted_estimates
 
 import lorascope.report
 from lorascope.report import page as report_page
+from lorascope.report.formatting import shortened
 from lorascope.report.latents import write_latents
 from lorascope.report.result import write_estimates
 
@@ -68,9 +69,27 @@ def test_every_figure_is_drawn_and_hostile_names_are_text(opened):
     every = "[...document.querySelectorAll('.chart')]"
     assert opened.js(f"{every}.length") > 4
     opened.until(f"{every}.every((each) => each.querySelector('svg'))", 120)
-    assert HOSTILE in text(opened, "h1")
+    assert HOSTILE in text(opened, ".scope")
+    assert shortened(HOSTILE) in text(opened, "h1")
     # Names are cut to fit their axis; what is left of one is text.
     assert "</script><img" in text(opened, "#size .chart svg")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_chance_stands_in_view_beside_every_verdict(opened, width):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    opened.call("Emulation.setDeviceMetricsOverride", **metrics)
+    try:
+        ends = opened.js(
+            "[...document.querySelectorAll('.matrix tbody td')]"
+            ".map((cell) => cell.getBoundingClientRect().right)"
+        )
+        assert ends
+        assert max(ends) <= width
+        page = opened.js("document.documentElement.scrollWidth")
+        assert page <= width
+    finally:
+        opened.call("Emulation.clearDeviceMetricsOverride")
 
 
 def test_nothing_else_runs_under_the_page_s_policy(chromium, address):
@@ -193,7 +212,7 @@ def test_the_browser_of_features_sorts_filters_and_opens(opened):
 
 
 def test_two_conditions_stand_side_by_side(opened):
-    assert text(opened, "#sides-left option").startswith(HOSTILE)
+    assert text(opened, "#sides-left option").startswith(shortened(HOSTILE))
     numbers = opened.js(
         "[...document.querySelectorAll('#sides-numbers tbody tr')].map(r => r.innerText)"
     )

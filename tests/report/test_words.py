@@ -6,7 +6,15 @@ import pytest
 from planted_results import planted_null_adapters
 
 from lorascope.report.conditions import Tally, against_reference, measured
-from lorascope.report.formatting import interval, number, plural, share, span
+from lorascope.report.formatting import (
+    interval,
+    number,
+    plural,
+    share,
+    shown_passage,
+    shown_token,
+    span,
+)
 from lorascope.report.latents import Browsed
 from lorascope.report.result import read_results
 from lorascope.report.tables import verdict_matrix
@@ -42,7 +50,7 @@ def test_words_say_when_everything_was_found(make_run: MakeRun, plant: Plant):
     said = said_of(make_run, plant("found"))
     # Eight questions at each of three sites, and two of the adapter as a whole.
     assert "26 of 26 for r4" in said.overall
-    assert dict(said.leads)["r4"].startswith("Found: Behaviour, Size of the change at 3 of 3 sites")
+    assert "Behaviour, Size of the change at 3 of 3 sites" in dict(said.leads)["r4"]
     for title in ("Size of the change", "Reconstruction", "Directions", "Subspaces"):
         assert "in all 12 conditions" in lead(said, title)
     assert "for all 4 adapters" in lead(said, "Behaviour")
@@ -152,15 +160,15 @@ def test_the_opening_says_what_one_minute_should_leave(make_run: MakeRun, plant:
     said = said_of(make_run, mixed, gates=gates)
     leads = dict(said.leads)
     assert list(leads) == [
-        *("Adapters", "r4", "r8", "r16", "r32"),
+        *("Adapters", "r4", "r8", "r16", "r32", "By single intervals"),
         *("Size of the change", "Reconstruction", "Effect on the outputs"),
     ]
     assert leads["Adapters"].startswith("r4 (rank 4), r8 (rank 8), r16 (rank 16) and r32 (rank 32)")
     assert "are live" in leads["Adapters"]
     assert "bit for bit" in leads["Adapters"]
     assert leads["r16"] == (
-        "Found: Reconstruction at 3 of 3 sites, Subspaces at 3 of 3 sites and Effect on the "
-        "outputs at 3 of 3 sites. Not found: Latents that fire."
+        "Found at a false discovery rate of 5 %: Reconstruction at 3 of 3 sites, Subspaces at 3 of "
+        "3 sites and Effect on the outputs at 3 of 3 sites. Not found: Latents that fire."
     )
 
 
@@ -191,9 +199,9 @@ def test_the_strongest_latents_are_told_in_tokens(make_run: MakeRun, plant: Plan
         browsed.append(Browsed(tmp_path, {"site": site, "adapter": adapter}, columns))
     told = dict(words(results, browsed).leads)["Strongest latents"]
     assert told == (
-        "r4: latent 7 at layers.3 writes 20.0 % of the delta's norm, fires on “␣river” and “\\n” "
-        "and promotes “\\u202e”; r8: latent 7 at layers.1 writes 50.0 % of the delta's norm, fires "
-        "on “␣river” and “\\n” and promotes “\\u202e”."
+        "r4: latent 7 at layers.3 writes 20.0 % of the delta's norm, fires on “␣river” and “↵” "
+        "and promotes “⟨U+202E⟩”; r8: latent 7 at layers.1 writes 50.0 % of the delta's norm, "
+        "fires on “␣river” and “↵” and promotes “⟨U+202E⟩”."
     )
 
 
@@ -229,7 +237,7 @@ def test_failed_yardsticks_and_what_was_left_out_are_cautioned_of(make_run: Make
     first, second = said.cautions
     assert "base dictionary at layers.1, seed 0" in first
     assert "39 of 1,024" in first
-    assert "20.0 % of documents" in second
+    assert "20.0 % of the documents" in second
 
 
 def test_without_rivals_nothing_is_counted_and_the_screen_says_how_to_get_them(
@@ -267,3 +275,66 @@ def test_counted_nouns():
     told = [plural(2, noun) for noun in ("site", "dictionary", "key")]
     assert told == ["2 sites", "2 dictionaries", "2 keys"]
     assert plural(1, "dictionary") == "1 dictionary"
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        ("river", "river"),
+        (" river", "␣river"),
+        ("a b ", "a b␣"),
+        ("   ", "␣␣␣"),
+        ("\n            ", "↵␣×12"),
+        ("\n", "↵"),
+        ("\n  x", "↵  x"),
+        ("\t\r", "⇥␍"),
+        ("\x14", "⟨0x14⟩"),
+        ("\xa0", "⟨0xA0⟩"),
+        ("a\u202eb", "a⟨U+202E⟩b"),
+        ("", "⟨empty⟩"),
+        ("é▁", "é▁"),
+    ],
+)
+def test_tokens_are_readable_whatever_they_are(token: str, shown: str):
+    assert shown_token(token) == shown
+    assert shown_token(token).isprintable()
+
+
+def test_passages_keep_their_spaces():
+    assert shown_passage([" a", "\x00", "\n"]) == [" a", "⟨0x00⟩", "↵"]
+
+
+def test_what_is_found_and_what_single_intervals_say_are_told_apart(make_run: MakeRun):
+    # Four sites whose intervals just leave the null (p = 0.04 each), beside 28 numbers that do
+    # not: by Benjamini and Hochberg none of them is found.
+    def at(measure: str, site: int, value: float) -> Estimate:
+        null = Null("null adapters", 0.5, 0.5, 0.5, rival=True)
+        half = 0.1 * 1.96 / 2.0537
+        of = DELTA_VS_BASE if measure == "angle.mean" else Of("delta")
+        place = Key("a", 4, f"layers.{site}", 0, **of._asdict())
+        bounds = (value - half, value + half)
+        return Estimate(measure, value, bounds, 99, "share", (null,), place)
+
+    rows = [at("improvement", site, 0.6) for site in range(4)]
+    rows += [at("angle.mean", site, 0.5) for site in range(28)]
+    assert {round(e.p_value, 2) for e in rows} == {0.04, 1.0}
+    assert {e.verdict for e in rows[:4]} == {"above"}
+    said = said_of(make_run, rows)
+    leads = dict(said.leads)
+    assert leads["a"].startswith("Nothing was found at a false discovery rate of 5 %")
+    assert "in all 4 conditions" in leads["Reconstruction"]
+    # The second count is no finding, and both screens say by which rule it is made.
+    assert leads["Reconstruction"].startswith("By single intervals: ")
+    assert list(leads).index("By single intervals") < list(leads).index("Reconstruction")
+
+
+def test_a_change_that_does_not_leave_null_adapters_is_not_called_the_base(make_run: MakeRun):
+    null = Null("null adapters", 1.2, 1.0, 1.4, rival=True)
+    floor = Null("numeric noise floor", 1e-6, 0.0, 1e-5)
+    rows = [
+        Estimate(measure, 1.25, (1.24, 1.26), 99, unit, (null, floor), Key("a", 4))
+        for measure, unit in (("output_change.kl", "nats/token"), ("output_change.greedy", "share"))
+    ]
+    said = " ".join(said_of(make_run, rows).by_topic["effects"])
+    assert "null adapters" in said
+    assert "base" not in said

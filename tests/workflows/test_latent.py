@@ -19,6 +19,7 @@ from lorascope.geometry.chance import isotropic
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.randomness import generator
+from lorascope.report.left_out import left_out_lines, of_how_many
 from lorascope.runs import Run
 from lorascope.workflows.latent import steps
 from lorascope.workflows.latent.answers import Cut
@@ -145,7 +146,8 @@ def test_what_it_leaves_can_be_used(latent_run):
     facts = json.loads((latent_run / "results" / "facts.json").read_text())
     assert facts["chosen"] in ("raw L1", "top m")
     used = facts["behaviour"]["train changed"]
-    assert used == facts["behaviour"]["left_out"]["train changed"]["used"] == 24
+    counted = {one["what"]: (one["used"], one["of"]) for one in facts["left_out"]}
+    assert counted["train changed records"] == (used, 24) == (24, 24)
     named = facts["latents"]
     assert 1 <= len(named["read"]) <= 6
     assert {"latent", "weights", "density", "up", "down", "contexts", "link", "rise"} <= set(
@@ -215,8 +217,17 @@ def test_records_that_are_too_long_are_counted_and_cautioned_of(latent_settings,
         "held_out unchanged": {"records": 8, "used": 5, "too_long": 0, "beyond": 3},
     }
     sizes = {f"dense-s{seed}": Cut([True]) for seed in study.seeds}
-    (caution,) = steps._warnings(state, sizes)
-    assert caution.startswith("6 of 24 train changed records are longer than the context of 64")
+    assert steps._warnings(state, sizes) == []
+    found = {one["what"]: one for one in steps._left_out(state)}
+    changed = found["train changed records"]
+    assert (changed["used"], changed["of"]) == (18, 24)
+    assert changed["reason"] == "6 longer than the context of 64 tokens"
+    assert found["held-out changed records"]["reason"] == "3 beyond measures.prompts"
+    cautions = left_out_lines({"left_out": list(found.values())})
+    # A quarter of one side, three eighths of both held-out kinds; nothing of the fourth.
+    assert ["25.0 %" in line for line in cautions] == [True, False, False]
+    assert of_how_many({"left_out": [changed]}, "train changed records").startswith(" of 24 (6 ")
+    assert of_how_many({"left_out": list(found.values())}, "train unchanged records") == ""
 
 
 def test_refusals(latent_settings, quiet, tmp_path):

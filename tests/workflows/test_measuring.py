@@ -1,6 +1,7 @@
 """Numbers that cannot be computed are left out with the reason; they do not take others along."""
 
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -163,7 +164,10 @@ def test_warnings_reach_the_report(settings, save_adapter, quiet, tmp_path):
     )
     page = audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
     facts = json.loads((tmp_path / "run" / "results" / "facts.json").read_text())
-    drawn = [line for line in facts["warnings"] if line.startswith("draw ")]
+    drawn = [line for line in facts["warnings"] if re.match(r"draw |\d+ draws ", line)]
+    # One line for all draws of a null that fail alike.
+    assert len({line.split(" of ", 1)[1] for line in drawn}) == len(drawn)
+    assert any("draws (0, 1) of " in line for line in drawn)
     # So many angles are no more to be had of the draws' directions.
     assert {line.split(" of ")[1] for line in drawn} == {ADAPTER, GAUSSIAN}
     # Once for the whole stream and once without its massive coordinates.
@@ -173,3 +177,31 @@ def test_warnings_reach_the_report(settings, save_adapter, quiet, tmp_path):
     assert left_out.startswith("a at layers.1 (delta vs base, seed 0): numbers left out: ")
     assert "choose k ≤ " in left_out
     assert left_out in page.read_text(encoding="utf-8")
+
+
+def test_one_line_stands_for_all_draws_of_a_null_and_says_how_many():
+    def refuse():
+        raise InputError("the draw spans 3 dimensions; choose k ≤ 3")
+
+    def refuse_otherwise():
+        raise InputError("another reason")
+
+    found = Measured()
+    adapters = [Key("r4", None, SITE, 0, "delta", null=ADAPTER, draw=draw) for draw in (0, 1, 2)]
+    for place in adapters:
+        found.attempt(place, refuse)
+    found.attempt(adapters[0], refuse_otherwise)
+    found.attempt(Key("r4", None, SITE, 0, "delta"), refuse)
+    found.attempt(Key("r4", None, "layers.2", 0, "delta", null=ADAPTER, draw=2), refuse)
+    assert len(found.warnings) == 6
+    several, other, own, elsewhere = found.told
+    assert several.startswith("3 draws (0, 1, 2) of null adapters of r4 at layers.1")
+    assert several.endswith("choose k ≤ 3")
+    assert other.startswith("draw 0 of null adapters of r4 at layers.1")
+    assert own == found.warnings[4]
+    assert elsewhere.startswith("draw 2 of null adapters of r4 at layers.2")
+    twice = Measured(warnings=[found.warnings[4], found.warnings[0]] * 2)
+    assert twice.told == [
+        f"{found.warnings[4]} (2 times)",
+        f"{found.warnings[0]} (2 times)",
+    ]

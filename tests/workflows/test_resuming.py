@@ -17,6 +17,8 @@ from lorascope.workflows.study import AuditStudy
 EFFECTS = ("effects/r2", "effects/r4", "features/layers.1-r2", "features/layers.1-r4")
 MEASURES = "measures/layers.1"
 YARDSTICKS = "yardsticks/layers.1"
+# Read the model too.
+RECOVERED = ("recovered/layers.1-seed0", "recovered/layers.1-seed1")
 # The tiny model's stream has a massive direction.
 MASSIVE, WRITTEN = "massive/layers.1", "written/layers.1"
 
@@ -63,7 +65,8 @@ def test_other_measures_redo_what_reads_them(run, study, quiet):
         audit(changed, run, quiet)
     before, old = stages(run), estimates(run)
     audit(changed, run, quiet, redo=True)
-    assert redone(before, run) == {*EFFECTS, MEASURES, MASSIVE, YARDSTICKS, "results"}
+    read = {MEASURES, MASSIVE, YARDSTICKS, "results"}
+    assert redone(before, run) == {*EFFECTS, *RECOVERED, *read}
     assert set(estimates(run)["measure"]) == set(old["measure"])
     # Every document is cut at one length, so the limit is met from below.
     assert estimates(run).query("measure == 'delta_norm'")["n"].between(250, 300).all()
@@ -88,14 +91,15 @@ def test_other_dictionaries_redo_themselves_and_what_reads_them(run, study, quie
     assert len(dictionaries) == 20
     # Those of the ablation have a λ of their own.
     mine = {name for name in dictionaries if "l1=" not in name}
-    read = {*EFFECTS, MEASURES, MASSIVE, WRITTEN, YARDSTICKS, "weights", "results"}
+    read = {*EFFECTS, *RECOVERED, MEASURES, MASSIVE, WRITTEN, YARDSTICKS, "weights", "results"}
     assert redone(before, run) == mine | read
 
 
-def test_what_the_study_no_longer_asks_for_goes(run, study, quiet):
+def test_what_the_study_no_longer_asks_for_goes_without_the_model(run, study, quiet, no_model):
     plain = study.plain()
     plain["dictionaries"]["seeds"] = [0]
     before = stages(run)
+    old = Estimates.read(run / "results" / "estimates.parquet")
     audit(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
     after = stages(run)
     gone = {name for name in before if name.endswith("seed1")}
@@ -104,6 +108,10 @@ def test_what_the_study_no_longer_asks_for_goes(run, study, quiet):
     assert not any((run / name).exists() for name in gone)
     changed = {name for name in after if before[name] != after[name]}
     assert changed == {MEASURES, MASSIVE, YARDSTICKS, "results"}
+    new = Estimates.read(run / "results" / "estimates.parquet")
+    ours = [[e for e in each if e.measure.startswith("yardstick.")] for each in (old, new)]
+    assert ours[1]
+    assert ours[1] == [e for e in ours[0] if e.key.seed == 0]
 
 
 def test_a_refused_redo_keeps_the_study_that_was_there(run, study, quiet):

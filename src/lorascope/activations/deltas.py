@@ -11,6 +11,7 @@ from lorascope.activations.shards import RowSource, Shards
 from lorascope.activations.text import Document, Segment, read_documents
 from lorascope.activations.tokens import windows
 from lorascope.config import digest
+from lorascope.errors import require_kind
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import resolve_sites
 
@@ -36,8 +37,14 @@ def deltas(
         Rows on disk that behave like an iterable of [rows, d_model] chunks; `fit` takes them.
 
     Raises:
-        InputError: unknown adapter, unknown site, or no text.
+        InputError: unknown adapter, unknown site, no text, or an argument of the wrong kind.
     """
+    require_kind(model, AdaptedModel, "the model", 'load("MODEL", adapters={"r4": "FOLDER"})')
+    require_kind(adapter, str, "the adapter", f"the name of one of {', '.join(model.adapters)}")
+    listed = 'a list of names, ["layers.5"] for instance'
+    require_kind(sites, (list, tuple), "sites", listed)
+    for site in sites:
+        require_kind(site, str, "one of the sites", "its name")
     model.info(adapter)  # refuses an unknown name
     settings = capture or Capture()
     resolved = resolve_sites(model.n_blocks, sites)
@@ -64,4 +71,8 @@ def documents_of(texts: str | Sequence[str] | Sequence[Document]) -> list[Docume
     """Documents of an address, of a list of texts, or as they are."""
     if isinstance(texts, str):
         return read_documents(texts)
+    wanted = "an address of texts, or a list of texts or documents"
+    require_kind(texts, Sequence, "texts", wanted)
+    for text in texts:
+        require_kind(text, (str, Document), "one of the texts", wanted)
     return [t if isinstance(t, Document) else Document((Segment(t),)) for t in texts]

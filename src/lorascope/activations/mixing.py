@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.activations.massive import Levelling
+from lorascope.errors import InputError, kind_of
 from lorascope.randomness import generator
 
 WINDOW = 262144
@@ -50,6 +51,27 @@ class TensorRows:
     def chunks(self, order: Sequence[int] | None = None) -> Iterator[Float[Tensor, "rows d"]]:
         del order  # one chunk has one order
         yield self.rows
+
+
+def as_rows(rows: Rows | Tensor) -> Rows:
+    """Rows behind one interface, wherever they are.
+
+    Raises:
+        InputError: no floating-point tensor [rows, d_model] and nothing like it on disk.
+    """
+    if isinstance(rows, Tensor):
+        if rows.ndim != 2 or not rows.is_floating_point():
+            raise InputError(
+                f"rows is a tensor of shape {tuple(rows.shape)} and type {rows.dtype}: give "
+                "floating-point rows [rows, d_model]"
+            )
+        return TensorRows(rows)
+    if not all(hasattr(rows, name) for name in ("chunks", "sizes", "d_model")):
+        one = (
+            f'rows is {kind_of(rows)}: give a tensor [rows, d_model], or what deltas(…)["{{}}"] is'
+        )
+        raise InputError(one.format(next(iter(rows), "") if isinstance(rows, dict) else "layers.5"))
+    return rows
 
 
 class Levelled:

@@ -247,6 +247,9 @@ class RowSource:
     site: str
     face: str
 
+    def __repr__(self) -> str:
+        return f"RowSource({len(self):,} rows of {self.d_model} at {self.site}, {self.face})"
+
     @property
     def d_model(self) -> int:
         """Width of a row."""

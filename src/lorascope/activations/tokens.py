@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from jaxtyping import Bool, Int
@@ -259,6 +260,34 @@ def require_rows(found: Sequence[Window], model: nn.Module, tokenizer: Any) -> N
             f'texts hold "{token}" (id {beyond}), which has none; give the tokenizer the model was '
             "trained with, or a model whose embeddings were resized"
         )
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """A token by itself; bytes that make no whole character stand as `⟨0xE2⟩`."""
+    text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+    if "\ufffd" not in text:
+        return text
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    if single := _BYTE.fullmatch(piece):
+        return f"⟨0x{single[1].upper()}⟩"
+    if not set(piece) <= _BYTES.keys():
+        return text
+    # Bytes that are no UTF-8 become halves of surrogate pairs, which UTF-8 has none of.
+    whole = bytes(_BYTES[character] for character in piece).decode("utf-8", "surrogateescape")
+    return "".join(f"⟨0x{ord(c) - 0xDC00:02X}⟩" if "\udc80" <= c <= "\udcff" else c for c in whole)
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """{character: byte} of byte-level BPE: printable bytes stand for themselves (GPT-2)."""
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in own]
+    shifted = {chr(256 + index): byte for index, byte in enumerate(others)}
+    return {**{chr(byte): byte for byte in own}, **shifted}
+
+
+# A byte as SentencePiece writes one that has no piece.
+_BYTE: Final = re.compile("<0x([0-9A-Fa-f]{2})>")
+_BYTES: Final = _byte_alphabet()
 
 
 def count_tokens(found: Sequence[Window], tokenizer: Any) -> int:

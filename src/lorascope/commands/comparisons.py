@@ -11,7 +11,7 @@ import typer
 
 from lorascope.commands.options import Quiet
 from lorascope.errors import InputError
-from lorascope.printing import say, say_json
+from lorascope.printing import Column, say, say_json, say_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -166,30 +166,32 @@ def json_records(table: Any) -> Any:
 
 
 def _print(found: Compared, console: Any) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from lorascope.report.comparison import HEADLINES, number_rows
 
     chosen = [e for e in found.estimates if e.measure in HEADLINES]
-    table = Table(title="two adapters on the same tokens", title_justify="left")
-    for heading in ("number", "of", "site", "value", "95 % interval", "chance", "verdict"):
-        table.add_column(heading)
     several = len({e.key.seed for e in chosen if e.key.seed is not None}) > 1
-    for row in number_rows(chosen):
+    rows = number_rows(chosen)
+
+    def of(row: Any) -> str:
         seed = f"seed {row.seed}" if several and row.seed != "" else ""
-        of = ", ".join(part for part in (row.adapter, row.dictionary, row.setting, seed) if part)
-        verdict = f"{row.symbol} {row.verdict}"
-        cells = (row.title, of, row.site, row.value, row.interval, row.chance, verdict)
-        table.add_row(*map(Text, cells))
-    console.print(table)
+        parts = (row.adapter, row.site, row.dictionary, row.setting, seed)
+        return ", ".join(part for part in parts if part)
+
+    columns = [
+        Column("number", [row.title for row in rows], 0, wraps=True),
+        Column("of", [of(row) for row in rows], 1, wraps=True),
+        Column("value", [row.value for row in rows], 2),
+        Column("95 % interval", [row.interval for row in rows], 5),
+        Column("chance", [row.chance for row in rows], 3),
+        Column("verdict", [f"{row.symbol} {row.verdict}" for row in rows], 4, wraps=True),
+    ]
+    say_table(columns, console, "two adapters on the same tokens")
     _print_latents(found, console)
     for line in found.facts["warnings"]:
         say(f"lorascope: warning: {line}", err=True)
 
 
 def _print_latents(found: Compared, console: Any) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     from lorascope.report.comparison import sentences
@@ -197,20 +199,29 @@ def _print_latents(found: Compared, console: Any) -> None:
 
     listed = found.latents[found.latents["only_here"].astype(bool)]
     for line in sentences((), found.latents, found.facts):
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=not console.is_terminal)
     if not len(listed):
         return
     contexts = found.texts[(found.texts["kind"] == "latent") & (found.texts["rank"] == 1)]
     keys = ["adapter", "site", "seed", "latent"]
-    table = Table(title="active in one only", title_justify="left")
-    for heading in ("adapter", "latent", "density", "on the other", "excess", "strongest context"):
-        table.add_column(heading)
     shown = listed.merge(contexts[[*keys, "before", "token", "after"]], on=keys).head(12)
-    for row in shown.to_dict("records"):
-        context = Text(" ".join(row["before"].split())[-40:] + " ")
-        context.append(row["token"].strip(), style="bold")
-        context.append(" " + " ".join(row["after"].split())[:20])
-        where = f"{row['adapter']} {row['site']}"
-        values = (number(row[c]) for c in ("density", "density_other", "excess"))
-        table.add_row(Text(where), str(row["latent"]), *values, context)
-    console.print(table)
+    rows: list[dict[Any, Any]] = shown.to_dict("records")
+
+    def numbers(heading: str, name: str, rank: int) -> Column:
+        return Column(heading, [number(row[name]) for row in rows], rank)
+
+    columns = [
+        Column("of", [f"{row['adapter']} {row['site']}" for row in rows], 1, wraps=True),
+        Column("latent", [str(row["latent"]) for row in rows], 0),
+        numbers("density", "density", 4),
+        numbers("on the other", "density_other", 5),
+        numbers("excess", "excess", 3),
+        Column("strongest context", list(map(_context, rows)), 2, wraps=True),
+    ]
+    say_table(columns, console, "active in one only")
+
+
+def _context(row: dict[Any, Any]) -> str:
+    """The token between marks, with some of the text on either side."""
+    before, after = (" ".join(row[side].split()) for side in ("before", "after"))
+    return f"{before[-40:]} ›{row['token'].strip()}‹ {after[:20]}".strip()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lorascope.errors import InputError, did_you_mean
-from lorascope.printing import say, say_json
+from lorascope.printing import Column, say, say_json, say_table
 
 if TYPE_CHECKING:
     from lorascope.report.latents import Browsed
@@ -46,7 +48,10 @@ def features(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Plain JSON, records included.")] = False,
 ) -> None:
-    """List the latents of a delta dictionary: where they fire, what they write and resemble.
+    """List the latents of delta dictionaries: where they fire, what they write and resemble.
+
+    Those of every site, adapter and seed that is not named stand in one list. In a narrow terminal
+    the columns that say most are shown; in a pipe all of them, with tabs between.
 
     Reads the run's results alone. Each latent's largest cosine with the base dictionary stands
     against that of single random directions with the deltas' covariance. Labels that are given
@@ -63,7 +68,7 @@ def features(
 
     from lorascope.printing import Console
     from lorascope.report.labels import read_labels
-    from lorascope.report.latents import choose, choose_site, read_latents
+    from lorascope.report.latents import choose_site, matching, read_latents
 
     if sort not in _SORTS:
         raise InputError(
@@ -77,14 +82,13 @@ def features(
         )
     if labels is not None:
         site = _labelled(run, choose_site(found, site), labels)
-    chosen = choose(found, site, adapter, seed)
-    named = read_labels(run).get(chosen.head["site"], {})
+    chosen = matching(found, site, adapter, seed)
+    named = read_labels(run)
     rows = _rows(chosen, sort, top, named)
     if json_:
-        records = [{**row, "details": _details(chosen, row.pop("place"))} for row in rows]
-        say_json({**chosen.head, "latents": records})
+        say_json(_plain(chosen, rows))
         return
-    _print(chosen, rows, bool(named), Console())
+    _print(chosen, rows, Console())
 
 
 def _labelled(run: Path, site: str, labels: Path) -> str:
@@ -101,72 +105,103 @@ def _labelled(run: Path, site: str, labels: Path) -> str:
     return site
 
 
-def _rows(chosen: Browsed, sort: str, top: int, named: dict[str, str]) -> list[dict[str, Any]]:
-    """The first `top` latents in order; those without the value stand last."""
-    columns, largest = chosen.columns, _SORTS[sort]
-    # A run of before may lack a column.
-    values = columns.get(sort, [None] * len(chosen))
+@dataclass(frozen=True)
+class _Row:
+    """One latent of one dictionary: what its table says of it, and its place there."""
 
-    def key(place: int) -> tuple[bool, float]:
-        value = values[place]
-        return value is None, 0.0 if value is None else -value if largest else value
+    of: Browsed
+    place: int
+    values: dict[str, Any]
 
-    order = sorted(range(len(chosen)), key=key)[:top]
-    rows: list[dict[str, Any]] = []
-    for place in order:
-        row = {name: column[place] for name, column in columns.items()}
-        rows.append({**row, "label": named.get(str(row["base"]), ""), "place": place})
+
+def _rows(
+    chosen: Sequence[Browsed], sort: str, top: int, named: Mapping[str, Mapping[str, str]]
+) -> list[_Row]:
+    """The first `top` latents of all dictionaries in order; those without the value stand last."""
+    largest = _SORTS[sort]
+    keyed: list[tuple[tuple[bool, float], Browsed, int]] = []
+    for each in chosen:
+        # A run of before may lack a column.
+        for place, value in enumerate(each.columns.get(sort, [None] * len(each))):
+            order = 0.0 if value is None else -value if largest else value
+            keyed.append(((value is None, order), each, place))
+    rows = []
+    for _, each, place in sorted(keyed, key=lambda one: one[0])[:top]:
+        values = {name: column[place] for name, column in each.columns.items()}
+        labels = named.get(each.head["site"], {})
+        rows.append(_Row(each, place, {**values, "label": labels.get(str(values["base"]), "")}))
     return rows
 
 
-def _details(chosen: Browsed, place: int) -> dict[str, Any]:
+def _plain(chosen: Sequence[Browsed], rows: Sequence[_Row]) -> dict[str, Any]:
+    """One dictionary's head and latents; of several their heads, and which each latent is of."""
     from lorascope.report.latents import BLOCK
 
-    return chosen.block(place // BLOCK)[place % BLOCK]
+    one = len(chosen) == 1
+    latents = [
+        {
+            **({} if one else {name: row.of.head[name] for name in ("adapter", "site", "seed")}),
+            **row.values,
+            "details": row.of.block(row.place // BLOCK)[row.place % BLOCK],
+        }
+        for row in rows
+    ]
+    heads = chosen[0].head if one else {"dictionaries": [each.head for each in chosen]}
+    return {**heads, "latents": latents}
 
 
-def _print(chosen: Browsed, rows: list[dict[str, Any]], labelled: bool, console: Any) -> None:
-    from rich.table import Table
+def _print(chosen: Sequence[Browsed], rows: Sequence[_Row], console: Any) -> None:
     from rich.text import Text
 
-    from lorascope.report.formatting import number, visible
+    mark = "" if console.is_terminal else "# "
+    for each in chosen:
+        console.print(Text(f"{mark}{_about(each)}"), soft_wrap=not console.is_terminal)
+    say_table(_columns(chosen, rows), console)
 
-    head, chance = chosen.head, chosen.head["chance"]
-    console.print(
-        Text(
-            f"{head['adapter']} at {head['site']}, seed {head['seed']}: {len(chosen)} of "
-            f"{head['n_latents']} latents fire on {head['rows']:,} held-out tokens. Max cosine by "
-            f"chance: {number(chance['level'])} [{number(chance['low'])}, "
-            f"{number(chance['high'])}] ({chance['null']}); "
-            f"{chosen.columns['verdict'].count('above')} above, "
-            f"{number(0.025 * len(chosen))} by chance."
-        )
+
+def _about(each: Browsed) -> str:
+    from lorascope.report.formatting import number
+
+    head, chance = each.head, each.head["chance"]
+    return (
+        f"{head['adapter']} at {head['site']}, seed {head['seed']}: {len(each)} of "
+        f"{head['n_latents']} latents fire on {head['rows']:,} held-out tokens. Max cosine by "
+        f"chance: {number(chance['level'])} [{number(chance['low'])}, "
+        f"{number(chance['high'])}] ({chance['null']}); "
+        f"{each.columns['verdict'].count('above')} above, {number(0.025 * len(each))} by chance."
     )
-    headings = [
-        "latent",
-        "density",
-        "mean",
-        "writes",
-        "loss",
-        *(["first order"] if "foretold" in chosen.columns else []),
-        "max cosine",
-        "base",
-        "against chance",
+
+
+def _columns(chosen: Sequence[Browsed], rows: Sequence[_Row]) -> list[Column]:
+    """By importance: which latent, what it fires on and promotes, how much it writes."""
+    from lorascope.report.formatting import shown_token
+
+    def texts(name: str) -> list[str]:
+        return [" ".join(map(shown_token, row.values[name])) for row in rows]
+
+    def numbers(heading: str, name: str, rank: int) -> list[Column]:
+        if not any(name in row.values for row in rows):
+            return []
+        return [Column(heading, [_signed(row.values, name) for row in rows], rank)]
+
+    verdicts = [row.values["verdict"] for row in rows]
+    where = [f"{row.of.head['adapter']} {row.of.head['site']}" for row in rows]
+    labelled = any(row.values["label"] for row in rows)
+    return [
+        *([Column("of", where, 1, wraps=True)] if len(chosen) > 1 else []),
+        Column("latent", [str(row.values["latent"]) for row in rows], 0),
+        Column("fires on", texts("fires"), 2, wraps=True),
+        Column("promotes", texts("promotes"), 3, wraps=True),
+        *([Column("label", [r.values["label"] for r in rows], 5, True)] if labelled else []),
+        *numbers("writes", "written", 4),
+        *numbers("density", "density", 6),
+        *numbers("max cosine", "cosine", 7),
+        Column("against chance", [f"{_SYMBOLS[v]} {v.split()[0]}" for v in verdicts], 8),
+        *numbers("loss", "loss", 9),
+        Column("base", [str(row.values["base"]) for row in rows], 10),
+        *numbers("first order", "foretold", 11),
+        *numbers("mean", "mean", 12),
     ]
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for heading in headings:
-        # A word a line: numbers must leave a narrow terminal room for what a latent fires on.
-        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
-    for heading in ("fires on", "promotes", *(["label of the base latent"] if labelled else [])):
-        table.add_column(heading)
-    for row in rows:
-        shown = ("density", "mean", "written", "loss", "foretold", "cosine")
-        numbers = [_signed(row, name) for name in shown if name in row]
-        verdict = f"{_SYMBOLS[row['verdict']]} {row['verdict'].split()[0]}"
-        words = [" ".join(visible(token) for token in row[name]) for name in ("fires", "promotes")]
-        cells = [str(row["latent"]), *numbers, str(row["base"]), verdict, *words]
-        table.add_row(*map(Text, cells + ([visible(row["label"])] if labelled else [])))
-    console.print(table)
 
 
 def _signed(row: dict[str, Any], name: str) -> str:

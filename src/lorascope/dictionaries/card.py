@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, field_validator
@@ -73,6 +74,13 @@ class Card(Settings):
     format: str = ""
     note: str = ""
     unplaced: bool = False
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What is known, of its many fields."""
+        fields = type(self).model_fields
+        for name, value in super().__repr_args__():
+            if name is None or value != fields[name].get_default(call_default_factory=True):
+                yield name, value
 
     def placed(self, said: str | None, otherwise: str | None = None) -> Card:
         """The card with a site it does not have itself.

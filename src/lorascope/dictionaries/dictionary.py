@@ -55,6 +55,13 @@ class Dictionary(nn.Module, ABC):
         self.subtract_bias = subtract_bias
         self.card = card or Card()
 
+    def __repr__(self) -> str:
+        card = self.card
+        of = f" of {card.adapter}" if card.adapter else ""
+        made = (f"{card.target}{of}" if card.target != "unknown" else "", card.site, card.source)
+        parts = [f"{self.n_latents:,} latents of {self.d_model} dimensions", *filter(None, made)]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
     @property
     def n_latents(self) -> int:
         """How many latents."""

@@ -37,7 +37,7 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.limits import plain, reason
 from lorascope.dictionaries.places import site_of
 from lorascope.dictionaries.registry import SCHEME, neuronpedia_of, open_registered
-from lorascope.errors import InputError
+from lorascope.errors import InputError, require_kind
 
 # Llamascopium before SAELens: their weights have one name, and only its configuration differs.
 FORMATS: dict[str, ModuleType] = {
@@ -71,6 +71,9 @@ def open_dictionary(address: str | Path, site: str | None = None) -> Dictionary:
         InputError: nothing is there, no known format is, the file cannot be read as a dictionary
             of finite numbers, or it says another site than the end of the address.
     """
+    wanted = "a folder, hf://owner/repo/folder or saelens:release/id"
+    require_kind(address, (str, Path), "the dictionary's address", wanted)
+    require_kind(site, (str, type(None)), "the site", 'its name, "layers.5" for instance')
     whole = str(address)
     with _malformed(whole):
         text, asked = said(whole)
@@ -94,7 +97,14 @@ def open_dictionary(address: str | Path, site: str | None = None) -> Dictionary:
 
 
 def save(dictionary: Dictionary, folder: str | Path) -> None:
-    """Write a dictionary in SAELens layout with its card."""
+    """Write a dictionary in SAELens layout with its card.
+
+    Raises:
+        InputError: `dictionary` is none, or `folder` no path.
+    """
+    made = "what fit or open_dictionary returned, then the folder"
+    require_kind(dictionary, Dictionary, "the dictionary to save", made)
+    require_kind(folder, (str, Path), "the folder to save it in", "a path")
     saelens_layout.write(dictionary, Path(folder))
 
 

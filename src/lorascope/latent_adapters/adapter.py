@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from transformers import PreTrainedConfig
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary
-from lorascope.errors import InputError
+from lorascope.errors import InputError, require_kind
 from lorascope.latent_adapters.card import CARD, WEIGHTS, LatentCard, read_card
 from lorascope.latent_adapters.files import fetched, read_weights, write_weights
 from lorascope.latent_adapters.sparsity import Choice, Dense, Fixed, HardConcrete
@@ -82,6 +83,10 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        require_kind(dictionary, Dictionary, "the dictionary", "one that open_dictionary opens")
+        require_kind(rank, Integral, "the rank", "a whole number of 1 or more")
+        made = "one of latent_adapters.sparsity, or leave it out"
+        require_kind(sparsity, (Choice, type(None)), "the sparsity", made)
         if rank < 1:
             raise InputError(f"a latent adapter of rank {rank}: give a rank of 1 or more")
         self.sparsity = sparsity or Dense()
@@ -97,6 +102,11 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
         self.scale = nn.Parameter(torch.full((rank,), float(scale)))
         self.progress = 1.0
         self._noise: torch.Generator | None = None
+
+    def __repr__(self) -> str:
+        n, kind = self.dictionary.n_latents, type(self.sparsity).__name__
+        where = f" at {self.card.site}" if self.card is not None else ""
+        return f"LatentAdapter(rank {self.rank} over {n:,} latents{where}, sparsity {kind})"
 
     @property
     def dictionary(self) -> Dictionary:

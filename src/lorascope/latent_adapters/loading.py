@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig
 
-from lorascope.errors import InputError
+from lorascope.errors import InputError, require_kind
 from lorascope.latent_adapters.adapter import LatentAdapter, require_width
 from lorascope.latent_adapters.card import WEIGHTS
 from lorascope.models import adapted
@@ -18,11 +19,11 @@ from lorascope.models.prepared import Attached, prepare
 
 
 def load(
-    model: str,
+    model: str | Path,
     adapters: Mapping[str, str | Path] | None = None,
     *,
     revision: str | None = None,
-    dtype: str = "auto",
+    dtype: str | torch.dtype = "auto",
     device: str = "auto",
     device_map: str | dict[str, Any] | None = None,
     force: bool = False,
@@ -41,11 +42,19 @@ def load(
         InputError: something is missing, damaged, or does not fit; says what to do.
         RuntimeError: the base no longer computes the same once the adapters are on and off.
     """
+    wanted = 'a Hugging Face id, a folder, "embedded" or "embedded-it"'
+    require_kind(model, (str, Path), "the model", wanted)
+    named = '{"r4": "FOLDER"}, a name and a path or id for each'
+    require_kind(adapters, (Mapping, type(None)), "adapters", named)
+    for name, place in (adapters or {}).items():
+        require_kind(name, str, "the name of an adapter", named)
+        require_kind(place, (str, Path), f'the address of adapter "{name}"', "a path or an id")
+    require_kind(dtype, (str, torch.dtype), "dtype", '"auto" or "float32" for instance')
     return adapted.load(
-        model,
+        str(model),
         adapters,
         revision=revision,
-        dtype=dtype,
+        dtype=str(dtype).removeprefix("torch."),
         device=device,
         device_map=device_map,
         force=force,

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Integral
 from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lorascope.errors import InputError
+from lorascope.errors import InputError, kind_of, require_kind
 from lorascope.geometry import chance, cosine, subspaces
 from lorascope.measures.definitions import definition
 from lorascope.randomness import generator
@@ -233,9 +234,24 @@ def max_cosine(
 
     Takes dictionaries or [n_latents, d_model] tensors; all latents count, dead ones too. Nulls:
     isotropic and rotated. With the data's covariance at hand use `max_cosine_estimates`.
+
+    Raises:
+        InputError: one of the two is neither, or they are of different widths.
     """
-    a, b = (x if isinstance(x, Tensor) else x.directions for x in (first, second))
+    require_kind(seed, Integral, "the seed", "a whole number")
+    a, b = (_directions(*each) for each in (("first", first), ("second", second)))
     return max_cosine_estimates(a, b, nulls=NullSettings(seed=seed), place=Key(seed=seed))[0]
+
+
+def _directions(which: str, of: HasDirections | Tensor) -> Tensor:
+    found = of if isinstance(of, Tensor) else getattr(of, "directions", None)
+    if isinstance(found, Tensor) and found.is_floating_point():
+        return found
+    said = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else kind_of(of)
+    raise InputError(
+        f"the {which} dictionary is {said}: give a dictionary (fit and open_dictionary make one) "
+        "or its directions, a floating-point tensor [n_latents, d_model]"
+    )
 
 
 def _subspace(directions: Tensor, k: int, whose: str, gram: Tensor | None = None) -> Tensor:

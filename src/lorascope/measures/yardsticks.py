@@ -212,15 +212,16 @@ def judge(
 def _missed_fvu(whole: Estimate, told: Estimate, pca: Estimate | None, bars: Bars) -> list[str]:
     """`told` is the FVU without massive coordinates, or the whole one where there are none."""
     missed, most = [], 1 - bars.better_than_mean
+    # Each FVU is named once, with every bar that it misses.
     for each in {id(e): e for e in (whole, told)}.values():
-        if not each.value <= most:
+        wanted = [] if each.value <= most else [f"{most:.2f}"]
+        if pca is not None and each is told:
+            least = max(bars.enough, bars.times_pca * pca.value)
+            if not each.value <= least:
+                wanted.append(f"{least:.2f} (as many principal components {pca.value:.2f})")
+        if wanted:
             words = " without massive coordinates" if each.key.massive else ""
-            missed.append(f"FVU{words} {each.value:.2f}, at most {most:.2f} wanted")
-    if pca is not None and not told.value <= max(bars.enough, bars.times_pca * pca.value):
-        missed.append(
-            f"FVU {told.value:.2f}, as many principal components {pca.value:.2f}, at most "
-            f"{bars.times_pca:g} times that or {bars.enough:.2f} wanted"
-        )
+            missed.append(f"FVU{words} {each.value:.2f}, at most {' and '.join(wanted)} wanted")
     return missed
 
 

@@ -17,10 +17,11 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorascope.errors import InputError, did_you_mean
+from lorascope.errors import InputError, did_you_mean, require_kind
 from lorascope.models import dimensions
 from lorascope.models.adapter_config import LORA
 from lorascope.models.adapter_files import AdapterFiles, AdapterInfo
+from lorascope.models.described import described
 from lorascope.models.freezing import fingerprint, gradients_kept, random_state_kept
 from lorascope.models.gates import base_logits, probe_ids, require_live, verify_base_unchanged
 from lorascope.models.load import load_base
@@ -49,6 +50,7 @@ class AdaptedModel:
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, id: str) -> None:
+        require_kind(model, PreTrainedModel, "the model", "a transformers model, or use load")
         self.id = id
         self.tokenizer = tokenizer
         self._base = model
@@ -65,6 +67,8 @@ class AdaptedModel:
         self._rescales: dict[str, Rescale] = {}
         self._hooks = ExitStack()
         self._current = BASE
+
+    __repr__ = described
 
     @property
     def faces(self) -> tuple[str, ...]:
@@ -157,8 +161,7 @@ class AdaptedModel:
             InputError: there is no such face.
         """
         self._require(name, self.faces)
-        previous = self._current
-        if name == previous:
+        if name == (previous := self._current):
             yield self.module
             return
         try:

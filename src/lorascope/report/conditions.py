@@ -60,7 +60,7 @@ def measured(
     `first_seed`, likewise the lowest seed.
     """
     chosen: dict[tuple[object, ...], Estimate] = {}
-    for estimate in results.numbers.select(measure):
+    for estimate in results.numbers.taken(measure):
         key, own = estimate.key, Of.key(estimate.key)
         if of in (None, own) and not math.isnan(estimate.value):
             chosen.setdefault((key.adapter, key.compared, key.site, key.seed, own), estimate)

@@ -14,6 +14,13 @@ from lorascope.report.topics import TOPICS, topic_of
 from lorascope.results import ADAPTER, Estimate
 
 _AT: Final = f"at a false discovery rate of {100 * RATE:.0f} %"
+# Said before sentences that count single intervals, so that they are not taken for findings.
+SINGLE: Final = "By single intervals"
+SINGLE_MEANS: Final = (
+    "The sentences below that begin so take each adapter, site and seed by its own 95 % interval, "
+    "without the correction for how many numbers there are: it can hold more often than something "
+    "is found."
+)
 HOW: Final = (
     "Null adapters, random updates of each adapter's own sizes that go through everything the "
     "adapter goes through, give them: controls.null_adapters of 2 or more, better 3."
@@ -125,7 +132,7 @@ def _sentence(asked: Sequence[Question]) -> str:
     found = [question.text for question in asked if question.found]
     empty = [question.title for question in asked if not question.found]
     turned = [question.title for question in asked if question.opposite]
-    said = f"Found: {listing(found, most=12)}." if found else "Nothing was found."
+    said = f"Found {_AT}: {listing(found, most=12)}." if found else f"Nothing was found {_AT}."
     if found and empty:
         said += f" Not found: {listing(empty, most=12)}."
     if turned:

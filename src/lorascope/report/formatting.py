@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from lorascope.measures.definitions import definition_of
 from lorascope.results import Estimate, Key, Verdict
 
+_MANY_SPACES: Final = 3
+_CONTROLS: Final = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 SYMBOLS: dict[Verdict, str] = {
     "above": "▲",
     "below": "▼",
@@ -114,11 +117,64 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun[:-1]}ies" if ends_in_y else f"{count} {noun}s"
 
 
+def shortened(text: str, most: int = 40) -> str:
+    """A path or id of at most `most` characters: its last parts behind `…/`, else its two ends.
+
+    Other texts keep both ends too.
+    """
+    if len(text) <= most:
+        return text
+    parts = text.split("/")
+    for first in range(1, len(parts)):
+        tail = "…/" + "/".join(parts[first:])
+        if len(tail) <= most and parts[first]:
+            return tail
+    front = (most - 1) // 2
+    return f"{text[:front]}…{text[len(text) - (most - 1 - front) :]}"
+
+
+def study_title(settings: Mapping[str, Any], did: str) -> str:
+    """The page's title: the study's name, and what it looked at; that alone without a name."""
+    name = str(settings.get("name", ""))
+    return f"{name} – {did}" if name else f"{did[:1].upper()}{did[1:]}"
+
+
 def listing(names: Sequence[str], most: int = 6) -> str:
     """'a, b and c', cut after `most` names."""
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def shown_token(text: str) -> str:
+    """A token in words and tables: `⟨0x14⟩`, `↵`, ␣ for each space at its ends, ␣×12 for many.
+
+    Characters that show nothing, or turn the text around, are named by what they are.
+    """
+    if not text:
+        return "⟨empty⟩"
+    left, right = (len(text) - len(cut) for cut in (text.lstrip(" "), text.rstrip(" ")))
+    if left == len(text):
+        return _spaces(left)
+    inside = text[left : len(text) - right]
+    return f"{_spaces(left)}{''.join(map(_shown_character, inside))}{_spaces(right)}"
+
+
+def _spaces(count: int) -> str:
+    return "␣" * count if count <= _MANY_SPACES else f"␣×{count}"
+
+
+def shown_passage(tokens: Sequence[str]) -> list[str]:
+    """Tokens one after the other as text: spaces stay spaces, what shows nothing is named."""
+    return ["".join(map(_shown_character, token)) for token in tokens]
+
+
+def _shown_character(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    named = f"⟨0x{code:02X}⟩" if code < 256 else f"⟨U+{code:04X}⟩"
+    return _CONTROLS.get(character, named)
 
 
 def visible(text: str) -> str:

@@ -122,8 +122,8 @@ def _learning(results: Results) -> Iterator[Figure]:
 
 def _ablation(results: Results) -> Iterator[Figure]:
     """Table 12 as a curve: error against L0."""
-    error = {e.key.setting: e for e in results.numbers.select("ablation.relative_error")}
-    density = {e.key.setting: e for e in results.numbers.select("ablation.density")}
+    error = {e.key.setting: e for e in results.numbers.taken("ablation.relative_error")}
+    density = {e.key.setting: e for e in results.numbers.taken("ablation.density")}
     rows = [
         {
             "setting": setting,

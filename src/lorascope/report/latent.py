@@ -18,9 +18,18 @@ from lorascope.measures.definitions import DEFINITIONS
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
 from lorascope.report.figures import write_figures
-from lorascope.report.formatting import SYMBOLS, interval, number
+from lorascope.report.formatting import (
+    SYMBOLS,
+    interval,
+    number,
+    shortened,
+    shown_passage,
+    shown_token,
+    study_title,
+)
 from lorascope.report.latent_figures import flatness_figure, frontier_figure
 from lorascope.report.latent_words import verdicts
+from lorascope.report.left_out import left_out_lines, of_how_many
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.page import fact_tables
 from lorascope.report.placing import further
@@ -63,6 +72,12 @@ def render(results: Results, drawn: Sequence[Figure]) -> str:
     return rendered(
         "latent.html.j2",
         facts=facts,
+        title=study_title(
+            facts["settings"],
+            f"{facts['behaviour']['manner']} in latents of {shortened(facts['model']['id'])}",
+        ),
+        examples=_examples(facts),
+        cautions=[*left_out_lines(facts), *facts["warnings"]],
         said=verdicts(numbers, facts),
         rates=_rates(pooled),
         sparsity=_sparsity(pooled, facts),
@@ -74,15 +89,29 @@ def render(results: Results, drawn: Sequence[Figure]) -> str:
         ablation=[table_row(e) for e in _ablated(numbers) if e.measure in _ABLATION],
         latents=facts["latents"],
         number=_printed,
+        shown_token=shown_token,
+        shown_passage=shown_passage,
         rows=[(table_row(estimate), further(estimate.key)) for estimate in numbers],
         definitions=[(m, DEFINITIONS[m]) for m in measures if m in DEFINITIONS],
-        fact_tables=fact_tables({"model": facts["model"], "versions": facts["versions"]}),
+        fact_tables=fact_tables(
+            {key: facts[key] for key in ("model", "versions", "left_out") if key in facts}
+        ),
         settings=json.dumps(facts["settings"], indent=2, ensure_ascii=False),
         style=asset("style.css", "comparison.css", "latent.css"),
     )
 
 
 _ABLATION = ("latent.ablation", "latent.mattering", "latent.left")
+
+
+def _examples(facts: Mapping[str, Any]) -> str:
+    """Training examples used, and how many there were."""
+    told = (
+        f"{facts['behaviour'][f'train {kind}']:,}"
+        f"{of_how_many(facts, f'train {kind} records')} {kind}"
+        for kind in ("changed", "unchanged")
+    )
+    return f"{' and '.join(told)} training examples"
 
 
 def _ablated(numbers: Sequence[Estimate]) -> list[Estimate]:

@@ -31,8 +31,8 @@ def _of(
     **fields: Any,
 ) -> Estimate | None:
     """The number over all seeds; the only seed's where it was taken under one."""
-    found = Estimates(numbers).select(measure, adapter=adapter, **fields)
-    pooled = found.select(seed=None)
+    found = Estimates(numbers).taken(measure, adapter=adapter, **fields)
+    pooled = found.taken(seed=None)
     if len(pooled):
         return pooled[0]
     return found[0] if len(found) else None

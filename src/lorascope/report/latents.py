@@ -87,19 +87,20 @@ def rounded(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def choose(
+def matching(
     found: Sequence[Browsed], site: str | None, adapter: str | None, seed: int | None
-) -> Browsed:
-    """The one dictionary that site, adapter and seed name; each may be left out if there is one.
+) -> list[Browsed]:
+    """The dictionaries that site, adapter and seed name; all where one of these is left out.
 
     Raises:
-        InputError: there is none, or more than one.
+        InputError: there is none of that name.
     """
     left = list(found)
     for what, wanted in (("site", site), ("adapter", adapter), ("seed", seed)):
-        name = _the_one(left, what, wanted)
-        left = [each for each in left if str(each.head[what]) == name]
-    return left[0]
+        if wanted is not None:
+            name = _the_one(left, what, wanted)
+            left = [each for each in left if str(each.head[what]) == name]
+    return left
 
 
 def choose_site(found: Sequence[Browsed], site: str | None) -> str:

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from lorascope.models.gates import LIVE, RESTORED
 from lorascope.report.conditions import measured
-from lorascope.report.findings import Findings
-from lorascope.report.formatting import listing, number, plural, visible
+from lorascope.report.findings import SINGLE, SINGLE_MEANS, Findings
+from lorascope.report.formatting import listing, number, plural, shown_token
 from lorascope.report.latents import Browsed
+from lorascope.report.left_out import left_out_lines
 from lorascope.report.result import Results
 from lorascope.report.topics import HEADLINE_MEASURES
 from lorascope.results import Estimate
@@ -24,7 +25,6 @@ _TOPICS: Final = {
     "effects": "Effect on the outputs",
 }
 _MANY_DEAD: Final = 0.1
-_MUCH_LEFT_OUT: Final = 0.1
 # Adapters whose strongest latent is told.
 _TOLD: Final = 4
 
@@ -34,7 +34,12 @@ def leads(
 ) -> list[tuple[str, str]]:
     """Titles and sentences: live, what was found, size and effect, strongest latents."""
     found = [("Adapters", _live(results)), *Findings.of(results).leads]
-    found += [(title, by_topic[key][0]) for key, title in _TOPICS.items() if by_topic.get(key)]
+    counted = [
+        (title, f"{SINGLE}: {by_topic[key][0]}")
+        for key, title in _TOPICS.items()
+        if by_topic.get(key)
+    ]
+    found += [(SINGLE, SINGLE_MEANS), *counted] if counted else []
     found.append(("Strongest latents", _strongest(results, browsed)))
     return [(title, sentence) for title, sentence in found if sentence]
 
@@ -53,7 +58,7 @@ def cautions(results: Results) -> list[str]:
     """Failed gates and yardsticks, what was left out, the run's warnings, dead latents, …"""
     gates = [gate for gate in results.facts.get("gates", []) if not gate.get("passed", True)]
     found = [f"Gate failed: {gate.get('gate', '')}. {gate.get('detail', '')}" for gate in gates]
-    found += [*_failed_yardsticks(results.facts), *_left_out(results.facts)]
+    found += [*_failed_yardsticks(results.facts), *left_out_lines(results.facts)]
     found += [str(warning) for warning in results.facts.get("warnings", [])]
     return found + [line for line in (_unsettled(results), _dead(results)) if line]
 
@@ -74,19 +79,6 @@ def _failed_yardsticks(facts: Mapping[str, Any]) -> list[str]:
     if drawn:
         fails = "fails its yardsticks" if drawn == 1 else "fail their yardsticks"
         lines.append(f"{plural(drawn, 'dictionary')} of null draws {fails}.")
-    return lines
-
-
-def _left_out(facts: Mapping[str, Any]) -> list[str]:
-    """What of the texts, tokens or documents was not used, where it is more than a tenth."""
-    lines = []
-    for one in facts.get("left_out", []):
-        used, of = float(one.get("used", 0)), float(one.get("of", 0))
-        if of > 0 and 1 - used / of > _MUCH_LEFT_OUT:
-            lines.append(
-                f"Left out: {number(100 * (1 - used / of))} % of {one.get('what', '')} "
-                f"({used:,.0f} of {of:,.0f} used; {one.get('reason', '')})."
-            )
     return lines
 
 
@@ -141,7 +133,7 @@ def _told(part: float, each: Browsed) -> str:
 
 
 def _tokens(found: Sequence[str]) -> str:
-    return listing([f"“{visible(token)}”" for token in found[:3]]) or "nothing"
+    return listing([f"“{shown_token(token)}”" for token in found[:3]]) or "nothing"
 
 
 def _unsettled(results: Results) -> str:

@@ -25,9 +25,10 @@ from lorascope.report.conditions import seeds
 from lorascope.report.drawn import Figure
 from lorascope.report.features import feature_section, write_features
 from lorascope.report.figures import figures, write_figures
-from lorascope.report.formatting import detail, number
+from lorascope.report.formatting import detail, listing, number, shortened, study_title
 from lorascope.report.labels import read_labels
 from lorascope.report.latents import Browsed, read_latents
+from lorascope.report.left_out import left_out_rows
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.paper import paper_tables, write_paper_tables
 from lorascope.report.rendering import asset, rendered, vega_script
@@ -102,7 +103,7 @@ def render(
     scripts += [asset("sides.js")] if sides else []
     return rendered(
         "index.html.j2",
-        model=facts.get("model", {}).get("id", "the base model"),
+        title=_title(results),
         said=said,
         gates=facts.get("gates", []),
         adapters=results.adapters,
@@ -127,6 +128,14 @@ def render(
     )
 
 
+def _title(results: Results) -> str:
+    """The study's name, and what which adapters did to which model."""
+    model = shortened(str(results.facts.get("model", {}).get("id", "the base model")))
+    whose = listing([shortened(name, 24) for name in results.adapters], most=3) or "nothing"
+    settings = results.facts.get("settings", {})
+    return study_title(settings, f"what {whose} did to {model}")
+
+
 def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:
     """The run's facts as tables; facts that are absent or empty have none."""
     records: dict[str, Iterable[Mapping[str, Any]]] = {
@@ -136,6 +145,7 @@ def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:
         "Tokens": [
             {"rows": rows, **counts} for rows, counts in facts.get("tokens", {}).items() if counts
         ],
+        "What was used": left_out_rows(facts),
         "Dictionaries": [
             {key: value for key, value in record.items() if not isinstance(value, list)}
             for record in facts.get("dictionaries", [])

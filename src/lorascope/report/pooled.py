@@ -71,5 +71,5 @@ def group_labels(found: Sequence[Estimate], results: Results) -> dict[str, str]:
 
 
 def _chosen(results: Results, measure: str, of: Of | None) -> list[Estimate]:
-    found = results.numbers.select(measure)
+    found = results.numbers.taken(measure)
     return [estimate for estimate in found if of in (None, Of.key(estimate.key))]

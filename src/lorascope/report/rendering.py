@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lorascope.report.drawn import VEGA_LITE_VERSION
+from lorascope.report.formatting import shortened
 
 
 def rendered(template: str, **values: object) -> str:
@@ -25,6 +26,7 @@ def rendered(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["shortened"] = shortened
     return environment.get_template(template).render(**values)
 
 

@@ -237,11 +237,17 @@ def _pursuit(results: Results) -> list[str]:
     return sentences
 
 
+def _not_apart(rows: Sequence[Estimate]) -> list[str]:
+    """Which adapters' numbers do not leave their chance levels, and which these are."""
+    same = [row for row in rows if row.verdict in ("equal", "not settled")]
+    nulls = dict.fromkeys(null.name for row in same for null in row.rivals or row.nulls[:1])
+    return [listing([row.key.adapter for row in same]), listing(list(nulls))] if same else []
+
+
 def _greedy(rows: Sequence[Estimate]) -> list[str]:
     if not rows:
         return []
-    same = [row.key.adapter for row in rows if row.verdict in ("equal", "not settled")]
-    told = f"; {listing(same)} cannot be told from the base by it" if same else ""
+    told = "; {} no more and no fewer than {}".format(*same) if (same := _not_apart(rows)) else ""
     shares = span(100 * row.value for row in rows)
     return [f"Greedy decoding chooses another token at {shares} % of positions{told}."]
 
@@ -250,10 +256,8 @@ def _effects(results: Results) -> list[str]:
     sentences = []
     change = measured(results, "output_change.kl")
     if change:
-        silent = [row for row in change if row.verdict in ("equal", "not settled")]
-        if silent:
-            names = listing([row.key.adapter for row in silent])
-            sentences.append(f"The outputs of {names} are not told from the base model's.")
+        if silent := _not_apart(change):
+            sentences.append("The change of the outputs of {} is not told from {}.".format(*silent))
         sentences.append(
             "The adapters move the next token's distribution by "
             f"{span(row.value for row in change)} nats/token of KL."
@@ -325,8 +329,8 @@ def _weights(results: Results) -> list[str]:
 
 
 def _ablation(results: Results) -> list[str]:
-    error = results.numbers.select("ablation.relative_error")
-    density = {e.key.setting: e for e in results.numbers.select("ablation.density")}
+    error = results.numbers.taken("ablation.relative_error")
+    density = {e.key.setting: e for e in results.numbers.taken("ablation.density")}
     if not error:
         return []
     place = error[0].key
@@ -342,7 +346,7 @@ def _ablation(results: Results) -> list[str]:
 
 
 def _seeds(results: Results) -> list[str]:
-    rows = results.numbers.select("variance.condition_share")
+    rows = results.numbers.taken("variance.condition_share")
     if not rows:
         return []
     above = sum(row.verdict == "above" for row in rows)

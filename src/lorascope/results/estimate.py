@@ -16,11 +16,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from typing import Any, Literal
 
 from scipy import stats
 
+from lorascope.errors import require_kind
 from lorascope.results.key import Key
+from lorascope.results.shown import (
+    around,
+    chance_text,
+    estimate_line,
+    estimates_html,
+    null_line,
+)
 
 Verdict = Literal["above", "below", "equal", "not settled", "no verdict"]
 Interval = tuple[float, float]
@@ -55,6 +64,13 @@ class Null:
     p: float | None = None
     draws: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("level", "low", "high"):
+            require_kind(getattr(self, name), Real, f"{name} of the null {self.name}", "a number")
+
+    def __repr__(self) -> str:
+        return null_line(self)
+
     @classmethod
     def exact(cls, name: str, level: float, rival: bool = False) -> Null:
         """A null without randomness."""
@@ -87,6 +103,20 @@ class Estimate:
     key: Key = field(default_factory=Key)
     margin: float | None = None
     judged: bool = True
+
+    def __post_init__(self) -> None:
+        of = f"of an estimate of {self.measure}"
+        require_kind(self.value, Real, f"the value {of}", "a number")
+        require_kind(self.interval, tuple, f"the interval {of}", "(low, high)")
+        require_kind(self.nulls, tuple, f"the nulls {of}", "a tuple of Null")
+        require_kind(self.key, Key, f"the key {of}", 'Key(adapter="r4", site="layers.5")')
+
+    def __repr__(self) -> str:
+        return estimate_line(self)
+
+    def _repr_html_(self) -> str:
+        """The number as notebooks show it."""
+        return estimates_html([self])
 
     @property
     def headline(self) -> Null | None:
@@ -229,11 +259,8 @@ class Estimate:
         return cls(**whole)
 
     def __str__(self) -> str:
-        text = f"{self.measure} {self.value:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
-        if (null := self.headline) is not None:
-            text += f", chance {null.level:.4g} ({null.name}): {self.verdict}"
-            text += " its reference" if self.apart_from_reference else ""
-        return text
+        number = f"{self.measure} {self.value:.4g} {around(*self.interval)}".rstrip()
+        return ", ".join(part for part in (number, chance_text(self)) if part)
 
 
 def _null(data: Mapping[str, Any]) -> Null:

@@ -12,9 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lorascope.errors import InputError
+from lorascope.errors import InputError, UnknownName
 from lorascope.results.estimate import Estimate, Null
 from lorascope.results.key import KEY_FIELDS
+from lorascope.results.shown import estimates_html
 
 _WHOLE: Final = ("rank", "seed", "k", "latent", "size", "draw")
 _FIRST: Final = ("adapter", "rank", "site", "seed", "dictionary")
@@ -87,6 +88,8 @@ class Estimates(Sequence[Estimate]):
 
     def __init__(self, estimates: Iterable[Estimate] = ()) -> None:
         self._all = tuple(estimates)
+        # Of the table this one was cut out of: a part still knows what the whole is called.
+        self._known: frozenset[str] = frozenset(estimate.measure for estimate in self._all)
 
     def __repr__(self) -> str:
         measures = list(dict.fromkeys(estimate.measure for estimate in self._all))
@@ -104,7 +107,7 @@ class Estimates(Sequence[Estimate]):
     @overload
     def __getitem__(self, index: slice) -> Estimates: ...
     def __getitem__(self, index: int | slice) -> Estimate | Estimates:
-        return Estimates(self._all[index]) if isinstance(index, slice) else self._all[index]
+        return self._part(self._all[index]) if isinstance(index, slice) else self._all[index]
 
     def __add__(self, other: Iterable[Estimate]) -> Estimates:
         return Estimates((*self._all, *other))
@@ -119,19 +122,29 @@ class Estimates(Sequence[Estimate]):
                 unless `massive` is.
 
         Raises:
-            TypeError: a key has no such field.
+            UnknownName: neither this table nor the one it was cut out of has such a measure, or a
+                key has no such field. `taken` gives nothing then.
         """
-        if unknown := [name for name in fields if name not in KEY_FIELDS]:
-            raise TypeError(
-                f"a key has no {', '.join(unknown)}; known: {', '.join(KEY_FIELDS)}; measures are "
-                'named without a field: select("delta_norm")'
-            )
+        for measure in measures:
+            if measure not in self._known:
+                raise UnknownName.of("measure in this table", measure, sorted(self._known))
+        return self.taken(*measures, **fields)
+
+    def taken(self, *measures: str, **fields: Any) -> Estimates:
+        """As `select`, for numbers that a run may not have taken: none of them then.
+
+        Raises:
+            UnknownName: a key has no such field.
+        """
+        for name in fields:
+            if name not in KEY_FIELDS:
+                raise UnknownName.of("field of a key", name, KEY_FIELDS)
         wanted = {"draw": None, "massive": "", **fields}
         admitted = {
             name: value if isinstance(value, list | tuple | set | frozenset) else (value,)
             for name, value in wanted.items()
         }
-        return Estimates(
+        return self._part(
             e
             for e in self._all
             if (not measures or e.measure in measures)
@@ -141,19 +154,25 @@ class Estimates(Sequence[Estimate]):
     @property
     def of_adapters(self) -> Estimates:
         """Without the draws of nulls."""
-        return Estimates(e for e in self._all if e.key.draw is None)
+        return self._part(e for e in self._all if e.key.draw is None)
 
     @property
     def of_nulls(self) -> Estimates:
         """The draws of nulls alone: null adapters, dictionaries trained on Gaussian rows."""
-        return Estimates(e for e in self._all if e.key.draw is not None)
+        return self._part(e for e in self._all if e.key.draw is not None)
 
     def one(self, *measures: str, **fields: Any) -> Estimate:
         """The only one that `select` finds; LookupError where there is none or several."""
         found = self.select(*measures, **fields)
         if len(found) != 1:
-            raise LookupError(f"{len(found)} estimates of {measures} at {fields}, expected one")
+            asked = ", ".join([*measures, *(f"{name}={value}" for name, value in fields.items())])
+            raise LookupError(f"{len(found)} estimates of {asked or 'everything'}, expected one")
         return found[0]
+
+    def _part(self, estimates: Iterable[Estimate]) -> Estimates:
+        part = Estimates(estimates)
+        part._known = self._known
+        return part
 
     def over_seeds(self, groups: Mapping[str, str] | None = None) -> Estimates:
         """One number a measure and condition: means over seeds, as `results.seeds` pools them.
@@ -177,10 +196,8 @@ class Estimates(Sequence[Estimate]):
         return _frame([row for e in self._all for row in _null_rows(e)], NULL_COLUMNS)
 
     def _repr_html_(self) -> str:
-        """The table as notebooks show it, columns without content left out."""
-        frame = self.to_frame()
-        empty = [c for c in frame.columns if frame[c].isna().all() or (frame[c] == "").all()]
-        return str(frame.drop(columns=empty).to_html(index=False, max_rows=60, escape=True))
+        """The table as notebooks show it: what each number belongs to, value, chance, verdict."""
+        return estimates_html(self._all)
 
     def write(self, path: str | Path) -> None:
         """Write everything as one parquet file, beside its final name first."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -19,17 +20,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.activations.massive import Levelling, Massive, find_massive, levelling
-from lorascope.activations.mixing import WINDOW, Feed, Levelled, Rows, TensorRows
+from lorascope.activations.mixing import WINDOW, Feed, Levelled, Rows, as_rows
 from lorascope.activations.scaling import mean_norm
 from lorascope.activations.settings import Treatment
 from lorascope.config import digest
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.errors import InputError
+from lorascope.errors import InputError, kind_of, require_kind
 from lorascope.randomness import generator
 from lorascope.training.architectures import Architecture
 from lorascope.training.architectures.penalty import PenalisedObjective
-from lorascope.training.architectures.settings import PenalisedSettings
+from lorascope.training.architectures.settings import ArchitectureSettings, PenalisedSettings
 from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.loop import History, Observer, Progress, stepwise
 from lorascope.training.resampling import resample
@@ -66,6 +67,16 @@ class Job:
     observers: Sequence[Observer] = ()
     saving: Saving | None = None
 
+    def __post_init__(self) -> None:
+        own = "the settings of an architecture, ReLU(n_latents=4096, l1=0.15) for instance"
+        require_kind(self.architecture, ArchitectureSettings, "the architecture", own)
+        require_kind(self.seed, Integral, "the seed", "a whole number")
+        require_kind(self.card, (Card, type(None)), "the card", "a Card, or leave it out")
+        if self.checkpoint is not None:
+            wanted = "the path of a file, or leave it out"
+            require_kind(self.checkpoint, (str, Path), "the checkpoint", wanted)
+            object.__setattr__(self, "checkpoint", Path(self.checkpoint))
+
 
 def product_dtype(choice: str, device: torch.device | str) -> torch.dtype:
     """The type of the large products that `choice` means on `device`."""
@@ -98,7 +109,8 @@ def fit(
         checkpoint: file to keep the run's state in; a run that was stopped goes on from it.
 
     Raises:
-        InputError: too few rows for one batch, or rows that are all zero or not finite.
+        InputError: too few rows for one batch, rows that are all zero or not finite, or an argument
+            of the wrong kind.
     """
     job = Job(architecture, seed, card, checkpoint, observers)
     return fit_many([job], rows, fitting, device=device)[0][0]
@@ -126,7 +138,12 @@ def fit_many(
     Returns each dictionary with the history of its steps: error (of inputs scaled to mean norm 1,
     massive coordinates taken down), l0, and l1 or dead where the architecture has them.
     """
-    source = TensorRows(rows) if isinstance(rows, Tensor) else rows
+    _require_jobs(jobs)
+    source = as_rows(rows)
+    wanted = "Fitting(epochs=8, batch=512), or leave it out"
+    require_kind(fitting, (Fitting, type(None)), "fitting", wanted)
+    require_kind(held_out, (Tensor, type(None)), "held_out", "a tensor [rows, d_model]")
+    _require_device(device)
     fitting = fitting or Fitting()
     if len(source) < fitting.batch:
         raise InputError(
@@ -153,6 +170,23 @@ def fit_many(
             if run.done == done:
                 run.advance()
     return [run.finished() for run in runs]
+
+
+def _require_jobs(jobs: Sequence[Job]) -> None:
+    """Refuse what is no list of jobs, with what to write instead."""
+    require_kind(jobs, (list, tuple), "jobs", "a list: [Job(ReLU(n_latents=4096))]")
+    if not jobs:
+        raise InputError("jobs is an empty list: give a Job for each dictionary to train")
+    for job in jobs:
+        require_kind(job, Job, "one of the jobs", "Job(ReLU(n_latents=4096)) for each dictionary")
+
+
+def _require_device(device: str) -> None:
+    try:
+        torch.device(device)
+    except (RuntimeError, TypeError):
+        said = kind_of(device)
+        raise InputError(f"device is {said}: give cpu, cuda or cuda:0") from None
 
 
 @dataclass(frozen=True)

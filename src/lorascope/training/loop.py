@@ -56,6 +56,10 @@ class History:
 
     records: list[Scalars] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        names = dict.fromkeys(name for record in self.records for name in record)
+        return f"History({len(self.records)} steps: {', '.join(names)})"
+
     def series(self, name: str) -> list[float]:
         """The values of one scalar over the run."""
         return torch.stack([r[name].detach().float().cpu() for r in self.records]).tolist()

@@ -107,14 +107,22 @@ def _stages(state: Audited) -> Iterator[Stage]:
         own = [f"{DICTIONARIES}/{key.name}" for key in state.wanted if key.site == site]
         if site in marks:
             own.append(brought_at(site))
-        base = learning.Wanted("base", site, "", first)
-        bases[site] = brought_at(site) if site in marks else f"{DICTIONARIES}/{base.name}"
-        yield from yardsticks.stages(study, site, own)
+        of_seeds = _bases(study, site, site in marks)
+        bases[site] = of_seeds[None if site in marks else first]
+        yield from yardsticks.stages(study, site, own, of_seeds)
         yield from measuring.stages(study, site, own)
         yield from massive.stages(study, site, own, bases[site])
     yield from effects.stages(state)
     yield from browsing.stages(state, bases)
     yield from weighing.stages(study, list(bases.values()))
+
+
+def _bases(study: AuditStudy, site: str, brought: bool) -> dict[int | None, str]:
+    """{seed: stage of the base dictionary there}; without a seed the one that was brought."""
+    if brought:
+        return {None: brought_at(site)}
+    wanted = [learning.Wanted("base", site, "", seed) for seed in study.dictionaries.seeds]
+    return {one.seed: f"{DICTIONARIES}/{one.name}" for one in wanted}
 
 
 def _captures(state: Audited) -> Iterator[Stage]:
@@ -178,7 +186,7 @@ def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> No
     write_seeds(own, groups, work.folder)
     records = {name: record_of(work.input(name)) for name in work.stage.inputs}
     record = facts(state, whole.learned.facts(), records)
-    record["warnings"] += measured.warnings
+    record["warnings"] += measured.told
     record["yardsticks"] = [verdict.record() for verdict in found.verdicts]
     record["massive"] = found.massive
     write_atomically(work.folder / "facts.json", json.dumps(record, indent=1) + "\n")

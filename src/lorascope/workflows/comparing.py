@@ -88,7 +88,7 @@ def compare(
             advance(1)
     # As they are written and read again: page, terminal and table then say the same.
     found.estimates = [declared(estimate) for estimate in measured.estimates]
-    found.facts["warnings"] = measured.warnings
+    found.facts["warnings"] = measured.told
     found.latents = pd.DataFrame(latents, columns=list(LATENT_COLUMNS))
     found.texts = pd.DataFrame(texts, columns=list(TEXT_COLUMNS))
     _write(found, folder)

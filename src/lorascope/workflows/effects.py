@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lorascope.activations.scaling import mean_and_covariance
+from lorascope.activations.tokens import token_text
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures import matched_latents, recovery, single_latents, surveys
 from lorascope.measures.attribution import attributed_losses
@@ -198,7 +199,7 @@ def _records(
             "latent": latent,
             "density": float(effects.density[index]),
             "strength": float(effects.strength[index]),
-            "promoted": [tokenizer.decode([t]) for t in effects.promoted[index].tolist()],
+            "promoted": [token_text(tokenizer, t) for t in effects.promoted[index].tolist()],
         }
         for mode, changes in effects.changes.items():
             record |= {

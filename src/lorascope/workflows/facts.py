@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from lorascope.activations.matching import LARGEST, Match
@@ -17,6 +16,7 @@ from lorascope.runs import command_of, versions
 from lorascope.training.adapters import CARD
 from lorascope.workflows.adapters import outcomes
 from lorascope.workflows.defaults import EMBEDDED
+from lorascope.workflows.left_out import left_out, of_texts, text_counts
 from lorascope.workflows.state import Audited
 
 # Above this share of records left out, a person should know.
@@ -43,6 +43,7 @@ def facts(
         }
         for name, shards in (("probe", probe), ("held_out", held_out))
     }
+    texts = text_counts(state.texts)
     adapters = [
         {
             key: record[key]
@@ -55,7 +56,8 @@ def facts(
         "model": gates["model"],
         "adapters": adapters,
         "tokens": counts,
-        "texts": text_counts(state.texts),
+        "texts": texts,
+        "left_out": [of_texts(texts), *_tokens_left_out(probe, held_out)],
         "sites": probe.sites,
         "gates": _gate_lines(state, gates, probe, held_out),
         "warnings": _warnings(state, gates, probe),
@@ -70,22 +72,25 @@ def facts(
     }
 
 
-def text_counts(parts: Split) -> dict[str, int]:
-    """What became of every record: those used, and those left out by reason."""
-    return {
-        **asdict(parts.tally),
-        "seen": parts.excluded,
-        "surplus": parts.surplus,
-        "used": len(parts.probe) + len(parts.held_out),
-    }
+def _tokens_left_out(probe: Shards, held_out: Shards) -> list[dict[str, Any]]:
+    """Special tokens and outliers are captured, counted and not used."""
+    return [
+        left_out(
+            f"{name} tokens",
+            len(shards),
+            {
+                "special": shards.manifest["special"],
+                "outliers of the base norm": shards.manifest["outliers"],
+            },
+        )
+        for name, shards in (("training", probe), ("held-out", held_out))
+    ]
 
 
 def text_warnings(parts: Split) -> list[str]:
-    """A line where more than a tenth of the records could not be used as they stand."""
+    """A line where more than a tenth of the records are used, and not as they stand."""
     tally, found = parts.tally, []
     reasons = {
-        "are empty": tally.empty,
-        "stand there twice": tally.duplicates,
         "have half a character, read as U+FFFD": tally.repaired,
     }
     for reason, count in reasons.items():

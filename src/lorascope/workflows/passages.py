@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lorascope.activations.tokens import token_text
 from lorascope.measures.features import Activity, Example
 from lorascope.report.latents import rounded
 
@@ -80,7 +81,7 @@ class Passages:
         return self.piece(self._ids[row])
 
     def _alone(self, token: int) -> str:
-        return self._decoded([token])
+        return token_text(self._tokenizer, token)
 
     def _decoded(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))

@@ -1,13 +1,14 @@
 """Every dictionary measured on the stream it was made for, and what is massive in each stream.
 
-One stage a site, `yardsticks/<site>`. Verdicts are drawn from its numbers anew, so that other bars
-measure nothing again.
+One stage a site, `yardsticks/<site>`, reads activations alone; one a base dictionary,
+`recovered/<site>-seed0`, runs the model, so that a study with fewer seeds does not. Verdicts are
+drawn from the numbers anew, so that other bars measure nothing again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +40,7 @@ from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
 
 YARDSTICKS = "yardsticks"
+RECOVERED = "recovered"
 MASSIVE = "massive.json"
 # What a yardstick's key calls a dictionary beside "base": a draw of a null is named by its draw.
 _DELTA, _DRAWN = "delta", "gaussian"
@@ -66,8 +68,9 @@ class Yardsticks:
         return [verdict for verdict in self.verdicts if not verdict.passed]
 
 
-# What the yardsticks of a site read of the study.
-_SETTINGS = ("measures.rows", "measures.effects", "measures.effect_tokens", "capture")
+# What the yardsticks of a site, and the loss its base dictionaries recover, read of the study.
+_SETTINGS = ("measures.rows",)
+_RECOVERED_SETTINGS = ("measures.rows", "measures.effect_tokens", "capture")
 
 
 @stage(version=1, title="measuring dictionaries on their own streams")
@@ -76,15 +79,40 @@ def take(work: Work, *, study: AuditStudy, first_seed: int, site: str) -> None:
     _At(work.state, work.state.audit(study, first_seed), site).write(work.folder)
 
 
-def stages(study: AuditStudy, site: str, dictionaries: Sequence[str]) -> Iterator[Stage]:
-    """The stage `yardsticks/<site>`.
+@stage(version=1, title="loss recovered by base dictionaries", together=True)
+def recover(works: Sequence[Work]) -> None:
+    """Splice the base dictionaries of a site into the model, all in one pass of it."""
+    one = works[0].stage.arguments
+    state: Audited = works[0].state
+    at = _At(state, state.audit(one["study"], one["first_seed"]), one["site"])
+    places = [at.base_place(work.stage.arguments["seed"]) for work in works]
+    found = at.recovered(places)
+    for work, place in zip(works, places, strict=True):
+        Measured(found[place]).write(work.folder)
+
+
+def stages(
+    study: AuditStudy, site: str, dictionaries: Sequence[str], bases: Mapping[int | None, str]
+) -> Iterator[Stage]:
+    """The stages `yardsticks/<site>` and `recovered/<site>-seed…`, one a base dictionary.
 
     Args:
         dictionaries: stages of all dictionaries of the site.
+        bases: {seed: the base dictionary's stage}; without a seed one that was brought.
     """
-    arguments = {"study": study.only(*_SETTINGS), "first_seed": study.dictionaries.seeds[0]}
-    arguments |= {"site": site}
+    shared = {"first_seed": study.dictionaries.seeds[0], "site": site}
+    arguments = {"study": study.only(*_SETTINGS), **shared}
     yield Stage(f"{YARDSTICKS}/{site}", take, arguments, (*PARENTS, *dictionaries))
+    if study.measures.effects:
+        for seed, base in bases.items():
+            arguments = {"study": study.only(*_RECOVERED_SETTINGS), **shared, "seed": seed}
+            name, group = recovered_at(site, seed), f"{RECOVERED} {site}"
+            yield Stage(name, recover, arguments, (*PARENTS, base), group)
+
+
+def recovered_at(site: str, seed: int | None) -> str:
+    """The stage of the loss that a base dictionary recovers."""
+    return f"{RECOVERED}/{site}" if seed is None else f"{RECOVERED}/{site}-seed{seed}"
 
 
 def judge_dictionaries(state: Audited, audit: Audit) -> Yardsticks:
@@ -93,6 +121,9 @@ def judge_dictionaries(state: Audited, audit: Audit) -> Yardsticks:
     for site in audit.probe.sites:
         folder = state.folder / YARDSTICKS / site
         measured = Measured.read(folder)
+        bases = [e.key for e in measured.estimates if _is_base_l0(e)]
+        for place in bases if state.study.measures.effects else ():
+            measured.add(Measured.read(state.folder / recovered_at(site, place.seed)))
         found.measured.add(measured)
         found.massive[site] = read_json(folder / MASSIVE)
         own = Estimates(e for e in measured.estimates if e.measure != "massive.share")
@@ -143,8 +174,6 @@ class _At:
             dictionary = self.audit.learned.open(key)
             place = self._place(key)
             found.estimates.extend(yardstick_estimates(dictionary, stream, place))
-        if self.audit.study.measures.effects:
-            found.estimates.extend(self._losses(found.estimates))
         found.write(folder)
         write_atomically(folder / MASSIVE, json.dumps(massive.record(), indent=1) + "\n")
 
@@ -179,17 +208,20 @@ class _At:
             own, mean, covariance = own[:, order], mean[order], covariance[order][:, order]
         return Stream(mean, covariance, own, rows.documents, find_massive(own, directions=False))
 
-    def _losses(self, found: list[Estimate]) -> list[Estimate]:
-        """Loss recovered by the base dictionaries."""
-        learned, d_model = self.audit.learned, self.audit.probe.d_model
-        counts = {
-            e.key: components(e.value, d_model)
-            for e in found
-            if e.measure == "yardstick.l0" and e.key.dictionary == "base"
-        }
+    def base_place(self, seed: int | None) -> Key:
+        """Of a base dictionary's numbers; one that was brought has no seed."""
+        return Key(site=self.site, seed=seed, dictionary="base")
+
+    def recovered(self, places: Sequence[Key]) -> dict[Key, list[Estimate]]:
+        """Loss recovered by base dictionaries, by place of the dictionary."""
+        learned, counts = self.audit.learned, dict[Key, int]()
         # One that was brought serves every seed.
-        dictionaries = {place: learned.base(self.site, place.seed or 0) for place in counts}
-        return loss_recovered(
+        dictionaries = {place: learned.base(self.site, place.seed or 0) for place in places}
+        for place, dictionary in dictionaries.items():
+            # As many principal components stand beside it as it has active latents a row.
+            [l0] = filter(_is_base_l0, yardstick_estimates(dictionary, self._base, place))
+            counts[place] = components(l0.value, self.audit.probe.d_model)
+        found = loss_recovered(
             self.state.model,
             self.state.held_out,
             dictionaries,
@@ -198,3 +230,8 @@ class _At:
             capture=self.audit.study.capture,
             most=self.audit.study.measures.effect_tokens,
         )
+        return {place: [e for e in found if e.key == place] for place in places}
+
+
+def _is_base_l0(estimate: Estimate) -> bool:
+    return estimate.measure == "yardstick.l0" and estimate.key.dictionary == "base"

@@ -17,12 +17,12 @@ _COSINE_NULLS = (
     "covariance-matched (directions drawn from a Gaussian with the delta's covariance); "
     "base covariance-matched; isotropic; rotated (the same directions under a random rotation); "
     f"directions of dictionaries {_TRAINED}. "
-    "References: two base dictionaries and two delta dictionaries of different seeds"
+    "Seed pairs: two base dictionaries and two delta dictionaries of different seeds"
 )
 _ANGLE_NULLS = (
     "covariance-matched (subspace of as many directions drawn with the delta's covariance); "
     "base covariance-matched; isotropic (two random subspaces); subspaces of dictionaries "
-    f"{_TRAINED}. References: the same seed pairs as for the cosine"
+    f"{_TRAINED}. The same seed pairs as for the cosine"
 )
 _CKA_NULLS = "rows shifted (the second set's rows moved round by a random offset)"
 
@@ -31,7 +31,7 @@ DEFINITIONS: dict[str, Definition] = {
         "Held-out response loss",
         "nats/token",
         "mean over response tokens of held-out records of −log p(token | prompt, earlier tokens)",
-        "the base model on the same tokens",
+        "",
         _DOCUMENTS,
         "measures/behaviour.py",
         "table 2",

@@ -28,7 +28,8 @@ class Definition:
         title: what tables and figures call it.
         unit: unit of the number.
         formula: how it is computed.
-        chance: its chance levels, the headline null first.
+        chance: its chance levels, rivals first, of which one is the headline null. A run that has
+            none of them shows the first reference in their place, by which nothing is claimed.
         interval: what the 95 % interval varies.
         file: where it is computed.
         source: table or equation of the audit paper (arXiv 2605.28896), where it has one.
@@ -61,5 +62,6 @@ class Definition:
             object.__setattr__(self, "margin", MARGINS.get(self.unit))
 
     def beside(self, rivals: Rivals) -> Definition:
-        """The definition with rivals and their explanation."""
-        return replace(self, rivals=rivals.nulls, rival=rivals.explanation)
+        """The definition with rivals, their explanation, and chance levels that begin with them."""
+        chance = rivals.before(self.chance)
+        return replace(self, rivals=rivals.nulls, rival=rivals.explanation, chance=chance)

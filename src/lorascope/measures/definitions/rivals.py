@@ -22,6 +22,13 @@ from lorascope.results.null_names import (
     SHIFTED,
 )
 
+# What stands for a rival in a definition's words, where its own text does not say.
+_MADE: Final = {
+    BASE_MODEL: "the same tokens with the adapter off",
+    ADAPTER: "random updates of the adapter's own sizes, through everything it goes through",
+    GAUSSIAN: "a dictionary trained on Gaussian rows with the delta's mean and covariance",
+}
+
 
 @dataclass(frozen=True)
 class Rivals:
@@ -34,6 +41,19 @@ class Rivals:
 
     nulls: tuple[str, ...]
     explanation: str
+
+    def before(self, references: str) -> str:
+        """Chance levels in words, rivals first: one of them is the headline null.
+
+        Args:
+            references: the others, or a text that names the rivals itself.
+        """
+        if not all(name in _MADE for name in self.nulls) or not self.nulls:
+            return references
+        told = " or ".join(f"{name} ({_MADE[name]})" for name in self.nulls)
+        hardest = ", whichever is harder to leave" if len(self.nulls) > 1 else ""
+        beside = f". References: {references}" if references else ""
+        return f"{told}{hardest}{beside}"
 
 
 _RANDOM_CHANGE: Final = Rivals(

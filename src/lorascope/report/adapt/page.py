@@ -22,6 +22,8 @@ from lorascope.report.adapt.words import SECTIONS, Section, scope, sentences, ve
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.drawn import Figure
 from lorascope.report.figures import write_figures
+from lorascope.report.formatting import listing, shortened, study_title
+from lorascope.report.left_out import left_out_lines, left_out_rows
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.page import FactTable, csv_uri, fact_table
 from lorascope.report.paper import PaperTable, frame
@@ -119,14 +121,17 @@ def write_adapt_report(results: Results) -> Path:
 def render_adapt(found: Found, drawn: list[Figure], tables: dict[str, list[PaperTable]]) -> str:
     """The page's HTML."""
     facts = found.facts
-    model = str(facts.get("model", {}).get("id", "the model"))
+    model = shortened(str(facts.get("model", {}).get("id", "the model")))
+    ways = dict.fromkeys(str(fit["fitted"]) for fit in facts.get("fits", []))
+    whose = f"what {listing(list(ways), most=3)} win back" if ways else "what splicing costs"
+    title = study_title(facts.get("settings", {}), f"{whose} around dictionaries of {model}")
     return Page(
-        title=f"{model} around its dictionaries",
+        title=title,
         eyebrow="A model fitted around its dictionaries",
-        heading=model,
+        heading=title,
         scope=scope(found),
         verdict=verdict(found),
-        warnings=[str(one) for one in facts.get("warnings", [])],
+        warnings=[*left_out_lines(facts), *(str(one) for one in facts.get("warnings", []))],
         gates=facts.get("gates", []),
         parts=parts_of(SECTIONS, sentences(found), drawn, tables),
         fact_tables=_fact_tables(found),
@@ -187,9 +192,10 @@ def _fact_tables(found: Found) -> list[FactTable]:
     ]
     shown = ("name", "steps", "fit_tokens", "fit_seconds", "parameters")
     fits = [{key: fit[key] for key in shown} for fit in facts.get("fits", [])]
-    tables = {
+    tables: dict[str, list[Any]] = {
         "Dictionaries": list(found.dictionaries.values()),
         "Texts": counted,
+        "What was used": left_out_rows(facts),
         "Fits": fits,
         "Versions": [facts["versions"]] if facts.get("versions") else [],
     }

@@ -17,6 +17,7 @@ from lorascope.report.adapt.found import (
     level_under,
 )
 from lorascope.report.formatting import interval, number, plural, span, verdict_words
+from lorascope.report.left_out import of_how_many
 from lorascope.results import Estimate
 from lorascope.results.null_names import RANDOM_CHANGE
 
@@ -99,7 +100,8 @@ def scope(found: Found) -> str:
     return (
         f"{count} {'dictionary' if count == 1 else 'dictionaries'} in the stream of {model}, "
         f"{plural(len(fits), 'fit')} ({plural(len(seeds), 'seed')}), measured on "
-        f"{texts.get('tokens', 0):,} held-out tokens of {texts.get('documents', 0):,} documents."
+        f"{texts.get('tokens', 0):,} held-out tokens of {texts.get('documents', 0):,}"
+        f"{of_how_many(facts, 'held-out documents')} documents."
     )
 
 

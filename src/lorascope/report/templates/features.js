@@ -27,8 +27,27 @@
 
   // Characters that show nothing, or turn the text around, by name.
   function visible(text) {
-    const code = (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`;
+    const hex = (c, digits) => c.charCodeAt(0).toString(16).toUpperCase().padStart(digits, "0");
+    const code = (c) => (c < "\u0100" ? `⟨0x${hex(c, 2)}⟩` : `⟨U+${hex(c, 4)}⟩`);
     return text.replace(HIDDEN, (c) => NAMED[c] ?? code(c));
+  }
+
+  // A path or id: its last parts, or its two ends.
+  function shortened(text, most = 40) {
+    if (text.length <= most) return text;
+    const parts = text.split("/");
+    for (let first = 1; first < parts.length; first += 1) {
+      const tail = `…/${parts.slice(first).join("/")}`;
+      if (tail.length <= most && parts[first]) return tail;
+    }
+    const front = Math.floor((most - 1) / 2);
+    return `${text.slice(0, front)}…${text.slice(text.length - (most - 1 - front))}`;
+  }
+
+  // A token: with a ␣ for each space at its ends.
+  function shownToken(text) {
+    const signs = ({ length }) => (length > 3 ? `␣×${length}` : "␣".repeat(length));
+    return visible(text).replace(/^ +| +$/g, signs) || "⟨empty⟩";
   }
 
   function number(value) {
@@ -43,7 +62,7 @@
 
   const percent = (share) => (share === null ? "–" : `${number(100 * share)} %`);
   const chanceWords = (c) => `chance ${number(c.level)} [${number(c.low)}, ${number(c.high)}]`;
-  const token = (text) => make("span", { class: "feature-token" }, visible(text));
+  const token = (text) => make("span", { class: "feature-token" }, shownToken(text));
 
   function tokens(list) {
     return list.flatMap((text, index) => (index ? [" ", token(text)] : [token(text)]));
@@ -245,7 +264,7 @@
 
   function title(dictionary) {
     const { adapter, site, seed } = dictionary.head;
-    return visible(`${adapter} · ${site} · seed ${seed}`);
+    return visible(`${shortened(adapter)} · ${site} · seed ${seed}`);
   }
 
   async function pick(dictionary) {
@@ -429,7 +448,7 @@
       const number_ = dictionaries.findIndex(
         ({ head }) => head.site === other.site && head.adapter === other.adapter
       );
-      const words = visible(`${other.adapter} · ${other.site} · ${latent}`);
+      const words = visible(`${shortened(other.adapter)} · ${other.site} · ${latent}`);
       const onclick = () => goTo(number_, latent);
       const above = cosine > other.chance.high ? "▲ " : "= ";
       return [
@@ -477,6 +496,7 @@
   // What the side-by-side view shows of latents.
   window.lorascopeBrowser = {
     visible,
+    shortened,
     number,
     of: ({ adapters, site }) =>
       dictionaries.find(({ head }) => head.site === site && adapters.includes(head.adapter)),

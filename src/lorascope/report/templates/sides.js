@@ -14,7 +14,8 @@
     return element;
   };
   const visible = browser?.visible ?? ((text) => text);
-  const name = ({ adapter, site }) => visible(`${adapter} · ${site}`);
+  const shortened = browser?.shortened ?? ((text) => text);
+  const name = ({ adapter, site }) => visible(`${shortened(adapter)} · ${site}`);
   const chosen = (side) => Number(at(side).value);
 
   function apart(left, right) {

@@ -11,6 +11,7 @@ from lorascope.workflows.adapt.fits import facts_of
 from lorascope.workflows.adapt.state import Adapted
 from lorascope.workflows.adapt.study import AdaptStudy
 from lorascope.workflows.adapt.times import TIMES
+from lorascope.workflows.left_out import left_out, of_texts
 
 WORKFLOW = "adapt"
 # Records say to the second when a stage was finished.
@@ -41,13 +42,32 @@ def facts(
         "experiments": {name: [cell.name for cell in cells] for name, cells in asked.cells.items()},
         "fits": fits,
         "gates": _gates(fits),
-        "warnings": [*_warnings(study, dictionaries), *disturbed(stages)],
+        "left_out": _left_out(found.get("texts", {})),
+        "warnings": [
+            *found.get("texts", {}).get("warnings", []),
+            *_warnings(study, dictionaries),
+            *disturbed(stages),
+        ],
         "command": command_of(state.folder),
         "versions": versions(),
         "seconds": {name: one["seconds"] for name, one in stages.items()},
         "made_from": {name: one["key"] for name, one in stages.items()},
         "settings": study.plain(),
     }
+
+
+def _left_out(texts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the texts' records, then of the documents held out, of which the windows asked for are
+    measured on."""
+    if not texts:
+        return []
+    used, of = texts["held_out"]["documents"], texts.get("held_out_documents")
+    found = [of_texts(texts.get("records", {}))]
+    if of is not None:
+        found.append(
+            left_out("held-out documents", used, {"beyond measure_tokens": max(0, of - used)})
+        )
+    return found
 
 
 def _gates(fits: list[dict[str, Any]]) -> list[dict[str, Any]]:

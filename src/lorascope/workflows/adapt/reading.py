@@ -14,7 +14,8 @@ from lorascope.models.identity import model_identity
 from lorascope.runs import read_json, write_atomically
 from lorascope.stages import Stage, Work, stage
 from lorascope.workflows.adapt.state import TEXTS, Adapted, require_held_out
-from lorascope.workflows.facts import text_counts, text_warnings
+from lorascope.workflows.facts import text_warnings
+from lorascope.workflows.left_out import text_counts
 
 _FILE = "texts.json"
 
@@ -45,6 +46,7 @@ def read(work: Work, *, identity: Mapping[str, Any]) -> None:
     record = {
         "training": training,
         "held_out": {"documents": documents, "tokens": tokens},
+        "held_out_documents": len(parts.held_out),
         "left_out": parts.excluded + parts.surplus,
         "records": text_counts(parts),
         "warnings": text_warnings(parts),

@@ -100,5 +100,5 @@ def put_together(work: Work, *, study: AdaptStudy) -> None:
     }
     records = {name: record_of(work.input(name)) for name in work.stage.inputs}
     record = facts(state, study, found, records)
-    record["warnings"] += measured.warnings
+    record["warnings"] += measured.told
     write_atomically(work.folder / "facts.json", json.dumps(record, indent=1) + "\n")

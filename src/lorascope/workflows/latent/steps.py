@@ -35,7 +35,6 @@ from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
 from lorascope.runs import read_json, versions, write_atomically
-from lorascope.workflows.facts import LEFT_OUT
 from lorascope.workflows.latent.answers import (
     LORA,
     PROMPTED,
@@ -48,6 +47,7 @@ from lorascope.workflows.latent.naming import LATENTS, look_at_latents
 from lorascope.workflows.latent.state import Learned
 from lorascope.workflows.latent.study import DENSE, LatentStudy
 from lorascope.workflows.latent.training import Adapters, adapter_name, train_all
+from lorascope.workflows.left_out import left_out
 from lorascope.workflows.refusals import run_folder
 
 
@@ -195,8 +195,8 @@ def _facts(
             "set": study.behaviour,
             "manner": study.manner,
             **{name: count["used"] for name, count in state.counts.items()},
-            "left_out": state.counts,
         },
+        "left_out": _left_out(state),
         "dictionary": {
             "address": study.dictionary or "trained here",
             "latents": dictionary.n_latents,
@@ -229,18 +229,26 @@ def _facts(
     }
 
 
-def _warnings(state: Learned, sizes: dict[str, Cut]) -> list[str]:
-    found = [
-        f"{count['too_long']} of {count['records']} {name.replace('_', '-')} records are longer "
-        f"than the context of {state.context} tokens and were left out; give a larger context"
+def _left_out(state: Learned) -> list[dict[str, Any]]:
+    """Of each side and kind of records: how many were used, and why the others were not."""
+    return [
+        left_out(
+            f"{name.replace('_', '-')} records",
+            count["used"],
+            {
+                f"longer than the context of {state.context} tokens": count["too_long"],
+                "beyond measures.prompts": count["beyond"],
+            },
+        )
         for name, count in state.counts.items()
-        if count["too_long"] > LEFT_OUT * count["records"]
     ]
+
+
+def _warnings(state: Learned, sizes: dict[str, Cut]) -> list[str]:
     failed = [s for s in state.study.seeds if not any(sizes[adapter_name(DENSE, s)].whole)]
     if not failed:
-        return found
+        return []
     return [
-        *found,
         f"the dense adapter of seed {', '.join(map(str, failed))} shows the behaviour on none of "
         "the prompts, so nothing can be said of what is kept of it; train longer, at a higher "
         "rate, or at another site",
