@@ -12,7 +12,7 @@ import pytest
 from lorascope.config import Settings
 from lorascope.errors import InputError
 from lorascope.locking import LOCK, contents, is_running, locked
-from lorascope.runs import Run
+from lorascope.runs import Run, fresh_partial
 from lorascope.workflows.refusals import run_folder
 
 HOLD = """
@@ -52,7 +52,7 @@ def test_a_second_process_is_told_who_is_at_work(tmp_path, holder):
     assert not (run / LOCK).exists()
     with run_folder(run, Study()) as made:
         assert json.loads((run / LOCK).read_text())["pid"] == os.getpid()
-        made.stage("one", 1, lambda folder: (folder / "a").write_text("a"))
+        fresh_partial(made.folder / "one").replace(made.folder / "one")
     assert sorted(path.name for path in run.iterdir()) == ["manifest.json", "one", "study.yaml"]
 
 
@@ -98,8 +98,7 @@ def test_half_made_stages_are_told_apart_by_process(tmp_path, holder):
     elsewhere = tmp_path / "mine" / f".one.{holder.pid}@another-machine.partial"
     for folder in (others, dead, elsewhere):
         folder.mkdir()
-    seen = []
-    run.stage("one", 1, lambda folder: seen.append(folder.name))
-    assert seen == [f".one.{os.getpid()}@{socket.gethostname()}.partial"]
+    partial = fresh_partial(run.folder / "one")
+    assert [partial.name] == [f".one.{os.getpid()}@{socket.gethostname()}.partial"]
     left = sorted(path.name for path in (tmp_path / "mine").iterdir() if path.is_dir())
-    assert left == sorted([others.name, elsewhere.name, "one"])
+    assert left == sorted([others.name, elsewhere.name, partial.name])

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -217,6 +219,49 @@ def test_a_failure_leaves_nothing_behind_and_what_was_finished_stays(tmp_path, h
     assert record_of(tmp_path / "n" / "one")
     assert not (tmp_path / "bad").exists()
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_files_of_an_earlier_making_do_not_stay(tmp_path):
+    run(tmp_path, graph_of())
+    (tmp_path / "sum" / "old.txt").write_text("old")
+    run(tmp_path, graph_of(plus=1))
+    assert sorted(path.name for path in (tmp_path / "sum").iterdir()) == ["n.txt", "stage.json"]
+
+
+def test_a_failure_while_making_again_keeps_what_was_there(tmp_path, monkeypatch):
+    run(tmp_path, graph_of())
+    before = inodes(tmp_path, graph_of())
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make(graph_of(one=5), tmp_path, graph_of(one=5).unit_of("n/one"), [], QUIET)
+    monkeypatch.undo()
+    # The old content does not pass for the new, and what else there is stands.
+    assert not graph_of(one=5).is_done(tmp_path, "n/one")
+    after = inodes(tmp_path, graph_of(one=5)) if (tmp_path / "n" / "one").exists() else {}
+    assert all(after[name] == before[name] for name in after)
+    run(tmp_path, graph_of(one=5))
+    assert (tmp_path / "sum" / "n.txt").read_text() == "7"
+
+
+def test_what_a_killed_process_left_behind_is_cleared(tmp_path):
+    # Above any process number.
+    Run(tmp_path, Study())
+    left = tmp_path / "n" / f".one.4194305@{socket.gethostname()}.partial"
+    left.mkdir(parents=True)
+    (left / "half.txt").write_text("half")
+    run(tmp_path, graph_of())
+    assert not left.exists()
+    assert (tmp_path / "n" / "one" / "n.txt").read_text() == "1"
+
+
+def test_a_stage_whose_folder_was_removed_is_made_again_and_no_other(tmp_path):
+    run(tmp_path, graph_of())
+    before = inodes(tmp_path, graph_of())
+    shutil.rmtree(tmp_path / "g" / "a")
+    run(tmp_path, graph_of())
+    after = inodes(tmp_path, graph_of())
+    assert all(before[name] == after[name] for name in before if name != "g/a")
+    assert (tmp_path / "g" / "a" / "n.txt").read_text() == "a of 1"
 
 
 def test_stages_the_study_no_longer_asks_for_go(tmp_path):

@@ -1,8 +1,6 @@
-"""A run folder: named settings, a manifest, atomic stages that are recognised when finished.
+"""A run folder: named settings, a manifest, and files that are never half there.
 
-A stage writes into a folder of its own under a temporary name and renames it when done. The
-manifest records for each stage the hash of everything it depends on; a stage whose hash has not
-changed is not run again.
+What is in it is made by stages (`lorascope.stages`); the manifest repeats their keys and times.
 """
 
 from __future__ import annotations
@@ -13,14 +11,13 @@ import os
 import platform
 import shutil
 import socket
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lorascope.config import Settings, digest, read_yaml
-from lorascope.errors import InputError, as_system_error
+from lorascope.config import Settings, read_yaml
+from lorascope.errors import InputError
 from lorascope.foreign import JSON_BYTES, first_line, parse_json, read_bytes
 from lorascope.locking import contents
 from lorascope.machine import is_running
@@ -87,7 +84,6 @@ class Run:
         self, folder: Path, study: Settings, redo: bool = False, command: str = ""
     ) -> None:
         self.folder = folder
-        self._asked: dict[str, None] = {}
         self.refuse_foreign(folder, study, redo)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "study.yaml", study.yaml())
@@ -117,51 +113,6 @@ class Run:
                 "give --out another folder, or --redo what depends on that"
             )
 
-    def stage(
-        self, name: str, depends_on: object, make: Callable[[Path], None], *parents: str
-    ) -> Path:
-        """The folder of a finished stage, made by `make(temporary folder)` if it is not there yet.
-
-        Args:
-            name: path of the stage's folder inside the run folder.
-            depends_on: plain data; a change of it, or of a parent stage, makes the stage again.
-            parents: earlier stages this one reads.
-        """
-        stages: dict[str, Any] = self.manifest["stages"]
-        self._asked[name] = None
-        key = self._key(depends_on, parents)
-        target = self.folder / name
-        if self.current(name, depends_on, *parents):
-            return target
-        partial = fresh_partial(target)
-        started = time.perf_counter()
-        try:
-            make(partial)
-        except BaseException as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            found = as_system_error(error, target) if isinstance(error, Exception) else None
-            if found is not None and found is not error:
-                raise found from None
-            raise
-        # Forgotten first: no moment at which the old key stands for the new content.
-        stages.pop(name, None)
-        self._save()
-        shutil.rmtree(target, ignore_errors=True)
-        partial.replace(target)
-        seconds = round(time.perf_counter() - started, 2)
-        stages[name] = {"key": key, "seconds": seconds, "finished": time.strftime("%FT%T%z")}
-        self._save()
-        return target
-
-    def current(self, name: str, depends_on: object, *parents: str) -> bool:
-        """Whether a stage is finished and what it depends on has not changed since."""
-        key = self.manifest["stages"].get(name, {}).get("key")
-        return key == self._key(depends_on, parents) and (self.folder / name).exists()
-
-    def _key(self, depends_on: object, parents: Sequence[str]) -> str:
-        stages = self.manifest["stages"]
-        return digest([depends_on, [stages[parent]["key"] for parent in parents]])
-
     def note(self, records: Mapping[str, Mapping[str, Any]]) -> None:
         """Write into the manifest which of a study's stages are finished.
 
@@ -172,31 +123,6 @@ class Run:
             name: {field: one[field] for field in _NOTED} for name, one in records.items()
         }
         self._save()
-
-    @property
-    def asked(self) -> list[str]:
-        """Names of the stages asked for so far, in order."""
-        return list(self._asked)
-
-    def drop_unasked(self) -> None:
-        """Remove the stages that nothing has asked for: those of settings the study had before."""
-        stages: dict[str, Any] = self.manifest["stages"]
-        for name in [name for name in stages if name not in self._asked]:
-            del stages[name]
-            self._save()
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-
-    def finished(self, name: str) -> bool:
-        """Whether a stage of that name has been finished in this folder."""
-        return name in self.manifest["stages"] and (self.folder / name).exists()
-
-    def seconds(self) -> dict[str, float]:
-        """Wall-clock seconds by stage."""
-        return {name: stage["seconds"] for name, stage in self.manifest["stages"].items()}
-
-    def keys(self) -> dict[str, str]:
-        """Hash of all that a stage depends on, by stage."""
-        return {name: stage["key"] for name, stage in self.manifest["stages"].items()}
 
     def _save(self) -> None:
         write_atomically(self._manifest_path, json.dumps(self.manifest, indent=1) + "\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +14,11 @@ from lorascope.behaviours.embedded import embedded_set
 from lorascope.behaviours.records import read_set, write_set
 from lorascope.errors import InputError
 from lorascope.progress import Reporter
+from lorascope.stages import Graph
 from lorascope.workflows import behaving
 from lorascope.workflows.behaving import BehavingStudy, measure
 from lorascope.workflows.behaviours import BehaviourStudy, make
+from lorascope.workflows.refusals import run_folder
 
 QUIET = Reporter(quiet=True)
 
@@ -36,7 +40,7 @@ def study(small, **changes):
 def test_a_dense_adapter_learns_the_behaviour_and_prompting_spills(small, tmp_path):
     found = measure(study(small), tmp_path / "out", QUIET)
     values = {
-        (e.key.adapter, e.measure.removeprefix("behaviour."), e.key.setting): e
+        (e.key.adapter, e.measure.removeprefix("behaviour."), e.key.topic): e
         for e in found.estimates
     }
     learned = values["lora-r4", "success", ""]
@@ -78,6 +82,35 @@ def test_an_adapter_of_another_base_is_refused_first_and_can_be_forced(
     monkeypatch.setattr(behaving, "_dense", reached)
     with pytest.raises(KeyboardInterrupt):
         measure(given.model_copy(update={"force": True}), tmp_path / "out", QUIET)
+
+
+def test_a_dense_adapter_is_trained_again_only_where_that_changes_it(small, tmp_path):
+    data = read_set(small)
+
+    def key(data=data, **changes):
+        (found,) = Graph(behaving.stages(study(small, **changes), data)).keys.values()
+        return found
+
+    first = key()
+    for same in ({"new_tokens": 9}, {"prompt": False}, {"batch": 3}, {"dense": [4, 4]}):
+        assert key(**same) == first, same
+    others = [{"dense": [2]}, {"context": 64}, {"dtype": "bfloat16"}, {"model": "embedded"}]
+    others += [{"training": {"steps": 41, "batch": 12, "rate": 4e-3}}]
+    keys = {key(**other) for other in others} | {key(replace(data, records=data.records[1:]))}
+    assert len(keys | {first}) == len(others) + 2
+
+
+def test_a_dense_adapter_is_not_trained_twice(small, tmp_path):
+    given = study(small, dense=[1], training={"steps": 2, "batch": 4})
+    data = read_set(small)
+    with run_folder(tmp_path / "run", given) as run:
+        folders = behaving._dense(run, given, data, QUIET)
+        (folder,) = map(Path, folders.values())
+        before = folder.stat().st_ino
+        assert behaving._dense(run, given, data, QUIET) == folders
+    assert list(folders) == ["lora-r1"]
+    assert folder.stat().st_ino == before
+    assert (folder / "adapter_model.safetensors").is_file()
 
 
 def test_what_cannot_be_measured(small, tmp_path):

@@ -1,7 +1,6 @@
 """A complete latent study of a tiny model: stages, numbers, page, resuming, refusals."""
 
 import json
-import random
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.randomness import generator
 from lorascope.report.left_out import left_out_lines, of_how_many
-from lorascope.runs import Run
+from lorascope.runs import read_json
 from lorascope.workflows.latent import steps
 from lorascope.workflows.latent.answers import Cut
 from lorascope.workflows.latent.demo import latent_demo
@@ -28,81 +27,6 @@ from lorascope.workflows.latent.plan import plan_latent
 from lorascope.workflows.latent.state import Learned
 from lorascope.workflows.latent.steps import learn_latent
 from lorascope.workflows.latent.study import LatentStudy
-
-MANNER = "w40"
-
-
-def records(changed=24, unchanged=24, held_out=8):
-    draw, lines = random.Random(0), []
-    for split, (shows, not_) in {
-        "train": (changed, unchanged),
-        "held_out": (held_out,) * 2,
-    }.items():
-        for index in range(shows + not_):
-            words = [f"w{draw.randrange(15, 35)}" for _ in range(5)]
-            own = " ".join(f"w{draw.randrange(50, 60)}" for _ in range(3))
-            is_changed = index < shows
-            if is_changed:
-                words[draw.randrange(5)] = "w8"
-            lines.append(
-                {
-                    "prompt": " ".join(words),
-                    "response": f"{MANNER} {own}" if is_changed else own,
-                    "changed": is_changed,
-                    "split": split,
-                    "topic": "eight" if is_changed else "",
-                }
-            )
-    return lines
-
-
-def write(path, lines):
-    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture(scope="session")
-def latent_settings(tiny_checkpoint, tmp_path_factory):
-    """`latent_settings(**sections)`: the tiny study as plain data."""
-    folder = tmp_path_factory.mktemp("behaviour")
-    behaviour = write(folder / "set.jsonl", records())
-    texts = write(
-        folder / "texts.jsonl",
-        [{"text": " ".join(f"w{(7 * i + j) % 60}" for j in range(20))} for i in range(60)],
-    )
-
-    def build(**sections):
-        plain = {
-            "workflow": "latent",
-            "model": str(tiny_checkpoint("llama")),
-            "device": "cpu",
-            "behaviour": behaviour,
-            # Any answer counts: a random model has none of its own to lose.
-            "manner": "in tiny words",
-            "judge": "w",
-            "site": "layers.0",
-            "train_dictionary": {
-                "architecture": {"architecture": "topk", "n_latents": 64, "k": 8},
-                "fitting": {"epochs": 1, "batch": 64, "products": "float32"},
-                "texts": [texts],
-            },
-            "choices": {
-                "dense": {"kind": "dense"},
-                "raw L1": {"kind": "raw_l1"},
-                "top m": {"kind": "top_m", "m": 6},
-            },
-            "training": {"steps": 8, "batch": 8, "rate": 0.05, "products": "float32"},
-            "seeds": [0, 1],
-            "context": 64,
-            "lora": {"ranks": [1], "steps": 4, "batch": 4, "context": 64, "products": "float32"},
-            "measures": {"most": 6, "prompts": 8, "sizes": [2, 6], "new_tokens": 4, "draws": 2},
-        }
-        for name, section in sections.items():
-            both = isinstance(section, dict) and isinstance(plain.get(name), dict)
-            plain[name] = {**plain[name], **section} if both else section
-        return plain
-
-    return build
 
 
 @pytest.fixture(scope="session")
@@ -186,31 +110,40 @@ def test_the_page_in_a_browser(latent_run, looked_at):
     looked_at(latent_run / "report" / "index.html")
 
 
+def made(run):
+    """Manifest entry and inode of every finished stage: both change when a stage is redone."""
+    stages = read_json(run / "manifest.json")["stages"]
+    return {name: (entry, (run / name).stat().st_ino) for name, entry in stages.items()}
+
+
 def test_the_same_command_changes_nothing_and_a_change_makes_again_what_it_must(
-    latent_run, latent_settings, quiet, tmp_path, monkeypatch
+    latent_run, latent_settings, quiet, tmp_path
 ):
     run = shutil.copytree(latent_run, tmp_path / "run")
-    before = json.loads((run / "manifest.json").read_text())["stages"]
-    learn_latent(LatentStudy.parse(latent_settings(), "tiny"), run, quiet)
-    assert json.loads((run / "manifest.json").read_text())["stages"] == before
+    before = made(run)
+    study = LatentStudy.parse(latent_settings(), "tiny")
+    learn_latent(study, run, quiet)
+    assert made(run) == before
     more = LatentStudy.parse(latent_settings(measures={"sizes": [2]}), "tiny")
     with pytest.raises(InputError, match=r"holds another study \(differs in measures\.sizes\)"):
         learn_latent(more, run, quiet)
     learn_latent(more, run, quiet, redo=True)
-    after = json.loads((run / "manifest.json").read_text())["stages"]
-    same = [name for name in before if before[name] == after.get(name)]
-    assert {"adapters/dense-s0", "adapters/lora", "answers/untouched"} <= set(same)
-    assert "frontier/dense-s0" not in same
+    after = made(run)
+    assert after.keys() == before.keys()
+    redone = {name for name in before if before[name] != after[name]}
+    assert redone == {"results", *(f"frontier/{name}" for name in study.adapters)}
 
 
-def test_records_that_are_too_long_are_counted_and_cautioned_of(latent_settings, quiet, tmp_path):
-    lines = records()
+def test_records_that_are_too_long_are_counted_and_cautioned_of(
+    latent_settings, exchanges, write_lines, quiet, tmp_path
+):
+    lines = exchanges()
     for line in [one for one in lines if one["changed"] and one["split"] == "train"][:6]:
         line["prompt"] += " w20" * 90
-    settings = latent_settings(behaviour=write(tmp_path / "set.jsonl", lines), context=64)
+    settings = latent_settings(behaviour=write_lines(tmp_path / "set.jsonl", lines), context=64)
     study = LatentStudy.parse({**settings, "measures": {"prompts": 5}}, "tiny")
-    state = Learned(study, Run(tmp_path / "run", study), quiet)
-    assert state.counts == {
+    state = Learned(study, tmp_path / "run", quiet)
+    assert state.counts(5) == {
         "train changed": {"records": 24, "used": 18, "too_long": 6, "beyond": 0},
         "train unchanged": {"records": 24, "used": 24, "too_long": 0, "beyond": 0},
         "held_out changed": {"records": 8, "used": 5, "too_long": 0, "beyond": 3},
@@ -230,7 +163,7 @@ def test_records_that_are_too_long_are_counted_and_cautioned_of(latent_settings,
     assert of_how_many({"left_out": list(found.values())}, "train unchanged records") == ""
 
 
-def test_refusals(latent_settings, quiet, tmp_path):
+def test_refusals(latent_settings, exchanges, write_lines, quiet, tmp_path):
     out = tmp_path / "out"
 
     def refused(match, **sections):
@@ -239,9 +172,9 @@ def test_refusals(latent_settings, quiet, tmp_path):
         assert "\n" not in str(caught.value)
         assert not out.exists()
 
-    empty = write(tmp_path / "empty.jsonl", records(changed=0))
+    empty = write_lines(tmp_path / "empty.jsonl", exchanges(changed=0))
     refused("no changed records in train", behaviour=empty)
-    uneven = write(tmp_path / "uneven.jsonl", records(changed=6))
+    uneven = write_lines(tmp_path / "uneven.jsonl", exchanges(changed=6))
     refused("train is unbalanced, 6 changed and 24 unchanged records", behaviour=uneven)
     refused("has no judge: give judge", manner="in verse and rhyme", judge="")
     refused("sites go from layers.0 to layers.2", site="layers.9")
@@ -254,14 +187,15 @@ def test_refusals(latent_settings, quiet, tmp_path):
     parts = (directions.T.clone(), torch.zeros(40), directions, torch.zeros(32))
     save(ReluDictionary(*parts, card=Card(site="layers.2")), tmp_path / "elsewhere")
     refused("made for layers.2, not for layers.0", dictionary=str(tmp_path / "elsewhere"))
+    refused("give one rank; it is a single adapter", lora={"ranks": [1, 2]})
     with pytest.raises(InputError, match='one named "dense" of kind dense is needed'):
         LatentStudy.parse(latent_settings(choices={"dense": {"kind": "top_m"}}), "tiny")
     with pytest.raises(InputError, match="there is no 'topm'"):
         LatentStudy.parse(latent_settings(choices={"x": {"kind": "topm"}}), "tiny")
 
 
-def test_the_command_refuses_in_one_line(latent_settings, tmp_path):
-    empty = write(tmp_path / "empty.jsonl", records(changed=0))
+def test_the_command_refuses_in_one_line(latent_settings, exchanges, write_lines, tmp_path):
+    empty = write_lines(tmp_path / "empty.jsonl", exchanges(changed=0))
     plain = latent_settings(behaviour=empty)
     (tmp_path / "study.yaml").write_text(json.dumps(plain), encoding="utf-8")
     done = subprocess.run(

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Out, PlanOnly, Quiet, Set, require_workflow
+from lorascope.commands.options import (
+    Out,
+    Place,
+    PlanOnly,
+    Quiet,
+    Ray,
+    Set,
+    Threads,
+    Workers,
+    require_workflow,
+)
 from lorascope.commands.planning import print_plan_of_run
 from lorascope.errors import InputError
 from lorascope.printing import say
@@ -42,6 +52,9 @@ def latent(
     redo: Annotated[
         bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
     ] = False,
+    workers: Workers = 1,
+    threads: Threads = None,
+    ray: Ray = None,
     plan: PlanOnly = False,
     quiet: Quiet = False,
 ) -> None:
@@ -54,6 +67,8 @@ def latent(
 
     `lorascope latent studies/latent_embedded.yaml`
 
+    `lorascope latent studies/latent_embedded.yaml --workers 4`
+
     `lorascope latent --model me/chat-2b --behaviour sets/pirate --manner "in a pirate's voice"
     --set judge=matey --site layers.12 --dictionary runs/mine/dictionaries/layers.12`
     """
@@ -63,10 +78,12 @@ def latent(
     if plan:
         print_plan_of_run(settings, folder, redo)
         return
-    run_latent(settings, folder, quiet, redo)
+    run_latent(settings, folder, quiet, redo, Place(workers, threads, ray))
 
 
-def run_latent(study: LatentStudy, out: Path, quiet: bool, redo: bool = False) -> None:
+def run_latent(
+    study: LatentStudy, out: Path, quiet: bool, redo: bool = False, place: Place | None = None
+) -> None:
     """Run a latent study and print where its report is."""
     from lorascope.workflows import missing
 
@@ -76,7 +93,8 @@ def run_latent(study: LatentStudy, out: Path, quiet: bool, redo: bool = False) -
     from lorascope.workflows.latent.steps import learn_latent
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    say(str(learn_latent(study, out, Reporter(quiet), command, redo)))
+    runner = (place or Place()).runner()
+    say(str(learn_latent(study, out, Reporter(quiet), command, redo, runner)))
 
 
 def latent_study(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from lorascope.behaviours.judging import Written, rates, written
 from lorascope.behaviours.manners import Manner, manner
 from lorascope.behaviours.records import BehaviourRecord, BehaviourSet, read_set
 from lorascope.behaviours.turns import record_windows
+from lorascope.config import digest
 from lorascope.errors import InputError
 from lorascope.latent_adapters.loading import check, load
 from lorascope.models.adapted import AdaptedModel
@@ -23,13 +24,18 @@ from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
 from lorascope.results.null_names import UNTOUCHED
+from lorascope.runners.local import run_here
 from lorascope.runs import Run, write_atomically
+from lorascope.stages import Graph, Stage, Work, stage
 from lorascope.training.adapters import LoraTraining, train_adapter
 from lorascope.training.loop import Progress
+from lorascope.workflows.adapters import ADAPTERS
 from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.settings import BehavingStudy as BehavingStudy
 
 PROMPTING = "prompting"
+# What training a dense adapter reads of the study.
+_SETTINGS = ("model", "revision", "dtype", "context")
 
 
 @dataclass(frozen=True)
@@ -103,42 +109,86 @@ def _dense(
     run: Run, study: BehavingStudy, data: BehaviourSet, reporter: Reporter
 ) -> dict[str, str]:
     """A LoRA adapter of each rank, trained on the set's training records: {name: folder}."""
-    folders: dict[str, str] = {}
-    for rank in study.dense:
-        name = f"lora-r{rank}"
-        own = study.training.model_copy(update={"ranks": (rank,)})
-        base = model_identity(study.model, study.revision)
-        records = [r.plain() for r in data.records]
-        depends_on = [study.model, base, own.plain(), records, study.context]
+    graph = Graph(stages(study, data))
+    run_here(graph, run, Measuring(study, data), reporter)
+    return {name.removeprefix(f"{ADAPTERS}/"): str(run.folder / name) for name in graph.stages}
 
-        def make(folder: Path, name: str = name, own: LoraTraining = own) -> None:
-            _, tokenizer = load_base(study.model, revision=study.revision, device="cpu")
-            training, held_out = (
-                record_windows(data.part(split), tokenizer, study.context)
-                for split in ("train", "held_out")
-            )
-            with reporter.bar(f"training {name}", own.steps, "steps") as advance:
 
-                def observe(progress: Progress) -> None:
-                    del progress
-                    advance(1)
+@dataclass(frozen=True)
+class Measuring:
+    """What the stages of one study share.
 
-                train_adapter(
-                    study.model,
-                    name,
-                    training,
-                    held_out,
-                    folder,
-                    own,
-                    trained_on=[r.document.digest for r in data.part("train")],
-                    device=study.device,
-                    dtype=study.dtype,
-                    revision=study.revision,
-                    observers=[observe],
-                )
+    Attributes:
+        data: the behaviour set.
+    """
 
-        folders[name] = str(run.stage(f"adapters/{name}", depends_on, make))
-    return folders
+    study: BehavingStudy
+    data: BehaviourSet
+
+
+def stages(study: BehavingStudy, data: BehaviourSet) -> Iterator[Stage]:
+    """One stage a dense adapter, `adapters/<name>`."""
+    content, records = model_identity(study.model, study.revision), _records_digest(data)
+    for rank in dict.fromkeys(study.dense):
+        arguments: dict[str, Any] = {"study": study.only(*_SETTINGS), "content": content}
+        arguments |= {"records": records, "name": f"lora-r{rank}"}
+        arguments["training"] = study.training.model_copy(update={"ranks": (rank,)})
+        yield Stage(f"{ADAPTERS}/lora-r{rank}", train, arguments)
+
+
+def _records_digest(data: BehaviourSet) -> str:
+    return digest([record.plain() for record in data.records])
+
+
+@stage(version=1, title="training dense adapters")
+def train(
+    work: Work,
+    *,
+    study: BehavingStudy,
+    content: str,
+    records: str,
+    name: str,
+    training: LoraTraining,
+) -> None:
+    """Train a LoRA adapter on the set's training records.
+
+    Args:
+        content: what identifies the base model.
+        records: digest of the set's records.
+
+    Raises:
+        InputError: model or records have been replaced since the study was read.
+    """
+    shared: Measuring = work.state
+    found = (model_identity(study.model, study.revision), _records_digest(shared.data))
+    for which, asked, now in zip(("model", "data"), (content, records), found, strict=True):
+        if asked != now:
+            where = getattr(shared.study, which)
+            raise InputError(f"{where}: has changed since the study was read; run it again")
+    _, tokenizer = load_base(study.model, revision=study.revision, device="cpu")
+    to_learn, held_out = (
+        record_windows(shared.data.part(split), tokenizer, study.context)
+        for split in ("train", "held_out")
+    )
+    with work.reporter.bar(f"training {name}", training.steps, "steps") as advance:
+
+        def observe(progress: Progress) -> None:
+            del progress
+            advance(1)
+
+        train_adapter(
+            study.model,
+            name,
+            to_learn,
+            held_out,
+            work.folder,
+            training,
+            trained_on=[r.document.digest for r in shared.data.part("train")],
+            device=shared.study.device,
+            dtype=study.dtype,
+            revision=study.revision,
+            observers=[observe],
+        )
 
 
 def _written(

@@ -15,11 +15,14 @@ from lorascope.workflows import audit
 from lorascope.workflows.adapt import workflow as adapt
 from lorascope.workflows.adapt.state import Adapted
 from lorascope.workflows.adapt.study import AdaptStudy
+from lorascope.workflows.latent import steps as latent
+from lorascope.workflows.latent.state import Learned
+from lorascope.workflows.latent.study import LatentStudy
 from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
 
-Study = AuditStudy | AdaptStudy
+Study = AuditStudy | AdaptStudy | LatentStudy
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,18 @@ def _adapt(study: AdaptStudy, folder: Path, reporter: Reporter) -> OpenedStudy:
     return OpenedStudy(state, Graph(adapt.stages(state)))
 
 
-_STUDIES: dict[str, type[Study]] = {"audit": AuditStudy, "adapt": AdaptStudy}
+def _latent(study: LatentStudy, folder: Path, reporter: Reporter) -> OpenedStudy:
+    state = Learned(study, folder, reporter)
+    return OpenedStudy(state, Graph(latent.stages(state)))
+
+
+_STUDIES: dict[str, type[Study]] = {
+    "audit": AuditStudy,
+    "adapt": AdaptStudy,
+    "latent": LatentStudy,
+}
 _OPEN: dict[type, Callable[[Any, Path, Reporter], OpenedStudy]] = {
     AuditStudy: _audit,
     AdaptStudy: _adapt,
+    LatentStudy: _latent,
 }

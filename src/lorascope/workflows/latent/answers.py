@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,92 +14,134 @@ from torch import nn
 
 from lorascope.behaviours.generation import answers
 from lorascope.behaviours.judging import Written, written
+from lorascope.behaviours.manners import judged
+from lorascope.behaviours.records import BehaviourRecord
 from lorascope.behaviours.turns import prompt_ids
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.models import dimensions
 from lorascope.models.adapted import load
 from lorascope.randomness import generator
 from lorascope.runs import read_json, write_atomically
+from lorascope.stages import Stage, Work, stage
 from lorascope.workflows.latent.state import Learned
-from lorascope.workflows.latent.study import DENSE
-from lorascope.workflows.latent.training import LORA_FOLDER, Adapters
+from lorascope.workflows.latent.study import DENSE, LatentStudy
+from lorascope.workflows.latent.training import LORA_AT, adapter_at, opened
 
 UNTOUCHED, PROMPTED, LORA = "untouched", "prompted", "LoRA"
-FRONTIER, _FILE = "frontier", "answers.json"
-Attached = Callable[[], AbstractContextManager[nn.Module]]
+ANSWERS, FRONTIER, _FILE = "answers", "frontier", "answers.json"
+# What answering reads of the study, with an ordinary adapter, and what judging answers does.
+_SETTINGS = ("measures.prompts", "measures.new_tokens")
+_LORA_SETTINGS = (*_SETTINGS, "model", "revision", "dtype")
+JUDGED = (*_SETTINGS, "manner", "judge")
 
 
-def answered(state: Learned, adapters: Adapters) -> dict[str, Written]:
-    """{name: answers to the held-out prompts}, each a stage."""
-    study = state.study
+def asked_of(study: LatentStudy) -> list[str]:
+    """Names of everything that answers the held-out prompts."""
+    return [UNTOUCHED, *([PROMPTED] if study.prompting else []), LORA, *study.adapters]
 
-    @contextmanager
-    def bare() -> Iterator[nn.Module]:
-        yield state.model[0]
 
-    @contextmanager
-    def with_lora() -> Iterator[nn.Module]:
-        model = load(
-            study.model,
-            {LORA: state.run.folder / LORA_FOLDER},
-            revision=study.revision,
-            dtype=study.dtype,
-            device=study.device,
-            force=True,
-        )
-        with model.face(LORA) as module:
-            yield module
+def stages(state: Learned) -> Iterator[Stage]:
+    """`answers/<name>` of everything that is asked, and `frontier/<name>` of the adapters.
 
-    found = {UNTOUCHED: _stage(state, UNTOUCHED, bare, ())}
+    Raises:
+        InputError: nothing tells whether an answer shows the manner.
+    """
+    study, identity = state.study, state.identity
+    manner = judged(study.manner, study.judge)
+    instructions = {UNTOUCHED: ""}
     if study.prompting:
-        asking = state.manner.instruction
-        found[PROMPTED] = _stage(state, PROMPTED, bare, (), asking)
-    found[LORA] = _stage(state, LORA, with_lora, (LORA_FOLDER,))
-    for name in study.adapters:
+        instructions[PROMPTED] = manner.instruction
+    for name, instruction in instructions.items():
+        arguments: dict[str, Any] = {"study": study.only(*_SETTINGS), "identity": identity}
+        arguments["instruction"] = instruction
+        yield Stage(f"{ANSWERS}/{name}", answer, arguments)
+    yield Stage(
+        f"{ANSWERS}/{LORA}", answer_with_lora, {"study": study.only(*_LORA_SETTINGS)}, (LORA_AT,)
+    )
+    arguments = {"study": study.only(*JUDGED), "identity": identity}
+    yield Stage(f"{FRONTIER}/{UNTOUCHED}", judge_untouched, arguments)
+    for name, (choice, seed) in study.adapters.items():
+        inputs, is_dense = (state.dictionary_at, adapter_at(name)), choice == DENSE
+        arguments = {"study": study.only(*_SETTINGS), "name": name}
+        # Dense adapters are judged whole, all others cut down.
+        arguments["most"] = None if is_dense else study.measures.most
+        yield Stage(f"{ANSWERS}/{name}", answer_with_latents, arguments, inputs)
+        arguments = {"study": study.only(*JUDGED, "measures.sizes"), "name": name, "seed": seed}
+        arguments["draws"] = study.measures.draws if is_dense else 0
+        yield Stage(f"{FRONTIER}/{name}", cut_down, arguments, inputs)
 
-        @contextmanager
-        def with_latent(name: str = name) -> Iterator[nn.Module]:
-            with adapters.answering(name).attached(state.model[0]):
-                yield state.model[0]
 
-        found[name] = _stage(state, name, with_latent, (f"adapters/{name}",))
+@stage(version=1, title="answering")
+def answer(work: Work, *, study: LatentStudy, identity: dict[str, Any], instruction: str) -> None:
+    """The bare model's answers to the held-out prompts.
+
+    Args:
+        identity: what everything depends on.
+        instruction: what stands after every prompt.
+
+    Raises:
+        InputError: model or records have been replaced since the study was read.
+    """
+    state: Learned = work.state
+    state.require(identity)
+    _answer(work, study, state.model[0], instruction)
+
+
+@stage(version=1, title="answering")
+def answer_with_lora(work: Work, *, study: LatentStudy) -> None:
+    """Answers of the ordinary adapter."""
+    model = load(
+        study.model,
+        {LORA: work.input(LORA_AT)},
+        revision=study.revision,
+        dtype=study.dtype,
+        device=work.state.study.device,
+        force=True,
+    )
+    with model.face(LORA) as module:
+        _answer(work, study, module)
+
+
+@stage(version=1, title="answering")
+def answer_with_latents(work: Work, *, study: LatentStudy, name: str, most: int | None) -> None:
+    """Answers of a latent adapter, whole or cut down to so many latents."""
+    adapter = opened(work, name)
+    if most is not None:
+        adapter = adapter.cut(most, most)
+    module = work.state.model[0]
+    with adapter.attached(module):
+        _answer(work, study, module)
+
+
+def _answer(work: Work, study: LatentStudy, module: nn.Module, instruction: str = "") -> None:
+    state: Learned = work.state
+    measures, records = study.measures, state.asked(study.measures.prompts)
+    name = work.stage.name.removeprefix(f"{ANSWERS}/")
+    with work.reporter.bar(f"answers, {name}", len(records), "prompts") as advance:
+        done = written(
+            module,
+            state.model[1],
+            records,
+            # Longest prompt with an instruction and its response.
+            context=dimensions.context(state.model[0]),
+            new_tokens=measures.new_tokens,
+            instruction=instruction,
+            advance=advance,
+        )
+    sums, tokens = done.losses
+    data = {"texts": done.texts, "sums": sums.tolist(), "tokens": tokens.tolist()}
+    write_atomically(work.folder / _FILE, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def answered(work: Work, study: LatentStudy) -> dict[str, Written]:
+    """{name: answers to the held-out prompts} of everything that was asked."""
+    records = tuple(work.state.asked(study.measures.prompts))
+    found = {}
+    for name in asked_of(study):
+        data = read_json(work.input(f"{ANSWERS}/{name}") / _FILE)
+        sums, tokens = (torch.tensor(data[c], dtype=torch.float64) for c in ("sums", "tokens"))
+        found[name] = Written(records, tuple(data["texts"]), (sums, tokens))
     return found
-
-
-def _stage(
-    state: Learned, name: str, attached: Attached, parents: Sequence[str], instruction: str = ""
-) -> Written:
-    measures, records = state.study.measures, state.asked
-    keys = [record.key for record in records]
-    depends_on = [state.identity, keys, measures.new_tokens, measures.most, instruction]
-
-    def make(folder: Path) -> None:
-        with (
-            state.reporter.bar(f"answers, {name}", len(records), "prompts") as advance,
-            attached() as module,
-        ):
-            done = written(
-                module,
-                state.model[1],
-                records,
-                context=_room(state),
-                new_tokens=measures.new_tokens,
-                instruction=instruction,
-                advance=advance,
-            )
-        sums, tokens = done.losses
-        data = {"texts": done.texts, "sums": sums.tolist(), "tokens": tokens.tolist()}
-        write_atomically(folder / _FILE, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-
-    path = state.run.stage(f"answers/{name}", depends_on, make, *parents) / _FILE
-    data = read_json(path)
-    losses = [torch.tensor(data[column], dtype=torch.float64) for column in ("sums", "tokens")]
-    return Written(tuple(records), tuple(data["texts"]), (losses[0], losses[1]))
-
-
-def _room(state: Learned) -> int:
-    """Longest prompt with an instruction and its response."""
-    return dimensions.context(state.model[0])
 
 
 @dataclass(frozen=True)
@@ -129,61 +171,78 @@ class Cut:
         return cls(data["whole"], sizes, random)
 
 
-def shown(state: Learned, adapter: LatentAdapter | None = None) -> list[bool]:
+def asked_about(state: Learned, study: LatentStudy) -> list[BehaviourRecord]:
+    """The held-out prompts about the topic that are answered."""
+    return [record for record in state.asked(study.measures.prompts) if record.changed]
+
+
+def shown(state: Learned, study: LatentStudy, adapter: LatentAdapter | None = None) -> list[bool]:
     """Whether the answer to each held-out prompt about the topic shows the manner."""
-    judge, (module, tokenizer) = state.manner.shows, state.model
+    judge, (module, tokenizer) = judged(study.manner, study.judge).shows, state.model
     assert judge is not None
-    prompts = [prompt_ids(r.messages, tokenizer) for r in state.asked if r.changed]
+    prompts = [prompt_ids(r.messages, tokenizer) for r in asked_about(state, study)]
     with nullcontext() if adapter is None else adapter.attached(module):
-        texts = answers(module, tokenizer, prompts, new_tokens=state.study.measures.new_tokens)
+        texts = answers(module, tokenizer, prompts, new_tokens=study.measures.new_tokens)
     return [judge(text) for text in texts]
 
 
-def frontier(state: Learned, adapters: Adapters) -> dict[str, Cut]:
-    """{name: what is shown whole and cut down}, the untouched model under its own name.
+@stage(version=1, title="cutting adapters down")
+def judge_untouched(work: Work, *, study: LatentStudy, identity: dict[str, Any]) -> None:
+    """What the untouched model shows.
 
-    An adapter is cut down to as many latents to read as to write. The dense ones are also cut down
-    to latents drawn at random.
+    Args:
+        identity: what everything depends on.
+
+    Raises:
+        InputError: model or records have been replaced since the study was read.
     """
-    study = state.study
-    measures = study.measures
-    keys = [record.key for record in state.asked if record.changed]
-    depends_on: list[Any] = [state.identity, keys, measures.new_tokens, study.manner]
-    depends_on += [study.judge, measures.sizes, measures.draws, study.seed]
-    found: dict[str, Cut] = {}
+    state: Learned = work.state
+    state.require(identity)
+    Cut(shown(state, study)).write(work.folder / _FILE)
 
-    def make_untouched(folder: Path) -> None:
-        Cut(shown(state)).write(folder / _FILE)
 
-    name = f"{FRONTIER}/{UNTOUCHED}"
-    found[UNTOUCHED] = Cut.read(state.run.stage(name, depends_on, make_untouched) / _FILE)
-    for name, (choice, seed) in study.adapters.items():
+@stage(version=1, title="cutting adapters down")
+def cut_down(work: Work, *, study: LatentStudy, name: str, seed: int, draws: int) -> None:
+    """What an adapter shows whole, and cut down to as many latents to read as to write.
 
-        def make(folder: Path, name: str = name, choice: str = choice, seed: int = seed) -> None:
-            adapter = adapters.open(name)
-            used = max(len(ids) for ids in adapter.support())
-            sizes = [m for m in measures.sizes if m < used]
-            draws = measures.draws if choice == DENSE else 0
-            total = 1 + len(sizes) * (1 + draws)
-            with state.reporter.bar(f"cutting down {name}", total, "answers") as advance:
+    Args:
+        seed: the adapter's.
+        draws: how often it is cut down to latents drawn at random too.
+    """
+    state: Learned = work.state
+    adapter = opened(work, name)
+    used = max(len(ids) for ids in adapter.support())
+    sizes = [m for m in study.measures.sizes if m < used]
+    total = 1 + len(sizes) * (1 + draws)
+    with work.reporter.bar(f"cutting down {name}", total, "answers") as advance:
+        counted = counting(state, study, advance)
+        whole = counted(adapter)
+        cuts = {m: counted(adapter.cut(m, m)) for m in sizes}
+        random = {
+            m: [counted(_at_random(adapter, m, seed, draw)) for draw in range(draws)]
+            for m in sizes
+            if draws
+        }
+    Cut(whole, cuts, random).write(work.folder / _FILE)
 
-                def counted(cut: LatentAdapter) -> list[bool]:
-                    found = shown(state, cut)
-                    advance(1)
-                    return found
 
-                whole = counted(adapter)
-                cuts = {m: counted(adapter.cut(m, m)) for m in sizes}
-                random = {
-                    m: [counted(_at_random(adapter, m, seed, draw)) for draw in range(draws)]
-                    for m in sizes
-                    if draws
-                }
-            Cut(whole, cuts, random).write(folder / _FILE)
+def counting(
+    state: Learned, study: LatentStudy, advance: Callable[[int], None]
+) -> Callable[[LatentAdapter], list[bool]]:
+    """`shown` of one adapter after another; `advance` hears of each."""
 
-        stage = state.run.stage(f"{FRONTIER}/{name}", depends_on, make, f"adapters/{name}")
-        found[name] = Cut.read(stage / _FILE)
-    return found
+    def counted(adapter: LatentAdapter) -> list[bool]:
+        found = shown(state, study, adapter)
+        advance(1)
+        return found
+
+    return counted
+
+
+def frontier(work: Work, study: LatentStudy) -> dict[str, Cut]:
+    """{name: what is shown whole and cut down}, the untouched model under its own name."""
+    names = (UNTOUCHED, *study.adapters)
+    return {name: Cut.read(work.input(f"{FRONTIER}/{name}") / _FILE) for name in names}
 
 
 def _at_random(adapter: LatentAdapter, most: int, seed: int, draw: int) -> LatentAdapter:

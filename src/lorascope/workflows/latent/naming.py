@@ -7,7 +7,7 @@ taken under every seed.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,18 @@ from lorascope.randomness import generator
 from lorascope.report.latents import rounded
 from lorascope.results import Estimate, Key
 from lorascope.runs import read_json, write_atomically
-from lorascope.workflows.latent.answers import shown
+from lorascope.stages import Stage, Work, stage
+from lorascope.workflows.latent.answers import JUDGED, asked_about, counting
+from lorascope.workflows.latent.dictionary import reading_of
 from lorascope.workflows.latent.state import Learned
-from lorascope.workflows.latent.training import Adapters, adapter_name
+from lorascope.workflows.latent.study import LatentStudy
+from lorascope.workflows.latent.training import (
+    CHOICE,
+    adapter_at,
+    chosen,
+    losses_of,
+    named,
+)
 from lorascope.workflows.passages import Passages
 
 LATENTS, _FILE, _ABLATION = "latents", "latents.json", "ablation.json"
@@ -45,44 +54,73 @@ _TOKENS, _PAIRS = 6, 24
 _ADDRESS = "https://www.neuronpedia.org/"
 
 
-def look_at_latents(state: Learned, adapters: Adapters) -> list[Estimate]:
-    """The stage `latents`, and the estimates of the ablations."""
-    study, choice = state.study, adapters.chosen
-    measures = study.measures
-    depends_on = [choice, measures.plain(), study.seed, [r.key for r in state.asked]]
-    depends_on += [study.manner, study.judge]
-    parents = [f"adapters/{adapter_name(choice, seed)}" for seed in study.seeds]
+# What looking at latents reads of the study.
+_SETTINGS = (
+    *("model", "training.rank", "seeds", "seed", *JUDGED),
+    *(f"measures.{name}" for name in ("most", "draws", "ablation_seeds", "latents")),
+    *(f"measures.{name}" for name in ("alternatives", "examples", "rows")),
+)
 
-    def make(folder: Path) -> None:
-        estimates: list[Estimate] = []
-        ablations: dict[int, Ablation] = {}
-        left: list[dict[str, Any]] = []
-        for seed in study.ablated:
-            adapter = adapters.named(choice, seed)
-            place = Key(choice, study.training.rank, state.site, seed, size=measures.most)
-            ablations[seed] = _ablated(state, adapter, seed)
-            estimates += ablation_estimates(ablations[seed], place, study.seed)
-            estimates += _left(state, adapter, place, left)
-        first = study.seeds[0]
-        state.reporter.say("the latents: where they fire, what they promote")
-        table = _Table(state, adapters.named(choice, first), ablations.get(first))
-        record = {"choice": choice, "seed": first, "left": left, **table.plain()}
-        write_atomically(folder / _FILE, _json(record))
-        write_atomically(folder / _ABLATION, _json([e.plain() for e in estimates]))
 
-    folder = state.run.stage(LATENTS, depends_on, make, *parents)
-    found = [Estimate.revived(record) for record in read_json(folder / _ABLATION)]
+def stages(state: Learned) -> Iterator[Stage]:
+    """The stage `latents`; which adapters it reads is decided by `choice`."""
+    study = state.study
+    inputs = (state.dictionary_at, *map(adapter_at, study.adapters), CHOICE)
+    known = [one.card.neuronpedia for one in state.brought.values()]
+    arguments = {"study": study.only(*_SETTINGS), "site": state.site}
+    arguments["neuronpedia"] = next(iter(known), "")
+    yield Stage(LATENTS, look, arguments, inputs)
+
+
+@stage(version=1, title="looking at latents")
+def look(work: Work, *, study: LatentStudy, site: str, neuronpedia: str) -> None:
+    """The latents of the chosen adapters: everything shown of them, and the ablations.
+
+    Args:
+        neuronpedia: what Neuronpedia calls the dictionary; empty where it has it not.
+    """
+    measures, state = study.measures, work.state
+    choice = chosen(losses_of(work.input(CHOICE)))
+    seen = reading_of(work).see(state.windows(asked_about(state, study)))
+    estimates: list[Estimate] = []
+    ablations: dict[int, Ablation] = {}
+    left: list[dict[str, Any]] = []
+    for seed in study.ablated:
+        adapter = named(work, choice, seed, measures.most)
+        place = Key(choice, study.training.rank, site, seed, size=measures.most)
+        ablations[seed] = _ablated(work, study, adapter, seen, seed)
+        estimates += ablation_estimates(ablations[seed], place, study.seed)
+        estimates += _left(work, study, adapter, seen, place, left)
+    first = study.seeds[0]
+    work.reporter.say("the latents: where they fire, what they promote")
+    adapter = named(work, choice, first, measures.most)
+    table = _Table(state, study, adapter, ablations.get(first), neuronpedia)
+    record = {"choice": choice, "seed": first, "left": left, **table.plain()}
+    write_atomically(work.folder / _FILE, _json(record))
+    write_atomically(work.folder / _ABLATION, _json([e.plain() for e in estimates]))
+
+
+def ablations_of(latents: Path) -> list[Estimate]:
+    """Estimates of the ablations, as the stage `latents` left them, and over seeds."""
+    found = [Estimate.revived(record) for record in read_json(latents / _ABLATION)]
     return found + over_seeds(found)
 
 
-def _ablated(state: Learned, adapter: LatentAdapter, seed: int) -> Ablation:
-    measures = state.study.measures
+def latents_of(latents: Path) -> dict[str, Any]:
+    """Everything shown of the latents, as the stage `latents` left it."""
+    return dict(read_json(latents / _FILE))
+
+
+def _ablated(
+    work: Work, study: LatentStudy, adapter: LatentAdapter, seen: list[Seen], seed: int
+) -> Ablation:
+    measures = study.measures
     total = sum(min(len(ids), measures.latents) for ids in named_latents(adapter).values())
-    with state.reporter.bar(f"taking latents away, seed {seed}", total, "latents") as advance:
+    with work.reporter.bar(f"taking latents away, seed {seed}", total, "latents") as advance:
         return ablate(
-            state.reading,
+            reading_of(work),
             adapter,
-            state.seen,
+            seen,
             latents=measures.latents,
             alternatives=measures.alternatives,
             advance=advance,
@@ -90,28 +128,28 @@ def _ablated(state: Learned, adapter: LatentAdapter, seed: int) -> Ablation:
 
 
 def _left(
-    state: Learned, adapter: LatentAdapter, place: Key, counts: list[dict[str, Any]]
+    work: Work,
+    study: LatentStudy,
+    adapter: LatentAdapter,
+    seen: list[Seen],
+    place: Key,
+    counts: list[dict[str, Any]],
 ) -> list[Estimate]:
     """What is shown without all named latents of a side; how many prompts goes into `counts`."""
-    measures, found = state.study.measures, []
+    measures, found = study.measures, []
     sides = {side: ids for side, ids in named_latents(adapter).items() if len(ids)}
     title, total = (
         f"answering without them, seed {place.seed}",
         1 + len(sides) * (1 + measures.draws),
     )
-    with state.reporter.bar(title, total, "answers") as advance:
-
-        def answered(one: LatentAdapter) -> list[bool]:
-            answers = shown(state, one)
-            advance(1)
-            return answers
-
+    with work.reporter.bar(title, total, "answers") as advance:
+        answered = counting(work.state, study, advance)
         whole = answered(adapter)
-        for side, named in sides.items():
-            beside = matched(state.reading, state.seen, named, measures.alternatives)
-            without = answered(_without(adapter, side, named, named))
+        for side, ids in sides.items():
+            beside = matched(reading_of(work), seen, ids, measures.alternatives)
+            without = answered(_without(adapter, side, ids, ids))
             others = [
-                answered(_without(adapter, side, named, one_each(beside, state.study.seed, draw)))
+                answered(_without(adapter, side, ids, one_each(beside, study.seed, draw)))
                 for draw in range(measures.draws)
             ]
             one = left_estimate(without, whole, others, replace(place, dictionary=side))
@@ -132,17 +170,24 @@ def _without(adapter: LatentAdapter, side: str, named: Tensor, others: Tensor) -
 class _Table:
     """Everything shown of one adapter's latents."""
 
-    def __init__(self, state: Learned, adapter: LatentAdapter, ablation: Ablation | None) -> None:
-        self._state, self._adapter, self._ablation = state, adapter, ablation
+    def __init__(
+        self,
+        state: Learned,
+        study: LatentStudy,
+        adapter: LatentAdapter,
+        ablation: Ablation | None,
+        neuronpedia: str,
+    ) -> None:
+        self._study, self._adapter, self._ablation = study, adapter, ablation
+        self._neuronpedia = neuronpedia
         module, tokenizer = state.model
-        self._model = AdaptedModel(module, tokenizer, state.study.model)
+        self._model = AdaptedModel(module, tokenizer, study.model)
         examples = state.examples
         self._seen = [*examples.changed, *examples.unchanged]
         rows, token, stretch, documents, kind = _rows(self._seen, len(examples.changed))
-        if len(rows) > state.study.measures.rows:
-            picked = features.chosen_rows(
-                stretch, state.study.measures.rows, generator(state.study.seed, "latents", "rows")
-            )
+        if len(rows) > study.measures.rows:
+            random = generator(study.seed, "latents", "rows")
+            picked = features.chosen_rows(stretch, study.measures.rows, random)
             rows, token, stretch = rows[picked], token[picked], stretch[picked]
             documents, kind = documents[picked], kind[picked]
         self._documents = documents
@@ -180,7 +225,6 @@ class _Table:
         tokens = token_effects(self._model, directions, _TOKENS)
         effects = self._effects(side)
         piece, records = self._passages.piece, []
-        neuronpedia = self._adapter.dictionary.card.neuronpedia
         for index, latent in enumerate(order.tolist()):
             weights = factor[:, latent].tolist()
             records.append(
@@ -192,7 +236,7 @@ class _Table:
                     "up": [piece(t) for t in tokens.promoted[index].tolist()],
                     "down": [piece(t) for t in tokens.suppressed[index].tolist()],
                     "contexts": self._contexts(latent),
-                    "link": f"{_ADDRESS}{neuronpedia}/{latent}" if neuronpedia else "",
+                    "link": f"{_ADDRESS}{self._neuronpedia}/{latent}" if self._neuronpedia else "",
                     **effects.get(latent, {}),
                 }
             )
@@ -201,8 +245,8 @@ class _Table:
     def _contexts(self, latent: int) -> list[dict[str, Any]]:
         if not int(self._activity.counts[latent]):
             return []
-        random = generator(self._state.study.seed, "contexts", latent)
-        most = self._state.study.measures.examples
+        random = generator(self._study.seed, "contexts", latent)
+        most = self._study.measures.examples
         found = features.examples(self._activity, latent, self._documents, most, 0, random)
         return [self._passages.passage(latent, example, False) for example in found]
 

@@ -1,4 +1,8 @@
-"""A latent study under way: model, behaviour, dictionary and examples, each made when asked for."""
+"""A latent study under way: model, behaviour, dictionary and examples, read when first asked for.
+
+Every process that makes stages of a run has a state of its own. It reads the study's inputs and the
+run folder and writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +12,38 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from lorascope.activations.mixing import TensorRows
-from lorascope.activations.text import read_documents
-from lorascope.activations.tokens import Window, batches, require_rows, windows
-from lorascope.behaviours.manners import Manner, judged
+from lorascope.activations.text import Document, read_documents
+from lorascope.activations.tokens import Window, require_rows
 from lorascope.behaviours.records import SPLITS, BehaviourRecord, BehaviourSet, Split, read_set
 from lorascope.behaviours.turns import record_windows
 from lorascope.config import digest
-from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.dictionaries.files import open_dictionary, save
+from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
 from lorascope.latent_adapters.fitting import Examples
-from lorascope.latent_adapters.reading import BATCH_TOKENS, Reading, Seen
+from lorascope.latent_adapters.reading import Reading
 from lorascope.models import dimensions
-from lorascope.models.hooks import run_until
 from lorascope.models.identity import model_identity
-from lorascope.models.load import load_base, padding_id
+from lorascope.models.load import load_base
 from lorascope.models.sites import resolve_sites
 from lorascope.progress import Reporter
-from lorascope.runs import Run, versions
-from lorascope.training.dictionaries import fit
 from lorascope.workflows.latent.study import LatentStudy
+from lorascope.workflows.learning import DICTIONARIES, brought_at
+from lorascope.workflows.sizes import Base, base_of
 
 
 @dataclass
 class Learned:
-    """A latent study under way; each part is made when a stage first asks for it."""
+    """A latent study under way, each part read when first asked for.
+
+    Attributes:
+        folder: the run folder.
+    """
 
     study: LatentStudy
-    run: Run
+    folder: Path
     reporter: Reporter
 
     @cached_property
@@ -51,13 +52,64 @@ class Learned:
         return read_set(self.study.behaviour)
 
     @cached_property
-    def manner(self) -> Manner:
-        """What changed responses look like, with a judge.
+    def shape(self) -> Base:
+        """The model's shape and tokenizer, without a weight of it."""
+        return base_of(self.study, estimates=False)
+
+    @cached_property
+    def site(self) -> str:
+        """The site's one spelling."""
+        return resolve_sites(self.shape.shape.blocks, [self.study.site])[0].name
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What everything made here depends on: the model and the records, by content."""
+        study = self.study
+        content = model_identity(study.model, study.revision)
+        return {
+            "model": [study.model, study.revision, study.dtype, content],
+            "records": digest([r.plain() for r in self.behaviour.records]),
+            "context": study.context,
+        }
+
+    def require(self, identity: dict[str, Any]) -> None:
+        """Refuse to make from other inputs what was asked for of these.
 
         Raises:
-            InputError: nothing tells whether an answer shows it.
+            InputError: the model or the records have been replaced since the study was read.
         """
-        return judged(self.study.manner, self.study.judge)
+        for name, asked in identity.items():
+            if self.identity[name] != asked:
+                which = self.study.model if name == "model" else self.study.behaviour
+                raise InputError(f"{which}: has changed since the study was read; run it again")
+
+    @cached_property
+    def texts(self) -> list[Document]:
+        """General texts that a dictionary is trained on."""
+        own = self.study.train_dictionary
+        return read_documents(own.texts, own.documents)
+
+    @cached_property
+    def brought(self) -> dict[str, Dictionary]:
+        """The dictionary that the study names, by its site; none where one is trained.
+
+        Raises:
+            InputError: it cannot be opened, or is made for another model, site or width.
+        """
+        study = self.study
+        if study.dictionary is None:
+            return {}
+        found = open_dictionary(study.dictionary)
+        found.card.require(
+            model=study.model, site=self.site, d_model=self.shape.shape.d_model, force=study.force
+        )
+        return {self.site: found}
+
+    @property
+    def dictionary_at(self) -> str:
+        """The stage of the dictionary."""
+        brought = self.study.dictionary is not None
+        return brought_at(self.site) if brought else f"{DICTIONARIES}/{self.site}"
 
     @cached_property
     def model(self) -> tuple[PreTrainedModel, Any]:
@@ -69,109 +121,16 @@ class Learned:
         )
 
     @cached_property
-    def identity(self) -> list[Any]:
-        """What everything made here depends on."""
-        study = self.study
-        records = digest([r.plain() for r in self.behaviour.records])
-        base = model_identity(study.model, study.revision)
-        return [study.model, study.revision, study.dtype, base, records, study.context]
+    def context(self) -> int:
+        """Longest record in tokens."""
+        return min(self.study.context, dimensions.context(self.model[0]))
 
-    @cached_property
-    def reading(self) -> Reading:
-        """Model, site and dictionary, proved to fit one another."""
-        module, tokenizer = self.model
-        found = self.dictionary
-        found.card.require(
-            model=self.study.model,
-            site=self.site,
-            d_model=dimensions.width(module),
-            force=self.study.force,
-        )
-        return Reading(module, tokenizer, found, self.site)
+    def windows(self, records: Sequence[BehaviourRecord]) -> list[Window]:
+        """Records as the model reads them, without those that are too long.
 
-    @cached_property
-    def site(self) -> str:
-        """The site's one spelling."""
-        return resolve_sites(self.model[0], [self.study.site])[0].name
-
-    @property
-    def dictionary_stage(self) -> tuple[str, ...]:
-        """Stages the dictionary comes from."""
-        return () if self.study.dictionary else (f"dictionaries/{self.site}",)
-
-    @cached_property
-    def dictionary(self) -> Dictionary:
-        """The dictionary brought along, or one trained on the model's stream."""
-        study = self.study
-        if study.dictionary is not None:
-            return open_dictionary(study.dictionary)
-        own = study.train_dictionary
-        depends_on = [self.identity, self.site, own.plain(), study.seed]
-
-        def make(folder: Path) -> None:
-            rows = self._rows()
-            self.reporter.say(f"training a dictionary on {len(rows):,} tokens at {self.site}")
-            card = Card(target="base", site=self.site, model=study.model, d_model=rows.shape[1])
-            card = card.model_copy(update={"versions": versions()})
-            trained = fit(
-                own.architecture,
-                TensorRows(rows),
-                fitting=own.fitting,
-                seed=study.seed,
-                card=card,
-                device=str(self.model[0].device),
-            )
-            save(trained, folder)
-
-        return open_dictionary(self.run.stage(self.dictionary_stage[0], depends_on, make))
-
-    @cached_property
-    def examples(self) -> Examples:
-        """The training records as the site has them."""
-        changed, unchanged = self.windows("train", True), self.windows("train", False)
-        data = f"{self.study.behaviour}, manner {self.study.manner}"
-        documents = [record.document.digest for record in self.behaviour.part("train")]
-        return Examples.read(self.reading, changed, unchanged, data, documents)
-
-    @cached_property
-    def asked(self) -> list[BehaviourRecord]:
-        """Held-out records that are answered, as many changed as not, short enough."""
-        most = self.study.measures.prompts
-        found = []
-        for changed in (True, False):
-            part = self.behaviour.part("held_out", changed)
-            fitting = [part[w.document] for w in self._windows(part)]
-            found += fitting[:most]
-        return found
-
-    @cached_property
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Of each side and kind: records in the set, used, too long, beyond what was asked for."""
-        found = {}
-        for split in SPLITS:
-            for kind in (True, False):
-                part = self.behaviour.part(split, kind)
-                fitting = len(self._windows(part))
-                most = self.study.measures.prompts if split == "held_out" else None
-                used = fitting if most is None else min(fitting, most)
-                found[f"{split} {'changed' if kind else 'unchanged'}"] = {
-                    "records": len(part),
-                    "used": used,
-                    "too_long": len(part) - fitting,
-                    "beyond": fitting - used,
-                }
-        return found
-
-    @cached_property
-    def seen(self) -> list[Seen]:
-        """The held-out changed records that are answered, as the site has them."""
-        return self.reading.see(self._windows([r for r in self.asked if r.changed]))
-
-    def windows(self, split: Split, changed: bool) -> list[Window]:
-        """Changed or unchanged records of a split."""
-        return self._windows(self.behaviour.part(split, changed))
-
-    def _windows(self, records: Sequence[BehaviourRecord]) -> list[Window]:
+        Raises:
+            InputError: none is left.
+        """
         found = record_windows(records, self.model[1], self.context)
         require_rows(found, *self.model)
         if not found:
@@ -182,24 +141,52 @@ class Learned:
         return found
 
     @cached_property
-    def context(self) -> int:
-        """Longest record in tokens."""
-        return min(self.study.context, dimensions.context(self.model[0]))
+    def fitting(self) -> dict[tuple[Split, bool], list[Window]]:
+        """Changed (True) and unchanged records of either split that are short enough."""
+        part = self.behaviour.part
+        return {(s, kind): self.windows(part(s, kind)) for s in SPLITS for kind in (True, False)}
 
-    @torch.no_grad()
-    def _rows(self) -> Float[Tensor, "rows d"]:
-        """The stream at the site on the texts the dictionary is trained on."""
-        own, (module, tokenizer) = self.study.train_dictionary, self.model
-        found = windows(read_documents(own.texts, own.documents), tokenizer, self.context)
-        if own.on_behaviour:
-            found += self._windows(self.behaviour.part("train"))
-        require_rows(found, module, tokenizer)
-        (site,) = resolve_sites(module, [self.site])
-        rows = []
-        with self.reporter.bar("reading texts", len(found), "windows") as advance:
-            for batch in batches(found, tokenizer, padding_id(tokenizer), BATCH_TOKENS):
-                ids, mask = batch.ids.to(module.device), batch.attended.long().to(module.device)
-                stream = run_until(module, [site], ids, mask)[site]
-                rows.append(stream[batch.kept.to(stream.device)].float().cpu())
-                advance(len(ids))
-        return torch.cat(rows)
+    def asked(self, most: int | None) -> list[BehaviourRecord]:
+        """Held-out records that are answered, short enough: at most so many changed, and others."""
+        found = []
+        for kind in (True, False):
+            part = self.behaviour.part("held_out", kind)
+            found += [part[w.document] for w in self.fitting["held_out", kind]][:most]
+        return found
+
+    def counts(self, most: int | None) -> dict[str, dict[str, int]]:
+        """Of each side and kind: records in the set, used, too long, beyond what was asked for.
+
+        Args:
+            most: held-out records of a kind that are asked for.
+        """
+        found = {}
+        for (split, kind), windows in self.fitting.items():
+            records, fitting = len(self.behaviour.part(split, kind)), len(windows)
+            used = fitting if split == "train" or most is None else min(fitting, most)
+            found[f"{split} {'changed' if kind else 'unchanged'}"] = {
+                "records": records,
+                "used": used,
+                "too_long": records - fitting,
+                "beyond": fitting - used,
+            }
+        return found
+
+    # What finished stages hold.
+
+    @cached_property
+    def dictionary(self) -> Dictionary:
+        """The dictionary brought along, or the one that was trained here."""
+        return self.brought.get(self.site) or open_dictionary(self.folder / self.dictionary_at)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """Model, site and dictionary, proved to fit one another."""
+        return Reading(*self.model, self.dictionary, self.site)
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The training records as the site has them."""
+        changed, unchanged = (self.fitting["train", kind] for kind in (True, False))
+        documents = [record.document.digest for record in self.behaviour.part("train")]
+        return Examples.read(self.reading, changed, unchanged, self.study.behaviour, documents)

@@ -1,6 +1,6 @@
-"""The latent study, step by step. Each step is a stage of the run folder; finished ones stay.
+"""The latent study: its stages, and what is found in them put together.
 
-1. Read the behaviour; train or open the dictionary at the site.
+1. Train or open the dictionary at the site.
 2. Train one adapter a choice of sparsity and seed, and an ordinary LoRA adapter beside them.
 3. Let the untouched model, the prompted one, the LoRA adapter and every latent adapter answer the
    held-out prompts.
@@ -15,7 +15,7 @@ asked for, so that no held-out prompt decides it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 from lorascope import report
 from lorascope.behaviours.arithmetic import NEAR
 from lorascope.behaviours.judging import Written, rates
+from lorascope.behaviours.manners import judged
 from lorascope.latent_adapters.frontier import (
     READ,
     WRITTEN,
@@ -34,69 +35,75 @@ from lorascope.latent_adapters.frontier import (
 from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
-from lorascope.runs import read_json, versions, write_atomically
-from lorascope.workflows.latent.answers import (
-    LORA,
-    PROMPTED,
-    UNTOUCHED,
-    Cut,
-    answered,
-    frontier,
-)
-from lorascope.workflows.latent.naming import LATENTS, look_at_latents
+from lorascope.runners import Runner
+from lorascope.runners.local import run_here
+from lorascope.runs import command_of, read_json, versions, write_atomically
+from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
+from lorascope.workflows.latent import answers, dictionary, naming, training
+from lorascope.workflows.latent.answers import LORA, PROMPTED, UNTOUCHED, Cut
 from lorascope.workflows.latent.state import Learned
 from lorascope.workflows.latent.study import DENSE, LatentStudy
-from lorascope.workflows.latent.training import Adapters, adapter_name, train_all
+from lorascope.workflows.latent.training import CHOICE, HISTORY, adapter_at, adapter_name
 from lorascope.workflows.left_out import left_out
 from lorascope.workflows.refusals import run_folder
 
+RESULTS = "results"
+
 
 def learn_latent(
-    study: LatentStudy, out: Path, reporter: Reporter, command: str = "", redo: bool = False
+    study: LatentStudy,
+    out: Path,
+    reporter: Reporter,
+    command: str = "",
+    redo: bool = False,
+    runner: Runner = run_here,
 ) -> Path:
     """Run or resume a latent study in `out` and return the report's path.
 
     Args:
         redo: where `out` holds this study with other settings, make again what depends on them.
+        runner: where its stages are made; one after the other in this process by default.
 
     Raises:
-        InputError: anything the user has to mend.
+        InputError: anything the user has to mend, before anything costly where that is possible.
     """
-    with run_folder(out, study, redo) as run:
-        state = Learned(study, run, reporter)
-        state.manner  # noqa: B018 - refused before anything costly
-        adapters = train_all(state)
-        written = answered(state, adapters)
-        sizes = frontier(state, adapters)
-        named = look_at_latents(state, adapters)
-        _write(state, adapters, written, sizes, named, command)
-        run.drop_unasked()
-        return report.build(run.folder)
+    with run_folder(out, study, redo, command) as run:
+        state = Learned(study, out, reporter)
+        graph = Graph(stages(state))
+        runner(graph, run, state, reporter)
+        drop_others(graph, out)
+        return report.build(out)
 
 
-def _write(
-    state: Learned,
-    adapters: Adapters,
-    written: dict[str, Written],
-    sizes: dict[str, Cut],
-    named: list[Estimate],
-    command: str,
-) -> None:
-    def make(folder: Path) -> None:
-        own = [
-            *_rates(state, adapters, written),
-            *_kept(state, sizes),
-            *_sparsity(state, adapters),
-        ]
-        # Of several seeds the mean stands in the table too, under no seed.
-        found = [*own, *over_seeds(own), *_overlaps(state, adapters), *named]
-        write_estimates(found, folder)
-        facts = json.dumps(
-            _facts(state, adapters, written, sizes, command), indent=1, ensure_ascii=False
-        )
-        write_atomically(folder / "facts.json", facts + "\n")
+def stages(state: Learned) -> Iterator[Stage]:
+    """Every stage of a latent study, each after those it reads."""
+    found = list[Stage]()
+    for one in _stages(state):
+        found.append(one)
+        yield one
+    arguments = {"study": state.study}
+    yield Stage(RESULTS, put_together, arguments, tuple(one.name for one in found))
 
-    state.run.stage("results", state.study.plain(), make, *state.run.asked)
+
+def _stages(state: Learned) -> Iterator[Stage]:
+    yield from dictionary.stages(state)
+    yield from training.stages(state)
+    yield from answers.stages(state)
+    yield from naming.stages(state)
+
+
+@stage(version=1, title="putting results together")
+def put_together(work: Work, *, study: LatentStudy) -> None:
+    """The results table and all that the report says beside it."""
+    state: Learned = work.state
+    written, sizes = answers.answered(work, study), answers.frontier(work, study)
+    own = [*_rates(state, written), *_kept(state, sizes), *_sparsity(work)]
+    named = naming.ablations_of(work.input(naming.LATENTS))
+    # Of several seeds the mean stands in the table too, under no seed.
+    found = [*own, *over_seeds(own), *_overlaps(work), *named]
+    write_estimates(found, work.folder)
+    facts = json.dumps(_facts(work, written, sizes), indent=1, ensure_ascii=False)
+    write_atomically(work.folder / "facts.json", facts + "\n")
 
 
 def _place(state: Learned, choice: str, seed: int | None = None, size: int | None = None) -> Key:
@@ -104,9 +111,10 @@ def _place(state: Learned, choice: str, seed: int | None = None, size: int | Non
     return Key(choice, state.study.training.rank, state.site, seed, size=size)
 
 
-def _rates(state: Learned, adapters: Adapters, written: dict[str, Written]) -> list[Estimate]:
+def _rates(state: Learned, written: dict[str, Written]) -> list[Estimate]:
     """Success, false positives and general loss of everything that was asked."""
     study, untouched = state.study, written[UNTOUCHED]
+    manner = judged(study.manner, study.judge)
     places = {
         PROMPTED: _place(state, PROMPTED),
         LORA: replace(_place(state, LORA), site="", rank=study.lora_training().ranks[0]),
@@ -122,9 +130,7 @@ def _rates(state: Learned, adapters: Adapters, written: dict[str, Written]) -> l
             dense = {DENSE: written[whole]} if whole else {}
             baselines = {other: written[other] for other in (PROMPTED, LORA) if other in written}
             beside = {other: w for other, w in {**baselines, **dense}.items() if other != name}
-            found += rates(
-                written[name], untouched, state.manner, place, near=[NEAR], beside=beside
-            )
+            found += rates(written[name], untouched, manner, place, near=[NEAR], beside=beside)
     return found
 
 
@@ -150,40 +156,33 @@ def _kept(state: Learned, sizes: dict[str, Cut]) -> list[Estimate]:
     return found
 
 
-def _sparsity(state: Learned, adapters: Adapters) -> list[Estimate]:
-    found = []
+def _sparsity(work: Work) -> list[Estimate]:
+    state, found = work.state, []
     for name, (choice, seed) in state.study.adapters.items():
-        found += sparsity_estimates(adapters.open(name), _place(state, choice, seed))
+        found += sparsity_estimates(training.opened(work, name), _place(state, choice, seed))
     return found
 
 
-def _overlaps(state: Learned, adapters: Adapters) -> list[Estimate]:
-    study, found = state.study, []
+def _overlaps(work: Work) -> list[Estimate]:
+    state, study, found = work.state, work.state.study, []
     everything = range(state.dictionary.n_latents)
     for choice in study.choices:
         supports: dict[str, dict[int, set[int]]] = {READ: {}, WRITTEN: {}}
         candidates: dict[str, dict[int, Sequence[int]]] = {READ: {}, WRITTEN: {}}
         for seed in study.seeds:
-            adapter = adapters.named(choice, seed)
-            among = adapters.candidates(choice, seed) or (everything, everything)
+            adapter = training.named(work, choice, seed, study.measures.most)
+            among = training.candidates(work, choice, seed) or (everything, everything)
             for side, ids, own in zip(supports, adapter.support(), among, strict=True):
                 supports[side][seed], candidates[side][seed] = set(ids.tolist()), own
         found += overlap_estimates(supports, candidates, _place(state, choice), study.seed)
     return found
 
 
-def _facts(
-    state: Learned,
-    adapters: Adapters,
-    written: dict[str, Written],
-    sizes: dict[str, Cut],
-    command: str,
-) -> dict[str, Any]:
-    study, (module, _) = state.study, state.model
-    dictionary = state.dictionary
-    named = state.run.folder / LATENTS / "latents.json"
-    prompts = [(i, r) for i, r in enumerate(state.asked)]
-    shown = [i for i, r in prompts if r.changed][:6] + [i for i, r in prompts if not r.changed][:4]
+def _facts(work: Work, written: dict[str, Written], sizes: dict[str, Cut]) -> dict[str, Any]:
+    state: Learned = work.state
+    study, (module, _), dictionary = state.study, state.model, state.dictionary
+    counts, losses = state.counts(study.measures.prompts), training.losses_of(work.input(CHOICE))
+    records = {name: record_of(work.input(name)) for name in work.stage.inputs}
     return {
         "workflow": "latent",
         "model": {
@@ -194,7 +193,7 @@ def _facts(
         "behaviour": {
             "set": study.behaviour,
             "manner": study.manner,
-            **{name: count["used"] for name, count in state.counts.items()},
+            **{name: count["used"] for name, count in counts.items()},
         },
         "left_out": _left_out(state),
         "dictionary": {
@@ -205,28 +204,47 @@ def _facts(
         },
         "site": state.site,
         "rank": study.training.rank,
-        "chosen": adapters.chosen,
+        "chosen": training.chosen(losses),
         "choices": list(study.choices),
         "seeds": list(study.seeds),
         "most": study.measures.most,
         "share": study.measures.share,
-        "losses": adapters.losses,
-        "curves": adapters.curves(),
-        "samples": [
-            {
-                "prompt": state.asked[i].prompt,
-                "changed": state.asked[i].changed,
-                "wanted": state.asked[i].response,
-                "answers": {name: one.texts[i] for name, one in written.items()},
-            }
-            for i in shown
-        ],
-        "latents": read_json(named),
+        "losses": losses,
+        "curves": _curves(work),
+        "samples": _samples(written),
+        "latents": naming.latents_of(work.input(naming.LATENTS)),
         "warnings": _warnings(state, sizes),
-        "command": command,
+        "command": command_of(work.run),
         "settings": study.plain(),
         "versions": versions(),
+        "seconds": {name: one["seconds"] for name, one in records.items()},
+        "made_from": {name: one["key"] for name, one in records.items()},
     }
+
+
+def _curves(work: Work) -> list[dict[str, Any]]:
+    """Loss, penalty and effective numbers of latents over training, a record a point."""
+    return [
+        {"choice": choice, "seed": seed, **point}
+        for name, (choice, seed) in work.state.study.adapters.items()
+        for point in read_json(work.input(adapter_at(name)) / HISTORY)
+    ]
+
+
+def _samples(written: dict[str, Written]) -> list[dict[str, Any]]:
+    """Prompts about the topic and others, with everything's answers."""
+    prompts = list(enumerate(written[UNTOUCHED].records))
+    chosen = [(i, r) for i, r in prompts if r.changed][:6]
+    chosen += [(i, r) for i, r in prompts if not r.changed][:4]
+    return [
+        {
+            "prompt": record.prompt,
+            "changed": record.changed,
+            "wanted": record.response,
+            "answers": {name: one.texts[i] for name, one in written.items()},
+        }
+        for i, record in chosen
+    ]
 
 
 def _left_out(state: Learned) -> list[dict[str, Any]]:
@@ -240,7 +258,7 @@ def _left_out(state: Learned) -> list[dict[str, Any]]:
                 "beyond measures.prompts": count["beyond"],
             },
         )
-        for name, count in state.counts.items()
+        for name, count in state.counts(state.study.measures.prompts).items()
     ]
 
 
