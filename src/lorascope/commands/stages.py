@@ -33,9 +33,10 @@ def stages(
 
     `lorascope stages runs/mine --json`
     """
+    from lorascope.workflows.opening import with_needs
+
     folder = _prepared(study, set_, out)
-    opened = _opened(folder)
-    graph = opened.graph
+    graph = with_needs(folder, _opened(folder))
     lines = [
         _line(graph, folder, level, one)
         for level, units in enumerate(graph.levels())
@@ -116,9 +117,10 @@ def slurm(
     `sh runs/mine/slurm/submit.sh`
     """
     from lorascope.runners.slurm import FOLDER, Jobs, write_jobs
+    from lorascope.workflows.opening import with_needs
 
     folder = _prepared(study, set_, out)
-    graph = _opened(folder).graph
+    graph = with_needs(folder, _opened(folder))
     arrays = write_jobs(graph, folder, Jobs(time, threads, parallel, tuple(sbatch or ())))
     done = sum(graph.is_done(folder, one.name) for one in graph)
     say(

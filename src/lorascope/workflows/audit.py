@@ -50,6 +50,7 @@ from lorascope.workflows import plan as planning
 from lorascope.workflows.facts import facts
 from lorascope.workflows.learning import DICTIONARIES, brought_at
 from lorascope.workflows.measured import Measured
+from lorascope.workflows.needs import stated
 from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.state import HELD_OUT, MATCHING, PROBE, Audited
 from lorascope.workflows.study import AuditStudy
@@ -75,9 +76,10 @@ def audit(
         InputError: anything the user has to mend, before anything costly where that is possible.
     """
     with run_folder(out, study, redo, command) as run:
-        planning.refuse_what_cannot_fit(planning.plan(study, estimates=False), out)
+        cost = planning.plan(study, estimates=False)
+        planning.refuse_what_cannot_fit(cost, out)
         state = Audited(study, out, reporter)
-        graph = Graph(stages(state))
+        graph = stated(Graph(stages(state)), cost)
         runner(graph, run, state, reporter)
         drop_others(graph, out)
         reporter.say("writing the report")

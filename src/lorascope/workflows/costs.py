@@ -24,7 +24,7 @@ from lorascope.workflows.sizes import Sizes
 from lorascope.workflows.study import AuditStudy
 
 # Interpreter, libraries and tokenizer.
-_RESIDENT = 500_000_000
+RESIDENT = 500_000_000
 # Products with a dimension of so many reach half of what large ones do.
 _HALF_SPEED_WIDTH = 128
 # Seconds of one training step of a dictionary beside its products.
@@ -276,4 +276,4 @@ def reached(share: float, d: int) -> float:
 
 def resident(part: Part) -> int:
     """Bytes in all while a part runs."""
-    return part.memory + _RESIDENT
+    return part.memory + RESIDENT

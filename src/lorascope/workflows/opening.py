@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from lorascope.progress import Reporter
 from lorascope.stages import Graph
 from lorascope.workflows import audit
 from lorascope.workflows.adapt import workflow as adapt
+from lorascope.workflows.adapt.plan import plan_adapt
 from lorascope.workflows.adapt.state import Adapted
 from lorascope.workflows.adapt.study import AdaptStudy
 from lorascope.workflows.latent import steps as latent
+from lorascope.workflows.latent.plan import plan_latent
 from lorascope.workflows.latent.state import Learned
 from lorascope.workflows.latent.study import LatentStudy
+from lorascope.workflows.needs import stated
+from lorascope.workflows.plan import Cost, plan
 from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
@@ -48,6 +53,12 @@ def open_study(folder: Path, reporter: Reporter) -> OpenedStudy:
         raise InputError(f"{folder}: not a run folder (there is no study.yaml); give one")
     study = read_study(folder / "study.yaml")
     return _OPEN[type(study)](study, folder, reporter)
+
+
+def with_needs(folder: Path, opened: OpenedStudy) -> Graph:
+    """The stages of an opened study with what each takes while it runs; raises as `plan`."""
+    study = read_study(folder / "study.yaml")
+    return stated(opened.graph, _PLANS[type(study)](study))
 
 
 def read_study(path: Path, changes: Sequence[str] = ()) -> Study:
@@ -93,6 +104,11 @@ _STUDIES: dict[str, type[Study]] = {
     "audit": AuditStudy,
     "adapt": AdaptStudy,
     "latent": LatentStudy,
+}
+_PLANS: dict[type, Callable[[Any], Cost]] = {
+    AuditStudy: partial(plan, estimates=False),
+    AdaptStudy: partial(plan_adapt, estimates=False),
+    LatentStudy: partial(plan_latent, estimates=False),
 }
 _OPEN: dict[type, Callable[[Any, Path, Reporter], OpenedStudy]] = {
     AuditStudy: _audit,

@@ -29,6 +29,7 @@ from lorascope.workflows.adapt.plan import plan_adapt, refuse_what_cannot_fit
 from lorascope.workflows.adapt.state import Adapted
 from lorascope.workflows.adapt.study import AdaptStudy
 from lorascope.workflows.measured import Measured
+from lorascope.workflows.needs import stated
 from lorascope.workflows.refusals import run_folder
 
 RESULTS = "results"
@@ -52,9 +53,10 @@ def adapt(
         InputError: anything the user has to mend, before anything costly where that is possible.
     """
     with run_folder(out, study, redo, command) as run:
-        refuse_what_cannot_fit(plan_adapt(study, estimates=False), out)
+        cost = plan_adapt(study, estimates=False)
+        refuse_what_cannot_fit(cost, out)
         state = Adapted(study, out, reporter)
-        graph = Graph(stages(state))
+        graph = stated(Graph(stages(state)), cost)
         if len(graph.records(out)) < len(graph):
             reading.require_budgets(state)
         runner(graph, run, state, reporter)

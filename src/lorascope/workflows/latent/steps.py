@@ -41,10 +41,12 @@ from lorascope.runs import command_of, read_json, versions, write_atomically
 from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
 from lorascope.workflows.latent import answers, dictionary, naming, training
 from lorascope.workflows.latent.answers import LORA, PROMPTED, UNTOUCHED, Cut
+from lorascope.workflows.latent.plan import plan_latent
 from lorascope.workflows.latent.state import Learned
 from lorascope.workflows.latent.study import DENSE, LatentStudy
 from lorascope.workflows.latent.training import CHOICE, HISTORY, adapter_at, adapter_name
 from lorascope.workflows.left_out import left_out
+from lorascope.workflows.needs import stated
 from lorascope.workflows.refusals import run_folder
 
 RESULTS = "results"
@@ -69,7 +71,7 @@ def learn_latent(
     """
     with run_folder(out, study, redo, command) as run:
         state = Learned(study, out, reporter)
-        graph = Graph(stages(state))
+        graph = stated(Graph(stages(state)), plan_latent(study, estimates=False))
         runner(graph, run, state, reporter)
         drop_others(graph, out)
         return report.build(out)

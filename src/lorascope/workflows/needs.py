@@ -1,0 +1,49 @@
+"""What a study's stages take while they run, from what the study is planned to take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lorascope.stages import Graph, Need, Stage
+from lorascope.workflows import costs
+from lorascope.workflows.plan import Cost
+
+# Parts of a plan by the first word of a stage's name; of any other the hungriest part counts.
+_PARTS = {
+    "adapters": ("adapter training", "latent adapters", "LoRA"),
+    "matching": ("gates",),
+    "gates": ("gates",),
+    "activations": ("capture",),
+    "dictionaries": ("dictionary training", "dictionary", "dictionaries"),
+    "yardsticks": ("measures",),
+    "measures": ("measures", "pursuit"),
+    "massive": ("measures", "pursuit"),
+    "recovered": ("effects",),
+    "effects": ("effects",),
+    "features": ("effects",),
+    "weights": ("weights",),
+    "written": ("weights",),
+    "fits": ("fits",),
+    "answers": ("answers",),
+    "frontier": ("answers",),
+    "latents": ("ablation",),
+    "times": ("times",),
+}
+# Put together from tables: nothing but the interpreter and its libraries.
+_SMALL = ("results", "texts")
+# Stages that compute on the CPU wherever the study runs.
+_ON_CPU = ("yardsticks", "measures", "massive", "weights", "written", *_SMALL)
+
+
+def stated(graph: Graph, cost: Cost) -> Graph:
+    """The same stages, each with the memory and the share of a GPU that it needs."""
+    return Graph(replace(one, need=_need(one, cost)) for one in graph)
+
+
+def _need(one: Stage, cost: Cost) -> Need:
+    kind = one.name.partition("/")[0]
+    own = [part for part in cost.parts if part.name in _PARTS.get(kind, ())]
+    memory = max((costs.resident(part) for part in own or cost.parts), default=0)
+    if kind in _SMALL:
+        memory = min(memory, costs.RESIDENT)
+    return Need(memory, 0.0 if cost.device == "cpu" or kind in _ON_CPU else 1.0)
