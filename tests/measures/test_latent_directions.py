@@ -8,6 +8,7 @@ from lorascope.geometry.cosine import unit_rows
 from lorascope.measures.latent_directions import (
     built_from,
     single_chance,
+    token_chance,
     token_effects,
     verdicts,
 )
@@ -72,3 +73,44 @@ def test_tokens_are_those_of_norm_and_output_matrix_alone(tiny_checkpoint, archi
     assert found.suppressed.tolist() == (-logits).topk(4).indices.tolist()
     torch.testing.assert_close(found.promoted_by, logits.topk(4).values, atol=2e-3, rtol=1e-3)
     assert (found.suppressed_by < 0).all()
+
+
+def test_tokens_that_any_direction_promotes_do_not_come_first(tiny_checkpoint):
+    model = load(str(tiny_checkpoint("llama")), {}, device="cpu")
+    with torch.no_grad():
+        # A hub: its row is much longer than others.
+        model.module.lm_head.weight[7] *= 15
+    directions = torch.randn(40, model.d_model, generator=random("directions"))
+    # One direction writes a token of its own: along its row, as the norm's gain reads it.
+    own = model.module.lm_head.weight[11] * model.module.model.norm.weight
+    directions[3] = own
+    chance = token_chance(model, directions, random("tokens"))
+    plain, scored = (token_effects(model, directions, 5, one) for one in (None, chance))
+
+    def share(found):
+        return float((found.promoted == 7).any(1).float().mean())
+
+    def either(found):
+        return float(((found.promoted == 7) | (found.suppressed == 7)).any(1).float().mean())
+
+    assert either(plain) > 0.8
+    assert either(scored) < 0.5
+    assert share(scored) < share(plain)
+    assert scored.promoted[3, 0] == 11
+    assert scored.promoted_by[3, 0] > 3
+
+
+def test_z_is_of_the_distribution_of_random_directions(tiny_checkpoint):
+    model = load(str(tiny_checkpoint("llama")), {}, device="cpu")
+    base = torch.randn(400, model.d_model, generator=random("many"))
+    # Directions that share a part, as latents of one massive direction do.
+    directions = base + 3 * base[:1]
+    chance = token_chance(model, directions, random("tokens"))
+    drawn = directions[torch.randperm(400, generator=random("some"))[:200]]
+    every = token_effects(model, drawn, model.vocab_size, chance)
+    by_token = torch.zeros(200, model.vocab_size).scatter(1, every.promoted, every.promoted_by)
+    assert by_token.mean().abs() < 0.1
+    assert by_token.std() == pytest.approx(1.0, abs=0.15)
+    few = token_chance(model, directions[:3], random("tokens"))
+    assert torch.isfinite(few.spread).all()
+    assert (few.spread > 0).all()

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.geometry.chance import directions_from_root
+from lorascope.geometry.chance import covariance_root, directions_from_root
 from lorascope.geometry.cosine import max_cosine, unit_rows
 from lorascope.geometry.pursuit import pursue
 from lorascope.models.adapted import BASE, AdaptedModel
@@ -26,6 +26,8 @@ from lorascope.results.null_names import COVARIANCE
 # Random directions that give the chance level of a single one.
 DRAWN = 2048
 BUILT_FROM = 4
+# Random directions that give each token's chance level, and how few latents have no covariance.
+DRAWN_FOR_TOKENS, _FEW = 512, 8
 # Rows whose random pursuit gives the chance level of what a direction is built from.
 _PURSUED = 128
 # Logits held at a time.
@@ -104,7 +106,8 @@ class TokenEffects:
 
     Attributes:
         promoted, suppressed: token ids.
-        promoted_by, suppressed_by: logits less the vocabulary's mean.
+        promoted_by, suppressed_by: standard deviations from what random directions give that token;
+            logits less the vocabulary's mean where no chance level is given.
     """
 
     promoted: Int[Tensor, "n tokens"]
@@ -113,28 +116,82 @@ class TokenEffects:
     suppressed_by: Float[Tensor, "n tokens"]
 
 
+@dataclass(frozen=True, eq=False)
+class TokenChance:
+    """What random directions do to each token's logit, less the vocabulary's mean.
+
+    Attributes:
+        mean, spread: mean and standard deviation over the directions.
+    """
+
+    mean: Float[Tensor, " vocab"]
+    spread: Float[Tensor, " vocab"]
+
+
+@torch.no_grad()
+def token_chance(
+    model: AdaptedModel, directions: Float[Tensor, "n d"], random: torch.Generator
+) -> TokenChance:
+    """What random directions do that have the mean and covariance of a dictionary's directions.
+
+    Some tokens have large rows in the output matrix, or lie along what all latents share: they are
+    among the first that almost any direction promotes, and say nothing of one. Where there are
+    fewer than `_FEW` directions, random ones point anywhere.
+    """
+    unit = unit_rows(directions.float()).cpu().double()
+    if len(unit) < _FEW:
+        mean, root = torch.zeros(unit.shape[1]).double(), torch.eye(unit.shape[1]).double()
+    else:
+        mean = unit.mean(0)
+        root = covariance_root((unit - mean).T @ (unit - mean) / len(unit)).double()
+    steps = torch.randn(DRAWN_FOR_TOKENS, len(mean), generator=random, dtype=torch.float64)
+    drawn = unit_rows((mean + steps @ root).float())
+    total, square = torch.zeros(2, model.vocab_size, dtype=torch.float64)
+    for logits in _logits(model, drawn):
+        total += logits.double().sum(0).cpu()
+        square += logits.double().square().sum(0).cpu()
+    mean_logit = total / len(drawn)
+    spread = (square / len(drawn) - mean_logit.square()).clamp(min=0).sqrt()
+    # A token that no direction moves is promoted by none.
+    return TokenChance(mean_logit, spread.clamp(min=float(spread.median()) / 100))
+
+
 @torch.no_grad()
 def token_effects(
-    model: AdaptedModel, directions: Float[Tensor, "n d"], most: int = 10
+    model: AdaptedModel,
+    directions: Float[Tensor, "n d"],
+    most: int = 10,
+    chance: TokenChance | None = None,
 ) -> TokenEffects:
     """Each direction through the base's final norm and output matrix, all blocks passed over.
+
+    Tokens are ranked by how far the direction moves them beyond what random directions do, or by
+    their logits where no chance level is given.
 
     An approximation: what later blocks make of a direction is left out, and the norm sees the
     direction alone, so that sizes compare tokens of one direction and not directions. What the
     norm's and the output matrix' own biases give is taken off.
     """
-    zero = torch.zeros(1, directions.shape[1])
-    offset = _unembedded(model, zero)
-    most = min(most, len(offset[0]))
+    most = min(most, model.vocab_size)
     parts = []
-    for part in _pieces(directions, model.vocab_size):
-        scaled = unit_rows(part.float()) * part.shape[1] ** 0.5
-        logits = _unembedded(model, scaled) - offset
-        logits -= logits.mean(1, keepdim=True)
+    for logits in _logits(model, directions):
+        if chance is not None:
+            logits = (logits - chance.mean.to(logits)) / chance.spread.to(logits)
         up, down = logits.topk(most), logits.topk(most, largest=False)
         parts.append((up.indices, up.values, down.indices, down.values))
     columns: Sequence[tuple[Tensor, ...]] = list(zip(*parts, strict=True))
     return TokenEffects(*(torch.cat(column).cpu() for column in columns))
+
+
+def _logits(
+    model: AdaptedModel, directions: Float[Tensor, "n d"]
+) -> Iterator[Float[Tensor, "part vocab"]]:
+    """Logits of directions, less the vocabulary's mean, some at a time."""
+    offset = _unembedded(model, torch.zeros(1, directions.shape[1]))
+    for part in _pieces(directions, model.vocab_size):
+        scaled = unit_rows(part.float()) * part.shape[1] ** 0.5
+        logits = _unembedded(model, scaled) - offset
+        yield logits - logits.mean(1, keepdim=True)
 
 
 def _unembedded(model: AdaptedModel, streams: Float[Tensor, "n d"]) -> Float[Tensor, "n vocab"]:

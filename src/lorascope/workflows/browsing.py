@@ -49,7 +49,7 @@ _EXAMPLES, _FEW_EXAMPLES = (4, 2), (2, 0)
 _SETTINGS = ("measures.effects", "measures.rows", "seed")
 
 
-@stage(version=1, title="looking at latents")
+@stage(version=2, title="looking at latents")
 def browse(work: Work, *, study: AuditStudy, first_seed: int, site: str, adapter: str) -> None:
     """What the feature browser shows of one delta dictionary of the first seed."""
     state: Audited = work.state
@@ -181,7 +181,10 @@ class _Browsed:
         chance = latent_directions.single_chance(
             self._base.directions, self._root, self._random("single")
         )
-        tokens = latent_directions.token_effects(self._state.model, directions, TOKENS)
+        by_chance = latent_directions.token_chance(
+            self._state.model, directions, self._random("tokens")
+        )
+        tokens = latent_directions.token_effects(self._state.model, directions, TOKENS, by_chance)
         neighbours = [self._near(directions[:WHOLE], *where) for where in near]
         details = self._details(order, sums, tokens)
         built = self._built(directions[:WHOLE], details)

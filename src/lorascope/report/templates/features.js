@@ -393,8 +393,8 @@
       make(
         "div",
         { class: "feature-columns" },
-        make("div", {}, heading("Promoted tokens (logits)"), effects(found.up)),
-        make("div", {}, heading("Suppressed tokens (logits)"), effects(found.down)),
+        make("div", {}, heading("Promoted tokens (z)"), effects(found.up)),
+        make("div", {}, heading("Suppressed tokens (z)"), effects(found.down)),
         make("div", {}, heading("Activations (height: log of the count)"), ...histogram(found)),
         make("div", {}, heading("Kinds of text"), list(kinds)),
         built(dictionary, found),

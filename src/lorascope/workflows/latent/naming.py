@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from lorascope.latent_adapters.matching import matched, one_each
 from lorascope.latent_adapters.reading import Seen
 from lorascope.latent_adapters.removal import without_reading, without_writing
 from lorascope.measures import features
-from lorascope.measures.latent_directions import token_effects
+from lorascope.measures.latent_directions import TokenChance, token_chance, token_effects
 from lorascope.models.adapted import AdaptedModel
 from lorascope.randomness import generator
 from lorascope.report.latents import rounded
@@ -217,12 +218,17 @@ class _Table:
             },
         }
 
+    @cached_property
+    def _by_chance(self) -> TokenChance:
+        random = generator(self._study.seed, "latents", "tokens")
+        return token_chance(self._model, self._adapter.dictionary.directions, random)
+
     def _side(
         self, side: str, factor: Float[Tensor, "r n"], ids: Int[Tensor, " latents"]
     ) -> list[dict[str, Any]]:
         order = ids[factor[:, ids].norm(dim=0).argsort(descending=True)].cpu()
         directions = self._adapter.dictionary.directions[order.to(factor.device)]
-        tokens = token_effects(self._model, directions, _TOKENS)
+        tokens = token_effects(self._model, directions, _TOKENS, self._by_chance)
         effects = self._effects(side)
         piece, records = self._passages.piece, []
         for index, latent in enumerate(order.tolist()):
