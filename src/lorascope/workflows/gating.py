@@ -14,7 +14,7 @@ from typing import Any
 from lorascope.activations.gates import noise_floor
 from lorascope.activations.tokens import pad
 from lorascope.measures.behaviour import continuations, response_loss, response_losses
-from lorascope.models.gates import verify_live
+from lorascope.models.gates import verify_all_live
 from lorascope.models.load import padding_id
 from lorascope.models.sites import resolve_sites
 from lorascope.results import Estimate
@@ -38,13 +38,8 @@ def pass_gates(state: Audited) -> dict[str, Any]:
         steps = 2 * len(every) + 3
         title = "gates: adapters live, numeric noise floor"
         with state.reporter.bar(title, steps, "checks") as advance:
-            live = []
-            for name in every:
-                ids, attended = chosen.ids, chosen.attended.long()
-                live.append(
-                    verify_live(model, name, ids.to(model.device), attended.to(model.device), sites)
-                )
-                advance(1)
+            ids, attended = chosen.ids.to(model.device), chosen.attended.long().to(model.device)
+            live = verify_all_live(model, every, ids, attended, sites, advance)
             noise = noise_floor(model, state.held_out, sites)
             advance(1)
             losses = _response_losses(state, advance)
