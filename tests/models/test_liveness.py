@@ -42,9 +42,7 @@ def test_sites_before_the_first_adapted_block(loaded):
     assert all(chunk.any(1).any() for chunk in rows["layers.1"].chunks())
 
 
-def test_all_adapters_are_held_against_one_run_of_the_base(
-    save_adapter, tiny_checkpoint, tmp_path
-):
+def test_all_adapters_are_held_against_one_run_of_the_base(save_adapter, tiny_checkpoint, tmp_path):
     folders = {
         name: str(save_adapter(tmp_path / name, seed=seed, target_modules=["q_proj"]))
         for name, seed in (("a", 1), ("b", 2))

@@ -19,12 +19,12 @@ from lorascope.runs import Run
 from lorascope.workflows.audit import _capture
 from lorascope.workflows.gating import pass_gates
 from lorascope.workflows.learning import learn
-from lorascope.workflows.massive import take_massive
+from lorascope.workflows.massive import audit_without, take_massive
 from lorascope.workflows.measuring import Audit, measure
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
 from lorascope.workflows.variants import Variants
-from lorascope.workflows.yardsticks import take_yardsticks
+from lorascope.workflows.yardsticks import massive_at, take_yardsticks
 
 D, COORDINATE, SIZE = 32, 7, 60.0
 
@@ -115,6 +115,19 @@ def test_the_coordinate_is_found_and_named(yardsticks, runs):
     for key in runs["massive"][1].learned.folders:
         dictionary = runs["massive"][1].learned.open(key)
         assert dictionary.card.massive == ([COORDINATE] if key.target == "base" else [])
+
+
+def test_moments_without_what_is_massive_are_not_those_with_it(runs):
+    _, whole = runs["massive"]
+    massive = massive_at(whole, "layers.1")
+    assert massive
+    for face in ("base", "a"):
+        _, covariance = whole.probe.moments("layers.1", face)
+        without = audit_without(whole, {"layers.1": massive})
+        _, found = without.probe.moments("layers.1", face)
+        assert covariance[COORDINATE, COORDINATE] > 0
+        assert found[COORDINATE, COORDINATE] == 0
+        assert whole.probe.moments("layers.1", face)[1] is covariance
 
 
 def test_every_dictionary_has_its_yardsticks(yardsticks, runs):

@@ -2,8 +2,8 @@
 
 1. Train adapters, where the study asks for that.
 2. Read the texts, leave out what the adapters have seen, split by hash.
-3. Gates: adapters are live, deltas stand above numeric noise; response loss and samples.
-4. Capture the base and every delta, to train on and to measure on.
+3. Gates: adapters are live, deltas stand above numeric noise; samples.
+4. Capture the base and every delta, to train on and to measure on; there response losses too.
 5. Train dictionaries.
 6. Measure: geometry and reconstruction site by site, effects on the outputs adapter by adapter,
    the weights.
@@ -30,7 +30,6 @@ from lorascope.measures.yardsticks import without_verdicts
 from lorascope.models.sites import resolve_sites
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
-from lorascope.results import Estimate
 from lorascope.runs import write_atomically
 from lorascope.workflows import plan as planning
 from lorascope.workflows.adapters import Base, split_for_training, train_adapters
@@ -44,11 +43,14 @@ from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit, measure
 from lorascope.workflows.progress import Reporter
 from lorascope.workflows.refusals import run_folder
+from lorascope.workflows.responses import losses_of, read_losses, write_losses
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
 from lorascope.workflows.variants import Variants
 from lorascope.workflows.weighing import weigh
 from lorascope.workflows.yardsticks import take_yardsticks
+
+_HELD_OUT = "held_out"
 
 
 def audit(
@@ -77,7 +79,7 @@ def _audit(state: Audited, brought: dict[str, Dictionary], command: str) -> Path
     learned = learn(run, study, probe, held_out, brought, state.hashes, reporter)
     variants = Variants.read(gates)
     whole = Audit(study, probe, held_out, learned, variants, gates["noise_floor"])
-    measured = Measured([Estimate.revived(record) for record in gates["response_loss"]])
+    measured = Measured(read_losses(held_out.folder))
     yardsticks = take_yardsticks(state, whole)
     measured.add(yardsticks.measured)
     measured.add(measure(whole, run, reporter))
@@ -118,7 +120,7 @@ def _adapters(state: Audited) -> None:
 
 def _capture(state: Audited) -> tuple[Shards, Shards]:
     found: list[Shards] = []
-    for name, documents in (("probe", state.texts.probe), ("held_out", state.texts.held_out)):
+    for name, documents in (("probe", state.texts.probe), (_HELD_OUT, state.texts.held_out)):
         identity = state.identity(documents)
 
         def make(folder: Path, name: str = name, identity: Any = identity) -> None:
@@ -126,6 +128,7 @@ def _capture(state: Audited) -> tuple[Shards, Shards]:
             sites = resolve_sites(state.model.n_blocks, state.study.sites)
             total = sum(len(window.ids) for window in chosen)
             title = f"capturing {name.replace('_', '-')} activations"
+            losses = losses_of(chosen) if name == _HELD_OUT else None
             with state.reporter.bar(title, total, "tokens") as advance:
                 collect(
                     state.model,
@@ -134,10 +137,14 @@ def _capture(state: Audited) -> tuple[Shards, Shards]:
                     folder,
                     state.study.capture,
                     digest(identity),
+                    whole=None if losses is None else losses.take,
                     advance=advance,
                 )
+            if losses is not None:
+                write_losses(losses, state.model, folder)
 
-        folder = state.run.stage(f"activations/{name}", identity, make)
+        depends_on = [identity, "response losses"] if name == _HELD_OUT else identity
+        folder = state.run.stage(f"activations/{name}", depends_on, make)
         found.append(Shards.open(folder))
     probe, held_out = found
     if len(probe) < state.study.dictionaries.fitting.batch:

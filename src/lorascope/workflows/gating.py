@@ -1,7 +1,6 @@
 """The gates of an audit: what must hold before anything is measured, kept as one stage.
 
-Adapters are live, reach every site, and stand above numeric noise; response losses and samples are
-taken here too, while the model is in memory.
+Adapters are live, reach every site, and stand above numeric noise; samples are taken here too.
 """
 
 from __future__ import annotations
@@ -13,15 +12,12 @@ from typing import Any
 
 from lorascope.activations.gates import noise_floor
 from lorascope.activations.tokens import pad
-from lorascope.measures.behaviour import continuations, response_loss, response_losses
+from lorascope.measures.behaviour import continuations
 from lorascope.models.gates import verify_all_live
 from lorascope.models.load import padding_id
 from lorascope.models.sites import resolve_sites
-from lorascope.results import Estimate
 from lorascope.runs import read_json, write_atomically
-from lorascope.workflows.progress import Advance
 from lorascope.workflows.state import Audited
-from lorascope.workflows.variants import key_of
 
 
 def pass_gates(state: Audited) -> dict[str, Any]:
@@ -33,16 +29,15 @@ def pass_gates(state: Audited) -> dict[str, Any]:
         sites = resolve_sites(model.n_blocks, study.sites)
         state.require_tokens()
         chosen = pad(state.held_out[:8], model.tokenizer, padding_id(model.tokenizer))
-        # Each adapter is tried and its loss taken; so is the base's, and noise and samples.
+        # Each adapter is tried, then noise and samples are taken.
         every = (*model.adapters, *model.null_adapters)
-        steps = 2 * len(every) + 3
+        steps = len(every) + 2
         title = "gates: adapters live, numeric noise floor"
         with state.reporter.bar(title, steps, "checks") as advance:
             ids, attended = chosen.ids.to(model.device), chosen.attended.long().to(model.device)
             live = verify_all_live(model, every, ids, attended, sites, advance)
             noise = noise_floor(model, state.held_out, sites)
             advance(1)
-            losses = _response_losses(state, advance)
             samples = _samples(state)
             advance(1)
         record = {
@@ -58,31 +53,12 @@ def pass_gates(state: Audited) -> dict[str, Any]:
                 "blocks": model.n_blocks,
                 "vocabulary": model.vocab_size,
             },
-            "response_loss": [asdict(one) for one in losses],
             "samples": samples,
         }
         write_atomically(folder / "gates.json", json.dumps(record, indent=1) + "\n")
 
     depends_on = [state.identity(state.texts.held_out), study.measures.samples, study.seed]
     return dict(read_json(state.run.stage("gates", depends_on, make) / "gates.json"))
-
-
-def _response_losses(state: Audited, advance: Advance) -> list[Estimate]:
-    """Held-out response loss of every adapter; nothing where the texts have no responses."""
-    found = [window for window in state.held_out if any(window.response)]
-    model, tokens = state.model, state.study.capture.batch_tokens
-    if not found:
-        advance(1 + len(model.adapters) + len(model.null_adapters))
-        return []
-    base = response_losses(model, "base", found, tokens)
-    advance(1)
-    estimates = []
-    for name in (*model.adapters, *model.null_adapters):
-        losses = response_losses(model, name, found, tokens)
-        place = key_of(model.info(name))
-        estimates.append(response_loss(base, losses, place))
-        advance(1)
-    return estimates
 
 
 def _samples(state: Audited) -> list[dict[str, object]]:

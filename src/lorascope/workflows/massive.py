@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.activations.massive import Massive
-from lorascope.activations.scaling import mean_and_covariance
+from lorascope.activations.scaling import KnownMoments
 from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures.alignment import NullSettings
@@ -73,10 +73,15 @@ def audit_without(audit: Audit, massive: Mapping[str, Massive]) -> Audit:
     }
     return replace(
         audit,
-        probe=_Rows(**vars(audit.probe), massive=massive),
-        held_out=_Rows(**vars(audit.held_out), massive=massive),
+        probe=_rows(audit.probe, massive),
+        held_out=_rows(audit.held_out, massive),
         learned=_Deaf(learned.folders, brought, massive),
     )
+
+
+def _rows(shards: Shards, massive: Mapping[str, Massive]) -> _Rows:
+    """The same files; their moments are others."""
+    return _Rows(**{**vars(shards), "_moments": KnownMoments()}, massive=massive)
 
 
 @dataclass(frozen=True)
@@ -124,9 +129,9 @@ def _written(state: Audited, audit: Audit, site: str, massive: Massive) -> Itera
     """How close what the adapters write before the site comes to the base dictionary."""
     seed, repeats = audit.study.seed, audit.study.measures.repeats
     base = audit.learned.base(site, audit.first_seed)
-    _, base_covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
+    _, base_covariance = audit.probe.moments(site, BASE)
     for adapter in audit.probe.adapters:
-        _, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
+        _, covariance = audit.probe.moments(site, adapter)
         nulls = NullSettings(covariance, base_covariance, repeats, seed)
         here = replace(audit.place(site, adapter), dictionary="base")
         view = written_view(state.model, adapter, base, here, nulls, massive)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE
 from lorascope.measures.alignment import NullSettings
 from lorascope.measures.weights import WeightSettings, weights_table, weights_view
@@ -63,9 +62,9 @@ def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Meas
     written = []
     for site in audit.probe.sites:
         base = audit.learned.base(site, state.study.dictionaries.seeds[0])
-        _, base_covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
+        _, base_covariance = audit.probe.moments(site, BASE)
         for adapter in audit.probe.adapters:
-            _, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
+            _, covariance = audit.probe.moments(site, adapter)
             nulls = NullSettings(covariance, base_covariance, measures.repeats, seed)
             place = replace(audit.variants.keys[adapter], site=site, dictionary="base")
             one = written_view(state.model, adapter, base, place, nulls)
