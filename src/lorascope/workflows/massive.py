@@ -22,11 +22,11 @@ from lorascope.measures.alignment import NullSettings
 from lorascope.measures.massive import dictionary_without, place_without
 from lorascope.measures.written import written_view
 from lorascope.results import Estimate
-from lorascope.results.labels import ALL_MODULES
 from lorascope.workflows.learning import Learned, Wanted
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit, at_site, depends_on
 from lorascope.workflows.state import Audited
+from lorascope.workflows.weighing import of_all_modules, written_by_null
 from lorascope.workflows.yardsticks import massive_at
 
 STAGE, WRITTEN = "massive", "written"
@@ -118,7 +118,12 @@ def _written_stage(state: Audited, audit: Audit, site: str, massive: Massive) ->
         Measured([e.at(place_without(e.key)) for e in written]).write(folder)
 
     seeds = [state.study.seed, audit.first_seed]
-    depends_on = [*seeds, state.study.measures.repeats, audit.learned.marks.get(site)]
+    depends_on = [
+        *seeds,
+        audit.probe.nulls,
+        state.study.measures.repeats,
+        audit.learned.marks.get(site),
+    ]
     base = Wanted("base", site, "", audit.first_seed)
     trained = [f"dictionaries/{base.name}"] if base in audit.learned.folders else []
     parents = ("gates", "activations/probe", *trained)
@@ -134,7 +139,6 @@ def _written(state: Audited, audit: Audit, site: str, massive: Massive) -> Itera
         _, covariance = audit.probe.moments(site, adapter)
         nulls = NullSettings(covariance, base_covariance, repeats, seed)
         here = replace(audit.place(site, adapter), dictionary="base")
-        view = written_view(state.model, adapter, base, here, nulls, massive)
-        for estimate in view.estimates:
-            if estimate.key.module == ALL_MODULES:
-                yield replace(estimate, key=replace(estimate.key, module=""))
+        yield from of_all_modules(written_view(state.model, adapter, base, here, nulls, massive))
+        for null in audit.variants.nulls_of(adapter):
+            yield from of_all_modules(written_by_null(state, audit, null, here, massive))

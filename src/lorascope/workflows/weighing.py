@@ -1,17 +1,25 @@
-"""What the adapters did to the weights, as one stage: module by module, and written directions."""
+"""What the adapters did to the weights, as one stage: module by module, and written directions.
+
+Null adapters write too: their directions are the rival of the adapters'. Of the other numbers most
+are a null adapter's by construction, its singular values are the adapter's; intruders and alignment
+have random updates of those beside them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
+from lorascope.activations.massive import Massive
 from lorascope.activations.shards import BASE
 from lorascope.measures.alignment import NullSettings
 from lorascope.measures.weights import WeightSettings, weights_table, weights_view
-from lorascope.measures.written import written_view
+from lorascope.measures.written import WrittenView, written_view
 from lorascope.models.other_changes import summed_up
+from lorascope.results import Estimate, Key
 from lorascope.results.labels import ALL_MODULES
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import Audit
@@ -39,12 +47,13 @@ def weigh(state: Audited, audit: Audit) -> Measured:
     ]
 
     def make(folder: Path) -> None:
-        steps = 1 + len(audit.probe.sites) * len(audit.probe.adapters)
+        variants = len(audit.probe.adapters) + len(audit.probe.nulls)
+        steps = 1 + len(audit.probe.sites) * variants
         title = "weights: norms, spectra, intruder dimensions"
         with state.reporter.bar(title, steps, "views") as advance:
             _weigh(state, audit, folder, advance).write(folder)
 
-    depends_on = [study.measures.repeats, study.seed, audit.learned.marks]
+    depends_on = [study.measures.repeats, study.seed, audit.learned.marks, audit.probe.nulls]
     parents = ("gates", "activations/probe", *bases)
     return Measured.read(state.run.stage(WEIGHTS, depends_on, make, *parents))
 
@@ -69,13 +78,28 @@ def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Meas
             place = replace(audit.variants.keys[adapter], site=site, dictionary="base")
             one = written_view(state.model, adapter, base, place, nulls)
             written.append(one.directions)
-            found.estimates.extend(
-                replace(e, key=replace(e.key, module=""))
-                for e in one.estimates
-                if e.key.module == ALL_MODULES
-            )
+            found.estimates.extend(of_all_modules(one))
             advance(1)
+            for null in audit.variants.nulls_of(adapter):
+                found.estimates.extend(of_all_modules(written_by_null(state, audit, null, place)))
+                advance(1)
     modules = weights_table(view.estimates)
     for name, table in zip(TABLES, (modules, view.spectra, pd.concat(written)), strict=True):
         table.to_csv(folder / f"{name}.csv", index=False)
     return found
+
+
+def written_by_null(
+    state: Audited, audit: Audit, null: str, place: Key, massive: Massive | None = None
+) -> WrittenView:
+    """What a null adapter writes, as for its adapter at `place`, without chance levels."""
+    base = audit.learned.base(place.site, audit.first_seed)
+    drawn = replace(place, null=audit.variants.keys[null].null, draw=audit.variants.keys[null].draw)
+    return written_view(state.model, null, base, drawn, NullSettings(repeats=0), massive)
+
+
+def of_all_modules(view: WrittenView) -> Iterator[Estimate]:
+    """The numbers of all modules together, which need no module in their keys."""
+    for estimate in view.estimates:
+        if estimate.key.module == ALL_MODULES:
+            yield replace(estimate, key=replace(estimate.key, module=""))
