@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lorascope.activations.matching import Match, match_delta_norms
+from lorascope.activations.matching import Match, match_all_delta_norms
 from lorascope.activations.splits import Split
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import Window, count_tokens, require_rows, windows
@@ -69,12 +69,12 @@ class Audited:
             self.require_tokens()
             model, found = self._loaded, self._openings()
             sites, capture = resolve_sites(model.n_blocks, self.study.sites), self.study.capture
-            matches: dict[str, Match] = {}
             with self.reporter.bar(
                 "matching null adapters", len(model.null_adapters), "adapters"
             ) as advance:
-                for name in model.adapters:
-                    matches |= match_delta_norms(model, name, found, sites, capture, advance)
+                matches = match_all_delta_norms(
+                    model, model.adapters, found, sites, capture, advance
+                )
             record = {name: asdict(match) for name, match in matches.items()}
             write_atomically(folder / "matches.json", json.dumps(record, indent=1) + "\n")
 
