@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from lorascope import load as load_any
 from lorascope.activations import matching
 from lorascope.activations.collect import Capture, collect
-from lorascope.activations.matching import Match, match_delta_norms
+from lorascope.activations.matching import Match, match_all_delta_norms, match_delta_norms
 from lorascope.activations.shards import Shards
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import windows
@@ -243,3 +243,35 @@ def test_on_the_embedded_model(tmp_path):
         assert match.ratios.keys() == {"layers.3", "layers.5"}
         assert match.ratio == pytest.approx(1, abs=0.0201)
     assert torch.equal(logits(model, "base"), before)
+
+
+def test_all_adapters_are_matched_beside_one_run_of_the_base(
+    save_adapter, tiny_checkpoint, documents, tmp_path
+):
+    """The same factors and ratios, bit for bit, as when each has a base of its own."""
+    folders = {
+        name: str(save_adapter(tmp_path / name, seed=seed, target_modules=["q_proj", "up_proj"]))
+        for name, seed in (("a", 1), ("b", 2), ("none", 3))
+    }
+
+    def drawn():
+        model = load(str(tiny_checkpoint("llama")), folders, device="cpu")
+        for name in ("a", "b"):
+            add_null_adapters(model, name, 2, seed=0)
+        return model, windows(documents[:6], model.tokenizer, 16)
+
+    model, found = drawn()
+    alone = {}
+    for name in model.adapters:
+        alone |= match_delta_norms(model, name, found, SITES, FLOAT32)
+    model, found = drawn()
+    passes, told = [], []
+    hook = model.module.register_forward_pre_hook(lambda *_: passes.append(model.current))
+    together = match_all_delta_norms(model, model.adapters, found, SITES, FLOAT32, told.append)
+    hook.remove()
+    assert together == alone
+    assert list(together) == list(model.null_adapters)
+    assert len({match.factor for match in together.values()}) == 4
+    assert passes.count("base") == passes.count("a") == passes.count("b") > 0
+    assert "none" not in passes
+    assert told == [1, 1, 1, 1]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.activations.scaling import mean_and_covariance, mean_norm
+from lorascope.activations.scaling import KnownMoments, mean_and_covariance, mean_norm
 
 
 def test_mean_norm_by_hand():
@@ -37,3 +37,29 @@ def test_mean_and_covariance_as_numpy_far_from_the_origin():
     np.testing.assert_allclose(covariance, np.cov(exact, rowvar=False), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="at least two rows"):
         mean_and_covariance([torch.ones(1, 5)])
+
+
+def test_known_moments_are_read_once_and_the_oldest_are_forgotten():
+    random = torch.Generator().manual_seed(0)
+    rows = {name: torch.randn(20, 4, generator=random) for name in "abc"}
+    read = []
+
+    def chunks(name):
+        def found():
+            read.append(name)
+            return rows[name].split(7)
+
+        return found
+
+    # Of 4 + 16 numbers of 4 bytes, two fit.
+    known = KnownMoments(limit=160)
+    for name in "aabbac":
+        found, expected = known.of(name, chunks(name)), mean_and_covariance(rows[name].split(7))
+        assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
+    assert read == ["a", "b", "c"]
+    known.of("b", chunks("b"))
+    known.of("a", chunks("a"))
+    assert read == ["a", "b", "c", "a"]
+    # One that is larger than the limit is kept as long as nothing follows it.
+    small = KnownMoments(limit=1)
+    assert small.of("a", chunks("a")) is small.of("a", chunks("a"))

@@ -92,6 +92,21 @@ def test_the_writer_keeps_no_more_than_a_shard_waiting(tmp_path):
     assert writer.rows == 780
 
 
+def test_moments_are_those_of_the_kept_rows_of_one_face_at_one_site(tmp_path):
+    write(tmp_path, outliers=[3, 40])
+    shards = Shards.open(tmp_path)
+    found = {}
+    for site in shards.sites:
+        for face in ("base", *shards.adapters):
+            mean, covariance = shards.moments(site, face)
+            rows = shards.load(site, face).double()
+            assert torch.allclose(mean.double(), rows.mean(0), atol=1e-6)
+            assert torch.allclose(covariance.double(), rows.T.cov(), atol=1e-5)
+            assert shards.moments(site, face)[1] is covariance
+            found[site, face] = float(mean[0])
+    assert len(set(found.values())) == len(found) > 2
+
+
 def test_outliers_are_left_out_everywhere(tmp_path):
     given = write(tmp_path, outliers=(0, 54, 55, 99))
     kept = torch.ones(100, dtype=torch.bool)

@@ -5,11 +5,19 @@ import math
 import pytest
 import torch
 
+from lorascope.activations.collect import Capture, collect
+from lorascope.activations.shards import Shards
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import Window, windows
-from lorascope.measures.behaviour import continuations, response_loss, response_losses
+from lorascope.measures.behaviour import (
+    FaceLosses,
+    continuations,
+    response_loss,
+    response_losses,
+)
 from lorascope.measures.definitions import definition
 from lorascope.models.adapted import load
+from lorascope.models.sites import Site
 from lorascope.results import Key
 
 NO, YES = False, True
@@ -49,6 +57,26 @@ def test_losses_are_those_of_a_loop_over_tokens(model, face, batch_tokens):
     expected, counts = naive_losses(model, face)
     assert tokens.tolist() == counts == [3, 4, 0]
     assert sums.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("batch_tokens", [8, 64])
+def test_losses_come_from_the_passes_that_capture(model, batch_tokens, tmp_path):
+    """Bit for bit those of passes of their own; streams those of passes that end at the site."""
+    settings = Capture(context=16, batch_tokens=batch_tokens, store="float32")
+    sites, losses, passes = [Site(0), Site(1)], FaceLosses(3), []
+    hook = model.module.register_forward_pre_hook(lambda *_: passes.append(model.current))
+    collect(model, WINDOWS, sites, tmp_path / "one", settings, "i", whole=losses.take)
+    taken = len(passes)
+    collect(model, WINDOWS, sites, tmp_path / "two", settings, "i")
+    hook.remove()
+    assert taken == len(passes) / 2
+    for face in ("base", "a"):
+        alone = response_losses(model, face, WINDOWS, batch_tokens)
+        assert all(torch.equal(x, y) for x, y in zip(losses.of(face), alone, strict=True))
+        assert alone[0].any()
+        one, two = (Shards.open(tmp_path / name) for name in ("one", "two"))
+        for site in sites:
+            assert torch.equal(one.load(site.name, face), two.load(site.name, face))
 
 
 def test_response_loss_by_hand():

@@ -1,6 +1,7 @@
 """Directions written into the stream, by hand and with a dictionary that has them or has not."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,11 +9,14 @@ import torch
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
 from lorascope.measures.alignment import NullSettings
+from lorascope.measures.definitions import declared
+from lorascope.measures.null_draws import beside_draws
 from lorascope.measures.written import written, written_view
 from lorascope.models.adapted import load
+from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.updates import stream_gain
 from lorascope.randomness import generator
-from lorascope.results import Key
+from lorascope.results import ADAPTER, Key
 from lorascope.results.labels import ALL_MODULES
 
 D = 32
@@ -169,3 +173,73 @@ def test_refusals(build):
         written_view(model, "a", dictionary(torch.eye(16)), PLACE, NULLS)
     with pytest.raises(InputError, match="not the output of a block"):
         written(model, "a", "layer one")
+
+
+def beside_null_adapters(model, own, place=PLACE, draws=5):
+    """The adapter's number of all modules with its null adapters' beside it."""
+    nulls = add_null_adapters(model, "a", draws, seed=0)
+    views = [written_view(model, "a", own, place, NULLS)]
+    for draw, null in enumerate(nulls):
+        drawn = replace(place, null=ADAPTER, draw=draw)
+        views.append(written_view(model, null, own, drawn, NullSettings(repeats=0)))
+        assert not any(estimate.nulls for estimate in views[-1].estimates)
+    every = [e for view in views for e in view.estimates if e.key.module == ALL_MODULES]
+    assert len(every) == draws + 1
+    return declared(beside_draws(every)[0])
+
+
+def test_planted_directions_leave_null_adapters_and_random_ones_do_not(build):
+    others = torch.randn(50, D, generator=generator(0, "others"))
+    fields = {"target_modules": ["o_proj", "down_proj"], "r": 4}
+    model = build(**fields)
+    nothing = beside_null_adapters(model, dictionary(others))
+    assert [null.name for null in nothing.rivals] == [ADAPTER]
+    assert nothing.verdict in ("equal", "not settled")
+    there = torch.cat([w.directions for w in written(model, "a", "layers.1")])
+    planted = beside_null_adapters(build(**fields), dictionary(torch.cat([others, -there])))
+    assert planted.verdict == "above"
+    assert planted.headline.name == ADAPTER
+    # The dictionary is the same for both: what was planted is the adapter's alone.
+    assert planted.headline.high < 0.8 < 0.999 < planted.value
+
+
+def test_a_norm_that_turns_every_update_alike_is_no_finding(build):
+    """Isotropic directions do not go through the norm; null adapters' do."""
+    model = build("gemma2", target_modules=["o_proj", "down_proj"], r=4)
+    kept = torch.full((D,), -1 + 1e-3)
+    kept[:3] = 4.0
+    with model.face("base") as module:
+        for block in module.model.layers:
+            for norm in (block.post_attention_layernorm, block.post_feedforward_layernorm):
+                norm.weight.data = kept.clone()
+    rows = torch.randn(12, D, generator=generator(0, "kept")) * (kept > 0)
+    found = beside_null_adapters(model, dictionary(rows))
+    isotropic = next(null for null in found.nulls if null.name == "isotropic")
+    assert found.against(isotropic) == "above"
+    assert found.headline.name == ADAPTER
+    assert found.verdict != "above"
+    assert found.headline.level > isotropic.high + 0.2
+
+
+def test_a_null_adapter_of_a_full_fine_tune_writes_what_it_draws(
+    tiny_checkpoint, tiny_model, tmp_path
+):
+    path = "model.layers.0.self_attn.o_proj"
+    tuned = tiny_model("llama")
+    weight = tuned.get_submodule(path).weight
+    weight.data += torch.outer(torch.randn(D, generator=generator(0, "u")), torch.ones(D)) / 9
+    tuned.save_pretrained(tmp_path)
+    for file in tiny_checkpoint("llama").glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    model = load(str(tiny_checkpoint("llama")), {"a": str(tmp_path)}, device="cpu")
+    [null] = add_null_adapters(model, "a", 1, seed=0)
+    with model.face(null) as module:
+        drawn = module.get_submodule(path).weight.detach() - model.base_parameters[f"{path}.weight"]
+    U, S, _ = torch.linalg.svd(drawn.double())
+    [found] = written(model, null)
+    [own] = written(model, "a")
+    assert found.sizes[:1].tolist() == pytest.approx(S[:1].tolist(), rel=1e-4)
+    assert found.sizes[:1].tolist() == pytest.approx(own.sizes[:1].tolist(), rel=1e-4)
+    assert (found.directions[0].double() @ U[:, 0]).abs() > 0.999
+    assert (found.directions[0] @ own.directions[0]).abs() < 0.9
+    assert model.current == "base"

@@ -11,7 +11,7 @@ import lorascope as ls
 from lorascope.activations.collect import Capture
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
-from lorascope.models.gates import require_changes, require_live, verify_live
+from lorascope.models.gates import require_live, verify_all_live, verify_live
 from lorascope.models.sites import Site
 
 IDS = torch.arange(24).reshape(2, 12) + 3
@@ -42,11 +42,37 @@ def test_sites_before_the_first_adapted_block(loaded):
     assert all(chunk.any(1).any() for chunk in rows["layers.1"].chunks())
 
 
+def test_all_adapters_are_held_against_one_run_of_the_base(save_adapter, tiny_checkpoint, tmp_path):
+    folders = {
+        name: str(save_adapter(tmp_path / name, seed=seed, target_modules=["q_proj"]))
+        for name, seed in (("a", 1), ("b", 2))
+    }
+    model = load(str(tiny_checkpoint("llama")), folders, device="cpu")
+    mask = torch.ones_like(IDS)
+    mask[1, 8:] = 0
+    runs, told = [], []
+    hook = model.module.register_forward_hook(lambda *_: runs.append(model.current))
+    sites = [Site(0), Site(2)]
+    found = verify_all_live(model, ["a", "b"], IDS, mask, sites, told.append)
+    hook.remove()
+    assert runs == ["base", "a", "b"]
+    assert told == [1, 1]
+    # Each by itself, and from the logits that the faces compute.
+    assert found == [verify_live(model, name, IDS, mask, sites) for name in ("a", "b")]
+    logits = {}
+    for face in model.faces:
+        with model.face(face) as module, torch.no_grad():
+            logits[face] = module(input_ids=IDS, attention_mask=mask).logits[mask.bool()]
+    for one in found:
+        largest = (logits[one.name] - logits["base"]).abs().max()
+        assert one.max_logit_difference == largest.item() > 0
+
+
 def test_what_acts_after_the_last_block_has_no_deeper_site(loaded):
     model = loaded(target_modules=["lm_head"])
     assert verify_live(model, "a", IDS).delta_norm == 0
     with pytest.raises(InputError, match="after the last block") as caught:
-        require_changes(model, "a", [Site(2)], IDS, torch.ones_like(IDS))
+        verify_live(model, "a", IDS, sites=[Site(2)])
     assert "deeper" not in str(caught.value)
     with pytest.raises(InputError, match="no site of the stream"):
         ls.deltas(model, TEXTS, ["layers.2"], "a", capture=Capture(context=16))

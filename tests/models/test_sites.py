@@ -1,6 +1,9 @@
 """Sites are found and named alike on every architecture, wrapped or not."""
 
+import copy
+
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
@@ -86,3 +89,30 @@ def test_sites_are_sorted_by_depth_and_checked(tiny_model):
         resolve_sites(4, ["layers.1", "2", "blocks.1.hook_resid_post"])
     with pytest.raises(InputError, match="no site given"):
         resolve_sites(4, [])
+
+
+def test_blocks_are_found_again_where_the_model_changed(tiny_model):
+    model = tiny_model("llama")
+    assert block_list(model) is block_list(model) is model.model.layers
+    model.model.layers = torch.nn.ModuleList(list(model.model.layers)[:2])
+    assert block_list(model) is model.model.layers
+    # Another list in the place of the first, which ends otherwise.
+    model.model.h, model.model.layers = model.model.layers, torch.nn.Identity()
+    assert block_list(model) is model.model.h
+    assert block_list(copy.deepcopy(model)) is not model.model.h
+
+
+def test_looking_for_blocks_costs_one_walk_a_model(tiny_model, monkeypatch):
+    model, walks = tiny_model("llama"), []
+    walk = torch.nn.Module.named_modules
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "named_modules",
+        lambda self, *a, **k: walks.append(1) or walk(self, *a, **k),
+    )
+    block_list(model)
+    first = len(walks)
+    assert first > 0
+    for _ in range(5):
+        block_list(model)
+    assert len(walks) == first

@@ -142,3 +142,12 @@ def test_scale_does_not_matter():
 def test_refuses_what_has_no_spread(draws):
     with pytest.raises(InputError, match="draw"):
         moderated_prediction(draws)
+
+
+def test_a_group_asked_for_alone_is_what_it_is_among_all():
+    drawn = [[1.0, 2.0, 4.0], [0.1, 0.3], [5.0], [7.0, 7.0, 9.5, 8.0]]
+    every = moderated_prediction(drawn)
+    assert moderated_prediction(drawn, [2, 0]) == [every[2], every[0]]
+    assert moderated_prediction([[1.0, 1.0], [2.0, 2.0]], [1])[0].level == 2.0
+    # The others count: without them the spread is another.
+    assert moderated_prediction(drawn[:1])[0].scale != every[0].scale

@@ -83,6 +83,26 @@ def test_both_layouts_give_the_same_products():
     assert torch.equal(dense.active, (z > 0).float())
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_entries_by_latent_stand_in_the_order_of_a_stable_sort(ordered):
+    codes = nonzero(mostly_zero())
+    # A latent that no row holds, a row that holds none, and columns in no order within a row.
+    assert 0 in torch.bincount(codes.columns, minlength=N)
+    assert 0 in codes.offsets.diff()
+    if not ordered:
+        columns = codes.columns.flip(0)
+        offsets = (len(columns) - codes.offsets).flip(0)
+        codes = SparseCodes(offsets, columns, codes.values, N)
+    order, rows, starts = codes._by_column
+    expected = torch.sort(codes.columns, stable=True).indices
+    row_of = torch.arange(codes.rows).repeat_interleave(codes.offsets.diff().long())
+    assert torch.equal(order, expected)
+    assert torch.equal(rows, row_of[expected].int())
+    counts = torch.bincount(codes.columns, minlength=N)
+    assert starts.tolist() == [0, *counts.cumsum(0).tolist()]
+    assert starts.dtype == rows.dtype == torch.int32
+
+
 @pytest.mark.parametrize(("first", "end"), [(0, 64), (10, 30), (63, 64)])
 def test_blocks_are_slices(first, end):
     z = mostly_zero(0.3)

@@ -17,10 +17,11 @@ from lorascope.measures.yardsticks import without_verdicts
 from lorascope.results import Estimates
 from lorascope.stages import Graph, make
 from lorascope.workflows.audit import stages
+from lorascope.workflows.massive import audit_without
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
-from lorascope.workflows.yardsticks import judge_dictionaries
+from lorascope.workflows.yardsticks import judge_dictionaries, massive_at
 
 D, COORDINATE, SIZE = 32, 7, 60.0
 MADE = ("matching", "gates", "activations", "dictionaries", "yardsticks", "measures", "massive")
@@ -113,6 +114,20 @@ def test_the_coordinate_is_found_and_named(yardsticks, runs):
     for key in runs["massive"][1].learned.folders:
         dictionary = runs["massive"][1].learned.open(key)
         assert dictionary.card.massive == ([COORDINATE] if key.target == "base" else [])
+
+
+def test_moments_without_what_is_massive_are_not_those_with_it(runs):
+    _, whole = runs["massive"]
+    massive = massive_at(whole, "layers.1")
+    assert massive
+    # Constant over tokens, the coordinate stands in the mean alone.
+    mean, covariance = whole.probe.moments("layers.1", "base")
+    without = audit_without(whole, {"layers.1": massive})
+    found, _ = without.probe.moments("layers.1", "base")
+    assert mean[COORDINATE].abs() > 10
+    assert found[COORDINATE].abs() < 1e-4
+    assert torch.equal(without.probe.load("layers.1", "base").double().mean(0).float(), found)
+    assert whole.probe.moments("layers.1", "base")[1] is covariance
 
 
 def test_every_dictionary_has_its_yardsticks(yardsticks, runs):

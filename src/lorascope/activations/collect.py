@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorascope.activations.batch import TokenRows, delta
 from lorascope.activations.settings import Capture as Capture
@@ -23,11 +24,13 @@ from lorascope.activations.tokens import TokenBatch, Window, batches, require_ro
 from lorascope.errors import InputError
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.gates import nothing_at
-from lorascope.models.hooks import run_until
+from lorascope.models.hooks import capture, run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 
 Advance = Callable[[int], None]
+# Runs the whole of a face's model on a batch, for what its outputs say.
+Whole = Callable[[str, nn.Module, TokenBatch], None]
 
 
 @dataclass
@@ -38,12 +41,24 @@ class _Counts:
 
 
 def forward(
-    model: AdaptedModel, face: str, sites: Sequence[Site], batch: TokenBatch
+    model: AdaptedModel,
+    face: str,
+    sites: Sequence[Site],
+    batch: TokenBatch,
+    whole: Whole | None = None,
 ) -> dict[Site, Float[Tensor, "batch seq d"]]:
-    """The stream at `sites` under one face, run no deeper than the last of them."""
+    """The stream at `sites` under one face, run no deeper than the last of them.
+
+    Args:
+        whole: runs the model to its end instead, where the batch has a response to predict.
+    """
     ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
     with model.face(face) as module:
-        return run_until(module, sites, ids, mask)
+        if whole is None or not bool(batch.response[:, 1:].any()):
+            return run_until(module, sites, ids, mask)
+        with torch.no_grad(), capture(module, sites, attention_mask=mask, stop=False) as streams:
+            whole(face, module, batch)
+        return streams
 
 
 def collect(
@@ -55,6 +70,7 @@ def collect(
     identity: str,
     *,
     adapters: Sequence[str] | None = None,
+    whole: Whole | None = None,
     advance: Advance = lambda tokens: None,
 ) -> None:
     """Write base activations and every adapter's delta at `sites` as shards into `folder`.
@@ -63,6 +79,8 @@ def collect(
         found: windows of the documents to capture.
         identity: what these activations are made from; a reader refuses shards of another.
         adapters: which of the model's adapters and null adapters; all of them by default.
+        whole: takes what it wants from the model's outputs on batches with responses, under the
+            base and every adapter; the streams are captured in the same pass.
         advance: told after each batch how many tokens it held, for a progress bar.
 
     Raises:
@@ -76,7 +94,8 @@ def collect(
     chosen = everything if adapters is None else tuple(adapters)
     padding = padding_id(model.tokenizer)
     for batch in batches(found, model.tokenizer, padding, settings.batch_tokens):
-        _collect_batch(model, chosen, batch, sites, settings, writer, counts)
+        run = partial(forward, model, sites=sites, batch=batch, whole=whole)
+        _collect_batch(run, chosen, batch, settings, writer, counts)
         advance(int(batch.attended.sum()))
     if not writer.rows_added:
         raise InputError("no token is left once special tokens are masked; give longer texts")
@@ -102,10 +121,9 @@ def collect(
 
 
 def _collect_batch(
-    model: AdaptedModel,
+    run: Callable[[str], dict[Site, Tensor]],
     adapters: Sequence[str],
     batch: TokenBatch,
-    sites: Sequence[Site],
     settings: Capture,
     writer: ShardWriter,
     counts: _Counts,
@@ -113,13 +131,13 @@ def _collect_batch(
     kept = batch.attended if settings.keep_special else batch.kept
     counts.special += int((batch.attended & batch.special).sum())
     rows: dict[tuple[str, str], Tensor] = {}
-    base = forward(model, BASE, sites, batch)
+    base = run(BASE)
     for site, hidden in base.items():
         chosen = hidden[kept.to(hidden.device)]
         rows[site.name, BASE] = chosen
         counts.base_norms.setdefault(site, []).append(chosen.float().norm(dim=-1).cpu())
     for adapter in adapters:
-        for site, hidden in forward(model, adapter, sites, batch).items():
+        for site, hidden in run(adapter).items():
             mask = kept.to(hidden.device)
             added = delta(hidden[mask], base[site].to(hidden.device)[mask])
             rows[site.name, adapter] = added

@@ -84,10 +84,32 @@ def match_delta_norms(
     Raises:
         InputError: the adapter changes nothing at a site; NaN or infinity there; no token left.
     """
-    nulls = model.nulls_of(adapter)
-    if not nulls:
+    return match_all_delta_norms(model, [adapter], found, sites, settings, advance)
+
+
+@torch.no_grad()
+def match_all_delta_norms(
+    model: AdaptedModel,
+    adapters: Sequence[str],
+    found: Sequence[Window],
+    sites: Sequence[Site],
+    settings: Capture,
+    advance: Callable[[int], None] = lambda nulls: None,
+) -> dict[str, Match]:
+    """`match_delta_norms` of several adapters, for which the base runs once."""
+    chosen = [adapter for adapter in adapters if model.nulls_of(adapter)]
+    if not chosen:
         return {}
-    texts = _Texts(model, found, sites, settings)
+    texts, matches = _Texts(model, found, sites, settings), {}
+    for adapter in chosen:
+        wanted = _wanted(texts, adapter)
+        for null in model.nulls_of(adapter):
+            matches[null] = _match(model, null, texts, wanted)
+            advance(1)
+    return matches
+
+
+def _wanted(texts: _Texts, adapter: str) -> Norms:
     wanted = texts.norms(adapter)
     for site, norm in wanted.items():
         if not norm:
@@ -95,11 +117,7 @@ def match_delta_norms(
                 f'adapter "{adapter}" changes nothing at {site}: its first adapted block lies '
                 "deeper; choose deeper sites"
             )
-    matches = {}
-    for null in nulls:
-        matches[null] = _match(model, null, texts, wanted)
-        advance(1)
-    return matches
+    return wanted
 
 
 class _Texts:

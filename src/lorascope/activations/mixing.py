@@ -140,7 +140,8 @@ class Feed:
                         len(window), generator=generator(seed, "order", epoch, number)
                     ).to(window.device)
                     for index in range(max(0, start - step), full):
-                        yield window[order[index * self._batch : (index + 1) * self._batch]]
+                        taken = order[index * self._batch : (index + 1) * self._batch]
+                        yield window.index_select(0, taken)
                 step += full
 
     def _windows(self, epoch: int) -> list[tuple[int, ...]]:

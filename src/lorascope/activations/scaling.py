@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 from jaxtyping import Float
 from torch import Tensor
+
+Moments = tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]
 
 
 def mean_norm(chunks: Iterable[Float[Tensor, "rows d"]]) -> float:
@@ -43,3 +45,28 @@ def mean_and_covariance(
     mean = total / count
     covariance = (second - count * mean.outer(mean)) / (count - 1)
     return mean.float(), covariance.float()
+
+
+class KnownMoments:
+    """Means and covariances found so far, the oldest forgotten beyond `limit` bytes.
+
+    Whoever reads them leaves them as they are.
+    """
+
+    def __init__(self, limit: int = 2**27) -> None:
+        self._limit = limit
+        self._found: dict[Hashable, Moments] = {}
+
+    def of(
+        self, name: Hashable, chunks: Callable[[], Iterable[Float[Tensor, "rows d"]]]
+    ) -> Moments:
+        """`mean_and_covariance` of the chunks, which are read where `name` is not known."""
+        if name not in self._found:
+            self._found[name] = mean_and_covariance(chunks())
+            while len(self._found) > 1 and self._bytes > self._limit:
+                del self._found[next(iter(self._found))]
+        return self._found[name]
+
+    @property
+    def _bytes(self) -> int:
+        return sum(tensor.nbytes for found in self._found.values() for tensor in found)

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lorascope.activations.batch import TokenRows
+from lorascope.activations.scaling import KnownMoments, Moments
 from lorascope.errors import InputError, as_system_error
 from lorascope.foreign import first_line, require_plain
 from lorascope.runs import read_json, write_atomically
@@ -127,6 +128,7 @@ class Shards:
     _kept: Bool[Tensor, " rows"] = field(repr=False)
     # Files whose numbers have been held against their digests.
     _verified: set[Path] = field(default_factory=set, repr=False, compare=False)
+    _moments: KnownMoments = field(default_factory=KnownMoments, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path) -> Shards:
@@ -202,6 +204,10 @@ class Shards:
         for number in range(len(starts) - 1) if order is None else order:
             kept = self._kept[starts[number] : starts[number + 1]]
             yield self._file(f"{site}/{face}", number)["rows"][kept].float()
+
+    def moments(self, site: str, face: str) -> Moments:
+        """Mean and covariance of the kept rows of one site and face, computed once."""
+        return self._moments.of((site, face), lambda: self.chunks(site, face))
 
     def load(self, site: str, face: str, limit: int | None = None) -> Float[Tensor, "rows d"]:
         """The first `limit` kept rows (all by default) of one site in memory."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lorascope.activations.shards import BASE
 from lorascope.activations.text import Document
-from lorascope.activations.tokens import Window, batches, opening_ids
+from lorascope.activations.tokens import TokenBatch, Window, batches, opening_ids
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import padding_id
 from lorascope.results import Estimate, Key, Null
@@ -21,6 +21,34 @@ from lorascope.stats.intervals import or_point
 from lorascope.training.model_losses import response_token_losses
 
 DocumentLosses = tuple[Float[Tensor, " documents"], Float[Tensor, " documents"]]
+
+
+class FaceLosses:
+    """Response losses of every face, gathered from batches as they go through the model.
+
+    Args:
+        documents: how many documents the batches' windows are of.
+    """
+
+    def __init__(self, documents: int) -> None:
+        self._count = documents
+        self._found: dict[str, DocumentLosses] = {}
+
+    def take(self, face: str, module: nn.Module, batch: TokenBatch) -> None:
+        """Run a batch through the model as `face` shows it, and add its losses."""
+        sums, tokens = self.of(face)
+        device = next(module.parameters()).device
+        losses, rows = response_token_losses(module, batch, device)
+        owners = batch.documents[rows.cpu()]
+        sums.index_add_(0, owners, losses.double().cpu())
+        tokens.index_add_(0, owners, torch.ones(len(owners), dtype=torch.float64))
+
+    def of(self, face: str) -> DocumentLosses:
+        """(summed −log p in nats, number of response tokens) of every document so far."""
+        if face not in self._found:
+            empty = torch.zeros(2, self._count, dtype=torch.float64)
+            self._found[face] = (empty[0], empty[1])
+        return self._found[face]
 
 
 def response_losses(
@@ -36,16 +64,10 @@ def document_losses(
     module: nn.Module, tokenizer: Any, found: Sequence[Window], batch_tokens: int = 4096
 ) -> DocumentLosses:
     """As `response_losses`, of a model as it stands, with whatever is attached to it."""
-    count = max(window.document for window in found) + 1
-    sums = torch.zeros(count, dtype=torch.float64)
-    tokens = torch.zeros(count, dtype=torch.float64)
-    device = next(module.parameters()).device
+    losses = FaceLosses(max(window.document for window in found) + 1)
     for batch in batches(found, tokenizer, padding_id(tokenizer), batch_tokens):
-        losses, rows = response_token_losses(module, batch, device)
-        owners = batch.documents[rows.cpu()]
-        sums.index_add_(0, owners, losses.double().cpu())
-        tokens.index_add_(0, owners, torch.ones(len(owners), dtype=torch.float64))
-    return sums, tokens
+        losses.take("", module, batch)
+    return losses.of("")
 
 
 def response_loss(base: DocumentLosses, adapted: DocumentLosses, place: Key) -> Estimate:

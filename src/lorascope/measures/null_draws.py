@@ -79,9 +79,11 @@ def _beside_the_others(estimate: Estimate, draws: _Draws) -> Estimate:
     others = {n: v for n, v in by_condition.get(here, {}).items() if n != estimate.key.draw}
     if not others:
         return estimate
-    prediction = _predictions({**by_condition, here: others}).get(here)
-    if prediction is None:
+    every = {**by_condition, here: others}
+    if max(map(len, every.values())) < 2:
         return estimate
+    values = [list(each.values()) for each in every.values()]
+    prediction = moderated_prediction(values, [list(every).index(here)])[0]
     return estimate.beside([_null(estimate, estimate.key.null, prediction, len(others))])
 
 

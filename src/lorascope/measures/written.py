@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -79,8 +81,15 @@ def written(model: AdaptedModel, adapter: str, site: str | None = None) -> list[
     Raises:
         InputError: no such adapter, or `site` is no block's output.
     """
-    last = None if site is None else parse_site(site).index
-    found = []
+    last, info = None if site is None else parse_site(site).index, model.info(adapter)
+    with ExitStack() as stack:
+        if info.null_of and not info.kind:
+            # Drawn into the fine-tune's weights, and there only while it is shown.
+            stack.enter_context(model.face(adapter))
+        return list(_written(model, adapter, last))
+
+
+def _written(model: AdaptedModel, adapter: str, last: int | None) -> Iterator[Written]:
     for module in updated_modules(model, adapter):
         place = within_block(model, module)
         if last is not None and place is not None and place[0] > last:
@@ -95,8 +104,7 @@ def written(model: AdaptedModel, adapter: str, site: str | None = None) -> list[
         U, S, _ = torch.linalg.svd(gain.to(delta.U)[:, None] * delta.U * delta.S, False)
         kept = slice(_MOST_DIRECTIONS)
         label, energy = module_label(model, module), float(S.square().sum())
-        found.append(Written(label, U.T[kept].float(), S[kept], energy))
-    return found
+        yield Written(label, U.T[kept].float(), S[kept], energy)
 
 
 @torch.no_grad()
@@ -115,6 +123,9 @@ def written_view(
     `nulls.max_directions` of each null, and shared out among the modules.
 
     Args:
+        adapter: one of the model's adapters or null adapters.
+        nulls: with `repeats` of 0 there are no chance levels: a null adapter's numbers are draws of
+            one.
         massive: what is projected out of everything first; the place then says so.
 
     Raises:
@@ -133,13 +144,8 @@ def written_view(
         modules, targets = written_without(modules, massive), massive.without(targets)
         if not modules:
             return WrittenView([], pd.DataFrame(columns=list(_COLUMNS)))
-    pools = _pools(targets, max(len(w.sizes) for w in modules), nulls)
-    headline, pool = next(iter(pools.items()))
-    reference = {
-        "null": headline,
-        "chance": float(pool.mean()),
-        "chance_high": float(pool.double().quantile(0.975)),
-    }
+    pools = _pools(targets, max(len(w.sizes) for w in modules), nulls) if nulls.repeats else {}
+    reference = _reference(pools)
     numbers, rows = {}, []
     for one in modules:
         cosines, latents = _nearest(one.directions.to(targets.device), targets)
@@ -151,10 +157,22 @@ def written_view(
             rows.append({**where, **row, "latent": latent, "cosine": cosine, **reference})
     together = summed_up([{_MEASURE: number} for number in numbers.values()])[_MEASURE]
     estimates = [
-        number.estimate(_MEASURE, replace(place, adapter=adapter, module=module))
+        number.estimate(_MEASURE, replace(place, module=module))
         for module, number in {**numbers, ALL_MODULES: together}.items()
     ]
     return WrittenView(estimates, pd.DataFrame(rows, columns=list(_COLUMNS)))
+
+
+def _reference(pools: Mapping[str, Float[Tensor, " drawn"]]) -> dict[str, str | float]:
+    """The headline null of single directions; none without nulls."""
+    if not pools:
+        return {"null": "", "chance": math.nan, "chance_high": math.nan}
+    headline, pool = next(iter(pools.items()))
+    return {
+        "null": headline,
+        "chance": float(pool.mean()),
+        "chance_high": float(pool.double().quantile(0.975)),
+    }
 
 
 def written_without(modules: Sequence[Written], massive: Massive) -> list[Written]:

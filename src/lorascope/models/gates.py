@@ -7,7 +7,7 @@ or the logits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,6 @@ class LiveReport:
     delta_norm: float
 
 
-@torch.no_grad()
 def verify_live(
     model: AdaptedModel,
     name: str,
@@ -55,45 +54,51 @@ def verify_live(
     attention_mask: Int[Tensor, "batch seq"] | None = None,
     sites: Sequence[Site] = (),
 ) -> LiveReport:
-    """Prove that the adapter changes what the model computes on this batch.
+    """`verify_all_live` of one adapter."""
+    return verify_all_live(model, [name], input_ids, attention_mask, sites)[0]
+
+
+@torch.no_grad()
+def verify_all_live(
+    model: AdaptedModel,
+    names: Sequence[str],
+    input_ids: Int[Tensor, "batch seq"],
+    attention_mask: Int[Tensor, "batch seq"] | None = None,
+    sites: Sequence[Site] = (),
+    advance: Callable[[int], None] = lambda adapters: None,
+) -> list[LiveReport]:
+    """Prove that each adapter changes what the model computes on this batch.
+
+    The base runs once for all of them, and each adapter once.
 
     Args:
-        sites: where it must change the stream.
+        names: adapters, null adapters too.
+        sites: where each must change the stream.
+        advance: told of every adapter that is done.
 
     Raises:
         InputError: stream and logits equal the base's bit for bit, or the stream does at a site;
             says where the adapter acts.
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    base_stream, base = _stream_and_logits(model, "base", input_ids, mask)
-    stream, logits = _stream_and_logits(model, name, input_ids, mask)
-    if torch.equal(base, logits) and torch.equal(base_stream, stream):
-        raise _not_live(name, len(base))
-    require_changes(model, name, sites, input_ids, mask)
-    return LiveReport(
-        name,
-        max_logit_difference=float((logits - base).abs().max()),
-        delta_norm=float((stream - base_stream).norm(dim=-1).mean()),
-    )
-
-
-@torch.no_grad()
-def require_changes(
-    model: AdaptedModel,
-    name: str,
-    sites: Sequence[Site],
-    input_ids: Int[Tensor, "batch seq"],
-    attention_mask: Int[Tensor, "batch seq"],
-) -> None:
-    """Refuse sites at which the adapter leaves the stream of a batch as it is, bit for bit.
-
-    Raises:
-        InputError: names the first such site, and the first at which the adapter acts.
-    """
-    changed = _changed(model, name, sites, input_ids, attention_mask)
-    for site in sites:
-        if site not in changed:
-            raise nothing_at(model, name, site, input_ids, attention_mask)
+    last, found = Site(model.n_blocks - 1), []
+    base_at, base = _streams_and_logits(model, "base", sites, input_ids, mask)
+    for name in names:
+        at, logits = _streams_and_logits(model, name, sites, input_ids, mask)
+        if torch.equal(base, logits) and torch.equal(base_at[last], at[last]):
+            raise _not_live(name, len(base))
+        for site in sites:
+            if torch.equal(base_at[site], at[site].to(base_at[site].device)):
+                raise nothing_at(model, name, site, input_ids, mask)
+        found.append(
+            LiveReport(
+                name,
+                max_logit_difference=float((logits - base).abs().max()),
+                delta_norm=float((at[last] - base_at[last]).norm(dim=-1).mean()),
+            )
+        )
+        advance(1)
+    return found
 
 
 @torch.no_grad()
@@ -238,14 +243,21 @@ def _changed_rows(model: AdaptedModel, name: str) -> Int[Tensor, " n"]:
     return differ.nonzero().squeeze(1).to(model.device)
 
 
+def _streams_and_logits(
+    model: AdaptedModel, face: str, sites: Sequence[Site], input_ids: Tensor, mask: Tensor
+) -> tuple[dict[Site, Float[Tensor, "tokens d_model"]], Float[Tensor, "tokens vocab"]]:
+    """float32, attended tokens only, at the sites, after the last block and at the output."""
+    every = {*sites, Site(model.n_blocks - 1)}
+    with model.face(face) as module, capture(module, every, attention_mask=mask, stop=False) as at:
+        logits = module(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
+    attended = mask.bool()
+    streams = {site: hidden[attended.to(hidden.device)].float() for site, hidden in at.items()}
+    return streams, logits[attended.to(logits.device)].float()
+
+
 def _stream_and_logits(
     model: AdaptedModel, face: str, input_ids: Tensor, mask: Tensor
 ) -> tuple[Float[Tensor, "tokens d_model"], Float[Tensor, "tokens vocab"]]:
-    """float32, attended tokens only, after the last block and at the output."""
-    last = Site(model.n_blocks - 1)
-    with model.face(face) as module, capture(module, [last], attention_mask=mask, stop=False) as at:
-        logits = module(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
-    attended = mask.bool()
-    return at[last][attended.to(at[last].device)].float(), logits[
-        attended.to(logits.device)
-    ].float()
+    """The same after the last block and at the output alone."""
+    streams, logits = _streams_and_logits(model, face, (), input_ids, mask)
+    return streams[Site(model.n_blocks - 1)], logits

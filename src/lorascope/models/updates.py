@@ -26,7 +26,7 @@ from lorascope.models.computed_updates import (
     replaced,
     why_no_matrix,
 )
-from lorascope.models.sites import block_list
+from lorascope.models.sites import block_list, block_list_at
 from lorascope.models.whole_tensors import (
     changed_maps,
     is_parameter,
@@ -265,9 +265,7 @@ def base_weight(model: AdaptedModel, module: str) -> Float[Tensor, "out in"]:
 
 def within_block(model: AdaptedModel, module: str) -> tuple[int, str] | None:
     """(block, path inside it) of a module's path; None for one outside the blocks."""
-    bare = bare_model(model)
-    blocks = block_list(bare)
-    prefix = next(path for path, m in bare.named_modules() if m is blocks)
+    prefix, _ = block_list_at(bare_model(model))
     if not module.startswith(f"{prefix}."):
         return None
     index, _, rest = module.removeprefix(f"{prefix}.").partition(".")

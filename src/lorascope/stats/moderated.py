@@ -77,13 +77,19 @@ def moderated_variance(
     return (prior_degrees * prior_variance + degrees * variance) / total
 
 
-def moderated_prediction(draws: Sequence[Sequence[float]]) -> list[Prediction]:
+def moderated_prediction(
+    draws: Sequence[Sequence[float]], wanted: Sequence[int] | None = None
+) -> list[Prediction]:
     """Prediction intervals of the next draw of every group, of 1 or more draws each.
 
     Groups may be of unequal size; one of a single draw has its spread from the others alone. Draws
     that all equal each other tell nothing of the common spread (a count at its floor, say) and
     borrow the others'. InputError without a group of two or more draws, for an empty group and for
     draws that are not finite.
+
+    Args:
+        wanted: indices of the groups to predict, in the order of what is returned; all by default.
+            Every group takes part in the common spread.
     """
     groups = [np.asarray(group, dtype=float) for group in draws]
     if not all(group.ndim == 1 and len(group) and np.isfinite(group).all() for group in groups):
@@ -93,17 +99,18 @@ def moderated_prediction(draws: Sequence[Sequence[float]]) -> list[Prediction]:
     levels = [float(group.mean()) if np.ptp(group) else float(group[0]) for group in groups]
     variances = np.array([_variance(group) for group in groups])
     degrees = np.array([len(group) - 1 for group in groups])
+    asked = range(len(groups)) if wanted is None else wanted
     if not variances.any():
-        return [Prediction(at, at, at, math.inf, 0.0) for at in levels]
+        return [Prediction(levels[i], levels[i], levels[i], math.inf, 0.0) for i in asked]
     # In units of a typical variance: squares of small numbers stay away from underflow.
     unit = float(np.exp(np.log(variances[variances > 0]).mean()))
     prior = _posterior(variances / unit, degrees)
     found = []
-    for level, variance, free, group in zip(levels, variances, degrees, groups, strict=True):
-        freedom, scale = _matched(_outside(variance / unit, int(free), prior))
-        scale *= math.sqrt(unit * (1 + 1 / len(group)))
+    for i in asked:
+        freedom, scale = _matched(_outside(variances[i] / unit, int(degrees[i]), prior))
+        scale *= math.sqrt(unit * (1 + 1 / len(groups[i])))
         half = float(_quantile(freedom, 1 - _OUTSIDE / 2)) * scale
-        found.append(Prediction(level, level - half, level + half, freedom, scale))
+        found.append(Prediction(levels[i], levels[i] - half, levels[i] + half, freedom, scale))
     return found
 
 

@@ -2,8 +2,8 @@
 
 1. Train adapters, where the study asks for that.
 2. Read the texts, leave out what the adapters have seen, split by hash.
-3. Check that adapters are live and deltas stand above numeric noise; response loss and samples.
-4. Capture the base and every delta, to train on and to measure on.
+3. Check that adapters are live and deltas stand above numeric noise; samples.
+4. Capture the base and every delta, to train on and to measure on; there response losses too.
 5. Train dictionaries.
 6. Measure: geometry and reconstruction site by site, effects on the outputs adapter by adapter,
    the weights.
@@ -30,7 +30,6 @@ from lorascope.measures.yardsticks import without_verdicts
 from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
-from lorascope.results import Estimate
 from lorascope.runners import Runner
 from lorascope.runners.local import run_here
 from lorascope.runs import write_atomically
@@ -52,6 +51,7 @@ from lorascope.workflows.learning import DICTIONARIES, brought_at
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.needs import stated
 from lorascope.workflows.refusals import run_folder
+from lorascope.workflows.responses import losses_of, read_losses, write_losses
 from lorascope.workflows.state import HELD_OUT, MATCHING, PROBE, Audited
 from lorascope.workflows.study import AuditStudy
 
@@ -138,6 +138,8 @@ def _captures(state: Audited) -> Iterator[Stage]:
 def capture(work: Work, *, identity: dict[str, Any]) -> None:
     """The base's stream and every delta on one side of the texts.
 
+    The passes of the held-out texts give the adapters' response losses too.
+
     Args:
         identity: what they depend on, beside the adapters and null adapters read.
     """
@@ -149,6 +151,7 @@ def capture(work: Work, *, identity: dict[str, Any]) -> None:
     made = {name: record_of(work.input(name))["key"] for name in work.stage.inputs}
     settings = Capture.parse(identity["capture"], "capture")
     title = "training texts" if probe else "held-out texts"
+    losses = None if probe else losses_of(windows)
     with work.reporter.bar(title, sum(len(w.ids) for w in windows), "tokens") as advance:
         collect(
             state.model,
@@ -157,8 +160,11 @@ def capture(work: Work, *, identity: dict[str, Any]) -> None:
             work.folder,
             settings,
             digest([identity, made]),
+            whole=None if losses is None else losses.take,
             advance=advance,
         )
+    if losses is not None:
+        write_losses(losses, state.model, work.folder)
     kept, batch = len(Shards.open(work.folder)), state.study.dictionaries.fitting.batch
     if probe and kept < batch:
         raise InputError(
@@ -177,7 +183,7 @@ def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> No
     state: Audited = work.state
     whole = state.audit(study, study.dictionaries.seeds[0])
     found = yardsticks.judge_dictionaries(state, whole)
-    measured = Measured([Estimate.revived(record) for record in state.gates["response_loss"]])
+    measured = Measured(read_losses(work.input(HELD_OUT)))
     measured.add(found.measured)
     for name in _measured_in(state, work.stage.inputs):
         measured.add(Measured.read(work.input(name)))

@@ -23,7 +23,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lorascope.activations.categories import category
-from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.text import Document
 from lorascope.geometry.chance import covariance_root
 from lorascope.geometry.cosine import max_cosine
@@ -157,8 +156,7 @@ class _Browsed:
 
     @cached_property
     def _root(self) -> Float[Tensor, "d d"]:
-        chunks = self._audit.probe.chunks(self._place.site, self._place.adapter)
-        _, covariance = mean_and_covariance(chunks)
+        _, covariance = self._audit.probe.moments(self._place.site, self._place.adapter)
         return covariance_root(covariance)
 
     def _kinds(self, documents: list[Document]) -> tuple[list[str], Int[Tensor, " rows"]]:

@@ -1,7 +1,6 @@
 """The gates of an audit: what must hold before anything is measured, kept as one stage.
 
-Adapters are live, reach every site, and stand above numeric noise; response losses and samples are
-taken here too, while the model is in memory.
+Adapters are live, reach every site, and stand above numeric noise; samples are taken here too.
 """
 
 from __future__ import annotations
@@ -13,24 +12,21 @@ from typing import Any
 
 from lorascope.activations.collect import Capture
 from lorascope.activations.gates import noise_floor
-from lorascope.activations.matching import Match, match_delta_norms
+from lorascope.activations.matching import match_all_delta_norms
 from lorascope.activations.tokens import pad
-from lorascope.measures.behaviour import continuations, response_loss, response_losses
-from lorascope.models.gates import verify_live
+from lorascope.measures.behaviour import continuations
+from lorascope.models.gates import verify_all_live
 from lorascope.models.load import padding_id
-from lorascope.progress import Advance
-from lorascope.results import Estimate
 from lorascope.runs import write_atomically
 from lorascope.stages import Stage, Work, stage
 from lorascope.workflows.adapters import ADAPTERS
 from lorascope.workflows.state import GATES, MATCHING, Audited
 from lorascope.workflows.study import AuditStudy
-from lorascope.workflows.variants import key_of
 
 
 @stage(version=1, title="checking adapters")
 def check(work: Work, *, study: AuditStudy, identity: dict[str, Any]) -> None:
-    """What must hold before measuring, with response losses and samples.
+    """What must hold before measuring, and samples.
 
     Args:
         identity: what the held-out activations depend on.
@@ -39,21 +35,14 @@ def check(work: Work, *, study: AuditStudy, identity: dict[str, Any]) -> None:
     model, matches, sites = state.model, state.matches, state.sites
     state.require_tokens()
     chosen = pad(state.held_out[:8], model.tokenizer, padding_id(model.tokenizer))
-    # Each adapter is tried and its loss taken; so is the base's, and noise and samples.
+    # Each adapter is tried, then noise and samples are taken.
     every = (*model.adapters, *model.null_adapters)
-    steps = 2 * len(every) + 3
     title = "gates: adapters live, numeric noise floor"
-    with work.reporter.bar(title, steps, "checks") as advance:
-        live = []
-        for name in every:
-            ids, attended = chosen.ids, chosen.attended.long()
-            live.append(
-                verify_live(model, name, ids.to(model.device), attended.to(model.device), sites)
-            )
-            advance(1)
+    with work.reporter.bar(title, len(every) + 2, "checks") as advance:
+        ids, attended = chosen.ids.to(model.device), chosen.attended.long().to(model.device)
+        live = verify_all_live(model, every, ids, attended, sites, advance)
         noise = noise_floor(model, state.held_out, sites)
         advance(1)
-        losses = _response_losses(state, advance)
         samples = _samples(state, study.measures.samples)
         advance(1)
     record = {
@@ -69,7 +58,6 @@ def check(work: Work, *, study: AuditStudy, identity: dict[str, Any]) -> None:
             "blocks": model.n_blocks,
             "vocabulary": model.vocab_size,
         },
-        "response_loss": [asdict(one) for one in losses],
         "samples": samples,
     }
     write_atomically(work.folder / "gates.json", json.dumps(record, indent=1) + "\n")
@@ -86,10 +74,8 @@ def match(work: Work, *, identity: dict[str, Any]) -> None:
     state.require_tokens()
     model, found = state.unmatched, state.openings()
     capture = Capture.parse(identity["capture"], "capture")
-    matches: dict[str, Match] = {}
     with work.reporter.bar("matching", len(model.null_adapters), "adapters") as advance:
-        for name in model.adapters:
-            matches |= match_delta_norms(model, name, found, state.sites, capture, advance)
+        matches = match_all_delta_norms(model, model.adapters, found, state.sites, capture, advance)
     record = {name: asdict(match) for name, match in matches.items()}
     write_atomically(work.folder / "matches.json", json.dumps(record, indent=1) + "\n")
 
@@ -103,24 +89,6 @@ def stages(state: Audited) -> Iterator[Stage]:
     before = (MATCHING,) if state.matched_on else trained
     study, identity = state.study.only("measures.samples"), state.identity(state.texts.held_out)
     yield Stage(GATES, check, {"study": study, "identity": identity}, before)
-
-
-def _response_losses(state: Audited, advance: Advance) -> list[Estimate]:
-    """Held-out response loss of every adapter; nothing where the texts have no responses."""
-    found = [window for window in state.held_out if any(window.response)]
-    model, tokens = state.model, state.study.capture.batch_tokens
-    if not found:
-        advance(1 + len(model.adapters) + len(model.null_adapters))
-        return []
-    base = response_losses(model, "base", found, tokens)
-    advance(1)
-    estimates = []
-    for name in (*model.adapters, *model.null_adapters):
-        losses = response_losses(model, name, found, tokens)
-        place = key_of(model.info(name))
-        estimates.append(response_loss(base, losses, place))
-        advance(1)
-    return estimates
 
 
 def _samples(state: Audited, wanted: int) -> list[dict[str, object]]:

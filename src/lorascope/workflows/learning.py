@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lorascope.activations.mixing import Rows, TensorRows
-from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE, Shards
 from lorascope.adapt.wrapper import identity
 from lorascope.dictionaries.card import Card
@@ -320,7 +319,7 @@ def rows_for(key: Wanted, probe: Shards) -> Rows:
         return probe.source(key.site, key.adapter or BASE)
     random = generator(key.seed, key.target, key.site, key.adapter, key.draw)
     if key.target == "gaussian":
-        mean, covariance = mean_and_covariance(probe.chunks(key.site, key.adapter))
+        mean, covariance = probe.moments(key.site, key.adapter)
         count = min(len(probe), CONTROL_ROWS)
         drawn: Tensor = gaussian_rows(count, mean, covariance, random)
         return TensorRows(drawn)

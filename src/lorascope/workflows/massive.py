@@ -14,20 +14,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.activations.massive import Massive
-from lorascope.activations.scaling import mean_and_covariance
+from lorascope.activations.scaling import KnownMoments
 from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures.alignment import NullSettings
 from lorascope.measures.massive import dictionary_without, place_without
 from lorascope.measures.written import written_view
 from lorascope.results import Estimate
-from lorascope.results.labels import ALL_MODULES
 from lorascope.stages import Stage, Work, stage
 from lorascope.workflows.learning import Learned, Wanted
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.measuring import PARENTS, SETTINGS, Audit, at_site
 from lorascope.workflows.state import GATES, HELD_OUT, PROBE, Audited
 from lorascope.workflows.study import AuditStudy
+from lorascope.workflows.weighing import of_all_modules, written_by_null
 from lorascope.workflows.yardsticks import massive_at
 
 STAGE, WRITTEN = "massive", "written"
@@ -86,10 +86,15 @@ def audit_without(audit: Audit, massive: Mapping[str, Massive]) -> Audit:
     }
     return replace(
         audit,
-        probe=_Rows(**vars(audit.probe), massive=massive),
-        held_out=_Rows(**vars(audit.held_out), massive=massive),
+        probe=_rows(audit.probe, massive),
+        held_out=_rows(audit.held_out, massive),
         learned=_Deaf(learned.folders, brought, massive),
     )
+
+
+def _rows(shards: Shards, massive: Mapping[str, Massive]) -> _Rows:
+    """The same files; their moments are others."""
+    return _Rows(**{**vars(shards), "_moments": KnownMoments()}, massive=massive)
 
 
 @dataclass(frozen=True)
@@ -124,12 +129,11 @@ def _written(state: Audited, audit: Audit, site: str, massive: Massive) -> Itera
     """How close what the adapters write before the site comes to the base dictionary."""
     seed, repeats = audit.study.seed, audit.study.measures.repeats
     base = audit.learned.base(site, audit.first_seed)
-    _, base_covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
+    _, base_covariance = audit.probe.moments(site, BASE)
     for adapter in audit.probe.adapters:
-        _, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
+        _, covariance = audit.probe.moments(site, adapter)
         nulls = NullSettings(covariance, base_covariance, repeats, seed)
         here = replace(audit.place(site, adapter), dictionary="base")
-        view = written_view(state.model, adapter, base, here, nulls, massive)
-        for estimate in view.estimates:
-            if estimate.key.module == ALL_MODULES:
-                yield replace(estimate, key=replace(estimate.key, module=""))
+        yield from of_all_modules(written_view(state.model, adapter, base, here, nulls, massive))
+        for null in audit.variants.nulls_of(adapter):
+            yield from of_all_modules(written_by_null(state, audit, null, here, massive))

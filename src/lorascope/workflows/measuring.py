@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE, Shards
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures import alignment, firing, norms, overlap, pursuit, reconstruction
@@ -93,7 +92,7 @@ def stages(study: AuditStudy, site: str, dictionaries: Sequence[str]) -> Iterato
 def at_site(audit: Audit, site: str, advance: Callable[[int], None]) -> Measured:
     """All estimates of one site; `advance` hears of every condition."""
     found = Measured()
-    _, covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
+    _, covariance = audit.probe.moments(site, BASE)
     _base_pair(audit, site, covariance, found)
     rows = _rows(audit, site)
     _similarity(audit, site, rows, found)
@@ -157,7 +156,7 @@ def _condition(
     """
     site, adapter = place.site, place.adapter
     seed, repeats = audit.study.seed, audit.study.measures.repeats
-    mean, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
+    mean, covariance = audit.probe.moments(site, adapter)
     found.estimates.extend(norms.norm_estimates(rows, audit.floor[site], place))
     found.estimates.append(norms.rank_estimate(rows, place, seed))
     controls = {

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.activations.scaling import mean_and_covariance
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures import alignment, cka, firing, norms, overlap, pursuit, reconstruction
 from lorascope.measures.rows import HeldOut
@@ -67,7 +66,7 @@ def of_null_adapter(
     found.estimates.extend(overlap.overlap_estimates(base, rows, here, seed, repeats=0))
     found.estimates.extend(_of_delta_dictionary(learned, base_errors, rows, here, seed))
     if audit.study.measures.pursuit:
-        mean, covariance = mean_and_covariance(audit.probe.chunks(site, null))
+        mean, covariance = audit.probe.moments(site, null)
         found.attempt(
             here,
             partial(

@@ -1,4 +1,9 @@
-"""What the adapters did to the weights, as one stage: module by module, and written directions."""
+"""What the adapters did to the weights, as one stage: module by module, and written directions.
+
+Null adapters write too: their directions are the rival of the adapters'. Of the other numbers most
+are a null adapter's by construction, its singular values are the adapter's; intruders and alignment
+have random updates of those beside them.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from lorascope.activations.scaling import mean_and_covariance
+from lorascope.activations.massive import Massive
 from lorascope.activations.shards import BASE
 from lorascope.measures.alignment import NullSettings
 from lorascope.measures.weights import WeightSettings, weights_table, weights_view
-from lorascope.measures.written import written_view
+from lorascope.measures.written import WrittenView, written_view
 from lorascope.models.other_changes import summed_up
 from lorascope.progress import Advance
+from lorascope.results import Estimate, Key
 from lorascope.results.labels import ALL_MODULES
 from lorascope.stages import Stage, Work, stage
 from lorascope.workflows.measured import Measured
@@ -38,7 +44,7 @@ def weigh(work: Work, *, study: AuditStudy, first_seed: int) -> None:
     stage's tables.
     """
     audit: Audit = work.state.audit(study, first_seed)
-    steps = 1 + len(audit.probe.sites) * len(audit.probe.adapters)
+    steps = 1 + len(audit.probe.sites) * (len(audit.probe.adapters) + len(audit.probe.nulls))
     with work.reporter.bar("weights", steps, "views") as advance:
         _weigh(work.state, audit, work.folder, advance).write(work.folder)
 
@@ -68,20 +74,35 @@ def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Meas
     written = []
     for site in audit.probe.sites:
         base = audit.learned.base(site, audit.first_seed)
-        _, base_covariance = mean_and_covariance(audit.probe.chunks(site, BASE))
+        _, base_covariance = audit.probe.moments(site, BASE)
         for adapter in audit.probe.adapters:
-            _, covariance = mean_and_covariance(audit.probe.chunks(site, adapter))
+            _, covariance = audit.probe.moments(site, adapter)
             nulls = NullSettings(covariance, base_covariance, measures.repeats, seed)
             place = replace(audit.variants.keys[adapter], site=site, dictionary="base")
             one = written_view(state.model, adapter, base, place, nulls)
             written.append(one.directions)
-            found.estimates.extend(
-                replace(e, key=replace(e.key, module=""))
-                for e in one.estimates
-                if e.key.module == ALL_MODULES
-            )
+            found.estimates.extend(of_all_modules(one))
             advance(1)
+            for null in audit.variants.nulls_of(adapter):
+                found.estimates.extend(of_all_modules(written_by_null(state, audit, null, place)))
+                advance(1)
     modules = weights_table(view.estimates)
     for name, table in zip(TABLES, (modules, view.spectra, pd.concat(written)), strict=True):
         table.to_csv(folder / f"{name}.csv", index=False)
     return found
+
+
+def written_by_null(
+    state: Audited, audit: Audit, null: str, place: Key, massive: Massive | None = None
+) -> WrittenView:
+    """What a null adapter writes, as for its adapter at `place`, without chance levels."""
+    base = audit.learned.base(place.site, audit.first_seed)
+    drawn = replace(place, null=audit.variants.keys[null].null, draw=audit.variants.keys[null].draw)
+    return written_view(state.model, null, base, drawn, NullSettings(repeats=0), massive)
+
+
+def of_all_modules(view: WrittenView) -> Iterator[Estimate]:
+    """The numbers of all modules together, which need no module in their keys."""
+    for estimate in view.estimates:
+        if estimate.key.module == ALL_MODULES:
+            yield replace(estimate, key=replace(estimate.key, module=""))

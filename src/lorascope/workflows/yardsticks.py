@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.activations.massive import Massive, find_massive
-from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.shards import BASE
 from lorascope.geometry.chance import columns_shuffled, gaussian_rows
 from lorascope.measures.loss_recovered import loss_recovered
@@ -188,7 +187,7 @@ class _At:
     @cached_property
     def _base(self) -> Stream:
         rows = HeldOut.load(self.audit.held_out, self.site, BASE, self.audit.study.measures.rows)
-        mean, covariance = mean_and_covariance(self.audit.probe.chunks(self.site, BASE))
+        mean, covariance = self.audit.probe.moments(self.site, BASE)
         massive = massive_at(self.audit, self.site)
         return Stream(mean, covariance, rows.base, rows.documents, massive)
 
@@ -196,7 +195,7 @@ class _At:
         """The delta's rows, or what a control makes of them."""
         audit = self.audit
         rows = HeldOut.load(audit.held_out, self.site, key.adapter, audit.study.measures.rows)
-        mean, covariance = mean_and_covariance(audit.probe.chunks(self.site, key.adapter))
+        mean, covariance = audit.probe.moments(self.site, key.adapter)
         random = generator(key.seed, "held out", key.target, self.site, key.adapter, key.draw)
         own = rows.delta
         if key.target == _DRAWN:

@@ -72,6 +72,9 @@ _LEARNED: Final = Rivals(
     (BASE_MODEL, ADAPTER),
     "nothing was learned (the base, on the same texts); any change of this size moves the loss so",
 )
+_WRITTEN: Final = Rivals(
+    (ADAPTER,), "any change of the weights of this size writes directions that lie so"
+)
 _PLACED: Final = Rivals(
     (RANDOM_UPDATE,), "any update of the same singular values has such directions"
 )
@@ -119,6 +122,7 @@ _FAMILIES: Final = {
     "compare.energy_share": _TURNED,
     "compare.only_here": _DECOYS,
     "variance": _BY_SEEDS,
+    "weights.written_cosine": _WRITTEN,
     "weights.intruders": _PLACED,
     "weights.alignment.left": _PLACED,
     "weights.alignment.right": _PLACED,

@@ -111,8 +111,8 @@ DEFINITIONS: dict[str, Definition] = {
         "first 64) of what a module's ΔW adds to the residual stream, g the dictionary's decoder "
         "directions; a norm between module and stream counts with its weight; modules of blocks up "
         "to the site; mean over modules",
-        "covariance-matched (directions drawn from a Gaussian with the delta's covariance); base "
-        "covariance-matched; isotropic",
+        "null adapters, whose directions go through the same norms; covariance-matched (directions "
+        "drawn from a Gaussian with the delta's covariance); base covariance-matched; isotropic",
         "delete-one jackknife over directions for one module; normal over modules for the mean",
         "measures/written.py",
         "",

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
 
@@ -200,6 +202,8 @@ class SparseCodes:
     @cached_property
     def _by_column(self) -> tuple[Tensor, Tensor, Tensor]:
         """Order of the entries by latent, the row of each, and where each latent's begin."""
+        if not self.columns.is_cuda:
+            return _transposed(self.offsets, self.columns, self.n_latents)
         # Half the bytes sort in half the time.
         keys = self.columns.short() if self.n_latents <= 2**15 else self.columns
         order = torch.sort(keys, stable=True).indices
@@ -211,6 +215,17 @@ class SparseCodes:
         return order, rows.index_select(0, order), starts
 
 
+def _transposed(offsets: Tensor, columns: Tensor, n_latents: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`_by_column` by counting, without a sort: on a CPU a fifth of its time."""
+    entries = np.arange(len(columns))
+    shape = (len(offsets) - 1, n_latents)
+    by_row = csr_array((entries, columns.numpy(), offsets.numpy()), shape=shape)
+    found = by_row.tocsc()
+    parts = (found.data, found.indices, found.indptr)
+    order, rows, starts = (torch.from_numpy(part) for part in parts)
+    return order, rows.to(columns.dtype), starts.to(offsets.dtype)
+
+
 def _weighted_sums(index: Tensor, offsets: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
     return functional.embedding_bag(
         index, rows, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
@@ -218,13 +233,24 @@ def _weighted_sums(index: Tensor, offsets: Tensor, weights: Tensor, rows: Tensor
 
 
 def _csr(offsets: Tensor, columns: Tensor, rows: int, n_latents: int) -> Tensor:
+    _warned_of_beta()
+    return torch.sparse_csr_tensor(
+        offsets,
+        columns,
+        torch.zeros(len(columns), device=columns.device),
+        (rows, n_latents),
+        check_invariants=False,
+    )
+
+
+@cache
+def _warned_of_beta() -> None:
+    """Let torch say once, unheard, that the CSR layout is in beta.
+
+    Only the layout of three arrays is used; it has been stable since torch 1.13.
+    """
     with warnings.catch_warnings():
-        # Only the layout of three arrays is used; it has been stable since torch 1.13.
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            offsets,
-            columns,
-            torch.zeros(len(columns), device=columns.device),
-            (rows, n_latents),
-            check_invariants=False,
-        )
+        nothing = torch.zeros(0)
+        offsets = torch.zeros(2, dtype=torch.int32)
+        torch.sparse_csr_tensor(offsets, nothing.int(), nothing, (1, 1), check_invariants=False)
