@@ -22,10 +22,11 @@ from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import norm_matched, random_rotation
-from lorascope.measures.outputs import Outcome, Scored, run, scored_batches
+from lorascope.measures.outputs import Outcome, Scored, alike, run, scored_batches
 from lorascope.measures.rows import chunks
 from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.interventions import Recorded
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
@@ -35,6 +36,9 @@ from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import Interval, prediction_interval
 
 NULL_REPEATS = 5
+# Numbers in the streams that are put in side by side; positions of one pass.
+_STREAMS = 2**26
+_POSITIONS, _POSITIONS_ELSEWHERE = {"cpu": 2048}, 16384
 RECONSTRUCTION = "reconstruction"
 EXACT = EXACT_DELTA
 ROTATED = "rotated at equal L0"
@@ -146,14 +150,46 @@ def _splice_batch(
     for site, listed in additions.items():
         own, other = base.streams[site], adapted.streams[site]
         other, chosen = other.to(own.device), rows.to(own.device)
-        # The adapted stream itself: base + delta is off by a rounding.
-        restored = base.resume(site, torch.where(chosen[..., None], other, own))
-        exact[site.name].add(where, reference, where.log_probabilities(restored))
         rows_here = own[chosen].float()
         spot = Spot(rows_here, delta(other[chosen], rows_here), owners, number)
-        for outcome, addition in listed:
-            stream = _with_rows(own, chosen, rows_here + addition(spot).to(own.device))
-            outcome.add(where, reference, where.log_probabilities(base.resume(site, stream)))
+
+        def given(addition: Addition, spot: Spot = spot, own: Tensor = own) -> Tensor:
+            added = addition(spot).to(own.device)
+            return _with_rows(own, rows.to(own.device), spot.base + added)
+
+        def whole(other: Tensor = other, own: Tensor = own, chosen: Tensor = chosen) -> Tensor:
+            # The adapted stream itself: base + delta is off by a rounding.
+            return torch.where(chosen[..., None], other, own)
+
+        made = [(exact[site.name], whole), *((o, partial(given, a)) for o, a in listed)]
+        size = max(1, _STREAMS // own.numel())
+        for start in range(0, len(made), size):
+            together = made[start : start + size]
+            streams = torch.stack([make() for _, make in together])
+            _add_together(base, site, where, reference, streams, [o for o, _ in together])
+
+
+def _add_together(
+    base: Recorded,
+    site: Site,
+    where: Scored,
+    reference: Float[Tensor, "tokens vocab"],
+    streams: Float[Tensor, "n batch seq d"],
+    outcomes: Sequence[Outcome],
+) -> None:
+    """Resume a batch with several streams side by side, windows of like length in one pass."""
+    count, device = len(streams), base.ids.device
+    most = _POSITIONS.get(device.type, _POSITIONS_ELSEWHERE)
+    for chosen, width in alike(base.mask.sum(1).cpu(), max(1, most // count)):
+        tokens, scored = where.windows(chosen, width)
+        if not len(tokens):
+            continue
+        part = base.windows(chosen.repeat(count).to(device), width)
+        given = streams[:, chosen.to(streams.device), :width].flatten(0, 1)
+        logits = part.resume(site, given).unflatten(0, (count, -1))
+        before = reference[tokens.to(reference.device)]
+        for outcome, one in zip(outcomes, logits, strict=True):
+            outcome.add(scored, before, scored.log_probabilities(one))
 
 
 def _with_rows(stream: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -65,6 +67,23 @@ def block_list(model: nn.Module) -> nn.ModuleList:
     Raises:
         InputError: the model has no such list.
     """
+    # Walking through all modules takes milliseconds, as much as a small model's block.
+    path = _known.get(model)
+    if path is not None:
+        with suppress(AttributeError):
+            found = model.get_submodule(path)
+            if isinstance(found, nn.ModuleList) and len(found):
+                return found
+    path, blocks = _find_blocks(model)
+    _known[model] = path
+    return blocks
+
+
+# By model: the path of its list of blocks.
+_known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     lists = {
         path: module
         for path, module in model.named_modules()
@@ -73,9 +92,9 @@ def block_list(model: nn.Module) -> nn.ModuleList:
     for ending in _BLOCK_LISTS:
         for path, module in lists.items():
             if path == ending or path.endswith(f".{ending}"):
-                return module
+                return path, module
     candidates = [
-        module
+        (path, module)
         for path, module in lists.items()
         if len({type(block) for block in module}) == 1
         and not any(path.startswith(f"{other}.") for other in lists)
@@ -85,7 +104,7 @@ def block_list(model: nn.Module) -> nn.ModuleList:
             f"{type(model).__name__} has no list of decoder blocks: "
             "give a causal language model made of transformer blocks"
         )
-    return max(candidates, key=len)
+    return max(candidates, key=lambda pair: len(pair[1]))
 
 
 def resolve_sites(

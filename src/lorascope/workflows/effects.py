@@ -17,8 +17,11 @@ from torch import Tensor
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures import matched_latents, recovery, single_latents, surveys
-from lorascope.measures.attribution import attributed_losses
+from lorascope.measures.attribution import Attributing
+from lorascope.measures.removals import sweep
 from lorascope.measures.rows import HeldOut
+from lorascope.measures.spots import MOST_TOKENS, read_spots
+from lorascope.models.sites import parse_site
 from lorascope.results import GAUSSIAN, Estimate, Key
 from lorascope.results.labels import BASE_DIFFERENCE, DELTA
 from lorascope.runs import write_atomically
@@ -90,8 +93,7 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
     if study.measures.latents:
         for site in sites:
             here = replace(place, site=site, seed=study.dictionaries.seeds[0], dictionary="delta")
-            if found.attempt(here, partial(_single, state, audit, survey, here, rows)):
-                found.attempt(here, partial(_attributed, state, audit, survey, here, attributed))
+            found.attempt(here, partial(_latents, state, audit, survey, here, rows, attributed))
     write_atomically(folder / LATENTS, json.dumps(rows, indent=1) + "\n")
     save_file(attributed, folder / ATTRIBUTED)
     return found
@@ -126,58 +128,42 @@ def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key)
     return recovery.recovery_estimates(spliced, place)
 
 
-def _single(
+def _latents(
     state: Audited,
     audit: Audit,
     survey: surveys.Survey,
     place: Key,
     rows: list[dict[str, Any]],
+    losses: dict[str, Tensor],
 ) -> list[Estimate]:
-    """Effects of the leading latents of one dictionary; a record of each goes into `rows`."""
+    """Effects of the leading latents of one dictionary, beside matched ones.
+
+    A record of each goes into `rows`; every latent's first-order effect and its chance level into
+    `losses`.
+    """
     assert place.seed is not None
+    survey.require_effect()
     dictionary = audit.learned.delta(place.site, place.adapter, place.seed)
     held_out = HeldOut.load(audit.held_out, place.site, place.adapter, state.study.measures.rows)
     latents = single_latents.leading_latents(
         dictionary, held_out.delta, state.study.measures.latents
     )
-    most = min(single_latents.MOST_TOKENS, state.study.measures.effect_tokens)
-    effects = single_latents.latent_effects(
-        state.model,
-        survey,
-        place.site,
-        dictionary,
-        latents,
-        seed=state.study.seed,
-        most=most,
-        others=(),
-    )
-    beside = matched_latents.matched_latents(
-        state.model, survey, place.site, dictionary, latents, most=most, seed=state.study.seed
-    )
+    most = min(MOST_TOKENS, state.study.measures.effect_tokens)
+    single_latents.require_latents(dictionary, latents)
+    spots = list(read_spots(state.model, survey, parse_site(place.site), dictionary, most))
+    seeded = state.study.seed
+    single = single_latents.Effects(state.model, spots, dictionary, latents, seed=seeded, others=())
+    matching = matched_latents.Matching(spots, place.site, dictionary, latents, seed=seeded)
+    attributing = Attributing(dictionary, place.site, seeded)
+    sweep(state.model, spots, [single, matching, attributing])
+    effects, beside, every = single.found(), matching.found(), attributing.found()
+    losses[place.site] = torch.stack([every.loss, every.chance]).float().contiguous()
     rows += _records(state.model.tokenizer, effects, beside, place)
     kl = {single_latents.NAMES[mode][0]: one for mode, one in beside.items()}
     return [
         matched_latents.beside_matched(e, kl[e.measure]) if e.measure in kl else e
         for e in single_latents.latent_estimates(effects, place, state.study.seed)
     ]
-
-
-def _attributed(
-    state: Audited,
-    audit: Audit,
-    survey: surveys.Survey,
-    place: Key,
-    losses: dict[str, Tensor],
-) -> list[Estimate]:
-    """Put every latent's first-order effect and its chance level into `losses`; no estimates."""
-    assert place.seed is not None
-    dictionary = audit.learned.delta(place.site, place.adapter, place.seed)
-    most = min(single_latents.MOST_TOKENS, state.study.measures.effect_tokens)
-    found = attributed_losses(
-        state.model, survey, place.site, dictionary, seed=state.study.seed, most=most
-    )
-    losses[place.site] = torch.stack([found.loss, found.chance]).float().contiguous()
-    return []
 
 
 def _records(
