@@ -18,13 +18,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.activations.batch import delta
-from lorascope.activations.shards import BASE
-from lorascope.activations.tokens import TokenBatch
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import norm_matched, random_rotation
-from lorascope.measures.outputs import Outcome, Scored, alike, run, scored_batches
+from lorascope.measures.outputs import Outcome, Scored, alike
 from lorascope.measures.rows import chunks
-from lorascope.measures.surveys import Survey
+from lorascope.measures.surveys import Passed, Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.interventions import Recorded
 from lorascope.models.sites import Site, parse_site
@@ -126,24 +124,20 @@ def splice(
     for place, each in differences.items():
         named = {RECONSTRUCTION: [partial(_difference, each)]}
         written[place] = _outcomes(named, count, additions[parse_site(place.site)])
-    batches = scored_batches(model, found.windows, found.responses, found.settings)
-    for number, (batch, where) in enumerate(batches):
-        _splice_batch(model, found, batch, where, number, exact, additions)
+    for number, passed in enumerate(found.passes(model)):
+        _splice_batch(found, passed, number, exact, additions)
     return Spliced(found, exact, controls, written)
 
 
 def _splice_batch(
-    model: AdaptedModel,
     found: Survey,
-    batch: TokenBatch,
-    where: Scored,
+    passed: Passed,
     number: int,
     exact: Mapping[str, Outcome],
     additions: Mapping[Site, Sequence[tuple[Outcome, Addition]]],
 ) -> None:
     """Add one batch to every outcome."""
-    base = run(model, BASE, list(found.pool), batch, where)
-    adapted = run(model, found.adapter, list(found.pool), batch, where)
+    batch, where, base, adapted = passed.batch, passed.where, passed.base, passed.adapted
     reference = where.log_probabilities(adapted.logits)
     rows = spliced_rows(where, base.streams, found.limits)
     owners = batch.documents[:, None].expand_as(batch.ids)[rows]

@@ -68,13 +68,8 @@ def read_spots(
     model: AdaptedModel, found: Survey, site: Site, dictionary: Dictionary, most: int
 ) -> Iterator[Spot]:
     """The first documents' batches, at most `most` tokens, under both faces."""
-    # Attention sinks are told from the base's streams at all of the survey's sites.
-    sites = sorted({*found.limits, site})
     norms = dictionary.directions.norm(dim=1)
-    chosen = first_documents(found.windows, most)
-    for batch, where in scored_batches(model, chosen, found.responses, found.settings):
-        base = _streams(model, BASE, sites, batch)
-        adapted = _streams(model, found.adapter, [site], batch)[site]
+    for batch, where, base, adapted in _batches(model, found, site, most):
         rows = spliced_rows(where, base, found.limits)
         own = base[site]
         here = rows.to(own.device)
@@ -85,9 +80,27 @@ def read_spots(
         yield Spot(site, batch, where, rows, strengths * norms, faces, streams)
 
 
-def _streams(
-    model: AdaptedModel, face: str, sites: Sequence[Site], batch: TokenBatch
-) -> dict[Site, Float[Tensor, "batch seq d"]]:
+Streams = dict[Site, Float[Tensor, "batch seq d"]]
+
+
+def _batches(
+    model: AdaptedModel, found: Survey, site: Site, most: int
+) -> Iterator[tuple[TokenBatch, Scored, Streams, Float[Tensor, "batch seq d"]]]:
+    """Each batch, the base's streams at the survey's sites, by which sinks are told, and the
+    adapted model's at one; kept ones if they are the same batches."""
+    chosen = first_documents(found.windows, most)
+    if found.kept is not None and site in found.pool and chosen == found.windows:
+        for passed in found.kept:
+            adapted = passed.adapted.streams[site]
+            yield passed.batch, passed.where, passed.base.streams, adapted
+        return
+    sites = sorted({*found.limits, site})
+    for batch, where in scored_batches(model, chosen, found.responses, found.settings):
+        base = _streams(model, BASE, sites, batch)
+        yield batch, where, base, _streams(model, found.adapter, [site], batch)[site]
+
+
+def _streams(model: AdaptedModel, face: str, sites: Sequence[Site], batch: TokenBatch) -> Streams:
     """One face's streams after some blocks; 0 at padding."""
     ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
     whole: dict[Site, Tensor] = {}

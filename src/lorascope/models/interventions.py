@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from functools import partial
@@ -34,6 +34,11 @@ _MISSED = {torch.float64: 1e-6, torch.float32: 1e-4}
 _MISSED_LOW = 0.05
 # What a model raises whose blocks cannot be passed over.
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+
+
+# Given the model, the stream after a site, and the first position at which it is moved: logits of
+# the positions from there on.
+Attempt = Callable[[nn.Module, Float[Tensor, "1 seq d"], int], Float[Tensor, "positions vocab"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +82,14 @@ class Recorded:
         begun = starts_at(self.model, self.face, site, ids, self.blocks)
         with (
             self.model.face(self.face) as module,
-            begun.given(module, site, stream),
+            begun.given(module, site, stream, self.wanted),
         ):
             return logits(module, self.ids, self.mask, self.wanted)
+
+    @property
+    def size(self) -> int:
+        """Numbers it holds."""
+        return self.logits.numel() + sum(stream.numel() for stream in self.streams.values())
 
     def windows(self, chosen: Int[Tensor, " n"], width: int) -> Recorded:
         """Some windows of the batch, cut to so many positions; streams and logits left behind."""
@@ -169,17 +179,57 @@ class Start:
 
     Attributes:
         skips: blocks up to the site can be passed over; else all of them run.
+        thins: the last block's MLP can be run at the wanted positions alone.
         blocks: what each block returns beside the stream, as `returned` finds it.
     """
 
     skips: bool
+    thins: bool
     blocks: tuple[int | None, ...]
 
-    def given(self, module: nn.Module, site: Site, stream: Tensor) -> AbstractContextManager[None]:
-        """Within the `with`, the stream after `site` is `stream`."""
-        if self.skips:
-            return resuming(module, site, stream, self.blocks)
-        return replace(module, site, lambda _: stream)
+    @contextmanager
+    def given(
+        self, module: nn.Module, site: Site, stream: Tensor, wanted: Tensor | None = None
+    ) -> Iterator[None]:
+        """Within the `with`, the stream after `site` is `stream`.
+
+        Args:
+            wanted: the positions of the pass whose logits are wanted; all by default.
+        """
+        with ExitStack() as stack:
+            if self.skips:
+                stack.enter_context(resuming(module, site, stream, self.blocks))
+            else:
+                stack.enter_context(replace(module, site, lambda _: stream))
+            if self.thins and wanted is not None:
+                stack.enter_context(_thinned(block_list(module)[-1], wanted))
+            yield
+
+
+@contextmanager
+def _thinned(block: nn.Module, wanted: Bool[Tensor, "batch seq"]) -> Iterator[None]:
+    """Within the `with`, a block's MLP runs at the wanted positions alone and gives 0 elsewhere."""
+    mlp = getattr(block, "mlp", None)
+    if not isinstance(mlp, nn.Module):
+        yield
+        return
+    own = mlp.forward
+
+    def forward(hidden: Tensor, *others: Any, **named: Any) -> Any:
+        if others or named or hidden.shape[:2] != wanted.shape:
+            return own(hidden, *others, **named)
+        at = wanted.to(hidden.device)
+        found = own(hidden[at][None])
+        if not isinstance(found, Tensor):
+            return own(hidden)
+        return found.new_zeros(*at.shape, found.shape[-1]).masked_scatter(at[..., None], found)
+
+    put_back = _put_back(mlp)
+    mlp.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        put_back()
 
 
 # By model: {(face, site): the length of the window it was tried on, and what was found}.
@@ -195,25 +245,36 @@ def starts_at(
     ids: Int[Tensor, " seq"],
     blocks: tuple[int | None, ...],
 ) -> Start:
-    """Whether blocks up to a site can be passed over: tried once on a window, and remembered.
+    """How a pass may be begun at a site: tried once on a window, and remembered.
 
     The stream's second half is moved by as much as its size; logits must come out as those of a
     whole pass with a hook. They do not where a later block reads more of an earlier one than the
     stream, its keys and values for instance.
+
+    Args:
+        ids: a window; windows more than twice as long are tried anew.
     """
     known = _starts.setdefault(model, {})
     length, found = known.get((face, site), (0, None))
     if found is None or len(ids) > 2 * length:
-        begun = Start(True, blocks)
-
-        def attempt(module: nn.Module, stream: Tensor, _begin: int) -> Tensor:
-            mask = torch.ones_like(ids)[None]
-            with begun.given(module, site, stream):
-                return logits(module, ids[None], mask)[0]
-
-        found = begun if agrees(model, face, site, ids, attempt) else Start(False, blocks)
+        # The best that holds.
+        for skips, thins in ((True, True), (True, False), (False, True), (False, False)):
+            found = Start(skips, thins, blocks)
+            if not (skips or thins) or agrees(model, face, site, ids, _begun(found, site, ids)):
+                break
+        assert found is not None
         known[face, site] = (len(ids), found)
     return found
+
+
+def _begun(start: Start, site: Site, ids: Int[Tensor, " seq"]) -> Attempt:
+    def attempt(module: nn.Module, stream: Tensor, begin: int) -> Tensor:
+        mask = torch.ones_like(ids)[None]
+        wanted = torch.arange(len(ids), device=ids.device)[None] >= begin
+        with start.given(module, site, stream, wanted):
+            return logits(module, ids[None], mask, wanted)
+
+    return attempt
 
 
 def agrees(
@@ -221,13 +282,13 @@ def agrees(
     face: str,
     site: Site,
     ids: Int[Tensor, " seq"],
-    attempt: Callable[[nn.Module, Float[Tensor, "1 seq d"], int], Float[Tensor, "positions vocab"]],
+    attempt: Attempt,
 ) -> bool:
     """Whether an attempt finds the logits of a whole pass with a hook on a window.
 
     Args:
         attempt: given the model, the stream after the site, and the first position at which it is
-            moved; returns the logits of the positions from there on, or of all.
+            moved; returns the logits of the positions from there on.
     """
     mask, begin = torch.ones_like(ids)[None], len(ids) // 2
     with model.face(face) as module:
@@ -240,7 +301,7 @@ def agrees(
         with replace(module, site, lambda _: stream):
             whole = logits(module, ids[None], mask)[0, begin:].float()
         try:
-            found = attempt(module, stream, begin)[-len(whole) :].float()
+            found = attempt(module, stream, begin).float()
         except REFUSALS:
             return False
         except RuntimeError as error:

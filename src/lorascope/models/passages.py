@@ -90,7 +90,7 @@ class Passage:
         mask = torch.ones(count, len(self.ids), dtype=torch.long, device=ids.device)
         with (
             self.model.face(self.face) as module,
-            self.beginning.start.given(module, self.site, streams),
+            self.beginning.start.given(module, self.site, streams, wanted),
         ):
             found = logits(module, ids, mask, wanted, past)
         return found.unflatten(0, (count, -1))
@@ -129,7 +129,7 @@ def open_passage(
     with torch.set_grad_enabled(objective is not None), model.face(face) as module:
         given.requires_grad_(objective is not None)
         with ExitStack() as stack:
-            stack.enter_context(beginning.start.given(module, site, given))
+            stack.enter_context(beginning.start.given(module, site, given, wanted[None]))
             end = Site(model.n_blocks - 1)
             streams = stack.enter_context(capture(module, [end], stop=False))
             mask = torch.ones_like(ids)[None]
@@ -176,7 +176,8 @@ def beginning_at(model: AdaptedModel, face: str, site: Site, ids: Int[Tensor, " 
         keeping, stream = Beginning(start, True), recorded.streams[site][0]
 
         def attempt(_module: nn.Module, moved: Tensor, begin: int) -> Tensor:
-            opened = open_passage(model, face, site, ids, stream, mask[0] == 1, keeping)
+            wanted = torch.arange(len(ids), device=ids.device) >= begin
+            opened = open_passage(model, face, site, ids, stream, wanted, keeping)
             if begin and len(opened.kept) != model.n_blocks - 1 - site.index:
                 raise ValueError("not every block kept its keys and values")
             return opened.resume(moved[:, begin:], begin)[0]
