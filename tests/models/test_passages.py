@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     Gemma3TextConfig,
+    Gemma4TextConfig,
     GemmaConfig,
     MixtralConfig,
     Phi3Config,
@@ -200,6 +201,25 @@ def test_resumed_batches_of_such_a_model_run_whole_too(llama):
     with replace(llama.module, Site(1), lambda _: stream):
         expected = llama.module(input_ids=IDS[None], use_cache=False).logits
     torch.testing.assert_close(recorded.resume(Site(1), stream), expected)
+
+
+@torch.no_grad()
+def test_keys_that_blocks_share_make_those_that_give_them_run():
+    kinds = ["sliding_attention", "full_attention"] * 2
+    more = {"num_hidden_layers": 4, "layer_types": kinds, "num_kv_shared_layers": 2}
+    sizes = {**_SIZES, "head_dim": 8, "global_head_dim": 8, "sliding_window": 6, **more}
+    tokens = {"vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = AutoModelForCausalLM.from_config(Gemma4TextConfig(**sizes, **tokens))
+        for parameter in module.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    model = AdaptedModel(module.eval().requires_grad_(False), None, "gemma4")
+    # Blocks 2 and 3 read the keys of blocks 0 and 1.
+    for site in (Site(0), Site(1), Site(2)):
+        assert not beginning_at(model, "base", site, IDS).start.skips
+        require_same(opened(model, "base", site))
+    assert beginning_at(model, "base", Site(3), IDS).start.skips
 
 
 @torch.no_grad()

@@ -103,7 +103,11 @@ def matched_latents(
 
 
 class Matching(Part):
-    """Sums up, over a sweep, what `matched_latents` returns; its arguments are those."""
+    """Sums up, over a sweep, what `matched_latents` returns; its arguments are those.
+
+    Attributes:
+        summed: KL of each latent looked at in its windows, nats; the named ones come first.
+    """
 
     def __init__(
         self,
@@ -129,7 +133,7 @@ class Matching(Part):
         self._units = unit_rows(dictionary.directions)
         self._place = torch.full((dictionary.n_latents,), -1)
         self._place[self._needed] = torch.arange(len(self._needed))
-        self._kl = {mode: torch.zeros(len(self._needed), dtype=torch.float64) for mode in MODES}
+        self.summed = {mode: torch.zeros(len(self._needed), dtype=torch.float64) for mode in MODES}
 
     def asks(self, number: int, mode: Mode, window: int) -> Mapping[Change, Float[Tensor, " d"]]:
         """The latents that are looked at in this window."""
@@ -138,14 +142,14 @@ class Matching(Part):
 
     def take(self, number: int, sight: Sight, one: Change, found: Changed) -> None:
         """Add a change's KL."""
-        self._kl[sight.mode][self._place[one.latent]] += found.kl
+        self.summed[sight.mode][self._place[one.latent]] += found.kl
 
     def found(self) -> dict[Mode, Matched]:
         """What `matched_latents` returns, once all spots are through."""
         named, energy = slice(self._named), self._energy
         at = self._place[self._others.clamp(min=0)]
         matched: dict[Mode, Matched] = {}
-        for mode, kl in self._kl.items():
+        for mode, kl in self.summed.items():
             per_energy = kl / torch.as_tensor(self._looked_at).clamp(min=1e-300)
             drawn = torch.where(self._others >= 0, per_energy[at], torch.nan)
             matched[mode] = Matched(per_energy[named] * energy[named], energy[named], drawn)
