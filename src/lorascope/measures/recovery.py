@@ -34,8 +34,8 @@ from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import Interval, prediction_interval
 
 NULL_REPEATS = 5
-# Numbers in the streams that are put in side by side; positions of one pass.
-_STREAMS = 2**26
+# Numbers in the streams that are put in side by side, and logits and positions of one pass.
+_STREAMS, _LOGITS = 2**26, 2**26
 _POSITIONS, _POSITIONS_ELSEWHERE = {"cpu": 2048}, 16384
 RECONSTRUCTION = "reconstruction"
 EXACT = EXACT_DELTA
@@ -147,15 +147,10 @@ def _splice_batch(
         rows_here = own[chosen].float()
         spot = Spot(rows_here, delta(other[chosen], rows_here), owners, number)
 
-        def given(addition: Addition, spot: Spot = spot, own: Tensor = own) -> Tensor:
-            added = addition(spot).to(own.device)
-            return _with_rows(own, rows.to(own.device), spot.base + added)
-
-        def whole(other: Tensor = other, own: Tensor = own, chosen: Tensor = chosen) -> Tensor:
-            # The adapted stream itself: base + delta is off by a rounding.
-            return torch.where(chosen[..., None], other, own)
-
-        made = [(exact[site.name], whole), *((o, partial(given, a)) for o, a in listed)]
+        # The adapted stream itself: base + delta is off by a rounding.
+        restored = partial(_chosen_rows, chosen, other, own)
+        made: list[tuple[Outcome, Callable[[], Tensor]]] = [(exact[site.name], restored)]
+        made += [(outcome, partial(_given, own, chosen, spot, one)) for outcome, one in listed]
         size = max(1, _STREAMS // own.numel())
         for start in range(0, len(made), size):
             together = made[start : start + size]
@@ -172,23 +167,30 @@ def _add_together(
     outcomes: Sequence[Outcome],
 ) -> None:
     """Resume a batch with several streams side by side, windows of like length in one pass."""
-    count, device = len(streams), base.ids.device
+    device = base.ids.device
     most = _POSITIONS.get(device.type, _POSITIONS_ELSEWHERE)
-    for chosen, width in alike(base.mask.sum(1).cpu(), max(1, most // count)):
+    for chosen, width in alike(base.mask.sum(1).cpu(), max(1, most // len(streams))):
         tokens, scored = where.windows(chosen, width)
         if not len(tokens):
             continue
-        part = base.windows(chosen.repeat(count).to(device), width)
-        given = streams[:, chosen.to(streams.device), :width].flatten(0, 1)
-        logits = part.resume(site, given).unflatten(0, (count, -1))
+        given = streams[:, chosen.to(streams.device), :width]
         before = reference[tokens.to(reference.device)]
-        for outcome, one in zip(outcomes, logits, strict=True):
-            outcome.add(scored, before, scored.log_probabilities(one))
+        size = max(1, _LOGITS // before.numel())
+        for start in range(0, len(streams), size):
+            some = given[start : start + size]
+            part = base.windows(chosen.repeat(len(some)).to(device), width)
+            logits = part.resume(site, some.flatten(0, 1)).unflatten(0, (len(some), -1))
+            for outcome, one in zip(outcomes[start : start + size], logits, strict=True):
+                outcome.add(scored, before, scored.log_probabilities(one))
 
 
-def _with_rows(stream: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
+def _chosen_rows(chosen: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
+    return torch.where(chosen[..., None], there, elsewhere)
+
+
+def _given(stream: Tensor, chosen: Tensor, spot: Spot, addition: Addition) -> Tensor:
     changed = stream.clone()
-    changed[chosen] = rows.to(stream.dtype)
+    changed[chosen] = (spot.base + addition(spot).to(stream.device)).to(stream.dtype)
     return changed
 
 

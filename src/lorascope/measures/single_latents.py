@@ -246,24 +246,20 @@ class Effects(Part):
             active / len(strengths),
             strengths.sum(0) / active,
             promoted.indices.cpu(),
-            {
-                mode: Changes(
-                    *(_three(values / tokens) for values in self._sums[mode]),
-                    *self._logits(mode, promoted.indices, torch.tensor(looked)[:, None]),
-                )
-                for mode in MODES
-            },
+            {mode: self._changes(mode, promoted.indices, tokens, looked) for mode in MODES},
         )
 
-    def _logits(
-        self, mode: Mode, promoted: Int[Tensor, "n promoted"], looked: Int[Tensor, "n 1"]
-    ) -> tuple[Float[Tensor, "n directions"], Float[Tensor, "n directions"]]:
-        """Mean change of the promoted tokens' logits, foretold and through the model."""
+    def _changes(
+        self, mode: Mode, promoted: Int[Tensor, "n promoted"], tokens: int, looked: list[int]
+    ) -> Changes:
+        """Sums over scored tokens, and mean changes of the promoted tokens' logits."""
+        foretold, loss, kl = (_three(values / tokens) for values in self._sums[mode])
         came, direct = self._moved[mode].double()
         at = promoted[:, None].expand(-1, direct.shape[1], -1)
-        foretold = direct.gather(2, at).mean(2).cpu()
-        moved = (came.gather(2, at).mean(2) - came.mean(2)).cpu()
-        return _three(foretold / looked), _three(moved / looked)
+        count = torch.tensor(looked)[:, None]
+        there = direct.gather(2, at).mean(2).cpu() / count
+        moved = (came.gather(2, at).mean(2) - came.mean(2)).cpu() / count
+        return Changes(foretold, loss, kl, _three(there), _three(moved))
 
 
 def _three(values: Float[Tensor, "n tried"]) -> Float[Tensor, "n directions"]:

@@ -147,15 +147,14 @@ def logits(
     Args:
         past: a cache of earlier positions' keys and values, which is filled further.
     """
-    if wanted is not None:
-        wanted = wanted.to(input_ids.device)
     gathered: list[bool] = []
 
     def gather(_head: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        if inputs and isinstance(inputs[0], Tensor) and inputs[0].shape[:2] == input_ids.shape:
-            gathered.append(True)
-            return (inputs[0][wanted.to(inputs[0].device)][None], *inputs[1:])
-        return None
+        stream = inputs[0] if inputs else None
+        if wanted is None or not isinstance(stream, Tensor) or stream.shape[:2] != wanted.shape:
+            return None
+        gathered.append(True)
+        return (stream[wanted.to(stream.device)][None], *inputs[1:])
 
     named = {} if past is None else {"past_key_values": past}
     with ExitStack() as stack:

@@ -20,7 +20,7 @@ from lorascope.measures import matched_latents, recovery, single_latents, survey
 from lorascope.measures.attribution import Attributing
 from lorascope.measures.removals import sweep
 from lorascope.measures.rows import HeldOut
-from lorascope.measures.spots import MOST_TOKENS, read_spots
+from lorascope.measures.spots import MOST_TOKENS, Mode, read_spots
 from lorascope.models.sites import parse_site
 from lorascope.results import GAUSSIAN, Estimate, Key
 from lorascope.results.labels import BASE_DIFFERENCE, DELTA
@@ -169,7 +169,7 @@ def _latents(
 def _records(
     tokenizer: Any,
     effects: single_latents.LatentEffects,
-    beside: Mapping[single_latents.Mode, matched_latents.Matched],
+    beside: Mapping[Mode, matched_latents.Matched],
     place: Key,
 ) -> Sequence[dict[str, Any]]:
     found = []
