@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -24,6 +23,8 @@ _BLOCK_LISTS = (
     "h",
 )
 _SITE = re.compile(r"(?:(?:[A-Za-z_]\w*\.)*(?:layers|h|blocks)\.)?(\d+)(?:\.hook_resid_post)?")
+# Where the blocks of a model were found; looked up again where no list stands there any more.
+_KNOWN: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 _FORMS = "write layers.5, 5, model.layers.5, transformer.h.5 or blocks.5.hook_resid_post"
 
 
@@ -67,23 +68,30 @@ def block_list(model: nn.Module) -> nn.ModuleList:
     Raises:
         InputError: the model has no such list.
     """
-    # Walking through all modules takes milliseconds, as much as a small model's block.
-    path = _known.get(model)
-    if path is not None:
-        with suppress(AttributeError):
-            found = model.get_submodule(path)
-            if isinstance(found, nn.ModuleList) and len(found):
-                return found
-    path, blocks = _find_blocks(model)
-    _known[model] = path
-    return blocks
+    return block_list_at(model)[1]
 
 
-# By model: the path of its list of blocks.
-_known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+def block_list_at(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The path of the decoder blocks in the model, and the blocks; raises as `block_list`."""
+    # Adapters put thousands of modules on a model, and each pass through it asks.
+    path = _KNOWN.get(model)
+    found = None if path is None else _list_at(model, path)
+    if path is None or found is None:
+        path, found = _searched(model)
+        _KNOWN[model] = path
+    return path, found
 
 
-def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+def _list_at(model: nn.Module, path: str) -> nn.ModuleList | None:
+    """The list of modules at a path; None where something else stands there now."""
+    try:
+        found = model.get_submodule(path)
+    except AttributeError:
+        return None
+    return found if isinstance(found, nn.ModuleList) and len(found) else None
+
+
+def _searched(model: nn.Module) -> tuple[str, nn.ModuleList]:
     lists = {
         path: module
         for path, module in model.named_modules()
@@ -93,18 +101,18 @@ def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
         for path, module in lists.items():
             if path == ending or path.endswith(f".{ending}"):
                 return path, module
-    candidates = [
-        (path, module)
+    candidates = {
+        path: module
         for path, module in lists.items()
         if len({type(block) for block in module}) == 1
         and not any(path.startswith(f"{other}.") for other in lists)
-    ]
+    }
     if not candidates:
         raise InputError(
             f"{type(model).__name__} has no list of decoder blocks: "
             "give a causal language model made of transformer blocks"
         )
-    return max(candidates, key=lambda pair: len(pair[1]))
+    return max(candidates.items(), key=lambda candidate: len(candidate[1]))
 
 
 def resolve_sites(
