@@ -68,9 +68,9 @@ class Task:
 
 
 def large(folder: Path) -> Path:
-    """A random model of Gemma 2's shape under a vocabulary of 128,000, with the same tokenizer."""
+    """A random model of Gemma 2's shape under a vocabulary of 32,000, with the same tokenizer."""
     config = Gemma2Config(
-        vocab_size=128_000,
+        vocab_size=32_000,
         hidden_size=256,
         intermediate_size=1024,
         num_hidden_layers=12,
@@ -146,7 +146,9 @@ def _of_spot(
             kl[0, number, index] += divergence(before, after).double().sum().cpu()
     pairs = chosen.nonzero()
     owners = spot.where.predicting.nonzero()[:, 0]
-    for part in pairs.split(max(1, 8192 // spot.rows.shape[1])):
+    scored = int(spot.where.predicting.any(0).sum())
+    most = min(8192 // spot.rows.shape[1], 2**25 // (scored * before.shape[1]))
+    for part in pairs.split(max(1, most)):
         streams = []
         for window, at in part.tolist():
             rows = spot.rows[window].to(given.model.device)
@@ -281,7 +283,7 @@ def main() -> None:
             )
         ]
         if not arguments.quick:
-            shapes.append(("vocabulary of 128,000", large(given / "large"), ["layers.8"]))
+            shapes.append(("vocabulary of 32,000", large(given / "large"), ["layers.8"]))
         for name, base, sites in shapes:
             for site in sites:
                 made = task(name, base, site, latents, device, given / f"{name}-{site}")

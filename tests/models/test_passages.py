@@ -14,6 +14,7 @@ from transformers import (
     Phi3Config,
 )
 
+import lorascope
 from lorascope.models.adapted import AdaptedModel, load
 from lorascope.models.freezing import fingerprint
 from lorascope.models.hooks import replace, run_until
@@ -157,6 +158,17 @@ def test_nothing_before_the_site_or_the_position_runs(llama):
         handle.remove()
     # Three changes; eight positions from the sixth on, three of which are wanted.
     assert ran == {"attention 2": 3 * 8, "mlp 2": 3 * 3, "head": 3 * 3}
+
+
+@torch.no_grad()
+def test_faces_that_act_by_hooks(tiny_checkpoint, save_latent_adapter, tmp_path):
+    save_latent_adapter(tmp_path)
+    paths = {"latent": str(tmp_path / "latent")}
+    model = lorascope.load(str(tiny_checkpoint("llama")), paths, device="cpu")
+    base, own = (opened(model, face, Site(0)) for face in model.faces)
+    assert (base.logits - own.logits).abs().max() > 1e-3
+    for site in SITES:
+        require_same(opened(model, "latent", site))
 
 
 def test_the_gradient_is_that_of_the_whole_pass(model):

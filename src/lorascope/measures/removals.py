@@ -23,7 +23,7 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.passages import Beginning, Passage, beginning_at, open_passage
 
 # Positions of one pass, and logits; what is run in vain before a copy's own first change.
-_POSITIONS, _LOGITS, _VAIN = {"cpu": 2048}, 2**24, {"cpu": 96}
+_POSITIONS, _LOGITS, _VAIN = {"cpu": 2048}, 2**25, {"cpu": 96}
 _POSITIONS_ELSEWHERE, _VAIN_ELSEWHERE = 16384, 2048
 
 

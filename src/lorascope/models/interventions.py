@@ -98,7 +98,7 @@ class Recorded:
             self,
             ids=self.ids[chosen, :width],
             mask=self.mask[chosen, :width],
-            wanted=self.wanted[chosen, :width],
+            wanted=self.wanted[chosen.to(self.wanted.device), :width],
             streams={},
             logits=self.logits[:0],
         )
