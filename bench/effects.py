@@ -194,29 +194,39 @@ def our_removals(given: Task) -> Tensor:
 
 
 def obvious_splices(given: Task) -> Tensor:
-    """KL of the adapted model from the base with the exact delta, and with random ones."""
+    """KL of the adapted model from the base with the exact delta, and with each control's draws."""
     site, found = parse_site(given.site), []
     for number, spot in enumerate(given.spots):
         run, every = padded(given.model, "base", spot), torch.arange(len(spot.rows))
         adapted = padded(given.model, spot.faces["ablation"], spot)(spot.streams["ablation"], every)
         own, other = spot.streams["addition"], spot.streams["ablation"]
         rows = spot.rows.to(own.device)
-        streams = [torch.where(rows[..., None], other, own)]
+        deltas = other[rows].float() - own[rows].float()
+        owners = spot.batch.documents[spot.window_of_row]
+        added = [torch.zeros_like(deltas)]
         for draw in range(DRAWS):
             random = generator(0, "norm-matched", site, draw, number)
+            added.append(norm_matched(deltas, random))
+        for draw in range(DRAWS):
+            random = generator(0, "other documents", site, draw, number)
+            pool = given.found.pool[site]
+            added.append(recovery.of_other_documents(*pool, owners, random).to(own.device))
+        streams = [torch.where(rows[..., None], other, own)]
+        for rows_added in added:
             drawn = own.clone()
-            drawn[rows] += norm_matched(other[rows].float() - own[rows].float(), random).to(own)
+            drawn[rows] += rows_added.to(own)
             streams.append(drawn)
         found.append([divergence(adapted, run(s, every)).double().sum().cpu() for s in streams])
     return torch.tensor(found).sum(0)
 
 
 def our_splices(given: Task) -> Tensor:
-    """The same by the package's splice, the mean and other documents' deltas besides."""
+    """The same by the package's splice, with losses and greedy choices besides."""
     means = {given.site: torch.zeros(given.model.d_model)}
     spliced = recovery.splice(given.model, given.found, {}, {}, means, repeats=DRAWS)
-    drawn = spliced.controls[given.site][recovery.NORM_MATCHED]
-    return torch.stack([one.kl.sum() for one in [spliced.exact[given.site], *drawn]])
+    controls = spliced.controls[given.site].values()
+    outcomes = [spliced.exact[given.site], *(one for draws in controls for one in draws)]
+    return torch.stack([one.kl.sum() for one in outcomes])
 
 
 Side = Callable[[Task], Tensor]
