@@ -39,6 +39,7 @@ bench: install-dev
 	$(BIN)/python bench/sae_training.py
 	$(BIN)/python bench/geometry.py
 	$(BIN)/python bench/adapt.py
+	$(BIN)/python bench/effects.py
 	$(BIN)/python bench/report.py
 
 docs: install-dev

@@ -22,7 +22,8 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError, did_you_mean
 from lorascope.measures.matched_latents import matched_latents
-from lorascope.measures.single_latents import MOST_TOKENS, NAMES, latent_effects
+from lorascope.measures.single_latents import NAMES, latent_effects
+from lorascope.measures.spots import MOST_TOKENS
 from lorascope.measures.surveys import surveys
 from lorascope.models.adapted import AdaptedModel
 from lorascope.report.drawn import Figure

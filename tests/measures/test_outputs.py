@@ -98,7 +98,8 @@ def test_scored_positions_by_hand(model):
         [0, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],
     ]
-    assert (found.first, found.last) == (0, 5)
+    assert found.wanted[:, :-1].equal(found.predicting)
+    assert not found.wanted[:, -1].any()
     assert found.targets.tolist() == [13, 14, 1, 21, 22, 31, 33, 34, 35]
     assert found.documents.tolist() == [0, 0, 0, 2, 2, 1, 1, 1, 1]
     assert scored(pad(PLAIN, model.tokenizer, 1), responses=True) is None

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures.single_latents import MOST_TOKENS, read_spots
+from lorascope.measures.removals import Part, sweep
+from lorascope.measures.spots import MOST_TOKENS, Mode, Rows, Spot, read_spots
 from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
@@ -62,22 +63,37 @@ def attributed_losses(
         InputError: the adapter's outputs equal the base's.
     """
     found.require_effect()
-    n, d = dictionary.n_latents, dictionary.d_model
-    directions = dictionary.directions
-    units = directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-30)
-    sketch = torch.eye(d)
-    if d > _SKETCH:
-        random = generator(seed, "attribution", site)
-        sketch = torch.randn(d, _SKETCH, generator=random) / math.sqrt(_SKETCH)
-    loss = torch.zeros(n, dtype=torch.float64)
-    length = torch.zeros(n, sketch.shape[1], dtype=torch.float64)
-    tokens = 0
-    latents = torch.arange(n)
-    for spot in read_spots(model, found, parse_site(site), dictionary, latents, most):
-        gradient = spot.unchanged("ablation").gradient.to(units)
-        strengths = spot.strengths.to(units)
-        loss -= (strengths * (gradient @ units.T)).sum(0).double().cpu()
-        length += (strengths.T @ (gradient @ sketch.to(gradient))).double().cpu()
-        tokens += len(spot.where.targets)
-    half = _WIDTH * length.norm(dim=1) / math.sqrt(d)
-    return Attribution(loss / tokens, half / tokens)
+    spots = list(read_spots(model, found, parse_site(site), dictionary, most))
+    attributing = Attributing(dictionary, site, seed)
+    sweep(model, spots, [attributing])
+    return attributing.found()
+
+
+class Attributing(Part):
+    """Sums up, over a sweep, what `attributed_losses` returns."""
+
+    gradient = ("ablation",)
+
+    def __init__(self, dictionary: Dictionary, site: str, seed: int = 0) -> None:
+        n, d = dictionary.n_latents, dictionary.d_model
+        directions = dictionary.directions
+        self._units = directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        self._sketch = torch.eye(d)
+        if d > _SKETCH:
+            random = generator(seed, "attribution", site)
+            self._sketch = torch.randn(d, _SKETCH, generator=random) / math.sqrt(_SKETCH)
+        self._loss = torch.zeros(n, dtype=torch.float64)
+        self._length = torch.zeros(n, self._sketch.shape[1], dtype=torch.float64)
+        self._tokens = 0
+
+    def close(self, number: int, spot: Spot, mode: Mode, gradient: Rows) -> None:
+        """Add a spot's share of every latent's first-order effect."""
+        gradient, strengths = gradient.to(self._units), spot.strengths.to(self._units)
+        self._loss -= (strengths * (gradient @ self._units.T)).sum(0).double().cpu()
+        self._length += (strengths.T @ (gradient @ self._sketch.to(gradient))).double().cpu()
+        self._tokens += len(spot.where.targets)
+
+    def found(self) -> Attribution:
+        """What `attributed_losses` returns, once all spots are through."""
+        half = _WIDTH * self._length.norm(dim=1) / math.sqrt(self._units.shape[1])
+        return Attribution(self._loss / self._tokens, half / self._tokens)

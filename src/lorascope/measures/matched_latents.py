@@ -11,7 +11,8 @@ The rival explanation: any latent that fires as often and as strongly does as mu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,15 +21,8 @@ from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.cosine import unit_rows
-from lorascope.measures.outputs import divergence
-from lorascope.measures.single_latents import (
-    MODES,
-    MOST_TOKENS,
-    Mode,
-    Spot,
-    read_spots,
-    signed,
-)
+from lorascope.measures.removals import Change, Changed, Part, Sight, sweep
+from lorascope.measures.spots import MODES, MOST_TOKENS, Mode, Spot, read_spots
 from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
@@ -40,8 +34,6 @@ from lorascope.stats.intervals import normal_interval
 ALTERNATIVES = 40
 # Windows in which each latent is looked at.
 WINDOWS = 3
-# Tokens, and logits, of one pass with several interventions side by side.
-_TOKENS, _LOGITS = 8192, 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,29 +96,64 @@ def matched_latents(
         alternatives: most per named latent.
         windows: most for each latent.
     """
-    every = torch.arange(dictionary.n_latents)
-    spots = list(read_spots(model, found, parse_site(site), dictionary, every, most))
-    strengths = torch.cat([spot.strengths.cpu() for spot in spots])
-    tokens = sum(len(spot.where.targets) for spot in spots)
-    others = most_alike(strengths, latents, alternatives)
-    needed = torch.cat([latents, others[others >= 0].unique()])
-    energies = [_by_window(spot)[:, needed] for spot in spots]
-    chosen = some_windows(torch.cat(energies), windows, generator(seed, "matched windows", site))
-    parts = chosen.split([len(part) for part in energies])
-    looked_at = sum((e * part).sum(0) for e, part in zip(energies, parts, strict=True))
-    energy = torch.cat(energies).sum(0) / tokens
-    units, place = unit_rows(dictionary.directions), torch.full((len(every),), -1)
-    place[needed] = torch.arange(len(needed))
-    matched: dict[Mode, Matched] = {}
-    for mode in MODES:
-        kl = torch.zeros(len(needed), dtype=torch.float64)
-        for spot, part in zip(spots, parts, strict=True):
-            _changed(model, spot, mode, part.nonzero(), needed, units, kl)
-        per_energy = kl / torch.as_tensor(looked_at).clamp(min=1e-300)
-        drawn = torch.where(others >= 0, per_energy[place[others.clamp(min=0)]], torch.nan)
-        named = slice(len(latents))
-        matched[mode] = Matched(per_energy[named] * energy[named], energy[named], drawn)
-    return matched
+    spots = list(read_spots(model, found, parse_site(site), dictionary, most))
+    matching = Matching(spots, site, dictionary, latents, alternatives, windows, seed)
+    sweep(model, spots, [matching])
+    return matching.found()
+
+
+class Matching(Part):
+    """Sums up, over a sweep, what `matched_latents` returns; its arguments are those.
+
+    Attributes:
+        summed: KL of each latent looked at in its windows, nats; the named ones come first.
+    """
+
+    def __init__(
+        self,
+        spots: Sequence[Spot],
+        site: str,
+        dictionary: Dictionary,
+        latents: Int[Tensor, " n"],
+        alternatives: int = ALTERNATIVES,
+        windows: int = WINDOWS,
+        seed: int = 0,
+    ) -> None:
+        strengths = torch.cat([spot.strengths.cpu() for spot in spots])
+        tokens = sum(len(spot.where.targets) for spot in spots)
+        self._named = len(latents)
+        self._others = most_alike(strengths, latents, alternatives)
+        self._needed = torch.cat([latents, self._others[self._others >= 0].unique()])
+        energies = [spot.energies(self._needed) for spot in spots]
+        random = generator(seed, "matched windows", site)
+        chosen = some_windows(torch.cat(energies), windows, random)
+        self._chosen = chosen.split([len(part) for part in energies])
+        looked_at = [(e * c).sum(0) for e, c in zip(energies, self._chosen, strict=True)]
+        self._looked_at, self._energy = sum(looked_at), torch.cat(energies).sum(0) / tokens
+        self._units = unit_rows(dictionary.directions)
+        self._place = torch.full((dictionary.n_latents,), -1)
+        self._place[self._needed] = torch.arange(len(self._needed))
+        self.summed = {mode: torch.zeros(len(self._needed), dtype=torch.float64) for mode in MODES}
+
+    def asks(self, number: int, mode: Mode, window: int) -> Mapping[Change, Float[Tensor, " d"]]:
+        """The latents that are looked at in this window."""
+        latents = self._needed[self._chosen[number][window]].tolist()
+        return {Change(latent): self._units[latent] for latent in latents}
+
+    def take(self, number: int, sight: Sight, one: Change, found: Changed) -> None:
+        """Add a change's KL."""
+        self.summed[sight.mode][self._place[one.latent]] += found.kl
+
+    def found(self) -> dict[Mode, Matched]:
+        """What `matched_latents` returns, once all spots are through."""
+        named, energy = slice(self._named), self._energy
+        at = self._place[self._others.clamp(min=0)]
+        matched: dict[Mode, Matched] = {}
+        for mode, kl in self.summed.items():
+            per_energy = kl / torch.as_tensor(self._looked_at).clamp(min=1e-300)
+            drawn = torch.where(self._others >= 0, per_energy[at], torch.nan)
+            matched[mode] = Matched(per_energy[named] * energy[named], energy[named], drawn)
+        return matched
 
 
 def some_windows(
@@ -186,60 +213,3 @@ def beside_matched(estimate: Estimate, found: Matched) -> Estimate:
             )
         ]
     )
-
-
-def _by_window(spot: Spot) -> Float[Tensor, "windows n"]:
-    """Energy that each latent writes in each window of a batch, squared stream units."""
-    window_of_row = spot.rows.nonzero()[:, 0]
-    sums = torch.zeros(len(spot.rows), spot.strengths.shape[1], dtype=torch.float64)
-    return sums.index_add_(0, window_of_row, spot.strengths.cpu().double().square())
-
-
-def _changed(
-    model: AdaptedModel,
-    spot: Spot,
-    mode: Mode,
-    pairs: Int[Tensor, "pairs 2"],
-    latents: Int[Tensor, " k"],
-    units: Float[Tensor, "n d"],
-    kl: Float[Tensor, " k"],
-) -> None:
-    """Add Σ KL(unchanged ‖ changed) over scored tokens, nats, of latents' changes to `kl`.
-
-    Several windows, each with one latent's change, go through the model side by side.
-
-    Args:
-        pairs: (window of the batch, index into `latents`).
-    """
-    recorded, where = spot.recorded[mode], spot.where
-    lengths = recorded.mask.sum(1).cpu()
-    # Windows of like length side by side, padded to the longest of them alone.
-    pairs = pairs[lengths[pairs[:, 0]].argsort(stable=True)]
-    size = min(
-        _TOKENS // recorded.ids.shape[1],
-        _LOGITS // ((where.last - where.first) * model.vocab_size),
-    )
-    window_of_row = spot.rows.nonzero()[:, 0]
-    with model.face(recorded.face):
-        for part in pairs.split(max(1, size)):
-            windows = part[:, 0]
-            width = int(lengths[windows].max())
-            streams = recorded.streams[spot.site][windows.to(units.device), :width].clone()
-            for index, (window, at) in enumerate(part.tolist()):
-                latent, rows = int(latents[at]), spot.rows[window, :width].to(streams.device)
-                strength = spot.strengths[window_of_row == window][:, latent, None]
-                added = signed(mode, strength * units[latent]).to(streams.device)
-                streams[index, rows] = (streams[index, rows].float() + added).to(streams.dtype)
-            end = min(where.last, width)
-            short = replace(
-                recorded,
-                ids=recorded.ids[windows, :width],
-                mask=recorded.mask[windows, :width],
-                last=end,
-            )
-            counted = where.predicting[windows, where.first : end].to(streams.device)
-            unchanged = recorded.logits[windows, : end - where.first]
-            before = torch.log_softmax(unchanged[counted].float(), dim=-1)
-            after = torch.log_softmax(short.resume(spot.site, streams)[counted].float(), dim=-1)
-            owner = part[:, 1, None].expand(counted.shape)[counted.cpu()]
-            kl.index_add_(0, owner, divergence(before, after).double().cpu())

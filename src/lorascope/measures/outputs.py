@@ -29,6 +29,8 @@ FLOOR_WINDOWS = 16
 DOCUMENTS, SHORTEST = 20, 16
 # Logits held at once: a quarter of a gigabyte in float32.
 _LOGITS = 2**26
+# Windows up to so many times as long as the shortest share a pass, longer ones up to so few tokens.
+_ALIKE, _FEW = 1.15, 512
 Rows = Float[Tensor, "rows d"]
 
 
@@ -39,28 +41,35 @@ class Scored:
     Attributes:
         kept: tokens that are rows of a capture.
         predicting: positions, all but the last, that predict a token that counts.
-        first, last: the first of these positions, and the one after their last.
         targets: the tokens they predict, in order.
         documents: the document of each.
     """
 
     kept: Bool[Tensor, "batch seq"]
     predicting: Bool[Tensor, "batch seq"]
-    first: int
-    last: int
     targets: Int[Tensor, " tokens"]
     documents: Int[Tensor, " tokens"]
 
+    @property
+    def wanted(self) -> Bool[Tensor, "batch seq"]:
+        """The positions whose logits are needed."""
+        return functional.pad(self.predicting, (0, 1))
+
     def log_probabilities(
-        self, found: Float[Tensor, "batch positions vocab"]
+        self, logits: Float[Tensor, "tokens vocab"]
     ) -> Float[Tensor, "tokens vocab"]:
-        """Of the logits of the positions `first` to `last` − 1."""
-        chosen = found[self.predicting[:, self.first : self.last].to(found.device)]
-        return functional.log_softmax(chosen.float(), dim=-1)
+        """Of the logits of the wanted positions."""
+        return functional.log_softmax(logits.float(), dim=-1)
 
     def losses(self, log_p: Float[Tensor, "tokens vocab"]) -> Float[Tensor, " tokens"]:
         """−log p of the tokens that came, nats."""
         return -log_p.gather(1, self.targets.to(log_p.device)[:, None]).squeeze(1)
+
+    def windows(self, chosen: Int[Tensor, " n"], width: int) -> tuple[Int[Tensor, " t"], Scored]:
+        """Those of some windows, ascending, cut to so many positions; which tokens, and they."""
+        tokens = torch.isin(self.predicting.nonzero()[:, 0], chosen).nonzero().squeeze(1)
+        kept, predicting = self.kept[chosen, :width], self.predicting[chosen, : width - 1]
+        return tokens, Scored(kept, predicting, self.targets[tokens], self.documents[tokens])
 
 
 def scored(batch: TokenBatch, responses: bool, keep_special: bool = False) -> Scored | None:
@@ -68,12 +77,10 @@ def scored(batch: TokenBatch, responses: bool, keep_special: bool = False) -> Sc
     kept = batch.attended if keep_special else batch.kept
     counted = batch.response if responses else kept
     predicting = kept[:, :-1] & counted[:, 1:]
-    positions = predicting.any(0).nonzero().squeeze(1)
-    if not len(positions):
+    if not predicting.any():
         return None
     documents = batch.documents[:, None].expand_as(predicting)[predicting]
-    first, last = int(positions[0]), int(positions[-1]) + 1
-    return Scored(kept, predicting, first, last, batch.ids[:, 1:][predicting], documents)
+    return Scored(kept, predicting, batch.ids[:, 1:][predicting], documents)
 
 
 def divergence(
@@ -152,9 +159,47 @@ def scored_batches(
 def run(
     model: AdaptedModel, face: str, sites: Sequence[Site], batch: TokenBatch, where: Scored
 ) -> Recorded:
-    """One face over a batch, with the logits that are scored."""
+    """One face over a batch, with the logits that are scored.
+
+    Windows of like length go through the model together; at padding the streams are 0.
+    """
     ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
-    return record(model, face, sites, ids, mask, where.first, where.last)
+    parts: list[tuple[Tensor, int, Recorded]] = []
+    for chosen, width in alike(batch.attended.sum(1)):
+        wanted, at = where.wanted[chosen, :width], chosen.to(ids.device)
+        one = record(model, face, sites, ids[at, :width], mask[at, :width], wanted)
+        if len(chosen) == len(ids):
+            return one
+        parts.append((chosen, width, one))
+    first = parts[0][2]
+    streams = {
+        site: stream.new_zeros(*ids.shape, model.d_model) for site, stream in first.streams.items()
+    }
+    found = first.logits.new_empty(len(where.targets), first.logits.shape[-1])
+    for chosen, width, one in parts:
+        for site, stream in one.streams.items():
+            streams[site][chosen.to(stream.device), :width] = stream
+        tokens, _ = where.windows(chosen, width)
+        found[tokens.to(found.device)] = one.logits
+    return Recorded(model, face, ids, mask, where.wanted, streams, found, first.blocks)
+
+
+def alike(
+    lengths: Int[Tensor, " windows"], most: int | None = None
+) -> Iterator[tuple[Int[Tensor, " some"], int]]:
+    """Windows of like length, ascending, and the longest length; together at least a few hundred
+    tokens where there are, and at most `most` padded ones where one window allows it."""
+    order = lengths.argsort(stable=True).tolist()
+    chosen: list[int] = []
+    for index in [*order, -1]:
+        if chosen:
+            width, after = int(lengths[chosen[-1]]), int(lengths[index])
+            unlike = after > _ALIKE * int(lengths[chosen[0]]) and len(chosen) * width >= _FEW
+            full = most is not None and (len(chosen) + 1) * after > most
+            if index < 0 or unlike or full:
+                yield torch.tensor(sorted(chosen)), width
+                chosen = []
+        chosen.append(index)
 
 
 def first_documents(found: Sequence[Window], most: int) -> list[Window]:
@@ -255,4 +300,4 @@ def _log_p(
     model: AdaptedModel, module: nn.Module, batch: TokenBatch, where: Scored
 ) -> Float[Tensor, "tokens vocab"]:
     ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
-    return where.log_probabilities(logits(module, ids, mask, where.first, where.last))
+    return where.log_probabilities(logits(module, ids, mask, where.wanted))

@@ -18,14 +18,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.activations.batch import delta
-from lorascope.activations.shards import BASE
-from lorascope.activations.tokens import TokenBatch
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import norm_matched, random_rotation
-from lorascope.measures.outputs import Outcome, Scored, run, scored_batches
+from lorascope.measures.outputs import Outcome, Scored, alike
 from lorascope.measures.rows import chunks
-from lorascope.measures.surveys import Survey
+from lorascope.measures.surveys import Passed, Survey
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.interventions import Recorded
 from lorascope.models.sites import Site, parse_site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
@@ -35,6 +34,9 @@ from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import Interval, prediction_interval
 
 NULL_REPEATS = 5
+# Numbers in the streams that are put in side by side, and logits and positions of one pass.
+_STREAMS, _LOGITS = 2**26, 2**26
+_POSITIONS, _POSITIONS_ELSEWHERE = {"cpu": 2048}, 16384
 RECONSTRUCTION = "reconstruction"
 EXACT = EXACT_DELTA
 ROTATED = "rotated at equal L0"
@@ -122,43 +124,73 @@ def splice(
     for place, each in differences.items():
         named = {RECONSTRUCTION: [partial(_difference, each)]}
         written[place] = _outcomes(named, count, additions[parse_site(place.site)])
-    batches = scored_batches(model, found.windows, found.responses, found.settings)
-    for number, (batch, where) in enumerate(batches):
-        _splice_batch(model, found, batch, where, number, exact, additions)
+    for number, passed in enumerate(found.passes(model)):
+        _splice_batch(found, passed, number, exact, additions)
     return Spliced(found, exact, controls, written)
 
 
 def _splice_batch(
-    model: AdaptedModel,
     found: Survey,
-    batch: TokenBatch,
-    where: Scored,
+    passed: Passed,
     number: int,
     exact: Mapping[str, Outcome],
     additions: Mapping[Site, Sequence[tuple[Outcome, Addition]]],
 ) -> None:
     """Add one batch to every outcome."""
-    base = run(model, BASE, list(found.pool), batch, where)
-    adapted = run(model, found.adapter, list(found.pool), batch, where)
+    batch, where, base, adapted = passed.batch, passed.where, passed.base, passed.adapted
     reference = where.log_probabilities(adapted.logits)
     rows = spliced_rows(where, base.streams, found.limits)
     owners = batch.documents[:, None].expand_as(batch.ids)[rows]
     for site, listed in additions.items():
         own, other = base.streams[site], adapted.streams[site]
         other, chosen = other.to(own.device), rows.to(own.device)
-        # The adapted stream itself: base + delta is off by a rounding.
-        restored = base.resume(site, torch.where(chosen[..., None], other, own))
-        exact[site.name].add(where, reference, where.log_probabilities(restored))
         rows_here = own[chosen].float()
         spot = Spot(rows_here, delta(other[chosen], rows_here), owners, number)
-        for outcome, addition in listed:
-            stream = _with_rows(own, chosen, rows_here + addition(spot).to(own.device))
-            outcome.add(where, reference, where.log_probabilities(base.resume(site, stream)))
+
+        # The adapted stream itself: base + delta is off by a rounding.
+        restored = partial(_chosen_rows, chosen, other, own)
+        made: list[tuple[Outcome, Callable[[], Tensor]]] = [(exact[site.name], restored)]
+        made += [(outcome, partial(_given, own, chosen, spot, one)) for outcome, one in listed]
+        size = max(1, _STREAMS // own.numel())
+        for start in range(0, len(made), size):
+            together = made[start : start + size]
+            streams = torch.stack([make() for _, make in together])
+            _add_together(base, site, where, reference, streams, [o for o, _ in together])
 
 
-def _with_rows(stream: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
+def _add_together(
+    base: Recorded,
+    site: Site,
+    where: Scored,
+    reference: Float[Tensor, "tokens vocab"],
+    streams: Float[Tensor, "n batch seq d"],
+    outcomes: Sequence[Outcome],
+) -> None:
+    """Resume a batch with several streams side by side, windows of like length in one pass."""
+    device = base.ids.device
+    most = _POSITIONS.get(device.type, _POSITIONS_ELSEWHERE)
+    for chosen, width in alike(base.mask.sum(1).cpu(), max(1, most // len(streams))):
+        tokens, scored = where.windows(chosen, width)
+        if not len(tokens):
+            continue
+        given = streams[:, chosen.to(streams.device), :width]
+        before = reference[tokens.to(reference.device)]
+        size = max(1, _LOGITS // before.numel())
+        for start in range(0, len(streams), size):
+            some = given[start : start + size]
+            part = base.windows(chosen.repeat(len(some)).to(device), width)
+            logits = part.resume(site, some.flatten(0, 1)).unflatten(0, (len(some), -1))
+            for outcome, one in zip(outcomes[start : start + size], logits, strict=True):
+                outcome.add(scored, before, scored.log_probabilities(one))
+
+
+def _chosen_rows(chosen: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
+    return torch.where(chosen[..., None], there, elsewhere)
+
+
+def _given(stream: Tensor, chosen: Tensor, spot: Spot, addition: Addition) -> Tensor:
     changed = stream.clone()
-    changed[chosen] = rows.to(stream.dtype)
+    changed[chosen] = (spot.base + addition(spot).to(stream.device)).to(stream.dtype)
     return changed
 
 

@@ -10,42 +10,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import product
-from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
-from lorascope.activations.batch import delta
-from lorascope.activations.shards import BASE
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic
 from lorascope.geometry.cosine import unit_rows
-from lorascope.measures.outputs import Scored, divergence, first_documents, run, scored_batches
-from lorascope.measures.recovery import spliced_rows
+from lorascope.measures.removals import Change, Changed, Part, Sight, sweep
 from lorascope.measures.rows import chunks
+from lorascope.measures.spots import MODES, MOST_TOKENS, Mode, Rows, Spot, read_spots, signed
 from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
-from lorascope.models.interventions import Recorded, unembed
-from lorascope.models.sites import Site, parse_site
+from lorascope.models.interventions import unembed
+from lorascope.models.sites import parse_site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import ISOTROPIC
 from lorascope.stats.documents import ratio, smooth
 from lorascope.stats.intervals import or_point
 
-MOST_TOKENS = 512
 # Most positions of a batch at which a latent's promoted tokens are looked at.
 POSITIONS = 64
+# Logits of one pass of changed streams through the output matrix.
+_DIRECT = 2**24
 PROMOTED = 10
 PERMUTATIONS = 1000
-Mode = Literal["ablation", "addition"]
-MODES: tuple[Mode, ...] = ("ablation", "addition")
 NAMES: dict[Mode, tuple[str, str, str, str]] = {
     "ablation": (
         "latent_ablation.kl",
@@ -62,7 +57,6 @@ NAMES: dict[Mode, tuple[str, str, str, str]] = {
 }
 # The latent's own direction stands first, then what it is compared with.
 OTHERS = ("other latents", ISOTROPIC)
-Rows = Float[Tensor, "rows d"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +115,6 @@ def leading_latents(dictionary: Dictionary, deltas: Rows, most: int) -> Int[Tens
     return found
 
 
-@torch.no_grad()
 def latent_effects(
     model: AdaptedModel,
     found: Survey,
@@ -143,45 +136,150 @@ def latent_effects(
             place too; in the others their columns are nan.
 
     Raises:
-        InputError: the adapter's outputs equal the base's, an index the dictionary lacks, or a
-            dictionary of one latent, which nothing can be compared with.
+        InputError: the adapter's outputs equal the base's, an index the dictionary lacks or that
+            is given twice, or a dictionary of one latent, which nothing can be compared with.
     """
     found.require_effect()
-    _check(dictionary, latents)
-    directions = _directions(dictionary, latents, seed)
-    # Two rounds over the batches: their logits together would not fit.
-    spots = partial(read_spots, model, found, parse_site(site), dictionary, latents, most)
-    promoted = _promoted(model, spots(), directions[:, 0])
-    count, columns = directions.shape[:2]
-    sums = {mode: torch.zeros(5, count, columns, dtype=torch.float64) for mode in MODES}
-    for mode in set(MODES) - set(others):
-        sums[mode][:, :, 1:] = torch.nan
-    looked_at = torch.zeros(count, 1, dtype=torch.float64)
-    tokens, rows = 0, []
-    for spot in spots():
-        tokens += len(spot.where.targets)
-        rows.append(spot.strengths.cpu())
-        unchanged = {mode: spot.unchanged(mode) for mode in MODES}
-        for index in spot.active:
-            looked_at[index] += len(spot.positions(index)[0])
-        for mode in MODES:
-            # One switch of faces for all changes under it.
-            with model.face(spot.recorded[mode].face):
-                tried = range(columns if mode in others else 1)
-                for index, column in product(spot.active, tried):
-                    written = spot.strengths[:, index, None] * directions[index, column]
-                    sums[mode][:, index, column] += _change(
-                        model, spot, unchanged[mode], written, index, promoted[index]
-                    )
-    strengths = torch.cat(rows)
-    active = (strengths > 0).sum(0)
-    return LatentEffects(
-        latents,
-        active / len(strengths),
-        strengths.sum(0) / active,
-        promoted.cpu(),
-        {m: Changes(*(s[:3] / tokens), *(s[3:] / looked_at)) for m, s in sums.items()},
-    )
+    require_latents(dictionary, latents)
+    spots = list(read_spots(model, found, parse_site(site), dictionary, most))
+    effects = Effects(model, spots, dictionary, latents, seed=seed, others=others)
+    sweep(model, spots, [effects])
+    return effects.found()
+
+
+class Effects(Part):
+    """Sums up, over a sweep, what `latent_effects` returns."""
+
+    gradient = MODES
+
+    def __init__(
+        self,
+        model: AdaptedModel,
+        spots: Sequence[Spot],
+        dictionary: Dictionary,
+        latents: Int[Tensor, " n"],
+        *,
+        seed: int = 0,
+        others: Collection[Mode] = MODES,
+    ) -> None:
+        self._model, self._spots, self._latents = model, spots, latents.tolist()
+        self._index = {latent: index for index, latent in enumerate(self._latents)}
+        self._directions = _directions(dictionary, latents, seed)
+        count = len(latents)
+        columns = {mode: len(OTHERS) + 1 if mode in others else 1 for mode in MODES}
+        self._sums = {m: torch.zeros(3, count, c, dtype=torch.float64) for m, c in columns.items()}
+        # Summed changes of all logits where a latent is active: through the model, and directly.
+        shapes = {mode: (2, count, c, model.vocab_size) for mode, c in columns.items()}
+        self._moved = {m: torch.zeros(shape, device=model.device) for m, shape in shapes.items()}
+        self._looked = [[looked_at(spot, latent) for latent in self._latents] for spot in spots]
+
+    def asks(self, number: int, mode: Mode, window: int) -> Mapping[Change, Float[Tensor, " d"]]:
+        """Every latent's own direction, and the others that are tried."""
+        return {
+            Change(latent, column): self._directions[index, column]
+            for index, latent in enumerate(self._latents)
+            for column in range(self._sums[mode].shape[2])
+        }
+
+    def opened(self, number: int, sight: Sight) -> None:
+        """Add the direct change of the logits where each latent is active."""
+        last, begin = sight.passage.last, int(sight.tokens[0])
+        keys: list[tuple[int, int]] = []
+        added: list[Tensor] = []
+        owners: list[Tensor] = []
+        for index, (tokens, rows) in enumerate(self._looked[number]):
+            here = torch.isin(tokens, sight.tokens)
+            if not here.any():
+                continue
+            strengths = sight.spot.strengths[rows[here], self._latents[index]][:, None]
+            for column in range(self._sums[sight.mode].shape[2]):
+                written = strengths * self._directions[index, column].to(strengths)
+                keys += [(index, column)] * len(written)
+                added.append(signed(sight.mode, written).to(last.device))
+                owners.append(tokens[here] - begin)
+        if not keys:
+            return
+        places = torch.tensor(keys, device=last.device)
+        after, of = torch.cat(added), torch.cat(owners).to(last.device)
+        before = self._centred(sight, last)
+        moved = self._moved[sight.mode][1]
+        for part in torch.arange(len(of)).split(max(1, _DIRECT // self._model.vocab_size)):
+            streams = (last[of[part]].float() + after[part]).to(last.dtype)
+            change = self._centred(sight, streams) - before[of[part]]
+            moved.index_put_(tuple(places[part].T.to(moved.device)), change.to(moved), True)
+
+    def _centred(self, sight: Sight, streams: Float[Tensor, "p d"]) -> Float[Tensor, "p vocab"]:
+        """Logits less their mean of streams after the last block."""
+        blocks = sight.passage.beginning.start.blocks
+        logits = unembed(self._model, sight.passage.face, streams, blocks).float()
+        return logits - logits.mean(1, keepdim=True)
+
+    def take(self, number: int, sight: Sight, one: Change, found: Changed) -> None:
+        """Add a change's loss and KL, and its logits where the latent is active."""
+        index = self._index[one.latent]
+        self._sums[sight.mode][1:, index, one.column] += torch.tensor([found.loss, found.kl])
+        tokens, _ = self._looked[number][index]
+        here = tokens[torch.isin(tokens, sight.tokens)] - int(sight.tokens[0]) - found.first
+        if len(here):
+            at = here.to(found.log_p.device)
+            change = (found.log_p[at] - found.before[at]).sum(0)
+            self._moved[sight.mode][0, index, one.column] += change.to(self._model.device)
+
+    def close(self, number: int, spot: Spot, mode: Mode, gradient: Rows) -> None:
+        """Add the loss that the gradient foretells."""
+        strengths = spot.strengths[:, self._latents].cpu()
+        directions = self._directions[:, : self._sums[mode].shape[2]].cpu()
+        along = torch.einsum("rd,ncd->rnc", gradient, directions.to(gradient))
+        foretold = (strengths[..., None].to(along) * along).double().sum(0)
+        self._sums[mode][0] += signed(mode, foretold)
+
+    def found(self) -> LatentEffects:
+        """What `latent_effects` returns, once all spots are through."""
+        model = self._model
+        promoted = self._moved["addition"][1][:, 0].topk(min(PROMOTED, model.vocab_size), dim=1)
+        tokens = sum(len(spot.where.targets) for spot in self._spots)
+        looked = [sum(len(one[i][0]) for one in self._looked) for i in range(len(self._latents))]
+        strengths = torch.cat([spot.strengths[:, self._latents].cpu() for spot in self._spots])
+        active = (strengths > 0).sum(0)
+        return LatentEffects(
+            torch.tensor(self._latents),
+            active / len(strengths),
+            strengths.sum(0) / active,
+            promoted.indices.cpu(),
+            {mode: self._changes(mode, promoted.indices, tokens, looked) for mode in MODES},
+        )
+
+    def _changes(
+        self, mode: Mode, promoted: Int[Tensor, "n promoted"], tokens: int, looked: list[int]
+    ) -> Changes:
+        """Sums over scored tokens, and mean changes of the promoted tokens' logits."""
+        foretold, loss, kl = (_three(values / tokens) for values in self._sums[mode])
+        came, direct = self._moved[mode].double()
+        at = promoted[:, None].expand(-1, direct.shape[1], -1)
+        count = torch.tensor(looked)[:, None]
+        there = direct.gather(2, at).mean(2).cpu() / count
+        moved = (came.gather(2, at).mean(2) - came.mean(2)).cpu() / count
+        return Changes(foretold, loss, kl, _three(there), _three(moved))
+
+
+def _three(values: Float[Tensor, "n tried"]) -> Float[Tensor, "n directions"]:
+    """With columns of nan for the directions that were not tried."""
+    missing = len(OTHERS) + 1 - values.shape[1]
+    return functional.pad(values, (0, missing), value=torch.nan)
+
+
+def looked_at(spot: Spot, latent: int) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
+    """Where a latent is active and a scored token is predicted, the first `POSITIONS` of a batch.
+
+    Returns:
+        Which scored tokens these are, and which rows.
+    """
+    number = torch.full(spot.rows.shape, -1)
+    number[spot.rows] = torch.arange(int(spot.rows.sum()))
+    of_scored = number[:, :-1][spot.where.predicting]
+    active = spot.strengths[:, latent].cpu() > 0
+    tokens = ((of_scored >= 0) & active[of_scored]).nonzero().squeeze(1)[:POSITIONS]
+    return tokens, of_scored[tokens]
 
 
 def latent_estimates(found: LatentEffects, place: Key, seed: int = 0) -> list[Estimate]:
@@ -239,140 +337,6 @@ def _mean(measure: str, unit: str, values: Float[Tensor, "n directions"], place:
     return Estimate(measure, value, interval, len(values), unit, tuple(chances), place)
 
 
-@dataclass(frozen=True, eq=False)
-class _Unchanged:
-    mode: Mode
-    log_p: Float[Tensor, "tokens vocab"]
-    gradient: Rows
-
-
-@dataclass(frozen=True, eq=False)
-class Spot:
-    """A batch under both faces, and what the latents write on its rows at a site."""
-
-    site: Site
-    where: Scored
-    rows: Bool[Tensor, "batch seq"]
-    strengths: Float[Tensor, "rows n"]
-    recorded: dict[Mode, Recorded]
-
-    @property
-    def active(self) -> list[int]:
-        """Which of the latents write anything here."""
-        return [int(index) for index in self.strengths.any(0).nonzero()]
-
-    def changed(self, mode: Mode, written: Rows) -> Float[Tensor, "batch seq d"]:
-        """The stream of the adapted model less what is written, or of the base with it."""
-        stream = self.recorded[mode].streams[self.site].clone()
-        rows, change = self.rows.to(stream.device), signed(mode, written).to(stream.device)
-        stream[rows] = (stream[rows].float() + change).to(stream.dtype)
-        return stream
-
-    def unchanged(self, mode: Mode) -> _Unchanged:
-        """The model as it is, and the gradient of its summed loss."""
-        recorded = self.recorded[mode]
-        stream = recorded.streams[self.site].clone().requires_grad_()
-        with torch.enable_grad():
-            log_p = self.where.log_probabilities(recorded.resume(self.site, stream))
-            (found,) = torch.autograd.grad(self.where.losses(log_p).sum(), stream)
-        gradient = found[self.rows.to(found.device)].float()
-        return _Unchanged(mode, self.where.log_probabilities(recorded.logits), gradient)
-
-    def positions(self, index: int) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
-        """Where a latent is active and a scored token is predicted, the first `POSITIONS`.
-
-        Returns:
-            Which scored tokens these are, and which rows.
-        """
-        number = torch.full(self.rows.shape, -1)
-        number[self.rows] = torch.arange(int(self.rows.sum()))
-        of_scored = number[:, :-1][self.where.predicting]
-        active = self.strengths[:, index].cpu() > 0
-        tokens = ((of_scored >= 0) & active[of_scored]).nonzero().squeeze(1)[:POSITIONS]
-        return tokens, of_scored[tokens]
-
-    def directly(
-        self, model: AdaptedModel, mode: Mode, written: Rows, rows: Int[Tensor, " p"]
-    ) -> Float[Tensor, "p vocab"]:
-        """Change of centred logits at some rows if later blocks passed it on untouched."""
-        recorded = self.recorded[mode]
-        last = recorded.streams[Site(model.n_blocks - 1)]
-        stream = last[self.rows.to(last.device)][rows.to(last.device)]
-        after = stream.float() + signed(mode, written)[rows.to(written.device)].to(stream.device)
-        both = unembed(model, recorded.face, torch.cat([stream, after.to(stream.dtype)])).float()
-        before, changed = (both - both.mean(1, keepdim=True)).chunk(2)
-        return changed - before
-
-
-def _change(
-    model: AdaptedModel,
-    spot: Spot,
-    unchanged: _Unchanged,
-    written: Rows,
-    index: int,
-    promoted: Int[Tensor, " promoted"],
-) -> Float[Tensor, " 5"]:
-    """The five sums of `Changes`."""
-    mode, before = unchanged.mode, unchanged.log_p
-    stream = spot.changed(mode, written)
-    after = spot.where.log_probabilities(spot.recorded[mode].resume(spot.site, stream))
-    foretold = (unchanged.gradient * signed(mode, written).to(unchanged.gradient)).sum()
-    loss = (spot.where.losses(after) - spot.where.losses(before)).sum()
-    tokens, rows = spot.positions(index)
-    direct, came = torch.zeros(2, device=after.device)
-    if len(tokens):
-        direct = spot.directly(model, mode, written, rows)[:, promoted].mean(1).sum()
-        moved = (after - before)[tokens.to(after.device)]
-        came = (moved[:, promoted].mean(1) - moved.mean(1)).sum()
-    parts = (foretold, loss, divergence(before, after).sum(), direct, came)
-    return torch.stack([part.double().cpu() for part in parts])
-
-
-def signed(mode: Mode, written: Rows) -> Rows:
-    """What is added to the stream where `written` is taken away, or given."""
-    return -written if mode == "ablation" else written
-
-
-def _promoted(
-    model: AdaptedModel, spots: Iterable[Spot], directions: Float[Tensor, "n d"]
-) -> Int[Tensor, "n promoted"]:
-    """Each latent's most promoted tokens: largest summed direct change where it is active."""
-    sums = torch.zeros(len(directions), model.vocab_size, device=model.device)
-    for spot in spots:
-        for index, direction in enumerate(directions):
-            tokens, rows = spot.positions(index)
-            if len(tokens):
-                written = spot.strengths[:, index, None] * direction
-                sums[index] += spot.directly(model, "addition", written, rows).sum(0).to(sums)
-    return sums.topk(min(PROMOTED, model.vocab_size), dim=1).indices
-
-
-def read_spots(
-    model: AdaptedModel,
-    found: Survey,
-    site: Site,
-    dictionary: Dictionary,
-    latents: Int[Tensor, " n"],
-    most: int,
-) -> Iterator[Spot]:
-    """The first documents' batches, at most `most` tokens, under both faces."""
-    sites = sorted({*found.limits, site, Site(model.n_blocks - 1)})
-    norms = dictionary.directions[latents.to(dictionary.directions.device)].norm(dim=1)
-    chosen = first_documents(found.windows, most)
-    for batch, where in scored_batches(model, chosen, found.responses, found.settings):
-        base = run(model, BASE, sites, batch, where)
-        adapted = run(model, found.adapter, sites, batch, where)
-        rows = spliced_rows(where, base.streams, found.limits)
-        here = rows.to(base.streams[site].device)
-        deltas = delta(adapted.streams[site].to(here.device)[here], base.streams[site][here])
-        parts = [
-            dictionary.encode(part)[:, latents.to(norms.device)]
-            for part in chunks(deltas.to(norms))
-        ]
-        strengths = torch.cat(parts) * norms
-        yield Spot(site, where, rows, strengths, {"ablation": adapted, "addition": base})
-
-
 def _directions(
     dictionary: Dictionary, latents: Int[Tensor, " n"], seed: int
 ) -> Float[Tensor, "n 3 d"]:
@@ -385,7 +349,12 @@ def _directions(
     return torch.stack([units[latents.to(units.device)], units[other.to(units.device)], free], 1)
 
 
-def _check(dictionary: Dictionary, latents: Int[Tensor, " n"]) -> None:
+def require_latents(dictionary: Dictionary, latents: Int[Tensor, " n"]) -> None:
+    """Refuse latents that cannot be looked at one by one, each beside others.
+
+    Raises:
+        InputError: a dictionary of one latent, an index it lacks, or one that is given twice.
+    """
     if dictionary.n_latents < 2:
         raise InputError("a dictionary of one latent has no other to compare it with")
     wrong = latents[(latents < 0) | (latents >= dictionary.n_latents)]
@@ -393,3 +362,5 @@ def _check(dictionary: Dictionary, latents: Int[Tensor, " n"]) -> None:
         raise InputError(
             f"no latent {int(wrong[0])}: the dictionary has {dictionary.n_latents}, counted from 0"
         )
+    if len(latents.unique()) < len(latents):
+        raise InputError("the latents to look at hold one twice: give each once")

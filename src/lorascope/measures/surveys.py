@@ -6,7 +6,7 @@ later is measured on the same windows in the same batches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from lorascope.activations.batch import delta
 from lorascope.activations.collect import Capture
 from lorascope.activations.shards import BASE
-from lorascope.activations.tokens import Window
+from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.errors import InputError
 from lorascope.measures.outputs import (
     MOST_TOKENS,
@@ -36,6 +36,19 @@ from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import NOISE_FLOOR
 from lorascope.stats.documents import ratio
 
+# Numbers in the streams and logits that are kept for later measures: a quarter of a gigabyte.
+_KEPT = 2**26
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """A batch under both faces."""
+
+    batch: TokenBatch
+    where: Scored
+    base: Recorded
+    adapted: Recorded
+
 
 @dataclass(frozen=True, eq=False)
 class Survey:
@@ -50,6 +63,7 @@ class Survey:
         floor: what arithmetic alone changes.
         limits: {site: base norm above which a token is an attention sink}.
         pool: {site: (deltas of kept tokens, their documents)}, documents in order.
+        kept: every batch under both faces, if all of them are small; None otherwise.
     """
 
     adapter: str
@@ -62,6 +76,17 @@ class Survey:
     floor: Floor
     limits: dict[Site, float]
     pool: dict[Site, tuple[Rows, Int[Tensor, " rows"]]]
+    kept: tuple[Passed, ...] | None = None
+
+    def passes(self, model: AdaptedModel) -> Iterator[Passed]:
+        """Every batch under both faces, with the streams at the survey's sites; run again unless
+        they were kept."""
+        if self.kept is not None:
+            yield from self.kept
+            return
+        for batch, where in scored_batches(model, self.windows, self.responses, self.settings):
+            faces = (run(model, f, list(self.pool), batch, where) for f in (BASE, self.adapter))
+            yield Passed(batch, where, *faces)
 
     def require_effect(self) -> None:
         """Refuse an adapter that does nothing.
@@ -128,13 +153,20 @@ def surveys(
     count = max((window.document for window in chosen), default=0) + 1
     tokens, owners = torch.zeros(count, dtype=torch.float64), list[Tensor]()
     gathered = {adapter: _Gathered.empty(count, resolved) for adapter in adapters}
+    kept, held = {adapter: list[Passed]() for adapter in adapters}, 0
     for batch, where in scored_batches(model, chosen, responses, settings):
         own = run(model, BASE, resolved, batch, where)
         own_log_p = where.log_probabilities(own.logits)
         tokens.index_add_(0, where.documents, torch.ones(len(where.documents)).double())
         owners.append(batch.documents[:, None].expand_as(batch.ids)[where.kept])
+        held += own.size
         for adapter, into in gathered.items():
-            into.add(run(model, adapter, resolved, batch, where), own, own_log_p, where)
+            other = run(model, adapter, resolved, batch, where)
+            into.add(other, own, own_log_p, where)
+            held += other.size
+            kept[adapter].append(Passed(batch, where, own, other))
+        if held > _KEPT:
+            kept = {adapter: [] for adapter in adapters}
     if not tokens.sum():
         raise InputError("no token to score: give texts of at least two tokens")
     known = floor or floor_of(model, chosen, responses, settings)
@@ -142,7 +174,10 @@ def surveys(
     for adapter, one in gathered.items():
         limits, pool = _streams(one.rows, torch.cat(owners), settings.outlier_multiple)
         outcomes = (tokens, one.base, one.adapted, known)
-        surveyed.append(Survey(adapter, settings, chosen, responses, *outcomes, limits, pool))
+        passed = tuple(kept[adapter]) if held <= _KEPT else None
+        surveyed.append(
+            Survey(adapter, settings, chosen, responses, *outcomes, limits, pool, passed)
+        )
     return surveyed
 
 

@@ -2,27 +2,43 @@
 
 1. `record` runs one face over a batch and keeps the stream at the sites and the logits.
 2. `Recorded.resume` runs the same batch under the same face with the stream after a site given.
-   Blocks up to the site are passed over: what they compute would be thrown away.
+   Blocks up to the site are passed over: what they compute would be thrown away. Where a model's
+   later blocks need more of earlier ones than the stream, all blocks run and a hook puts the
+   stream in.
 3. `unembed` passes over all blocks: the final norm and the output matrix, whatever they are called.
+4. `logits` multiplies with the output matrix where a position's logits are wanted, nowhere else.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lorascope.errors import InputError
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.hooks import capture, replace
 from lorascope.models.sites import Site, block_list
+from lorascope.randomness import generator
+
+# Least share of a change by which a pass begun at a site may miss the whole pass; rounding is less.
+_MISSED = {torch.float64: 1e-6, torch.float32: 1e-4}
+_MISSED_LOW = 0.05
+# What a model raises whose blocks cannot be passed over.
+REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+
+
+# Given the model, the stream after a site, and the first position at which it is moved: logits of
+# the positions from there on.
+Attempt = Callable[[nn.Module, Float[Tensor, "1 seq d"], int], Float[Tensor, "positions vocab"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +46,9 @@ class Recorded:
     """One face's pass over a batch.
 
     Attributes:
+        wanted: positions whose logits are kept; None for all.
         streams: {site: stream after it}, without gradient, in the model's dtype.
-        logits: of the positions `first` to `last` − 1.
+        logits: of the wanted positions in order, [tokens, vocab]; of all, [batch, seq, vocab].
         blocks: what each block returned beside the stream: None for the stream alone.
     """
 
@@ -39,15 +56,14 @@ class Recorded:
     face: str
     ids: Int[Tensor, "batch seq"]
     mask: Int[Tensor, "batch seq"]
-    first: int
-    last: int
+    wanted: Bool[Tensor, "batch seq"] | None
     streams: dict[Site, Float[Tensor, "batch seq d_model"]]
-    logits: Float[Tensor, "batch positions vocab"]
+    logits: Float[Tensor, "*positions vocab"]
     blocks: tuple[int | None, ...]
 
     def resume(
         self, site: Site, stream: Float[Tensor, "batch seq d_model"]
-    ) -> Float[Tensor, "batch positions vocab"]:
+    ) -> Float[Tensor, "*positions vocab"]:
         """Logits of the same pass with `stream` after `site`; gradients flow back to it.
 
         With the stream the pass had there itself, the logits are the recorded ones bit for bit.
@@ -61,8 +77,31 @@ class Recorded:
                 f"what replaces the stream at {site} has shape {tuple(stream.shape)}, "
                 f"the stream has {expected}: give the same shape"
             )
-        with self.model.face(self.face) as module, resuming(module, site, stream, self.blocks):
-            return logits(module, self.ids, self.mask, self.first, self.last)
+        longest = self.mask.sum(1).argmax()
+        ids = self.ids[longest, self.mask[longest] > 0]
+        begun = starts_at(self.model, self.face, site, ids, self.blocks)
+        with (
+            self.model.face(self.face) as module,
+            begun.given(module, site, stream, self.wanted),
+        ):
+            return logits(module, self.ids, self.mask, self.wanted)
+
+    @property
+    def size(self) -> int:
+        """Numbers it holds."""
+        return self.logits.numel() + sum(stream.numel() for stream in self.streams.values())
+
+    def windows(self, chosen: Int[Tensor, " n"], width: int) -> Recorded:
+        """Some windows of the batch, cut to so many positions; streams and logits left behind."""
+        assert self.wanted is not None
+        return replace_fields(
+            self,
+            ids=self.ids[chosen, :width],
+            mask=self.mask[chosen, :width],
+            wanted=self.wanted[chosen.to(self.wanted.device), :width],
+            streams={},
+            logits=self.logits[:0],
+        )
 
 
 @torch.no_grad()
@@ -72,27 +111,25 @@ def record(
     sites: Sequence[Site],
     input_ids: Int[Tensor, "batch seq"],
     attention_mask: Int[Tensor, "batch seq"],
-    first: int = 0,
-    last: int | None = None,
+    wanted: Bool[Tensor, "batch seq"] | None = None,
 ) -> Recorded:
     """Run one face over a batch, to be resumed from any site.
 
     Args:
         sites: where to keep the stream.
-        first, last: the positions whose logits are wanted, `last` left out; all by default.
+        wanted: the positions whose logits are wanted; all by default.
 
     Raises:
         InputError: as `hooks.capture`.
     """
-    end = input_ids.shape[1] if last is None else last
     with (
         model.face(face) as module,
         returned(module) as beside,
         capture(module, sites, attention_mask=attention_mask, stop=False) as streams,
     ):
-        found = logits(module, input_ids, attention_mask, first, end)
+        found = logits(module, input_ids, attention_mask, wanted)
     return Recorded(
-        model, face, input_ids, attention_mask, first, end, dict(streams), found, tuple(beside)
+        model, face, input_ids, attention_mask, wanted, dict(streams), found, tuple(beside)
     )
 
 
@@ -100,32 +137,200 @@ def logits(
     module: nn.Module,
     input_ids: Int[Tensor, "batch seq"],
     attention_mask: Int[Tensor, "batch seq"],
-    first: int,
-    last: int,
-) -> Float[Tensor, "batch positions vocab"]:
-    """Logits of the positions `first` to `last` − 1, no others where the model lets them be
-    chosen."""
-    chosen: dict[str, Tensor] = {}
-    if "logits_to_keep" in inspect.signature(module.forward).parameters:
-        chosen["logits_to_keep"] = torch.arange(first, last, device=input_ids.device)
-    found: Tensor = module(
-        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **chosen
-    ).logits
-    return found if chosen else found[:, first:last]
+    wanted: Bool[Tensor, "batch seq"] | None = None,
+    past: Any = None,
+) -> Float[Tensor, "*positions vocab"]:
+    """Logits of all positions, or [tokens, vocab] of the wanted ones in order.
+
+    The output matrix sees the wanted positions alone, if the model calls it with the stream.
+
+    Args:
+        past: a cache of earlier positions' keys and values, which is filled further.
+    """
+    gathered: list[bool] = []
+
+    def gather(_head: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        stream = inputs[0] if inputs else None
+        if wanted is None or not isinstance(stream, Tensor) or stream.shape[:2] != wanted.shape:
+            return None
+        gathered.append(True)
+        return (stream[wanted.to(stream.device)][None], *inputs[1:])
+
+    named = {} if past is None else {"past_key_values": past}
+    with ExitStack() as stack:
+        head = module.get_output_embeddings()  # type: ignore[operator]
+        if wanted is not None and head is not None:
+            stack.callback(head.register_forward_pre_hook(gather).remove)
+        found: Tensor = module(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            use_cache=past is not None,
+            **named,
+        ).logits
+    if wanted is None:
+        return found
+    return found[0] if gathered else found[wanted.to(found.device)]
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a pass may be begun at a site.
+
+    Attributes:
+        skips: blocks up to the site can be passed over; else all of them run.
+        thins: the last block's MLP can be run at the wanted positions alone.
+        blocks: what each block returns beside the stream, as `returned` finds it.
+    """
+
+    skips: bool
+    thins: bool
+    blocks: tuple[int | None, ...]
+
+    @contextmanager
+    def given(
+        self, module: nn.Module, site: Site, stream: Tensor, wanted: Tensor | None = None
+    ) -> Iterator[None]:
+        """Within the `with`, the stream after `site` is `stream`.
+
+        Args:
+            wanted: the positions of the pass whose logits are wanted; all by default.
+        """
+        with ExitStack() as stack:
+            if self.skips:
+                stack.enter_context(resuming(module, site, stream, self.blocks))
+            else:
+                stack.enter_context(replace(module, site, lambda _: stream))
+            if self.thins and wanted is not None:
+                stack.enter_context(_thinned(block_list(module)[-1], wanted))
+            yield
+
+
+@contextmanager
+def _thinned(block: nn.Module, wanted: Bool[Tensor, "batch seq"]) -> Iterator[None]:
+    """Within the `with`, a block's MLP runs at the wanted positions alone and gives 0 elsewhere."""
+    mlp = getattr(block, "mlp", None)
+    if not isinstance(mlp, nn.Module):
+        yield
+        return
+    own = mlp.forward
+
+    def forward(hidden: Tensor, *others: Any, **named: Any) -> Any:
+        if others or named or hidden.shape[:2] != wanted.shape:
+            return own(hidden, *others, **named)
+        at = wanted.to(hidden.device)
+        found = own(hidden[at][None])
+        if not isinstance(found, Tensor):
+            return own(hidden)
+        return found.new_zeros(*at.shape, found.shape[-1]).masked_scatter(at[..., None], found)
+
+    put_back = _put_back(mlp)
+    mlp.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        put_back()
+
+
+# By model: {(face, site): the length of the window it was tried on, and what was found}.
+_starts: WeakKeyDictionary[AdaptedModel, dict[tuple[str, Site], tuple[int, Start]]]
+_starts = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def starts_at(
+    model: AdaptedModel,
+    face: str,
+    site: Site,
+    ids: Int[Tensor, " seq"],
+    blocks: tuple[int | None, ...],
+) -> Start:
+    """How a pass may be begun at a site: tried once on a window, and remembered.
+
+    The stream's second half is moved by as much as its size; logits must come out as those of a
+    whole pass with a hook. They do not where a later block reads more of an earlier one than the
+    stream, its keys and values for instance.
+
+    Args:
+        ids: a window; windows more than twice as long are tried anew.
+    """
+    known = _starts.setdefault(model, {})
+    length, found = known.get((face, site), (0, None))
+    if found is None or len(ids) > 2 * length:
+        # The best that holds.
+        for skips, thins in ((True, True), (True, False), (False, True), (False, False)):
+            found = Start(skips, thins, blocks)
+            if not (skips or thins) or agrees(model, face, site, ids, _begun(found, site, ids)):
+                break
+        assert found is not None
+        known[face, site] = (len(ids), found)
+    return found
+
+
+def _begun(start: Start, site: Site, ids: Int[Tensor, " seq"]) -> Attempt:
+    def attempt(module: nn.Module, stream: Tensor, begin: int) -> Tensor:
+        mask = torch.ones_like(ids)[None]
+        wanted = torch.arange(len(ids), device=ids.device)[None] >= begin
+        with start.given(module, site, stream, wanted):
+            return logits(module, ids[None], mask, wanted)
+
+    return attempt
+
+
+def agrees(
+    model: AdaptedModel,
+    face: str,
+    site: Site,
+    ids: Int[Tensor, " seq"],
+    attempt: Attempt,
+) -> bool:
+    """Whether an attempt finds the logits of a whole pass with a hook on a window.
+
+    Args:
+        attempt: given the model, the stream after the site, and the first position at which it is
+            moved; returns the logits of the positions from there on.
+    """
+    mask, begin = torch.ones_like(ids)[None], len(ids) // 2
+    with model.face(face) as module:
+        with capture(module, [site], stop=False) as streams:
+            before = logits(module, ids[None], mask)[0, begin:].float()
+        stream = streams[site].clone()
+        size = stream.float().square().mean().sqrt()
+        noise = torch.randn(stream[:, begin:].shape, generator=generator(0, "moved", site))
+        stream[:, begin:] += (size * noise.to(stream.device)).to(stream.dtype)
+        with replace(module, site, lambda _: stream):
+            whole = logits(module, ids[None], mask)[0, begin:].float()
+        try:
+            found = attempt(module, stream, begin).float()
+        except REFUSALS:
+            return False
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            return False
+    if found.shape != whole.shape:
+        return False
+    missed, moved = ((x - whole).square().mean().sqrt() for x in (found, before))
+    return bool(missed <= _MISSED.get(stream.dtype, _MISSED_LOW) * moved)
 
 
 @torch.no_grad()
 def unembed(
-    model: AdaptedModel, face: str, streams: Float[Tensor, "n d_model"]
+    model: AdaptedModel,
+    face: str,
+    streams: Float[Tensor, "n d_model"],
+    blocks: Sequence[int | None] | None = None,
 ) -> Float[Tensor, "n vocab"]:
-    """Logits of vectors that stand after the last block: final norm, output matrix, soft cap."""
+    """Logits of vectors that stand after the last block: final norm, output matrix, soft cap.
+
+    Args:
+        blocks: what each block returns beside the stream; found out on one token if left out.
+    """
     ids = torch.zeros(len(streams), 1, dtype=torch.long, device=model.device)
     mask = torch.ones_like(ids)
     last = Site(model.n_blocks - 1)
-    # One token tells what the blocks return.
-    shape = record(model, face, [last], ids[:1], mask[:1]).blocks
+    shape = blocks or record(model, face, [last], ids[:1], mask[:1]).blocks
     with model.face(face) as module, resuming(module, last, streams[:, None], shape):
-        return logits(module, ids, mask, 0, 1)[:, 0]
+        return logits(module, ids, mask)[:, 0]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from math import comb
 import torch
 
 from lorascope.activations.mixing import WINDOW
-from lorascope.measures import pursuit, recovery, single_latents
+from lorascope.measures import pursuit, recovery, spots
 from lorascope.measures.alignment import NullSettings
 from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS
 from lorascope.models.shapes import Shape
@@ -228,7 +228,7 @@ def effects(
     """
     settings = study.measures
     tokens = min(settings.effect_tokens, sizes.held_out_tokens)
-    few = min(single_latents.MOST_TOKENS, tokens)
+    few = min(spots.MOST_TOKENS, tokens)
     whole = 2.0 * (shape.block_parameters + shape.head_parameters)
     behind = shape.block_parameters * (1 - counts.deepest / (2 * shape.blocks))
     part = 2.0 * (behind + shape.head_parameters)

@@ -14,12 +14,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lorascope.activations.scaling import mean_and_covariance
 from lorascope.activations.tokens import token_text
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures import matched_latents, recovery, single_latents, surveys
-from lorascope.measures.attribution import attributed_losses
+from lorascope.measures.attribution import Attributing
+from lorascope.measures.removals import sweep
 from lorascope.measures.rows import HeldOut
+from lorascope.measures.spots import MOST_TOKENS, Mode, read_spots
+from lorascope.models.sites import parse_site
 from lorascope.results import GAUSSIAN, Estimate, Key
 from lorascope.results.labels import BASE_DIFFERENCE, DELTA
 from lorascope.runs import write_atomically
@@ -95,8 +97,7 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
     if study.measures.latents:
         for site in sites:
             here = replace(place, site=site, seed=audit.first_seed, dictionary="delta")
-            if found.attempt(here, partial(_single, state, audit, survey, here, rows)):
-                found.attempt(here, partial(_attributed, state, audit, survey, here, attributed))
+            found.attempt(here, partial(_latents, state, audit, survey, here, rows, attributed))
     write_atomically(folder / LATENTS, json.dumps(rows, indent=1) + "\n")
     save_file(attributed, folder / ATTRIBUTED)
     return found
@@ -112,7 +113,7 @@ def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key)
         written[replace(here, dictionary="base")] = base
         written[replace(here, dictionary="delta")] = audit.learned.delta(site, name, seed)
         differences[replace(here, dictionary=BASE_DIFFERENCE)] = base
-        means[site], _ = mean_and_covariance(audit.probe.chunks(site, name))
+        means[site], _ = audit.probe.moments(site, name)
         if place.draw is None:
             for draw, dictionary in enumerate(audit.learned.gaussian(site, name)):
                 drawn = replace(here, dictionary=DELTA, null=GAUSSIAN, draw=draw)
@@ -131,34 +132,36 @@ def _recovered(state: Audited, audit: Audit, survey: surveys.Survey, place: Key)
     return recovery.recovery_estimates(spliced, place)
 
 
-def _single(
+def _latents(
     state: Audited,
     audit: Audit,
     survey: surveys.Survey,
     place: Key,
     rows: list[dict[str, Any]],
+    losses: dict[str, Tensor],
 ) -> list[Estimate]:
-    """Effects of the leading latents of one dictionary; a record of each goes into `rows`."""
+    """Effects of the leading latents of one dictionary, beside matched ones.
+
+    A record of each goes into `rows`; every latent's first-order effect and its chance level into
+    `losses`.
+    """
     assert place.seed is not None
+    survey.require_effect()
     dictionary = audit.learned.delta(place.site, place.adapter, place.seed)
     held_out = HeldOut.load(audit.held_out, place.site, place.adapter, audit.study.measures.rows)
     latents = single_latents.leading_latents(
         dictionary, held_out.delta, audit.study.measures.latents
     )
-    most = min(single_latents.MOST_TOKENS, audit.study.measures.effect_tokens)
-    effects = single_latents.latent_effects(
-        state.model,
-        survey,
-        place.site,
-        dictionary,
-        latents,
-        seed=audit.study.seed,
-        most=most,
-        others=(),
-    )
-    beside = matched_latents.matched_latents(
-        state.model, survey, place.site, dictionary, latents, most=most, seed=audit.study.seed
-    )
+    most = min(MOST_TOKENS, audit.study.measures.effect_tokens)
+    single_latents.require_latents(dictionary, latents)
+    spots = list(read_spots(state.model, survey, parse_site(place.site), dictionary, most))
+    seeded = audit.study.seed
+    single = single_latents.Effects(state.model, spots, dictionary, latents, seed=seeded, others=())
+    matching = matched_latents.Matching(spots, place.site, dictionary, latents, seed=seeded)
+    attributing = Attributing(dictionary, place.site, seeded)
+    sweep(state.model, spots, [single, matching, attributing])
+    effects, beside, every = single.found(), matching.found(), attributing.found()
+    losses[place.site] = torch.stack([every.loss, every.chance]).float().contiguous()
     rows += _records(state.model.tokenizer, effects, beside, place)
     kl = {single_latents.NAMES[mode][0]: one for mode, one in beside.items()}
     return [
@@ -167,28 +170,10 @@ def _single(
     ]
 
 
-def _attributed(
-    state: Audited,
-    audit: Audit,
-    survey: surveys.Survey,
-    place: Key,
-    losses: dict[str, Tensor],
-) -> list[Estimate]:
-    """Put every latent's first-order effect and its chance level into `losses`; no estimates."""
-    assert place.seed is not None
-    dictionary = audit.learned.delta(place.site, place.adapter, place.seed)
-    most = min(single_latents.MOST_TOKENS, audit.study.measures.effect_tokens)
-    found = attributed_losses(
-        state.model, survey, place.site, dictionary, seed=audit.study.seed, most=most
-    )
-    losses[place.site] = torch.stack([found.loss, found.chance]).float().contiguous()
-    return []
-
-
 def _records(
     tokenizer: Any,
     effects: single_latents.LatentEffects,
-    beside: Mapping[single_latents.Mode, matched_latents.Matched],
+    beside: Mapping[Mode, matched_latents.Matched],
     place: Key,
 ) -> Sequence[dict[str, Any]]:
     found = []
