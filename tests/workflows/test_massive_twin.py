@@ -25,7 +25,7 @@ from lorascope.workflows.yardsticks import judge_dictionaries, massive_at
 
 D, COORDINATE, SIZE = 32, 7, 60.0
 MADE = ("matching", "gates", "activations", "dictionaries", "yardsticks", "measures", "massive")
-MADE = (*MADE, "written")
+MADE = (*MADE, "written", "recovered")
 
 
 @pytest.fixture(scope="module")
