@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from lorascope.latent_adapters.loading import load as load
     from lorascope.measures.alignment import max_cosine as max_cosine
     from lorascope.models.adapted import AdaptedModel as AdaptedModel
+    from lorascope.reading.found import Read as Read
+    from lorascope.reading.running import read as read
+    from lorascope.reading.settings import Reading as Reading
     from lorascope.results import Estimate as Estimate
     from lorascope.results import Null as Null
     from lorascope.training.architectures import BatchTopK as BatchTopK
@@ -40,6 +43,9 @@ _HOME = {
     "Fitting": "training.dictionaries",
     "InputError": "errors",
     "Job": "training.dictionaries",
+    "Read": "reading.found",
+    "Reading": "reading.settings",
+    "read": "reading.running",
     "LatentAdapter": "latent_adapters.adapter",
     "deltas": "activations.deltas",
     "fit": "training.dictionaries",

@@ -40,7 +40,8 @@ def truncated(model: AdaptedModel, names: Iterable[str], rank: int) -> Iterator[
                         f'adapter "{name}": the update of {path} is no single matrix and has no '
                         "rank to cut; leave the ranks out"
                     )
-                found = leading(*(factor.detach() for factor in factors), rank)
+                B, A = (factor.detach() for factor in factors)
+                found = leading(B, A, rank)
                 for factor, cut in zip(factors, found, strict=True):
                     kept.append((factor, factor.detach().clone()))
                     factor.data.copy_(cut)

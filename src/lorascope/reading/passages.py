@@ -101,7 +101,7 @@ def chosen_windows(
     spread = documents[:: max(1, len(documents) // max(1, most))][:most]
     length = min(context, model.context_length)
     opening = opening_ids(model.tokenizer)
-    found = []
+    found: list[Window] = []
     seen: set[int] = set()
     for window in windows(spread, model.tokenizer, min(_READ, model.context_length)):
         if window.document in seen:
@@ -133,7 +133,7 @@ def passages(
         faces: the first is the one whose places are kept.
         sites: where deltas are kept, of the first `positions` tokens after what opens a text and
             the token behind it, which attention makes unlike all others.
-        advance: told of every window and face.
+        advance: told of every window.
     """
     n = len(found)
     gathered = {face: _Gathered(torch.zeros(n), torch.zeros(n, model.vocab_size)) for face in faces}
@@ -157,7 +157,7 @@ def passages(
                 own.deltas.setdefault(site, []).append(moved[site] - streams[site])
             if place == 0:
                 places += _places(model, batch, kl, base, theirs, listed)
-            advance(len(batch.documents))
+        advance(len(batch.documents))
     every = {
         face: Passed(own.kl, own.moved, {s: torch.cat(d) for s, d in own.deltas.items()})
         for face, own in gathered.items()
