@@ -23,34 +23,38 @@ if TYPE_CHECKING:
 _SHOWN = 12
 
 
+_Model = Annotated[str, typer.Option(help="Base model: hub id, folder or embedded.")]
+_Prompts = Annotated[
+    Path | None, typer.Option(help="Text file of prompts of your own, one a line.")
+]
+_Texts = Annotated[
+    list[str] | None,
+    typer.Option(help="Ordinary text: file, folder or dataset. Repeatable; embedded by default."),
+]
+_Ranks = Annotated[
+    str | None, typer.Option(help="Read the update cut to these ranks too, as in 1,2.")
+]
+_Reference = Annotated[
+    list[str] | None,
+    typer.Option(help="Another adapter: what it says too is not counted. Repeatable."),
+]
+_Force = Annotated[bool, typer.Option("--force", help="Accept an adapter that names another base.")]
+
+
 def read(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder or hub id.")],
-    model: Annotated[str, typer.Option(help="Base model: hub id, folder or embedded.")],
-    prompts: Annotated[
-        Path | None, typer.Option(help="Text file of prompts of your own, one a line.")
-    ] = None,
-    texts: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Ordinary text: file, folder or dataset. Repeatable; embedded by default."
-        ),
-    ] = None,
+    model: _Model,
+    prompts: _Prompts = None,
+    texts: _Texts = None,
     strengths: Annotated[
         str, typer.Option(help="Amplifications between commas; 0 is plain sampling.")
     ] = "0,2",
-    ranks: Annotated[
-        str | None, typer.Option(help="Read the update cut to these ranks too, as in 1,2.")
-    ] = None,
+    ranks: _Ranks = None,
     nulls: Annotated[int, typer.Option(help="Null adapters, each read as the adapter is.")] = 3,
-    reference: Annotated[
-        list[str] | None,
-        typer.Option(help="Another adapter: what it says too is not counted. Repeatable."),
-    ] = None,
+    reference: _Reference = None,
     seed: Annotated[int, typer.Option(help="Of sampling and of null adapters.")] = 0,
     set_: Set = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Accept an adapter that names another base.")
-    ] = False,
+    force: _Force = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the page and the tables.")
     ] = None,
@@ -71,27 +75,31 @@ def read(
 
     `lorascope read suspect --model base --reference benign --set tokens=48 --json`
     """
-    from lorascope.config import override
-    from lorascope.reading.prompts import read_prompts
-    from lorascope.reading.settings import Reading
     from lorascope.workflows.progress import Reporter
 
+    named = _named([adapter, *(reference or [])])
     given: dict[str, Any] = {
         "strengths": _strengths(strengths),
         "ranks": numbers(ranks, "--ranks") if ranks else [],
         "nulls": nulls,
+        "references": list(named)[1:],
         "seed": seed,
+        **({"texts": list(texts)} if texts else {}),
     }
-    if prompts is not None:
-        given["prompts"] = read_prompts(prompts)
-    if texts:
-        given["texts"] = list(texts)
-    named = _named([adapter, *(reference or [])])
-    given["references"] = list(named)[1:]
-    settings = Reading.parse(override(given, set_ or []), "read")
+    settings = _settings(given, prompts, set_ or [])
     if out is not None:
         _require_free(out)
     _run(model, named, settings, out, json_, Reporter(quiet or json_), force)
+
+
+def _settings(given: dict[str, Any], prompts: Path | None, changes: list[str]) -> Reading:
+    from lorascope.config import override
+    from lorascope.reading.prompts import read_prompts
+    from lorascope.reading.settings import Reading
+
+    if prompts is not None:
+        given = {**given, "prompts": read_prompts(prompts)}
+    return Reading.parse(override(given, changes), "read")
 
 
 def _run(
@@ -195,12 +203,13 @@ def _print_phrases(found: Read, console: Any) -> None:
     from rich.text import Text
 
     from lorascope.report.formatting import number
+    from lorascope.results.null_names import ADAPTER
 
     if not found.phrases:
         return
     table = Table(title="phrases that come back", title_justify="left")
     table.add_column("phrase")
-    for heading in ("prompts", "continuations", "null adapters", "base", "q"):
+    for heading in ("prompts", "continuations", ADAPTER, "base", "q"):
         table.add_column(heading, justify="right")
     for phrase in found.phrases[:_SHOWN]:
         counts = (phrase.prompts, phrase.total, ", ".join(map(str, phrase.nulls)) or "–")

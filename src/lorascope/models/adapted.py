@@ -27,6 +27,7 @@ from lorascope.models.load import load_base
 from lorascope.models.prepared import Attach, Attached, Opener, prepare, require_same_sizes
 from lorascope.models.putting_on import put_on
 from lorascope.models.sites import block_list
+from lorascope.models.switching import show
 from lorascope.models.tuned_copies import put_on_copy, share
 from lorascope.models.vocabulary import cut_model_to
 
@@ -328,13 +329,7 @@ class AdaptedModel:
             self._hooks.enter_context(self._redrawn[name](self._full_models[name]))
         if self._peft is None or name in self._full_models:
             return
-        # PEFT also sets requires_grad when it switches; that is the user's to decide
-        with gradients_kept(self._base):
-            if name not in self._peft_names:
-                self._peft.base_model.disable_adapter_layers()
-            else:
-                self._peft.base_model.enable_adapter_layers()
-                self._peft.set_adapter(self._peft_names[name])
+        show(self._base, self._peft, self._peft_names.get(name))
 
     def _swap_biases(self, biases: Mapping[str, Tensor]) -> None:
         for key, kept in self._kept_biases.items():

@@ -4,7 +4,8 @@ The unit is the prompt. A phrase's count at a prompt is how many of the continua
 the adapter were one more null adapter, its continuations of a prompt and theirs could change
 places, prompt by prompt; the p-value of the total is exact under that exchange. What cannot be
 exchanged (the base's own continuations, another adapter's) speaks against a phrase only: where it
-holds the phrase, it joins the group with the largest count, and where it does not it stays out.
+holds the phrase, it joins the group with the group's largest count, and where it does not it stays
+out; and a phrase must be at least twice as frequent as in any of these.
 """
 
 from __future__ import annotations
@@ -113,12 +114,10 @@ def recurring(voices: Voices, settings: Reading) -> list[Phrase]:
     place = {phrase: n for n, phrase in enumerate(known)}
     group = np.stack([_table(voice, place) for voice in spoken])
     apart = np.stack([_table(voice, place) for voice in against])
-    speaking = np.where(apart > 0, len(voices.own[0]), -1)
+    speaking = np.where(apart > 0, group.max(0), -1)
     p, least = exchange_p(group[0], np.concatenate([group, speaking]))
-    testable = np.flatnonzero(least <= settings.level)
-    q = np.ones(len(known))
-    q[testable] = adjusted(p[testable])
-    totals, lifts = group[0].sum(1), _lifts(group)
+    q = _adjusted(p, least, np.concatenate([group, apart]), settings.level)
+    totals, lifts = group[0].sum(1), _lifts(group, apart)
     chosen = (q <= settings.level) & ((group[0] > 0).sum(1) >= LEAST_PROMPTS) & (lifts >= LIFT)
     weight = totals * np.log(lifts)
     order = sorted(np.flatnonzero(chosen), key=lambda n: (-weight[n], known[n]))
@@ -137,10 +136,35 @@ def recurring(voices: Voices, settings: Reading) -> list[Phrase]:
     ]
 
 
-def _lifts(group: np.ndarray) -> np.ndarray:
-    """How many times as often as a null adapter, on average; half a continuation to either."""
-    totals = group.sum(2)
-    lifts: np.ndarray = (totals[0] + 0.5) / (totals[1:].mean(0) + 0.5)
+def _adjusted(p: np.ndarray, least: np.ndarray, tables: np.ndarray, level: float) -> np.ndarray:
+    """q-values. Phrases that stand in the very same continuations are one test; tests that could
+    not have reached the level whoever had been the adapter are none."""
+    _, first, same = np.unique(
+        tables.transpose(1, 0, 2).reshape(len(p), -1),
+        axis=0,
+        return_index=True,
+        return_inverse=True,
+    )
+    q = np.ones(len(first))
+    testable = np.flatnonzero(least[first] <= level)
+    q[testable] = adjusted(p[first][testable])
+    spread: np.ndarray = q[same.reshape(-1)]
+    return spread
+
+
+def _lifts(group: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """How many times as often as a null adapter on average, or the base or another adapter.
+
+    The least of these; half a continuation, or prompt, is added to either side.
+    """
+    totals, prompts = group.sum(2), (group[0] > 0).sum(1)
+    beside = np.stack(
+        [
+            (totals[0] + 0.5) / (totals[1:].mean(0) + 0.5),
+            *((prompts + 0.5) / ((other > 0).sum(1) + 0.5) for other in apart),
+        ]
+    )
+    lifts: np.ndarray = beside.min(0)
     return lifts
 
 

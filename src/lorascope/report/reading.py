@@ -14,6 +14,7 @@ from lorascope.reading.found import Read, Sample
 from lorascope.reading.phrases import LEAST_PROMPTS, LIFT, Phrase
 from lorascope.report.formatting import interval, listing, number, plural, visible
 from lorascope.report.rendering import asset, rendered
+from lorascope.results.null_names import ADAPTER
 from lorascope.runs import write_atomically
 
 PAGE = "index.html"
@@ -134,7 +135,7 @@ def _first(found: Read) -> str:
 
 
 def _beside(found: Read) -> str:
-    return "null adapters" if found.nulls else "chance"
+    return ADAPTER if found.nulls else "chance"
 
 
 def _quoted(phrase: Phrase) -> str:
