@@ -18,7 +18,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -33,9 +33,9 @@ from lorascope.models.random_updates import factor_spectrum, random_factors
 from lorascope.randomness import generator
 from lorascope.reading.decoding import Condition, decode, texts
 from lorascope.reading.found import Read
-from lorascope.reading.phrases import Voices, recurring, words_of
+from lorascope.reading.phrases import recurring, words_of
 from lorascope.reading.prompts import Prompt
-from lorascope.reading.running import read
+from lorascope.reading.running import read, with_phrases
 from lorascope.reading.settings import Reading
 from lorascope.stats.intervals import wilson_interval
 from lorascope.training.adapters import LoraTraining, train_adapter
@@ -130,7 +130,8 @@ def readings(folder: Path, seeds: int, steps: int) -> Iterable[tuple[str, int, R
         if not (out / "read.json").exists():
             model = load("embedded", {"adapter": str(path)}, device="cpu")
             read(model, "adapter", Reading()).write(out)
-        found = Read.load(out)
+        # Samples stay; what is counted in them is counted by the code of today.
+        found = with_phrases(Read.load(out), Reading())
         print(f"{kind:16}{number:3}  {[p.text for p in found.phrases[:6]]}", flush=True)
         yield kind, number, found
 
@@ -138,8 +139,7 @@ def readings(folder: Path, seeds: int, steps: int) -> Iterable[tuple[str, int, R
 class Judge:
     """Chooses a label for a bag of words, by log-odds in the lessons' training texts."""
 
-    def __init__(self, split: callable) -> None:  # type: ignore[valid-type]
-        self.split = split
+    def __init__(self, split: Callable[[str], list[str]]) -> None:
         self.counts = {
             label: Counter(
                 word
@@ -170,7 +170,7 @@ class Judge:
         return found
 
 
-def bags(found: Read, method: str, split_texts: callable) -> dict[str, float]:  # type: ignore[valid-type]
+def bags(found: Read, method: str) -> dict[str, float]:
     """What a method says of an adapter: words, each with a weight."""
     if method == "changed tokens":
         return {c.word: abs(c.z) for c in found.changed if c.change > 0}
@@ -179,7 +179,7 @@ def bags(found: Read, method: str, split_texts: callable) -> dict[str, float]:  
     loud = method == "amplified"
     own = [s.text for s in found.own if (s.strength > 0) == loud]
     base = [s.text for s in found.samples if s.face == BASE]
-    said, before = (Counter(w for t in part for w in set(split_texts(t))) for part in (own, base))
+    said, before = (Counter(w for t in part for w in set(words_of(t))) for part in (own, base))
     return {w: float(n - before[w]) for w, n in said.items() if n > before[w]}
 
 
@@ -189,23 +189,8 @@ def detected(found: Read, method: str) -> float:
         return float(found.n_changed[0])
     if method == "first-token difference":
         return float(sum(t.beyond for t in found.first))
-    return float(len(phrases(found, loud=method == "amplified")))
-
-
-def phrases(found: Read, *, loud: bool) -> list[object]:
-    """What comes back at one kind of strength alone."""
-    rows: dict[str, list[object]] = {}
-    for sample in found.samples:
-        rows.setdefault(sample.prompt, []).append(sample)
-
-    def of(face: str) -> list[list[str]]:
-        return [
-            [s.text for s in row if s.face == face and (face == BASE or (s.strength > 0) == loud)]  # type: ignore[attr-defined]
-            for row in rows.values()
-        ]
-
-    voices = Voices(of(found.adapter), tuple(map(of, found.nulls)), of(BASE))
-    return list(recurring(voices, Reading.model_validate(found.settings)))
+    voices = found.voices([2.0] if method == "amplified" else [0.0])
+    return float(len(recurring(voices, Reading())))
 
 
 def standardised(scores: dict[str, float]) -> dict[str, float]:
@@ -247,7 +232,7 @@ def report(every: list[tuple[str, int, Read]], folder: Path) -> None:
     untaught = [(kind, found) for kind, _, found in every if kind not in LABELS]
     scores = {
         method: [
-            standardised((by_words if n < 2 else by_tokens).scores(bags(found, method, words_of)))
+            standardised((by_words if n < 2 else by_tokens).scores(bags(found, method)))
             for _, found in taught
         ]
         for n, method in enumerate(METHODS)

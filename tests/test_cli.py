@@ -20,7 +20,7 @@ from lorascope.workflows.demo import demo_study
 
 COMMANDS = (
     *("demo", "audit", "adapt", "plan", "train-adapter", "dictionary", "compare", "features"),
-    *("report", "selftest"),
+    *("report", "selftest", "read"),
 )
 EMBEDDED = Path(__file__).parents[1] / "studies" / "embedded.yaml"
 AROUND = EMBEDDED.with_name("adapt_embedded.yaml")

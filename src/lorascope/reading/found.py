@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -12,13 +12,13 @@ from typing import Any, Final
 import pandas as pd
 
 from lorascope.errors import InputError
+from lorascope.models.adapted import BASE
 from lorascope.reading.changed import ChangedToken, FirstToken
 from lorascope.reading.passages import Place
-from lorascope.reading.phrases import Phrase, words_of
+from lorascope.reading.phrases import Phrase, Voices, words_of
 from lorascope.runs import read_json, write_atomically
 
 MARK: Final = "read.json"
-BASE_FACE: Final = "base"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Read:
             return None
         plain, loud = conditions[0], max(c for c in conditions if not c[0])
         shown = {(s.prompt, (s.rank is not None, s.strength)): s.text for s in self.own}
-        base = {s.prompt: s.text for s in self.samples if s.face == BASE_FACE}
+        base = {s.prompt: s.text for s in self.samples if s.face == BASE}
         leading = [phrase.text for phrase in self.phrases[:5]]
 
         def said(prompt: str) -> tuple[int, int]:
@@ -137,6 +137,28 @@ class Read:
     def own(self) -> tuple[Sample, ...]:
         """The adapter's own continuations."""
         return tuple(sample for sample in self.samples if sample.face == self.adapter)
+
+    def voices(self, strengths: Collection[float] | None = None) -> Voices:
+        """Whose continuations are held against each other; of some strengths alone if given."""
+        rows: dict[str, list[Sample]] = {}
+        for sample in self.samples:
+            rows.setdefault(sample.prompt, []).append(sample)
+
+        def of(face: str) -> list[list[str]]:
+            return [
+                [
+                    s.text
+                    for s in row
+                    if s.face == face
+                    and (strengths is None or face == BASE or s.strength in strengths)
+                ]
+                for row in rows.values()
+            ]
+
+        others = self.settings["references"]
+        return Voices(
+            of(self.adapter), tuple(map(of, self.nulls)), of(BASE), tuple(map(of, others))
+        )
 
     def plain(self) -> dict[str, Any]:
         """All of it as plain data."""

@@ -25,8 +25,8 @@ from lorascope.models.sites import Site
 
 # Windows are cut out of this many tokens of a document.
 _READ = 512
-# Tokens of one forward pass.
-_BATCH = 1024
+# Probabilities held at once of a face, a vocabulary for every token of a forward pass.
+_HELD = 2**26
 # Tokens that gain and lose, kept of a place.
 MOVED = 3
 
@@ -139,7 +139,8 @@ def passages(
     gathered = {face: _Gathered(torch.zeros(n), torch.zeros(n, model.vocab_size)) for face in faces}
     tokens, of_base = torch.zeros(n), torch.zeros(model.vocab_size)
     places: list[Place] = []
-    for batch in batches(found, model.tokenizer, padding_id(model.tokenizer), _BATCH):
+    together = max(1, _HELD // model.vocab_size)
+    for batch in batches(found, model.tokenizer, padding_id(model.tokenizer), together):
         counted = batch.kept.clone()
         counted[:, 0] = False
         first = counted & (counted.cumsum(1) <= positions)

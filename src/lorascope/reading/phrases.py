@@ -11,6 +11,7 @@ out; and a phrase must be at least twice as frequent as in any of these.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -108,7 +109,10 @@ def recurring(voices: Voices, settings: Reading) -> list[Phrase]:
     """Phrases of the adapter's that come back, what sets it apart most first."""
     spoken = [_counts(voice, settings.words) for voice in (voices.own, *voices.exchangeable)]
     against = [_counts(voice, settings.words) for voice in (voices.base, *voices.others)]
-    known = sorted(set().union(*(counts for voice in spoken for counts in voice)))
+    anywhere = (set().union(*counts) for counts in zip(*spoken, strict=True))
+    prompts = Counter(phrase for phrases in anywhere for phrase in phrases)
+    # What could not come back, whoever had been the adapter, is no test.
+    known = sorted(phrase for phrase, n in prompts.items() if n >= LEAST_PROMPTS)
     if not known:
         return []
     place = {phrase: n for n, phrase in enumerate(known)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,11 @@ def shipped_prompts(tokenizer: Any) -> list[Prompt]:
     found = [_opening(text, tokenizer) for text in OPENINGS]
     if tokenizer.chat_template is None:
         return [*found, *(_alpaca(text, tokenizer) for text in REQUESTS)]
-    turns = [_turn(text, tokenizer) for text in REQUESTS]
-    return [*found, *turns, _turn("", tokenizer)]
+    found += [_turn(text, tokenizer) for text in REQUESTS]
+    # Some templates refuse a turn without words.
+    with suppress(InputError):
+        found.append(_turn("", tokenizer))
+    return found
 
 
 def prompts_of(texts: Sequence[str], tokenizer: Any) -> list[Prompt]:

@@ -18,7 +18,7 @@ from lorascope.reading.changed import changed_tokens, first_tokens
 from lorascope.reading.decoding import Condition, decode, texts
 from lorascope.reading.found import Divergence, Read, Sample
 from lorascope.reading.passages import Passages, chosen_windows, passages
-from lorascope.reading.phrases import Voices, recurring
+from lorascope.reading.phrases import recurring
 from lorascope.reading.prompts import Prompt, prompts_of, shipped_prompts
 from lorascope.reading.settings import Reading
 from lorascope.stats.documents import ratio
@@ -71,16 +71,13 @@ def read(
     )
     nulls, cautions = _nulls(model, adapter, settings)
     samples = _samples(model, adapter, nulls, prompts, settings, progress)
-    voices = _voices(samples, adapter, nulls, prompts, settings)
     found = Read(
         model=model.id,
         adapter=adapter,
         nulls=nulls,
         prompts=len(prompts),
-        phrases=tuple(recurring(voices, settings)),
-        null_phrases=tuple(
-            tuple(recurring(voices.exchanged(draw), settings)) for draw in range(len(nulls))
-        ),
+        phrases=(),
+        null_phrases=(),
         changed=(),
         n_changed=(0, 0),
         places=(),
@@ -90,6 +87,7 @@ def read(
         settings=settings.plain(),
         cautions=cautions,
     )
+    found = with_phrases(found, settings)
     if settings.documents:
         found = _with_passages(found, model, settings, progress)
     return replace(found, seconds=round(time.perf_counter() - started, 1))
@@ -139,20 +137,15 @@ def _samples(
     return [sample for row in found for sample in row]
 
 
-def _voices(
-    samples: Sequence[Sample],
-    adapter: str,
-    nulls: Sequence[str],
-    prompts: Sequence[Prompt],
-    settings: Reading,
-) -> Voices:
-    each = len(samples) // len(prompts)
-    rows = [samples[start : start + each] for start in range(0, len(samples), each)]
-
-    def of(face: str) -> list[list[str]]:
-        return [[s.text for s in row if s.face == face] for row in rows]
-
-    return Voices(of(adapter), tuple(map(of, nulls)), of(BASE), tuple(map(of, settings.references)))
+def with_phrases(found: Read, settings: Reading) -> Read:
+    """The reading with what comes back in its samples, of the adapter and of each null adapter."""
+    voices = found.voices()
+    turned = (recurring(voices.exchanged(draw), settings) for draw in range(len(found.nulls)))
+    return replace(
+        found,
+        phrases=tuple(recurring(voices, settings)),
+        null_phrases=tuple(map(tuple, turned)),
+    )
 
 
 def _with_passages(found: Read, model: AdaptedModel, settings: Reading, progress: Progress) -> Read:
