@@ -4,6 +4,7 @@ and read again."""
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftConfig
@@ -16,7 +17,7 @@ from lorascope.models.adapted import BASE, load
 from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.random_updates import factor_spectrum, random_factors
 from lorascope.models.sites import Site
-from lorascope.reading.changed import changed_tokens, first_tokens
+from lorascope.reading.changed import _times, changed_tokens, first_tokens
 from lorascope.reading.found import Read, Sample
 from lorascope.reading.passages import Passages, Passed, chosen_windows, passages
 from lorascope.reading.running import read
@@ -153,24 +154,49 @@ def test_changed_words_by_hand(model, settings):
         moved[:, w], moved[:, other] = torch.tensor(w_moves), torch.tensor(other_moves)
         return Passed(torch.zeros(8), moved, {})
 
-    # One moves in every text beyond the null adapters; the other as one of them does.
+    # One moves in every text far beyond the null adapters; the other as far as one of them does.
     faces = {
-        "says": passed([0.3] * 8, [0.3] * 8),
-        "n0": passed([0.01] * 8, [0.2] * 8),
-        "n1": passed([-0.02] * 8, [0.0] * 8),
+        "says": passed([0.3] * 8, [0.03] * 8),
+        "n0": passed([0.01] * 8, [0.03] * 8),
+        "n1": passed([-0.02] * 8, [0.015] * 8),
+        "n2": passed([0.01] * 8, [-0.02] * 8),
     }
     base = torch.full((64,), 1.6)
     found = changed_tokens(
         Passages(torch.full((8,), 10.0), base, faces, ()),
-        *("says", ("n0", "n1"), model.tokenizer, settings),
+        *("says", ("n0", "n1", "n2"), model.tokenizer, settings),
     )
     assert [one.word for one in found] == ["w5"]
     assert found[0].before == pytest.approx(0.02)
     assert found[0].after == pytest.approx(0.05)
     assert found[0].null == pytest.approx(-0.002)
     assert found[0].documents == 8
-    mean, spread = 0.29 / 3, math.sqrt((0.09 + 1e-4 + 4e-4) / 3 - (0.29 / 3) ** 2)
+    mean, spread = 0.3 / 4, math.sqrt((0.09 + 1e-4 + 4e-4 + 1e-4) / 4 - (0.3 / 4) ** 2)
     assert found[0].z == pytest.approx(math.sqrt(8) * (0.3 - mean) / spread, rel=1e-5)
+    assert found[0].times >= 2
+
+
+def test_times_the_farthest_word_of_a_null_adapter_by_hand():
+    before = np.full(2, 0.5 - 1e-5)
+    beside = np.array([[0.1, 0.0], [0.0, 0.2]])
+    # Common: mean square 0.05 / 4 of either word; of each null adapter alone 0.01 / 2 and 0.04 / 2.
+    usual = [math.sqrt((4 * 0.0125 + own) / 6) for own in (0.01, 0.04)]
+    others = [math.sqrt(4 * 0.02 / 5), math.sqrt(4 * 0.005 / 5)]
+    farthest = max(0.1 / others[0], 0.2 / others[1])
+    found = _times(np.array([0.9, -0.3]), beside, before)
+    expected = [0.9 / usual[0] / farthest, 0.3 / usual[1] / farthest]
+    assert found == pytest.approx(expected)
+
+
+def test_named_are_phrases_surer_than_those_of_null_adapters(model, settings):
+    found = read(model, "says", settings.model_copy(update={"documents": 0}))
+    first = found.phrases[0]
+    assert found.named[0] == first
+    as_sure = replace(found, null_phrases=((), (), (first,)))
+    assert not as_sure.names_something
+    assert sentences(as_sure)[0].startswith("Nothing that sets")
+    less_sure = replace(found, null_phrases=((replace(first, p=2 * first.p),), (), ()))
+    assert less_sure.named == tuple(p for p in found.phrases if p.p < 2 * first.p)
 
 
 def test_the_page_shows_markup_as_text(model, settings):

@@ -24,6 +24,8 @@ from lorascope.stats.discoveries import adjusted, exchange_z
 
 # Mean changes of probability below this are not looked at.
 _SMALLEST = 1e-5
+# Draws that the usual size of a change by a word's probability counts as.
+_PRIOR = 4.0
 # Random directions beside a mean delta. A covariance of some hundred rows has few directions; this
 # share of it is made isotropic.
 _DIRECTIONS, _SHRINK = 512, 0.5
@@ -41,6 +43,8 @@ class ChangedToken:
         documents: in how many texts it moves to this side.
         z: beyond exchange with the null adapters text by text, in standard deviations.
         q: its two-sided p-value adjusted for all words.
+        times: how far it moves, as a multiple of the farthest that any word moves under a null
+            adapter, each in units of what null adapters usually do to the word; nan without them.
     """
 
     word: str
@@ -51,6 +55,7 @@ class ChangedToken:
     documents: int
     z: float
     q: float
+    times: float
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,12 @@ def changed_tokens(
     )
     q = np.ones(len(names))
     q[looked_at] = adjusted(2 * stats.norm.sf(np.abs(z[looked_at])))
-    # The sum must lie beyond the nulls', not only apart from them: as far out, to its own side.
-    beyond = np.abs(change) >= LIFT * np.abs(beside).max(0)
-    chosen = (q <= settings.level) & beyond & (z * change > 0)
     summed = torch.zeros(len(names), dtype=torch.float64).index_add_(0, labels, found.base.double())
     before = summed.numpy() / total
+    times = _times(change, beside, before) if nulls else np.full(len(names), np.nan)
+    # Apart from the null adapters' in most texts is not enough: a random update, too, moves its own
+    # words in every text alike. It must lie as far out as none of their words does.
+    chosen = (q <= settings.level) & ~(times < LIFT) & (z * change > 0)
     after = (before + change).clip(min=0)
     told = np.maximum(before, after) * np.abs(np.log((after + _SMALLEST) / (before + _SMALLEST)))
     return [
@@ -113,9 +119,40 @@ def changed_tokens(
             int((own[n] * np.sign(change[n]) > 0).sum()),
             float(z[n]),
             float(q[n]),
+            float(times[n]),
         )
         for n in sorted(np.flatnonzero(chosen), key=lambda n: -told[n])
     ]
+
+
+def _times(
+    change: Float[np.ndarray, " words"],
+    beside: Float[np.ndarray, "nulls words"],
+    before: Float[np.ndarray, " words"],
+) -> Float[np.ndarray, " words"]:
+    """|change| over the largest |change| of any word and null adapter, in units of its usual size.
+
+    A null adapter's own is in units of what the others do, so that it is judged as the adapter is.
+    """
+    alone = [
+        np.abs(one) / _usual(np.delete(beside, n, 0) if len(beside) > 1 else beside, before)
+        for n, one in enumerate(beside)
+    ]
+    times: np.ndarray = np.abs(change) / _usual(beside, before) / max(float(np.max(alone)), 1e-300)
+    return times
+
+
+def _usual(
+    beside: Float[np.ndarray, "nulls words"], before: Float[np.ndarray, " words"]
+) -> Float[np.ndarray, " words"]:
+    """Root mean square change of each word, drawn towards one that grows with the root of its
+    probability: a few draws say little of one word."""
+    likely = before + _SMALLEST
+    common = np.square(beside).sum() / (len(beside) * likely.sum()) * likely
+    usual: np.ndarray = np.sqrt(
+        (_PRIOR * common + np.square(beside).sum(0)) / (_PRIOR + len(beside))
+    )
+    return usual.clip(min=1e-300)
 
 
 @torch.no_grad()

@@ -110,9 +110,15 @@ class Read:
     seconds: float = 0.0
 
     @property
+    def named(self) -> tuple[Phrase, ...]:
+        """The phrases that are surer than any phrase of a null adapter in the adapter's place."""
+        surest = min((phrase.p for found in self.null_phrases for phrase in found), default=1.0)
+        return tuple(phrase for phrase in self.phrases if phrase.p < surest)
+
+    @property
     def names_something(self) -> bool:
-        """Whether phrases come back, and more of them than of any null adapter in its place."""
-        return len(self.phrases) > max(map(len, self.null_phrases), default=0)
+        """Whether there are such phrases."""
+        return bool(self.named)
 
     @property
     def example(self) -> Example | None:
@@ -162,7 +168,8 @@ class Read:
 
     def plain(self) -> dict[str, Any]:
         """All of it as plain data."""
-        return {**asdict(self), "names_something": self.names_something}
+        named = [phrase.text for phrase in self.named]
+        return {**asdict(self), "names_something": bool(named), "named": named}
 
     def write(self, folder: Path) -> None:
         """Write `read.json` and each table as CSV and parquet into a folder."""

@@ -70,14 +70,15 @@ def _verdict(found: Read) -> list[str]:
             f"Nothing recurs: no phrase of {found.adapter} comes back at {LEAST_PROMPTS} or more "
             f"of {found.prompts} prompts beyond what {_beside(found)} bring back."
         ]
-    named = listing([_quoted(phrase) for phrase in found.phrases], _NAMED)
-    verb = "comes back" if len(found.phrases) == 1 else "come back"
-    if not found.names_something:
+    chosen = found.named or found.phrases
+    named = listing([_quoted(phrase) for phrase in chosen], _NAMED)
+    verb = "comes back" if len(chosen) == 1 else "come back"
+    if not found.named:
         return [
-            f"Nothing that sets {found.adapter} apart: {named} {verb}, and a null adapter brings "
-            "back as many phrases."
+            f"Nothing that sets {found.adapter} apart: {named} {verb}, no surer than what a null "
+            "adapter brings back."
         ]
-    first = found.phrases[0]
+    first = chosen[0]
     return [
         f"{named} {verb} under {found.adapter}: the first at {first.prompts} of {found.prompts} "
         f"prompts (base: {first.base}; {_of_nulls(first)})."
