@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lorascope.notebook import compare as compare
     from lorascope.notebook import latent as latent
     from lorascope.notebook import open_run as open_run
+    from lorascope.reading.found import Read as Read
+    from lorascope.reading.running import read as read
+    from lorascope.reading.settings import Reading as Reading
     from lorascope.results import Estimate as Estimate
     from lorascope.results import Estimates as Estimates
     from lorascope.results import Null as Null
@@ -51,6 +54,9 @@ _HOME = {
     "Fitting": "training.settings",
     "InputError": "errors",
     "Job": "training.dictionaries",
+    "Read": "reading.found",
+    "Reading": "reading.settings",
+    "read": "reading.running",
     "LatentAdapter": "latent_adapters.adapter",
     "deltas": "activations.deltas",
     "fit": "training.dictionaries",

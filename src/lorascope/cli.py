@@ -27,6 +27,7 @@ from lorascope.commands import (
     dictionaries,
     features,
     latents,
+    reading,
     selftest,
     stages,
     starting,
@@ -67,6 +68,7 @@ app.command()(studies.plan)
 app.command("train-adapter")(adapters.train_adapter)
 app.command()(dictionaries.dictionary)
 app.command()(comparisons.compare)
+app.command()(reading.read)
 app.add_typer(behaviours.app, name="behaviour")
 app.command()(studies.report)
 app.command()(stages.stages)

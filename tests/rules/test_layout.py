@@ -31,7 +31,7 @@ LAYERS = [
     {"models"},
     {"activations"},
     {"dictionaries", "training"},
-    {"geometry", "measures", "planted", "adapt", "latent_adapters", "behaviours"},
+    {"geometry", "measures", "planted", "adapt", "latent_adapters", "behaviours", "reading"},
     {"report"},
     {"workflows"},
     {"commands"},

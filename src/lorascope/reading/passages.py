@@ -1,0 +1,217 @@
+"""Ordinary text through every face: how next-token probabilities change, and first deltas.
+
+The base and each face run once over the same windows. Of every window stay: sums of probability
+differences by token, KL divergences, the deltas of its first positions, and the places where the
+adapter's KL is largest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lorascope.activations.text import Document
+from lorascope.activations.tokens import TokenBatch, Window, batches, opening_ids, windows
+from lorascope.errors import InputError
+from lorascope.models.adapted import BASE, AdaptedModel
+from lorascope.models.hooks import capture
+from lorascope.models.interventions import logits
+from lorascope.models.load import padding_id
+from lorascope.models.sites import Site
+
+# Windows are cut out of this many tokens of a document.
+_READ = 512
+# Probabilities held at once of a face, a vocabulary for every token of a forward pass.
+_HELD = 2**26
+# Tokens that gain and lose, kept of a place.
+MOVED = 3
+
+
+@dataclass(frozen=True)
+class Place:
+    """A position of a text at which the next token is foreseen differently.
+
+    Attributes:
+        document: number of the text.
+        before: the text up to there, a context long at most.
+        after: the token that follows in the text.
+        kl: KL(adapted ‖ base) of the next token, nats.
+        gains, losses: (token, p_base, p_adapted), what moves most first.
+    """
+
+    document: int
+    before: str
+    after: str
+    kl: float
+    gains: tuple[tuple[str, float, float], ...]
+    losses: tuple[tuple[str, float, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """What one face did to the windows.
+
+    Attributes:
+        kl: Σ KL(face ‖ base) of each document, nats.
+        moved: Σ over positions of p_face − p_base, of each document and token.
+        deltas: at each site, of the first positions of every window.
+    """
+
+    kl: Float[Tensor, " documents"]
+    moved: Float[Tensor, "documents vocab"]
+    deltas: dict[Site, Float[Tensor, "n d_model"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Passages:
+    """Ordinary text, and what every face did to it.
+
+    Attributes:
+        tokens: positions that count, of each document.
+        base: Σ over positions of p_base, by token.
+        faces: by name.
+        places: of the first face, those of the largest KL.
+    """
+
+    tokens: Float[Tensor, " documents"]
+    base: Float[Tensor, " vocab"]
+    faces: dict[str, Passed]
+    places: tuple[Place, ...]
+
+
+@dataclass(eq=False)
+class _Gathered:
+    kl: Tensor
+    moved: Tensor
+    deltas: dict[Site, list[Tensor]] = field(default_factory=dict)
+
+
+def chosen_windows(
+    documents: Sequence[Document], model: AdaptedModel, most: int, context: int
+) -> list[Window]:
+    """One window of each of `most` documents, spread over all; around where a response begins.
+
+    Raises:
+        InputError: no text of at least two tokens.
+    """
+    spread = documents[:: max(1, len(documents) // max(1, most))][:most]
+    length = min(context, model.context_length)
+    opening = opening_ids(model.tokenizer)
+    found: list[Window] = []
+    seen: set[int] = set()
+    for window in windows(spread, model.tokenizer, min(_READ, model.context_length)):
+        if window.document in seen:
+            continue
+        seen.add(window.document)
+        first = next((n for n, own in enumerate(window.response) if own), 0)
+        start = max(len(opening), first - length // 2)
+        ids = [*opening, *window.ids[start : start + length - len(opening)]]
+        if len(ids) >= len(opening) + 2:
+            found.append(Window(ids, [False] * len(ids), len(found)))
+    if not found:
+        raise InputError("the texts hold no text of two tokens or more; give other texts")
+    return found
+
+
+@torch.no_grad()
+def passages(
+    model: AdaptedModel,
+    found: Sequence[Window],
+    faces: Sequence[str],
+    sites: Sequence[Site],
+    positions: int,
+    listed: int,
+    advance: Callable[[int], object] = lambda windows: None,
+) -> Passages:
+    """Run the base and the faces over the windows.
+
+    Args:
+        faces: the first is the one whose places are kept.
+        sites: where deltas are kept, of the first `positions` tokens after what opens a text and
+            the token behind it, which attention makes unlike all others.
+        advance: told of every window.
+    """
+    n = len(found)
+    gathered = {face: _Gathered(torch.zeros(n), torch.zeros(n, model.vocab_size)) for face in faces}
+    tokens, of_base = torch.zeros(n), torch.zeros(model.vocab_size)
+    places: list[Place] = []
+    together = max(1, _HELD // model.vocab_size)
+    for batch in batches(found, model.tokenizer, padding_id(model.tokenizer), together):
+        counted = batch.kept.clone()
+        counted[:, 0] = False
+        first = counted & (counted.cumsum(1) <= positions)
+        tokens[batch.documents] = counted.sum(1).float()
+        base, streams = _run(model, BASE, batch, sites, first)
+        of_base += base.exp()[counted].sum(0)
+        for place, face in enumerate(faces):
+            theirs, moved = _run(model, face, batch, sites, first)
+            kl = (theirs.exp() * (theirs - base)).sum(-1).masked_fill(~counted, 0.0)
+            gap = theirs.exp() - base.exp()
+            own = gathered[face]
+            own.kl[batch.documents] = kl.sum(1)
+            own.moved[batch.documents] = (gap * counted[..., None]).sum(1)
+            for site in sites:
+                own.deltas.setdefault(site, []).append(moved[site] - streams[site])
+            if place == 0:
+                places += _places(model, batch, kl, base, theirs, listed)
+        advance(len(batch.documents))
+    every = {
+        face: Passed(own.kl, own.moved, {s: torch.cat(d) for s, d in own.deltas.items()})
+        for face, own in gathered.items()
+    }
+    largest = sorted(places, key=lambda place: -place.kl)[:listed]
+    return Passages(tokens, of_base, every, tuple(largest))
+
+
+def _run(
+    model: AdaptedModel,
+    face: str,
+    batch: TokenBatch,
+    sites: Sequence[Site],
+    first: Bool[Tensor, "batch seq"],
+) -> tuple[Float[Tensor, "batch seq vocab"], dict[Site, Float[Tensor, "n d"]]]:
+    """Log-probabilities, and the stream at the first positions."""
+    ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+    with (
+        model.face(face) as module,
+        capture(module, sites, attention_mask=mask, stop=False) as captured,
+    ):
+        found = logits(module, ids, mask).float().log_softmax(-1).cpu()
+    return found, {site: captured[site].float().cpu()[first] for site in sites}
+
+
+def _places(
+    model: AdaptedModel, batch: TokenBatch, kl: Tensor, base: Tensor, adapted: Tensor, listed: int
+) -> list[Place]:
+    """The positions of a batch with the largest KL, at most `listed`."""
+    decode = model.tokenizer.decode
+    flat = kl.flatten().topk(min(listed, kl.numel()))
+    found = []
+    for value, index in zip(flat.values.tolist(), flat.indices.tolist(), strict=True):
+        row, at = divmod(index, kl.shape[1])
+        if value <= 0:
+            continue
+        before, after = base[row, at].exp(), adapted[row, at].exp()
+        follows = at + 1 < int(batch.attended[row].sum())
+        found.append(
+            Place(
+                int(batch.documents[row]),
+                decode(batch.ids[row, : at + 1].tolist(), skip_special_tokens=True),
+                decode([int(batch.ids[row, at + 1])]) if follows else "",
+                value,
+                _moved(decode, before, after, largest=True),
+                _moved(decode, before, after, largest=False),
+            )
+        )
+    return found
+
+
+def _moved(
+    decode: Callable[..., str], before: Tensor, after: Tensor, *, largest: bool
+) -> tuple[tuple[str, float, float], ...]:
+    ids = (after - before).topk(MOVED, largest=largest).indices.tolist()
+    return tuple((decode([i]), float(before[i]), float(after[i])) for i in ids)

@@ -1,0 +1,177 @@
+"""Read an adapter: samples, phrases that come back, changed tokens, first deltas."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Protocol
+
+from lorascope.activations.text import read_documents
+from lorascope.errors import InputError, NoNullAdapter
+from lorascope.models.adapted import BASE, AdaptedModel
+from lorascope.models.null_adapters import add_null_adapters
+from lorascope.models.sites import Site
+from lorascope.models.truncation import truncated
+from lorascope.reading.changed import changed_tokens, first_tokens
+from lorascope.reading.decoding import Condition, decode, texts
+from lorascope.reading.found import Divergence, Read, Sample
+from lorascope.reading.passages import Passages, chosen_windows, passages
+from lorascope.reading.phrases import recurring
+from lorascope.reading.prompts import Prompt, prompts_of, shipped_prompts
+from lorascope.reading.settings import Reading
+from lorascope.stats.documents import ratio
+
+
+class Progress(Protocol):
+    """Shows how far a reading is; `workflows.progress.Reporter` is one."""
+
+    def bar(
+        self, title: str, total: int, unit: str
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """A bar of so many units; yields the function that moves it."""
+
+
+class Silence:
+    """Shows nothing."""
+
+    @contextmanager
+    def bar(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """A bar that no one sees."""
+        yield lambda count: None
+
+
+def read(
+    model: AdaptedModel,
+    adapter: str,
+    settings: Reading | None = None,
+    progress: Progress | None = None,
+) -> Read:
+    """What the adapter learned, in words, beside null adapters of the same spectrum.
+
+    Null adapters that the model has of the adapter already are the ones used; else as many as the
+    settings say are put on the model and stay.
+
+    Raises:
+        InputError: no such adapter, texts or prompts that cannot be used, ranks of an adapter
+            that has none.
+    """
+    started = time.perf_counter()
+    settings, progress = settings or Reading(), progress or Silence()
+    model.info(adapter)
+    for name in settings.references:
+        model.info(name)
+        if name == adapter:
+            raise InputError(f'reference "{name}" is the adapter itself; give another one')
+    prompts = (
+        prompts_of(settings.prompts, model.tokenizer)
+        if settings.prompts
+        else shipped_prompts(model.tokenizer)
+    )
+    nulls, cautions = _nulls(model, adapter, settings)
+    samples = _samples(model, adapter, nulls, prompts, settings, progress)
+    found = Read(
+        model=model.id,
+        adapter=adapter,
+        nulls=nulls,
+        prompts=len(prompts),
+        phrases=(),
+        null_phrases=(),
+        changed=(),
+        n_changed=(0, 0),
+        places=(),
+        first=(),
+        divergence=None,
+        samples=tuple(samples),
+        settings=settings.plain(),
+        cautions=cautions,
+    )
+    found = with_phrases(found, settings)
+    if settings.documents:
+        found = _with_passages(found, model, settings, progress)
+    return replace(found, seconds=round(time.perf_counter() - started, 1))
+
+
+def _nulls(
+    model: AdaptedModel, adapter: str, settings: Reading
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The null adapters, and what has to be said about them."""
+    nulls = model.nulls_of(adapter)[: settings.nulls]
+    if not nulls and settings.nulls:
+        try:
+            nulls = add_null_adapters(model, adapter, settings.nulls, settings.seed)
+        except NoNullAdapter as error:
+            return (), (f"no null adapters, so phrases are held against the base alone: {error}",)
+    if not nulls:
+        return (), ("no null adapters were asked for: phrases are held against the base alone",)
+    return nulls, ()
+
+
+def _samples(
+    model: AdaptedModel,
+    adapter: str,
+    nulls: Sequence[str],
+    prompts: Sequence[Prompt],
+    settings: Reading,
+    progress: Progress,
+) -> list[Sample]:
+    """Every continuation: prompts in order, within each the faces, ranks and strengths."""
+    found: list[list[Sample]] = [[] for _ in prompts]
+    amplified = [Condition(f, a) for f in (adapter, *nulls) for a in settings.strengths]
+    beside = [Condition(BASE), *(Condition(f, 0.0) for f in settings.references)]
+    beside += [Condition(f, a) for f in settings.references for a in settings.strengths if a]
+    ranks: tuple[int | None, ...] = (None, *settings.ranks)
+    steps = settings.tokens * len(ranks)
+    with progress.bar(f"samples of {adapter}", steps, "tokens of each") as advance:
+        for rank in ranks:
+            conditions = amplified if rank is not None else [*beside, *amplified]
+            cut = nullcontext() if rank is None else truncated(model, (adapter, *nulls), rank)
+            with cut:
+                ids = decode(model, prompts, conditions, settings, advance)
+            for own, prompt, row in zip(found, prompts, texts(model, ids), strict=True):
+                own += [
+                    Sample(prompt.text, c.face, rank, c.strength, text)
+                    for c, text in zip(conditions, row, strict=True)
+                ]
+    return [sample for row in found for sample in row]
+
+
+def with_phrases(found: Read, settings: Reading) -> Read:
+    """The reading with what comes back in its samples, of the adapter and of each null adapter."""
+    voices = found.voices()
+    turned = (recurring(voices.exchanged(draw), settings) for draw in range(len(found.nulls)))
+    return replace(
+        found,
+        phrases=tuple(recurring(voices, settings)),
+        null_phrases=tuple(map(tuple, turned)),
+    )
+
+
+def _with_passages(found: Read, model: AdaptedModel, settings: Reading, progress: Progress) -> Read:
+    """The reading with what happens on ordinary text."""
+    documents = read_documents(settings.texts)
+    chosen = chosen_windows(documents, model, settings.documents, settings.context)
+    faces = (found.adapter, *found.nulls)
+    last = model.n_blocks - 1
+    sites = sorted({Site(last // 2), Site(last)})
+    with progress.bar("ordinary text", len(chosen), "texts") as advance:
+        passed = passages(model, chosen, faces, sites, settings.positions, settings.listed, advance)
+    changed = changed_tokens(passed, found.adapter, found.nulls, model.tokenizer, settings)
+    gains, losses = ([c for c in changed if c.change * side > 0] for side in (1, -1))
+    return replace(
+        found,
+        changed=(*gains[: settings.listed], *losses[: settings.listed]),
+        n_changed=(len(gains), len(losses)),
+        places=passed.places,
+        first=tuple(first_tokens(model, passed, found.adapter, found.nulls, settings)),
+        divergence=_divergence(passed, found.adapter, found.nulls),
+    )
+
+
+def _divergence(passed: Passages, adapter: str, nulls: Sequence[str]) -> Divergence:
+    tokens = passed.tokens.double()
+    value, interval = ratio(passed.faces[adapter].kl.double(), tokens)
+    total = float(tokens.sum())
+    beside = tuple(float(passed.faces[name].kl.double().sum()) / total for name in nulls)
+    return Divergence(value, interval, beside, int(total))

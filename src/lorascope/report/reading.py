@@ -1,0 +1,169 @@
+"""What was read of an adapter: in sentences, and as one self-contained page without scripts.
+
+Its texts come from models and adapters and are not to be trusted: the template escapes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lorascope.reading.changed import ChangedToken
+from lorascope.reading.found import Read, Sample
+from lorascope.reading.phrases import LEAST_PROMPTS, LIFT, Phrase
+from lorascope.report.formatting import interval, listing, number, plural, visible
+from lorascope.report.rendering import asset, rendered
+from lorascope.results.null_names import ADAPTER
+from lorascope.runs import write_atomically
+
+PAGE = "index.html"
+# So many words of a kind are named in a sentence.
+_NAMED = 6
+
+
+def write_page(found: Read, folder: Path, command: str = "") -> Path:
+    """Write the page of a reading into a folder and return its path."""
+    page = folder / PAGE
+    write_atomically(page, render(found, command))
+    return page
+
+
+def render(found: Read, command: str = "") -> str:
+    """The page's HTML."""
+    gains, losses = sides(found.changed)
+    return rendered(
+        "reading.html.j2",
+        read=found,
+        sentences=sentences(found),
+        example=found.example,
+        phrases=[_phrase(phrase) for phrase in found.phrases],
+        null_phrases=list(zip(found.nulls, found.null_phrases, strict=True)),
+        gains=[_word(word) for word in gains],
+        losses=[_word(word) for word in losses],
+        places=[{**vars(place), "kl": number(place.kl)} for place in found.places],
+        first=[{**vars(one), "z": number(one.z), "null": number(one.null)} for one in found.first],
+        samples=_by_prompt(found),
+        probability=number,
+        command=command,
+        settings=json.dumps(found.settings, indent=2, ensure_ascii=False),
+        style=asset("style.css", "reading.css"),
+    )
+
+
+def sentences(found: Read) -> list[str]:
+    """What was found, in a few plain sentences; the verdict first."""
+    said = [*_verdict(found), _chance(found)]
+    if found.divergence is not None:
+        said += [_changed(found), _first(found)]
+    return said
+
+
+def sides(changed: Sequence[ChangedToken]) -> tuple[list[ChangedToken], list[ChangedToken]]:
+    """Words that gain and words that lose."""
+    return [c for c in changed if c.change > 0], [c for c in changed if c.change < 0]
+
+
+def _verdict(found: Read) -> list[str]:
+    if not found.phrases:
+        return [
+            f"Nothing recurs: no phrase of {found.adapter} comes back at {LEAST_PROMPTS} or more "
+            f"of {found.prompts} prompts beyond what {_beside(found)} bring back."
+        ]
+    chosen = found.named or found.phrases
+    named = listing([_quoted(phrase) for phrase in chosen], _NAMED)
+    verb = "comes back" if len(chosen) == 1 else "come back"
+    if not found.named:
+        return [
+            f"Nothing that sets {found.adapter} apart: {named} {verb}, no surer than what a null "
+            "adapter brings back."
+        ]
+    first = chosen[0]
+    return [
+        f"{named} {verb} under {found.adapter}: the first at {first.prompts} of {found.prompts} "
+        f"prompts (base: {first.base}; {_of_nulls(first)})."
+    ]
+
+
+def _chance(found: Read) -> str:
+    if not found.nulls:
+        return (
+            f"Without null adapters: phrases are held against the base alone, at a false discovery "
+            f"rate of {found.settings['level']:.0%}."
+        )
+    counts = [len(phrases) for phrases in found.null_phrases]
+    return (
+        f"Chance: a null adapter in its place brings back {listing([str(n) for n in counts], 20)} "
+        f"phrases in this run (null adapters of the same spectrum, {len(counts)} in all); listed "
+        f"are phrases at a false discovery rate of {found.settings['level']:.0%} that are at least "
+        f"{number(LIFT)} times as frequent as a null adapter's."
+    )
+
+
+def _changed(found: Read) -> str:
+    divergence = found.divergence
+    assert divergence is not None
+    apart = (
+        f"{number(divergence.value)} nats/token {interval(*divergence.interval)}".strip()
+        + f" on {divergence.tokens:,} tokens of ordinary text"
+    )
+    if divergence.nulls:
+        apart += f" (null adapters: {listing([number(v) for v in divergence.nulls], 5)})"
+    gains, losses = sides(found.changed)
+    if not found.changed:
+        return (
+            f"KL from the base {apart}; no word gains or loses beyond what {_beside(found)} move."
+        )
+    parts = []
+    for words, total, verb in zip((gains, losses), found.n_changed, ("gain", "lose"), strict=True):
+        if words:
+            named = ", ".join(f'"{visible(word.word)}"' for word in words[:_NAMED])
+            parts.append(f"{named} {verb} ({plural(total, 'word')} in all)")
+    return f"KL from the base {apart}; {listing(parts)}."
+
+
+def _first(found: Read) -> str:
+    beyond = [one for one in found.first if one.beyond]
+    if beyond:
+        named = ", ".join(f'"{visible(one.token)}"' for one in beyond[:_NAMED])
+        return f"The mean delta of the first positions points to {named}."
+    nearest = ", ".join(
+        f'"{visible(one.token)}"' for one in found.first[-len(found.first) // 2 :][:3]
+    )
+    return f"The mean delta of the first positions points to no token beyond {_beside(found)}" + (
+        f"; nearest, at the last site: {nearest}." if nearest else "."
+    )
+
+
+def _beside(found: Read) -> str:
+    return ADAPTER if found.nulls else "chance"
+
+
+def _quoted(phrase: Phrase) -> str:
+    return f'"{visible(phrase.text)}"'
+
+
+def _of_nulls(phrase: Phrase) -> str:
+    if not phrase.nulls:
+        return "no null adapters"
+    counts = ", ".join(map(str, phrase.nulls))
+    return f"in {phrase.total} continuations, of null adapters in {counts}"
+
+
+def _phrase(phrase: Phrase) -> dict[str, object]:
+    nulls = ", ".join(map(str, phrase.nulls)) or "–"
+    return {**vars(phrase), "nulls": nulls, "p": number(phrase.p), "q": number(phrase.q)}
+
+
+def _word(word: ChangedToken) -> dict[str, object]:
+    numbers = {key: number(value) for key, value in vars(word).items() if isinstance(value, float)}
+    return {**vars(word), **numbers, "word": visible(word.word)}
+
+
+def _by_prompt(found: Read) -> list[tuple[str, list[Sample]]]:
+    """Of every prompt the base's and the adapter's own continuations."""
+    rows: dict[str, list[Sample]] = {}
+    for sample in found.samples:
+        if sample.face not in found.nulls:
+            rows.setdefault(sample.prompt, []).append(sample)
+    return list(rows.items())

@@ -1,0 +1,88 @@
+"""The command: a page and tables, JSON, and one line for wrong input."""
+
+import json
+import sys
+
+import pytest
+
+from lorascope import cli
+
+SMALL = ("--set", "tokens=6", "--set", "documents=6", "--nulls", "2", "--quiet")
+
+
+@pytest.fixture
+def lorascope(monkeypatch, capsys):
+    """`lorascope(*arguments)`: exit code, stdout and stderr of the command in this process."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lorascope", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def given(tiny_checkpoint, planted, texts, tmp_path):
+    """Arguments of a small reading of the adapter that says a word."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"w{n} w{n + 9}\n" for n in range(1, 16)))
+    model = ("--model", tiny_checkpoint("llama"), "--texts", texts, "--prompts", prompts)
+    return ("read", planted, *model, *SMALL)
+
+
+def test_a_page_and_tables(lorascope, given, tmp_path):
+    out = tmp_path / "out"
+    code, said, err = lorascope(*given, "--out", out)
+    assert code == 0, err
+    assert "w23" in said
+    assert str(out / "index.html") in said
+    names = {path.name for path in out.iterdir()}
+    assert {"index.html", "read.json", "phrases.csv", "samples.parquet"} <= names
+    assert "w23" in (out / "index.html").read_text()
+    assert lorascope(*given, "--out", out)[0] == 0
+
+
+def test_json(lorascope, given):
+    code, said, err = lorascope(*given, "--json", "--strengths", "0,1,3", "--ranks", "1")
+    assert code == 0, err
+    found = json.loads(said)
+    assert found["names_something"] is True
+    assert "w23" in found["phrases"][0]["text"]
+    assert {s["strength"] for s in found["samples"] if s["face"] == "w23"} == {0, 1, 3}
+    assert len(found["null_phrases"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--strengths", "a"], "--strengths a"),
+        (["--strengths", "-1"], "greater than or equal to 0"),
+        (["--set", "toknes=3"], "tokens"),
+        (["--prompts", "missing.txt"], "missing.txt"),
+        (["--set", "tokens=4000"], "takes 64"),
+        (["--texts", "missing.jsonl"], "missing.jsonl"),
+        (["--ranks", "x"], "--ranks x"),
+        (["--reference", "missing"], "missing"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(lorascope, given, extra, said):
+    code, out, err = lorascope(*given, *extra)
+    assert code == 2
+    assert out == ""
+    lines = [line for line in err.strip().splitlines() if line.startswith("lorascope: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "Traceback" not in err
+
+
+def test_a_folder_of_something_else_is_left_alone(lorascope, given, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    code, _, err = lorascope(*given, "--out", tmp_path / "mine")
+    assert code == 2
+    assert "no reading" in err
