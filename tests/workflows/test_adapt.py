@@ -303,7 +303,7 @@ TOPK, END_TO_END, TIMED = {"times/topk"}, {"times/end_to_end"}, {"times/fit-0.5"
             )
         ),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_what_a_setting_makes_again(plain, quiet, tmp_path, change, again):
     def keys(data):
