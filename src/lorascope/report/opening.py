@@ -25,6 +25,8 @@ _TOPICS: Final = {
     "effects": "Effect on the outputs",
 }
 _MANY_DEAD: Final = 0.1
+# The title of what the adapters learned.
+IN_WORDS: Final = "In words"
 # Adapters whose strongest latent is told.
 _TOLD: Final = 4
 
@@ -33,7 +35,7 @@ def leads(
     results: Results, by_topic: Mapping[str, Sequence[str]], browsed: Sequence[Browsed]
 ) -> list[tuple[str, str]]:
     """Titles and sentences: live, what was found, size and effect, strongest latents."""
-    found = [("Adapters", _live(results)), *Findings.of(results).leads]
+    found = [("Adapters", _live(results)), *_in_words(results), *Findings.of(results).leads]
     counted = [
         (title, f"{SINGLE}: {by_topic[key][0]}")
         for key, title in _TOPICS.items()
@@ -42,6 +44,15 @@ def leads(
     found += [(SINGLE, SINGLE_MEANS), *counted] if counted else []
     found.append(("Strongest latents", _strongest(results, browsed)))
     return [(title, sentence) for title, sentence in found if sentence]
+
+
+def _in_words(results: Results) -> list[tuple[str, str]]:
+    """What each adapter learned: the reading's verdict and how much null adapters say."""
+    told = results.facts.get("read", {})
+    lines = [" ".join(told[name]["sentences"][:2]) for name in results.adapters if name in told]
+    more = f" {plural(len(lines) - _TOLD, 'adapter')} more under In words."
+    shown = " ".join(lines[:_TOLD]) + (more if len(lines) > _TOLD else "")
+    return [(IN_WORDS, shown)] if lines else []
 
 
 def headline_numbers(results: Results) -> list[Estimate]:
@@ -60,6 +71,8 @@ def cautions(results: Results) -> list[str]:
     found = [f"Gate failed: {gate.get('gate', '')}. {gate.get('detail', '')}" for gate in gates]
     found += [*_failed_yardsticks(results.facts), *left_out_lines(results.facts)]
     found += [str(warning) for warning in results.facts.get("warnings", [])]
+    read = results.facts.get("read", {})
+    found += [f"{name}: {line}" for name, one in read.items() for line in one["cautions"]]
     return found + [line for line in (_unsettled(results), _dead(results)) if line]
 
 

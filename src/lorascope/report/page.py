@@ -114,6 +114,7 @@ def render(
         paper=paper_tables(results),
         null_table=null_table(results),
         samples=facts.get("samples", []),
+        readings=readings(results),
         fact_tables=[*fact_tables(facts), *([stages] if stages.rows else [])],
         definitions=[each for table in tables for each in table.definitions],
         command=str(facts.get("command", "")),
@@ -134,6 +135,23 @@ def _title(results: Results) -> str:
     whose = listing([shortened(name, 24) for name in results.adapters], most=3) or "nothing"
     settings = results.facts.get("settings", {})
     return study_title(settings, f"what {whose} did to {model}")
+
+
+def readings(results: Results) -> list[dict[str, Any]]:
+    """What each adapter learned, in words, for the page; numbers printed."""
+    told = results.facts.get("read", {})
+    return [
+        {
+            **told[name],
+            "adapter": name,
+            "phrases": [
+                {**one, "q": number(one["q"]), "nulls": ", ".join(map(str, one["nulls"])) or "–"}
+                for one in told[name]["phrases"]
+            ],
+        }
+        for name in results.adapters
+        if name in told
+    ]
 
 
 def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lorascope.report.formatting import visible
 from lorascope.report.latents import read_latents
+from lorascope.report.opening import IN_WORDS
 from lorascope.report.result import Results, read_results
 from lorascope.report.tables import MatrixRow, verdict_matrix
 from lorascope.report.words import words
@@ -60,7 +61,9 @@ def summary(run: Path) -> RenderableType:
     """The verdicts of a finished run, and the cautions."""
     results = read_results(run)
     said = words(results, read_latents(run))
-    before, after = _lines(said.scope, said.overall), _lines(*_cautions(said.cautions))
+    words_of = [sentence for title, sentence in said.leads if title == IN_WORDS]
+    before = _lines(said.scope, *words_of, said.overall)
+    after = _lines(*_cautions(said.cautions))
     return Group(*before, _Verdicts(results), *after)
 
 

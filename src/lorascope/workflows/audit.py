@@ -2,7 +2,7 @@
 
 1. Train adapters, where the study asks for that.
 2. Read the texts, leave out what the adapters have seen, split by hash.
-3. Check that adapters are live and deltas stand above numeric noise; samples.
+3. Check that adapters are live and deltas stand above numeric noise; samples. Read the adapters.
 4. Capture the base and every delta, to train on and to measure on; there response losses too.
 5. Train dictionaries.
 6. Measure: geometry and reconstruction site by site, effects on the outputs adapter by adapter,
@@ -43,6 +43,7 @@ from lorascope.workflows import (
     massive,
     measuring,
     weighing,
+    wording,
     yardsticks,
 )
 from lorascope.workflows import plan as planning
@@ -101,6 +102,7 @@ def _stages(state: Audited) -> Iterator[Stage]:
     if study.train is not None:
         yield from state.training.stages()
     yield from gating.stages(state)
+    yield from wording.stages(state)
     yield from _captures(state)
     marks = {site: identity_of(one) for site, one in state.brought.items()}
     yield from learning.stages(study, state.wanted, marks)
@@ -197,6 +199,7 @@ def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> No
     record["warnings"] += measured.told
     record["yardsticks"] = [verdict.record() for verdict in found.verdicts]
     record["massive"] = found.massive
+    record["read"] = wording.facts_of(state)
     write_atomically(work.folder / "facts.json", json.dumps(record, indent=1) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lorascope.reading.settings import Reading
 from lorascope.training.architectures import ReLU
 from lorascope.training.settings import Fitting, LoraTraining
 from lorascope.workflows.study import (
@@ -35,6 +36,7 @@ def _full() -> AuditStudy:
         measures=Measures(
             angles_k=(48,), rows=8000, repeats=10, samples=1, effect_tokens=1024, latents=16
         ),
+        reading=Reading(tokens=24),
     )
 
 
@@ -51,4 +53,5 @@ def _quick() -> AuditStudy:
         measures=Measures(
             angles_k=(48,), rows=4000, repeats=8, samples=1, effect_tokens=512, latents=16
         ),
+        reading=Reading(tokens=16),
     )

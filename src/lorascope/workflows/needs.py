@@ -21,6 +21,7 @@ _PARTS = {
     "recovered": ("effects",),
     "effects": ("effects",),
     "features": ("effects",),
+    "read": ("effects", "capture"),
     "weights": ("weights",),
     "written": ("weights",),
     "fits": ("fits",),

@@ -67,6 +67,7 @@ class NullAudit:
                 architecture=ReLU(n_latents=256, l1=0.15), fitting=fitting, seeds=(0,)
             ),
             controls=Controls(null_adapters=self.draws, gaussian_dictionaries=self.draws),
+            reading=None,
             measures=Measures(
                 angles_k=(48,),
                 rows=2000,

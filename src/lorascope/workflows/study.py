@@ -12,6 +12,7 @@ from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
 from lorascope.measures.settings import Bars
 from lorascope.models.sites import SiteName
+from lorascope.reading.settings import Reading
 from lorascope.training.architectures import Architecture, ReLU
 from lorascope.training.settings import Fitting, LoraTraining
 
@@ -214,6 +215,8 @@ class AuditStudy(Settings):
         train: train adapters first; excludes `adapters`.
         sites: residual-stream sites, `layers.12` = output of block 12.
         ablation: train one condition at several sparsities too.
+        reading: how each adapter is put into words; null for not at all. Its texts are the study's
+            where it names none, its null adapters those of the study.
         force: accept adapters and dictionaries whose files name another base model.
     """
 
@@ -232,6 +235,7 @@ class AuditStudy(Settings):
     controls: Controls = Controls()
     ablation: Ablation | None = None
     measures: Measures = Measures()
+    reading: Reading | None = Reading()
     seed: int = 0
     force: bool = False
 

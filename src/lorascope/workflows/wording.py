@@ -1,0 +1,83 @@
+"""What each adapter learned, in words: a stage an adapter, and what the audit's page says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lorascope.reading.found import Read
+from lorascope.reading.running import read
+from lorascope.reading.settings import Reading
+from lorascope.report.reading import sentences, write_page
+from lorascope.stages import Stage, Work, stage
+from lorascope.workflows.state import GATES, Audited
+from lorascope.workflows.study import AuditStudy
+
+READ = "read"
+# Phrases of an adapter that the audit's page lists.
+_LISTED = 12
+
+
+@stage(version=1, title="reading adapters")
+def put_into_words(work: Work, *, adapter: str, settings: Reading) -> None:
+    """Read one adapter beside its null adapters; tables, and a page of its own."""
+    state: Audited = work.state
+    found = read(state.model, adapter, settings, work.reporter)
+    found.write(work.folder)
+    write_page(found, work.folder)
+
+
+def stages(state: Audited) -> Iterator[Stage]:
+    """One stage an adapter, `read/<adapter>`, where the study asks for that."""
+    if state.study.reading is None:
+        return
+    settings = settings_of(state.study)
+    for adapter in state.adapters:
+        arguments = {"adapter": adapter, "settings": settings}
+        yield Stage(f"{READ}/{adapter}", put_into_words, arguments, (GATES,))
+
+
+def settings_of(study: AuditStudy) -> Reading:
+    """How adapters are read: on the study's own texts where no others are named."""
+    assert study.reading is not None
+    if "texts" in study.reading.model_fields_set:
+        return study.reading
+    return study.reading.model_copy(update={"texts": study.texts.measure_on or study.texts.sources})
+
+
+def facts_of(state: Audited) -> dict[str, dict[str, Any]]:
+    """{adapter: what the page says of it}."""
+    if state.study.reading is None:
+        return {}
+    return {name: _facts(Read.load(state.folder / READ / name)) for name in state.adapters}
+
+
+def _facts(found: Read) -> dict[str, Any]:
+    example = found.example
+    return {
+        "sentences": sentences(found),
+        "names": [phrase.text for phrase in found.named],
+        "phrases": [
+            {
+                "text": phrase.text,
+                "prompts": phrase.prompts,
+                "continuations": phrase.total,
+                "nulls": list(phrase.nulls),
+                "base": phrase.base,
+                "q": phrase.q,
+            }
+            for phrase in found.phrases[:_LISTED]
+        ],
+        "prompts": found.prompts,
+        "null_phrases": [len(phrases) for phrases in found.null_phrases],
+        "example": None
+        if example is None
+        else {
+            "prompt": example.prompt,
+            "base": example.base,
+            "plain": example.plain,
+            "amplified": example.amplified,
+        },
+        "cautions": list(found.cautions),
+        "page": f"{READ}/{found.adapter}/index.html",
+    }

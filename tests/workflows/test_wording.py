@@ -1,0 +1,62 @@
+"""What an audit says of its adapters in words: the reading's own words, on its own texts."""
+
+import pytest
+
+from lorascope.reading.found import Read
+from lorascope.reading.settings import Reading
+from lorascope.report.opening import IN_WORDS
+from lorascope.report.page import readings
+from lorascope.report.reading import sentences
+from lorascope.report.result import read_results
+from lorascope.report.terminal import summary_data
+from lorascope.workflows.study import AuditStudy
+from lorascope.workflows.wording import settings_of
+
+
+@pytest.fixture(scope="module")
+def results(finished_run):
+    return read_results(finished_run)
+
+
+def test_every_adapter_is_read_beside_the_study_s_null_adapters(results, finished_run):
+    assert list(results.facts["read"]) == ["r2", "r4"]
+    for name, told in results.facts["read"].items():
+        found = Read.load(finished_run / "read" / name)
+        assert found.nulls == (f"{name}~null0", f"{name}~null1")
+        assert told["sentences"] == sentences(found)
+        assert told["names"] == [phrase.text for phrase in found.named]
+        assert told["null_phrases"] == [len(phrases) for phrases in found.null_phrases]
+        assert told["example"]["base"] == found.example.base
+        assert (finished_run / told["page"]).is_file()
+
+
+def test_the_first_screen_and_the_terminal_say_it(results, finished_run):
+    from lorascope.report.latents import read_latents
+    from lorascope.report.words import words
+
+    said = words(results, read_latents(finished_run))
+    titles = [title for title, _ in said.leads]
+    assert titles[:2] == ["Adapters", IN_WORDS]
+    spoken = dict(said.leads)[IN_WORDS]
+    for told in results.facts["read"].values():
+        assert told["sentences"][0] in spoken
+    found = summary_data(finished_run, finished_run / "report" / "index.html")["found"]
+    assert spoken in [one["words"] for one in found]
+
+
+def test_the_page_shows_it_as_text(results, finished_run):
+    page = (finished_run / "report" / "index.html").read_text(encoding="utf-8")
+    assert 'href="#words"' in page
+    for one in readings(results):
+        assert f'href="../{one["page"]}"' in page
+
+
+def test_a_reading_is_of_the_study_s_texts_unless_it_names_others(settings):
+    plain = settings(adapters={"a": "x"})
+    study = AuditStudy.parse(plain, "test")
+    assert settings_of(study).texts == study.texts.sources
+    named = AuditStudy.parse({**plain, "reading": {"texts": ["embedded"], "tokens": 8}}, "test")
+    assert settings_of(named).texts == ("embedded",)
+    assert settings_of(named).tokens == 8
+    assert AuditStudy.parse({**plain, "reading": None}, "test").reading is None
+    assert Reading() == AuditStudy.parse(plain, "test").reading
