@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from lorascope.embedded.instructions import records as instructions
-
 from lorascope.behaviours.embedded import embedded_set
+from lorascope.embedded import instructions
 
 Record = dict[str, str]
 
