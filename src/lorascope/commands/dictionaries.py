@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lorascope.errors import InputError
+from lorascope.printing import say, say_json
 
 Address = Annotated[
     str,
@@ -53,11 +54,8 @@ def dictionary(
     `lorascope dictionary saelens:llama_scope_lxr_8x/l15r_8x --model meta-llama/Llama-3.1-8B
     --texts alpaca.json`
     """
-    import json
-
-    from rich.console import Console
-
     from lorascope.dictionaries.files import open_dictionary
+    from lorascope.printing import Console
     from lorascope.workflows import inspecting
 
     if bool(model) != bool(texts):
@@ -69,9 +67,9 @@ def dictionary(
         wanted = inspecting.OnTexts.parse({**given, "adapter": adapter}, "dictionary")
         facts["tried"] = inspecting.try_on(opened, wanted)
     if json_:
-        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        say_json(facts)
     else:
         for table in inspecting.tables(facts):
             Console().print(table)
     for line in inspecting.complaints(facts):
-        typer.echo(f"lorascope: warning: {line}", err=True)
+        say(f"lorascope: warning: {line}", err=True)
