@@ -112,6 +112,15 @@ def _gate_lines(
             "detail": "with adapters off the logits equal the bare model's bit for bit",
         }
     )
+    lines += [
+        {
+            "gate": f"base of adapter {name}",
+            "passed": True,
+            "detail": f"{compared} (compared since the names differ)",
+        }
+        for name, record in gates["adapters"].items()
+        if (compared := record.get("base_compared"))
+    ]
     floors = ", ".join(f"{site} {value:.2g}" for site, value in gates["noise_floor"].items())
     lines.append({"id": NOISE, "gate": NOISE_FLOOR, "passed": True, "detail": floors})
     lines.append(_disjoint(state))
