@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -185,9 +186,15 @@ def test_the_page_in_a_browser(latent_run, looked_at):
 
 
 def test_the_same_command_changes_nothing_and_a_change_makes_again_what_it_must(
-    latent_run, latent_settings, quiet, tmp_path, monkeypatch
+    latent_run, latent_settings, quiet, tmp_path, moved
 ):
-    run = shutil.copytree(latent_run, tmp_path / "run")
+    run = moved(latent_run, tmp_path)
+    page = (run / "report" / "index.html").read_bytes()
+    assert report.build(run).read_bytes() == page
+    opened = LatentAdapter.from_pretrained(run / "adapters" / "dense-s0")
+    assert Path(opened.card.dictionary.found_from(run / "adapters" / "dense-s0")).is_relative_to(
+        run
+    )
     before = json.loads((run / "manifest.json").read_text())["stages"]
     learn_latent(LatentStudy.parse(latent_settings(), "tiny"), run, quiet)
     assert json.loads((run / "manifest.json").read_text())["stages"] == before

@@ -53,7 +53,7 @@ def pass_gates(state: Audited) -> dict[str, Any]:
         record = {
             "live": [asdict(one) for one in live],
             "noise_floor": noise,
-            "adapters": {name: asdict(model.info(name)) for name in model.adapters},
+            "adapters": {name: _record(state, name) for name in model.adapters},
             "null_adapters": {name: asdict(model.info(name)) for name in model.null_adapters},
             "matches": {name: asdict(match) for name, match in matches.items()},
             "model": {
@@ -70,6 +70,14 @@ def pass_gates(state: Audited) -> dict[str, Any]:
 
     depends_on = [state.identity(state.texts.held_out), study.measures.samples, study.seed]
     return dict(read_json(state.run.stage("gates", depends_on, make) / "gates.json"))
+
+
+def _record(state: Audited, name: str) -> dict[str, Any]:
+    """What an adapter is; one trained in this run lies at a path within the run's folder."""
+    record = asdict(state.model.info(name))
+    if name in state.trained:
+        record["path"] = state.trained[name].relative_to(state.run.folder).as_posix()
+    return record
 
 
 def _response_losses(state: Audited, advance: Advance) -> list[Estimate]:
