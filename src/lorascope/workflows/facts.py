@@ -178,13 +178,10 @@ def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]
         floor = max(gates["noise_floor"].values())
         if one["delta_norm"] < 3 * floor:
             found.append(f"{one['name']}: the delta is within 3 times the numeric noise floor")
-    drawn = {record["null_of"] for record in gates["null_adapters"].values()}
     if state.study.controls.null_adapters:
         found.extend(
-            f"{name}: there is no null adapter for {record.get('kind') or 'what it is'}, so no "
-            "number of it has a random adapter as its rival"
-            for name, record in gates["adapters"].items()
-            if name not in drawn
+            f"{reason}; no verdict on it has a random adapter as its rival"
+            for reason in gates.get("without_null", {}).values()
         )
     for name, record in gates["matches"].items():
         match = Match(**record)

@@ -55,6 +55,7 @@ def pass_gates(state: Audited) -> dict[str, Any]:
             "noise_floor": noise,
             "adapters": {name: _record(state, name) for name in model.adapters},
             "null_adapters": {name: asdict(model.info(name)) for name in model.null_adapters},
+            "without_null": state.without_null,
             "matches": {name: asdict(match) for name, match in matches.items()},
             "model": {
                 "id": study.model,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +43,8 @@ class Audited:
     reporter: Reporter
     paths: dict[str, str] = field(default_factory=dict)
     trained: dict[str, Path] = field(default_factory=dict)
+    # Of adapters without null adapters: why. Known once the model is loaded.
+    without_null: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> AdaptedModel:
@@ -126,8 +127,10 @@ class Audited:
         )
         if draws := study.controls.null_adapters:
             for name in self.paths:
-                with suppress(NoNullAdapter):
+                try:
                     add_null_adapters(model, name, draws, study.seed)
+                except NoNullAdapter as error:
+                    self.without_null[name] = str(error)
         return model
 
     @cached_property
