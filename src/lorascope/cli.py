@@ -13,8 +13,9 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -33,13 +34,32 @@ from lorascope.commands import (
 from lorascope.errors import InputError, as_system_error, system_error
 from lorascope.printing import say
 
+_SUMMARY = "What a LoRA adapter did to a model's features: every number beside its chance level."
+
 app = typer.Typer(
     name="lorascope",
-    help="What a LoRA adapter did to a model's features: every number beside its chance level.",
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"lorascope {metadata.version('lorascope')}")
+        raise typer.Exit
+
+
+@app.callback(help=_SUMMARY)
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    del version
+
+
 app.command()(studies.demo)
 app.command()(audits.audit)
 app.command()(adapts.adapt)
