@@ -8,7 +8,7 @@ from peft import LoHaConfig, get_peft_model
 
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.results import Estimates
-from lorascope.results.null_names import NULL_ADAPTERS
+from lorascope.results.null_names import ADAPTER
 from lorascope.workflows.audit import audit
 from lorascope.workflows.study import AuditStudy
 
@@ -52,9 +52,9 @@ def test_audited_beside_a_lora(
     facts = json.loads((tmp_path / "run" / "results" / "facts.json").read_text())
     # Null adapters of every kind that has them, under one name of the condition.
     everything = Estimates.read(tmp_path / "run" / "results" / "estimates.parquet").to_frame()
-    drawn = everything[everything["draw_of"] == NULL_ADAPTERS]
+    drawn = everything[everything["draw_of"] == ADAPTER]
     assert set(drawn["adapter"]) == {"plain", "loha"}
-    judged = table[(table["measure"] == "delta_rank") & (table["null"] == NULL_ADAPTERS)]
+    judged = table[(table["measure"] == "delta_rank") & (table["null"] == ADAPTER)]
     assert set(judged["adapter"]) == {"plain", "loha"}
     (reason,) = [line for line in facts["warnings"] if "null adapters" in line]
     assert '"latent" acts by hooks' in reason
