@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,23 @@ def test_foreign_words_are_shown_and_never_obeyed(lorascope, tmp_path, reversed_
     code, out, err = lorascope("dictionary", folder)
     assert (code, out) == (2, "")
     assert not {"\x1b", "\x07", "\u202e"} & set(err)
+
+
+def test_warnings_of_libraries_are_shown_too(lorascope, reversed_stream, monkeypatch):
+    describe, before = inspecting.describe, warnings.showwarning
+
+    def warn(opened):
+        warnings.warn(f"of {opened.card.source}: \x1b[2J\u202e", stacklevel=1)
+        return describe(opened)
+
+    monkeypatch.setattr(inspecting, "describe", warn)
+    code, out, err = lorascope("dictionary", reversed_stream)
+    assert code == 0
+    assert out
+    assert "UserWarning" in err
+    assert r"\x1b[2J\u202e" in err
+    assert not {"\x1b", "\u202e"} & set(err)
+    assert warnings.showwarning is before
 
 
 def test_json_has_null_for_what_is_no_number(

@@ -91,7 +91,7 @@ def main() -> None:
         # A name that the terminal's encoding lacks is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    with _terminable():
+    with _terminable(), _warnings_shown():
         code = _run()
     if code:
         sys.exit(code)
@@ -139,6 +139,29 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Warnings of libraries may hold foreign names; they are printed as all else is."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        del file
+        say(warnings.formatwarning(message, category, filename, lineno, line).rstrip(), err=True)
+
+    before = warnings.showwarning
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _refuse(message: str) -> NoReturn:
