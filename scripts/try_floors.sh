@@ -55,7 +55,8 @@ try_one() {
     "$there/bin/lorascope" plan embedded.yaml >plan.txt
     "$there/bin/lorascope" audit embedded.yaml --quiet --out run \
       --set 'train.training.ranks=[4]' --set train.training.steps=4 --set 'train.seeds=[0]' \
-      --set 'sites=[layers.1]' --set texts.documents=120 --set 'dictionaries.seeds=[0]' \
+      --set 'sites=[layers.1]' --set texts.documents=120 --set texts.balance=null \
+      --set ablation=null --set measures.effects=false --set 'dictionaries.seeds=[0]' \
       --set dictionaries.architecture.n_latents=64 --set dictionaries.fitting.epochs=1 \
       --set dictionaries.fitting.batch=128 --set controls.null_adapters=2 \
       --set controls.gaussian_dictionaries=2 --set 'measures.angles_k=[8]' \
