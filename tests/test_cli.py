@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -128,6 +129,10 @@ def finished(options, tmp_path_factory):
 @pytest.fixture
 def run(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_version(lorascope):
+    assert lorascope("--version") == (0, f"lorascope {metadata.version('lorascope')}\n", "")
 
 
 def test_an_audit_from_options_leaves_a_run_folder(finished):

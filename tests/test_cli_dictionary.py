@@ -1,7 +1,10 @@
 """`lorascope dictionary`: what it prints, what it warns of, and one line for wrong input."""
 
 import json
+import math
+import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from lorascope import cli
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.files import save
 from lorascope.dictionaries.relu import ReluDictionary
+from lorascope.workflows import inspecting
 
 GOLDEN = Path(__file__).parent / "reference" / "golden"
 TRAINER = GOLDEN / "dictionary_learning" / "batch_top_k" / "trainer_0"
@@ -201,3 +205,58 @@ def test_wrong_input_is_one_line(lorascope, arguments, expected):
     assert line.startswith("lorascope: ")
     assert expected in line
     assert "Traceback" not in err
+
+
+def test_foreign_words_are_shown_and_never_obeyed(lorascope, tmp_path, reversed_stream):
+    """Folders and cards with escape sequences, as anyone can upload them."""
+    folder = tmp_path / "a\u202eb\x1b[2J"
+    shutil.copytree(reversed_stream, folder)
+    for arguments in ((folder,), (folder, "--json"), (tmp_path / "\x1b[2Jnot there",)):
+        code, out, err = lorascope("dictionary", *arguments)
+        assert code == (0 if out else 2)
+        assert not {"\x1b", "\x07", "\u202e"} & set(out + err)
+        assert "[2J" in out + err
+        if "--json" in arguments:
+            assert json.loads(out)["address"] == str(folder)
+    (folder / "lorascope.json").unlink()
+    card = json.loads((folder / "cfg.json").read_text())
+    card["metadata"]["neuronpedia_id"] = "gemma\x1b]0;title\x07"
+    (folder / "cfg.json").write_text(json.dumps(card))
+    code, out, err = lorascope("dictionary", folder)
+    assert (code, out) == (2, "")
+    assert not {"\x1b", "\x07", "\u202e"} & set(err)
+
+
+def test_warnings_of_libraries_are_shown_too(lorascope, reversed_stream, monkeypatch):
+    describe, before = inspecting.describe, warnings.showwarning
+
+    def warn(opened):
+        warnings.warn(f"of {opened.card.source}: \x1b[2J\u202e", stacklevel=1)
+        return describe(opened)
+
+    monkeypatch.setattr(inspecting, "describe", warn)
+    code, out, err = lorascope("dictionary", reversed_stream)
+    assert code == 0
+    assert out
+    assert "UserWarning" in err
+    assert r"\x1b[2J\u202e" in err
+    assert not {"\x1b", "\u202e"} & set(err)
+    assert warnings.showwarning is before
+
+
+def test_json_has_null_for_what_is_no_number(
+    lorascope, reversed_stream, tiny_checkpoint, texts, monkeypatch
+):
+    plain = inspecting._plain
+    bad = {"value": math.nan, "references": {"mean predictor": math.inf}}
+    monkeypatch.setattr(inspecting, "_plain", lambda found: plain(found) | bad)
+    given = ("--model", tiny_checkpoint("llama"), "--texts", texts, "--rows", "100", "--json")
+    code, out, _ = lorascope("dictionary", reversed_stream, *given)
+    assert code == 0
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    estimates = json.loads(out, parse_constant=refuse)["tried"]["estimates"]
+    assert {one["value"] for one in estimates} == {None}
+    assert estimates[0]["references"] == {"mean predictor": None}

@@ -36,15 +36,17 @@ from lorascope.commands import (
 from lorascope.errors import InputError, as_system_error, system_error
 from lorascope.printing import say
 
+_SUMMARY = "What a LoRA adapter did to a model's features: every number beside its chance level."
+
 app = typer.Typer(
     name="lorascope",
-    help="What a LoRA adapter did to a model's features: every number beside its chance level.",
+    help=_SUMMARY,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 
 
-@app.callback()
+@app.callback(help=_SUMMARY)
 def lorascope(
     version: Annotated[
         bool,
@@ -56,7 +58,7 @@ def lorascope(
         ),
     ] = False,
 ) -> None:
-    """What a LoRA adapter did to a model's features: every number beside its chance level."""
+    del version
 
 
 app.command()(starting.init)
@@ -95,7 +97,7 @@ def main() -> None:
         # A name that the terminal's encoding lacks is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    with _terminable():
+    with _terminable(), _warnings_shown():
         code = _run()
     if code:
         sys.exit(code)
@@ -143,6 +145,29 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Warnings of libraries may hold foreign names; they are printed as all else is."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        del file
+        say(warnings.formatwarning(message, category, filename, lineno, line).rstrip(), err=True)
+
+    before = warnings.showwarning
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _refuse(message: str) -> NoReturn:

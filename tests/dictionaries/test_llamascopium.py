@@ -2,9 +2,14 @@
 
 import json
 import math
+import subprocess
+import sys
+import warnings
 
 import pytest
+import safetensors.torch
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 
 from lorascope.dictionaries.files import open_dictionary
@@ -150,3 +155,41 @@ def test_saelens_own_layout_is_not_taken_for_it(layouts, tmp_path):
     layouts["saelens"].write(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     assert open_dictionary(tmp_path).card.format == "saelens"
+
+
+def refusal(folder):
+    with pytest.raises(InputError) as caught:
+        open_dictionary(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def run_in(folder, expression, monkeypatch):
+    """Do in a folder what a message says to do there."""
+    monkeypatch.chdir(folder)
+    eval(expression, {"torch": torch, "safetensors": safetensors})
+
+
+def test_weights_of_one_process_are_converted_as_the_message_says(tmp_path, monkeypatch):
+    expected = open_dictionary(write(tmp_path, OWN))
+    (tmp_path / "sae_weights.safetensors").unlink()
+    # As `save_checkpoint` of lm-saes writes them.
+    torch.save({"sae": OWN, "version": "1"}, tmp_path / "sae_weights.pt")
+    message = refusal(tmp_path)
+    assert "sae_weights.pt" in message
+    run_in(tmp_path, message[message.index("safetensors.torch.save_file") :], monkeypatch)
+    assert torch.equal(open_dictionary(tmp_path)(X), expected(X))
+
+
+def test_weights_of_several_processes_are_converted_as_the_message_says(tmp_path, monkeypatch):
+    expected = open_dictionary(write(tmp_path, OWN))
+    (tmp_path / "sae_weights.safetensors").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.save(dict(OWN), checkpoint_id=tmp_path / "sae_weights.dcp", no_dist=True)
+    message = refusal(tmp_path)
+    command, _, expression = message.partition("python -m ")[2].partition(", then ")
+    subprocess.run([sys.executable, "-m", *command.split()], cwd=tmp_path, check=True)
+    run_in(tmp_path, expression, monkeypatch)
+    assert torch.equal(open_dictionary(tmp_path)(X), expected(X))

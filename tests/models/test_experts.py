@@ -6,14 +6,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, MixtralConfig, Qwen3MoeConfig
+from transformers import AutoModelForCausalLM, GptOssConfig, MixtralConfig, Qwen3MoeConfig
 
 from lorascope.errors import InputError
 from lorascope.measures.weights import WeightSettings, weights_view
-from lorascope.models import adapted
+from lorascope.models import adapted, held_maps
 from lorascope.models.adapted import load
 from lorascope.models.other_changes import other_changes, summed_up
-from lorascope.models.updates import lora_updates, updated_modules, weight_update
+from lorascope.models.updates import base_weight, lora_updates, updated_modules, weight_update
 from lorascope.results.labels import ALL_MODULES
 
 IDS = torch.arange(24).reshape(2, 12) + 3
@@ -33,6 +33,7 @@ CONFIGS = {
     "qwen": lambda: Qwen3MoeConfig(
         **SIZES, num_experts=EXPERTS, moe_intermediate_size=16, head_dim=8
     ),
+    "gpt_oss": lambda: GptOssConfig(**SIZES, num_local_experts=EXPERTS, head_dim=8),
 }
 
 
@@ -134,28 +135,85 @@ def test_scales_that_peft_would_get_wrong_are_refused(base, old, monkeypatch, fi
 
 @pytest.fixture
 def fused(base, tmp_path):
-    """`fused(**fields)`: a mixture model with an adapter trained on its experts as they are now."""
+    """`fused(kind, targets, **fields)`: an adapter trained on experts as they are held together.
 
-    def save(**fields):
-        targets = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    The model with it, and {parameter: adapted minus base}, as PEFT merges it.
+    """
+
+    def save(kind, targets=("mlp.experts.gate_up_proj", "mlp.experts.down_proj"), **fields):
         config = LoraConfig(r=2, target_parameters=targets, task_type="CAUSAL_LM", **fields)
-        wrapped = get_peft_model(build("qwen"), config)
+        wrapped = get_peft_model(build(kind), config)
+        torch.manual_seed(1)
         for path, parameter in wrapped.named_parameters():
             if "lora_B" in path:
                 torch.nn.init.normal_(parameter, std=0.1)
         wrapped.save_pretrained(tmp_path / "fused")
-        return load(str(base("qwen")), {"a": str(tmp_path / "fused")}, device="cpu")
+        before = dict(build(kind).named_parameters())
+        merged = dict(wrapped.merge_and_unload().named_parameters())
+        changed = {name: merged[name].detach() - before[name] for name in before}
+        model = load(str(base(kind)), {"a": str(tmp_path / "fused")}, device="cpu")
+        return model, {name: change for name, change in changed.items() if change.any()}
 
     return save
 
 
-def test_experts_held_together_are_named_where_maps_are_looked_at(fused):
-    model = fused(target_modules=["q_proj"], use_rslora=True)
+@pytest.mark.parametrize(
+    ("kind", "fields"), [("qwen", {"use_rslora": True}), ("mixtral", {}), ("gpt_oss", {})]
+)
+def test_every_expert_held_in_one_tensor_counts(fused, kind, fields):
+    """GPT-OSS stores its experts' maps the other way round."""
+    model, changed = fused(kind, target_modules=["q_proj"], **fields)
+    experts = {name: change for name, change in changed.items() if change.ndim == 3}
+    assert len(experts) == 4
+    labels = {f"{name}[{i}]" for name in experts for i in range(EXPERTS)}
+    maps = [f"model.layers.{i}.self_attn.q_proj" for i in range(2)]
+    assert set(updated_modules(model, "a")) == {*labels, *maps}
+    assert other_changes(model, "a") == {}
+    turned = kind == "gpt_oss"
+    for name, change in experts.items():
+        for i in range(EXPERTS):
+            update = weight_update(model, "a", f"{name}[{i}]")
+            expected = change[i].T if turned else change[i]
+            torch.testing.assert_close(update.dense(), expected, rtol=1e-4, atol=1e-6)
+            assert update.rank == 2
+            assert base_weight(model, f"{name}[{i}]").shape == expected.shape
+    factored = {update.module: update.dense() for update in lora_updates(model, "a")}
+    assert set(factored) == {*labels, *maps}
+    view = weights_view(model, settings=WeightSettings(repeats=2))
+    whole = next(
+        e.value
+        for e in view.estimates
+        if (e.measure, e.key.module) == ("weights.norm", ALL_MODULES)
+    )
+    together = sum(float(change.square().sum()) for change in changed.values()) ** 0.5
+    assert whole == pytest.approx(together, rel=1e-4)
+    assert view.left_out == {"a": {}}
+    # Of each expert's map its own spectrum.
+    name = next(iter(experts))
+    label = f"layers.{name.removeprefix('model.layers.')}[2]"
+    rows = view.spectra[view.spectra["module"] == label]["update"].dropna()
+    found = torch.linalg.svdvals(experts[name][2])[:2]
+    assert rows.tolist() == pytest.approx(found.tolist(), rel=1e-3)
+
+
+def test_one_matrix_held_by_a_parameter_counts(fused):
+    model, changed = fused("qwen", targets=["mlp.gate.weight", "self_attn.q_proj.weight"])
+    assert len(changed) == 4
+    for name, change in changed.items():
+        label = name.removesuffix(".weight") if "q_proj" in name else name
+        update = weight_update(model, "a", label)
+        torch.testing.assert_close(update.dense(), change, rtol=1e-4, atol=1e-6)
+    assert other_changes(model, "a") == {}
+
+
+def test_parameters_that_hold_no_known_map_are_named(fused, monkeypatch):
+    model, _ = fused("qwen", target_modules=["q_proj"])
+    monkeypatch.setattr(held_maps, "maps_in", lambda *_: [])
     assert updated_modules(model, "a") == [f"model.layers.{i}.self_attn.q_proj" for i in range(2)]
     found = other_changes(model, "a")
     assert {path.split(".", 3)[3] for path in found} == {"mlp.experts", "mlp.experts.base_layer"}
     line = summed_up(found)
-    assert "model.layers.*.mlp.experts (2): parameters that hold several maps" in line
+    assert "model.layers.*.mlp.experts (2): a parameter that holds no map known here" in line
     with pytest.raises(InputError, match="is not scale"):
         weight_update(model, "a", "model.layers.0.mlp.experts")
 

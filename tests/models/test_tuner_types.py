@@ -11,9 +11,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.ia3 import IA3Model
 from safetensors.torch import load_file, save_file
 
-from lorascope.errors import InputError, NoNullAdapter
+from lorascope.errors import InputError
 from lorascope.models.adapted import load
-from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.other_changes import other_changes
 from lorascope.models.tuner_kinds import known_kinds, refusal
 from lorascope.models.updates import lora_updates, updated_modules, weight_update
@@ -158,13 +157,6 @@ def test_what_is_no_map_beside_maps(base, saved):
         "model.norm",
         *(f"model.layers.{i}.{n}_layernorm" for i in (0, 1) for n in ("input", "post_attention")),
     }
-
-
-def test_there_is_no_null_adapter(base, saved):
-    model = opened(base, a=saved("C3A"))
-    with pytest.raises(NoNullAdapter, match="C3A"):
-        add_null_adapters(model, "a", draws=2, seed=0)
-    assert model.null_adapters == ()
 
 
 def test_tensors_are_exactly_those_peft_expects(base, saved):

@@ -96,6 +96,21 @@ def run(finished_run, tmp_path):
     return shutil.copytree(finished_run, tmp_path / "run")
 
 
+@pytest.fixture(scope="session")
+def moved():
+    """`moved(run, folder)`: the copy of a finished run, under a name that it was not made under."""
+
+    def copy(run, folder):
+        # Its files must not say where they lie, or a copy would read the run it was copied from.
+        own = str(run).encode()
+        assert [
+            file for file in run.rglob("*") if file.is_file() and own in file.read_bytes()
+        ] == []
+        return shutil.copytree(run, folder / "moved" / "under another name")
+
+    return copy
+
+
 @pytest.fixture
 def no_report(monkeypatch):
     """Audits in this test make no report: their results are looked at."""

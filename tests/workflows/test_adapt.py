@@ -228,8 +228,12 @@ def test_the_page_in_a_browser(finished, looked_at):
     looked_at(finished / "report" / "index.html")
 
 
-def test_nothing_is_done_twice(finished, study, quiet, tmp_path, monkeypatch):
-    run = shutil.copytree(finished, tmp_path / "run")
+def test_nothing_is_done_twice_wherever_the_folder_lies(
+    finished, study, quiet, tmp_path, monkeypatch, moved
+):
+    run = moved(finished, tmp_path)
+    page = (run / "report" / "index.html").read_bytes()
+    assert lorascope.report.build(run).read_bytes() == page
     before = pd.read_parquet(run / "results" / "estimates.parquet")
 
     def refuse(*_args, **_settings):

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -117,9 +118,15 @@ def made(run):
 
 
 def test_the_same_command_changes_nothing_and_a_change_makes_again_what_it_must(
-    latent_run, latent_settings, quiet, tmp_path
+    latent_run, latent_settings, quiet, tmp_path, moved
 ):
-    run = shutil.copytree(latent_run, tmp_path / "run")
+    run = moved(latent_run, tmp_path)
+    page = (run / "report" / "index.html").read_bytes()
+    assert report.build(run).read_bytes() == page
+    opened = LatentAdapter.from_pretrained(run / "adapters" / "dense-s0")
+    assert Path(opened.card.dictionary.found_from(run / "adapters" / "dense-s0")).is_relative_to(
+        run
+    )
     before = made(run)
     study = LatentStudy.parse(latent_settings(), "tiny")
     learn_latent(study, run, quiet)

@@ -311,3 +311,19 @@ def test_what_cannot_be_done_is_refused_before_weights_are_loaded(settings, save
     plain = settings(**{"adapters": saved, **sections})
     with pytest.raises(InputError, match=match):
         plan(AuditStudy.parse(plain, "test"))
+
+
+def test_the_texts_come_before_the_batch_and_each_advice_suffices(settings, saved):
+    study = AuditStudy.parse(settings(adapters=saved), "test")
+    require = plan_module.require_tokens
+    need = 4 * study.dictionaries.fitting.batch
+    require(study, need, 500, 10)
+    for probe, held_out, documents in ((need - 1, 499, 10), (need - 1, 500, 9), (need, 499, 10)):
+        with pytest.raises(InputError, match="to measure on"):
+            require(study, probe, held_out, documents)
+    with pytest.raises(InputError, match=r"fitting\.batch=(\d+)$") as caught:
+        require(study, need - 1, 500, 10)
+    batch = int(str(caught.value).rpartition("=")[2])
+    plain = study.plain()
+    plain["dictionaries"]["fitting"]["batch"] = batch
+    require(AuditStudy.parse(plain, "test"), need - 1, 500, 10)

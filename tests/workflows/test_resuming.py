@@ -6,11 +6,13 @@ import pandas as pd
 import pytest
 
 from lorascope.errors import InputError
+from lorascope.report import build as real_report
 from lorascope.results import Estimates
 from lorascope.runs import read_json
 from lorascope.workflows import audit as audit_module
 from lorascope.workflows import effects, learning, measuring, state, weighing
 from lorascope.workflows.audit import audit
+from lorascope.workflows.finished import Finished
 from lorascope.workflows.study import AuditStudy
 
 # Both read the model.
@@ -55,6 +57,24 @@ def test_a_finished_run_is_not_done_again(run, study, quiet, no_model):
     before = stages(run)
     audit(study, run, quiet)
     assert redone(before, run) == set()
+
+
+def test_a_run_goes_on_and_opens_wherever_its_folder_lies(
+    finished_run, study, quiet, tmp_path, no_model, moved
+):
+    run = moved(finished_run, tmp_path)
+    page = (run / "report" / "index.html").read_bytes()
+    assert real_report(run).read_bytes() == page
+    opened = Finished.open(run)
+    assert set(opened._paths().values()) == {str(run / "adapters" / n) for n in ("r2", "r4")}
+    assert opened.trace().keys() == Finished.open(finished_run).trace().keys()
+    before = stages(run)
+    shutil.rmtree(run / "results")
+    audit(study, run, quiet)
+    assert redone(before, run) == {"results"}
+    facts = read_json(run / "results" / "facts.json")
+    assert [one["path"] for one in facts["adapters"]] == ["adapters/r2", "adapters/r4"]
+    pd.testing.assert_frame_equal(estimates(run), estimates(finished_run))
 
 
 def test_other_measures_redo_what_reads_them(run, study, quiet):

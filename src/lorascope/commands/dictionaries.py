@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorascope.errors import InputError
+from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
     from lorascope.workflows.settings import OnTexts
@@ -78,11 +79,8 @@ def _on_texts(
 
 
 def _describe(address: str, site: str | None, wanted: OnTexts | None, json_: bool) -> None:
-    import json
-
-    from rich.console import Console
-
     from lorascope.dictionaries.files import open_dictionary
+    from lorascope.printing import Console
     from lorascope.workflows import inspecting
 
     opened = open_dictionary(address, site)
@@ -90,9 +88,9 @@ def _describe(address: str, site: str | None, wanted: OnTexts | None, json_: boo
     if wanted is not None:
         facts["tried"] = inspecting.try_on(opened, wanted)
     if json_:
-        typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        say_json(facts)
     else:
         for table in inspecting.tables(facts):
             Console().print(table)
     for line in inspecting.complaints(facts):
-        typer.echo(f"lorascope: warning: {line}", err=True)
+        say(f"lorascope: warning: {line}", err=True)

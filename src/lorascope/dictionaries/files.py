@@ -128,6 +128,8 @@ def _read(folder: Path, asked: Asked, text: str) -> tuple[Dictionary, str]:
     for name, reader in FORMATS.items():
         if reader.recognises(folder) if not asked.file else reader is qwen_scope:
             return reader.read(folder, asked), name
+    if conversion := llamascopium.how_to_convert(folder):
+        raise InputError(f"{text}: {conversion}")
     names = sorted(p.name for p in folder.iterdir())
     other = next((what for kind, what in _OTHERS if any(map(kind.fullmatch, names))), "")
     if other:

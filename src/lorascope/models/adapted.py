@@ -302,9 +302,11 @@ class AdaptedModel:
         self._rescales[info.name] = rescale
         self._switch(self._current)
 
-    def add_null_of_full_model(self, info: AdapterInfo, redraw: Attach, rescale: Rescale) -> None:
-        """Add a null adapter of a full fine-tune; `redraw` shows it on the fine-tune's model."""
-        self._full_models[info.name] = self._full_models[info.null_of]
+    def add_null_of_full_model(
+        self, info: AdapterInfo, redraw: Attach, rescale: Rescale, shown: PreTrainedModel | None
+    ) -> None:
+        """Add a null adapter that `redraw` shows on the model `shown`, else on the adapter's."""
+        self._full_models[info.name] = shown or self._full_models[info.null_of]
         self._redrawn[info.name] = redraw
         self._rescales[info.name] = rescale
         self._infos[info.name] = info

@@ -35,6 +35,7 @@ from lorascope.models.places import (
 from lorascope.models.places import (
     is_latent as is_latent,
 )
+from lorascope.models.same_weights import compare, files_of
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -68,6 +69,8 @@ class AdapterInfo:
         draw: of a null adapter, which of the random draws it is, from 0.
         factor: of a null adapter, what the draw of the adapter's spectrum is multiplied by.
         kind: PEFT's tuner type, "LORA" or another; empty for what is no adapter of PEFT's.
+        base_compared: what of the weights of `base` and of the model given was compared and agrees;
+            empty where the name decided.
     """
 
     name: str
@@ -86,6 +89,7 @@ class AdapterInfo:
     draw: int | None = None
     factor: float = 1.0
     kind: str = ""
+    base_compared: str = ""
 
 
 @dataclass(frozen=True)
@@ -218,26 +222,56 @@ def without_order(data: Any) -> Any:
     return data
 
 
-def check_base(info: AdapterInfo, id: str, loaded_from: str | None, force: bool) -> None:
+def check_base(
+    info: AdapterInfo,
+    id: str,
+    loaded_from: str | None,
+    force: bool,
+    revision: str | None = None,
+) -> str:
     """Refuse an adapter whose configuration names another base model.
+
+    Weights decide where those of both models are on this machine: a re-upload under another name is
+    the same model, another model in a folder of the same name is not. Else names do.
 
     Args:
         id: what the base model was asked for by.
         loaded_from: the name in the base model's own configuration.
         force: accept it all the same.
+        revision: of the base model.
+
+    Returns:
+        what of the two models' weights was compared; empty where nothing was.
 
     Raises:
         InputError: it does.
     """
+    if force or info.base is None or info.base == id:
+        return ""
+    folders = files_of(info.base), files_of(id, revision)
+    found = None
+    if folders[0] is not None and folders[1] is not None:
+        if folders[0].resolve() == folders[1].resolve():
+            return ""
+        found = compare(folders[0], folders[1])
+    if found is not None and found.same:
+        return f'of "{info.base[:120]}" and "{id}" {found.about}'
     candidates = [id, loaded_from or id]
     if embedded.is_embedded(id):
         candidates.append(str(embedded.model_path(id)))
-    if not (force or info.base is None or same_base(info.base, candidates)):
-        raise InputError(
-            f'adapter "{info.name}" was made for "{info.base[:120]}", the model given is "{id}": '
-            "give that model, or say that they are the same weights: --force on the command line, "
-            "force: true in a study, force=True in Python"
-        )
+    if found is None and same_base(info.base, candidates):
+        return ""
+    if found is not None:
+        seen = f"their weights are not the same ({found.about})"
+    elif folders[0] is None:
+        seen = "only the names were compared, its weights are not on this machine"
+    else:
+        seen = "only the names were compared, the weights of the two are not stored alike"
+    raise InputError(
+        f'adapter "{info.name}" was made for "{info.base[:120]}", the model given is "{id}"; '
+        f"{seen}: give that model, or say that they are the same weights: --force on the command "
+        "line, force: true in a study, force=True in Python"
+    )
 
 
 def same_base(named: str, candidates: Iterable[str]) -> bool:

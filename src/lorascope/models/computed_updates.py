@@ -70,13 +70,24 @@ def why_no_matrix(module: nn.Module) -> str | None:
 
 def offset(module: nn.Module) -> bool:
     """Whether an adapter changes what a linear map gives for an input of zeros: its bias."""
-    own = inner(module)
-    if isinstance(own, nn.Embedding):
+    if isinstance(inner(module), nn.Embedding):
         return False
-    mapped = _Mapped(module, own)
-    bias = getattr(own, "bias", None)
-    ours = torch.zeros_like(mapped.at_zero) if bias is None else bias.to(mapped.at_zero)
-    return not torch.allclose(mapped.at_zero, ours, rtol=1e-5, atol=1e-7)
+    given, ours = _at_zero(module)
+    return not torch.allclose(given, ours, rtol=1e-5, atol=1e-7)
+
+
+def bias_difference(module: nn.Module) -> Float[Tensor, " out"]:
+    """What an adapter adds to the bias of a linear map, adapted minus base."""
+    given, ours = _at_zero(module)
+    return given - ours
+
+
+def _at_zero(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a linear map gives for zeros, and the base's bias."""
+    own = inner(module)
+    found = _Mapped(module, own).at_zero
+    bias: Any = getattr(own, "bias", None)
+    return found, torch.zeros_like(found) if bias is None else bias.detach().to(found)
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from lorascope.models.adapter_config import LORA
 from lorascope.models.adapter_files import AdapterInfo
 from lorascope.models.null_fine_tunes import Redraws, redraws
 from lorascope.models.null_parts import Part, Tensors, parts_of
+from lorascope.models.null_tuners import tuner_redraws
 from lorascope.models.random_updates import PURPOSE, Rounding, corner, digest_of
 from lorascope.randomness import generator
 
@@ -36,8 +37,8 @@ def add_null_adapters(model: AdaptedModel, name: str, draws: int, seed: int) -> 
     not on its name, nor on the other adapters; `info.sha256` is the digest of all of these.
     Nothing writes a null adapter to disk.
 
-    A null of a LoRA adapter takes as much memory as the adapter; one of a full fine-tune is drawn
-    when it is shown (`null_fine_tunes`).
+    A null of a LoRA adapter takes as much memory as the adapter; one of a full fine-tune or of
+    another tuner type is drawn when it is shown (`null_fine_tunes`, `null_tuners`).
 
     Returns:
         the names of the null adapters, by draw.
@@ -53,21 +54,21 @@ def add_null_adapters(model: AdaptedModel, name: str, draws: int, seed: int) -> 
     if not model.has_weights(name):
         raise NoNullAdapter(
             f'adapter "{name}" acts by hooks and changes no weight: there is no update whose '
-            "singular values a random adapter could have"
+            "singular values a random adapter could have, so it has no null adapters"
         )
     kind = model.info(name).kind
-    if kind not in ("", LORA):
-        raise NoNullAdapter(
-            f'adapter "{name}" is of the kind {kind}: no matching rule says what a random adapter '
-            "of its size is, so its numbers have no null adapters beside them"
-        )
     with model.face(BASE) as base:
-        if not kind:
-            found = redraws(model, name, seed)
-            nulls = _infos(model.info(name), found.identity, draws, seed)
+        if kind != LORA:
+            if kind:
+                found, shown = tuner_redraws(model, name, seed)
+            else:
+                found, shown = redraws(model, name, seed), None
+            # A null adapter is a set of weights, whatever type of PEFT's wrote the adapter down.
+            info = replace(model.info(name), kind="")
+            nulls = _infos(info, found.identity, draws, seed)
             for draw, null in enumerate(nulls):
                 rescale = partial(_rescale_fine_tune, found, null)
-                model.add_null_of_full_model(null, partial(found.shown, draw), rescale)
+                model.add_null_of_full_model(null, partial(found.shown, draw), rescale, shown)
         else:
             parts = list(parts_of(model, name, base))
             identity = _identity(base, parts)

@@ -7,6 +7,7 @@ import re
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.adapter_config import LORA
 from lorascope.models.computed_updates import offset, replaced, why_no_matrix
+from lorascope.models.held_maps import held_factors
 from lorascope.models.updates import bare_model, lora_layers, no_matrix
 from lorascope.models.whole_tensors import changed_tensors, maps_in
 
@@ -36,6 +37,8 @@ def other_changes(model: AdaptedModel, name: str) -> dict[str, str]:
     peft_name = model.peft_name(name)
     found: dict[str, str] = {}
     for path, layer in lora_layers(model):
+        if held_factors(bare, path, layer, peft_name):
+            continue
         reason = no_matrix(layer, peft_name)
         if reason is not None:
             found[path] = reason

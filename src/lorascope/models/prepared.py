@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -99,10 +99,7 @@ def prepare(
     found = []
     for name, place in adapters.items():
         one = _read(name, str(place), model, config, opener)
-        info = one.files.info if one.files else one.attached.info if one.attached else None
-        if info is not None:
-            check_base(info, model, config.name_or_path, force)
-        found.append(one)
+        found.append(_for_this_base(one, model, config.name_or_path, force, revision))
     _try_on(config, [one.files for one in found if one.files is not None])
     return found
 
@@ -145,6 +142,21 @@ def _read(
             "to a folder of their own and give the one you mean"
         )
     return Prepared(name, path, files=read(name, path, folder))
+
+
+def _for_this_base(
+    one: Prepared, model: str, loaded_from: str | None, force: bool, revision: str | None
+) -> Prepared:
+    """An adapter after `check_base`, with what was compared in its `info`."""
+
+    def checked(info: AdapterInfo) -> AdapterInfo:
+        return replace(info, base_compared=check_base(info, model, loaded_from, force, revision))
+
+    if one.files is not None:
+        return replace(one, files=replace(one.files, info=checked(one.files.info)))
+    if one.attached is not None:
+        return replace(one, attached=replace(one.attached, info=checked(one.attached.info)))
+    return one
 
 
 def _try_on(config: PreTrainedConfig, adapters: list[AdapterFiles]) -> None:

@@ -142,13 +142,20 @@ class Rounding:
             theirs: the adapted weight, of the same shape.
             factor: what the update is multiplied by.
         """
-        base = ours.detach().cpu()
-        base = base.double() if base.numel() <= _PRECISE else base.float()
+        base = _precise(ours)
         update = factor * same_spectrum(theirs.detach().cpu().to(base.dtype) - base, generator)
-        found = (base + update).to(theirs.dtype)
+        return self._added(base, update, theirs)
+
+    def added(self, ours: Tensor, update: Tensor) -> Tensor:
+        """`ours` plus an update of its shape, in the dtype and on the device of `ours`."""
+        base = _precise(ours)
+        return self._added(base, update.detach().cpu().to(base.dtype), ours)
+
+    def _added(self, base: Tensor, update: Tensor, like: Tensor) -> Tensor:
+        found = (base + update).to(like.dtype)
         self._wanted += float(update.double().square().sum())
         self._found += float((found.to(base.dtype) - base).double().square().sum())
-        return found.to(theirs.device)
+        return found.to(like.device)
 
     def check(self, name: str) -> None:
         """Refuse if rounding changed the norm of all updates together by more than a tenth.
@@ -163,6 +170,11 @@ class Rounding:
                 f"in makes a random change of that size {ratio:.2g} times as large: load the "
                 "model with dtype float32"
             )
+
+
+def _precise(weight: Tensor) -> Tensor:
+    base = weight.detach().cpu()
+    return base.double() if base.numel() <= _PRECISE else base.float()
 
 
 def _rotated(matrix: Float[Tensor, "n m"], generator: Generator) -> Float[Tensor, "n m"]:

@@ -26,6 +26,7 @@ from lorascope.models.computed_updates import (
     replaced,
     why_no_matrix,
 )
+from lorascope.models.held_maps import held_factors
 from lorascope.models.sites import block_list, block_list_at
 from lorascope.models.whole_tensors import (
     changed_maps,
@@ -149,9 +150,11 @@ def lora_updates(model: AdaptedModel, name: str) -> list[LoraUpdate]:
 
     Embeddings count as linear maps of one-hot tokens: B is [d_model, r], A is [r, vocab].
 
+    Of a parameter that holds several maps (fused experts) there is one for each.
+
     Raises:
         InputError: no such adapter; a full fine-tune; or an update that is not scale · B · A (DoRA,
-            a trained bias on B, other variants, or an adapter on bare parameters).
+            a trained bias on B, other variants, or a parameter that holds no known map).
     """
     peft_name = model.peft_name(name)
     if model.info(name).dora:
@@ -166,8 +169,13 @@ def lora_updates(model: AdaptedModel, name: str) -> list[LoraUpdate]:
                 f'adapter "{name}": the update of {path} is not scale · B · A alone: a bias on '
                 "B is trained too; take weight_update, which leaves the bias out"
             )
-    updates = [_update(name, path, layer, peft_name) for path, layer in layers]
-    return [update for update in updates if update is not None]
+    bare, found = bare_model(model), []
+    for path, layer in layers:
+        held = held_factors(bare, path, layer, peft_name)
+        found += [_factored(label, *both, layer, peft_name) for label, both in held.items()]
+        update = None if held else _update(name, path, layer, peft_name)
+        found += [] if update is None else [update]
+    return found
 
 
 def updated_modules(model: AdaptedModel, name: str) -> list[str]:
@@ -175,9 +183,10 @@ def updated_modules(model: AdaptedModel, name: str) -> list[str]:
 
     Those a LoRA or DoRA adapter targets, saves whole, or trains rows of; of a full fine-tune those
     whose weight differs from the base's, routers and single experts among them
-    (`whole_tensors`); of other tuner types those that compute something else; none of an adapter
-    that acts by hooks. Tied weights count once. What else an adapter changes (norms, biases,
-    factors on experts held in one tensor, updates that are no matrix) is in `other_changes`.
+    (`whole_tensors`), as of LoRA each map that a parameter it targets holds; of other tuner types
+    those that compute something else; none of an adapter that acts by hooks. Tied weights count
+    once. What else an adapter changes (norms, biases, updates that are no matrix) is in
+    `other_changes`.
 
     Raises:
         InputError: there is no such adapter.
@@ -193,11 +202,12 @@ def updated_modules(model: AdaptedModel, name: str) -> list[str]:
     if not kind:
         return whole
     peft_name = model.peft_name(name)
-    factored = [
-        path
-        for path, layer in lora_layers(model)
-        if lora_factors(layer, peft_name) is not None and no_matrix(layer, peft_name) is None
-    ]
+    factored: list[str] = []
+    for path, layer in lora_layers(model):
+        if held := held_factors(bare, path, layer, peft_name):
+            factored += held
+        elif lora_factors(layer, peft_name) is not None and no_matrix(layer, peft_name) is None:
+            factored.append(path)
     return [*factored, *(path for path in whole if path not in factored)]
 
 
@@ -220,8 +230,11 @@ def weight_update(model: AdaptedModel, name: str, module: str) -> Update:
         if theirs is not None:
             W = base_weight(model, module)
             return DenseUpdate(module, theirs.float() - W.to(theirs.device).float())
-    layer = None if kind not in ("", LORA) else _module(model, module)
     peft_name = model.peft_name(name) if kind == LORA else ""
+    for path, one in lora_layers(model) if kind == LORA else ():
+        if both := held_factors(bare, path, one, peft_name).get(module):
+            return _factored(module, *both, one, peft_name)
+    layer = None if kind not in ("", LORA) else _module(model, module)
     if not isinstance(layer, LoraLayer) or lora_factors(layer, peft_name) is None:
         near = did_you_mean(module, updated_modules(model, name))
         raise InputError(f'adapter "{name}" adds nothing to "{module}".{near}')
@@ -239,7 +252,7 @@ def no_matrix(layer: LoraLayer, peft_name: str) -> str | None:
         return None
     variant = layer.lora_variant.get(peft_name)
     if hasattr(layer, "parameter_name"):
-        return "parameters that hold several maps together (target_parameters)"
+        return "a parameter that holds no map known here (target_parameters)"
     if variant is not None and "dora" not in type(variant).__name__.lower():
         return f"an update that is not scale · B · A ({type(variant).__name__})"
     if any(factor.ndim != 2 for factor in factors):
@@ -361,8 +374,12 @@ def _update(name: str, path: str, layer: LoraLayer, peft_name: str) -> LoraUpdat
     if variant is not None or hasattr(layer, "parameter_name") or any(f.ndim != 2 for f in factors):
         kind = "parameters" if variant is None else type(variant).__name__
         raise InputError(f'adapter "{name}": the update of {path} is not scale · B · A ({kind})')
-    B, A = (factor.detach().float() for factor in factors)
-    return LoraUpdate(path, B, A, float(layer.scaling[peft_name]))
+    return _factored(path, *factors, layer, peft_name)
+
+
+def _factored(label: str, B: Tensor, A: Tensor, layer: LoraLayer, peft_name: str) -> LoraUpdate:
+    scale = float(layer.scaling[peft_name])
+    return LoraUpdate(label, B.detach().float(), A.detach().float(), scale)
 
 
 def lora_factors(layer: LoraLayer, peft_name: str) -> tuple[Tensor, Tensor] | None:

@@ -121,6 +121,15 @@ def _gate_lines(
             "detail": "with adapters off the logits equal the bare model's bit for bit",
         }
     )
+    lines += [
+        {
+            "gate": f"base of adapter {name}",
+            "passed": True,
+            "detail": f"{compared} (compared since the names differ)",
+        }
+        for name, record in gates["adapters"].items()
+        if (compared := record.get("base_compared"))
+    ]
     floors = ", ".join(f"{site} {value:.2g}" for site, value in gates["noise_floor"].items())
     lines.append({"id": NOISE, "gate": NOISE_FLOOR, "passed": True, "detail": floors})
     lines.append(_disjoint(state))
@@ -205,13 +214,10 @@ def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]
         floor = max(gates["noise_floor"].values())
         if one["delta_norm"] < 3 * floor:
             found.append(f"{one['name']}: the delta is within 3 times the numeric noise floor")
-    drawn = {record["null_of"] for record in gates["null_adapters"].values()}
     if state.study.controls.null_adapters:
         found.extend(
-            f"{name}: there is no null adapter for {record.get('kind') or 'what it is'}, so no "
-            "number of it has a random adapter as its rival"
-            for name, record in gates["adapters"].items()
-            if name not in drawn
+            f"{reason}; no verdict on it has a random adapter as its rival"
+            for reason in gates.get("without_null", {}).values()
         )
     for name, record in gates["matches"].items():
         match = Match(**record)

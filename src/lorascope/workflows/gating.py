@@ -48,8 +48,9 @@ def check(work: Work, *, study: AuditStudy, identity: dict[str, Any]) -> None:
     record = {
         "live": [asdict(one) for one in live],
         "noise_floor": noise,
-        "adapters": {name: asdict(model.info(name)) for name in model.adapters},
+        "adapters": {name: _record(state, name) for name in model.adapters},
         "null_adapters": {name: asdict(model.info(name)) for name in model.null_adapters},
+        "without_null": state.without_null,
         "matches": {name: asdict(match) for name, match in matches.items()},
         "model": {
             "id": identity["model"][0],
@@ -89,6 +90,14 @@ def stages(state: Audited) -> Iterator[Stage]:
     before = (MATCHING,) if state.matched_on else trained
     study, identity = state.study.only("measures.samples"), state.identity(state.texts.held_out)
     yield Stage(GATES, check, {"study": study, "identity": identity}, before)
+
+
+def _record(state: Audited, name: str) -> dict[str, Any]:
+    """What an adapter is; one trained in this run lies at a path within the run's folder."""
+    record = asdict(state.model.info(name))
+    if name in state.trained:
+        record["path"] = state.trained[name].relative_to(state.folder).as_posix()
+    return record
 
 
 def _samples(state: Audited, wanted: int) -> list[dict[str, object]]:

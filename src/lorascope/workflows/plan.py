@@ -221,17 +221,18 @@ def require_tokens(study: AuditStudy, probe: int, held_out: int, documents: int)
     Raises:
         InputError: says how many tokens or documents there are and how many are needed.
     """
+    # First what more text alone mends: it mends the other too.
+    if documents < 10 or held_out < 500:
+        raise InputError(
+            f"the texts leave {documents} documents with {held_out:,} tokens to measure on; "
+            "intervals need at least 10 documents and 500 tokens: give more, or shorter, documents"
+        )
     batch = study.dictionaries.fitting.batch
     if probe < 4 * batch:
         raise InputError(
             f"the texts leave {probe:,} tokens to train dictionaries on; batches of {batch} need "
             f"at least {4 * batch:,}: give more text, or --set dictionaries.fitting.batch="
             f"{max(1, probe // 4)}"
-        )
-    if documents < 10 or held_out < 500:
-        raise InputError(
-            f"the texts leave {documents} documents with {held_out:,} tokens to measure on; "
-            "intervals need at least 10 documents and 500 tokens: give more, or shorter, documents"
         )
 
 

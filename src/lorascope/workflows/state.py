@@ -7,8 +7,7 @@ run folder and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,8 @@ class Audited:
     study: AuditStudy
     folder: Path
     reporter: Reporter
+    # Of adapters without null adapters: why. Known once the model is loaded.
+    without_null: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def shape(self) -> Base:
@@ -165,8 +166,10 @@ class Audited:
         )
         if draws := study.controls.null_adapters:
             for name in self.paths:
-                with suppress(NoNullAdapter):
+                try:
                     add_null_adapters(model, name, draws, study.seed)
+                except NoNullAdapter as error:
+                    self.without_null[name] = str(error)
         return model
 
     @cached_property

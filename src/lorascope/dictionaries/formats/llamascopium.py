@@ -47,6 +47,30 @@ def recognises(folder: Path) -> bool:
     return own and not (folder / "cfg.json").exists()
 
 
+def how_to_convert(folder: Path) -> str:
+    """What to do with a folder whose weights Llamascopium wrote in another file; else nothing.
+
+    One process writes `.pt`, several write a folder of `.dcp`, whose metadata is a pickle.
+    """
+    if not (folder / CONFIG).exists():
+        return ""
+    stem = WEIGHTS.removesuffix(".safetensors")
+    saved = f'safetensors.torch.save_file(torch.load("{stem}.pt", weights_only=True)'
+    if (folder / f"{stem}.pt").exists():
+        return (
+            f"its weights are in {stem}.pt, and of Llamascopium {WEIGHTS} is read alone; write it "
+            f'in that folder with {saved}["sae"], "{WEIGHTS}")'
+        )
+    if (folder / f"{stem}.dcp").exists():
+        return (
+            f"its weights are in {stem}.dcp, a checkpoint of several processes, which is not read: "
+            "its metadata is a pickle, that can run code; if you trust it, run in that folder "
+            "python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
+            f'{stem}.dcp {stem}.pt, then {saved}, "{WEIGHTS}")'
+        )
+    return ""
+
+
 def read(folder: Path, asked: Asked | None = None) -> Dictionary:
     """Open a folder holding `config.json` and `sae_weights.safetensors`.
 
