@@ -58,6 +58,7 @@ def lorascope(
         ),
     ] = False,
 ) -> None:
+    """Options before any command."""
     del version
 
 

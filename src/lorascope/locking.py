@@ -150,8 +150,9 @@ def _named(holder: dict[str, str | int]) -> str:
 def _sign(descriptor: int) -> None:
     name = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
     os.ftruncate(descriptor, 0)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, (json.dumps(name) + "\n").encode())
+    with os.fdopen(descriptor, "r+b", buffering=0, closefd=False) as file:
+        file.seek(0)
+        file.write((json.dumps(name) + "\n").encode())
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
