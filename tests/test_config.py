@@ -38,6 +38,7 @@ STUDIES = {
 # the only other value a field takes, where "one more" or "another word" will not do
 OTHERS = {
     "store": "float32",
+    "template": "plain",
     "dtype": "float16",
     "device": "cpu",
     "device_map": "balanced",
