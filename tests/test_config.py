@@ -39,6 +39,8 @@ STUDIES = {
 OTHERS = {
     "store": "float32",
     "template": "plain",
+    "strengths": [0.0, 3.0],
+    "ranks": [3],
     "dtype": "float16",
     "device": "cpu",
     "device_map": "balanced",
