@@ -132,7 +132,9 @@ def run(finished, tmp_path):
 
 
 def test_version(lorascope):
-    assert lorascope("--version") == (0, f"lorascope {metadata.version('lorascope')}\n", "")
+    code, out, err = lorascope("--version")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"lorascope {metadata.version('lorascope')}\n")
 
 
 def test_an_audit_from_options_leaves_a_run_folder(finished):
@@ -356,7 +358,7 @@ def empty_texts(folder):
         ({"sites": ","}, '"sites": '),
         ({"texts": "/no/such/texts.jsonl"}, "no such file or folder"),
         ({"texts": empty_texts}, "holds no text"),
-        ({"texts": short_texts}, "batches of 128 need at least 512"),
+        ({"texts": short_texts}, "intervals need at least 10 documents"),
     ],
 )
 def test_wrong_audits_leave_nothing_behind(refused, options, adapter, tmp_path, given, expected):

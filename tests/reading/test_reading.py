@@ -1,6 +1,7 @@
 """An adapter that says a word is caught at it; a random one of its size is not; both are written
 and read again."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -103,7 +104,7 @@ def test_ranks_add_continuations_of_the_cut_update(model, settings):
 
 
 def test_passages_are_those_of_two_plain_passes(model, settings):
-    documents = read_documents(settings.texts)
+    documents = read_documents(settings.texts or "embedded")
     windows = chosen_windows(documents, model, 3, 12)
     found = passages(model, windows, ["says"], [Site(1)], 2, 4)
     for n, window in enumerate(windows):
@@ -212,3 +213,16 @@ def test_the_page_shows_markup_as_text(model, settings):
 def test_an_adapter_that_is_not_there(model, settings):
     with pytest.raises(InputError, match="no adapter named"):
         read(model, "sais", settings)
+
+
+def test_texts_without_a_token_to_score_are_a_caution(model, settings, tmp_path):
+    path = tmp_path / "foreign.jsonl"
+    # No word that the tiny tokenizer knows: every token is the unknown one.
+    path.write_text("\n".join(json.dumps({"text": f"zz{n} yy xx ww"}) for n in range(30)))
+    found = read(model, "says", settings.model_copy(update={"texts": (str(path),)}))
+    assert found.divergence is None
+    assert found.changed == ()
+    assert "no token to score" in found.cautions[-1]
+    assert found.names_something
+    assert sentences(found)
+    assert "no token to score" in render(found)

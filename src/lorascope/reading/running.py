@@ -23,6 +23,9 @@ from lorascope.reading.prompts import Prompt, prompts_of, shipped_prompts
 from lorascope.reading.settings import Reading
 from lorascope.stats.documents import ratio
 
+# The texts that come with the package.
+EMBEDDED = "embedded"
+
 
 class Progress(Protocol):
     """Shows how far a reading is; `workflows.progress.Reporter` is one."""
@@ -150,13 +153,16 @@ def with_phrases(found: Read, settings: Reading) -> Read:
 
 def _with_passages(found: Read, model: AdaptedModel, settings: Reading, progress: Progress) -> Read:
     """The reading with what happens on ordinary text."""
-    documents = read_documents(settings.texts)
+    documents = read_documents(settings.texts or (EMBEDDED,))
     chosen = chosen_windows(documents, model, settings.documents, settings.context)
     faces = (found.adapter, *found.nulls)
     last = model.n_blocks - 1
     sites = sorted({Site(last // 2), Site(last)})
     with progress.bar("ordinary text", len(chosen), "texts") as advance:
         passed = passages(model, chosen, faces, sites, settings.positions, settings.listed, advance)
+    if not passed.tokens.sum():
+        caution = "the texts hold no token to score, so nothing is said of ordinary text"
+        return replace(found, cautions=(*found.cautions, caution))
     changed = changed_tokens(passed, found.adapter, found.nulls, model.tokenizer, settings)
     gains, losses = ([c for c in changed if c.change * side > 0] for side in (1, -1))
     return replace(

@@ -31,7 +31,8 @@ class Reading(Settings):
         positions: first tokens of each text whose delta is read through the unembedding.
         listed: most places, tokens and examples of each kind that are kept.
         prompts: openings of texts to go on from; the shipped ones by default.
-        texts: sources of ordinary text, as studies name them.
+        texts: sources of ordinary text, as studies name them; by default an audit's own, and else
+            the packaged instructions.
         references: other adapters of the model: what they say too is not this one's own.
         seed: of sampling and of null adapters.
     """
@@ -49,7 +50,7 @@ class Reading(Settings):
     positions: int = Field(default=4, ge=1)
     listed: int = Field(default=20, ge=1)
     prompts: tuple[str, ...] = ()
-    texts: tuple[str, ...] = Field(default=("embedded",), min_length=1)
+    texts: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     seed: int = 0
 

@@ -40,7 +40,7 @@ def stages(state: Audited) -> Iterator[Stage]:
 def settings_of(study: AuditStudy) -> Reading:
     """How adapters are read: on the study's own texts where no others are named."""
     assert study.reading is not None
-    if "texts" in study.reading.model_fields_set:
+    if study.reading.texts:
         return study.reading
     return study.reading.model_copy(update={"texts": study.texts.measure_on or study.texts.sources})
 
