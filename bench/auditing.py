@@ -112,8 +112,9 @@ def adapters(folder: Path, seeds: int, steps: int) -> Iterable[tuple[str, int, P
             path = folder / f"{label}-{seed}".replace(" ", "-")
             taught.append(train(label, lesson(label, RECORDS, seed), path, steps, seed))
             yield label, seed, path
-    for number, source in enumerate(taught[: 4 * seeds]):
-        yield "null adapter", number, random_update(source, folder / f"null-{number}", number)
+    for number in range(2 * len(taught)):
+        path = folder / f"null-{number}"
+        yield "null adapter", number, random_update(taught[number % len(taught)], path, number)
     model = load("embedded", {}, device="cpu")
     for number in range(2 * seeds):
         for kind, make in (("own text", own_text), ("random tokens", random_tokens)):

@@ -26,7 +26,7 @@ Words = tuple[str, ...]
 
 # Scripts without spaces: every character is a word. Then words, then runs of marks.
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:['’][^\W_]+)*|[^\w\s]+|_+")
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:['’][^\W_]+)*|[^\w\s\ufffd]+|_+")
 # A phrase in at least this share of another's continuations goes with it.
 _TOGETHER = 0.75
 # What comes back comes back at so many prompts, and so many times as often as a null adapter's.

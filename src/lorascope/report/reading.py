@@ -96,7 +96,7 @@ def _chance(found: Read) -> str:
         f"Chance: a null adapter in its place brings back {listing([str(n) for n in counts], 20)} "
         f"phrases in this run (null adapters of the same spectrum, {len(counts)} in all); listed "
         f"are phrases at a false discovery rate of {found.settings['level']:.0%} that are at least "
-        f"{number(LIFT)} times as frequent as a null adapter's."
+        f"{LIFT:g} times as frequent as a null adapter's."
     )
 
 
