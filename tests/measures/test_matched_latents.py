@@ -53,11 +53,18 @@ def test_most_alike_by_hand():
 
 
 def made(own, alternatives, energy=(1.0, 1.0)):
-    return Matched(
+    return matched(
         torch.tensor(own, dtype=torch.float64),
         torch.tensor(energy, dtype=torch.float64),
         torch.tensor(alternatives, dtype=torch.float64),
     )
+
+
+def matched(own, energy, alternatives):
+    """Every alternative another latent."""
+    n, m = alternatives.shape
+    others = torch.arange(n, n + n * m).reshape(n, m)
+    return Matched(own, energy, alternatives, torch.arange(n), others)
 
 
 def test_p_values_expected_kl_and_adjustment_by_hand():
@@ -70,19 +77,26 @@ def test_p_values_expected_kl_and_adjustment_by_hand():
     assert found.q.tolist() == pytest.approx([1.0, 1.0])
 
 
-def test_the_verdict_is_paired_by_latent():
+def test_the_verdict_is_of_each_latent_beside_its_own_set():
     # Every latent changes 0.1 more than its like; their sizes differ far more than that.
     own = torch.linspace(0.2, 5.0, 12, dtype=torch.float64)
     nearly = 0.1 + 0.001 * torch.arange(12) % 0.003
     alternatives = (own - nearly)[:, None].expand(12, 40)
-    found = Matched(own, torch.ones(12, dtype=torch.float64), alternatives)
+    found = matched(own, torch.ones(12, dtype=torch.float64), alternatives)
     plain = Estimate("latent_ablation.kl", float(own.mean()), (1.5, 3.7), 12, "nats/token")
     beside = beside_matched(plain, found)
     assert beside.headline.name == MATCHED
     assert beside.value - beside.headline.level == pytest.approx(float(nearly.mean()))
     assert beside.verdict == "above"
-    equal = beside_matched(plain, Matched(own, torch.ones(12), own[:, None].expand(12, 40)))
-    assert equal.verdict != "above"
+    # As many alternatives above as below: no latent is apart from its set.
+    around = own[:, None] + torch.linspace(-0.5, 0.5, 40, dtype=torch.float64)
+    equal = beside_matched(plain, matched(own, torch.ones(12, dtype=torch.float64), around))
+    assert equal.verdict not in ("above", "below")
+    assert equal.headline.low < equal.value < equal.headline.high
+    # By hand: one of 40 rectangular alternatives a latent; the mean of 12 has a twelfth of the
+    # variance of one.
+    spread = (around[0].var(correction=0) / 12).sqrt()
+    assert equal.headline.high - equal.headline.low == pytest.approx(3.92 * float(spread), rel=0.1)
 
 
 def test_rank_p_values_are_uniform_where_named_and_others_are_alike():
@@ -90,7 +104,7 @@ def test_rank_p_values_are_uniform_where_named_and_others_are_alike():
     found = []
     for _ in range(400):
         drawn = torch.rand(1, 41, generator=random, dtype=torch.float64).square()
-        found.append(float(Matched(drawn[:, 0], torch.ones(1), drawn[:, 1:]).p))
+        found.append(float(matched(drawn[:, 0], torch.ones(1), drawn[:, 1:]).p))
     shares = [sum(p <= level for p in found) / len(found) for level in (0.1, 0.5)]
     assert shares[0] == pytest.approx(0.1, abs=0.05)
     assert shares[1] == pytest.approx(0.5, abs=0.08)

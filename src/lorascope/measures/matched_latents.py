@@ -29,9 +29,10 @@ from lorascope.models.sites import parse_site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Null
 from lorascope.results.null_names import MATCHED
-from lorascope.stats.intervals import normal_interval
 
 ALTERNATIVES = 40
+# Draws of one of each latent's set in every latent's place.
+EXCHANGES = 1000
 # Windows in which each latent is looked at.
 WINDOWS = 3
 
@@ -44,11 +45,14 @@ class Matched:
         kl, energy: of each named latent, a scored token: nats, and squared stream units.
         alternatives: KL over energy of each alternative, in order of likeness; nan where there
             were not enough.
+        latents, others: numbers of the named latents and of their alternatives, which they share.
     """
 
     kl: Float[Tensor, " n"]
     energy: Float[Tensor, " n"]
     alternatives: Float[Tensor, "n m"]
+    latents: Int[Tensor, " n"]
+    others: Int[Tensor, "n m"]
 
     @property
     def counts(self) -> Int[Tensor, " n"]:
@@ -152,7 +156,8 @@ class Matching(Part):
         for mode, kl in self.summed.items():
             per_energy = kl / torch.as_tensor(self._looked_at).clamp(min=1e-300)
             drawn = torch.where(self._others >= 0, per_energy[at], torch.nan)
-            matched[mode] = Matched(per_energy[named] * energy[named], energy[named], drawn)
+            own = per_energy[named] * energy[named]
+            matched[mode] = Matched(own, energy[named], drawn, self._needed[named], self._others)
         return matched
 
 
@@ -192,24 +197,39 @@ def most_alike(
 def beside_matched(estimate: Estimate, found: Matched) -> Estimate:
     """The mean KL of removing the named latents, beside what matched ones would have changed.
 
-    The difference is paired by latent, each beside its own alternatives on as many windows.
+    Were each latent one like its alternatives, any of them could stand in its place: the chance
+    level's range is that of the mean with one of each latent's own set, itself included, drawn in
+    every latent's place. Latents have alternatives in common, so every draw weighs all latents
+    anew (Bayesian bootstrap, Rubin 1981). An interval over latents would not do: a few with much
+    energy decide the mean (beside 32 exchangeable latents it was apart in 8 % instead of 5 %).
     """
     known = found.counts > 0
     if known.sum() < 2:
         return estimate
     gaps = (found.kl - found.expected)[known]
     level = estimate.value - float(gaps.mean())
-    low, high = normal_interval(found.expected[known])
-    shift = level - float(found.expected[known].mean())
-    return estimate.beside(
-        [
-            Null(
-                MATCHED,
-                level,
-                low + shift,
-                high + shift,
-                rival=True,
-                difference=normal_interval(gaps),
-            )
-        ]
-    )
+    low, high = _exchanged(found, known)
+    shift = estimate.value - float(found.kl[known].mean())
+    low, high = low + shift, high + shift
+    difference = (estimate.value - high, estimate.value - low)
+    return estimate.beside([Null(MATCHED, level, low, high, rival=True, difference=difference)])
+
+
+def _exchanged(found: Matched, known: Bool[Tensor, " n"]) -> tuple[float, float]:
+    """95 % of the mean KL of latents drawn from each one's set: itself and its alternatives."""
+    energy = found.energy[known]
+    own = (found.kl[known] / energy.clamp(min=1e-300))[:, None]
+    sets = torch.cat([own, found.alternatives[known]], dim=1).double()
+    members = torch.cat([found.latents[known][:, None], found.others[known]], dim=1)
+    distinct, members = members.unique(return_inverse=True)
+    random = generator(0, "exchanged", *sets.shape)
+    weights = torch.empty(EXCHANGES, len(distinct), dtype=torch.float64)
+    weights.exponential_(generator=random)
+    total = torch.zeros(EXCHANGES, dtype=torch.float64)
+    for row, which, size in zip(sets, members, energy.double().tolist(), strict=True):
+        present = row.isfinite()
+        chosen = weights[:, which[present]].multinomial(1, generator=random).squeeze(1)
+        total += size * row[present][chosen]
+    means = total / len(energy)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return float(low), float(high)

@@ -81,7 +81,8 @@ def _drawn(n: int, factor: float, planted: int, random: torch.Generator) -> Matc
     per_energy[latents[:planted]] *= factor
     others = most_alike(strengths, latents, ALTERNATIVES)
     alternatives = torch.where(others >= 0, per_energy[others.clamp(min=0)], torch.nan)
-    return Matched((per_energy * energy)[latents], energy[latents], alternatives)
+    own = (per_energy * energy)[latents]
+    return Matched(own, energy[latents], alternatives, latents, others)
 
 
 def _mean(found: Matched) -> Estimate:

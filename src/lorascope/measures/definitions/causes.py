@@ -33,6 +33,9 @@ _PROMOTED_BY = (
     "alone; mean over scored tokens where the latent is active (64 a batch at most)"
 )
 
+_EXCHANGED = (
+    "exchange: one of each latent's own set (itself and its matched ones) in every latent's place"
+)
 _MATCHED = (
     "matched latents: the 40 other latents nearest in log firing rate and log mean strength, each "
     "put through the same intervention; their KL per energy written, times the latent's energy. "
@@ -100,7 +103,7 @@ DEFINITIONS: dict[str, Definition] = {
         "nats/token",
         f"mean over latents j of KL(adapted ‖ ablated), ablated: {_ABLATED}; mean {_TOKENS}",
         _MATCHED,
-        "paired t interval over latents of the difference from matched ones",
+        _EXCHANGED,
         "measures/single_latents.py",
         "",
         "above",
@@ -113,7 +116,7 @@ DEFINITIONS: dict[str, Definition] = {
         "nats/token",
         f"mean over latents j of KL(base ‖ changed), changed: {_ADDED}; mean {_TOKENS}",
         _MATCHED,
-        "paired t interval over latents of the difference from matched ones",
+        _EXCHANGED,
         "measures/single_latents.py",
         "",
         "above",
