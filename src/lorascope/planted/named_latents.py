@@ -48,8 +48,7 @@ def planted_latent_shares(repeats: int, seed: int = 0) -> list[Share]:
     """How often latents that matter twenty times as much as others are found.
 
     One of eight cannot be: with 40 alternatives the least p-value is 1/41, and 8/41 once adjusted.
-    The verdict on the mean KL has no bar: energies of eight latents differ so much that one or two
-    decide the mean.
+    The verdict on the mean KL has no bar.
     """
     part = f"planted latents, {FACTOR:g} times the KL"
     shares = []

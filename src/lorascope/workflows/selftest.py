@@ -92,7 +92,7 @@ QUICK = Sizes(
     searches=12,
 )
 FULL = Sizes(
-    audit=NullAudit((4, 8, 16), 7, ("layers.2", "layers.4"), 240, effects=True, strict=True),
+    audit=NullAudit((4, 8, 16), 10, ("layers.2", "layers.4"), 240, effects=True, strict=True),
     intervals=1000,
     scenes=50,
     named=1000,
