@@ -21,7 +21,7 @@ _INTERVAL = "95 % interval"
 def selftest(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats, a smaller audit.")] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="30 null adapters of three ranks: a quarter of an hour or more.")
+        bool, typer.Option("--full", help="30 null adapters of three ranks: a quarter of an hour.")
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
