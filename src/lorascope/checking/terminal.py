@@ -127,3 +127,8 @@ def _print_effect(found: Check) -> None:
 
 def _span(low: float, high: float) -> str:
     return "" if math.isnan(low) or math.isnan(high) else f"{low:.4g} to {high:.4g}"
+
+
+def number(value: float | None) -> str:
+    """Three digits; nothing for what is not known."""
+    return "" if value is None or math.isnan(value) else f"{value:.3g}"

@@ -12,7 +12,8 @@ from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
-    from lorascope.checking.settings import CheckSettings
+    from lorascope.checking.ranking import Ranked
+    from lorascope.checking.settings import CheckSettings, ScanSettings
 
 _GATES = "Gates: exit code 1 where missed"
 
@@ -128,3 +129,76 @@ def _check(adapter: str, settings: CheckSettings, how: str, quiet: bool) -> int:
     for gate in found.missed:
         say(f"lorascope: missed {gate.option}: {gate.message}", err=True)
     return len(found.missed)
+
+
+def scan(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with adapters in or below them.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Where the table goes; the same folder goes on.")
+    ] = Path("runs/scan"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    rate: Annotated[
+        float, typer.Option(help="Share of those named that may be named by chance.")
+    ] = 0.05,
+    least: Annotated[
+        int, typer.Option(help="Fewest adapters of one base and shape to hold together.")
+    ] = 8,
+    top: Annotated[int, typer.Option(min=0, help="Rows to print.")] = 20,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read thousands of adapters and name those that stand out among their like.
+
+    Held against the others of the same base and shape: norm, effective rank, and the share of the
+    largest module. The table (CSV, parquet, HTML) is sorted by what stands out, at a stated false
+    discovery rate, with the command that looks more closely. Stopped, the same command goes on.
+
+    **Examples**
+
+    `lorascope scan downloads/adapters --workers 2`
+
+    `lorascope scan team-a team-b --out runs/scan-may --rate 0.01`
+    """
+    from lorascope.checking.settings import ScanSettings
+
+    given = {"workers": workers, "rate": rate, "least": least}
+    settings = ScanSettings.parse(given, "scan")
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f'folder "{folder}" does not exist: check the path')
+    _scan(folders, out, settings, top, json_, quiet)
+
+
+def _scan(
+    folders: list[Path], out: Path, settings: ScanSettings, top: int, json_: bool, quiet: bool
+) -> None:
+    from lorascope.checking.scan import escalation, scan_folders
+    from lorascope.progress import Reporter
+
+    found = scan_folders(folders, out, settings, Reporter(quiet or json_))
+    if json_:
+        say_json([one.plain() for one in found.adapters])
+        return
+    for sentence in found.sentences():
+        say(sentence)
+    if top:
+        _print_top(found.adapters[:top])
+    for one in found.review[:top]:
+        for command in escalation(one):
+            say(command)
+    say(str(found.tables["html"]))
+
+
+def _print_top(adapters: tuple[Ranked, ...]) -> None:
+    from lorascope.checking.terminal import number
+    from lorascope.printing import Column, Console, say_table
+
+    rows = [one.plain() for one in adapters]
+    columns = [Column("adapter", [str(row["path"]) for row in rows], 0, wraps=True)]
+    shown = ("q", "z_norm", "z_effective_rank", "z_largest_share", "norm", "effective_rank")
+    for rank, name in enumerate(shown, 1):
+        cells = [number(row[name]) for row in rows]
+        columns.append(Column(name.replace("_", " "), cells, rank))
+    errors = [row["errors"] or ("unreadable" if row["refused"] else "") for row in rows]
+    columns.append(Column("errors", errors, len(shown) + 1, wraps=True))
+    say_table(columns, Console())
