@@ -169,7 +169,7 @@ def test_a_planted_outlier_is_found_and_named(tmp_path):
     assert outlier.largest == "model.layers.7.self_attn.q_proj"
     assert outlier.z > 10
     assert finding(found, "kind-outlier").where == ("model.layers.7.self_attn.q_proj",)
-    (estimate,) = found.estimates.select(measure=OUTLIER)
+    (estimate,) = found.estimates.select(OUTLIER)
     assert estimate.verdict == "above"
     assert [gate.passed for gate in found.gates] == [False]
     assert "layers.7" in found.gates[0].message
