@@ -18,6 +18,7 @@ from lorascope.checking.chance import (
     robust_z,
 )
 from lorascope.checking.numbers import EFFECTIVE, NORM, OUTLIER, STABLE
+from lorascope.checking.tensors import open_weights
 from lorascope.measures.weight_spectra import random_spectrum
 from lorascope.results.labels import ALL_MODULES
 
@@ -397,3 +398,21 @@ def test_a_pattern_without_end_is_refused(tmp_path):
     folder = write(tmp_path, factors(layers=1), target_modules=slow)
     with pytest.raises(ls.InputError, match="regular expressions"):
         ls.check(folder)
+
+
+def test_tensors_are_read_as_the_library_reads_them(tmp_path):
+    from safetensors.torch import load_file
+
+    dtypes = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn)
+    values = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    tensors = {f"t{i}": (values + i).to(dtype) for i, dtype in enumerate(dtypes)}
+    tensors |= {"n": torch.arange(4), "b": torch.tensor(True), "e": torch.ones(0, 3)}
+    folder = write(tmp_path, tensors)
+    weights = folder / "adapter_model.safetensors"
+    with open_weights("a", weights) as file:
+        read = {one.key: file.read(one) for one in file.contents().tensors}
+    whole = load_file(weights)
+    assert read.keys() == whole.keys()
+    for key, tensor in whole.items():
+        assert (read[key].dtype, read[key].shape) == (tensor.dtype, tensor.shape)
+        assert torch.equal(read[key].view(-1).view(torch.uint8), tensor.view(-1).view(torch.uint8))

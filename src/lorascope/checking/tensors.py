@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -31,7 +34,20 @@ _PARTS = {
 _PART = re.compile(rf"(.+)\.({'|'.join(map(re.escape, sorted(_PARTS, key=len, reverse=True)))})")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
-INTEGERS = ("I64", "I32")
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 @dataclass(frozen=True)
@@ -99,19 +115,27 @@ class Contents:
 
 
 class WeightsFile:
-    """A safetensors file that is open; a tensor is in memory only while it is looked at."""
+    """A safetensors file that is open; a tensor is in memory only while it is looked at.
 
-    def __init__(self, opened: Any) -> None:
-        self._opened = opened
+    Tensors are read from their place in the file. Mapped into memory, as the library gives them,
+    every page that was touched would stay.
+    """
+
+    def __init__(self, file: BufferedReader, header: dict[str, Any], start: int) -> None:
+        self._file = file
+        self._start = start
+        self._places = {key: tuple(one["data_offsets"]) for key, one in header.items()}
+        self._stored = [
+            Stored(key, tuple(one["shape"]), str(one["dtype"]))
+            for key, one in sorted(header.items())
+        ]
 
     def contents(self) -> Contents:
         """Every tensor by its name, without a value."""
         modules: dict[str, Module] = {}
         others: list[Stored] = []
-        for key in sorted(self._opened.keys()):
-            piece = self._opened.get_slice(key)
-            one = Stored(key, tuple(piece.get_shape()), str(piece.get_dtype()))
-            found = _PART.fullmatch(key)
+        for one in self._stored:
+            found = _PART.fullmatch(one.key)
             if found is None:
                 others.append(one)
                 continue
@@ -120,9 +144,17 @@ class WeightsFile:
         return Contents(modules, tuple(others))
 
     def read(self, one: Stored) -> Tensor:
-        """The values of one tensor, on the CPU."""
-        tensor: Tensor = self._opened.get_tensor(one.key)
-        return tensor
+        """The values of one tensor, on the CPU; of a dtype that torch lacks its bytes."""
+        begin, end = self._places[one.key]
+        raw = bytearray(end - begin)
+        self._file.seek(self._start + begin)
+        if self._file.readinto(raw) != len(raw):
+            raise EOFError(f"{one.key} ends beyond the file")
+        dtype = _DTYPES.get(one.dtype)
+        if not raw:
+            return torch.empty(one.shape, dtype=dtype or torch.uint8)
+        found = torch.frombuffer(raw, dtype=dtype or torch.uint8)
+        return found if dtype is None else found.reshape(one.shape)
 
 
 @contextmanager
@@ -133,15 +165,19 @@ def open_weights(name: str, file: Path) -> Iterator[WeightsFile]:
         InputError: it cannot be opened, is a pointer of git-lfs, or is damaged.
     """
     refuse_pointer(name, file)
-    try:
-        opened = safe_open(file, framework="pt", device="cpu")
-    except Exception as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(
-            f'adapter "{name}": {file} is truncated or damaged: fetch it again ({reason})'
-        ) from error
-    with opened as inside:
-        yield WeightsFile(inside)
+    with file.open("rb") as opened:
+        try:
+            # The library checks the header: places, sizes and what lies between.
+            with safe_open(file, framework="pt", device="cpu"):
+                length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(length))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(
+                f'adapter "{name}": {file} is truncated or damaged: fetch it again ({reason})'
+            ) from error
+        header.pop("__metadata__", None)
+        yield WeightsFile(opened, header, 8 + length)
 
 
 def bare(key: str) -> str:
