@@ -18,6 +18,7 @@ from lorascope.checking.chance import (
     robust_z,
 )
 from lorascope.checking.numbers import EFFECTIVE, NORM, OUTLIER, STABLE
+from lorascope.checking.spectra import triangle
 from lorascope.checking.tensors import open_weights
 from lorascope.measures.weight_spectra import random_spectrum
 from lorascope.results.labels import ALL_MODULES
@@ -416,3 +417,12 @@ def test_tensors_are_read_as_the_library_reads_them(tmp_path):
     for key, tensor in whole.items():
         assert (read[key].dtype, read[key].shape) == (tensor.dtype, tensor.shape)
         assert torch.equal(read[key].view(-1).view(torch.uint8), tensor.view(-1).view(torch.uint8))
+
+
+def test_long_factors_are_decomposed_in_parts():
+    """Three parts and a rest: the same Gram matrix, so the same R up to signs."""
+    tall = torch.randn(3 * 4096 + 5, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    R = triangle(tall)
+    assert R.shape == (6, 6)
+    assert torch.allclose(R.T @ R, tall.double().T @ tall.double(), rtol=1e-12, atol=1e-8)
+    assert triangle(tall[:4]).shape == (4, 6)

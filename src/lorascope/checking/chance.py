@@ -23,7 +23,7 @@ _MAD = 1.4826
 _OUTLIER_DRAWS = 4999
 # Fewer modules have no spread to stand out from.
 LEAST = 5
-_MOST_AT_ONCE = 2**22
+_MOST_AT_ONCE, _SCORES_AT_ONCE = 2**22, 2**16
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def largest_z(modules: int) -> NDArray[np.float64]:
     the factors' entries; scale and place fall out of the score.
     """
     random = np.random.default_rng(derived_seed(0, "largest z", modules))
-    at_once = max(1, _MOST_AT_ONCE // modules)
+    at_once = max(1, _SCORES_AT_ONCE // modules)
     parts = [
         np.abs(robust_z(random.standard_normal((min(at_once, _OUTLIER_DRAWS - done), modules))))
         for done in range(0, _OUTLIER_DRAWS, at_once)

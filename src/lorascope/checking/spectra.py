@@ -14,6 +14,9 @@ from torch import Tensor
 from lorascope.checking.tensors import Module, WeightsFile
 from lorascope.models.random_updates import factor_spectrum
 
+# Rows of a factor that are decomposed at once.
+_ROWS = 4096
+
 
 @dataclass(frozen=True)
 class ModuleNumbers:
@@ -64,20 +67,37 @@ def in_pattern(pattern: Mapping[str, Any] | None, path: str, default: Any) -> An
 @torch.no_grad()
 def module_numbers(file: WeightsFile, module: Module, scale: float) -> ModuleNumbers | list[str]:
     """The numbers of a module that `is_pair`, or the names of its tensors that are not finite."""
-    tensors = {part: file.read(stored) for part, stored in module.parts.items()}
-    bad = [module.parts[part].key for part, tensor in tensors.items() if not is_finite(tensor)]
+    bad: list[str] = []
+    triangles: dict[str, Tensor] = {}
+    for part, stored in module.parts.items():
+        tensor = file.read(stored)
+        if not is_finite(tensor):
+            bad.append(stored.key)
+        elif part in ("A", "B"):
+            triangles[part] = triangle(tensor if part == "B" else tensor.T)
     if bad:
         return bad
-    A, B = tensors["A"].double(), tensors["B"].double()
-    S = abs(scale) * factor_spectrum(B, A)
+    # The spectrum of B · A is that of R_B · R_Aᵀ.
+    S = abs(scale) * factor_spectrum(triangles["B"], triangles["A"].T)
     # What is no more than the rounding of the factors' products is zero.
     spectrum = torch.where(S.gt(1e-15 * S[0]), S, 0.0)
     norm = float(spectrum.norm())
     sizes = (float("nan"), float("nan")) if norm == 0 else ranks(spectrum)
-    factors = abs(scale) * float(A.norm() * B.norm())
+    factors = abs(scale) * float(triangles["A"].norm() * triangles["B"].norm())
     return ModuleNumbers(
         module.path, module.kind, module.shape, scale, norm, factors, *sizes, (*spectrum.tolist(),)
     )
+
+
+def triangle(tall: Tensor) -> Tensor:
+    """R of the QR decomposition of [n, r] in float64, a few thousand rows at a time.
+
+    The R of some rows stands for them in what follows, so that no copy of the whole is made.
+    """
+    R = tall.new_zeros((0, tall.shape[1]), dtype=torch.float64)
+    for rows in tall.split(max(_ROWS, 4 * tall.shape[1])):
+        R = torch.linalg.qr(torch.cat([R, rows.double()]), mode="r").R
+    return R
 
 
 def ranks(spectrum: Tensor) -> tuple[float, float]:
