@@ -95,7 +95,7 @@ class _Texts:
         return found.index_add_(0, self.index, values.double().cpu())
 
     def _cut(self, logits: Tensor) -> Tensor:
-        return logits[:, self.where.first : self.where.last]
+        return logits[self.where.wanted.to(logits.device)]
 
 
 def try_on(name: str, folder: Path, settings: CheckSettings, reporter: Reporter) -> Effect:
