@@ -41,6 +41,7 @@ bench: install-dev
 	$(BIN)/python bench/adapt.py
 	$(BIN)/python bench/effects.py
 	$(BIN)/python bench/report.py
+	$(BIN)/python bench/check.py
 
 docs: install-dev
 	$(BIN)/python scripts/write_measures_doc.py

@@ -22,6 +22,7 @@ from lorascope.workflows.demo import demo_study
 COMMANDS = (
     *("init", "demo", "audit", "adapt", "latent", "plan", "train-adapter", "dictionary"),
     *("compare", "features", "report", "selftest", "read", "stages", "stage", "slurm"),
+    *("check", "scan"),
 )
 EMBEDDED = Path(__file__).parents[1] / "studies" / "embedded.yaml"
 AROUND = EMBEDDED.with_name("adapt_embedded.yaml")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lorascope.activations.deltas import deltas as deltas
+    from lorascope.checking.check import check as check
     from lorascope.dictionaries.dictionary import Dictionary as Dictionary
     from lorascope.dictionaries.files import open_dictionary as open_dictionary
     from lorascope.dictionaries.files import save as save
@@ -58,6 +59,7 @@ _HOME = {
     "Reading": "reading.settings",
     "read": "reading.running",
     "LatentAdapter": "latent_adapters.adapter",
+    "check": "checking.check",
     "deltas": "activations.deltas",
     "fit": "training.dictionaries",
     "fit_many": "training.dictionaries",

@@ -23,6 +23,7 @@ from lorascope.commands import (
     adapts,
     audits,
     behaviours,
+    checking,
     comparisons,
     dictionaries,
     features,
@@ -68,6 +69,8 @@ app.command()(audits.audit)
 app.command()(adapts.adapt)
 app.command()(latents.latent)
 app.command()(studies.plan)
+app.command()(checking.check)
+app.command()(checking.scan)
 app.command("train-adapter")(adapters.train_adapter)
 app.command()(dictionaries.dictionary)
 app.command()(comparisons.compare)

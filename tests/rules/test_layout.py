@@ -33,7 +33,7 @@ LAYERS = [
     {"dictionaries", "training"},
     {"geometry", "measures", "planted", "adapt", "latent_adapters", "behaviours", "reading"},
     {"report"},
-    {"workflows"},
+    {"workflows", "checking"},
     {"commands"},
     {"study_run"},
     {"notebook"},

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from peft import PeftConfig
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.utils import PeftType
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorascope.errors import InputError
 from lorascope.models.places import CONFIG_FILE as CONFIG_FILE
-from lorascope.models.tuner_kinds import check_fields, require_known
+
+if TYPE_CHECKING:
+    # Takes seconds to import, and a LoRA adapter's fields are read without it.
+    from peft import PeftConfig
 
 LORA = "LORA"
 _MOST_BYTES = 16_000_000
@@ -96,14 +96,35 @@ def read_config(name: str, folder: Path) -> PeftConfig:
         InputError: the file is damaged, a field is of the wrong kind, or it is no adapter that PEFT
             can switch off.
     """
+    kind, fields = read_fields(name, folder)
+    require_usable(name, kind, fields)
+    return _parsed(name, folder, kind, fields)
+
+
+def read_fields(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
+    """The tuner type that a configuration names, in capitals, and its fields as they stand there.
+
+    Raises:
+        InputError: the file is damaged, or it is no configuration of PEFT's.
+    """
     fields = _read_fields(name, folder / CONFIG_FILE)
-    kind = _kind(name, folder, fields)
+    return _kind(name, folder, fields), fields
+
+
+def require_usable(name: str, kind: str, fields: dict[str, Any]) -> None:
+    """Refuse what `read_fields` found where no such adapter can be a variant.
+
+    Raises:
+        InputError: a field is of the wrong kind, or PEFT could not switch the adapter off.
+    """
     if kind == LORA:
         try:
             _Fields.model_validate(fields)
         except ValidationError as error:
             raise InputError(f'adapter "{name}": {CONFIG_FILE}: {_first(error, fields)}') from None
     else:
+        from lorascope.models.tuner_kinds import check_fields, require_known
+
         require_known(name, kind)
         check_fields(name, CONFIG_FILE, kind, fields)
     for field, effect in _REFUSED_FIELDS.items():
@@ -115,7 +136,6 @@ def read_config(name: str, folder: Path) -> PeftConfig:
             f'adapter "{name}": its init_lora_weights, {start}, changes the base weights: convert '
             "it with save_pretrained(path_initial_model_for_weight_conversion=...)"
         )
-    return _parsed(name, folder, kind, fields)
 
 
 def _read_fields(name: str, file: Path) -> dict[str, Any]:
@@ -180,6 +200,9 @@ def _first(error: ValidationError, fields: dict[str, Any]) -> str:
 
 
 def _parsed(name: str, folder: Path, kind: str, fields: dict[str, Any]) -> PeftConfig:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.utils import PeftType
+
     try:
         found: PeftConfig = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)].from_pretrained(str(folder))
         return found

@@ -23,18 +23,7 @@ def read_weights(name: str, file: Path, *, integers: bool = False) -> dict[str, 
         InputError: the file is damaged or holds more than tensors; a tensor is empty, holds NaN or
             infinity, or is of a dtype that no weight has.
     """
-    try:
-        with file.open("rb") as start:
-            pointer = start.read(len(_LFS)) == _LFS
-    except OSError as error:
-        raise InputError(
-            f'adapter "{name}": {file} cannot be read ({error.strerror}): check its permissions'
-        ) from error
-    if pointer:
-        raise InputError(
-            f'adapter "{name}": {file} is a pointer of git-lfs, not the weights: run git lfs pull '
-            "in the clone, or fetch it again"
-        )
+    refuse_pointer(name, file)
     try:
         if file.suffix == ".safetensors":
             weights = load_file(file)
@@ -51,6 +40,26 @@ def read_weights(name: str, file: Path, *, integers: bool = False) -> dict[str, 
         raise InputError(f'adapter "{name}": {file} holds no tensors: save the adapter again')
     _refuse_unusable(name, file, weights, integers)
     return weights
+
+
+def refuse_pointer(name: str, file: Path) -> None:
+    """Refuse a file that cannot be opened, or that git-lfs left in place of the weights.
+
+    Raises:
+        InputError: it is one of these.
+    """
+    try:
+        with file.open("rb") as start:
+            pointer = start.read(len(_LFS)) == _LFS
+    except OSError as error:
+        raise InputError(
+            f'adapter "{name}": {file} cannot be read ({error.strerror}): check its permissions'
+        ) from error
+    if pointer:
+        raise InputError(
+            f'adapter "{name}": {file} is a pointer of git-lfs, not the weights: run git lfs pull '
+            "in the clone, or fetch it again"
+        )
 
 
 def _refuse_unusable(name: str, file: Path, weights: dict[str, Tensor], integers: bool) -> None:

@@ -13,10 +13,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-
-from peft import PeftConfig
+from typing import TYPE_CHECKING
 
 from lorascope.errors import InputError
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 SECONDS = 20.0
 _PLAIN = re.compile(r"[\w.-]*")
@@ -45,13 +47,24 @@ def require_bounded(
     Raises:
         InputError: names the adapter and the expression, or the fields that hold the slow one.
     """
-    patterns = _patterns(config)
+    require_all_bounded(adapter, _patterns(config), names, seconds)
+
+
+def require_all_bounded(
+    adapter: str, patterns: Sequence[str], names: Sequence[str], seconds: float = SECONDS
+) -> None:
+    """The same of patterns in the form in which they are matched; names without operators pass.
+
+    Raises:
+        InputError: as `require_bounded`.
+    """
+    patterns = [pattern for pattern in patterns if not _PLAIN.fullmatch(pattern)]
     if not patterns:
         return
     try:
         tried = subprocess.run(
             [sys.executable, "-I", "-c", _TRY],
-            input=json.dumps([patterns, list(names)]),
+            input=json.dumps([list(patterns), list(names)]),
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -79,13 +92,12 @@ def _patterns(config: PeftConfig) -> list[str]:
         if field.endswith("_pattern") and isinstance(value, dict)
         for key in value
     ]
-    found = [
+    return [
         *(p for p in whole if isinstance(p, str) and p.lower() != "all-linear"),
         *_around(fields.get("modules_to_save") or (), r"(^|.*\.)", r"($|\..*)"),
         *_around([layers] if isinstance(layers, str) else layers, r"(?:^|.*?\.)", r"\.(\d+)\."),
         *_around(keys, r"(.*\.)?(", ")$"),
     ]
-    return [pattern for pattern in found if not _PLAIN.fullmatch(pattern)]
 
 
 def _around(inner: Iterable[str], before: str, after: str) -> list[str]:

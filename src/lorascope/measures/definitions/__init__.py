@@ -9,6 +9,7 @@ from lorascope.measures.definitions import (
     audit,
     behaviour,
     causes,
+    check,
     comparison,
     latent,
     pursuit,
@@ -32,6 +33,7 @@ _EVERY: dict[str, Definition] = {
     **latent.DEFINITIONS,
     **behaviour.DEFINITIONS,
     **adapt.DEFINITIONS,
+    **check.DEFINITIONS,
 }
 DEFINITIONS: dict[str, Definition] = {
     measure: replace(

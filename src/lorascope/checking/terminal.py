@@ -1,0 +1,134 @@
+"""A check in the terminal: two short tables, what was found, and the gates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lorascope.checking.effect import KL, LOSS
+from lorascope.checking.findings import listed
+from lorascope.checking.numbers import EFFECTIVE, NORM, OUTLIER, STABLE
+from lorascope.printing import Column, Console, say, say_table
+from lorascope.results import Estimate
+from lorascope.results.labels import ALL_MODULES
+
+if TYPE_CHECKING:
+    from lorascope.checking.check import Check
+
+_TITLES = {NORM: "norm", EFFECTIVE: "effective rank", STABLE: "stable rank", OUTLIER: "largest |z|"}
+
+
+def print_check(found: Check) -> None:
+    """Print everything on stdout."""
+    for line in _heading(found):
+        say(line)
+    if found.read.modules:
+        _print_kinds(found)
+    if found.effect is not None:
+        _print_effect(found)
+    for finding in found.findings:
+        say(f"{finding.level}: [{finding.rule}] {finding.message}")
+    for gate in found.gates:
+        say(f"{'passed' if gate.passed else 'MISSED'}: {gate.option}: {gate.message}")
+
+
+def _heading(found: Check) -> Iterator[str]:
+    read = found.read
+    base = f", made for {read.base}" if read.base else ""
+    yield f"{read.name}: {read.kind}, {read.parameters:,} parameters{base}"
+    if read.modules:
+        ranks = sorted({module.shape[1] for module in read.modules})
+        scales = sorted({round(module.scale, 6) for module in read.modules})
+        yield (
+            f"{len(read.modules)} modules, rank {listed([str(r) for r in ranks])}, "
+            f"scale {listed([f'{scale:g}' for scale in scales])}"
+        )
+
+
+def _print_kinds(found: Check) -> None:
+    rows = {one.kind: one for one in found.outliers}
+    numbers: dict[tuple[str, str], Estimate] = {
+        (e.measure, e.key.module): e for e in found.estimates if e.key.rank is None
+    }
+    single = {(e.measure, e.key.module): e for e in found.estimates}
+    kinds = [ALL_MODULES, *dict.fromkeys(module.kind for module in found.read.modules)]
+    counts = {kind: sum(m.kind == kind for m in found.read.modules) for kind in kinds}
+    counts[ALL_MODULES] = len(found.read.modules)
+
+    def cells(measure: str) -> list[str]:
+        return [_beside(numbers.get((measure, k)) or single.get((measure, k))) for k in kinds]
+
+    columns = [
+        Column("modules", [_short(kind) for kind in kinds], 0, wraps=True),
+        Column("n", [str(counts[kind]) for kind in kinds], 5),
+        *(
+            Column(f"{_TITLES[measure]} (chance)", cells(measure), rank)
+            for measure, rank in ((NORM, 1), (EFFECTIVE, 2), (STABLE, 4))
+        ),
+        Column("largest |z| (chance)", cells(OUTLIER), 3),
+        Column("p", [_p(rows[kind].p) if kind in rows else "" for kind in kinds], 3),
+    ]
+    say_table(columns, Console())
+
+
+def _short(kind: str) -> str:
+    """What comes after the last number of a path."""
+    return kind.rpartition("*.")[2] or kind
+
+
+def _beside(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.headline is None:
+        return ""
+    null = estimate.headline
+    return f"{estimate.value:.3g} ({null.low:.3g}-{null.high:.3g})"
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2g}"
+
+
+def _print_effect(found: Check) -> None:
+    effect = found.effect
+    assert effect is not None
+    if not effect.estimates:
+        return
+    live = "live" if effect.live else "NOT LIVE"
+    restored = "restored bit for bit" if effect.restored else "NOT RESTORED"
+    say(
+        f"on {found.settings.model}: {live}; base {restored} when off; {effect.documents} texts, "
+        f"{effect.tokens} tokens; {found.settings.draws} null adapters of the same spectrum"
+    )
+    names = {KL: "KL(adapted ‖ base)", LOSS: "loss, adapted - base"}
+    nulls = [e.headline for e in effect.estimates]
+    say_table(
+        [
+            Column("nats/token", [names[e.measure] for e in effect.estimates], 0, wraps=True),
+            Column("value", [f"{e.value:.4g}" for e in effect.estimates], 1),
+            Column("95 % of texts", [_span(*e.interval) for e in effect.estimates], 4),
+            Column("chance", [f"{n.level:.4g}" if n else "" for n in nulls], 2),
+            Column("95 % of draws", [_span(n.low, n.high) if n else "" for n in nulls], 3),
+            Column("rank p", [_p(n.p) if n and n.p is not None else "" for n in nulls], 2),
+        ],
+        Console(),
+    )
+    if effect.curve:
+        say_table(
+            [
+                Column("scale times", [f"{at.factor:g}" for at in effect.curve], 0),
+                Column("KL", [f"{at.kl:.4g}" for at in effect.curve], 1),
+                Column("loss", [f"{at.loss:+.4g}" for at in effect.curve], 2),
+            ],
+            Console(),
+        )
+    if effect.merged is not None:
+        say(f"merged and unmerged logits differ by {effect.merged:.3g} at most")
+
+
+def _span(low: float, high: float) -> str:
+    return "" if math.isnan(low) or math.isnan(high) else f"{low:.4g} to {high:.4g}"
+
+
+def number(value: float | None) -> str:
+    """Three digits; nothing for what is not known."""
+    return "" if value is None or math.isnan(value) else f"{value:.3g}"
