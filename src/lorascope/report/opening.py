@@ -49,10 +49,19 @@ def leads(
 def _in_words(results: Results) -> list[tuple[str, str]]:
     """What each adapter learned: the reading's verdict and how much null adapters say."""
     told = results.facts.get("read", {})
-    lines = [" ".join(told[name]["sentences"][:2]) for name in results.adapters if name in told]
+    lines = [_told_in_words(told[name]) for name in results.adapters if name in told]
     more = f" {plural(len(lines) - _TOLD, 'adapter')} more under In words."
     shown = " ".join(lines[:_TOLD]) + (more if len(lines) > _TOLD else "")
     return [(IN_WORDS, shown)] if lines else []
+
+
+def _told_in_words(one: Mapping[str, Any]) -> str:
+    """The verdict of a reading, and how many phrases null adapters bring back in the same run."""
+    counts = [int(count) for count in one["null_phrases"]]
+    if not counts:
+        return str(one["sentences"][0])
+    total = plural(sum(counts), "phrase")
+    return f"{one['sentences'][0]} ({plural(len(counts), 'null adapter')} in its place: {total}.)"
 
 
 def headline_numbers(results: Results) -> list[Estimate]:
