@@ -52,7 +52,7 @@ def random_factors(out: int, r: int, width: int) -> RandomFactors:
     Args:
         out, r, width: B is [out, r], A is [r, width].
     """
-    random = np.random.default_rng(derived_seed(0, "random factors", out, r, width))
+    random = np.random.default_rng(derived_seed(0, "factors of a shape", out, r, width))
     draws = draws_for(r)
     at_once = max(1, _MOST_AT_ONCE // (r * r))
     parts = [

@@ -18,48 +18,62 @@ if TYPE_CHECKING:
 _GATES = "Gates: exit code 1 where missed"
 
 
+_Adapter = Annotated[str, typer.Argument(help="Folder of a PEFT adapter, or its hub id.")]
+_Model = Annotated[
+    str | None, typer.Option(help="Try it on its base model too: hub id, folder or embedded.")
+]
+_Texts = Annotated[
+    list[str] | None,
+    typer.Option(help="Texts to try it on: file, folder or dataset id. Repeatable."),
+]
+_Documents = Annotated[int, typer.Option(help="How many of the texts.")]
+_Tokens = Annotated[int, typer.Option(help="Most tokens of each.")]
+_Draws = Annotated[int, typer.Option(help="Null adapters to hold it against, 20 or more.")]
+_Seed = Annotated[int, typer.Option(help="Of the null adapters.")]
+_Force = Annotated[
+    bool, typer.Option("--force", help="On a model that its configuration does not name.")
+]
+_Require = Annotated[
+    list[str] | None,
+    typer.Option(help="live or whole (no errors). Repeatable.", rich_help_panel=_GATES),
+]
+_NormZ = Annotated[
+    float | None,
+    typer.Option(
+        help="Largest |robust z| of a module's log norm in its kind.", rich_help_panel=_GATES
+    ),
+]
+_Kl = Annotated[
+    float | None, typer.Option(help="KL(adapted ‖ base), nats/token.", rich_help_panel=_GATES)
+]
+_Loss = Annotated[
+    float | None, typer.Option(help="Rise of the loss, nats/token.", rich_help_panel=_GATES)
+]
+_Merge = Annotated[
+    float | None,
+    typer.Option(help="Of a logit, merged against unmerged.", rich_help_panel=_GATES),
+]
+_Sarif = Annotated[bool, typer.Option("--sarif", help="SARIF 2.1.0 on stdout.")]
+_Junit = Annotated[bool, typer.Option("--junit", help="JUnit's XML on stdout.")]
+
+
 def check(
-    adapter: Annotated[str, typer.Argument(help="Folder of a PEFT adapter, or its hub id.")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="Try it on its base model too: hub id, folder or embedded."),
-    ] = None,
-    texts: Annotated[
-        list[str] | None,
-        typer.Option(help="Texts to try it on: file, folder or dataset id. Repeatable."),
-    ] = None,
-    documents: Annotated[int, typer.Option(help="How many of the texts.")] = 8,
-    tokens: Annotated[int, typer.Option(help="Most tokens of each.")] = 24,
-    draws: Annotated[int, typer.Option(help="Null adapters to hold it against, 20 or more.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the null adapters.")] = 0,
-    force: Annotated[
-        bool, typer.Option("--force", help="On a model that its configuration does not name.")
-    ] = False,
-    require: Annotated[
-        list[str] | None,
-        typer.Option(help="live or whole (no errors). Repeatable.", rich_help_panel=_GATES),
-    ] = None,
-    max_norm_z: Annotated[
-        float | None,
-        typer.Option(
-            help="Largest |robust z| of a module's log norm in its kind.", rich_help_panel=_GATES
-        ),
-    ] = None,
-    max_kl: Annotated[
-        float | None,
-        typer.Option(help="KL(adapted ‖ base), nats/token.", rich_help_panel=_GATES),
-    ] = None,
-    max_loss: Annotated[
-        float | None,
-        typer.Option(help="Rise of the loss, nats/token.", rich_help_panel=_GATES),
-    ] = None,
-    max_merge_difference: Annotated[
-        float | None,
-        typer.Option(help="Of a logit, merged against unmerged.", rich_help_panel=_GATES),
-    ] = None,
+    adapter: _Adapter,
+    model: _Model = None,
+    texts: _Texts = None,
+    documents: _Documents = 8,
+    tokens: _Tokens = 24,
+    draws: _Draws = 20,
+    seed: _Seed = 0,
+    force: _Force = False,
+    require: _Require = None,
+    max_norm_z: _NormZ = None,
+    max_kl: _Kl = None,
+    max_loss: _Loss = None,
+    max_merge_difference: _Merge = None,
     json_: Json = False,
-    sarif: Annotated[bool, typer.Option("--sarif", help="SARIF 2.1.0 on stdout.")] = False,
-    junit: Annotated[bool, typer.Option("--junit", help="JUnit's XML on stdout.")] = False,
+    sarif: _Sarif = False,
+    junit: _Junit = False,
     quiet: Quiet = False,
 ) -> None:
     """Say in seconds whether an adapter is whole, live and larger than chance.
@@ -77,37 +91,30 @@ def check(
 
     `lorascope check out --require whole --sarif > check.sarif`
     """
+    if json_ + sarif + junit > 1:
+        raise InputError("give one of --json, --sarif and --junit")
+    gates = {"require": tuple(require or ()), "max_norm_z": max_norm_z, "max_kl": max_kl}
+    gates |= {"max_loss": max_loss, "max_merge_difference": max_merge_difference}
+    given = {"model": model, "texts": tuple(texts or ("embedded",)), "documents": documents}
+    given |= {"tokens": tokens, "draws": draws, "seed": seed, "force": force}
+    how = "json" if json_ else "sarif" if sarif else "junit" if junit else ""
+    if _check(adapter, _settings(adapter, given, gates), how, quiet):
+        raise typer.Exit(1)
+
+
+def _settings(adapter: str, given: dict[str, Any], gates: dict[str, Any]) -> CheckSettings:
+    """The settings, once adapter and model are seen to be there."""
     from lorascope.checking.settings import CheckSettings, Gates
     from lorascope.models.places import CONFIG_FILE, adapter_folder, adapter_in, model_address
 
-    if json_ + sarif + junit > 1:
-        raise InputError("give one of --json, --sarif and --junit")
-    gates: dict[str, Any] = {
-        "require": tuple(require or ()),
-        "max_norm_z": max_norm_z,
-        "max_kl": max_kl,
-        "max_loss": max_loss,
-        "max_merge_difference": max_merge_difference,
-    }
-    given = {
-        "model": model,
-        "texts": tuple(texts or ("embedded",)),
-        "documents": documents,
-        "tokens": tokens,
-        "draws": draws,
-        "seed": seed,
-        "force": force,
-        "gates": Gates.parse(gates, "check"),
-    }
+    given["gates"] = Gates.parse(gates, "check")
     settings = CheckSettings.parse(given, "check")
     folder = adapter_folder(Path(adapter).name or adapter, adapter)
     if folder is not None and not (folder / CONFIG_FILE).is_file():
         adapter_in(folder.name, adapter, folder)
-    if model is not None:
-        model_address(model)
-    how = "json" if json_ else "sarif" if sarif else "junit" if junit else ""
-    if _check(adapter, settings, how, quiet):
-        raise typer.Exit(1)
+    if settings.model is not None:
+        model_address(settings.model)
+    return settings
 
 
 def _check(adapter: str, settings: CheckSettings, how: str, quiet: bool) -> int:
