@@ -69,7 +69,8 @@ def test_only_what_is_left_out_is_filled_in(save_adapter, tiny_checkpoint, tmp_p
         "adapters": {"a": str(folder)},
         "model": model,
         "sites": ["layers.0", "layers.1"],
-        "texts": {"sources": ["embedded"]},
+        "texts": {"sources": ["embedded"], "documents": 400},
+        "dictionaries": {"architecture": {"n_latents": 1024}},
     }
     given = {
         "adapters": {"a": "nowhere"},

@@ -15,6 +15,8 @@ from lorascope.models.places import CONFIG_FILE, adapter_folder, adapter_in, mod
 # Where the stream is looked at by default, as shares of the model's depth.
 DEPTHS = (0.25, 0.5, 0.75)
 EMBEDDED = "embedded"
+# Texts, and latents of a dictionary, where no texts are named.
+DOCUMENTS, LATENTS = 400, 1024
 
 
 def named_adapters(given: Sequence[str]) -> dict[str, str]:
@@ -105,6 +107,8 @@ def usual_sites(model: str, revision: str | None) -> list[str]:
 def completed(data: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of an audit with what is left out: base model, sites and texts.
 
+    Without texts it is a first look: some of the packaged instructions, smaller dictionaries.
+
     Args:
         data: plain settings with `adapters`.
 
@@ -117,6 +121,10 @@ def completed(data: Mapping[str, Any]) -> dict[str, Any]:
     if "sites" not in found:
         found["sites"] = usual_sites(str(found["model"]), found.get("revision"))
     texts = found.setdefault("texts", {})
-    if isinstance(texts, dict):
-        texts.setdefault("sources", [EMBEDDED])
+    if isinstance(texts, dict) and "sources" not in texts:
+        # A first look, in minutes: what is wanted in full names its texts.
+        texts |= {"sources": [EMBEDDED], "documents": texts.get("documents", DOCUMENTS)}
+        dictionaries = found.setdefault("dictionaries", {})
+        if isinstance(dictionaries, dict):
+            dictionaries.setdefault("architecture", {"n_latents": LATENTS})
     return dict(found)
