@@ -2,6 +2,7 @@
 
 import pytest
 
+from lorascope.config import digest
 from lorascope.reading.found import Read
 from lorascope.reading.settings import Reading
 from lorascope.report.opening import IN_WORDS
@@ -10,7 +11,7 @@ from lorascope.report.reading import sentences
 from lorascope.report.result import read_results
 from lorascope.report.terminal import summary_data
 from lorascope.workflows.study import AuditStudy
-from lorascope.workflows.wording import settings_of
+from lorascope.workflows.wording import _content, settings_of
 
 
 @pytest.fixture(scope="module")
@@ -58,5 +59,18 @@ def test_a_reading_is_of_the_study_s_texts_unless_it_names_others(settings):
     named = AuditStudy.parse({**plain, "reading": {"texts": ["embedded"], "tokens": 8}}, "test")
     assert settings_of(named).texts == ("embedded",)
     assert settings_of(named).tokens == 8
+    without = AuditStudy.parse({**plain, "controls": {"null_adapters": 0}}, "test")
+    assert settings_of(without).nulls == 0
     assert AuditStudy.parse({**plain, "reading": None}, "test").reading is None
     assert Reading() == AuditStudy.parse(plain, "test").reading
+
+
+def test_other_texts_are_read_again(settings, tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "w1 w2 w3"}\n', encoding="utf-8")
+    reading = Reading(texts=(str(path),))
+    first = _content(reading)
+    assert _content(reading) == first
+    path.write_text('{"text": "w1 w2 w4"}\n', encoding="utf-8")
+    assert _content(reading) != first
+    assert _content(Reading(texts=(str(path),), documents=0)) == digest([])

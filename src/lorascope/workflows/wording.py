@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from lorascope.activations.text import read_documents
+from lorascope.config import digest
+from lorascope.errors import InputError
 from lorascope.reading.found import Read
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
@@ -19,8 +22,19 @@ _LISTED = 12
 
 
 @stage(version=1, title="reading adapters")
-def put_into_words(work: Work, *, adapter: str, settings: Reading) -> None:
-    """Read one adapter beside its null adapters; tables, and a page of its own."""
+def put_into_words(work: Work, *, adapter: str, settings: Reading, content: str) -> None:
+    """Read one adapter beside its null adapters; tables, and a page of its own.
+
+    Args:
+        content: what identifies the texts.
+
+    Raises:
+        InputError: they have been replaced since the study was read.
+    """
+    if _content(settings) != content:
+        raise InputError(
+            f"{', '.join(settings.texts)}: changed since the study was read; run again"
+        )
     state: Audited = work.state
     found = read(state.model, adapter, settings, work.reporter)
     found.write(work.folder)
@@ -32,17 +46,28 @@ def stages(state: Audited) -> Iterator[Stage]:
     if state.study.reading is None:
         return
     settings = settings_of(state.study)
+    shared = {"settings": settings, "content": _content(settings)}
     for adapter in state.adapters:
-        arguments = {"adapter": adapter, "settings": settings}
+        arguments = {"adapter": adapter, **shared}
         yield Stage(f"{READ}/{adapter}", put_into_words, arguments, (GATES,))
 
 
 def settings_of(study: AuditStudy) -> Reading:
-    """How adapters are read: on the study's own texts where no others are named."""
+    """How adapters are read: on the study's own texts where no others are named.
+
+    Null adapters are the study's and no more: one put on the model here would be captured and
+    measured by whatever stage this process makes next.
+    """
     assert study.reading is not None
-    if study.reading.texts:
-        return study.reading
-    return study.reading.model_copy(update={"texts": study.texts.measure_on or study.texts.sources})
+    texts = study.reading.texts or study.texts.measure_on or study.texts.sources
+    nulls = min(study.reading.nulls, study.controls.null_adapters)
+    return study.reading.model_copy(update={"texts": texts, "nulls": nulls})
+
+
+def _content(settings: Reading) -> str:
+    """What identifies the texts that a reading goes over; nothing where it goes over none."""
+    documents = read_documents(settings.texts) if settings.documents else []
+    return digest([document.identity for document in documents])
 
 
 def facts_of(state: Audited) -> dict[str, dict[str, Any]]:
