@@ -264,12 +264,13 @@ def test_a_ray_cluster_loses_a_node_and_gives_the_same_numbers(
     study, finished_run, quiet, tmp_path, monkeypatch
 ):
     ray_utils = pytest.importorskip("ray.cluster_utils")
+    ray = pytest.importorskip("ray._private")
     from lorascope.runners.on_ray import on_ray
 
     for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, ENVIRONMENT[name])
     cluster = ray_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    node = cluster.add_node(num_cpus=1)
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     seen = []
 
     class Watching(type(quiet)):
@@ -282,7 +283,10 @@ def test_a_ray_cluster_loses_a_node_and_gives_the_same_numbers(
     def lose(title):
         if title == "training dictionaries" and not seen:
             seen.append(title)
-            cluster.remove_node(node, allow_graceful=False)
+            # The driver hangs on one of the nodes, which cannot be taken from under it.
+            own = ray.worker._global_node._raylet_socket_name
+            other = next(node for node in nodes if node._raylet_socket_name != own)
+            cluster.remove_node(other, allow_graceful=False)
 
     try:
         audit(
