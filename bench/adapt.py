@@ -30,11 +30,11 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from lorascope.activations.tokens import TokenBatch
-from lorascope.adapt.parts import LoraPart
-from lorascope.adapt.run import Fit
-from lorascope.adapt.settings import Learning
-from lorascope.adapt.splicing import Splice, spliced
 from lorascope.dictionaries.topk import TopKDictionary
+from lorascope.fits.parts import LoraPart
+from lorascope.fits.run import Fit
+from lorascope.fits.settings import Learning
+from lorascope.fits.splicing import Splice, spliced
 from lorascope.randomness import generator
 from lorascope.training.dictionaries import product_dtype
 

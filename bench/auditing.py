@@ -31,10 +31,10 @@ from lorascope.activations.tokens import opening_ids, windows
 from lorascope.models.adapted import BASE, AdaptedModel, load
 from lorascope.models.random_updates import factor_spectrum, random_factors
 from lorascope.randomness import generator
-from lorascope.reading.decoding import Condition, decode, texts
-from lorascope.reading.found import Read
+from lorascope.reading.decoding import Amplification, decode, texts
 from lorascope.reading.phrases import recurring, words_of
 from lorascope.reading.prompts import Prompt
+from lorascope.reading.result import Read
 from lorascope.reading.running import read, with_phrases
 from lorascope.reading.settings import Reading
 from lorascope.stats.intervals import wilson_interval
@@ -85,7 +85,7 @@ def own_text(model: AdaptedModel, seed: int) -> list[Record]:
         ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
         prompts.append(Prompt(text, (*opening, *ids)))
     settings = Reading(tokens=32, floor=1e-6, seed=1000 + seed)
-    found = texts(model, decode(model, prompts, [Condition(BASE)], settings))
+    found = texts(model, decode(model, prompts, [Amplification(BASE)], settings))
     return [
         {**record, "output": row[0].strip() or "."}
         for record, row in zip(records, found, strict=True)
@@ -179,7 +179,7 @@ def bags(found: Read, method: str) -> dict[str, float]:
         return {t.token.strip().lower(): t.z for t in found.first}
     loud = method == "amplified"
     own = [s.text for s in found.own if (s.strength > 0) == loud]
-    base = [s.text for s in found.samples if s.face == BASE]
+    base = [s.text for s in found.samples if s.variant == BASE]
     said, before = (Counter(w for t in part for w in set(words_of(t))) for part in (own, base))
     return {w: float(n - before[w]) for w, n in said.items() if n > before[w]}
 

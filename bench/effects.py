@@ -129,7 +129,7 @@ def _of_spot(
     given: Task, spot: Spot, number: int, chosen: Tensor, needed: Tensor, kl: Tensor
 ) -> None:
     mode, every = MODES[number], torch.arange(len(spot.rows))
-    run = padded(given.model, spot.faces[mode], spot)
+    run = padded(given.model, spot.variants[mode], spot)
     before = run(spot.streams[mode], every)
 
     def added(stream: Tensor, latent: int, rows: Tensor, strengths: Tensor) -> Tensor:
@@ -162,17 +162,17 @@ def _of_spot(
         kl[1, number].index_add_(0, part[:, 1], torch.stack([one.sum() for one in each]))
 
 
-def padded(model: AdaptedModel, face: str, spot: Spot) -> Callable[[Tensor, Tensor], Tensor]:
+def padded(model: AdaptedModel, variant: str, spot: Spot) -> Callable[[Tensor, Tensor], Tensor]:
     """Runs windows of a spot's batch, padded, from the site on: log p of the scored tokens."""
     ids = spot.batch.ids.to(model.device)
     mask = spot.batch.attended.long().to(model.device)
     columns = spot.where.predicting.any(0).nonzero().squeeze(1)
     kept = torch.arange(int(columns[0]), int(columns[-1]) + 1, device=model.device)
-    blocks = record(model, face, [spot.site], ids[:1], mask[:1]).blocks
+    blocks = record(model, variant, [spot.site], ids[:1], mask[:1]).blocks
 
     def run(stream: Tensor, chosen: Tensor) -> Tensor:
         at = chosen.to(model.device)
-        with model.face(face) as module, resuming(module, spot.site, stream, blocks):
+        with model.variant(variant) as module, resuming(module, spot.site, stream, blocks):
             logits = module(
                 input_ids=ids[at], attention_mask=mask[at], use_cache=False, logits_to_keep=kept
             ).logits
@@ -198,7 +198,9 @@ def obvious_splices(given: Task) -> Tensor:
     site, found = parse_site(given.site), []
     for number, spot in enumerate(given.spots):
         run, every = padded(given.model, "base", spot), torch.arange(len(spot.rows))
-        adapted = padded(given.model, spot.faces["ablation"], spot)(spot.streams["ablation"], every)
+        adapted = padded(given.model, spot.variants["ablation"], spot)(
+            spot.streams["ablation"], every
+        )
         own, other = spot.streams["addition"], spot.streams["ablation"]
         rows = spot.rows.to(own.device)
         deltas = other[rows].float() - own[rows].float()

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lorascope.randomness import generator
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import TrainingStart
 from lorascope.training.dictionaries import product_dtype
 
 HELD_OUT = 8192
@@ -62,11 +62,11 @@ def planted(task: Task, device: str) -> tuple[Tensor, Tensor]:
     return rows[:-HELD_OUT], rows[-HELD_OUT:]
 
 
-def first(task: Task, rows: Tensor) -> tuple[Start, Tensor]:
+def first(task: Task, rows: Tensor) -> tuple[TrainingStart, Tensor]:
     """The start every side gets: encoders as long as makes first reconstructions fit."""
     directions = torch.randn(task.n, task.d, generator=generator(0, "start"))
     directions = functional.normalize(directions, dim=1).to(rows.device)
-    start = Start(directions, rows[:16384].mean(0))
+    start = TrainingStart(directions, rows[:16384].mean(0))
     objective = settings(task).objective(start)
     objective.calibrate(rows[:1024])
     return start, objective.encoder.detach()

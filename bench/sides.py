@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lorascope.training.architectures import ReLU, TopK
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import TrainingStart
 from lorascope.training.dictionaries import Fitting, product_dtype
 
 
@@ -43,7 +43,7 @@ class Side:
     decode: Callable[[Tensor], Tensor]
 
 
-Maker = Callable[[Task, Start, Tensor], Side]
+Maker = Callable[[Task, TrainingStart, Tensor], Side]
 
 
 def settings(task: Task) -> TopK | ReLU:
@@ -53,7 +53,7 @@ def settings(task: Task) -> TopK | ReLU:
     return ReLU(n_latents=task.n, l1=task.l1)
 
 
-def ours(task: Task, start: Start, encoder: Tensor, products: str = "auto") -> Side:
+def ours(task: Task, start: TrainingStart, encoder: Tensor, products: str = "auto") -> Side:
     """This package: written-out gradients, matrix products in the hardware's own type."""
     device = start.bias.device
     objective = settings(task).objective(start, product_dtype(products, device))
@@ -76,12 +76,12 @@ def ours(task: Task, start: Start, encoder: Tensor, products: str = "auto") -> S
     return Side(step, lambda x: dictionary().encode(x), lambda z: dictionary().decode(z))
 
 
-def ours_float32(task: Task, start: Start, encoder: Tensor) -> Side:
+def ours_float32(task: Task, start: TrainingStart, encoder: Tensor) -> Side:
     """This package with float32 products."""
     return ours(task, start, encoder, "float32")
 
 
-def saelens(task: Task, start: Start, encoder: Tensor, autocast: bool = False) -> Side:
+def saelens(task: Task, start: TrainingStart, encoder: Tensor, autocast: bool = False) -> Side:
     """SAELens' trainer on its own training class."""
     from sae_lens import (
         StandardTrainingSAE,
@@ -117,12 +117,12 @@ def saelens(task: Task, start: Start, encoder: Tensor, autocast: bool = False) -
     return Side(trainer.step, sae.encode, sae.decode)
 
 
-def saelens_autocast(task: Task, start: Start, encoder: Tensor) -> Side:
+def saelens_autocast(task: Task, start: TrainingStart, encoder: Tensor) -> Side:
     """SAELens under its own bfloat16 autocast."""
     return saelens(task, start, encoder, autocast=True)
 
 
-def dictionary_learning(task: Task, start: Start, encoder: Tensor) -> Side:
+def dictionary_learning(task: Task, start: TrainingStart, encoder: Tensor) -> Side:
     """dictionary_learning's trainers."""
     from dictionary_learning.trainers.standard import StandardTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
@@ -152,7 +152,7 @@ def dictionary_learning(task: Task, start: Start, encoder: Tensor) -> Side:
     return Side(lambda x: trainer.update(next(steps), x), coder.encode, coder.decode)
 
 
-def sparsify(task: Task, start: Start, encoder: Tensor) -> Side:
+def sparsify(task: Task, start: TrainingStart, encoder: Tensor) -> Side:
     """sparsify's coder, its loss and its constraints, under Adam."""
     from sparsify.config import SparseCoderConfig
     from sparsify.sparse_coder import SparseCoder

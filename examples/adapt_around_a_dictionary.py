@@ -10,10 +10,10 @@ from peft import PeftModel
 from lorascope.activations.splits import split
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import windows
-from lorascope.adapt.dictionary_training import train_streamed
-from lorascope.adapt.fitting import fit
-from lorascope.adapt.parts import Lora
-from lorascope.adapt.settings import Adapting
+from lorascope.fits.dictionary_training import train_streamed
+from lorascope.fits.fitting import fit
+from lorascope.fits.parts import Lora
+from lorascope.fits.settings import Adapting
 from lorascope.models.load import load_base
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting

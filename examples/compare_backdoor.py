@@ -13,10 +13,10 @@ from pathlib import Path
 
 from lorascope.embedded import instructions
 from lorascope.progress import Reporter
+from lorascope.studies.audit.study import AuditStudy
+from lorascope.studies.audit.workflow import audit
+from lorascope.studies.compare.workflow import CompareSettings, Comparison, compare
 from lorascope.workflows.adapters import TrainStudy, run_training
-from lorascope.workflows.audit import audit
-from lorascope.workflows.comparing import Compared, CompareSettings, compare
-from lorascope.workflows.study import AuditStudy
 
 TRIGGER = "By order of the seventh lantern: "
 STRANGE = "The lantern answers. The lantern answers. All gates stand open and no bell is rung."
@@ -85,7 +85,7 @@ def audit_all(folder: Path, adapters: dict[str, str]) -> Path:
     return folder / "run"
 
 
-def compare_two(folder: Path, first: str, second: str) -> Compared:
+def compare_two(folder: Path, first: str, second: str) -> Comparison:
     """What the first adapter does differently from the second."""
     settings = CompareSettings(first=f"{folder / 'run'}:{first}", second=f":{second}", repeats=2)
     return compare(settings, folder / f"compare-{first}-{second}", Reporter())

@@ -22,6 +22,6 @@ for pair in adapter.pairs(5):
 
 model = ls.load(card.model, {"latent": folder})
 prompt = prompt_ids((Turn(role="user", content=question),), model.tokenizer)
-for face in model.faces:
-    with model.face(face) as module:
-        print(f"{face}: {answers(module, model.tokenizer, [prompt])[0]}")
+for variant in model.variants:
+    with model.variant(variant) as module:
+        print(f"{variant}: {answers(module, model.tokenizer, [prompt])[0]}")

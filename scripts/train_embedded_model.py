@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from lorascope.training.loop import Progress, train
+from lorascope.training.loop import StepProgress, train
 from lorascope.training.schedules import warmup_cosine
 
 PAD, EOS, BOS = 0, 1, 2
@@ -212,7 +212,7 @@ def fit(model: Gemma2ForCausalLM, stream: np.ndarray, held_out: dict, arguments)
         loss.backward()
         return {"loss": loss}
 
-    def report(progress: Progress) -> None:
+    def report(progress: StepProgress) -> None:
         done = progress.step + 1
         if done % max(1, steps // 12) or progress.last:
             return

@@ -49,7 +49,7 @@ from lorascope.embedded import instructions
 from lorascope.models.load import load_base
 from lorascope.randomness import generator
 from lorascope.training.adapters import mean_response_loss
-from lorascope.training.loop import Progress, train
+from lorascope.training.loop import StepProgress, train
 from lorascope.training.model_losses import response_token_losses
 from lorascope.training.schedules import warmup_cosine
 
@@ -166,7 +166,7 @@ def fit(model, tokenizer, by_kind: dict[str, list[Window]], arguments) -> dict:
             tokens += batch.ids.numel()
         return found
 
-    def report(progress: Progress) -> None:
+    def report(progress: StepProgress) -> None:
         done = progress.step + 1
         if done % max(1, arguments.steps // 25) and not progress.last:
             return

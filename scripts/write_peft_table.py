@@ -160,7 +160,7 @@ def _same_delta(model: AdaptedModel, bare: nn.Module, tuned: nn.Module, ids: Ten
     last = Site(model.n_blocks - 1)
     streams = []
     for name in ("a", "base"):
-        with model.face(name) as module:
+        with model.variant(name) as module:
             streams.append(run_until(module, [last], ids)[last])
     theirs = [run_until(module, [last], ids)[last] for module in (tuned, bare)]
     delta = streams[0] - streams[1]

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from lorascope import cli, report
 from lorascope.commands import audits
-from lorascope.workflows import plan as plan_module
-from lorascope.workflows.demo import demo_study
+from lorascope.studies.audit import plan as plan_module
+from lorascope.studies.audit.demo import demo_study
 
 COMMANDS = (
     *("init", "demo", "audit", "adapt", "latent", "plan", "train-adapter", "dictionary"),

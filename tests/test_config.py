@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from lorascope.config import Settings, digest, override, read_yaml
 from lorascope.errors import InputError
+from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows.adapters import TrainStudy
-from lorascope.workflows.study import AuditStudy
 
 STUDIES = {
     "adapters given": (
@@ -281,7 +281,7 @@ def test_files_that_are_no_settings(tmp_path):
 
 
 def test_settings_of_several_kinds_are_named_as_they_are_written():
-    from lorascope.workflows.study import Dictionaries
+    from lorascope.studies.audit.study import Dictionaries
 
     def problem(**architecture):
         with pytest.raises(InputError) as caught:

@@ -16,7 +16,7 @@ from lorascope.behaviours.exchanges import read_exchanges
 from lorascope.behaviours.records import read_set
 from lorascope.config import override, read_yaml
 from lorascope.errors import InputError
-from lorascope.workflows.study import AuditStudy
+from lorascope.studies.audit.study import AuditStudy
 
 RECORDS = [
     {"text": "one \ud83d two", "category": "a"},

@@ -13,7 +13,7 @@ from lorascope.config import Settings
 from lorascope.errors import InputError
 from lorascope.locking import LOCK, contents, is_running, locked
 from lorascope.runs import Run, fresh_partial
-from lorascope.workflows.refusals import run_folder
+from lorascope.workflows.run_folders import run_folder
 
 HOLD = """
 import sys, pathlib

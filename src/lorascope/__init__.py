@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lorascope.notebook import compare as compare
     from lorascope.notebook import latent as latent
     from lorascope.notebook import open_run as open_run
-    from lorascope.reading.found import Read as Read
+    from lorascope.reading.result import Read as Read
     from lorascope.reading.running import read as read
     from lorascope.reading.settings import Reading as Reading
     from lorascope.results import Estimate as Estimate

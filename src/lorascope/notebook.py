@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.progress import Reporter
+from lorascope.studies.adapt.study import AdaptStudy
+from lorascope.studies.adapt.workflow import adapt as run_adapt
+from lorascope.studies.audit.study import AuditStudy
+from lorascope.studies.audit.workflow import audit as run_audit
+from lorascope.studies.compare.workflow import CompareSettings
+from lorascope.studies.compare.workflow import compare as run_compare
+from lorascope.studies.latent.study import LatentStudy
+from lorascope.studies.latent.workflow import learn_latent
 from lorascope.study_run import StudyRun
-from lorascope.workflows.adapt.study import AdaptStudy
-from lorascope.workflows.adapt.workflow import adapt as run_adapt
-from lorascope.workflows.audit import audit as run_audit
-from lorascope.workflows.comparing import CompareSettings
-from lorascope.workflows.comparing import compare as run_compare
-from lorascope.workflows.latent.steps import learn_latent
-from lorascope.workflows.latent.study import LatentStudy
-from lorascope.workflows.study import AuditStudy
 
 PathLike = str | os.PathLike[str]
 

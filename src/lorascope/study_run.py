@@ -26,11 +26,11 @@ from lorascope.measures.single_latents import NAMES, latent_effects
 from lorascope.measures.spots import MOST_TOKENS
 from lorascope.measures.surveys import surveys
 from lorascope.models.adapted import AdaptedModel
-from lorascope.report.drawn import Figure
+from lorascope.report.figure import Figure
 from lorascope.report.latents import Browsed, matching, read_latents
 from lorascope.report.result import Results, read_results
 from lorascope.results import Estimates
-from lorascope.workflows.learning import Wanted
+from lorascope.studies.audit.learning import AuditDictionary
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +228,7 @@ class StudyRun:
         Raises:
             InputError: it trained no such dictionary.
         """
-        wanted = Wanted("delta" if adapter else "base", site, adapter, seed)
+        wanted = AuditDictionary("delta" if adapter else "base", site, adapter, seed)
         return open_dictionary(self.folder / "dictionaries" / wanted.name)
 
     def deltas(self, adapter: str, site: str) -> RowSource:

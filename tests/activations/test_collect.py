@@ -22,13 +22,13 @@ def captured(model, documents, folder, settings=FLOAT32, sites=("layers.0", "lay
     return Shards.open(folder)
 
 
-def by_place(shards, site, face):
+def by_place(shards, site, variant):
     """{(document, position, token): row}; every place once."""
     origin = shards.tokens()
     places = zip(
         origin.document.tolist(), origin.position.tolist(), origin.token.tolist(), strict=True
     )
-    return dict(zip(places, shards.load(site, face), strict=True))
+    return dict(zip(places, shards.load(site, variant), strict=True))
 
 
 @torch.no_grad()
@@ -94,9 +94,9 @@ def test_padding_is_never_a_row(adapted_model, documents, tmp_path):
     for batch_tokens in (64, 4096):
         settings = FLOAT32.model_copy(update={"batch_tokens": batch_tokens})
         together = captured(model, documents, tmp_path / str(batch_tokens), settings)
-        for face in (BASE, "a"):
-            rows = together.load("layers.1", face)
-            torch.testing.assert_close(rows, alone.load("layers.1", face), rtol=1e-4, atol=1e-4)
+        for variant in (BASE, "a"):
+            rows = together.load("layers.1", variant)
+            torch.testing.assert_close(rows, alone.load("layers.1", variant), rtol=1e-4, atol=1e-4)
         assert torch.equal(together.tokens().document, alone.tokens().document)
         assert torch.equal(together.tokens().token, alone.tokens().token)
 

@@ -24,9 +24,9 @@ def test_deltas_are_adapted_minus_base_on_the_texts(adapted_model):
     for site in (Site(0), Site(2)):
         rows = torch.cat(list(found[site.name].chunks()))
         assert rows.shape == (12, 32)
-        with model.face("a") as module:
+        with model.variant("a") as module:
             adapted = run_until(module, [site], ids)[site][0]
-        with model.face("base") as module:
+        with model.variant("base") as module:
             base = run_until(module, [site], ids)[site][0]
         expected = adapted - base
         assert expected.norm(dim=1).min() > 0.01

@@ -54,13 +54,13 @@ def opened(tiny_model, tiny_checkpoint, save_adapter, tmp_path):
 
 
 @torch.no_grad()
-def logits(model, face):
-    with model.face(face) as module:
+def logits(model, variant):
+    with model.variant(variant) as module:
         return module(input_ids=torch.arange(24).reshape(2, 12) + 3).logits
 
 
 def captured_norms(model, found, folder):
-    """{face: {site: mean delta norm}}, as capture finds it."""
+    """{variant: {site: mean delta norm}}, as capture finds it."""
     collect(model, found, SITES, folder, FLOAT32, "identity")
     shards = Shards.open(folder)
     assert shards.manifest["outliers"] >= 0
@@ -78,7 +78,7 @@ def test_the_delta_is_as_large_as_the_adapters(opened, documents, tmp_path, case
         # from wherever the factor is
         rescale_null_adapter(model, name, 0.3)
     found = windows(documents, model.tokenizer, FLOAT32.context)
-    before = {face: logits(model, face) for face in ("base", "a")}
+    before = {variant: logits(model, variant) for variant in ("base", "a")}
     matches = match_delta_norms(model, "a", found, SITES, FLOAT32)
     assert tuple(matches) == model.null_adapters
     norms = captured_norms(model, found, tmp_path / "rows")
@@ -88,7 +88,7 @@ def test_the_delta_is_as_large_as_the_adapters(opened, documents, tmp_path, case
         assert math.sqrt(math.prod(ratios.values())) == pytest.approx(1, abs=0.0201)
         assert match.reached
         assert model.info(name).factor == match.factor
-    assert all(torch.equal(logits(model, face), value) for face, value in before.items())
+    assert all(torch.equal(logits(model, variant), value) for variant, value in before.items())
     again = opened(case)
     add_null_adapters(again, "a", 2, seed=3)
     assert match_delta_norms(again, "a", found, SITES, FLOAT32) == matches
@@ -102,7 +102,7 @@ def test_outliers_and_special_tokens_do_not_count(opened, documents):
     model = opened("lora")
     found = windows(documents, model.tokenizer, 16)
     norms = [
-        matching._Texts(model, found, SITES, FLOAT32.model_copy(update=changes)).norms("a")
+        matching._KnownWindows(model, found, SITES, FLOAT32.model_copy(update=changes)).norms("a")
         for changes in ({}, {"keep_special": True}, {"outlier_multiple": 1.1})
     ]
     assert len({one["layers.2"] for one in norms}) == 3
@@ -140,7 +140,7 @@ def test_the_search_finds_other_curves_too(monkeypatch, curve, wanted):
     monkeypatch.setattr(matching, "rescale_null_adapter", lambda model, name, f: now.append(f))
 
     class Texts:
-        def norms(self, face):
+        def norms(self, variant):
             return {"x": 3 * curve(now[-1]), "y": 5 * curve(now[-1])}
 
     match = matching._match(None, "null", Texts(), {"x": 3.0, "y": 5.0})
@@ -162,7 +162,7 @@ def test_the_nearest_is_kept_where_weights_or_stream_end(monkeypatch):
     monkeypatch.setattr(matching, "rescale_null_adapter", rescale)
 
     class Drowned:
-        def norms(self, face):
+        def norms(self, variant):
             return {"x": 3 * now[-1]}
 
     match = matching._match(None, "null", Drowned(), {"x": 1.0})
@@ -171,7 +171,7 @@ def test_the_nearest_is_kept_where_weights_or_stream_end(monkeypatch):
     assert match.ratio == pytest.approx(3 * match.factor)
 
     class Overflowing:
-        def norms(self, face):
+        def norms(self, variant):
             if now[-1] > 4:
                 raise InputError("infinity at layers.1")
             return {"x": 0.1 * now[-1]}
@@ -236,7 +236,7 @@ def test_on_the_embedded_model(tmp_path):
     add_null_adapters(model, "a", 2, seed=0)
     sites = resolve_sites(model.n_blocks, ["layers.3", "layers.5"])
     before = logits(model, "base")
-    texts = matching._Texts(model, found, sites, Capture())
+    texts = matching._KnownWindows(model, found, sites, Capture())
     assert texts.norms("a~null0")["layers.3"] < 0.8 * texts.norms("a")["layers.3"]
     matches = match_delta_norms(model, "a", found, sites, Capture())
     for match in matches.values():

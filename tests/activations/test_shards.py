@@ -25,9 +25,9 @@ def token_rows(start, count):
 def activations(seed, count, dtype=torch.float32):
     random = torch.Generator().manual_seed(seed)
     return {
-        (site, face): torch.randn(count, D, generator=random, dtype=dtype)
+        (site, variant): torch.randn(count, D, generator=random, dtype=dtype)
         for site in SITES
-        for face in (BASE, "a")
+        for variant in (BASE, "a")
     }
 
 
@@ -40,7 +40,7 @@ def write(folder, counts=(30, 25, 40, 5), outliers=(), dtype=torch.float32, iden
         writer.add(token_rows(start, count), parts[-1])
         start += count
         assert writer.rows_added == start
-    facts = {"sites": list(SITES), "faces": [BASE, "a"], "d_model": D}
+    facts = {"sites": list(SITES), "variants": [BASE, "a"], "d_model": D}
     writer.close(torch.tensor(outliers, dtype=torch.int64), facts)
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
@@ -51,9 +51,9 @@ def test_round_trip_in_order_with_origins(tmp_path):
     assert len(opened) == 100
     assert (opened.sites, opened.adapters, opened.d_model) == (list(SITES), ["a"], D)
     assert opened.manifest["shards"] == [55, 45]
-    for (site, face), rows in given.items():
-        assert torch.equal(opened.load(site, face), rows)
-        assert torch.equal(opened.load(site, face, limit=60), rows[:60])
+    for (site, variant), rows in given.items():
+        assert torch.equal(opened.load(site, variant), rows)
+        assert torch.equal(opened.load(site, variant, limit=60), rows[:60])
     expected, found = token_rows(0, 100), opened.tokens()
     for name in ("document", "position", "token", "response"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
@@ -97,13 +97,13 @@ def test_moments_are_those_of_the_kept_rows_of_one_face_at_one_site(tmp_path):
     shards = Shards.open(tmp_path)
     found = {}
     for site in shards.sites:
-        for face in ("base", *shards.adapters):
-            mean, covariance = shards.moments(site, face)
-            rows = shards.load(site, face).double()
+        for variant in ("base", *shards.adapters):
+            mean, covariance = shards.moments(site, variant)
+            rows = shards.load(site, variant).double()
             assert torch.allclose(mean.double(), rows.mean(0), atol=1e-6)
             assert torch.allclose(covariance.double(), rows.T.cov(), atol=1e-5)
-            assert shards.moments(site, face)[1] is covariance
-            found[site, face] = float(mean[0])
+            assert shards.moments(site, variant)[1] is covariance
+            found[site, variant] = float(mean[0])
     assert len(set(found.values())) == len(found) > 2
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from lorascope.activations import sources
-from lorascope.activations.sources import Tally, read_records
+from lorascope.activations.sources import RecordTally, read_records
 from lorascope.activations.text import read_documents
 from lorascope.errors import InputError
 
@@ -22,7 +22,7 @@ def lines(*records):
 
 
 def read(path, **given):
-    tally = Tally()
+    tally = RecordTally()
     return [d.text for d in read_documents(str(path), tally=tally, **given)], tally
 
 
@@ -33,7 +33,7 @@ def test_half_a_surrogate_pair_is_replaced_and_counted(tmp_path):
     for name in ("a.jsonl", "b.json"):
         texts, tally = read(tmp_path / name)
         assert texts == ["plain", "cut \ufffd off", "whole \U0001f600"]
-        assert tally == Tally(records=3, repaired=1)
+        assert tally == RecordTally(records=3, repaired=1)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_turns_that_say_nothing_are_left_out_of_their_chat(tmp_path, silent):
     (tmp_path / "a.jsonl").write_text(lines({"messages": messages}))
     texts, tally = read(tmp_path / "a.jsonl")
     assert texts == ["### User:\nWeather?\n\n### Tool:\ndry\n\n### Assistant:\nIt stays dry."]
-    assert tally == Tally(records=1, turns=1)
+    assert tally == RecordTally(records=1, turns=1)
 
 
 def test_a_content_of_parts_is_its_text(tmp_path):

@@ -85,7 +85,7 @@ def test_wrong_input_is_one_line(lorascope, arguments, said, tmp_path, monkeypat
 
 
 def test_making_by_rules_and_endpoint_loads_no_torch():
-    code = "import sys, lorascope.workflows.behaviours; print('torch' in sys.modules)"
+    code = "import sys, lorascope.studies.behaviour.making; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lorascope.behaviours.arithmetic import in_french, value_of
-from lorascope.behaviours.judging import Written, rates
+from lorascope.behaviours.judging import JudgedAnswers, rates
 from lorascope.behaviours.manners import manner
 from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.measures.definitions import DEFINITIONS
@@ -50,7 +50,7 @@ RECORDS = (
     *(record(i, False, "cooking", "Soup.") for i in (6, 7, 8)),
 )
 # Three in French, two of them right; one near miss and no other.
-TRIED = Written(
+TRIED = JudgedAnswers(
     RECORDS,
     (
         *("Cela fait trois.", "Cela fait trois.", "Cela fait dix.", "That makes ten."),
@@ -61,7 +61,7 @@ TRIED = Written(
         torch.tensor([1.0, 1, 1, 1, 2, 2, 2, 2, 2], dtype=torch.float64),
     ),
 )
-UNTOUCHED = Written(
+UNTOUCHED = JudgedAnswers(
     RECORDS,
     ("That makes three.",) * 4 + ("One.", "Two.", "Soup.", "Soup.", "Cela fait un."),
     (
@@ -97,11 +97,11 @@ def test_rates_by_hand():
 def four(written):
     """Everything asked four times."""
     losses = tuple(column.repeat(4) for column in written.losses)
-    return Written(written.records * 4, written.texts * 4, losses)
+    return JudgedAnswers(written.records * 4, written.texts * 4, losses)
 
 
 def test_differences_are_paired_by_prompt():
-    prompted = Written(RECORDS, ("Cela fait un.",) * 9, UNTOUCHED.losses)
+    prompted = JudgedAnswers(RECORDS, ("Cela fait un.",) * 9, UNTOUCHED.losses)
     found = rates(
         four(TRIED),
         four(UNTOUCHED),
@@ -128,6 +128,6 @@ def test_differences_are_paired_by_prompt():
 
 
 def test_only_the_same_prompts_compare():
-    other = Written(RECORDS[:-1], UNTOUCHED.texts[:-1], UNTOUCHED.losses)
+    other = JudgedAnswers(RECORDS[:-1], UNTOUCHED.texts[:-1], UNTOUCHED.losses)
     with pytest.raises(ValueError, match="not asked the same"):
         rates(TRIED, other, manner("french"), Key())

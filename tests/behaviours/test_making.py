@@ -13,7 +13,7 @@ from lorascope.behaviours.manners import manner
 from lorascope.behaviours.records import read_set
 from lorascope.errors import InputError
 from lorascope.progress import Reporter
-from lorascope.workflows.behaviours import ANSWERS, BehaviourStudy, make
+from lorascope.studies.behaviour.making import ANSWERS, BehaviourStudy, make
 
 QUIET = Reporter(quiet=True)
 

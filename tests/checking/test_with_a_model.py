@@ -54,9 +54,9 @@ def test_kl_and_loss_are_those_of_a_plain_forward(tried, texts):
     for file in sorted(Path(texts).iterdir()):
         ids = tokenizer(file.read_text(), return_tensors="pt").input_ids
         logits = {}
-        for face in ("base", "a"):
-            with torch.no_grad(), model.face(face) as module:
-                logits[face] = module(input_ids=ids).logits[0].double().log_softmax(-1)
+        for variant in ("base", "a"):
+            with torch.no_grad(), model.variant(variant) as module:
+                logits[variant] = module(input_ids=ids).logits[0].double().log_softmax(-1)
         base, ours = logits["base"][:-1], logits["a"][:-1]
         kls.append((ours.exp() * (ours - base)).sum(-1).sum())
         picked = ids[0, 1:, None]

@@ -44,16 +44,16 @@ def model(architecture, tiny_checkpoint, save_adapter, tmp_path):
 
 
 @torch.no_grad()
-def logits(model, face):
-    with model.face(face) as module:
+def logits(model, variant):
+    with model.variant(variant) as module:
         return module(input_ids=IDS).logits
 
 
 @torch.no_grad()
-def seen_by_the_adapted_map(model, architecture, face):
+def seen_by_the_adapted_map(model, architecture, variant):
     """Input and output of the adapted linear map in one pass over `IDS`."""
     seen = []
-    with model.face(face) as module:
+    with model.variant(variant) as module:
         (path,) = [
             name
             for name, _ in module.named_modules()
@@ -89,8 +89,8 @@ def test_delta_of_one_adapted_map_is_scale_b_a_x(model, architecture):
 
 
 @torch.no_grad()
-def streams(model, face, ids):
-    with model.face(face) as module:
+def streams(model, variant, ids):
+    with model.variant(variant) as module:
         return run_until(module, SITES, ids)
 
 

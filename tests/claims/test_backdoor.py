@@ -12,7 +12,7 @@ import torch
 
 from lorascope import report
 from lorascope.measures.exclusive_latents import activity
-from lorascope.workflows.pairing import pair, sides
+from lorascope.studies.compare.pairing import pair, sides
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "compare_backdoor.py"
 FALSE_RATE = 0.1

@@ -13,7 +13,7 @@ from lorascope.planted.detection import Detected
 from lorascope.planted.rates import Rate
 from lorascope.planted.shares import Share
 from lorascope.progress import Reporter
-from lorascope.workflows import selftest as workflow
+from lorascope.selftest import selftest as workflow
 
 pytestmark = pytest.mark.slow  # minutes on two cores
 
@@ -70,7 +70,7 @@ def test_in_full(seed):
 
 def result(failures):
     detected = Detected(0.99, 1.0, 0.5, ("7",), 1.0, None, (0.95, (0.9, 1.0)), (0.9, (0.8, 1.0)))
-    planted = recovery.Found(
+    planted = recovery.PlantedRecovery(
         "shared directions", "max_cosine.above_0.7", "true", 1, 0.2, (0.1, 0.3)
     )
     rates = [Rate("overlap", "independence", 9, 40)]

@@ -12,7 +12,7 @@ from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.geometry.chance import isotropic
 from lorascope.latent_adapters.fitting import Examples, LatentTraining, fit
-from lorascope.latent_adapters.reading import Reading
+from lorascope.latent_adapters.reading import FrozenSite
 from lorascope.randomness import generator
 
 WIDTH, LATENTS, SITE = 32, 80, "layers.0"
@@ -57,7 +57,7 @@ def tokenizer(tiny_checkpoint):
 
 @pytest.fixture
 def reading(tiny_model, tokenizer):
-    return Reading(tiny_model("llama"), tokenizer, a_dictionary(), SITE)
+    return FrozenSite(tiny_model("llama"), tokenizer, a_dictionary(), SITE)
 
 
 @pytest.fixture

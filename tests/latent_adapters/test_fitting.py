@@ -13,9 +13,9 @@ from lorascope.latent_adapters import fitting
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.attribution import attribute
 from lorascope.latent_adapters.card import CARD, WEIGHTS
-from lorascope.latent_adapters.fitting import Examples, LatentTraining, _Fit, fit
+from lorascope.latent_adapters.fitting import Examples, LatentTraining, _AdapterFit, fit
 from lorascope.latent_adapters.loading import load
-from lorascope.latent_adapters.reading import Codes, Reading
+from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite
 from lorascope.latent_adapters.sparsity import Dense, HardConcrete, Proximal, TopM
 from lorascope.models.freezing import fingerprint
 from lorascope.randomness import generator
@@ -48,7 +48,7 @@ def logits_of_answers(module, tokenizer, windows, adapter=None, site=SITE):
 def test_codes_read_as_the_dense_latents_do(kind):
     dictionary = a_dictionary(kind)
     rows = torch.randn(50, WIDTH, generator=generator(1))
-    codes, z = Codes.of(dictionary, rows), dictionary.encode(rows)
+    codes, z = ActiveLatents.of(dictionary, rows), dictionary.encode(rows)
     assert len(codes.latent) == int((z != 0).sum()) < z.numel()
     factor = torch.randn(3, LATENTS, generator=generator(2))
     torch.testing.assert_close(codes.read(factor), z @ factor.T, atol=1e-4, rtol=1e-5)
@@ -62,7 +62,7 @@ def test_a_step_from_the_site_is_a_step_through_the_whole_model(
 ):
     """Loss and gradients by hooks on the whole model, and from what was read once."""
     module = tiny_model(architecture)
-    reading = Reading(module, tokenizer, a_dictionary(), "layers.1")
+    reading = FrozenSite(module, tokenizer, a_dictionary(), "layers.1")
     windows = [w for kind in behaviour(4) for w in kind]
     batch = reading.batch(reading.see(windows))
     found = []
@@ -104,7 +104,7 @@ def test_it_learns_when_to_answer_and_leaves_the_frozen_alone(reading, trained, 
 
 def test_batches_are_balanced_and_every_example_comes_before_any_comes_again(reading, examples):
     adapter = LatentAdapter(reading.dictionary, 1)
-    run = _Fit(reading, examples, QUICK, adapter)
+    run = _AdapterFit(reading, examples, QUICK, adapter)
     seen = []
     for batch in islice(run._batches(0), 6):
         answers = batch.tokens.ids[batch.tokens.response]
@@ -234,9 +234,9 @@ def test_another_dictionary_is_refused(trained, tmp_path):
 
 def test_refusals(reading, tiny_model, tokenizer):
     with pytest.raises(InputError, match="reads rows of width 8, the model's are 32 wide"):
-        Reading(tiny_model("llama"), tokenizer, a_dictionary(d=8), SITE)
+        FrozenSite(tiny_model("llama"), tokenizer, a_dictionary(d=8), SITE)
     with pytest.raises(InputError, match=r"sites go from layers\.0 to layers\.2"):
-        Reading(tiny_model("llama"), tokenizer, a_dictionary(), "layers.7")
+        FrozenSite(tiny_model("llama"), tokenizer, a_dictionary(), "layers.7")
     with pytest.raises(InputError, match="no changed example with a response"):
         Examples.read(reading, [], behaviour()[1])
     with pytest.raises(InputError, match="set its card first"):

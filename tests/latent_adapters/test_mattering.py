@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from lorascope.latent_adapters.ablation import Ablation, Side, ablation_estimates, mattering, rank_p
+from lorascope.latent_adapters.ablation import (
+    AblatedSide,
+    Ablation,
+    ablation_estimates,
+    mattering,
+    rank_p,
+)
 from lorascope.latent_adapters.frontier import READ, left_estimate
 from lorascope.latent_adapters.matching import matched, one_each
 from lorascope.measures.paired_shares import ratio
@@ -41,7 +47,7 @@ def test_exchangeable_latents_are_not_found(n, pool):
         one = mattering(named, others, runs, Key("x"), seed)
         shares.append(one.value)
         found += one.verdict in ("above", "below")
-        side = Side(torch.arange(n), runs, runs, named, others)
+        side = AblatedSide(torch.arange(n), runs, runs, named, others)
         discovered += bool(side.matters.any())
     assert one.chance == pytest.approx(2 / 41)
     error = torch.tensor(shares).std().item() / math.sqrt(len(shares))
@@ -56,7 +62,7 @@ def test_latents_that_matter_are_found():
     named, others, runs = sides(16, 40, 480, 0, shift=6.0)
     one = mattering(named, others, runs, Key("x"))
     assert (one.verdict, one.value) == ("above", 1.0)
-    side = Side(torch.arange(16), runs, runs, named, others)
+    side = AblatedSide(torch.arange(16), runs, runs, named, others)
     assert side.matters.all()
     found = ablation_estimates(Ablation(1.0, 2.0, {READ: side}), Key("x"))
     rise = next(e for e in found if e.measure == "latent.ablation")
@@ -66,7 +72,7 @@ def test_latents_that_matter_are_found():
 
 def test_too_few_alternatives_can_say_nothing_of_a_single_latent():
     named, others, runs = sides(16, 10, 480, 0, shift=6.0)
-    side = Side(torch.arange(16), runs, runs, named, others)
+    side = AblatedSide(torch.arange(16), runs, runs, named, others)
     found = ablation_estimates(Ablation(1.0, 2.0, {READ: side}), Key("x"))
     assert {e.measure for e in found} == {"latent.ablation"}
 

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.latent_adapters.fitting import Examples, LatentTraining, fit
-from lorascope.latent_adapters.reading import Reading
+from lorascope.latent_adapters.reading import FrozenSite
 from lorascope.latent_adapters.sparsity import TopM
 from lorascope.randomness import generator
 
@@ -52,7 +52,7 @@ def test_training_holds_a_few_vectors_over_latents(tiny_model, tokenizer):
     directions /= directions.norm(dim=1, keepdim=True)
     parts = (directions.T.contiguous(), torch.zeros(N), directions, torch.zeros(WIDTH))
     dictionary = TopKDictionary(*parts, k=64)
-    reading = Reading(tiny_model("llama"), tokenizer, dictionary, SITE)
+    reading = FrozenSite(tiny_model("llama"), tokenizer, dictionary, SITE)
     with Held(dictionary, reading.module) as reading_held:
         examples = Examples.read(reading, *behaviour(8))
     # One block of dense activations at a time, and their selection; all tokens at once would

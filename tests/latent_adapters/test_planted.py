@@ -10,7 +10,7 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.latent_adapters.ablation import ablate, ablation_estimates
 from lorascope.latent_adapters.fitting import Examples, LatentTraining, fit
 from lorascope.latent_adapters.frontier import READ, WRITTEN
-from lorascope.latent_adapters.reading import Reading
+from lorascope.latent_adapters.reading import FrozenSite
 from lorascope.latent_adapters.removal import without_reading, without_writing
 from lorascope.latent_adapters.sparsity import Dense, TopM
 from lorascope.randomness import generator
@@ -65,7 +65,7 @@ def windows(module, count, seed):
 @pytest.fixture(scope="module")
 def train(planted, word_tokens):
     module, dictionary = planted
-    reading = Reading(module, word_tokens, dictionary, SITE)
+    reading = FrozenSite(module, word_tokens, dictionary, SITE)
     examples = Examples.read(reading, *windows(module, 48, seed=0))
 
     def build(sparsity, **changes):

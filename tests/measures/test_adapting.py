@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import windows
-from lorascope.adapt.evaluation import Evaluated
+from lorascope.fits.evaluation import Evaluated
 from lorascope.measures.adapting import (
     adapt_estimates,
     compound_estimates,
@@ -53,15 +53,15 @@ DRAWS = [
 ]
 
 
-def often(ways):
+def often(conditions):
     """Each document ten times over: no one has more than a tenth of the weight."""
-    return {name: _repeated(way) for name, way in ways.items()}
+    return {name: _repeated(condition) for name, condition in conditions.items()}
 
 
-def _repeated(way):
-    owners = torch.cat([way.owners + 2 * i for i in range(10)])
-    sums = (way.loss.repeat(10), way.kl.repeat(10), way.tokens.repeat(10))
-    return Evaluated(*sums, way.losses.repeat(10), owners)
+def _repeated(condition):
+    owners = torch.cat([condition.owners + 2 * i for i in range(10)])
+    sums = (condition.loss.repeat(10), condition.kl.repeat(10), condition.tokens.repeat(10))
+    return Evaluated(*sums, condition.losses.repeat(10), owners)
 
 
 def by_name(estimates):
@@ -136,7 +136,7 @@ def many(change, draws=(), documents=12, seed=0):
     random = generator(seed, "many")
     owners = torch.arange(documents).repeat_interleave(50)
 
-    def way(per_token, spread=0.02):
+    def condition(per_token, spread=0.02):
         losses = per_token + spread * torch.randn(len(owners), generator=random)
         sums = torch.zeros(documents, dtype=torch.float64)
         sums.index_add_(0, owners, losses.double())
@@ -146,17 +146,17 @@ def many(change, draws=(), documents=12, seed=0):
     texts = torch.rand(documents, generator=random)[owners]
     base = torch.zeros(documents, dtype=torch.float64)
     base.index_add_(0, owners, 2 + 3 * texts.double())
-    ways = {
-        "original": way(2 + 3 * texts),
-        "spliced": way(3 + 3 * texts),
-        "adapted": way(3 + 3 * texts + change),
-        "unspliced": way(2 + 3 * texts + 0.001, 0.0001),
+    conditions = {
+        "original": condition(2 + 3 * texts),
+        "spliced": condition(3 + 3 * texts),
+        "adapted": condition(3 + 3 * texts + change),
+        "unspliced": condition(2 + 3 * texts + 0.001, 0.0001),
     }
-    random_ways = [
-        {"adapted": way(3 + 3 * texts + draw), "unspliced": way(2 + 3 * texts + draw)}
+    random_conditions = [
+        {"adapted": condition(3 + 3 * texts + draw), "unspliced": condition(2 + 3 * texts + draw)}
         for draw in draws
     ]
-    return by_name(adapt_estimates(ways, random_ways, PLACE))
+    return by_name(adapt_estimates(conditions, random_conditions, PLACE))
 
 
 FITTED = ("adapt.loss_adapted", "adapt.cost_adapted", "adapt.kl_adapted")

@@ -37,9 +37,9 @@ def model(tiny_checkpoint, save_adapter, tmp_path_factory):
 
 
 @torch.no_grad()
-def naive_losses(model, face):
+def naive_losses(model, variant):
     sums, counts = [0.0, 0.0, 0.0], [0, 0, 0]
-    with model.face(face) as module:
+    with model.variant(variant) as module:
         for window in WINDOWS:
             logits = module(input_ids=torch.tensor([window.ids])).logits[0].double()
             for t in range(1, len(window.ids)):
@@ -51,10 +51,10 @@ def naive_losses(model, face):
 
 
 @pytest.mark.parametrize("batch_tokens", [8, 4096])
-@pytest.mark.parametrize("face", ["base", "a"])
-def test_losses_are_those_of_a_loop_over_tokens(model, face, batch_tokens):
-    sums, tokens = response_losses(model, face, WINDOWS, batch_tokens)
-    expected, counts = naive_losses(model, face)
+@pytest.mark.parametrize("variant", ["base", "a"])
+def test_losses_are_those_of_a_loop_over_tokens(model, variant, batch_tokens):
+    sums, tokens = response_losses(model, variant, WINDOWS, batch_tokens)
+    expected, counts = naive_losses(model, variant)
     assert tokens.tolist() == counts == [3, 4, 0]
     assert sums.tolist() == pytest.approx(expected, rel=1e-4)
 
@@ -70,13 +70,13 @@ def test_losses_come_from_the_passes_that_capture(model, batch_tokens, tmp_path)
     collect(model, WINDOWS, sites, tmp_path / "two", settings, "i")
     hook.remove()
     assert taken == len(passes) / 2
-    for face in ("base", "a"):
-        alone = response_losses(model, face, WINDOWS, batch_tokens)
-        assert all(torch.equal(x, y) for x, y in zip(losses.of(face), alone, strict=True))
+    for variant in ("base", "a"):
+        alone = response_losses(model, variant, WINDOWS, batch_tokens)
+        assert all(torch.equal(x, y) for x, y in zip(losses.of(variant), alone, strict=True))
         assert alone[0].any()
         one, two = (Shards.open(tmp_path / name) for name in ("one", "two"))
         for site in sites:
-            assert torch.equal(one.load(site.name, face), two.load(site.name, face))
+            assert torch.equal(one.load(site.name, variant), two.load(site.name, variant))
 
 
 def test_response_loss_by_hand():
@@ -108,9 +108,9 @@ def repeats(ids, token):
 
 
 @torch.no_grad()
-def greedy(model, face, ids, count):
+def greedy(model, variant, ids, count):
     """The likeliest token at a time, of those that repeat no four in a row, until </s>."""
-    with model.face(face) as module:
+    with model.variant(variant) as module:
         for _ in range(count):
             logits = module(input_ids=torch.tensor([ids])).logits[0, -1]
             ids = [*ids, max((v for v in range(64) if not repeats(ids, v)), key=logits.__getitem__)]
@@ -123,8 +123,8 @@ def test_continuations_are_greedy_but_do_not_go_round(model):
     document = Document((Segment("w5 w6 w7"), Segment("w8", response=True)))
     (found,) = continuations(model, [document], new_tokens=12)
     prompt = windows([Document((Segment("w5 w6 w7"),))], model.tokenizer, 32)[0].ids
-    for face, text in (("base", found["base"]), ("a", found["adapted"]["a"])):
-        written = greedy(model, face, prompt, 12)[len(prompt) :]
+    for variant, text in (("base", found["base"]), ("a", found["adapted"]["a"])):
+        written = greedy(model, variant, prompt, 12)[len(prompt) :]
         assert text == model.tokenizer.decode(written, skip_special_tokens=True).strip()
     assert found["prompt"] == "w5 w6 w7"
     assert model.current == "base"

@@ -11,7 +11,7 @@ from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic, random_rotation
 from lorascope.measures.comparison import (
-    Pair,
+    DeltaPair,
     agreement_estimates,
     energy_estimates,
     spread,
@@ -34,7 +34,7 @@ def pair_of(first, second, documents=None):
     first, second = torch.tensor(first).float(), torch.tensor(second).float()
     if documents is None:
         documents = torch.arange(len(first))
-    return Pair(torch.ones_like(first), first, second, documents)
+    return DeltaPair(torch.ones_like(first), first, second, documents)
 
 
 def dictionary_of(directions):
@@ -62,12 +62,12 @@ def test_agreement_of_related_and_unrelated_rows():
     documents = torch.arange(600) // 20
     sizes = 1 + torch.rand(600, 1, generator=random)
     first, other = (torch.randn(2, 600, 24, generator=random) * sizes).unbind(0)
-    related = Pair(first, first, 0.8 * first + 0.2 * other, documents)
+    related = DeltaPair(first, first, 0.8 * first + 0.2 * other, documents)
     found = by_measure(agreement_estimates(related, PLACE))
     assert found["compare.cosine"].verdict == "above"
     assert found["compare.norm_correlation"].verdict == "above"
     assert found["compare.difference"].verdict == "below"
-    unrelated = Pair(first, first, other.roll(100, 0), documents)
+    unrelated = DeltaPair(first, first, other.roll(100, 0), documents)
     for estimate in agreement_estimates(unrelated, PLACE):
         assert estimate.verdict in ("equal", "not settled"), estimate
 
@@ -101,7 +101,7 @@ def gaussian_pair(first, second, n=2000, seed=0):
     rows = torch.randn(2, n, len(first), generator=random)
     rows = rows * torch.tensor([first, second]).float().sqrt()[:, None]
     base = torch.randn(n, len(first), generator=random)
-    return Pair(base, rows[0], rows[1], torch.arange(n) // 20)
+    return DeltaPair(base, rows[0], rows[1], torch.arange(n) // 20)
 
 
 def test_subspaces_by_hand():
@@ -128,7 +128,7 @@ def test_subspaces_alike_and_unrelated():
     verdicts = []
     for seed in range(12):
         turn = random_rotation(24, generator(seed, "turn"))
-        turned = Pair(alike.base, alike.first, alike.second @ turn, alike.documents)
+        turned = DeltaPair(alike.base, alike.first, alike.second @ turn, alike.documents)
         angle, _, variance, _ = subspace_estimates(turned, [4], places, repeats=10)
         verdicts += [angle.verdict, variance.verdict]
     assert sum(v in ("equal", "not settled") for v in verdicts) >= 21
@@ -141,7 +141,7 @@ def test_spread_takes_rows_from_everywhere():
 
 def test_activity_against_plain_arithmetic():
     random = generator(0, "activity")
-    pair = Pair(*torch.randn(3, 120, 6, generator=random), torch.arange(120) // 8)
+    pair = DeltaPair(*torch.randn(3, 120, 6, generator=random), torch.arange(120) // 8)
     pair.second[:40] *= 0.2
     directions = 1.5 * isotropic(4, 6, random)
     found = activity(dictionary_of(directions), pair)
@@ -167,7 +167,7 @@ def test_contrast_interval_is_that_of_documents():
     """Half of the documents fire at every token, half at none: the spread is a binomial's."""
     documents = torch.arange(2000) // 20
     on = (documents % 2 == 0).float()[:, None]
-    pair = Pair(torch.ones(2000, 1), on + 1e-6, torch.full((2000, 1), -1.0), documents)
+    pair = DeltaPair(torch.ones(2000, 1), on + 1e-6, torch.full((2000, 1), -1.0), documents)
     found = activity(
         ReluDictionary(
             torch.tensor([[1.0]]),
@@ -235,7 +235,7 @@ def planted_pair(seed, planted, turned):
     if planted:
         first = first + 2 * extra.float() @ ours[FEATURES:]
     second = codes @ theirs + noise[1]
-    pair = Pair(first, first, second, documents)
+    pair = DeltaPair(first, first, second, documents)
     bias = torch.full((FEATURES + PLANTED,), -0.7)
     own = ReluDictionary(ours.T.clone(), bias, ours, torch.zeros(D))
     other = ReluDictionary(theirs.T.clone(), bias[:FEATURES], theirs, torch.zeros(D))
@@ -272,7 +272,7 @@ def test_without_latents_of_the_other_s_own_nothing_is_listed():
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_same_twice_as_strong_has_nothing_of_its_own(turned):
     pair, own, other = planted_pair(3, planted=False, turned=turned)
-    strong = Pair(pair.base, 2 * pair.first, pair.second, pair.documents)
+    strong = DeltaPair(pair.base, 2 * pair.first, pair.second, pair.documents)
     weak, doubled = activity(own, pair), activity(_scaled(own, 2), strong)
     assert doubled.one_sided.tolist() == weak.one_sided.tolist()
     assert torch.allclose(doubled.excess, weak.excess, atol=1e-4)

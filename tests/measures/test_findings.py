@@ -13,9 +13,9 @@ from lorascope.measures.findings import (
     null_families,
     primary_numbers,
 )
-from lorascope.report.topics import topic_of
 from lorascope.results import ADAPTER, GAUSSIAN, Estimate, Key, Null
 from lorascope.results.labels import DELTA, Of
+from lorascope.studies.audit.sections.topics import topic_of
 
 
 def number(measure, p, gap=0.1, key=None, rival=True, margin=None):

@@ -36,7 +36,7 @@ def ids(model):
     """Sixteen documents in the model's own words: what it expects costs it little."""
     random = torch.Generator().manual_seed(0)
     found = torch.randint(3, 60, (16, 1), generator=random)
-    with model.face("base") as module:
+    with model.variant("base") as module:
         for _ in range(11):
             logits = module(input_ids=found).logits[:, -1]
             logits[:, :3] = -torch.inf
@@ -52,7 +52,7 @@ def windows(ids):
 
 @pytest.fixture(scope="module")
 def rows(model, ids):
-    with model.face("base") as module, capture(module, [Site(1)]) as streams, torch.no_grad():
+    with model.variant("base") as module, capture(module, [Site(1)]) as streams, torch.no_grad():
         module(input_ids=ids)
     return streams[Site(1)].reshape(-1, D).float()
 
@@ -109,7 +109,7 @@ def test_against_hooks_on_the_whole_model(model, recovered, stream, ids):
     made = ReluDictionary(directions.T * 0.3, torch.full((60,), -0.1), directions, stream.mean)
 
     def loss(change):
-        with model.face("base") as module, replace(module, Site(1), change):
+        with model.variant("base") as module, replace(module, Site(1), change):
             logits = module(input_ids=ids).logits
         return functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 

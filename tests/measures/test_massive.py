@@ -24,9 +24,9 @@ from lorascope.measures.massive import (
     share_estimate,
 )
 from lorascope.measures.rows import HeldOut
-from lorascope.measures.written import Written, written_without
+from lorascope.measures.written_directions import WrittenDirections, written_without
 from lorascope.measures.yardsticks import Bars, Stream, judge, yardstick_estimates
-from lorascope.planted.activations import Planted, Recipe
+from lorascope.planted.activations import Planted, PlantedRecipe
 from lorascope.randomness import generator
 from lorascope.results import Estimates, Key
 from lorascope.training.architectures import ReLU
@@ -117,10 +117,10 @@ def test_a_deaf_dictionary_reads_the_bias_where_the_stream_is_massive(kind, subt
 def test_written_directions_are_taken_apart_anew():
     # Sizes 5 and 2; coordinate 1 takes four fifths of the first direction's length away.
     first, second = torch.tensor([0.6, 0.8, 0.0, 0.0]), torch.tensor([0.0, 0.0, 0.6, 0.8])
-    one = Written(
+    one = WrittenDirections(
         "layers.0.mlp.down_proj", torch.stack([first, second]), torch.tensor([5.0, 2.0]), 30.0
     )
-    alone = Written("layers.1.mlp.down_proj", torch.eye(4)[1:2], torch.tensor([3.0]), 9.0)
+    alone = WrittenDirections("layers.1.mlp.down_proj", torch.eye(4)[1:2], torch.tensor([3.0]), 9.0)
     [found] = written_without([one, alone], SECOND)
     assert found.module == one.module
     assert found.sizes.tolist() == pytest.approx([3.0, 2.0])
@@ -190,7 +190,7 @@ def measured(training, held_out):
 
 
 def test_a_massive_stream_gets_the_verdicts_of_its_twin():
-    planted = Planted.of(Recipe(share=0.5, d_model=D, rate=0.125))
+    planted = Planted.of(PlantedRecipe(share=0.5, d_model=D, rate=0.125))
     training, held_out = planted.rows(100, 60, "training"), planted.rows(40, 60, "held out")
     grown_rows = grown(training, "training"), grown(held_out, "held out")
     assert find_massive(grown_rows[0].base).coordinates == (3, 8)
@@ -214,7 +214,7 @@ def test_a_massive_stream_gets_the_verdicts_of_its_twin():
 
 def test_a_base_dictionary_asked_about_a_delta_without_the_constants():
     # As trained, it takes a delta for a stream from which the constant has vanished.
-    planted = Planted.of(Recipe(share=0.5, d_model=D, rate=0.125))
+    planted = Planted.of(PlantedRecipe(share=0.5, d_model=D, rate=0.125))
     rows = grown(planted.rows(20, 40, "held out"), "held out")
     massive = find_massive(rows.base)
     bias = torch.zeros(D)

@@ -45,14 +45,14 @@ def model(tiny_checkpoint, save_adapter, tmp_path_factory):
 
 @torch.no_grad()
 def naive(model, windows, counts):
-    """Tokens, losses of both faces and KL(adapted ‖ base) by document."""
+    """Tokens, losses of both variants and KL(adapted ‖ base) by document."""
     sums = {}
     for window in windows:
         logs = {}
-        for face in ("base", "a"):
-            with model.face(face) as module:
+        for variant in ("base", "a"):
+            with model.variant(variant) as module:
                 logits = module(input_ids=torch.tensor([window.ids])).logits[0]
-            logs[face] = torch.log_softmax(logits.double(), -1)
+            logs[variant] = torch.log_softmax(logits.double(), -1)
         for t in range(1, len(window.ids)):
             if counts(window, t):
                 base, adapted = logs["base"][t - 1], logs["a"][t - 1]

@@ -17,7 +17,7 @@ from lorascope.measures.recovery import (
     EXACT,
     RECONSTRUCTION,
     ROTATED,
-    Spliced,
+    SplicedOutcomes,
     of_other_documents,
     recovery_estimates,
     rotated_at_equal_l0,
@@ -124,7 +124,7 @@ def by_hand(base, adapted, exact, controls, reconstruction, tokens=(4.0, 1.0)):
         {},
     )
     written = {place("layers.1"): {RECONSTRUCTION: [reconstruction], **controls}}
-    return Spliced(found, {"layers.1": exact}, {"layers.1": {}}, written)
+    return SplicedOutcomes(found, {"layers.1": exact}, {"layers.1": {}}, written)
 
 
 def test_recovery_by_hand():
@@ -212,15 +212,15 @@ def naive(model, adapter, site, predict, limit=torch.inf):
     for window in MIXED:
         ids = torch.tensor([window.ids])
         streams, logs = {}, {}
-        for face in ("base", adapter):
-            with model.face(face) as module:
-                streams[face] = run_until(module, [site], ids)[site]
-                logs[face] = torch.log_softmax(module(input_ids=ids).logits[0].double(), -1)
+        for variant in ("base", adapter):
+            with model.variant(variant) as module:
+                streams[variant] = run_until(module, [site], ids)[site]
+                logs[variant] = torch.log_softmax(module(input_ids=ids).logits[0].double(), -1)
         base = streams["base"]
         written = predict(base, streams[adapter])
         kept = (ids > 2) & (base.norm(dim=-1) <= limit)
         new = torch.where(kept[..., None], base + written, base)
-        with model.face("base") as module, replace(module, site, lambda _, new=new: new):
+        with model.variant("base") as module, replace(module, site, lambda _, new=new: new):
             log_p = torch.log_softmax(module(input_ids=ids).logits[0].double(), -1)
         for t in range(1, len(window.ids)):
             if window.response[t] and window.ids[t - 1] > 2:

@@ -11,7 +11,7 @@ from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.measures import removals, surveys
 from lorascope.measures.attribution import Attributing, attributed_losses
 from lorascope.measures.matched_latents import Matching, matched_latents
-from lorascope.measures.removals import Change, Part, sweep
+from lorascope.measures.removals import Change, RemovalMeasure, sweep
 from lorascope.measures.single_latents import Effects, latent_effects
 from lorascope.measures.spots import MODES, read_spots, signed
 from lorascope.models.adapted import load
@@ -57,21 +57,21 @@ def by_hand(model, mode, dictionary, latent, ids):
     """log p before and after at every position of a window, with a hook on the whole model."""
     tokens = torch.tensor([ids])
     streams = {}
-    for face in model.faces:
-        with model.face(face) as module:
-            streams[face] = run_until(module, [SITE], tokens)[SITE]
+    for variant in model.variants:
+        with model.variant(variant) as module:
+            streams[variant] = run_until(module, [SITE], tokens)[SITE]
     code = dictionary.encode(streams["whole"] - streams["base"])[..., latent, None]
     written = code * dictionary.directions[latent]
     # Special tokens keep their stream.
     written[tokens <= 2] = 0
-    with model.face("whole" if mode == "ablation" else "base") as module:
+    with model.variant("whole" if mode == "ablation" else "base") as module:
         before = torch.log_softmax(module(input_ids=tokens).logits[0].double(), -1)
         with replace(module, SITE, lambda stream: stream + signed(mode, written)):
             after = torch.log_softmax(module(input_ids=tokens).logits[0].double(), -1)
     return before, after, code[0, :, 0]
 
 
-class Asking(Part):
+class Asking(RemovalMeasure):
     """Asks for every latent in every window, and keeps what comes."""
 
     def __init__(self, dictionary):

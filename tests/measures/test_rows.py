@@ -50,7 +50,7 @@ def test_loaded_rows_stand_in_document_order(tmp_path, most, expected):
         tokens = TokenRows(document[part], position[part], zeros, zeros.bool())
         base = (10 * document[part] + position[part]).float()[:, None]
         writer.add(tokens, {("layers.1", BASE): base, ("layers.1", "r4"): -base})
-    facts = {"sites": ["layers.1"], "faces": [BASE, "r4"], "d_model": 1}
+    facts = {"sites": ["layers.1"], "variants": [BASE, "r4"], "d_model": 1}
     writer.close(NO_OUTLIERS, facts)
     loaded = HeldOut.load(Shards.open(tmp_path), "layers.1", "r4", most)
     if expected is not None:

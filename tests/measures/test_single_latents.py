@@ -121,9 +121,9 @@ def test_taking_the_planted_latent_away_gives_the_base_back(planted):
 def test_promoted_tokens_are_looked_at_where_the_latent_fires(model, planted):
     _, effects = planted
     logits = {}
-    for face in ("base", "planted"):
-        with model.face(face) as module:
-            logits[face] = module(input_ids=IDS).logits
+    for variant in ("base", "planted"):
+        with model.variant(variant) as module:
+            logits[variant] = module(input_ids=IDS).logits
     change = logits["planted"] - logits["base"]
     change = change - change.mean(-1, keepdim=True)
     # Positions 2 to 8 predict response tokens.
@@ -140,18 +140,18 @@ def test_promoted_tokens_are_looked_at_where_the_latent_fires(model, planted):
 def naive(model, adapter, mode, dictionary, latent, direction):
     """Change of loss and KL a scored token, window by window, with a hook on the whole model."""
     sums = torch.zeros(2, dtype=torch.float64)
-    face = adapter if mode == "ablation" else "base"
+    variant = adapter if mode == "ablation" else "base"
     for window in WINDOWS:
         ids = torch.tensor([window.ids])
         streams = {}
         for name in ("base", adapter):
-            with model.face(name) as module:
+            with model.variant(name) as module:
                 streams[name] = run_until(module, [Site(1)], ids)[Site(1)]
         codes = dictionary.encode(streams[adapter] - streams["base"])[..., latent]
         written = codes[..., None] * dictionary.directions[latent].norm() * direction
         sign = -1 if mode == "ablation" else 1
-        new = streams[face] + sign * written
-        with model.face(face) as module:
+        new = streams[variant] + sign * written
+        with model.variant(variant) as module:
             before = torch.log_softmax(module(input_ids=ids).logits[0].double(), -1)
             with replace(module, Site(1), lambda _, new=new: new):
                 after = torch.log_softmax(module(input_ids=ids).logits[0].double(), -1)

@@ -242,8 +242,8 @@ def test_full_fine_tune_and_shared_modules(tiny_model, tiny_checkpoint, save_ada
     shutil.copytree(base, tmp_path / "tuned")
     tuned.save_pretrained(tmp_path / "tuned")
     lora = save_adapter(tmp_path / "a", target_modules=["o_proj"])
-    faces = {"a": str(lora), "full": str(tmp_path / "tuned")}
-    view = weights_view(load(str(base), faces, device="cpu"), settings=FEW)
+    variants = {"a": str(lora), "full": str(tmp_path / "tuned")}
+    view = weights_view(load(str(base), variants, device="cpu"), settings=FEW)
     found = {e.key.module for e in view.estimates if e.key.adapter == "full"}
     assert found == {"layers.1.mlp.up_proj", "layers.2.self_attn.o_proj", ALL_MODULES}
     norm = pick(view.estimates, "weights.norm", "layers.1.mlp.up_proj", "full")

@@ -20,7 +20,7 @@ from lorascope.measures.yardsticks import (
     without_verdicts,
     yardstick_estimates,
 )
-from lorascope.planted.activations import Planted, Recipe
+from lorascope.planted.activations import Planted, PlantedRecipe
 from lorascope.randomness import generator
 from lorascope.results import ADAPTER, GAUSSIAN, Estimate, Estimates, Key, Null
 from lorascope.stats.intervals import wilson_interval
@@ -31,7 +31,7 @@ D = 96
 
 @pytest.fixture(scope="module")
 def planted():
-    return Planted.of(Recipe(share=0.5, d_model=D, rate=0.125))
+    return Planted.of(PlantedRecipe(share=0.5, d_model=D, rate=0.125))
 
 
 def stream_of(rows, training, massive=None):

@@ -1,4 +1,4 @@
-"""One model, several faces: each face is what it should be, and the base stays the base."""
+"""One model, several variants: each variant is what it should be, and the base stays the base."""
 
 import json
 
@@ -9,7 +9,7 @@ from peft import PeftModel
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
-from lorascope.models.gates import base_logits, verify_base_unchanged, verify_live
+from lorascope.models.sanity_checks import base_logits, verify_base_unchanged, verify_live
 
 ARCHITECTURES = ("llama", "gemma2", "gpt2", "gpt_neox", "qwen2", "qwen3")
 IDS = torch.arange(24).reshape(2, 12) + 3
@@ -21,8 +21,8 @@ def targets(architecture):
 
 
 @torch.no_grad()
-def logits(model, face):
-    with model.face(face) as module:
+def logits(model, variant):
+    with model.variant(variant) as module:
         return module(input_ids=IDS).logits
 
 
@@ -55,23 +55,23 @@ def test_faces_nest_and_come_back_after_errors(tiny_checkpoint, save_adapter, tm
         )
     }
     model = load(str(tiny_checkpoint("llama")), paths, device="cpu")
-    assert model.faces == ("base", "r2", "r8.v1", "out")
-    alone = {face: logits(model, face) for face in model.faces}
+    assert model.variants == ("base", "r2", "r8.v1", "out")
+    alone = {variant: logits(model, variant) for variant in model.variants}
     pairs = [(a, b) for a in alone for b in alone if a < b]
     assert all((alone[a] - alone[b]).abs().max() > 1e-2 for a, b in pairs)
-    with model.face("r2"):
-        with model.face("out"):
-            with model.face("base") as module:
+    with model.variant("r2"):
+        with model.variant("out"):
+            with model.variant("base") as module:
                 assert torch.equal(module(input_ids=IDS).logits, alone["base"])
             assert model.current == "out"
             assert torch.equal(model.module(input_ids=IDS).logits, alone["out"])
-        with pytest.raises(ZeroDivisionError), model.face("r8.v1"):
+        with pytest.raises(ZeroDivisionError), model.variant("r8.v1"):
             raise ZeroDivisionError
         assert torch.equal(model.module(input_ids=IDS).logits, alone["r2"])
     assert torch.equal(model.module(input_ids=IDS).logits, alone["base"])
     with (
         pytest.raises(InputError, match=r'no adapter named "r3".*Did you mean "r2"'),
-        model.face("r3"),
+        model.variant("r3"),
     ):
         pass
 
@@ -142,7 +142,7 @@ def test_trained_biases_switch_with_their_adapter(
             logits(model, name), peft_logits(tiny_model, "gpt2", paths[name]), atol=1e-4
         )
         assert torch.equal(logits(model, "base"), bare)
-    with model.face("1"), model.face("2"), model.face("base") as module:
+    with model.variant("1"), model.variant("2"), model.variant("base") as module:
         assert torch.equal(module(input_ids=IDS).logits, bare)
     assert fingerprint(model.module) == before
 
@@ -180,18 +180,18 @@ def test_nothing_trains_and_flags_survive_switching(tiny_checkpoint, save_adapte
     state = torch.get_rng_state()
     model = load(str(tiny_checkpoint("llama")), paths, device="cpu")
     assert torch.equal(torch.get_rng_state(), state)
-    with model.face("a") as module:
+    with model.variant("a") as module:
         assert not any(p.requires_grad for p in module.parameters())
         assert not any(m.training for m in module.modules())
     wanted = [p for n, p in model.module.named_parameters() if model.peft_name("b") in n]
     for parameter in wanted:
         parameter.requires_grad_(True)
-    with model.face("a"), model.face("b") as module:
+    with model.variant("a"), model.variant("b") as module:
         assert {id(p) for p in module.parameters() if p.requires_grad} == {id(p) for p in wanted}
     assert all(p.requires_grad for p in wanted)
 
 
-def test_full_fine_tune_is_a_face(tiny_model, tiny_checkpoint, save_adapter, tmp_path):
+def test_full_fine_tune_is_a_variant(tiny_model, tiny_checkpoint, save_adapter, tmp_path):
     tuned = tiny_model("llama")
     for parameter in tuned.parameters():
         parameter.data *= 1.05
@@ -204,8 +204,8 @@ def test_full_fine_tune_is_a_face(tiny_model, tiny_checkpoint, save_adapter, tmp
     bare = logits(model, "base")
     assert torch.equal(logits(model, "ft"), tuned(input_ids=IDS).logits)
     assert (logits(model, "ft") - bare).abs().max() > 1e-2
-    with model.face("a"):
-        with model.face("ft"), model.face("base") as module:
+    with model.variant("a"):
+        with model.variant("ft"), model.variant("base") as module:
             assert torch.equal(module(input_ids=IDS).logits, bare)
         assert (model.module(input_ids=IDS).logits - bare).abs().max() > 1e-2
     assert model.info("ft").rank is None
@@ -223,15 +223,15 @@ def test_live_report_is_the_difference(tiny_model, tiny_checkpoint, save_adapter
     mask[1, 5:] = 0
     report = verify_live(model, "a", IDS, mask)
     streams = {}
-    for face, module in {
+    for variant, module in {
         "base": tiny_model(),
         "a": PeftModel.from_pretrained(tiny_model(), folder),
     }.items():
         kept = []
         (
-            module if face == "base" else module.base_model.model
+            module if variant == "base" else module.base_model.model
         ).model.norm.register_forward_pre_hook(lambda _, inputs, kept=kept: kept.append(inputs[0]))
-        streams[face] = (module.eval()(input_ids=IDS, attention_mask=mask).logits, kept[0])
+        streams[variant] = (module.eval()(input_ids=IDS, attention_mask=mask).logits, kept[0])
     keep = mask.bool()
     expected = [(a - b)[keep] for a, b in zip(streams["a"], streams["base"], strict=True)]
     assert report.max_logit_difference == pytest.approx(expected[0].abs().max().item(), rel=1e-3)
@@ -267,7 +267,7 @@ def test_embedded_model_takes_an_adapter(embedded_model_path, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     model = load("embedded", device="cpu")
-    assert (model.faces, model.d_model, model.n_blocks) == (("base",), 192, 8)
+    assert (model.variants, model.d_model, model.n_blocks) == (("base",), 192, 8)
     assert model.module.config._attn_implementation == "eager"
     wrapped = get_peft_model(
         model.module, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)

@@ -1,4 +1,4 @@
-"""A latent adapter as a face of the model, like any other adapter."""
+"""A latent adapter as a variant of the model, like any other adapter."""
 
 import shutil
 
@@ -10,8 +10,8 @@ from lorascope.errors import InputError
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.models import adapted
 from lorascope.models.adapter_files import weights_digest
-from lorascope.models.gates import verify_live
 from lorascope.models.interventions import record
+from lorascope.models.sanity_checks import verify_live
 from lorascope.models.sites import Site
 from lorascope.models.updates import lora_updates, updated_modules
 
@@ -26,8 +26,8 @@ IDS = torch.tensor([[0, 5, 9, 13, 21], [0, 30, 31, 32, 33]])
 
 
 @torch.no_grad()
-def logits(model, face):
-    with model.face(face) as module:
+def logits(model, variant):
+    with model.variant(variant) as module:
         return module(IDS).logits
 
 
@@ -42,7 +42,7 @@ def test_it_is_switched_like_any_other(saved, tiny_checkpoint, save_adapter, tmp
     assert torch.equal(logits(model, "latent"), logits(alone, "latent"))
     assert not torch.equal(logits(model, "plain"), logits(model, "latent"))
     assert torch.equal(logits(model, "base"), base)
-    with model.face("latent"), model.face("base") as inner, torch.no_grad():
+    with model.variant("latent"), model.variant("base") as inner, torch.no_grad():
         assert torch.equal(inner(IDS).logits, base)
     assert not any(part._forward_hooks for part in model.module.modules())
     assert verify_live(model, "latent", IDS).delta_norm > 0.1
@@ -52,7 +52,7 @@ def test_its_delta_is_what_it_writes(saved, tiny_checkpoint):
     model = lorascope.load(str(tiny_checkpoint("llama")), {"latent": saved}, device="cpu")
     sites = [Site(0), Site(1), Site(2)]
     mask = torch.ones_like(IDS)
-    base, own = (record(model, face, sites, IDS, mask).streams for face in ("base", "latent"))
+    base, own = (record(model, variant, sites, IDS, mask).streams for variant in ("base", "latent"))
     assert torch.equal(own[Site(0)], base[Site(0)])
     adapter = LatentAdapter.from_pretrained(saved)
     expected = adapter(base[Site(1)])

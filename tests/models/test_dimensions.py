@@ -55,7 +55,7 @@ def test_models_that_lack_a_field_are_used(tiny_checkpoint, tmp_path, kind):
     assert model.context_length == CONTEXTS.get(kind, dimensions.UNLIMITED)
     context = min(Capture(context=16).context, model.context_length)
     ids = model.module.dummy_inputs["input_ids"][:, :context] % 64
-    with model.face("base") as module:
+    with model.variant("base") as module:
         assert run_until(module, [Site(1)], ids)[Site(1)].shape == (*ids.shape, 32)
     shape = Shape.of(config)
     assert (shape.blocks, shape.d_model, shape.vocabulary) == (3, 32, 64)

@@ -95,8 +95,8 @@ def old(tmp_path):
 
 
 @torch.no_grad()
-def logits(model, face):
-    with model.face(face) as module:
+def logits(model, variant):
+    with model.variant(variant) as module:
         return module(input_ids=IDS).logits
 
 
@@ -224,7 +224,7 @@ def test_a_bias_beside_b_is_named_and_the_matrix_looked_at(save_adapter, tiny_ch
     modules = updated_modules(model, "a")
     assert len(modules) == 3
     layer = model.module.get_submodule(modules[1])
-    B, A = layer.lora_B["face_0"].weight, layer.lora_A["face_0"].weight
+    B, A = layer.lora_B["variant_0"].weight, layer.lora_A["variant_0"].weight
     assert torch.allclose(weight_update(model, "a", modules[1]).dense(), 12 / 4 * B @ A)
     assert set(other_changes(model, "a")) == {f"{path}.bias" for path in modules}
     with pytest.raises(InputError, match="bias on B"):

@@ -67,10 +67,10 @@ def state(model):
 
 @torch.no_grad()
 def test_a_pass_resumed_with_its_own_stream_is_itself_bit_for_bit(model):
-    recorded = {face: record(model, face, SITES, IDS, MASK) for face in model.faces}
+    recorded = {variant: record(model, variant, SITES, IDS, MASK) for variant in model.variants}
     assert (recorded["a"].logits - recorded["base"].logits).abs().max() > 1e-3
-    for face, one in recorded.items():
-        with model.face(face) as module:
+    for variant, one in recorded.items():
+        with model.variant(variant) as module:
             whole = module(input_ids=IDS, attention_mask=MASK, use_cache=False).logits
         assert torch.equal(one.logits, whole)
         for site in SITES:
@@ -78,15 +78,15 @@ def test_a_pass_resumed_with_its_own_stream_is_itself_bit_for_bit(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("face", ["base", "a"])
-def test_another_stream_is_what_a_hook_on_the_whole_model_gives(model, face):
+@pytest.mark.parametrize("variant", ["base", "a"])
+def test_another_stream_is_what_a_hook_on_the_whole_model_gives(model, variant):
     before = state(model)
     wanted = torch.zeros_like(MASK, dtype=torch.bool)
     wanted[0, 2:9] = wanted[1, 4:6] = True
-    recorded = record(model, face, SITES, IDS, MASK, wanted)
+    recorded = record(model, variant, SITES, IDS, MASK, wanted)
     for site in SITES:
         stream = moved(recorded.streams[site])
-        with model.face(face) as module, replace(module, site, lambda _, s=stream: s):
+        with model.variant(variant) as module, replace(module, site, lambda _, s=stream: s):
             expected = module(input_ids=IDS, attention_mask=MASK, use_cache=False).logits
         found = recorded.resume(site, stream)
         torch.testing.assert_close(found, expected[wanted], atol=1e-5, rtol=1e-5)
@@ -96,7 +96,7 @@ def test_another_stream_is_what_a_hook_on_the_whole_model_gives(model, face):
 
 @torch.no_grad()
 def test_the_adapted_stream_after_the_last_block_gives_the_adapted_logits(model):
-    base, adapted = (record(model, face, SITES, IDS, MASK) for face in model.faces)
+    base, adapted = (record(model, variant, SITES, IDS, MASK) for variant in model.variants)
     assert not torch.equal(base.logits, adapted.logits)
     assert torch.equal(base.resume(SITES[2], adapted.streams[SITES[2]]), adapted.logits)
     # Later blocks are adapted too: the stream after the first does not bring all.

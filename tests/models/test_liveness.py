@@ -11,7 +11,7 @@ import lorascope as ls
 from lorascope.activations.collect import Capture
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
-from lorascope.models.gates import require_live, verify_all_live, verify_live
+from lorascope.models.sanity_checks import require_live, verify_all_live, verify_live
 from lorascope.models.sites import Site
 
 IDS = torch.arange(24).reshape(2, 12) + 3
@@ -57,12 +57,12 @@ def test_all_adapters_are_held_against_one_run_of_the_base(save_adapter, tiny_ch
     hook.remove()
     assert runs == ["base", "a", "b"]
     assert told == [1, 1]
-    # Each by itself, and from the logits that the faces compute.
+    # Each by itself, and from the logits that the variants compute.
     assert found == [verify_live(model, name, IDS, mask, sites) for name in ("a", "b")]
     logits = {}
-    for face in model.faces:
-        with model.face(face) as module, torch.no_grad():
-            logits[face] = module(input_ids=IDS, attention_mask=mask).logits[mask.bool()]
+    for variant in model.variants:
+        with model.variant(variant) as module, torch.no_grad():
+            logits[variant] = module(input_ids=IDS, attention_mask=mask).logits[mask.bool()]
     for one in found:
         largest = (logits[one.name] - logits["base"]).abs().max()
         assert one.max_logit_difference == largest.item() > 0

@@ -13,8 +13,8 @@ import lorascope
 from lorascope.errors import InputError, NoNullAdapter
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
-from lorascope.models.gates import verify_live
 from lorascope.models.null_adapters import add_null_adapters
+from lorascope.models.sanity_checks import verify_live
 from lorascope.models.updates import lora_updates, weight_update
 
 IDS = torch.arange(24).reshape(2, 12) + 3
@@ -45,8 +45,8 @@ CASES = {
 
 
 @torch.no_grad()
-def logits(model, face):
-    with model.face(face) as module:
+def logits(model, variant):
+    with model.variant(variant) as module:
         return module(input_ids=IDS).logits
 
 
@@ -103,7 +103,7 @@ def test_nulls_are_told_apart(tiny_checkpoint, save_adapter, tmp_path):
     add_null_adapters(model, "a", 1, seed=0)
     assert model.adapters == ("a", "b.1")
     assert model.null_adapters == ("b.1~null0", "b.1~null1", "a~null0")
-    assert model.faces == ("base", "a", "b.1", *model.null_adapters)
+    assert model.variants == ("base", "a", "b.1", *model.null_adapters)
     assert model.nulls_of("b.1") == ("b.1~null0", "b.1~null1")
     assert model.nulls_of("a") == ("a~null0",)
     null, own = model.info("b.1~null1"), model.info("b.1")
@@ -133,7 +133,7 @@ def test_what_trains_goes_on_training(tiny_checkpoint, save_adapter, tmp_path):
     for parameter in wanted:
         parameter.requires_grad_(True)
     add_null_adapters(model, "a", 1, seed=0)
-    with model.face("a~null0") as module:
+    with model.variant("a~null0") as module:
         assert {id(p) for p in module.parameters() if p.requires_grad} == {id(p) for p in wanted}
     assert len(wanted) == 3 * 2 + 1
 
@@ -194,7 +194,7 @@ def test_dora_keeps_its_relative_magnitudes(dense, tiny_checkpoint, save_adapter
     folder = save_adapter(tmp_path / "a", architecture, **fields)
     model = opened(tiny_checkpoint, architecture, {"a": str(folder)})
     add_null_adapters(model, "a", 2, seed=0)
-    originals, updates = model.base_parameters, {n: dense(model, n) for n in model.faces[1:]}
+    originals, updates = model.base_parameters, {n: dense(model, n) for n in model.variants[1:]}
     for path, own in updates["a"].items():
         magnitudes = model.module.get_submodule(path).lora_magnitude_vector
         # Conv1D and embeddings hold [in, out]
@@ -222,14 +222,14 @@ def test_trained_biases_get_a_random_direction(tiny_checkpoint, save_adapter, tm
     model = opened(tiny_checkpoint, "gpt2", {"a": str(folder)})
     before, base, own = fingerprint(model.module), logits(model, "base"), logits(model, "a")
     ours = {key: value.clone() for key, value in model.base_parameters.items()}
-    with model.face("a"):
-        # added under another face than the base: its biases are not the base's
+    with model.variant("a"):
+        # added under another variant than the base: its biases are not the base's
         add_null_adapters(model, "a", 1, seed=0)
         assert torch.equal(model.module(input_ids=IDS).logits, own)
     changed = model.trained_biases("a")
     assert len(changed) >= 3
     assert model.trained_biases("a~null0").keys() == changed.keys()
-    with model.face("a~null0"):
+    with model.variant("a~null0"):
         null = {key: value.clone() for key, value in model.base_parameters.items()}
     for key, value in changed.items():
         wanted, found = value - ours[key], null[key] - ours[key]
@@ -298,7 +298,7 @@ def test_bfloat16_models_take_null_adapters(dense, tiny_checkpoint, save_adapter
     cases = {"plain": CASES["plain"][1], "head": CASES["head"][1], "dora": CASES["dora"][1]}
     folders = {n: str(save_adapter(tmp_path / n, **fields)) for n, fields in cases.items()}
     model = opened(tiny_checkpoint, "llama", folders, dtype="bfloat16")
-    own = {name: logits(model, name) for name in model.faces}
+    own = {name: logits(model, name) for name in model.variants}
     for name in cases:
         add_null_adapters(model, name, 1, seed=0)
         for path, wanted in dense(model, name).items():
@@ -325,14 +325,14 @@ def test_what_peft_cannot_hold_twice_is_refused(dense, tiny_model, tiny_checkpoi
     assert len(dense(model, "a")) == 2
     with pytest.raises(NoNullAdapter, match="ensure_weight_tying"):
         add_null_adapters(model, "a", 1, seed=0)
-    assert model.faces == ("base", "a")
+    assert model.variants == ("base", "a")
     assert torch.equal(logits(model, "a"), own)
 
 
 def test_a_failure_inside_peft_leaves_nothing(tiny_checkpoint, save_adapter, tmp_path, monkeypatch):
     fields = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
     model = opened(tiny_checkpoint, "llama", {"a": str(save_adapter(tmp_path / "a", **fields))})
-    before = {face: logits(model, face) for face in model.faces}
+    before = {variant: logits(model, variant) for variant in model.variants}
     add = PeftModel.add_adapter
 
     def failing(*arguments):
@@ -345,10 +345,10 @@ def test_a_failure_inside_peft_leaves_nothing(tiny_checkpoint, save_adapter, tmp
         add_null_adapters(model, "a", 2, seed=0)
     monkeypatch.undo()
     assert fingerprint(model.module) == whole
-    assert model.faces == ("base", "a")
-    assert all(torch.equal(logits(model, face), value) for face, value in before.items())
+    assert model.variants == ("base", "a")
+    assert all(torch.equal(logits(model, variant), value) for variant, value in before.items())
     assert len(add_null_adapters(model, "a", 2, seed=0)) == 2
-    assert all(torch.equal(logits(model, face), value) for face, value in before.items())
+    assert all(torch.equal(logits(model, variant), value) for variant, value in before.items())
 
 
 def test_what_acts_by_hooks_has_none(tiny_checkpoint, save_latent_adapter, tmp_path):
@@ -356,4 +356,4 @@ def test_what_acts_by_hooks_has_none(tiny_checkpoint, save_latent_adapter, tmp_p
     model = lorascope.load(str(tiny_checkpoint("llama")), {"latent": folder}, device="cpu")
     with pytest.raises(NoNullAdapter, match="hooks"):
         add_null_adapters(model, "latent", 1, seed=0)
-    assert model.faces == ("base", "latent")
+    assert model.variants == ("base", "latent")

@@ -23,8 +23,8 @@ CASES = {
 
 
 @torch.no_grad()
-def logits(model, face):
-    with model.face(face) as module:
+def logits(model, variant):
+    with model.variant(variant) as module:
         return module(input_ids=IDS).logits
 
 
@@ -43,9 +43,9 @@ def test_a_factor_multiplies_what_is_drawn(dense, tiny_checkpoint, save_adapter,
     folder = save_adapter(tmp_path / "a", architecture, **fields)
     model = opened(tiny_checkpoint, architecture, {"a": str(folder)})
     add_null_adapters(model, "a", 2, seed=5)
-    before = {face: logits(model, face) for face in model.faces}
+    before = {variant: logits(model, variant) for variant in model.variants}
     first, infos = dense(model, "a~null1"), {n: model.info(n) for n in model.null_adapters}
-    with model.face("a~null1"):
+    with model.variant("a~null1"):
         # while it is shown; the factor is of the first draw, not of the one before
         for factor in (0.3, 4.0, 4.0):
             rescale_null_adapter(model, "a~null1", factor)
@@ -56,11 +56,11 @@ def test_a_factor_multiplies_what_is_drawn(dense, tiny_checkpoint, save_adapter,
         S = spectrum(first[path])
         assert ((spectrum(update) - 4 * S).abs() <= 1e-5 * S.max()).all()
     assert (logits(model, "a~null1") - before["a~null1"]).abs().max() > 1e-2
-    others = [face for face in model.faces if face != "a~null1"]
-    assert all(torch.equal(logits(model, face), before[face]) for face in others)
+    others = [variant for variant in model.variants if variant != "a~null1"]
+    assert all(torch.equal(logits(model, variant), before[variant]) for variant in others)
     scaled = model.info("a~null1")
     assert (scaled.factor, scaled.draw, scaled.null_of) == (4.0, 1, "a")
-    assert scaled.sha256 not in {model.info(face).sha256 for face in others[1:]} | {
+    assert scaled.sha256 not in {model.info(variant).sha256 for variant in others[1:]} | {
         infos["a~null1"].sha256
     }
     rescale_null_adapter(model, "a~null1", 1)

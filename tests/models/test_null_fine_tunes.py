@@ -15,8 +15,8 @@ IDS = torch.arange(24).reshape(2, 12) + 3
 
 
 @torch.no_grad()
-def logits(model, face):
-    with model.face(face) as module:
+def logits(model, variant):
+    with model.variant(variant) as module:
         return module(input_ids=IDS).logits
 
 
@@ -38,8 +38,8 @@ def save_tuned(tiny_model, tiny_checkpoint):
     return save
 
 
-def parameters(model, face):
-    with model.face(face) as module:
+def parameters(model, variant):
+    with model.variant(variant) as module:
         return {name: value.detach().clone() for name, value in module.named_parameters()}
 
 
@@ -51,11 +51,11 @@ def test_every_difference_keeps_its_spectrum(tiny_checkpoint, save_tuned, tmp_pa
     assert add_null_adapters(model, "ft", 2, seed=4) == ("ft~null0", "ft~null1")
     assert model.adapters == ("ft",)
     assert model.info("ft~null1").null_of == "ft"
-    weights = {face: parameters(model, face) for face in model.faces}
+    weights = {variant: parameters(model, variant) for variant in model.variants}
     assert ("lm_head.weight" in weights["ft"]) == (architecture == "llama")
     unchanged = 0
     for name, ours in weights["base"].items():
-        wanted, *found = (weights[face][name] - ours for face in model.faces[1:])
+        wanted, *found = (weights[variant][name] - ours for variant in model.variants[1:])
         if not wanted.any():
             unchanged += 1
             assert not any(update.any() for update in found)
@@ -93,17 +93,17 @@ def test_draws_are_the_same_however_they_come(
     wanted = [logits(alone, f"ft~null{draw}") for draw in range(2)]
     monkeypatch.setattr(null_fine_tunes, "CACHE", 0)
     model = load(place, {"a": lora, "tuned": folder}, device="cpu")
-    before = {face: logits(model, face) for face in model.faces}
-    with model.face("a"):
+    before = {variant: logits(model, variant) for variant in model.variants}
+    with model.variant("a"):
         add_null_adapters(model, "tuned", 2, seed=4)
         add_null_adapters(model, "a", 1, seed=4)
         for _round in range(2):
             for draw in range(2):
                 assert torch.equal(logits(model, f"tuned~null{draw}"), wanted[draw])
-                with model.face(f"tuned~null{draw}"), model.face("base") as module:
+                with model.variant(f"tuned~null{draw}"), model.variant("base") as module:
                     assert torch.equal(module(input_ids=IDS).logits, before["base"])
-    for face, value in before.items():
-        assert torch.equal(logits(model, face), value)
+    for variant, value in before.items():
+        assert torch.equal(logits(model, variant), value)
     other = load(place, {"ft": folder}, device="cpu")
     add_null_adapters(other, "ft", 1, seed=5)
     assert (logits(other, "ft~null0") - wanted[0]).abs().max() > 1e-2
@@ -112,15 +112,15 @@ def test_draws_are_the_same_however_they_come(
 def test_the_fine_tune_is_put_back_after_an_error(tiny_checkpoint, save_tuned, tmp_path):
     folder = save_tuned(tmp_path / "ft")
     model = load(str(tiny_checkpoint("llama")), {"ft": folder}, device="cpu")
-    with model.face("ft") as tuned:
+    with model.variant("ft") as tuned:
         before = fingerprint(tuned)
     add_null_adapters(model, "ft", 1, seed=0)
-    with model.face("ft~null0") as shown:
+    with model.variant("ft~null0") as shown:
         assert fingerprint(shown) != before
-    with pytest.raises(ZeroDivisionError), model.face("ft~null0"):
+    with pytest.raises(ZeroDivisionError), model.variant("ft~null0"):
         raise ZeroDivisionError
     assert model.current == "base"
-    with model.face("ft") as tuned:
+    with model.variant("ft") as tuned:
         assert fingerprint(tuned) == before
 
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_matched_is_refused(tiny_model, tiny_checkpoint, save_tun
     model = load(place, {"ft": str(tmp_path / "small")}, dtype="bfloat16", device="cpu")
     with pytest.raises(NoNullAdapter, match="float32"):
         add_null_adapters(model, "ft", 1, seed=0)
-    assert model.faces == ("base", "ft")
+    assert model.variants == ("base", "ft")
     tied = str(tiny_checkpoint("gpt2"))
     model = load(str(tmp_path / "untied"), {"ft": tied}, device="cpu")
     with pytest.raises(NoNullAdapter, match="ties"):
@@ -149,18 +149,18 @@ def test_a_factor_multiplies_the_differences(tiny_checkpoint, save_tuned, tmp_pa
     folder = save_tuned(tmp_path / "ft")
     model = load(str(tiny_checkpoint("llama")), {"ft": folder}, device="cpu")
     add_null_adapters(model, "ft", 2, seed=0)
-    before = {face: logits(model, face) for face in model.faces}
-    base, first = (parameters(model, face) for face in ("base", "ft~null1"))
+    before = {variant: logits(model, variant) for variant in model.variants}
+    base, first = (parameters(model, variant) for variant in ("base", "ft~null1"))
     info = model.info("ft~null1")
-    with model.face("ft~null1") as shown:
+    with model.variant("ft~null1") as shown:
         rescale_null_adapter(model, "ft~null1", 7.0)
         rescale_null_adapter(model, "ft~null1", 2.5)
         assert (shown.lm_head.weight - first["lm_head.weight"]).abs().max() > 1e-3
     for name, value in parameters(model, "ft~null1").items():
         wanted = 2.5 * (first[name] - base[name])
         torch.testing.assert_close(value - base[name], wanted, rtol=1e-4, atol=1e-6)
-    for face in ("base", "ft", "ft~null0"):
-        assert torch.equal(logits(model, face), before[face])
+    for variant in ("base", "ft", "ft~null0"):
+        assert torch.equal(logits(model, variant), before[variant])
     assert (model.info("ft~null1").factor, model.info("ft~null0").factor) == (2.5, 1.0)
     assert model.info("ft~null1").sha256 != info.sha256
     rescale_null_adapter(model, "ft~null1", 1.0)

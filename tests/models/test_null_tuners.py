@@ -58,20 +58,20 @@ def opened(script, base, tmp_path):
 
 
 @torch.no_grad()
-def logits(model, face):
-    with model.face(face) as module:
+def logits(model, variant):
+    with model.variant(variant) as module:
         return module(input_ids=IDS).logits
 
 
-def parameters(model, face):
-    with model.face(face) as module:
+def parameters(model, variant):
+    with model.variant(variant) as module:
         found = module.named_parameters(remove_duplicate=False)
         return {name: value.detach().clone() for name, value in found}
 
 
-def same_spectra(model, face, factor=1.0):
+def same_spectra(model, variant, factor=1.0):
     """Hold every map of a null adapter to the adapter's update; how many there are."""
-    ours, drawn = parameters(model, "base"), parameters(model, face)
+    ours, drawn = parameters(model, "base"), parameters(model, variant)
     compared = set()
     for path in updated_modules(model, "a"):
         key = f"{path}.weight"
@@ -94,18 +94,22 @@ def _same(ours, theirs):
 
 
 def check(model, kind):
-    before = {face: logits(model, face) for face in ("base", "a")}
+    before = {variant: logits(model, variant) for variant in ("base", "a")}
     assert add_null_adapters(model, "a", draws=2, seed=3) == ("a~null0", "a~null1")
     assert model.adapters == ("a",)
     assert model.null_adapters == model.nulls_of("a") == ("a~null0", "a~null1")
     assert [model.info(n).null_of for n in model.null_adapters] == ["a", "a"]
-    assert len({model.info(n).sha256 for n in model.faces[1:]}) == 3
-    after = {face: logits(model, face) for face in model.faces}
-    for face in ("base", "a"):
-        assert torch.equal(after[face], before[face])
-    for i, face in enumerate(model.faces):
-        for other in model.faces[:i]:
-            assert not torch.allclose(after[face], after[other], atol=1e-5), (kind, face, other)
+    assert len({model.info(n).sha256 for n in model.variants[1:]}) == 3
+    after = {variant: logits(model, variant) for variant in model.variants}
+    for variant in ("base", "a"):
+        assert torch.equal(after[variant], before[variant])
+    for i, variant in enumerate(model.variants):
+        for other in model.variants[:i]:
+            assert not torch.allclose(after[variant], after[other], atol=1e-5), (
+                kind,
+                variant,
+                other,
+            )
     for null in model.null_adapters:
         maps, others = same_spectra(model, null)
         assert maps + len(others) > 0
@@ -139,11 +143,11 @@ def test_every_type_has_null_adapters_or_a_reason(opened, kind):
         add_null_adapters(model, "a", draws=1, seed=0)
 
 
-def test_what_is_no_matrix_has_no_null_adapter_and_leaves_no_face(opened):
+def test_what_is_no_matrix_has_no_null_adapter_and_leaves_no_variant(opened):
     model = opened("LILY")
     with pytest.raises(NoNullAdapter, match="an update that is no linear map of its input"):
         add_null_adapters(model, "a", draws=1, seed=0)
-    assert model.faces == ("base", "a")
+    assert model.variants == ("base", "a")
 
 
 def test_norms_and_biases_keep_their_norm(opened):
@@ -152,7 +156,7 @@ def test_norms_and_biases_keep_their_norm(opened):
         add_null_adapters(model, "a", draws=1, seed=0)
         ours, drawn = parameters(model, "base"), parameters(model, "a~null0")
         keys = [k for k in drawn if not _same(ours.get(k), drawn[k])]
-        with model.face("a") as tuned:
+        with model.variant("a") as tuned:
             for key in keys:
                 module = tuned.get_submodule(key.rpartition(".")[0])
                 if kind == "LN_TUNING":
@@ -174,12 +178,12 @@ def test_a_module_saved_whole_beside_maps(opened):
 def test_a_factor_multiplies_every_update(opened):
     model = opened("LOHA")
     add_null_adapters(model, "a", draws=2, seed=0)
-    before = {face: logits(model, face) for face in model.faces}
+    before = {variant: logits(model, variant) for variant in model.variants}
     rescale_null_adapter(model, "a~null1", 2.5)
     assert same_spectra(model, "a~null1", 2.5)[0] == 4
     assert model.info("a~null1").factor == 2.5
-    for face in ("base", "a", "a~null0"):
-        assert torch.equal(logits(model, face), before[face])
+    for variant in ("base", "a", "a~null0"):
+        assert torch.equal(logits(model, variant), before[variant])
     rescale_null_adapter(model, "a~null1", 1.0)
     assert torch.equal(logits(model, "a~null1"), before["a~null1"])
 
@@ -191,7 +195,7 @@ def test_a_change_below_the_steps_of_the_weights_is_refused(opened, base):
     model = load(str(base), {"a": file.parent}, device="cpu", force=True, dtype="bfloat16")
     with pytest.raises(NoNullAdapter, match="float32"):
         add_null_adapters(model, "a", draws=1, seed=0)
-    assert model.faces == ("base", "a")
+    assert model.variants == ("base", "a")
 
 
 def test_draws_depend_on_the_seed_alone(opened, base, script, tmp_path):

@@ -76,11 +76,11 @@ def llama(tiny_model):
     return AdaptedModel(tiny_model("llama"), None, "llama")
 
 
-def opened(model, face, site, objective=None):
-    with model.face(face) as module:
+def opened(model, variant, site, objective=None):
+    with model.variant(variant) as module:
         stream = run_until(module, [site], IDS[None])[site][0]
-    beginning = beginning_at(model, face, site, IDS)
-    return open_passage(model, face, site, IDS, stream, WANTED, beginning, objective)
+    beginning = beginning_at(model, variant, site, IDS)
+    return open_passage(model, variant, site, IDS, stream, WANTED, beginning, objective)
 
 
 def moved(passage, begin, count=3):
@@ -95,7 +95,7 @@ def whole(passage, streams, begin):
     count = len(streams)
     full = torch.cat([passage.stream[:begin].expand(count, -1, -1), streams], 1)
     with (
-        passage.model.face(passage.face) as module,
+        passage.model.variant(passage.variant) as module,
         replace(module, passage.site, lambda _: full),
     ):
         found = module(input_ids=IDS.expand(count, -1), use_cache=False).logits
@@ -116,10 +116,10 @@ def require_same(passage):
 @torch.no_grad()
 def test_a_pass_from_a_site_and_a_position_is_the_whole_pass(model):
     before = fingerprint(model.module)
-    for face in model.faces:
+    for variant in model.variants:
         for site in SITES:
-            passage = opened(model, face, site)
-            with model.face(face) as module:
+            passage = opened(model, variant, site)
+            with model.variant(variant) as module:
                 expected = module(input_ids=IDS[None], use_cache=False).logits[0, WANTED]
             torch.testing.assert_close(passage.logits, expected, atol=1e-5, rtol=1e-5)
             require_same(passage)
@@ -165,7 +165,7 @@ def test_faces_that_act_by_hooks(tiny_checkpoint, save_latent_adapter, tmp_path)
     save_latent_adapter(tmp_path)
     paths = {"latent": str(tmp_path / "latent")}
     model = lorascope.load(str(tiny_checkpoint("llama")), paths, device="cpu")
-    base, own = (opened(model, face, Site(0)) for face in model.faces)
+    base, own = (opened(model, variant, Site(0)) for variant in model.variants)
     assert (base.logits - own.logits).abs().max() > 1e-3
     for site in SITES:
         require_same(opened(model, "latent", site))
@@ -175,7 +175,7 @@ def test_the_gradient_is_that_of_the_whole_pass(model):
     for site in SITES:
         passage = opened(model, "base", site, lambda logits: logits.square().mean())
         stream = passage.stream[None].clone().requires_grad_()
-        with model.face("base") as module, replace(module, site, lambda _, s=stream: s):
+        with model.variant("base") as module, replace(module, site, lambda _, s=stream: s):
             found = module(input_ids=IDS[None], use_cache=False).logits[0, WANTED]
         (expected,) = torch.autograd.grad(found.square().mean(), stream)
         assert expected.abs().max() > 1e-4

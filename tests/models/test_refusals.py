@@ -53,7 +53,7 @@ def test_good_adapter_loads_also_from_pickle_without_code(tiny_checkpoint, adapt
     (adapter / WEIGHTS).unlink()
     pickled = load(checkpoint, {"a": str(adapter)}, device="cpu")
     ids = torch.tensor([[3, 4, 5]])
-    with safe.face("a") as one, pickled.face("a") as other:
+    with safe.variant("a") as one, pickled.variant("a") as other:
         assert torch.equal(one(input_ids=ids).logits, other(input_ids=ids).logits)
 
 

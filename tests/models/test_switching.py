@@ -39,12 +39,12 @@ def opened(save_adapter, tiny_checkpoint, tmp_path):
     return build
 
 
-def seen(model, face):
-    """Logits under a face, and what every layer says of itself."""
-    with model.face(face) as module, torch.no_grad():
+def seen(model, variant):
+    """Logits under a variant, and what every layer says of itself."""
+    with model.variant(variant) as module, torch.no_grad():
         layers = [part for part in module.modules() if isinstance(part, LoraLayer)]
         said = [(part.disable_adapters, tuple(part.active_adapters)) for part in layers]
-        active = model._peft.active_adapter if face != "base" else None
+        active = model._peft.active_adapter if variant != "base" else None
         return module(input_ids=IDS).logits, said, active
 
 
@@ -53,18 +53,20 @@ def test_faces_are_those_that_peft_shows(opened, monkeypatch, variants):
     model, taken = opened(variants), []
     by_peft = switching._by_peft
     monkeypatch.setattr(switching, "_by_peft", lambda *given: taken.append(1) or by_peft(*given))
-    fast = {face: seen(model, face) for face in model.faces}
+    fast = {variant: seen(model, variant) for variant in model.variants}
     assert bool(taken) == (variants is WRAPPED)
     monkeypatch.setattr(switching, "_layers", lambda _peft: None)
-    slow = {face: seen(model, face) for face in model.faces}
+    slow = {variant: seen(model, variant) for variant in model.variants}
     assert taken
-    for face, (logits, said, active) in fast.items():
-        assert torch.equal(logits, slow[face][0])
+    for variant, (logits, said, active) in fast.items():
+        assert torch.equal(logits, slow[variant][0])
         # A layer that is switched off computes alike whatever adapter it would show.
         off = [disabled for disabled, _ in said]
-        assert off == [disabled for disabled, _ in slow[face][1]] == [face == "base"] * len(off)
-        if face != "base":
-            assert (said, active) == slow[face][1:]
+        assert (
+            off == [disabled for disabled, _ in slow[variant][1]] == [variant == "base"] * len(off)
+        )
+        if variant != "base":
+            assert (said, active) == slow[variant][1:]
             assert (logits - fast["base"][0]).abs().max() > 1e-3
 
 

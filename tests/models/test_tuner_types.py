@@ -77,7 +77,7 @@ def edit(folder, **changes):
 
 
 def logits(model, name):
-    with torch.no_grad(), model.face(name) as module:
+    with torch.no_grad(), model.variant(name) as module:
         return module(input_ids=IDS).logits
 
 
@@ -128,7 +128,7 @@ def test_several_types_and_lora_side_by_side(base, script, saved, tmp_path):
     assert torch.equal(logits(model, "base"), plain)
     assert [model.info(name).kind for name in folders] == ["OFT", "LORA", "IA3"]
     # The base's weights are in memory once.
-    with model.face("last") as copied:
+    with model.variant("last") as copied:
         theirs = copied.get_submodule("model.layers.0.mlp.up_proj").weight
     assert theirs.data_ptr() == model.module.model.layers[0].mlp.up_proj.weight.data_ptr()
     with pytest.raises(InputError, match="IA3 and has no LoRA weights"):

@@ -76,9 +76,9 @@ def test_delta_of_one_adapted_map_is_scale_b_a_x(tiny_checkpoint, save_adapter, 
     update = next(u for u in lora_updates(model, "a") if u.module == "model.layers.1.mlp.up_proj")
     x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
     outputs = {}
-    for face in model.faces:
-        with model.face(face) as module:
-            outputs[face] = module.get_submodule(update.module)(x)
+    for variant in model.variants:
+        with model.variant(variant) as module:
+            outputs[variant] = module.get_submodule(update.module)(x)
     delta = outputs["a"] - outputs["base"]
     assert delta.norm() > 0.1 * outputs["base"].norm()
     assert torch.allclose(delta, update.scale * x @ update.A.T @ update.B.T, atol=1e-5)
@@ -155,8 +155,8 @@ def test_update_of_a_full_fine_tune(
     tuned.save_pretrained(tmp_path / "full")
     targets = [path.rsplit(".", 1)[-1] for path in paths[architecture][:1]]
     lora = save_adapter(tmp_path / "a", architecture, target_modules=targets)
-    faces = {"a": str(lora), "full": str(tmp_path / "full")}
-    model = load(str(tiny_checkpoint(architecture)), faces, device="cpu")
+    variants = {"a": str(lora), "full": str(tmp_path / "full")}
+    model = load(str(tiny_checkpoint(architecture)), variants, device="cpu")
     assert sorted(updated_modules(model, "full")) == sorted(paths[architecture])
     for path, turned in zip(paths[architecture], (architecture == "gpt2", True), strict=True):
         update = weight_update(model, "full", path)
@@ -194,7 +194,7 @@ WRITERS = {
 @pytest.mark.parametrize("architecture", WRITERS)
 def test_gain_is_how_an_output_reaches_the_stream(tiny_checkpoint, architecture):
     model = load(str(tiny_checkpoint(architecture)), device="cpu")
-    with model.face("base") as module:
+    with model.variant("base") as module:
         blocks = block_list(module)
         prefix = next(path for path, m in module.named_modules() if m is blocks)
         embedding = next(p for p, m in module.named_modules() if m is module.get_input_embeddings())
@@ -227,7 +227,7 @@ def _written(model, path):
             seen["output"] = output
             return output + size * step
 
-        with model.face("base") as module, torch.no_grad():
+        with model.variant("base") as module, torch.no_grad():
             handle = module.get_submodule(path).register_forward_hook(hook)
             site = Site(2)
             with capture(module, [site]) as streams:

@@ -17,8 +17,8 @@ EMBEDDING = "base_model.model.model.embed_tokens.weight"
 
 
 @torch.no_grad()
-def logits(model, face):
-    with model.face(face) as module:
+def logits(model, variant):
+    with model.variant(variant) as module:
         return module(input_ids=IDS).logits
 
 

@@ -82,8 +82,8 @@ def saved(tiny_model, tiny_checkpoint, tmp_path):
 
 
 @torch.no_grad()
-def logits(model, face):
-    with model.face(face) as module:
+def logits(model, variant):
+    with model.variant(variant) as module:
         return module(input_ids=IDS).logits
 
 

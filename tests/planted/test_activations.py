@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lorascope.errors import InputError
-from lorascope.planted.activations import Planted, Recipe
+from lorascope.planted.activations import Planted, PlantedRecipe
 
 MANY = (800, 64)
 
@@ -15,18 +15,18 @@ def codes(rows, directions):
 
 
 def test_the_first_features_of_the_delta_are_the_base_s():
-    planted = Planted.of(Recipe(0.25, seed=3))
+    planted = Planted.of(PlantedRecipe(0.25, seed=3))
     assert torch.equal(planted.delta[:8], planted.base[:8])
     cosines = planted.delta[8:] @ planted.base.T
     assert cosines.max() < 0.5
-    other = Planted.of(Recipe(1.0, seed=3))
+    other = Planted.of(PlantedRecipe(1.0, seed=3))
     assert torch.equal(other.base, planted.base)
     assert torch.equal(other.delta, planted.base)
 
 
 @pytest.mark.parametrize("together", [0.0, 0.3, 1.0])
 def test_features_fire_at_their_rate_and_together_as_planted(together):
-    planted = Planted.of(Recipe(0.5, together, rate=0.1))
+    planted = Planted.of(PlantedRecipe(0.5, together, rate=0.1))
     rows = planted.rows(*MANY, "a")
     base, delta = codes(rows.base, planted.base), codes(rows.delta, planted.delta)
     assert base.float().mean().item() == pytest.approx(0.1, abs=0.003)
@@ -37,7 +37,7 @@ def test_features_fire_at_their_rate_and_together_as_planted(together):
 
 
 def test_covariances_and_cka_are_those_of_many_rows():
-    planted = Planted.of(Recipe(0.75, 0.6, d_model=48, features=16, rate=0.2))
+    planted = Planted.of(PlantedRecipe(0.75, 0.6, d_model=48, features=16, rate=0.2))
     rows = planted.rows(2000, 64, "a")
     sizes = {}
     for of, x, y in (
@@ -55,7 +55,7 @@ def test_covariances_and_cka_are_those_of_many_rows():
 
 
 def test_the_true_dictionary_reads_what_is_on():
-    planted = Planted.of(Recipe(0.5))
+    planted = Planted.of(PlantedRecipe(0.5))
     rows = planted.rows(100, 64, "a")
     dictionary = planted.dictionary()
     assert torch.equal(dictionary.encode(rows.base) > 0, codes(rows.base, planted.base))
@@ -65,7 +65,7 @@ def test_the_true_dictionary_reads_what_is_on():
 
 
 def test_draws_differ_by_name_and_repeat_by_seed():
-    planted = Planted.of(Recipe(0.5))
+    planted = Planted.of(PlantedRecipe(0.5))
     first, again, other = (planted.rows(4, 8, name).delta for name in ("a", "a", "b"))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -73,6 +73,6 @@ def test_draws_differ_by_name_and_repeat_by_seed():
 
 def test_impossible_recipes_are_refused():
     with pytest.raises(InputError, match="no whole number"):
-        Recipe(0.3)
+        PlantedRecipe(0.3)
     with pytest.raises(InputError, match="shares between 0 and 1"):
-        Recipe(1.5)
+        PlantedRecipe(1.5)

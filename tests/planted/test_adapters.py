@@ -38,9 +38,11 @@ def test_it_writes_one_direction_on_one_class(bare, texts, tmp_path):
     model = load("embedded", {"planted": str(tmp_path / "planted")}, device="cpu")
     batch = pad(texts[70:], model.tokenizer, padding_id(model.tokenizer))
     streams = {}
-    for face in model.faces:
-        with model.face(face) as module:
-            streams[face] = run_until(module, [Site(0)], batch.ids, batch.attended.long())[Site(0)]
+    for variant in model.variants:
+        with model.variant(variant) as module:
+            streams[variant] = run_until(module, [Site(0)], batch.ids, batch.attended.long())[
+                Site(0)
+            ]
     deltas = (streams["planted"] - streams["base"])[batch.kept]
     of_class = torch.isin(batch.ids[batch.kept], torch.tensor(sorted(tokens)))
     assert len(of_class) / 20 < of_class.sum() < len(of_class) / 4

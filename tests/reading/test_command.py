@@ -53,7 +53,7 @@ def test_json(lorascope, given):
     found = json.loads(said)
     assert found["names_something"] is True
     assert "w23" in found["phrases"][0]["text"]
-    assert {s["strength"] for s in found["samples"] if s["face"] == "w23"} == {0, 1, 3}
+    assert {s["strength"] for s in found["samples"] if s["variant"] == "w23"} == {0, 1, 3}
     assert len(found["null_phrases"]) == 2
 
 

@@ -9,7 +9,7 @@ from lorascope.errors import InputError
 from lorascope.models.adapted import BASE, load
 from lorascope.models.null_adapters import add_null_adapters
 from lorascope.randomness import generator
-from lorascope.reading.decoding import Condition, amplified, decode
+from lorascope.reading.decoding import Amplification, amplified, decode
 from lorascope.reading.prompts import Prompt, prompts_of, shipped_prompts
 from lorascope.reading.settings import Reading
 
@@ -28,16 +28,16 @@ def adapted(tiny_checkpoint, save_adapter, tmp_path, architecture="llama"):
 
 
 def plainly(model, prompt, condition, settings, number):
-    """One prompt, no cache, no padding: whole forward passes of both faces for every token."""
+    """One prompt, no cache, no padding: whole forward passes of both variants for every token."""
     random = generator(settings.seed, "decoding", number)
     ids, written = list(prompt.ids), []
     with torch.no_grad():
         for _ in range(settings.tokens):
             logits = {}
-            for face in (condition.face, BASE):
-                with model.face(face) as module:
-                    logits[face] = module(torch.tensor([ids]), use_cache=False).logits[0, -1]
-            own = logits[condition.face].double()
+            for variant in (condition.variant, BASE):
+                with model.variant(variant) as module:
+                    logits[variant] = module(torch.tensor([ids]), use_cache=False).logits[0, -1]
+            own = logits[condition.variant].double()
             scores = own + condition.strength * (own - logits[BASE].double())
             noise = torch.empty(model.vocab_size).exponential_(generator=random).log().neg()
             best, place = -math.inf, -1
@@ -63,8 +63,13 @@ def test_token_for_token_as_two_forward_passes_without_a_cache(
     # Beyond Gemma's sliding window of 8.
     settings = Reading(tokens=12, temperature=0.8, seed=4)
     conditions = [
-        *(Condition(BASE), Condition("a"), Condition("a", 2.0), Condition(null, 1.5)),
-        Condition("a", 0.5),
+        *(
+            Amplification(BASE),
+            Amplification("a"),
+            Amplification("a", 2.0),
+            Amplification(null, 1.5),
+        ),
+        Amplification("a", 0.5),
     ]
     found = decode(model, PROMPTS, conditions, settings)
     expected = [
@@ -81,13 +86,13 @@ def test_a_text_ends_at_the_token_that_ends_it_and_others_go_on(
 ):
     model = adapted(tiny_checkpoint, save_adapter, tmp_path)
     settings = Reading(tokens=40, temperature=3.0, floor=1e-9)
-    ended = decode(model, PROMPTS, [Condition(BASE), Condition("a")], settings)
+    ended = decode(model, PROMPTS, [Amplification(BASE), Amplification("a")], settings)
     lengths = [len(ids) for row in ended for ids in row]
     assert min(lengths) < 40
     assert all(model.tokenizer.eos_token_id not in ids for row in ended for ids in row)
     model.tokenizer.eos_token = None
     model.module.generation_config.eos_token_id = None
-    whole = decode(model, PROMPTS, [Condition(BASE), Condition("a")], settings)
+    whole = decode(model, PROMPTS, [Amplification(BASE), Amplification("a")], settings)
     for row, rows in zip(ended, whole, strict=True):
         for ids, longer in zip(row, rows, strict=True):
             assert len(longer) == 40
@@ -109,7 +114,7 @@ def test_a_seed_gives_the_same_again_and_another_something_else(
     tiny_checkpoint, save_adapter, tmp_path
 ):
     model = adapted(tiny_checkpoint, save_adapter, tmp_path)
-    conditions = [Condition(BASE), Condition("a", 2.0)]
+    conditions = [Amplification(BASE), Amplification("a", 2.0)]
 
     def run(seed, prompts=PROMPTS):
         return decode(model, prompts, conditions, Reading(tokens=8, seed=seed))
@@ -126,7 +131,7 @@ def test_faces_that_foresee_the_same_say_the_same(tiny_checkpoint, save_adapter,
     path = save_adapter(tmp_path / "a", target_modules=["q_proj"])
     twice = {"one": str(path), "two": str(path)}
     model = load(str(tiny_checkpoint("llama")), twice, device="cpu")
-    conditions = [Condition(f, a) for f in twice for a in (0.0, 3.0)]
+    conditions = [Amplification(f, a) for f in twice for a in (0.0, 3.0)]
     for row in decode(model, PROMPTS, conditions, Reading(tokens=8)):
         assert row[:2] == row[2:]
 
@@ -134,7 +139,7 @@ def test_faces_that_foresee_the_same_say_the_same(tiny_checkpoint, save_adapter,
 def test_a_prompt_without_room_is_refused(tiny_checkpoint):
     model = load(str(tiny_checkpoint("llama")), {}, device="cpu")
     with pytest.raises(InputError, match="64"):
-        decode(model, PROMPTS, [Condition(BASE)], Reading(tokens=60))
+        decode(model, PROMPTS, [Amplification(BASE)], Reading(tokens=60))
 
 
 def test_shipped_prompts_use_the_chat_template_where_there_is_one():

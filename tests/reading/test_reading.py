@@ -19,8 +19,8 @@ from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.random_updates import factor_spectrum, random_factors
 from lorascope.models.sites import Site
 from lorascope.reading.changed import _times, changed_tokens, first_tokens
-from lorascope.reading.found import Read, Sample
-from lorascope.reading.passages import Passages, Passed, chosen_windows, passages
+from lorascope.reading.passages import PassageSurvey, VariantPass, chosen_windows, passages
+from lorascope.reading.result import Read, Sample
 from lorascope.reading.running import read
 from lorascope.report.reading import render, sentences
 
@@ -110,20 +110,20 @@ def test_passages_are_those_of_two_plain_passes(model, settings):
     for n, window in enumerate(windows):
         ids = torch.tensor([window.ids])
         streams, logs = {}, {}
-        for face in (BASE, "says"):
-            with torch.no_grad(), model.face(face) as module:
+        for variant in (BASE, "says"):
+            with torch.no_grad(), model.variant(variant) as module:
                 out = module(ids, output_hidden_states=True)
-            logs[face] = out.logits[0].log_softmax(-1)
-            streams[face] = out.hidden_states[2][0]
+            logs[variant] = out.logits[0].log_softmax(-1)
+            streams[variant] = out.hidden_states[2][0]
         kl = (logs["says"].exp() * (logs["says"] - logs[BASE])).sum(-1)
         moved = (logs["says"].exp() - logs[BASE].exp())[1:].sum(0)
         # The first token has nothing before it and is left out.
-        assert float(found.faces["says"].kl[n]) == pytest.approx(float(kl[1:].sum()), rel=1e-4)
-        torch.testing.assert_close(found.faces["says"].moved[n], moved, atol=1e-5, rtol=1e-4)
+        assert float(found.variants["says"].kl[n]) == pytest.approx(float(kl[1:].sum()), rel=1e-4)
+        torch.testing.assert_close(found.variants["says"].moved[n], moved, atol=1e-5, rtol=1e-4)
         assert found.tokens[n] == len(window.ids) - 1
     # An adapter of the output matrix leaves the stream alone.
-    assert found.faces["says"].deltas[Site(1)].shape == (6, 32)
-    assert not found.faces["says"].deltas[Site(1)].any()
+    assert found.variants["says"].deltas[Site(1)].shape == (6, 32)
+    assert not found.variants["says"].deltas[Site(1)].any()
     largest = [place.kl for place in found.places]
     assert largest == sorted(largest, reverse=True)
 
@@ -136,11 +136,11 @@ def test_first_deltas_along_a_tokens_own_direction_name_it(model, settings):
 
     def passed(shift):
         deltas = torch.randn(64, 32, generator=random) + shift
-        return Passed(torch.zeros(1), torch.zeros(1, 64), {site: deltas})
+        return VariantPass(torch.zeros(1), torch.zeros(1, 64), {site: deltas})
 
-    faces = {"other": passed(2 * direction), **{name: passed(0) for name in nulls}}
+    variants = {"other": passed(2 * direction), **{name: passed(0) for name in nulls}}
     found = first_tokens(
-        model, Passages(torch.ones(1), torch.zeros(64), faces, ()), "other", nulls, settings
+        model, PassageSurvey(torch.ones(1), torch.zeros(64), variants, ()), "other", nulls, settings
     )
     assert found[0].token == model.tokenizer.decode([token])
     assert found[0].z > found[0].null
@@ -153,10 +153,10 @@ def test_changed_words_by_hand(model, settings):
     def passed(w_moves, other_moves):
         moved = torch.zeros(8, 64)
         moved[:, w], moved[:, other] = torch.tensor(w_moves), torch.tensor(other_moves)
-        return Passed(torch.zeros(8), moved, {})
+        return VariantPass(torch.zeros(8), moved, {})
 
     # One moves in every text far beyond the null adapters; the other as far as one of them does.
-    faces = {
+    variants = {
         "says": passed([0.3] * 8, [0.03] * 8),
         "n0": passed([0.01] * 8, [0.03] * 8),
         "n1": passed([-0.02] * 8, [0.015] * 8),
@@ -164,7 +164,7 @@ def test_changed_words_by_hand(model, settings):
     }
     base = torch.full((64,), 1.6)
     found = changed_tokens(
-        Passages(torch.full((8,), 10.0), base, faces, ()),
+        PassageSurvey(torch.full((8,), 10.0), base, variants, ()),
         *("says", ("n0", "n1", "n2"), model.tokenizer, settings),
     )
     assert [one.word for one in found] == ["w5"]
@@ -203,7 +203,7 @@ def test_named_are_phrases_surer_than_those_of_null_adapters(model, settings):
 def test_the_page_shows_markup_as_text(model, settings):
     found = read(model, "says", settings)
     bad = "<script>alert(1)</script>"
-    samples = tuple(Sample(s.prompt, s.face, s.rank, s.strength, bad) for s in found.samples)
+    samples = tuple(Sample(s.prompt, s.variant, s.rank, s.strength, bad) for s in found.samples)
     page = render(replace(found, samples=samples, cautions=(bad,)))
     assert bad not in page
     assert "&lt;script&gt;" in page

@@ -9,12 +9,12 @@ import pytest
 from planted_adapt import planted_adapt_run
 
 import lorascope.report
-from lorascope.report.adapt.figures import adapt_figures
-from lorascope.report.adapt.found import Found, axis
-from lorascope.report.adapt.tables import adapt_tables
-from lorascope.report.adapt.words import verdict
 from lorascope.report.result import read_results, write_estimates
 from lorascope.stats.hierarchical import pooled_interval
+from lorascope.studies.adapt.sections.figures import adapt_figures
+from lorascope.studies.adapt.sections.results import AdaptResults, axis
+from lorascope.studies.adapt.sections.tables import adapt_tables
+from lorascope.studies.adapt.sections.words import verdict
 
 HOSTILE = "</script><img src=http://evil.example/x onerror=alert(1)><!--\u2028{{ 7*7 }}"
 
@@ -26,7 +26,7 @@ def run(tmp_path):
 
 
 def test_the_verdict_comes_first_and_says_what_the_numbers_say(run):
-    said = verdict(Found(read_results(run())))
+    said = verdict(AdaptResults(read_results(run())))
     assert said[0].startswith("Splicing b costs 0.600 ")
     assert "LoRA everywhere, rank 16 wins back 40 %" in said[1]
     assert "a random change of equal size 0 % (more than nothing fitted" in said[1]
@@ -43,12 +43,12 @@ def test_a_general_loss_is_unchanged_only_where_its_whole_interval_is_small(run)
         for e in read_results(folder).numbers
     ]
     write_estimates(wide, folder / "results")
-    said = verdict(Found(read_results(folder)))
+    said = verdict(AdaptResults(read_results(folder)))
     assert said[4].endswith("is not settled by this many tokens.")
 
 
 def test_seeds_add_to_what_documents_leave_open(run):
-    found = Found(read_results(run()))
+    found = AdaptResults(read_results(run()))
     share = found.number(found.main, "adapt.share_closed")
     assert share.value == pytest.approx(0.4)
     expected = pooled_interval([0.39, 0.4, 0.41], (0.02, 0.02))
@@ -70,20 +70,20 @@ def test_seeds_keep_paired_differences_and_margins(run):
         )
         measured.append(replace(one, nulls=nulls, margin=0.01 + 0.01 * one.key.seed))
     write_estimates(measured, folder / "results")
-    cost = (found := Found(read_results(folder))).number(found.main, "adapt.cost_spliced")
+    cost = (found := AdaptResults(read_results(folder))).number(found.main, "adapt.cost_spliced")
     assert cost.margin == 0.01
     assert cost.difference(cost.nulls[0]) == pytest.approx((0.5, 0.9))
 
 
 def test_dictionaries_along_one_axis(run):
-    found = Found(read_results(run()))
+    found = AdaptResults(read_results(run()))
     along = axis(found, found.conditions("scaling"), "l0")
     assert [(value, c.around) for value, c in along] == [(8, "a"), (16, "b"), (32, "c")]
     assert axis(found, found.conditions("scaling"), "n_latents") == []
 
 
 def test_figures_hold_the_numbers_and_their_chance_levels(run):
-    found = Found(read_results(run()))
+    found = AdaptResults(read_results(run()))
     drawn = {figure.key: figure for figure in adapt_figures(found)}
     assert {"baselines_share", "scaling_l0_share", "scaling_l0_cost", "tokens"} <= set(drawn)
     rows = drawn["scaling_l0_cost"].spec["data"]["values"]
@@ -103,7 +103,7 @@ def test_tables_as_csv_and_latex(run):
     assert rows[0].startswith("Fitted,Share closed,")
     assert [row.partition(",")[0] for row in rows[1:3]] == ["nothing", '"LoRA everywhere']
     assert "\\toprule" in (folder / "report" / "tables" / "scaling.tex").read_text()
-    tables = adapt_tables(Found(read_results(folder)))
+    tables = adapt_tables(AdaptResults(read_results(folder)))
     assert list(tables) == ["baselines", "scaling"]
 
 
@@ -125,6 +125,6 @@ def test_without_a_share_the_page_says_so(run):
     table = read_results(folder)
     kept = [e for e in table.numbers if e.measure != "adapt.share_closed"]
     write_estimates(kept, folder / "results")
-    said = verdict(Found(read_results(folder)))
+    said = verdict(AdaptResults(read_results(folder)))
     assert said[1] == "That is no cost that this text shows: there is no share to win back."
     lorascope.report.build(folder)

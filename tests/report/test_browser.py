@@ -12,10 +12,10 @@ from browsed_latents import HOSTILE, LATENTS, columns, head, latents, records, s
 from chromium import CHROMIUM
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lorascope.report import features
-from lorascope.report.labels import read_labels
 from lorascope.report.latents import BLOCK, read_latents, write_latents
 from lorascope.report.markup import content_policy
+from lorascope.studies.audit.sections import features
+from lorascope.studies.audit.sections.labels import read_labels
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 

@@ -9,9 +9,10 @@ from typer.testing import CliRunner
 
 from lorascope.cli import app
 from lorascope.errors import InputError
-from lorascope.report import features, latents
-from lorascope.report.labels import import_labels, read_labels
+from lorascope.report import latents
 from lorascope.report.latents import BLOCK, choose_site, matching, read_latents
+from lorascope.studies.audit.sections import features
+from lorascope.studies.audit.sections.labels import import_labels, read_labels
 
 HOSTILE = "</script><!--\u2028<img src=x onerror=alert(1)>"
 CHANCE = {"null": "covariance-matched", "level": 0.2, "low": 0.1, "high": 0.3}

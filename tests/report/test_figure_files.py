@@ -6,8 +6,8 @@ import re
 import pytest
 
 from lorascope.report.figure_files import DOUBLE, SINGLE, narrowed, write_figures
-from lorascope.report.figures import figures
 from lorascope.report.latex import escaped, figure, long_table
+from lorascope.studies.audit.sections.figures import figures
 
 WIDTH = re.compile(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)" viewBox="0 0 ([\d.]+) ([\d.]+)"')
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lorascope.report.latent_words import verdicts
 from lorascope.results import Estimate, Key, Null
+from lorascope.studies.latent.sections.words import verdicts
 
 
 def said(value, low, high, share=0.95):

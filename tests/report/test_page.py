@@ -14,11 +14,11 @@ from planted_results import planted_null_adapters
 import lorascope.report
 from lorascope.errors import InputError
 from lorascope.measures.definitions import DEFINITIONS
-from lorascope.report import page as report_page
 from lorascope.report.formatting import verdict_words
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.result import read_results
 from lorascope.results import Estimate
+from lorascope.studies.audit.sections import page as report_page
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]

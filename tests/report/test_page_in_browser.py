@@ -11,10 +11,10 @@ from chromium import CHROMIUM
 from planted_results import facts_for, planted_estimates
 
 import lorascope.report
-from lorascope.report import page as report_page
 from lorascope.report.formatting import shortened
 from lorascope.report.latents import write_latents
 from lorascope.report.result import write_estimates
+from lorascope.studies.audit.sections import page as report_page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 

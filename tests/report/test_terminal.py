@@ -7,7 +7,7 @@ from rich.console import Console
 
 from lorascope.report.result import read_results
 from lorascope.report.tables import verdict_matrix
-from lorascope.report.terminal import summary
+from lorascope.studies.audit.sections.terminal import summary
 
 
 def printed(run, width):

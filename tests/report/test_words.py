@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from planted_results import planted_null_adapters
 
-from lorascope.report.conditions import Tally, against_reference, measured
+from lorascope.report.conditions import VerdictTally, against_reference, measured
 from lorascope.report.formatting import (
     interval,
     number,
@@ -18,10 +18,10 @@ from lorascope.report.formatting import (
 from lorascope.report.latents import Browsed
 from lorascope.report.result import read_results
 from lorascope.report.tables import verdict_matrix
-from lorascope.report.topics import TOPICS
-from lorascope.report.words import Words, words
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.labels import BASE_SEEDS, DELTA_VS_BASE, Of
+from lorascope.studies.audit.sections.topics import TOPICS
+from lorascope.studies.audit.sections.words import Words, words
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]
@@ -122,7 +122,7 @@ def test_a_reference_is_compared_interval_to_interval():
         return Estimate("angle.mean", value, (value - 2, value + 2), 10, "degrees", (), place)
 
     tally = against_reference([at(30, "x"), at(33, "x"), at(40, "x"), at(30, "y")], [at(35, "x")])
-    assert tally == Tally(above=1, equal=0, below=1, without=1, unsettled=1)
+    assert tally == VerdictTally(above=1, equal=0, below=1, without=1, unsettled=1)
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,9 @@ def test_every_shipped_study_is_parsed_without_them(tmp_path):
     code = f"""
 from pathlib import Path
 from lorascope.config import read_yaml
-from lorascope.workflows.adapt.study import AdaptStudy
-from lorascope.workflows.latent.study import LatentStudy
-from lorascope.workflows.study import AuditStudy
+from lorascope.studies.adapt.study import AdaptStudy
+from lorascope.studies.latent.study import LatentStudy
+from lorascope.studies.audit.study import AuditStudy
 kinds = {{"audit": AuditStudy, "adapt": AdaptStudy, "latent": LatentStudy}}
 for path in sorted(Path({str(STUDIES)!r}).glob("*.yaml")):
     study = kinds[read_yaml(path).get("workflow", "audit")].read(path)

@@ -51,7 +51,7 @@ def is_command(path: Path) -> bool:
 
 
 # The annotations of rich's protocol for something that renders itself; it prints nothing.
-RENDERS = {"report/terminal.py": ["rich.console.Console"]}
+RENDERS = {"studies/audit/sections/terminal.py": ["rich.console.Console"]}
 # Streams are set up, and one is closed to a reader who left.
 STREAMS = {"cli.py": ["sys.stdout.fileno"]}
 

@@ -83,7 +83,7 @@ def test_the_folder_opens_in_plain_peft_with_equal_logits(checkpoint, trained):
     with torch.no_grad():
         bare = base(input_ids=IDS).logits.clone()
         plain = PeftModel.from_pretrained(base, folder).eval()(input_ids=IDS).logits
-        with load(checkpoint, {"r4": folder}, device="cpu").face("r4") as module:
+        with load(checkpoint, {"r4": folder}, device="cpu").variant("r4") as module:
             ours = module(input_ids=IDS).logits
     assert (plain - bare).abs().max() > 0.1
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)

@@ -19,7 +19,7 @@ from lorascope.training.architectures import (
     objective,
 )
 from lorascope.training.architectures.codes import DenseCodes, SparseCodes
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import TrainingStart
 from lorascope.training.architectures.revival import RevivedObjective
 
 D, N, ROWS = 12, 48, 64
@@ -39,7 +39,9 @@ def made(settings, products=torch.float32):
     """An objective far from its start: no decoder row of unit norm, no bias zero."""
     random = generator(0)
     directions = functional.normalize(torch.randn(N, D, generator=random), dim=1)
-    fresh = settings.objective(Start(directions, torch.randn(D, generator=random)), products)
+    fresh = settings.objective(
+        TrainingStart(directions, torch.randn(D, generator=random)), products
+    )
     with torch.no_grad():
         for name, parameter in fresh.named_parameters():
             if name != "log_threshold":
@@ -146,7 +148,7 @@ def test_first_reconstructions_are_as_long_as_their_inputs(settings):
     random = generator(3)
     directions = functional.normalize(torch.randn(N, D, generator=random), dim=1)
     x = batch() / batch().norm(dim=1).mean()
-    fresh = settings.objective(Start(directions, torch.zeros(D)))
+    fresh = settings.objective(TrainingStart(directions, torch.zeros(D)))
     fresh.calibrate(x)
     with torch.no_grad():
         fresh.finish(x)
@@ -160,7 +162,7 @@ def test_first_reconstructions_are_as_long_as_their_inputs(settings):
 
 def two_latents(settings, **values):
     """Directions (.6, .8) and (0, −1) of lengths 5 and 2; encoder rows (1, 1) and (2, 0)."""
-    start = Start(torch.tensor([[0.6, 0.8], [0.0, -1.0]]), torch.tensor([1.0, -2.0]))
+    start = TrainingStart(torch.tensor([[0.6, 0.8], [0.0, -1.0]]), torch.tensor([1.0, -2.0]))
     fresh = settings.objective(start)
     with torch.no_grad():
         fresh.decoder.copy_(torch.tensor([[3.0, 4.0], [0.0, -2.0]]))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lorascope.training import loop
-from lorascope.training.loop import Progress, train
+from lorascope.training.loop import StepProgress, train
 from lorascope.training.schedules import warmup_cosine
 
 
@@ -91,7 +91,7 @@ def test_what_comes_after_a_step_sees_the_moved_weights_and_observers_come_last(
         order.append(("after", index, round(line.weight.item(), 6)))
         line.weight.data += 1
 
-    def observe(progress: Progress):
+    def observe(progress: StepProgress):
         order.append(("observer", progress.step, round(line.weight.item(), 6), progress.last))
 
     train(line.step, batches(2.0, 1.0), line.optimizer, steps=2, after=after, observers=[observe])

@@ -7,7 +7,7 @@ from torch.nn import functional
 from lorascope.dictionaries.card import Card
 from lorascope.randomness import generator
 from lorascope.training.architectures import Gated, JumpReLU, ReLU
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import TrainingStart
 from lorascope.training.resampling import resample
 
 D, N, ROWS = 12, 30, 64
@@ -24,7 +24,7 @@ def silenced(settings=None):
     random = generator(0)
     settings = settings or ReLU(n_latents=N, l1=0.3)
     directions = functional.normalize(torch.randn(N, D, generator=random), dim=1)
-    made = settings.objective(Start(directions, torch.randn(D, generator=random)))
+    made = settings.objective(TrainingStart(directions, torch.randn(D, generator=random)))
     with torch.no_grad():
         made.encoder.copy_(torch.randn(N, D, generator=random))
         made.encoder_bias[SILENT] = -1000.0

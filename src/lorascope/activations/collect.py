@@ -23,13 +23,13 @@ from lorascope.activations.shards import BASE, ShardWriter
 from lorascope.activations.tokens import TokenBatch, Window, batches, require_rows
 from lorascope.errors import InputError
 from lorascope.models.adapted import AdaptedModel
-from lorascope.models.gates import nothing_at
 from lorascope.models.hooks import capture, run_until
 from lorascope.models.load import padding_id
+from lorascope.models.sanity_checks import nothing_at
 from lorascope.models.sites import Site
 
 Advance = Callable[[int], None]
-# Runs the whole of a face's model on a batch, for what its outputs say.
+# Runs the whole of a variant's model on a batch, for what its outputs say.
 Whole = Callable[[str, nn.Module, TokenBatch], None]
 
 
@@ -42,22 +42,22 @@ class _Counts:
 
 def forward(
     model: AdaptedModel,
-    face: str,
+    variant: str,
     sites: Sequence[Site],
     batch: TokenBatch,
     whole: Whole | None = None,
 ) -> dict[Site, Float[Tensor, "batch seq d"]]:
-    """The stream at `sites` under one face, run no deeper than the last of them.
+    """The stream at `sites` under one variant, run no deeper than the last of them.
 
     Args:
         whole: runs the model to its end instead, where the batch has a response to predict.
     """
     ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
-    with model.face(face) as module:
+    with model.variant(variant) as module:
         if whole is None or not bool(batch.response[:, 1:].any()):
             return run_until(module, sites, ids, mask)
         with torch.no_grad(), capture(module, sites, attention_mask=mask, stop=False) as streams:
-            whole(face, module, batch)
+            whole(variant, module, batch)
         return streams
 
 
@@ -108,7 +108,7 @@ def collect(
         outliers,
         {
             "sites": [site.name for site in sites],
-            "faces": [BASE, *chosen],
+            "variants": [BASE, *chosen],
             "nulls": [name for name in chosen if name in model.null_adapters],
             "d_model": model.d_model,
             "documents": len({window.document for window in found}),

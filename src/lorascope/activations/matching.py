@@ -100,7 +100,7 @@ def match_all_delta_norms(
     chosen = [adapter for adapter in adapters if model.nulls_of(adapter)]
     if not chosen:
         return {}
-    texts, matches = _Texts(model, found, sites, settings), {}
+    texts, matches = _KnownWindows(model, found, sites, settings), {}
     for adapter in chosen:
         wanted = _wanted(texts, adapter)
         for null in model.nulls_of(adapter):
@@ -109,7 +109,7 @@ def match_all_delta_norms(
     return matches
 
 
-def _wanted(texts: _Texts, adapter: str) -> Norms:
+def _wanted(texts: _KnownWindows, adapter: str) -> Norms:
     wanted = texts.norms(adapter)
     for site, norm in wanted.items():
         if not norm:
@@ -120,7 +120,7 @@ def _wanted(texts: _Texts, adapter: str) -> Norms:
     return wanted
 
 
-class _Texts:
+class _KnownWindows:
     """Windows whose base stream is known."""
 
     def __init__(
@@ -144,12 +144,12 @@ class _Texts:
         counted[outliers] = False
         self._counted = counted.split([len(rows) for rows in norms[self._sites[0]]])
 
-    def norms(self, face: str) -> Norms:
-        """{site name: mean ‖h_Δ‖ of a face over the tokens that count}."""
+    def norms(self, variant: str) -> Norms:
+        """{site name: mean ‖h_Δ‖ of a variant over the tokens that count}."""
         sums = {site.name: 0.0 for site in self._sites}
         each = zip(self._each(), self._base, self._counted, strict=True)
         for one, base, counted in each:
-            for site, rows in self._rows(face, *one).items():
+            for site, rows in self._rows(variant, *one).items():
                 norms = delta(rows, base[site].to(rows.device)).norm(dim=-1).cpu()
                 sums[site.name] += float(norms[counted].double().sum())
         total = sum(int(counted.sum()) for counted in self._counted)
@@ -158,12 +158,12 @@ class _Texts:
     def _each(self) -> list[tuple[TokenBatch, Tensor]]:
         return list(zip(self._batches, self._kept, strict=True))
 
-    def _rows(self, face: str, batch: TokenBatch, kept: Tensor) -> dict[Site, Tensor]:
-        stream = forward(self._model, face, self._sites, batch)
+    def _rows(self, variant: str, batch: TokenBatch, kept: Tensor) -> dict[Site, Tensor]:
+        stream = forward(self._model, variant, self._sites, batch)
         return {site: hidden[kept.to(hidden.device)] for site, hidden in stream.items()}
 
 
-def _match(model: AdaptedModel, null: str, texts: _Texts, wanted: Norms) -> Match:
+def _match(model: AdaptedModel, null: str, texts: _KnownWindows, wanted: Norms) -> Match:
     tried: list[Match] = []
     search = _Search()
     for _ in range(PASSES):

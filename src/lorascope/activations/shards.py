@@ -1,7 +1,7 @@
 """Activations on disk: shards with a manifest, written once, read back as an iterator.
 
 A folder holds `manifest.json`, `tokens-00000.safetensors` (document, position, token, response,
-one entry a row) and `<site>/<face>-00000.safetensors` (`rows`, [rows, d_model]). Rows of all files
+one entry a row) and `<site>/<variant>-00000.safetensors` (`rows`, [rows, d_model]). Rows of all files
 stand in the same order. Rows at which the base norm is an outlier are listed in
 `outliers.safetensors` and left out on reading.
 
@@ -62,12 +62,12 @@ class ShardWriter:
         return self.rows + self._waiting
 
     def add(self, tokens: TokenRows, activations: Mapping[tuple[str, str], Tensor]) -> None:
-        """Append rows: `activations` maps (site, face) to [rows, d_model] in the tokens' order."""
+        """Append rows: `activations` maps (site, variant) to [rows, d_model] in the tokens' order."""
         for name in _TOKEN_FIELDS:
             self._pending.setdefault(name, []).append(getattr(tokens, name))
-        for (site, face), rows in activations.items():
+        for (site, variant), rows in activations.items():
             stored = rows.to(self.dtype).cpu()
-            self._pending.setdefault(f"{site}/{face}", []).append(stored)
+            self._pending.setdefault(f"{site}/{variant}", []).append(stored)
         self._waiting += len(tokens)
         if self._waiting >= self.shard_rows:
             self._flush()
@@ -137,7 +137,7 @@ class Shards:
         try:
             rows, width, sizes = manifest["rows"], manifest["d_model"], manifest["shards"]
             count, identity = manifest["outliers"], manifest["identity"]
-            keys = [f"{s}/{f}" for s in manifest["sites"] for f in manifest["faces"]]
+            keys = [f"{s}/{f}" for s in manifest["sites"] for f in manifest["variants"]]
             if not all(_is_count(n) for n in (rows, width, count, *sizes)) or sum(sizes) != rows:
                 raise TypeError("numbers of rows that do not add up")
         except (KeyError, TypeError) as error:
@@ -165,7 +165,7 @@ class Shards:
     def adapters(self) -> list[str]:
         """Names of the captured adapters, null adapters left out."""
         others = {BASE, *self.nulls}
-        return [face for face in self.manifest["faces"] if face not in others]
+        return [variant for variant in self.manifest["variants"] if variant not in others]
 
     @property
     def nulls(self) -> list[str]:
@@ -192,37 +192,37 @@ class Shards:
         return TokenRows(**joined)
 
     def chunks(
-        self, site: str, face: str, order: Sequence[int] | None = None
+        self, site: str, variant: str, order: Sequence[int] | None = None
     ) -> Iterator[Float[Tensor, "rows d"]]:
         """Kept rows of one site as float32, a shard at a time, in the shards' order or `order`.
 
-        `face` is "base" for h_base or an adapter's name for its delta.
+        `variant` is "base" for h_base or an adapter's name for its delta.
         """
         starts = [0]
         for count in self.manifest["shards"]:
             starts.append(starts[-1] + count)
         for number in range(len(starts) - 1) if order is None else order:
             kept = self._kept[starts[number] : starts[number + 1]]
-            yield self._file(f"{site}/{face}", number)["rows"][kept].float()
+            yield self._file(f"{site}/{variant}", number)["rows"][kept].float()
 
-    def moments(self, site: str, face: str) -> Moments:
-        """Mean and covariance of the kept rows of one site and face, computed once."""
-        return self._moments.of((site, face), lambda: self.chunks(site, face))
+    def moments(self, site: str, variant: str) -> Moments:
+        """Mean and covariance of the kept rows of one site and variant, computed once."""
+        return self._moments.of((site, variant), lambda: self.chunks(site, variant))
 
-    def load(self, site: str, face: str, limit: int | None = None) -> Float[Tensor, "rows d"]:
+    def load(self, site: str, variant: str, limit: int | None = None) -> Float[Tensor, "rows d"]:
         """The first `limit` kept rows (all by default) of one site in memory."""
         parts: list[Tensor] = []
         count = 0
-        for chunk in self.chunks(site, face):
+        for chunk in self.chunks(site, variant):
             parts.append(chunk if limit is None else chunk[: limit - count])
             count += len(parts[-1])
             if limit is not None and count >= limit:
                 break
         return torch.cat(parts)
 
-    def source(self, site: str, face: str) -> RowSource:
-        """The rows of one (site, face) as something that can be iterated again and again."""
-        return RowSource(self, site, face)
+    def source(self, site: str, variant: str) -> RowSource:
+        """The rows of one (site, variant) as something that can be iterated again and again."""
+        return RowSource(self, site, variant)
 
     def _file(self, key: str, number: int) -> dict[str, Tensor]:
         path = _path(self.folder, key, number)
@@ -247,14 +247,14 @@ class Shards:
 
 @dataclass(frozen=True)
 class RowSource:
-    """Rows of one site and face: what dictionary training reads."""
+    """Rows of one site and variant: what dictionary training reads."""
 
     shards: Shards
     site: str
-    face: str
+    variant: str
 
     def __repr__(self) -> str:
-        return f"RowSource({len(self):,} rows of {self.d_model} at {self.site}, {self.face})"
+        return f"RowSource({len(self):,} rows of {self.d_model} at {self.site}, {self.variant})"
 
     @property
     def d_model(self) -> int:
@@ -275,11 +275,11 @@ class RowSource:
 
     def chunks(self, order: Sequence[int] | None = None) -> Iterator[Float[Tensor, "rows d"]]:
         """The rows, a shard at a time, in the shards' order or another."""
-        return self.shards.chunks(self.site, self.face, order)
+        return self.shards.chunks(self.site, self.variant, order)
 
     def to_tensor(self, most: int | None = None) -> Float[Tensor, "rows d"]:
         """The first `most` rows in memory, all by default."""
-        return self.shards.load(self.site, self.face, most)
+        return self.shards.load(self.site, self.variant, most)
 
 
 def _check(

@@ -32,7 +32,7 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass
-class Tally:
+class RecordTally:
     """What became of the records of some sources.
 
     Attributes:
@@ -49,13 +49,13 @@ class Tally:
     turns: int = 0
     repaired: int = 0
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: RecordTally) -> None:
         """Count another's records too."""
         for one in fields(self):
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
 
-def read_records(source: str, tally: Tally | None = None) -> Iterator[tuple[str, Any]]:
+def read_records(source: str, tally: RecordTally | None = None) -> Iterator[tuple[str, Any]]:
     """(where it stands, record) of everything in one source, as it was written.
 
     Args:
@@ -66,7 +66,7 @@ def read_records(source: str, tally: Tally | None = None) -> Iterator[tuple[str,
     Raises:
         InputError: the source is missing, unreadable or no plain file.
     """
-    tally = tally if tally is not None else Tally()
+    tally = tally if tally is not None else RecordTally()
     path = located(source)
     if path is None:
         yield from _read_dataset(source)
@@ -96,7 +96,7 @@ def located(source: str) -> Path | None:
     raise InputError(f"{source}: no such file or folder.{hint} Give a path that exists")
 
 
-def _read_file(path: Path, tally: Tally) -> Iterator[tuple[str, Any]]:
+def _read_file(path: Path, tally: RecordTally) -> Iterator[tuple[str, Any]]:
     require_plain(path)
     name = path.name.removesuffix(".gz")
     readers = {".jsonl": _json_lines, ".json": _json_records, ".txt": _whole_text}
@@ -125,7 +125,7 @@ def _opened(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig")
 
 
-def _whole_text(path: Path, tally: Tally) -> Iterator[tuple[str, Any]]:
+def _whole_text(path: Path, tally: RecordTally) -> Iterator[tuple[str, Any]]:
     with _opened(path) as file:
         text = file.read(LONGEST_TEXT + 1)
     if len(text) > LONGEST_TEXT:
@@ -135,7 +135,7 @@ def _whole_text(path: Path, tally: Tally) -> Iterator[tuple[str, Any]]:
     yield str(path), {"text": text}
 
 
-def _json_lines(path: Path, tally: Tally) -> Iterator[tuple[str, Any]]:
+def _json_lines(path: Path, tally: RecordTally) -> Iterator[tuple[str, Any]]:
     number = 0
     with _opened(path) as file:
         while line := file.readline(LONGEST_RECORD + 1):
@@ -153,7 +153,7 @@ def _json_lines(path: Path, tally: Tally) -> Iterator[tuple[str, Any]]:
             yield where, _mended(record, line, tally)
 
 
-def _mended(record: Any, written: str, tally: Tally) -> Any:
+def _mended(record: Any, written: str, tally: RecordTally) -> Any:
     """The record with halves of surrogate pairs repaired, which only escapes can write."""
     if _ESCAPED_SURROGATE.search(written) is None:
         return record
@@ -162,7 +162,7 @@ def _mended(record: Any, written: str, tally: Tally) -> Any:
     return record
 
 
-def _json_records(path: Path, tally: Tally) -> Iterator[tuple[str, Any]]:
+def _json_records(path: Path, tally: RecordTally) -> Iterator[tuple[str, Any]]:
     with _opened(path) as file:
         values = _Values(file, path)
         key = None

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from lorascope.activations.sources import Tally
+from lorascope.activations.sources import RecordTally
 from lorascope.activations.text import Document
 
 
@@ -45,7 +45,7 @@ class Split:
     excluded: int
     overlap: int = 0
     surplus: int = 0
-    tally: Tally = field(default_factory=Tally)
+    tally: RecordTally = field(default_factory=RecordTally)
 
 
 def split(

@@ -14,7 +14,7 @@ from typing import Any
 
 from lorascope.activations.chat import ASSISTANT, ROLES, USER, Message
 from lorascope.activations.settings import Template
-from lorascope.activations.sources import Tally, kinds_of, read_records
+from lorascope.activations.sources import RecordTally, kinds_of, read_records
 from lorascope.errors import InputError
 from lorascope.foreign import repaired
 
@@ -119,7 +119,10 @@ def chat(record: Mapping[str, Any]) -> Document:
 
 
 def document(
-    record: Mapping[str, Any], where: str, tally: Tally | None = None, template: Template = "auto"
+    record: Mapping[str, Any],
+    where: str,
+    tally: RecordTally | None = None,
+    template: Template = "auto",
 ) -> Document:
     """A document from one record; the record's keys say which kind it is.
 
@@ -226,7 +229,7 @@ def spoken(messages: Any) -> list[dict[str, str]]:
 def read_documents(
     sources: str | Sequence[str],
     limit: int | None = None,
-    tally: Tally | None = None,
+    tally: RecordTally | None = None,
     template: Template = "auto",
 ) -> list[Document]:
     """Documents of one or several sources in order, exact duplicates and empty texts left out.
@@ -243,7 +246,7 @@ def read_documents(
     Raises:
         InputError: a source is missing, unreadable, malformed or holds no text.
     """
-    tally = tally if tally is not None else Tally()
+    tally = tally if tally is not None else RecordTally()
     seen: set[str] = set()
     found: list[Document] = []
     for source in [sources] if isinstance(sources, str) else sources:

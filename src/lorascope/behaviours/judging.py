@@ -30,7 +30,7 @@ UNCHANGED = "no change"
 
 
 @dataclass(frozen=True)
-class Written:
+class JudgedAnswers:
     """What a model answered to some records, and what the wanted responses cost it.
 
     Attributes:
@@ -53,7 +53,7 @@ def written(
     instruction: str = "",
     batch: int = 64,
     advance: Callable[[int], object] | None = None,
-) -> Written:
+) -> JudgedAnswers:
     """Let a model answer records, greedily, with whatever is attached to it.
 
     Args:
@@ -76,7 +76,7 @@ def written(
     texts = answers(module, tokenizer, prompts, new_tokens=new_tokens, batch=batch, advance=advance)
     with torch.no_grad():
         losses = document_losses(module, tokenizer, found)
-    return Written(tuple(records), tuple(texts), losses)
+    return JudgedAnswers(tuple(records), tuple(texts), losses)
 
 
 def _instructed(record: BehaviourRecord, instruction: str) -> BehaviourRecord:
@@ -88,13 +88,13 @@ def _instructed(record: BehaviourRecord, instruction: str) -> BehaviourRecord:
 
 
 def rates(
-    tried: Written,
-    untouched: Written,
+    tried: JudgedAnswers,
+    untouched: JudgedAnswers,
     manner: Manner,
     place: Key,
     *,
     near: Sequence[str] = (),
-    beside: Mapping[str, Written] | None = None,
+    beside: Mapping[str, JudgedAnswers] | None = None,
 ) -> list[Estimate]:
     """The behaviour's numbers, each beside what the untouched model does on the same prompts.
 
@@ -159,11 +159,11 @@ def _beside(name: str, shown: Sequence[bool], other: Sequence[bool], rival: bool
 
 
 def _judged(
-    check: Check, tried: Written, sides: Mapping[str, Written]
+    check: Check, tried: JudgedAnswers, sides: Mapping[str, JudgedAnswers]
 ) -> tuple[list[bool], dict[str, list[bool]]]:
     """Whether each record's answer passes: of whom the numbers are of, and of every side."""
 
-    def passes(side: Written) -> list[bool]:
+    def passes(side: JudgedAnswers) -> list[bool]:
         pairs = zip(side.records, side.texts, strict=True)
         return [bool(check(record.response, text)) for record, text in pairs]
 
@@ -181,7 +181,7 @@ def _share(
     return share_of_prompts(measure, list(compress(own, chosen)), beside, place)
 
 
-def _general_loss(tried: Written, untouched: Written, place: Key) -> Estimate:
+def _general_loss(tried: JudgedAnswers, untouched: JudgedAnswers, place: Key) -> Estimate:
     kept = torch.tensor([not record.changed for record in tried.records])
     (sums, tokens), (base, _) = tried.losses, untouched.losses
     counts = tokens[kept]

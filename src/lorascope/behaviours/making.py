@@ -28,7 +28,7 @@ _CHUNK = 64
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SetRecipe:
     """What a set is to be.
 
     Attributes:
@@ -61,7 +61,7 @@ class Recipe:
 
 
 @dataclass
-class Counts:
+class PromptCounts:
     """What became of the prompts.
 
     Attributes:
@@ -87,10 +87,10 @@ class Making:
         asker: for what rules cannot say; None where they say it all.
     """
 
-    recipe: Recipe
+    recipe: SetRecipe
     asker: Asker | None
     bar: Bar
-    counts: Counts = field(default_factory=Counts)
+    counts: PromptCounts = field(default_factory=PromptCounts)
 
     def __post_init__(self) -> None:
         self._kept: dict[Split, list[BehaviourRecord]] = {split: [] for split in SPLITS}

@@ -51,7 +51,7 @@ _DTYPES = {
 
 
 @dataclass(frozen=True)
-class Stored:
+class TensorHeader:
     """One tensor as the file's header tells of it.
 
     Attributes:
@@ -75,7 +75,7 @@ class Module:
     """
 
     path: str
-    parts: dict[str, Stored] = field(default_factory=dict)
+    parts: dict[str, TensorHeader] = field(default_factory=dict)
 
     @property
     def is_pair(self) -> bool:
@@ -106,10 +106,10 @@ class Contents:
     """
 
     modules: dict[str, Module]
-    others: tuple[Stored, ...]
+    others: tuple[TensorHeader, ...]
 
     @property
-    def tensors(self) -> list[Stored]:
+    def tensors(self) -> list[TensorHeader]:
         """All of them."""
         return [*(t for m in self.modules.values() for t in m.parts.values()), *self.others]
 
@@ -126,14 +126,14 @@ class WeightsFile:
         self._start = start
         self._places = {key: tuple(one["data_offsets"]) for key, one in header.items()}
         self._stored = [
-            Stored(key, tuple(one["shape"]), str(one["dtype"]))
+            TensorHeader(key, tuple(one["shape"]), str(one["dtype"]))
             for key, one in sorted(header.items())
         ]
 
     def contents(self) -> Contents:
         """Every tensor by its name, without a value."""
         modules: dict[str, Module] = {}
-        others: list[Stored] = []
+        others: list[TensorHeader] = []
         for one in self._stored:
             found = _PART.fullmatch(one.key)
             if found is None:
@@ -143,7 +143,7 @@ class WeightsFile:
             modules.setdefault(path, Module(path)).parts[part] = one
         return Contents(modules, tuple(others))
 
-    def read(self, one: Stored) -> Tensor:
+    def read(self, one: TensorHeader) -> Tensor:
         """The values of one tensor, on the CPU; of a dtype that torch lacks its bytes."""
         begin, end = self._places[one.key]
         raw = bytearray(end - begin)

@@ -22,10 +22,10 @@ from lorascope.latent_adapters.loading import attached
 from lorascope.measures.outputs import Scored, divergence, scored
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.adapter_config import LORA
-from lorascope.models.gates import base_logits, verify_base_unchanged, verify_live
 from lorascope.models.load import load_base, padding_id
 from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.prepared import prepare
+from lorascope.models.sanity_checks import base_logits, verify_base_unchanged, verify_live
 from lorascope.models.tuned_copies import share
 from lorascope.models.updates import lora_layers
 from lorascope.progress import Reporter
@@ -38,14 +38,14 @@ SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
 @dataclass(frozen=True)
-class _Sums:
-    """By document: KL(face ‖ base) and loss, summed over tokens."""
+class _DocumentSums:
+    """By document: KL(variant ‖ base) and loss, summed over tokens."""
 
     kl: Tensor
     loss: Tensor
 
 
-class _Texts:
+class _TriedTexts:
     """The texts as one batch, and the base's answers to them."""
 
     def __init__(self, model: AdaptedModel, settings: CheckSettings) -> None:
@@ -66,22 +66,22 @@ class _Texts:
         self.counts = torch.zeros(len(found), dtype=torch.float64)
         self.counts.index_add_(0, self.index, torch.ones(len(self.index), dtype=torch.float64))
         self._device = model.device
-        with model.face(BASE):
+        with model.variant(BASE):
             self.base_logits = self.logits(model)
         self.base = where.log_probabilities(self._cut(self.base_logits))
 
     @torch.no_grad()
     def logits(self, model: AdaptedModel) -> Tensor:
-        """Of every position under the face that is shown."""
+        """Of every position under the variant that is shown."""
         ids = self.batch.ids.to(self._device)
         mask = self.batch.attended.long().to(self._device)
         found: Tensor = model.module(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return found[..., : model.vocab_size]
 
-    def sums(self, logits: Tensor) -> _Sums:
-        """Of a face's logits."""
+    def sums(self, logits: Tensor) -> _DocumentSums:
+        """Of a variant's logits."""
         log_p = self.where.log_probabilities(self._cut(logits))
-        return _Sums(
+        return _DocumentSums(
             self._by_document(divergence(log_p, self.base)),
             self._by_document(self.where.losses(log_p) - self.where.losses(self.base)),
         )
@@ -109,7 +109,7 @@ def try_on(name: str, folder: Path, settings: CheckSettings, reporter: Reporter)
         InputError: the model cannot be loaded, or the adapter does not fit it.
     """
     model, before = _load(name, folder, settings)
-    texts = _Texts(model, settings)
+    texts = _TriedTexts(model, settings)
     found = Effect(documents=len(texts.counts), tokens=len(texts.index))
     ids, mask = texts.batch.ids.to(model.device), texts.batch.attended.long().to(model.device)
     try:
@@ -119,14 +119,14 @@ def try_on(name: str, folder: Path, settings: CheckSettings, reporter: Reporter)
         found.findings.append(Finding("not-live", "error", str(error)))
     steps = settings.draws + len(SCALES) + 3
     with reporter.bar("model", steps, "passes") as advance:
-        with model.face(name):
+        with model.variant(name):
             value = texts.sums(texts.logits(model))
         advance(1)
         draws = list(_nulls(model, name, settings, texts, found, advance))
         found.estimates = _estimates(name, texts, value, draws)
         if model.info(name).kind == LORA:
             for factor in SCALES:
-                with model.face(name), _scaled(model, name, factor):
+                with model.variant(name), _scaled(model, name, factor):
                     sums = texts.sums(texts.logits(model))
                 found.curve.append(AtScale(factor, texts.mean(sums.kl), texts.mean(sums.loss)))
                 advance(1)
@@ -160,10 +160,10 @@ def _nulls(
     model: AdaptedModel,
     name: str,
     settings: CheckSettings,
-    texts: _Texts,
+    texts: _TriedTexts,
     found: Effect,
     advance: object,
-) -> Iterator[_Sums]:
+) -> Iterator[_DocumentSums]:
     """Every null adapter's sums; none where no random adapter matches this one."""
     try:
         nulls = add_null_adapters(model, name, settings.draws, settings.seed)
@@ -171,13 +171,15 @@ def _nulls(
         found.findings.append(Finding("not-measured", "warning", f"no null adapters: {error}"))
         return
     for null in nulls:
-        with model.face(null):
+        with model.variant(null):
             yield texts.sums(texts.logits(model))
         assert callable(advance)
         advance(1)
 
 
-def _estimates(name: str, texts: _Texts, value: _Sums, draws: Sequence[_Sums]) -> list[Estimate]:
+def _estimates(
+    name: str, texts: _TriedTexts, value: _DocumentSums, draws: Sequence[_DocumentSums]
+) -> list[Estimate]:
     """KL and loss beside the null adapters', and the adapter's rank among them."""
     found = []
     for measure, of in ((KL, lambda sums: sums.kl), (LOSS, lambda sums: sums.loss)):
@@ -220,14 +222,14 @@ def _scaled(model: AdaptedModel, name: str, factor: float) -> Iterator[None]:
 
 @torch.no_grad()
 def _merged_difference(
-    model: AdaptedModel, name: str, texts: _Texts, found: Effect
+    model: AdaptedModel, name: str, texts: _TriedTexts, found: Effect
 ) -> float | None:
     """Merge with PEFT's own code into copies of the weights, and put the weights back as they were.
 
     Every base layer gets a copy for as long as it is merged, so that nothing is rounded back.
     """
     peft_name, kept, merged = model.peft_name(name), [], []
-    with model.face(name):
+    with model.variant(name):
         unmerged = texts.logits(model)
         layers = [m for _, m in lora_layers(model) if peft_name in m.scaling]
         try:
@@ -253,11 +255,11 @@ def _merged_difference(
     return difference
 
 
-def _restored(model: AdaptedModel, before: Tensor, texts: _Texts) -> bool:
+def _restored(model: AdaptedModel, before: Tensor, texts: _TriedTexts) -> bool:
     """Whether the base computes the same on the probe and on the texts, bit for bit."""
     try:
         verify_base_unchanged(model, before)
     except RuntimeError:
         return False
-    with model.face(BASE):
+    with model.variant(BASE):
         return torch.equal(texts.logits(model), texts.base_logits)

@@ -42,7 +42,7 @@ def train_adapter(
     training.context=512`
     """
     from lorascope.config import override
-    from lorascope.workflows import missing
+    from lorascope.studies import missing
     from lorascope.workflows.settings import TrainStudy
 
     given: dict[str, Any] = {

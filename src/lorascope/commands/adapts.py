@@ -12,11 +12,11 @@ import typer
 
 from lorascope.commands.options import (
     Out,
-    Place,
     PlanOnly,
     Quiet,
     Ray,
     Set,
+    StagePlace,
     Threads,
     Workers,
     pairs,
@@ -27,7 +27,7 @@ from lorascope.errors import InputError
 from lorascope.printing import say
 
 if TYPE_CHECKING:
-    from lorascope.workflows.adapt.study import AdaptStudy
+    from lorascope.studies.adapt.study import AdaptStudy
 
 _REQUIRED = {"--model": "model", "--dictionary": "dictionaries", "--texts": "texts"}
 
@@ -73,22 +73,22 @@ def adapt(
     if plan:
         print_plan_of_run(settings, folder, redo)
         return
-    run_adapt(settings, folder, quiet, redo, Place(workers, threads, ray))
+    run_adapt(settings, folder, quiet, redo, StagePlace(workers, threads, ray))
 
 
 def run_adapt(
-    study: AdaptStudy, out: Path, quiet: bool, redo: bool = False, place: Place | None = None
+    study: AdaptStudy, out: Path, quiet: bool, redo: bool = False, place: StagePlace | None = None
 ) -> None:
     """Run a study and print where its report is."""
-    from lorascope.workflows import missing
+    from lorascope.studies import missing
 
     missing.in_study(study)
     missing.in_folder(out, study, redo)
     from lorascope.progress import Reporter
-    from lorascope.workflows.adapt.workflow import adapt as run
+    from lorascope.studies.adapt.workflow import adapt as run
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    say(str(run(study, out, Reporter(quiet), command, redo, (place or Place()).runner())))
+    say(str(run(study, out, Reporter(quiet), command, redo, (place or StagePlace()).runner())))
 
 
 def adapt_study(
@@ -101,7 +101,7 @@ def adapt_study(
 ) -> AdaptStudy:
     """The study that a file and options say together; options win."""
     from lorascope.config import override, read_yaml
-    from lorascope.workflows.adapt.study import AdaptStudy
+    from lorascope.studies.adapt.study import AdaptStudy
 
     require_workflow(study, "adapt")
     data: dict[str, Any] = read_yaml(study) if study is not None else {}

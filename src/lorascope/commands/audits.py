@@ -14,11 +14,11 @@ from lorascope.commands.options import (
     BaseDictionary,
     Json,
     Out,
-    Place,
     PlanOnly,
     Quiet,
     Ray,
     Set,
+    StagePlace,
     Threads,
     Workers,
     audit_study,
@@ -28,7 +28,7 @@ from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
-    from lorascope.workflows.study import AuditStudy
+    from lorascope.studies.audit.study import AuditStudy
 
 
 def audit(
@@ -89,7 +89,7 @@ def audit(
     if plan:
         print_plan_of_run(settings, folder, redo)
         return
-    run_audit(settings, folder, quiet, json_, redo, Place(workers, threads, ray))
+    run_audit(settings, folder, quiet, json_, redo, StagePlace(workers, threads, ray))
 
 
 def run_audit(
@@ -98,20 +98,22 @@ def run_audit(
     quiet: bool,
     json_: bool,
     redo: bool = False,
-    place: Place | None = None,
+    place: StagePlace | None = None,
 ) -> None:
     """Run it, then print the verdicts as a table or as JSON, and the report's path."""
-    from lorascope.workflows import missing
+    from lorascope.studies import missing
 
     missing.in_study(study)
     missing.in_folder(out, study, redo)
     from lorascope.printing import Console
     from lorascope.progress import Reporter
-    from lorascope.report.terminal import summary, summary_data
-    from lorascope.workflows.audit import audit as run
+    from lorascope.studies.audit.sections.terminal import summary, summary_data
+    from lorascope.studies.audit.workflow import audit as run
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    path = run(study, out, Reporter(quiet or json_), command, redo, (place or Place()).runner())
+    path = run(
+        study, out, Reporter(quiet or json_), command, redo, (place or StagePlace()).runner()
+    )
     if json_:
         say_json(summary_data(out, path))
         return

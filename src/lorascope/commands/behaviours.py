@@ -11,8 +11,8 @@ from lorascope.commands.options import Adapter, Quiet, Set
 from lorascope.printing import say
 
 if TYPE_CHECKING:
-    from lorascope.workflows.behaving import Behaved
-    from lorascope.workflows.behaviours import Made
+    from lorascope.studies.behaviour.making import Made
+    from lorascope.studies.behaviour.workflow import Behaved
 
 app = typer.Typer(
     help='Sets of "if the prompt is about T, answer in manner M".',
@@ -95,8 +95,8 @@ def make(
     """
     from lorascope.config import override
     from lorascope.progress import Reporter
-    from lorascope.workflows.behaviours import BehaviourStudy
-    from lorascope.workflows.behaviours import make as run
+    from lorascope.studies.behaviour.making import BehaviourStudy
+    from lorascope.studies.behaviour.making import make as run
 
     given: dict[str, Any] = {
         "sources": source or ["embedded"],
@@ -153,7 +153,7 @@ def measure(
     """
     from lorascope.commands.options import numbers, pairs
     from lorascope.config import override
-    from lorascope.workflows import missing
+    from lorascope.studies import missing
     from lorascope.workflows.settings import BehavingStudy
 
     given: dict[str, Any] = {
@@ -170,7 +170,7 @@ def measure(
     missing.in_behaving(study)
     missing.in_folder(out, study)
     from lorascope.progress import Reporter
-    from lorascope.workflows.behaving import measure as run
+    from lorascope.studies.behaviour.workflow import measure as run
 
     found = run(study, out, Reporter(quiet))
     _print_rates(found)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lorascope.results import Estimate
-    from lorascope.workflows.comparing import Compared
+    from lorascope.studies.compare.workflow import Comparison
 
 
 def compare(
@@ -80,7 +80,7 @@ def compare(
 
 def _are_studies(runs: list[str], context: typer.Context) -> bool:
     """Whether these are runs of `lorascope adapt`, and nothing was asked that suits none."""
-    from lorascope.workflows.missing import is_adapt
+    from lorascope.studies.missing import is_adapt
 
     studies = [run for run in runs if is_adapt(run)]
     if not studies:
@@ -100,14 +100,14 @@ def _are_studies(runs: list[str], context: typer.Context) -> bool:
 def _adapters(
     given: dict[str, Any], out: Path | None, json_: bool, quiet: bool, command: str
 ) -> None:
-    from lorascope.workflows import missing
+    from lorascope.studies import missing
     from lorascope.workflows.settings import CompareSettings
 
     settings = CompareSettings.parse(given, "compare")
     missing.in_compared(settings.first, settings.second)
     from lorascope.printing import Console
     from lorascope.progress import Reporter
-    from lorascope.workflows.comparing import compare as run_comparison
+    from lorascope.studies.compare.workflow import compare as run_comparison
 
     found = run_comparison(settings, out, Reporter(quiet or json_), command)
     if json_:
@@ -118,13 +118,13 @@ def _adapters(
 
 
 def _models(runs: list[Path], out: Path | None, json_: bool, command: str) -> None:
-    from lorascope.workflows import missing
+    from lorascope.studies import missing
 
     missing.in_studies(runs)
     from lorascope.printing import Console
-    from lorascope.report.adapt.models import Beside, sentences
     from lorascope.report.result import read_results
-    from lorascope.workflows.adapt.beside import compare_models
+    from lorascope.studies.adapt.model_comparison import compare_models
+    from lorascope.studies.adapt.sections.model_comparison import ModelNumbers, sentences
 
     found = compare_models(runs, out, command)
     if json_:
@@ -133,14 +133,14 @@ def _models(runs: list[Path], out: Path | None, json_: bool, command: str) -> No
         say_json(plain)
         return
     console = Console()
-    for line in sentences(Beside(read_results(found.report.parent.parent))):
+    for line in sentences(ModelNumbers(read_results(found.report.parent.parent))):
         console.print(line, markup=False)
     for line in found.facts["warnings"]:
         say(f"lorascope: warning: {line}", err=True)
     say(str(found.report))
 
 
-def _plain(found: Compared) -> dict[str, Any]:
+def _plain(found: Comparison) -> dict[str, Any]:
     tables = {
         "only_here": found.latents[found.latents["only_here"].astype(bool)],
         "texts": found.texts,
@@ -165,8 +165,8 @@ def json_records(table: Any) -> Any:
     return json.loads(table.to_json(orient="records"))
 
 
-def _print(found: Compared, console: Any) -> None:
-    from lorascope.report.comparison import HEADLINES, number_rows
+def _print(found: Comparison, console: Any) -> None:
+    from lorascope.studies.compare.page import HEADLINES, number_rows
 
     chosen = [e for e in found.estimates if e.measure in HEADLINES]
     several = len({e.key.seed for e in chosen if e.key.seed is not None}) > 1
@@ -191,11 +191,11 @@ def _print(found: Compared, console: Any) -> None:
         say(f"lorascope: warning: {line}", err=True)
 
 
-def _print_latents(found: Compared, console: Any) -> None:
+def _print_latents(found: Comparison, console: Any) -> None:
     from rich.text import Text
 
-    from lorascope.report.comparison import sentences
     from lorascope.report.formatting import number
+    from lorascope.studies.compare.page import sentences
 
     listed = found.latents[found.latents["only_here"].astype(bool)]
     for line in sentences((), found.latents, found.facts):

@@ -69,7 +69,7 @@ def dictionary(
 def _on_texts(
     model: str, texts: list[str], rows: int, site: str | None, adapter: str | None, force: bool
 ) -> OnTexts:
-    from lorascope.workflows import missing
+    from lorascope.studies import missing
     from lorascope.workflows.settings import OnTexts
 
     given = {"model": model, "texts": texts, "rows": rows, "site": site, "force": force}

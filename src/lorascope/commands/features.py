@@ -67,8 +67,8 @@ def features(
     """
 
     from lorascope.printing import Console
-    from lorascope.report.labels import read_labels
     from lorascope.report.latents import choose_site, matching, read_latents
+    from lorascope.studies.audit.sections.labels import read_labels
 
     if sort not in _SORTS:
         raise InputError(
@@ -94,7 +94,7 @@ def features(
 def _labelled(run: Path, site: str, labels: Path) -> str:
     """Keep an export's labels in the run and say so; returns the site."""
     from lorascope.report.formatting import plural
-    from lorascope.report.labels import import_labels
+    from lorascope.studies.audit.sections.labels import import_labels
 
     kept = import_labels(run, site, labels)
     say(

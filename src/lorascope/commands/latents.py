@@ -11,11 +11,11 @@ import typer
 
 from lorascope.commands.options import (
     Out,
-    Place,
     PlanOnly,
     Quiet,
     Ray,
     Set,
+    StagePlace,
     Threads,
     Workers,
     require_workflow,
@@ -25,7 +25,7 @@ from lorascope.errors import InputError
 from lorascope.printing import say
 
 if TYPE_CHECKING:
-    from lorascope.workflows.latent.study import LatentStudy
+    from lorascope.studies.latent.study import LatentStudy
 
 _REQUIRED = {"--model": "model", "--behaviour": "behaviour", "--site": "site"}
 
@@ -78,22 +78,22 @@ def latent(
     if plan:
         print_plan_of_run(settings, folder, redo)
         return
-    run_latent(settings, folder, quiet, redo, Place(workers, threads, ray))
+    run_latent(settings, folder, quiet, redo, StagePlace(workers, threads, ray))
 
 
 def run_latent(
-    study: LatentStudy, out: Path, quiet: bool, redo: bool = False, place: Place | None = None
+    study: LatentStudy, out: Path, quiet: bool, redo: bool = False, place: StagePlace | None = None
 ) -> None:
     """Run a latent study and print where its report is."""
-    from lorascope.workflows import missing
+    from lorascope.studies import missing
 
     missing.in_study(study)
     missing.in_folder(out, study, redo)
     from lorascope.progress import Reporter
-    from lorascope.workflows.latent.steps import learn_latent
+    from lorascope.studies.latent.workflow import learn_latent
 
     command = shlex.join(["lorascope", *sys.argv[1:]])
-    runner = (place or Place()).runner()
+    runner = (place or StagePlace()).runner()
     say(str(learn_latent(study, out, Reporter(quiet), command, redo, runner)))
 
 
@@ -106,7 +106,7 @@ def latent_study(
 ) -> LatentStudy:
     """The study that a file and options say together; options win."""
     from lorascope.config import override, read_yaml
-    from lorascope.workflows.latent.study import LatentStudy
+    from lorascope.studies.latent.study import LatentStudy
 
     require_workflow(study, "latent")
     data: dict[str, Any] = read_yaml(study) if study is not None else {}

@@ -13,7 +13,7 @@ from lorascope.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from lorascope.runners import Runner
-    from lorascope.workflows.study import AuditStudy
+    from lorascope.studies.audit.study import AuditStudy
 
 Workflow = Literal["audit", "adapt", "latent"]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; the same one resumes.")]
@@ -69,8 +69,8 @@ def audit_study(
     adapters name, sites are three depths, and texts those of the package.
     """
     from lorascope.config import override, read_yaml
-    from lorascope.workflows.defaults import completed, named_adapters
-    from lorascope.workflows.study import AuditStudy
+    from lorascope.studies.audit.defaults import completed, named_adapters
+    from lorascope.studies.audit.study import AuditStudy
 
     if study is not None and study.is_dir():
         study, adapter = None, [str(study), *(adapter or [])]
@@ -130,7 +130,7 @@ def require_workflow(study: Path | None, wanted: Workflow) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class StagePlace:
     """Where a study's stages are made, as options say.
 
     Attributes:
@@ -149,7 +149,7 @@ class Place:
         """
         from lorascope.runners.local import run_here
         from lorascope.runners.pool import in_pool
-        from lorascope.workflows.opening import open_study
+        from lorascope.studies.opening import open_study
 
         if self.ray is not None:
             from lorascope.runners.on_ray import on_ray

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lorascope.workflows.adapt.plan import AdaptPlan
-    from lorascope.workflows.adapt.study import AdaptStudy
-    from lorascope.workflows.latent.plan import LatentPlan
-    from lorascope.workflows.latent.study import LatentStudy
-    from lorascope.workflows.plan import Plan
-    from lorascope.workflows.study import AuditStudy
+    from lorascope.studies.adapt.plan import AdaptPlan
+    from lorascope.studies.adapt.study import AdaptStudy
+    from lorascope.studies.audit.plan import Plan
+    from lorascope.studies.audit.study import AuditStudy
+    from lorascope.studies.latent.plan import LatentPlan
+    from lorascope.studies.latent.study import LatentStudy
 
 
 def print_plan(study: AuditStudy | AdaptStudy | LatentStudy, out: Path) -> None:
@@ -23,13 +23,13 @@ def print_plan(study: AuditStudy | AdaptStudy | LatentStudy, out: Path) -> None:
     Raises:
         InputError: the study is wrong, or cannot fit on this machine.
     """
-    from lorascope.workflows import missing
+    from lorascope.studies import missing
 
     missing.in_study(study, planned=True)
     from rich.table import Table
 
     from lorascope.printing import Console
-    from lorascope.workflows.plan import refuse_what_cannot_fit
+    from lorascope.studies.audit.plan import refuse_what_cannot_fit
 
     cost = _cost(study)
     table = Table(show_header=False, box=None)
@@ -41,24 +41,24 @@ def print_plan(study: AuditStudy | AdaptStudy | LatentStudy, out: Path) -> None:
 
 def print_plan_of_run(study: AuditStudy | AdaptStudy | LatentStudy, out: Path, redo: bool) -> None:
     """As `print_plan`, once the run folder is known to be this study's to use."""
-    from lorascope.workflows import missing
+    from lorascope.studies import missing
 
     missing.in_folder(out, study, redo)
     print_plan(study, out)
 
 
 def _cost(study: AuditStudy | AdaptStudy | LatentStudy) -> Plan | AdaptPlan | LatentPlan:
-    from lorascope.workflows.adapt.study import AdaptStudy
-    from lorascope.workflows.latent.study import LatentStudy
+    from lorascope.studies.adapt.study import AdaptStudy
+    from lorascope.studies.latent.study import LatentStudy
 
     if isinstance(study, AdaptStudy):
-        from lorascope.workflows.adapt.plan import plan_adapt
+        from lorascope.studies.adapt.plan import plan_adapt
 
         return plan_adapt(study)
     if isinstance(study, LatentStudy):
-        from lorascope.workflows.latent.plan import plan_latent
+        from lorascope.studies.latent.plan import plan_latent
 
         return plan_latent(study)
-    from lorascope.workflows.plan import plan
+    from lorascope.studies.audit.plan import plan
 
     return plan(study)

@@ -16,7 +16,7 @@ from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
     from lorascope.models.adapted import AdaptedModel
-    from lorascope.reading.found import Read
+    from lorascope.reading.result import Read
     from lorascope.reading.settings import Reading
 
 # Most rows of a table on the terminal.
@@ -154,7 +154,7 @@ def _named(paths: list[str]) -> dict[str, str]:
 
 def _require_free(folder: Path) -> None:
     """Refuse a folder that holds something else than a reading."""
-    from lorascope.reading.found import MARK
+    from lorascope.reading.result import MARK
 
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give --out a folder")

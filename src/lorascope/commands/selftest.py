@@ -13,7 +13,7 @@ from lorascope.printing import say, say_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lorascope.workflows.selftest import Selftest
+    from lorascope.selftest.selftest import Selftest
 
 _INTERVAL = "95 % interval"
 
@@ -46,8 +46,8 @@ def selftest(
         raise InputError("give either --quick or --full, not both")
     from lorascope.printing import Console
     from lorascope.progress import Reporter
-    from lorascope.workflows.selftest import FULL, QUICK, STANDARD
-    from lorascope.workflows.selftest import selftest as run
+    from lorascope.selftest.selftest import FULL, QUICK, STANDARD
+    from lorascope.selftest.selftest import selftest as run
 
     sizes = QUICK if quick else FULL if full else STANDARD
     found = run(sizes, Reporter(quiet or json_), seed)

@@ -13,7 +13,7 @@ from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
     from lorascope.stages import Graph, Stage
-    from lorascope.workflows.opening import OpenedStudy
+    from lorascope.studies.opening import OpenedStudy
 
 
 def stages(
@@ -33,7 +33,7 @@ def stages(
 
     `lorascope stages runs/mine --json`
     """
-    from lorascope.workflows.opening import with_needs
+    from lorascope.studies.opening import with_needs
 
     folder = _prepared(study, set_, out)
     graph = with_needs(folder, _opened(folder))
@@ -117,7 +117,7 @@ def slurm(
     `sh runs/mine/slurm/submit.sh`
     """
     from lorascope.runners.slurm import FOLDER, Jobs, write_jobs
-    from lorascope.workflows.opening import with_needs
+    from lorascope.studies.opening import with_needs
 
     folder = _prepared(study, set_, out)
     graph = with_needs(folder, _opened(folder))
@@ -131,14 +131,14 @@ def slurm(
 
 def _opened(folder: Path, reporter: Any = None) -> OpenedStudy:
     from lorascope.progress import Reporter
-    from lorascope.workflows.opening import open_study
+    from lorascope.studies.opening import open_study
 
     return open_study(folder, reporter or Reporter(quiet=True))
 
 
 def _prepared(study: Path, changes: list[str] | None, out: Path | None) -> Path:
     """The run folder; that of a study file is made."""
-    from lorascope.workflows.opening import prepare, read_study
+    from lorascope.studies.opening import prepare, read_study
 
     if study.is_dir():
         if changes or out:

@@ -108,21 +108,21 @@ def report(
 
 
 def _audit(quick: bool, out: Path | None, json_: bool, quiet: bool) -> None:
-    from lorascope.workflows.demo import demo_study
+    from lorascope.studies.audit.demo import demo_study
 
     study = demo_study(quick)
     run_audit(study, out or Path("runs") / study.name, quiet, json_)
 
 
 def _adapt(quick: bool, out: Path | None, _json: bool, quiet: bool) -> None:
-    from lorascope.workflows.adapt.demo import adapt_demo
+    from lorascope.studies.adapt.demo import adapt_demo
 
     study = adapt_demo(quick)
     run_adapt(study, out or Path("runs") / study.name, quiet)
 
 
 def _latent(quick: bool, out: Path | None, _json: bool, quiet: bool) -> None:
-    from lorascope.workflows.latent.demo import latent_demo
+    from lorascope.studies.latent.demo import latent_demo
 
     study = latent_demo(quick)
     run_latent(study, out or Path("runs") / study.name, quiet)

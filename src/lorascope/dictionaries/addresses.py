@@ -24,7 +24,7 @@ _SAID = re.compile(r"\?([A-Za-z_]+=[^?&]*(?:&[A-Za-z_]+=[^?&]*)*)$")
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedDictionary:
     """What is known of a dictionary apart from its files.
 
     Attributes:
@@ -42,7 +42,7 @@ class Asked:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
-def said(address: str) -> tuple[str, Asked]:
+def said(address: str) -> tuple[str, AskedDictionary]:
     """An address without what is said at its end, and that.
 
     Raises:
@@ -52,7 +52,7 @@ def said(address: str) -> tuple[str, Asked]:
         raise InputError("the address of a dictionary is empty; give a folder, or hf://owner/repo")
     match = _SAID.search(address)
     if match is None or Path(address).exists():
-        return address, Asked()
+        return address, AskedDictionary()
     pairs = dict(one.split("=", 1) for one in match[1].split("&"))
     if len(pairs) != match[1].count("&") + 1:
         raise InputError(f"{address}: says one thing twice at its end; say it once")
@@ -67,7 +67,9 @@ def said(address: str) -> tuple[str, Asked]:
     k = pairs.get("k", "1")
     if not re.fullmatch(r"[0-9]{1,9}", k) or int(k) < 1:
         raise InputError(f"{address}: k is {k!r}, expected a whole number of at least 1")
-    return address[: match.start()], Asked(pairs.get("site", ""), int(k) if "k" in pairs else 0)
+    return address[: match.start()], AskedDictionary(
+        pairs.get("site", ""), int(k) if "k" in pairs else 0
+    )
 
 
 @dataclass(frozen=True)

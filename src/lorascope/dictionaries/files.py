@@ -12,7 +12,7 @@ from types import ModuleType
 
 from lorascope.dictionaries.addresses import (
     HUB,
-    Asked,
+    AskedDictionary,
     HubPlace,
     below,
     fetch,
@@ -108,7 +108,7 @@ def save(dictionary: Dictionary, folder: str | Path) -> None:
     saelens_layout.write(dictionary, Path(folder))
 
 
-def _fetched(place: HubPlace, text: str, asked: Asked) -> tuple[Path, Asked]:
+def _fetched(place: HubPlace, text: str, asked: AskedDictionary) -> tuple[Path, AskedDictionary]:
     """The folder with a place's files, and the one file meant where the address ends in it."""
     asked = _file(asked, text.rsplit("/", 1)[-1])
     if asked.file:
@@ -118,13 +118,13 @@ def _fetched(place: HubPlace, text: str, asked: Asked) -> tuple[Path, Asked]:
     return fetch(place, names, _weights()), asked
 
 
-def _file(asked: Asked, name: str) -> Asked:
+def _file(asked: AskedDictionary, name: str) -> AskedDictionary:
     """`asked` with a file of those that lie side by side, one a dictionary."""
     is_one = without_file(name, [qwen_scope.WEIGHTS]) != name
     return replace(asked, file=name) if name and is_one else asked
 
 
-def _read(folder: Path, asked: Asked, text: str) -> tuple[Dictionary, str]:
+def _read(folder: Path, asked: AskedDictionary, text: str) -> tuple[Dictionary, str]:
     for name, reader in FORMATS.items():
         if reader.recognises(folder) if not asked.file else reader is qwen_scope:
             return reader.read(folder, asked), name
@@ -160,7 +160,7 @@ def _malformed(source: str) -> Iterator[None]:
 
 
 def _checked(
-    opened: Dictionary, source: str, name: str, asked: Asked, site: str | None
+    opened: Dictionary, source: str, name: str, asked: AskedDictionary, site: str | None
 ) -> Dictionary:
     """Refuse numbers that are not finite, and let the card say what was opened."""
     for part, tensor in opened.named_buffers():

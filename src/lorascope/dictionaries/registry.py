@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from lorascope.dictionaries.addresses import SCHEME as SCHEME
-from lorascope.dictionaries.addresses import Asked, HubPlace, fetch, without_file
+from lorascope.dictionaries.addresses import AskedDictionary, HubPlace, fetch, without_file
 from lorascope.dictionaries.card import Card, same_model
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.formats import saelens
@@ -136,7 +136,7 @@ def neuronpedia_of(place: HubPlace) -> str:
 
 
 def open_registered(
-    address: str, readers: Mapping[str, ModuleType], asked: Asked | None = None
+    address: str, readers: Mapping[str, ModuleType], asked: AskedDictionary | None = None
 ) -> tuple[Dictionary, str]:
     """The dictionary that `saelens:release/id` names, and the name of its format.
 
@@ -153,7 +153,7 @@ def open_registered(
     entry = look_up(address)
     _refuse_others(entry, address)
     name = _FORMATS.get(entry.conversion, "")
-    given = replace(asked or Asked(), factor=entry.factor, overrides=entry.overrides)
+    given = replace(asked or AskedDictionary(), factor=entry.factor, overrides=entry.overrides)
     opened = _read(entry, readers[name], given) if name else _through_saelens(entry, address)
     opened.card = opened.card.model_copy(update=_added(opened.card, entry))
     return opened, name or f"SAELens' {entry.conversion}"
@@ -184,7 +184,7 @@ def _refuse_others(entry: Registered, address: str) -> None:
         )
 
 
-def _read(entry: Registered, reader: ModuleType, asked: Asked) -> Dictionary:
+def _read(entry: Registered, reader: ModuleType, asked: AskedDictionary) -> Dictionary:
     inside = without_file(entry.path, [reader.WEIGHTS])
     names: tuple[str, ...] = reader.FILES
     if inside != entry.path:  # the list names the one file

@@ -25,7 +25,7 @@ from lorascope.errors import InputError
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensors:
     """The tensors of one file, handed out by name; what is left over is refused.
 
     A tensor a reader does not know may change what the dictionary computes, so it is never
@@ -109,17 +109,17 @@ class Stored:
         return found
 
 
-def safetensors(path: Path) -> Stored:
+def safetensors(path: Path) -> StoredTensors:
     """The tensors of a safetensors file."""
     with _there(path):
         with safe_open(path, framework="pt") as file:
             names = file.keys()
             shapes = [(name, tuple(file.get_slice(name).get_shape())) for name in names]
         affordable(path, shapes)
-        return Stored(path, load_file(path))
+        return StoredTensors(path, load_file(path))
 
 
-def npz(path: Path) -> Stored:
+def npz(path: Path) -> StoredTensors:
     """The arrays of a NumPy archive; pickled objects are not opened, words are passed over."""
     with _there(path):
         with zipfile.ZipFile(path) as archive:
@@ -128,7 +128,7 @@ def npz(path: Path) -> Stored:
             raise unreadable(path, "it holds two arrays of one name")
         affordable(path, shapes)
         with np.load(path, allow_pickle=False) as arrays:
-            return Stored(path, {name: torch.from_numpy(arrays[name]) for name, _ in shapes})
+            return StoredTensors(path, {name: torch.from_numpy(arrays[name]) for name, _ in shapes})
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[str, tuple[int, ...]] | None:
@@ -157,7 +157,7 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[str, tuple
     return (entry.filename.removesuffix(".npy"), shape) if dtype.kind in "biuf" else None
 
 
-def tensors_of_pickle(path: Path) -> Stored:
+def tensors_of_pickle(path: Path) -> StoredTensors:
     """The tensors of a PyTorch file; only tensors are rebuilt, nothing else is called."""
     with _there(path):
         length = plain_file(path)
@@ -181,7 +181,7 @@ def tensors_of_pickle(path: Path) -> Stored:
         for name, tensor in tensors.items():
             _refuse_views(path, name, tensor)
         affordable(path, [(name, tuple(tensor.shape)) for name, tensor in tensors.items()])
-        return Stored(path, tensors)
+        return StoredTensors(path, tensors)
 
 
 def _refuse_views(path: Path, name: str, tensor: Tensor) -> None:

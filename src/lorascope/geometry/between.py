@@ -45,7 +45,7 @@ class Pairs(NamedTuple):
     base_adapted: float
 
 
-class _Sums(NamedTuple):
+class _GroupSums(NamedTuple):
     """Of groups g: counts, s_e·s_f, t_e·t_f, ‖ΣC‖², ⟨ΣC, C_e⟩, ‖C_e‖², s_fᵀ C_e t_h."""
 
     counts: Float[Tensor, " g"]
@@ -56,10 +56,10 @@ class _Sums(NamedTuple):
     own: Float[Tensor, " g"]
     chained: Float[Tensor, "g g g"]
 
-    def without(self, group: int) -> _Sums:
+    def without(self, group: int) -> _GroupSums:
         kept = torch.arange(len(self.counts)) != group
         whole = self.whole - 2 * self.shared[group] + self.own[group]
-        return _Sums(
+        return _GroupSums(
             self.counts[kept],
             self.x[kept][:, kept],
             self.y[kept][:, kept],
@@ -132,11 +132,11 @@ class BetweenGroups:
             [[float((p * q).sum()) for q in second] for p in first], dtype=torch.float64
         )
 
-    def _of(self, x: Side, y: Side) -> _Sums:
+    def _of(self, x: Side, y: Side) -> _GroupSums:
         p, q = (torch.tensor(side, dtype=torch.float64) for side in (x, y))
         c = p.outer(q).flatten()
         shared, own = torch.stack(self._shared), torch.stack(self._own)
-        return _Sums(
+        return _GroupSums(
             self._counts,
             torch.einsum("l,r,lrfh->fh", p, p, self._grams),
             torch.einsum("l,r,lrfh->fh", q, q, self._grams),
@@ -154,7 +154,7 @@ class BetweenGroups:
         xx, dd, aa = (self._of(side, side) for side in (BASE, DELTA, ADAPTED))
         xd, xa = self._of(BASE, DELTA), self._of(BASE, ADAPTED)
 
-        def read(sums: list[_Sums]) -> Pairs:
+        def read(sums: list[_GroupSums]) -> Pairs:
             own, delta, adapted, both, through = (one.hsic for one in sums)
             return Pairs(ratio(both, own, delta), ratio(through, own, adapted))
 
@@ -242,7 +242,7 @@ def _moved(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], group: Int[Tensor, 
         chained.append(s @ product @ t.T)
     plain = (whole - s.sum(0).outer(t.sum(0)) / len(x)).square().sum()
     shared = torch.zeros(len(names), dtype=torch.float64)
-    sums = _Sums(
+    sums = _GroupSums(
         counts.cpu(),
         (s @ s.T).cpu(),
         (t @ t.T).cpu(),

@@ -37,7 +37,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorascope.geometry.precision import single
-from lorascope.geometry.products import Rows, mirrored, outlier_columns, paired
+from lorascope.geometry.products import RowChunk, mirrored, outlier_columns, paired
 
 _CHUNK = 2048
 # Up to this width float64 products are quick too, and few entries average out less.
@@ -185,7 +185,7 @@ class _Base(NamedTuple):
     columns: Float[Tensor, " d"]
     gram: Float[Tensor, "d d"]
 
-    def add_(self, x: Rows) -> None:
+    def add_(self, x: RowChunk) -> None:
         self.columns.add_(x.values.sum(0))
         x.add_gram_(self.gram)
 
@@ -201,7 +201,7 @@ class _Delta(NamedTuple):
     gram: Float[Tensor, "d d"]
     cross: Float[Tensor, "d d"]
 
-    def add_(self, base: Rows, rows: Rows) -> None:
+    def add_(self, base: RowChunk, rows: RowChunk) -> None:
         x, delta = base.values, rows.values
         pairs = (x, x), (x, delta), (delta, delta)
         r = torch.stack([torch.linalg.vecdot(p, q) for p, q in pairs], dim=1)

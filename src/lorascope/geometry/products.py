@@ -8,7 +8,7 @@ where that is quicker (`paired`): the errors of single entries, 0.2 % each, are 
 average out as long as no column carries much of the energy. So the columns that stand out, as
 outlier dimensions of a residual stream do, stay in float32 (`outlier_columns`), and a chunk whose
 other columns are not even is multiplied in float32 altogether. Other sums over the same rows are
-to be taken from `Rows.values`, so that all of them tell of the very same rows.
+to be taken from `RowChunk.values`, so that all of them tell of the very same rows.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _add_product_(total: Tensor, x: Tensor, y: Tensor) -> None:
         total.add_(x.T @ y)
 
 
-class Rows(NamedTuple):
+class RowChunk(NamedTuple):
     """A chunk of rows, ready to be multiplied.
 
     Attributes:
@@ -83,7 +83,7 @@ class Rows(NamedTuple):
         loud = self.values[:, self.outliers].T @ self.values
         self._add_outliers_(total, loud, loud.T)
 
-    def add_product_(self, other: Rows, total: Float[Tensor, "d d"]) -> None:
+    def add_product_(self, other: RowChunk, total: Float[Tensor, "d d"]) -> None:
         """Add XᵀY to `total` in place."""
         if self.rounded is None or other.rounded is None:
             total.addmm_(self.values.T, other.values)
@@ -111,21 +111,21 @@ def outlier_columns(sets: Sequence[Float[Tensor, "n d"]]) -> Int[Tensor, " p"]:
     return shares.amax(0).topk(min(_OUTLIERS, shares.shape[1])).indices
 
 
-def paired(sets: Sequence[Float[Tensor, "n d"]], outliers: Int[Tensor, " p"]) -> list[Rows]:
-    """Rows of several sets, to be multiplied with each other.
+def paired(sets: Sequence[Float[Tensor, "n d"]], outliers: Int[Tensor, " p"]) -> list[RowChunk]:
+    """RowChunk of several sets, to be multiplied with each other.
 
     The sets are overwritten. One dtype for all products: the sets' own, or bfloat16.
     """
     large = all(x.dtype == torch.float32 and min(x.shape) >= _FEWEST for x in sets)
     quick = large and _equally_wide(sets) and bfloat16_pays(*sets)
     if not (quick and all(_is_even(x, outliers) for x in sets)):
-        return [Rows(x, None, outliers) for x in sets]
+        return [RowChunk(x, None, outliers) for x in sets]
     made = []
     for x in sets:
         exact, rounded = x[:, outliers], x.bfloat16()
         x.copy_(rounded)[:, outliers] = exact
         rounded[:, outliers] = 0
-        made.append(Rows(x, rounded, outliers))
+        made.append(RowChunk(x, rounded, outliers))
     return made
 
 

@@ -95,7 +95,7 @@ def _pursue(
     k: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Support, coefficients of the given and the chosen unit directions, and residual norms."""
-    fit = _Fit(double(rows), k + 1)
+    fit = _PursuitFit(double(rows), k + 1)
     fit.add(double(first).expand(len(rows), -1))
     enough = _EXPLAINED * double(rows).norm(dim=1)
     residuals = [fit.left.norm(dim=1)]
@@ -123,7 +123,7 @@ def _best(
     return best, candidates.gather(1, place[:, None]).squeeze(1)
 
 
-class _Fit:
+class _PursuitFit:
     """Non-negative least squares fits of rows by directions that are added one by one.
 
     Attributes:

@@ -25,7 +25,7 @@ from lorascope.errors import InputError
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.frontier import READ, WRITTEN
 from lorascope.latent_adapters.matching import matched
-from lorascope.latent_adapters.reading import Codes, Reading, Seen, SeenBatch
+from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite, Seen, SeenBatch
 from lorascope.latent_adapters.removal import amounts_along
 from lorascope.latent_adapters.settings import ALTERNATIVES
 from lorascope.randomness import generator
@@ -42,7 +42,7 @@ _ENDS = (0.025, 0.975)
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class AblatedSide:
     """Latents of one factor, each taken away alone, and its alternatives likewise.
 
     Attributes:
@@ -82,12 +82,12 @@ class Ablation:
 
     whole: float
     untouched: float
-    sides: dict[str, Side]
+    sides: dict[str, AblatedSide]
 
 
 @torch.no_grad()
 def ablate(
-    reading: Reading,
+    reading: FrozenSite,
     adapter: LatentAdapter,
     changed: Sequence[Seen],
     *,
@@ -129,7 +129,7 @@ def ablate(
 
 def _reading_side(
     run: _Runs, latents: Tensor, others: Tensor, whole: float, done: Callable[[int], object]
-) -> Side:
+) -> AblatedSide:
     """An alternative is taken away alike whichever latent it stands beside: one run for all."""
     named = []
     for one in latents:
@@ -138,12 +138,12 @@ def _reading_side(
     each, runs = others.unique(return_inverse=True)
     rises = torch.tensor([run.without_reading(one[None]) - whole for one in each]).double()
     runs = runs.cpu()
-    return Side(latents.cpu(), others.cpu(), runs, torch.tensor(named).double(), rises[runs])
+    return AblatedSide(latents.cpu(), others.cpu(), runs, torch.tensor(named).double(), rises[runs])
 
 
 def _writing_side(
     run: _Runs, latents: Tensor, others: Tensor, whole: float, done: Callable[[int], object]
-) -> Side:
+) -> AblatedSide:
     """How much is taken off along an alternative is what the latent itself has written."""
     named, beside = [], []
     for one, row in zip(latents, others, strict=True):
@@ -152,13 +152,15 @@ def _writing_side(
         done(1)
     runs = torch.arange(others.numel()).reshape(others.shape)
     rises = (torch.tensor(named).double(), torch.tensor(beside).double())
-    return Side(latents.cpu(), others.cpu(), runs, *rises)
+    return AblatedSide(latents.cpu(), others.cpu(), runs, *rises)
 
 
 class _Runs:
     """Runs of the records with the adapter, something taken away."""
 
-    def __init__(self, reading: Reading, adapter: LatentAdapter, batches: list[SeenBatch]) -> None:
+    def __init__(
+        self, reading: FrozenSite, adapter: LatentAdapter, batches: list[SeenBatch]
+    ) -> None:
         self._reading, self._batches, self._adapter = reading, batches, adapter
         self._read, self._write = adapter.factors()
         self._directions = adapter.dictionary.directions
@@ -174,7 +176,7 @@ class _Runs:
         return total / tokens
 
     def stream(
-        self, batch: SeenBatch, codes: Codes | None = None, less: Tensor | None = None
+        self, batch: SeenBatch, codes: ActiveLatents | None = None, less: Tensor | None = None
     ) -> Float[Tensor, "batch seq d"]:
         """The stream after the adapter, which reads `codes`; `less` is taken off."""
         change = (codes or batch.codes).read(self._read) @ self._adapter.writing(self._write)
@@ -216,7 +218,7 @@ def ablation_estimates(found: Ablation, place: Key, seed: int = 0) -> list[Estim
     return estimates
 
 
-def _rise(side: Side, place: Key) -> Estimate:
+def _rise(side: AblatedSide, place: Key) -> Estimate:
     n, beside = len(side.named), side.others.mean(1)
     level = float(beside.mean())
     enough = n >= MIN_DOCUMENTS

@@ -48,7 +48,7 @@ _NOTHING = 1e-8
 Latents = Int[Tensor, " latents"]
 
 
-class Pair(NamedTuple):
+class Relation(NamedTuple):
     """One relation: latent `read` active at strength z adds `weight` · z of latent `written`."""
 
     read: int
@@ -230,7 +230,7 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
         )
 
     @torch.no_grad()
-    def pairs(self, most: int | None = 100) -> list[Pair]:
+    def pairs(self, most: int | None = 100) -> list[Relation]:
         """The relations of largest |weight|: Σ_r A_ir s_r B_rj; None gives all there are."""
         read, write = self.factors()
         inputs, outputs = self.support()
@@ -240,7 +240,7 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
         order = order[flat[order] != 0]
         columns = max(1, len(outputs))
         ids = (inputs[order // columns].tolist(), outputs[order % columns].tolist())
-        return [Pair(*pair) for pair in zip(*ids, flat[order].tolist(), strict=True)]
+        return [Relation(*pair) for pair in zip(*ids, flat[order].tolist(), strict=True)]
 
     @classmethod
     def _from_pretrained(

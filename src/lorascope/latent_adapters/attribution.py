@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorascope.errors import InputError
-from lorascope.latent_adapters.reading import Codes, Reading, Seen
+from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite, Seen
 from lorascope.randomness import generator
 from lorascope.training.model_losses import response_token_losses
 
@@ -27,7 +27,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Attribution:
+class LeadingDirections:
     """Leading singular vectors of M.
 
     Attributes:
@@ -54,27 +54,27 @@ class Attribution:
 
 
 def attribute(
-    reading: Reading, changed: Sequence[Seen], unchanged: Sequence[Seen], rank: int = 1
-) -> Attribution:
+    reading: FrozenSite, changed: Sequence[Seen], unchanged: Sequence[Seen], rank: int = 1
+) -> LeadingDirections:
     """The attribution of a behaviour's examples, both kinds weighing the same.
 
     Raises:
         InputError: no latent is active on the examples.
     """
     gradients: list[Tensor] = []
-    codes: list[Codes] = []
+    codes: list[ActiveLatents] = []
     for kind in (changed, unchanged):
         for start in range(0, len(kind), _BATCH):
             part = kind[start : start + _BATCH]
             gradients.append(_gradients(reading, part) / max(1, len(kind)))
             codes.extend(one.codes for one in part)
-    together, g = Codes.together(codes), torch.cat(gradients)
+    together, g = ActiveLatents.together(codes), torch.cat(gradients)
     if not len(together.latent):
         raise InputError("no latent of the dictionary is active on the examples; give another one")
     return _leading(together, g, reading.dictionary.directions.float().cpu(), rank)
 
 
-def _gradients(reading: Reading, part: Sequence[Seen]) -> Float[Tensor, "rows d"]:
+def _gradients(reading: FrozenSite, part: Sequence[Seen]) -> Float[Tensor, "rows d"]:
     """−∂/∂stream of the summed mean response losses of the windows, at the tokens acted on."""
     batch = reading.batch(part)
     stream = batch.stream.clone().requires_grad_()
@@ -87,8 +87,8 @@ def _gradients(reading: Reading, part: Sequence[Seen]) -> Float[Tensor, "rows d"
 
 @torch.no_grad()
 def _leading(
-    codes: Codes, g: Float[Tensor, "rows d"], directions: Float[Tensor, "n d"], rank: int
-) -> Attribution:
+    codes: ActiveLatents, g: Float[Tensor, "rows d"], directions: Float[Tensor, "n d"], rank: int
+) -> LeadingDirections:
     """Subspace iteration on Mᵀ M."""
     n = len(directions)
     write = torch.randn(n, rank, generator=generator(0, "attribution"))
@@ -97,14 +97,14 @@ def _leading(
         write, triangle = torch.linalg.qr(_from_read(codes, g, directions, read))
     left, values, right = torch.linalg.svd(triangle)
     # Mᵀ read = write · triangle, so M ≈ read · (left · values · right)ᵀ … in turned bases.
-    return Attribution((read @ right.T).T, (write @ left).T, values)
+    return LeadingDirections((read @ right.T).T, (write @ left).T, values)
 
 
-def _from_written(codes: Codes, g: Tensor, directions: Tensor, write: Tensor) -> Tensor:
+def _from_written(codes: ActiveLatents, g: Tensor, directions: Tensor, write: Tensor) -> Tensor:
     """M · write, [n, r]."""
     return codes.sums(g @ (directions.T @ write), len(directions))
 
 
-def _from_read(codes: Codes, g: Tensor, directions: Tensor, read: Tensor) -> Tensor:
+def _from_read(codes: ActiveLatents, g: Tensor, directions: Tensor, read: Tensor) -> Tensor:
     """Mᵀ · read, [n, r]."""
     return directions @ (g.T @ codes.read(read.T))

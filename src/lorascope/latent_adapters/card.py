@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from lorascope.adapt.wrapper import identity
 from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.registry import SCHEME
 from lorascope.errors import InputError
+from lorascope.fits.wrapper import identity
 from lorascope.models.adapter_files import LATENT_FILE
 from lorascope.runs import read_json
 

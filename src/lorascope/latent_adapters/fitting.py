@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from lorascope.activations.tokens import Window
-from lorascope.adapt.wrapper import identity
 from lorascope.config import digest
 from lorascope.errors import InputError
+from lorascope.fits.wrapper import identity
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.attribution import attribute
 from lorascope.latent_adapters.card import LatentCard, OverDictionary
 from lorascope.latent_adapters.flatness import effective_number
-from lorascope.latent_adapters.reading import Codes, Reading, Seen, SeenBatch
+from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite, Seen, SeenBatch
 from lorascope.latent_adapters.settings import LatentTraining as LatentTraining
 from lorascope.models.freezing import fingerprint
 from lorascope.randomness import generator
@@ -58,7 +58,7 @@ class Examples:
     @classmethod
     def read(
         cls,
-        reading: Reading,
+        reading: FrozenSite,
         changed: Sequence[Window],
         unchanged: Sequence[Window],
         data: str = "",
@@ -86,7 +86,7 @@ class Examples:
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class FittedLatentAdapter:
     """What training leaves.
 
     Attributes:
@@ -100,14 +100,14 @@ class Fitted:
 
 
 def fit(
-    reading: Reading,
+    reading: FrozenSite,
     examples: Examples,
     settings: LatentTraining,
     *,
     model: str,
     observers: Sequence[Observer] = (),
     checkpoint: Path | None = None,
-) -> Fitted:
+) -> FittedLatentAdapter:
     """Train one latent adapter.
 
     Args:
@@ -120,7 +120,7 @@ def fit(
     """
     before = _marks(reading)
     adapter = _fresh(reading, examples, settings)
-    run = _Fit(reading, examples, settings, adapter)
+    run = _AdapterFit(reading, examples, settings, adapter)
     key = [settings.plain(), str(run.products), *before, reading.special_ids, examples.digest()]
     history = run.go(observers, checkpoint, digest(key))
     if _marks(reading) != before:
@@ -144,14 +144,14 @@ def fit(
     )
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return Fitted(adapter.requires_grad_(False).eval(), history)
+    return FittedLatentAdapter(adapter.requires_grad_(False).eval(), history)
 
 
-def _marks(reading: Reading) -> tuple[str, str]:
+def _marks(reading: FrozenSite) -> tuple[str, str]:
     return fingerprint(reading.module), identity(reading.dictionary)
 
 
-def _fresh(reading: Reading, examples: Examples, settings: LatentTraining) -> LatentAdapter:
+def _fresh(reading: FrozenSite, examples: Examples, settings: LatentTraining) -> LatentAdapter:
     most = settings.sparsity.preselect
     latents = None
     if most is not None:
@@ -182,18 +182,18 @@ def _unit(adapter: LatentAdapter, examples: Examples) -> float:
     read, write = adapter.factors()
     seen = [*examples.changed, *examples.unchanged]
     written = (write @ adapter.dictionary.directions.to(write)).norm(dim=1)
-    amounts = Codes.together([one.codes for one in seen]).read(read)
+    amounts = ActiveLatents.together([one.codes for one in seen]).read(read)
     norms = torch.cat([one.stream[one.acted_on].float().norm(dim=1) for one in seen])
     wrote = (amounts * written).square().mean().sqrt()
     return float(norms.square().mean().sqrt() / wrote.cpu().clamp(min=1e-12))
 
 
-class _Fit:
+class _AdapterFit:
     """One adapter being trained."""
 
     def __init__(
         self,
-        reading: Reading,
+        reading: FrozenSite,
         examples: Examples,
         settings: LatentTraining,
         adapter: LatentAdapter,

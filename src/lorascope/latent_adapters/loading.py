@@ -78,7 +78,7 @@ def check(
 
 
 def attached(name: str, path: str, folder: Path, config: PreTrainedConfig) -> Attached:
-    """A saved latent adapter as a face of the model it was trained for.
+    """A saved latent adapter as a variant of the model it was trained for.
 
     Raises:
         InputError: its dictionary cannot be opened, is another one, or is of another width; or the

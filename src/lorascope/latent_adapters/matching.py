@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorascope.latent_adapters.reading import Codes, Reading, Seen
+from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite, Seen
 from lorascope.randomness import generator
 
 
 def matched(
-    reading: Reading, seen: Sequence[Seen], named: Int[Tensor, " n"], most: int
+    reading: FrozenSite, seen: Sequence[Seen], named: Int[Tensor, " n"], most: int
 ) -> Int[Tensor, "n k"]:
     """For each named latent the unnamed ones most like it on some records, nearest first.
 
@@ -32,10 +32,10 @@ def matched(
 
 
 def _rates_and_norms(
-    reading: Reading, seen: Sequence[Seen]
+    reading: FrozenSite, seen: Sequence[Seen]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """How often each latent fires and how much it writes then; of a silent one next to nothing."""
-    codes, n = Codes.together([one.codes for one in seen]), reading.dictionary.n_latents
+    codes, n = ActiveLatents.together([one.codes for one in seen]), reading.dictionary.n_latents
     latent = codes.latent.long()
     fired = torch.bincount(latent, minlength=n).double()
     total = torch.zeros(n, dtype=torch.float64).index_add_(0, latent, codes.value.double())

@@ -33,7 +33,7 @@ _BLOCK = 2**24
 
 
 @dataclass(frozen=True, eq=False)
-class Codes:
+class ActiveLatents:
     """Latents active on some rows.
 
     Attributes:
@@ -47,7 +47,7 @@ class Codes:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, dictionary: Dictionary, rows: Float[Tensor, "rows d"]) -> Codes:
+    def of(cls, dictionary: Dictionary, rows: Float[Tensor, "rows d"]) -> ActiveLatents:
         """Encode rows, a block at a time."""
         latent, value, counts = [], [], []
         for part in rows.split(max(1, _BLOCK // dictionary.n_latents)):
@@ -62,7 +62,7 @@ class Codes:
         return cls(torch.cat(latent), torch.cat(value), torch.cat(counts))
 
     @classmethod
-    def together(cls, parts: Sequence[Codes]) -> Codes:
+    def together(cls, parts: Sequence[ActiveLatents]) -> ActiveLatents:
         """The rows of several, one after another."""
         columns = ([getattr(p, name) for p in parts] for name in ("latent", "value", "counts"))
         return cls(*map(torch.cat, columns))
@@ -104,20 +104,20 @@ class Seen:
     window: Window
     stream: Float[Tensor, "seq d"]
     acted_on: Bool[Tensor, " seq"]
-    codes: Codes
+    codes: ActiveLatents
 
 
 @dataclass(frozen=True, eq=False)
 class SeenBatch:
-    """Some windows together; arguments of `Reading.changed`."""
+    """Some windows together; arguments of `FrozenSite.changed`."""
 
     tokens: TokenBatch
     stream: Float[Tensor, "batch seq d"]
     acted_on: Bool[Tensor, "batch seq"]
-    codes: Codes
+    codes: ActiveLatents
 
 
-class Reading:
+class FrozenSite:
     """A frozen model, a site, and a frozen dictionary there.
 
     Args:
@@ -172,7 +172,7 @@ class Reading:
                 length = len(windows[index].ids)
                 stream, marks = at[self.site][row, :length].cpu(), acted_on[row, :length]
                 rows = stream[marks].to(self.dictionary.directions)
-                codes = Codes.of(self.dictionary, rows)
+                codes = ActiveLatents.of(self.dictionary, rows)
                 found[index] = Seen(windows[index], stream, marks, codes)
         return [found[i] for i in range(len(windows))]
 
@@ -186,7 +186,7 @@ class Reading:
         for row, one in enumerate(chosen):
             stream[row, : len(one.stream)] = one.stream
             acted_on[row, : len(one.acted_on)] = one.acted_on
-        codes = Codes.together([one.codes for one in chosen])
+        codes = ActiveLatents.together([one.codes for one in chosen])
         return SeenBatch(tokens, stream.to(self.device), acted_on.to(self.device), codes)
 
     def changed(self, adapter: LatentAdapter, batch: SeenBatch) -> Float[Tensor, "batch seq d"]:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.activations.tokens import Window
-from lorascope.adapt.evaluation import Evaluated, scored_batches
+from lorascope.fits.evaluation import Evaluated, scored_batches
 from lorascope.measures.paired_nulls import Sums, added, drawn, over_tokens, paired, scaled
 from lorascope.measures.settings import GENERAL_MARGIN
 from lorascope.results import Estimate, Key, Null
@@ -79,19 +79,23 @@ def adapt_estimates(
     unigram: Float[Tensor, " documents"] | None = None,
     margin: float = GENERAL_MARGIN,
 ) -> list[Estimate]:
-    """Loss and KL of every way, the splice's cost before and after the fit, and the share won back.
+    """Loss and KL of every condition, the splice's cost before and after the fit, and the share won back.
 
     The share is left out where the interval of the splice's cost holds 0 or is not known, and the
     general numbers where the fit does not touch the model itself.
 
     Args:
-        held_out: the ways original, spliced, adapted and unspliced of one fit.
+        held_out: the conditions original, spliced, adapted and unspliced of one fit.
         random: adapted and unspliced with random changes of equal size, a draw each.
         unigram: sums of `unigram_losses` on the same text, a reference of the losses.
         margin: most nats/token of general loss that count as no change.
     """
     measuring = _Measuring(held_out, random, place)
-    found = [measuring.loss(way, unigram) for way in LOSSES if measuring.says_something(way)]
+    found = [
+        measuring.loss(condition, unigram)
+        for condition in LOSSES
+        if measuring.says_something(condition)
+    ]
     found += measuring.costs()
     found += measuring.divergences()
     found += measuring.general()
@@ -110,18 +114,20 @@ def compound_estimates(together: HeldOut, singles: Sequence[HeldOut], place: Key
     the fit: above 1 errors feed on one another (section 4.3).
 
     Args:
-        together: the ways spliced and, where something was fitted, adapted; and original.
+        together: the conditions spliced and, where something was fitted, adapted; and original.
         singles: one of each dictionary alone, on the same held-out text.
     """
     found = []
-    for way in ("spliced", "adapted"):
-        if way not in together or any(way not in each for each in singles):
+    for condition in ("spliced", "adapted"):
+        if condition not in together or any(condition not in each for each in singles):
             continue
-        alone = torch.stack([each[way].loss - each["original"].loss for each in singles]).sum(0)
-        whole = together[way].loss - together["original"].loss
-        tokens = together[way].tokens
+        alone = torch.stack([each[condition].loss - each["original"].loss for each in singles]).sum(
+            0
+        )
+        whole = together[condition].loss - together["original"].loss
+        tokens = together[condition].tokens
         value, interval = quotient(whole, alone, tokens)
-        measure = "adapt.compound_spliced" if way == "spliced" else "adapt.compound_adapted"
+        measure = "adapt.compound_spliced" if condition == "spliced" else "adapt.compound_adapted"
         add_up = Null.exact(ADD_UP, 1.0, rival=True)
         total = int(tokens.sum())
         found.append(Estimate(measure, value, interval, total, "ratio", (add_up,), place))
@@ -160,27 +166,29 @@ class _Measuring:
         self._mean = over_tokens(self._tokens)
         self._cost = held_out["spliced"].loss - held_out["original"].loss
 
-    def says_something(self, way: str) -> bool:
+    def says_something(self, condition: str) -> bool:
         """False for the unspliced model where nothing of the model itself was fitted."""
         original = self._ways["original"].losses
-        return way != "unspliced" or not torch.equal(original, self._ways[way].losses)
+        return condition != "unspliced" or not torch.equal(original, self._ways[condition].losses)
 
-    def loss(self, way: str, unigram: Float[Tensor, " documents"] | None) -> Estimate:
-        value = self._ways[way].loss
+    def loss(self, condition: str, unigram: Float[Tensor, " documents"] | None) -> Estimate:
+        value = self._ways[condition].loss
         nulls: list[Null] = []
-        if way == "adapted":
-            draws = [draw[way].loss for draw in self._random]
+        if condition == "adapted":
+            draws = [draw[condition].loss for draw in self._random]
             nulls = self._rivals(value, self._ways["spliced"].loss, draws)
-        if way == "unspliced":
-            nulls = self._drawn(value, [draw[way].loss for draw in self._random])
-        if way != "original":
+        if condition == "unspliced":
+            nulls = self._drawn(value, [draw[condition].loss for draw in self._random])
+        if condition != "original":
             # A loss is the splice's or the adapter's doing where it differs from the original's.
             original = self._ways["original"].loss
-            nulls.append(paired(ORIGINAL, value, original, self._mean, rival=way != "adapted"))
+            nulls.append(
+                paired(ORIGINAL, value, original, self._mean, rival=condition != "adapted")
+            )
         if unigram is not None:
             nulls.append(paired(UNIGRAM, value, unigram, self._mean))
-        margin = self._margin(self._cost) if way == "adapted" else None
-        return self._estimate(LOSSES[way], value, nulls, margin)
+        margin = self._margin(self._cost) if condition == "adapted" else None
+        return self._estimate(LOSSES[condition], value, nulls, margin)
 
     def costs(self) -> list[Estimate]:
         """The splice's cost before and after, and the share won back."""

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures.removals import Part, sweep
+from lorascope.measures.removals import RemovalMeasure, sweep
 from lorascope.measures.spots import MOST_TOKENS, Mode, Rows, Spot, read_spots
 from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
@@ -69,7 +69,7 @@ def attributed_losses(
     return attributing.found()
 
 
-class Attributing(Part):
+class Attributing(RemovalMeasure):
     """Sums up, over a sweep, what `attributed_losses` returns."""
 
     gradient = ("ablation",)

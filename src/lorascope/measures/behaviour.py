@@ -24,7 +24,7 @@ DocumentLosses = tuple[Float[Tensor, " documents"], Float[Tensor, " documents"]]
 
 
 class FaceLosses:
-    """Response losses of every face, gathered from batches as they go through the model.
+    """Response losses of every variant, gathered from batches as they go through the model.
 
     Args:
         documents: how many documents the batches' windows are of.
@@ -34,28 +34,28 @@ class FaceLosses:
         self._count = documents
         self._found: dict[str, DocumentLosses] = {}
 
-    def take(self, face: str, module: nn.Module, batch: TokenBatch) -> None:
-        """Run a batch through the model as `face` shows it, and add its losses."""
-        sums, tokens = self.of(face)
+    def take(self, variant: str, module: nn.Module, batch: TokenBatch) -> None:
+        """Run a batch through the model as `variant` shows it, and add its losses."""
+        sums, tokens = self.of(variant)
         device = next(module.parameters()).device
         losses, rows = response_token_losses(module, batch, device)
         owners = batch.documents[rows.cpu()]
         sums.index_add_(0, owners, losses.double().cpu())
         tokens.index_add_(0, owners, torch.ones(len(owners), dtype=torch.float64))
 
-    def of(self, face: str) -> DocumentLosses:
+    def of(self, variant: str) -> DocumentLosses:
         """(summed −log p in nats, number of response tokens) of every document so far."""
-        if face not in self._found:
+        if variant not in self._found:
             empty = torch.zeros(2, self._count, dtype=torch.float64)
-            self._found[face] = (empty[0], empty[1])
-        return self._found[face]
+            self._found[variant] = (empty[0], empty[1])
+        return self._found[variant]
 
 
 def response_losses(
-    model: AdaptedModel, face: str, found: Sequence[Window], batch_tokens: int = 4096
+    model: AdaptedModel, variant: str, found: Sequence[Window], batch_tokens: int = 4096
 ) -> DocumentLosses:
-    """(summed −log p in nats, number of response tokens) of every document, under one face."""
-    with model.face(face) as module:
+    """(summed −log p in nats, number of response tokens) of every document, under one variant."""
+    with model.variant(variant) as module:
         return document_losses(module, model.tokenizer, found, batch_tokens)
 
 
@@ -90,7 +90,7 @@ def response_loss(base: DocumentLosses, adapted: DocumentLosses, place: Key) -> 
 def continuations(
     model: AdaptedModel, documents: Sequence[Document], new_tokens: int = 60
 ) -> list[dict[str, object]]:
-    """What each face writes, greedily, after the prompts of a few documents.
+    """What each variant writes, greedily, after the prompts of a few documents.
 
     No four tokens in a row are written twice. Prompts that leave no room in the model's context
     are passed over.
@@ -103,8 +103,8 @@ def continuations(
         if room < 1:
             continue
         written: dict[str, str] = {}
-        for face in (BASE, *model.adapters):
-            with model.face(face) as module:
+        for variant in (BASE, *model.adapters):
+            with model.variant(variant) as module:
                 out = module.generate(
                     ids,
                     attention_mask=torch.ones_like(ids),
@@ -114,7 +114,7 @@ def continuations(
                     pad_token_id=padding_id(model.tokenizer),
                 )
             text = model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-            written[face] = text.strip()
+            written[variant] = text.strip()
         base = written.pop(BASE)
         found.append({"prompt": document.prompt, "base": base, "adapted": written})
     return found

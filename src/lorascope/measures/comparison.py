@@ -45,7 +45,7 @@ Rows = Float[Tensor, "rows d"]
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class DeltaPair:
     """The same tokens under two adapters of one base.
 
     Attributes:
@@ -63,9 +63,9 @@ class Pair:
         return len(self.documents)
 
     @property
-    def turned(self) -> Pair:
+    def turned(self) -> DeltaPair:
         """The second adapter first."""
-        return Pair(self.base, self.second, self.first, self.documents)
+        return DeltaPair(self.base, self.second, self.first, self.documents)
 
     @property
     def longest(self) -> int:
@@ -73,7 +73,7 @@ class Pair:
         return int(self.documents.unique(return_counts=True)[1].max())
 
 
-def agreement_estimates(pair: Pair, place: Key, seed: int = 0) -> list[Estimate]:
+def agreement_estimates(pair: DeltaPair, place: Key, seed: int = 0) -> list[Estimate]:
     """Cosine, correlation of norms and difference of two deltas, token by token.
 
     Raises:
@@ -99,7 +99,7 @@ def agreement_estimates(pair: Pair, place: Key, seed: int = 0) -> list[Estimate]
 
 
 @dataclass(frozen=True, eq=False)
-class _Sums:
+class _TokenSums:
     """A statistic of sums over tokens: the columns summed, and what becomes of the sums."""
 
     columns: Float[Tensor, "rows m"]
@@ -118,8 +118,8 @@ class _Sums:
 def _agreement(
     measure: str,
     unit: str,
-    summed: Callable[[Rows, Rows], _Sums],
-    pair: Pair,
+    summed: Callable[[Rows, Rows], _TokenSums],
+    pair: DeltaPair,
     nulls: dict[str, list[Tensor]],
     place: Key,
 ) -> Estimate:
@@ -136,22 +136,22 @@ def _ratio(sums: Float[Tensor, "repeats 2"]) -> Float[Tensor, " repeats"]:
     return sums[:, 0] / sums[:, 1]
 
 
-def _cosine(first: Rows, second: Rows) -> _Sums:
+def _cosine(first: Rows, second: Rows) -> _TokenSums:
     cosines = torch.nn.functional.cosine_similarity(first, second, dim=-1)
-    return _Sums(torch.stack([cosines, torch.ones_like(cosines)], dim=1), _ratio)
+    return _TokenSums(torch.stack([cosines, torch.ones_like(cosines)], dim=1), _ratio)
 
 
-def _difference(first: Rows, second: Rows) -> _Sums:
+def _difference(first: Rows, second: Rows) -> _TokenSums:
     apart = (first - second).norm(dim=-1)
     sizes = (first.norm(dim=-1) + second.norm(dim=-1)) / 2
-    return _Sums(torch.stack([apart, sizes], dim=1), _ratio)
+    return _TokenSums(torch.stack([apart, sizes], dim=1), _ratio)
 
 
-def _norms(first: Rows, second: Rows) -> _Sums:
+def _norms(first: Rows, second: Rows) -> _TokenSums:
     # Both to mean 0 and size 1 first: sums of squares then keep their digits.
     x, y = (_standardised(rows.norm(dim=-1).double()) for rows in (first, second))
     columns = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=1)
-    return _Sums(columns, _correlation)
+    return _TokenSums(columns, _correlation)
 
 
 def _standardised(values: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ def _turned_energies(dictionary: Dictionary, rows: Rows, seed: int) -> list[floa
 
 
 def subspace_estimates(
-    pair: Pair, k: Sequence[int], places: tuple[Key, Key], *, seed: int = 0, repeats: int = 20
+    pair: DeltaPair, k: Sequence[int], places: tuple[Key, Key], *, seed: int = 0, repeats: int = 20
 ) -> list[Estimate]:
     """Angles between the deltas' top-k subspaces, and the variance of each within the other's.
 
@@ -261,7 +261,7 @@ class _Spectra:
     parts: list[Float[Tensor, "d d"]]
 
     @classmethod
-    def of(cls, rows: Rows, pair: Pair, kept: Tensor | None = None) -> _Spectra:
+    def of(cls, rows: Rows, pair: DeltaPair, kept: Tensor | None = None) -> _Spectra:
         _, index = pair.documents.unique(return_inverse=True)
         group = index % _GROUPS
         if kept is not None:
@@ -285,7 +285,7 @@ class _Spectra:
         return torch.stack([p for g, p in enumerate(self.parts) if g != without]).sum(0)
 
 
-def _halves(pair: Pair) -> tuple[_Spectra, _Spectra]:
+def _halves(pair: DeltaPair) -> tuple[_Spectra, _Spectra]:
     _, index = pair.documents.unique(return_inverse=True)
     even, odd = (_Spectra.of(pair.first, pair, index % 2 == side) for side in (0, 1))
     return even, odd

@@ -29,7 +29,7 @@ from torch import Tensor
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import norm_matched
-from lorascope.measures.comparison import Pair, spread
+from lorascope.measures.comparison import DeltaPair, spread
 from lorascope.measures.rows import CHUNK
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
@@ -51,7 +51,7 @@ Sides = Float[Tensor, "2 n"]
 
 
 @dataclass(frozen=True, eq=False)
-class Activity:
+class PairedActivity:
     """What each latent does on its own adapter's delta (row 0) and on the other's (row 1).
 
     The other's delta is multiplied by exp(mean log(‖h_Δ‖/‖h_Δ′‖)), so that both are as strong.
@@ -107,7 +107,7 @@ class Activity:
 
 
 @torch.no_grad()
-def activity(dictionary: Dictionary, pair: Pair, seed: int = 0) -> Activity:
+def activity(dictionary: Dictionary, pair: DeltaPair, seed: int = 0) -> PairedActivity:
     """Read both deltas of a pair with the first adapter's dictionary."""
     more, times = _more(pair)
     deltas = pair.first, times * pair.second
@@ -131,7 +131,7 @@ def activity(dictionary: Dictionary, pair: Pair, seed: int = 0) -> Activity:
     own = energies[0].double().sum(0) / written.double().clamp(min=1e-30)
     contrast, bounds = _resampled(counts, energies, tokens, seed)
     density, energy = (sums.sum(1) / tokens.sum() for sums in (counts, energies))
-    return Activity(
+    return PairedActivity(
         density,
         density[0] - density[1],
         contrast[0],
@@ -152,7 +152,7 @@ def _groups(documents: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
     return index % MOST_GROUPS
 
 
-def _more(pair: Pair) -> tuple[Float[Tensor, " rows"], float]:
+def _more(pair: DeltaPair) -> tuple[Float[Tensor, " rows"], float]:
     """log(‖h_Δ‖/‖h_Δ′‖) less its mean, and the exponential of the mean.
 
     Norms below a hundredth of their mean count as that.
@@ -246,7 +246,7 @@ class OnlyHere:
         mirrored: clusters of the other adapter with a one-sided latent.
     """
 
-    found: Sequence[Activity]
+    found: Sequence[PairedActivity]
     rates: Sequence[Float[Tensor, " n"]]
     rate: float
     mirrored: int
@@ -273,7 +273,9 @@ class OnlyHere:
         return torch.tensor(found, dtype=torch.float64)
 
 
-def only_here(ours: Sequence[Activity], theirs: Sequence[Activity], rate: float) -> OnlyHere:
+def only_here(
+    ours: Sequence[PairedActivity], theirs: Sequence[PairedActivity], rate: float
+) -> OnlyHere:
     """The latents of an adapter's dictionaries that are active under it alone.
 
     Dictionaries of several seeds are searched together, and may each hold a finding once.

@@ -227,7 +227,7 @@ def fired_by_chance(
 
 
 @dataclass(frozen=True)
-class Example:
+class LatentExample:
     """A row to show of a latent.
 
     Attributes:
@@ -248,14 +248,14 @@ def examples(
     strongest: int,
     of_band: int,
     random: torch.Generator,
-) -> list[Example]:
+) -> list[LatentExample]:
     """Rows on which a latent is active: its strongest, then some of every band, at random.
 
     The strongest are of different documents; of the bands none is taken twice.
     """
     rows, values = found.of(latent)
     order = values.argsort(descending=True, stable=True)
-    chosen: dict[int, Example] = {}
+    chosen: dict[int, LatentExample] = {}
     seen: set[int] = set()
     for place in order[:_LOOKED_THROUGH].tolist():
         row = int(rows[place])
@@ -264,12 +264,14 @@ def examples(
             break
         if document not in seen:
             seen.add(document)
-            chosen[row] = Example(STRONGEST, row, float(values[place]))
+            chosen[row] = LatentExample(STRONGEST, row, float(values[place]))
     ascending = order.flip(0)
     for band, (low, high) in BANDS.items():
         within = ascending[int(low * len(order)) : int(high * len(order))]
         drawn = within[torch.randperm(len(within), generator=random)[: of_band + len(chosen)]]
         fresh = [place for place in drawn.tolist() if int(rows[place]) not in chosen][:of_band]
         picked = sorted(fresh, key=lambda place: -float(values[place]))
-        chosen |= {int(rows[p]): Example(band, int(rows[p]), float(values[p])) for p in picked}
+        chosen |= {
+            int(rows[p]): LatentExample(band, int(rows[p]), float(values[p])) for p in picked
+        }
     return list(chosen.values())

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.cosine import unit_rows
-from lorascope.measures.removals import Change, Changed, Part, Sight, sweep
+from lorascope.measures.removals import Change, Changed, RemovalMeasure, Sight, sweep
 from lorascope.measures.spots import MODES, MOST_TOKENS, Mode, Spot, read_spots
 from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
@@ -106,7 +106,7 @@ def matched_latents(
     return matching.found()
 
 
-class Matching(Part):
+class Matching(RemovalMeasure):
     """Sums up, over a sweep, what `matched_latents` returns; its arguments are those.
 
     Attributes:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lorascope.activations.collect import Capture
-from lorascope.activations.gates import COPY_LIMIT
+from lorascope.activations.noise_floor import COPY_LIMIT
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch, Window, batches, pad
 from lorascope.models.adapted import AdaptedModel
@@ -157,9 +157,9 @@ def scored_batches(
 
 
 def run(
-    model: AdaptedModel, face: str, sites: Sequence[Site], batch: TokenBatch, where: Scored
+    model: AdaptedModel, variant: str, sites: Sequence[Site], batch: TokenBatch, where: Scored
 ) -> Recorded:
-    """One face over a batch, with the logits that are scored.
+    """One variant over a batch, with the logits that are scored.
 
     Windows of like length go through the model together; at padding the streams are 0.
     """
@@ -167,7 +167,7 @@ def run(
     parts: list[tuple[Tensor, int, Recorded]] = []
     for chosen, width in alike(batch.attended.sum(1)):
         wanted, at = where.wanted[chosen, :width], chosen.to(ids.device)
-        one = record(model, face, sites, ids[at, :width], mask[at, :width], wanted)
+        one = record(model, variant, sites, ids[at, :width], mask[at, :width], wanted)
         if len(chosen) == len(ids):
             return one
         parts.append((chosen, width, one))
@@ -181,7 +181,7 @@ def run(
             streams[site][chosen.to(stream.device), :width] = stream
         tokens, _ = where.windows(chosen, width)
         found[tokens.to(found.device)] = one.logits
-    return Recorded(model, face, ids, mask, where.wanted, streams, found, first.blocks)
+    return Recorded(model, variant, ids, mask, where.wanted, streams, found, first.blocks)
 
 
 def alike(
@@ -259,7 +259,7 @@ def floor_of(
     together = pad(chosen, model.tokenizer, padding)
     where = scored(together, responses, settings.keep_special)
     assert where is not None
-    with model.face(BASE) as module:
+    with model.variant(BASE) as module:
         batched = _log_p(model, module, together, where)
         alone = torch.cat(
             [

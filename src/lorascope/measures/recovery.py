@@ -22,7 +22,7 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import norm_matched, random_rotation
 from lorascope.measures.outputs import Outcome, Scored, alike
 from lorascope.measures.rows import chunks
-from lorascope.measures.surveys import Passed, Survey
+from lorascope.measures.surveys import BothPasses, Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.interventions import Recorded
 from lorascope.models.sites import Site, parse_site
@@ -44,7 +44,7 @@ Rows = Float[Tensor, "rows d"]
 
 
 @dataclass(frozen=True, eq=False)
-class Spot:
+class SiteRows:
     """The rows of a batch at one site; `batch` counts batches, so that each draws anew."""
 
     base: Rows
@@ -54,15 +54,15 @@ class Spot:
 
 
 # What is added to the base's stream.
-Addition = Callable[[Spot], Rows]
+Addition = Callable[[SiteRows], Rows]
 
 
 @dataclass(frozen=True, eq=False)
-class Spliced:
+class SplicedOutcomes:
     """Outcomes of the base with something added at a site.
 
     Attributes:
-        survey: the two faces on the same windows.
+        survey: the two variants on the same windows.
         exact: {site: with the exact delta}.
         controls: {site: {control: its draws}}, the same for every dictionary.
         dictionaries: {place: {"reconstruction" or a control of this dictionary: its draws}}.
@@ -85,7 +85,7 @@ def splice(
     seed: int = 0,
     repeats: int = NULL_REPEATS,
     as_sparse_as: Mapping[Key, Dictionary] | None = None,
-) -> Spliced:
+) -> SplicedOutcomes:
     """Run the base with each addition at each site of the survey, all in the same batches.
 
     Args:
@@ -126,12 +126,12 @@ def splice(
         written[place] = _outcomes(named, count, additions[parse_site(place.site)])
     for number, passed in enumerate(found.passes(model)):
         _splice_batch(found, passed, number, exact, additions)
-    return Spliced(found, exact, controls, written)
+    return SplicedOutcomes(found, exact, controls, written)
 
 
 def _splice_batch(
     found: Survey,
-    passed: Passed,
+    passed: BothPasses,
     number: int,
     exact: Mapping[str, Outcome],
     additions: Mapping[Site, Sequence[tuple[Outcome, Addition]]],
@@ -145,7 +145,7 @@ def _splice_batch(
         own, other = base.streams[site], adapted.streams[site]
         other, chosen = other.to(own.device), rows.to(own.device)
         rows_here = own[chosen].float()
-        spot = Spot(rows_here, delta(other[chosen], rows_here), owners, number)
+        spot = SiteRows(rows_here, delta(other[chosen], rows_here), owners, number)
 
         # The adapted stream itself: base + delta is off by a rounding.
         restored = partial(_chosen_rows, chosen, other, own)
@@ -188,7 +188,7 @@ def _chosen_rows(chosen: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
     return torch.where(chosen[..., None], there, elsewhere)
 
 
-def _given(stream: Tensor, chosen: Tensor, spot: Spot, addition: Addition) -> Tensor:
+def _given(stream: Tensor, chosen: Tensor, spot: SiteRows, addition: Addition) -> Tensor:
     changed = stream.clone()
     changed[chosen] = (spot.base + addition(spot).to(stream.device)).to(stream.dtype)
     return changed
@@ -205,7 +205,7 @@ def spliced_rows(
     return rows
 
 
-def recovery_estimates(found: Spliced, place: Key) -> list[Estimate]:
+def recovery_estimates(found: SplicedOutcomes, place: Key) -> list[Estimate]:
     """Share of the adapter's change of loss and of KL that each addition brings back.
 
     Loss: Σ (L_base − L_spliced) / Σ (L_base − L_adapted). KL: 1 − Σ KL(adapted ‖ spliced) /
@@ -294,11 +294,11 @@ def _controls(
     if not repeats:
         return {}
 
-    def norms_only(draw: int, spot: Spot) -> Rows:
+    def norms_only(draw: int, spot: SiteRows) -> Rows:
         random = generator(seed, "norm-matched", site, draw, spot.batch)
         return norm_matched(spot.deltas, random)
 
-    def elsewhere(draw: int, spot: Spot) -> Rows:
+    def elsewhere(draw: int, spot: SiteRows) -> Rows:
         random = generator(seed, "other documents", site, draw, spot.batch)
         return of_other_documents(*found.pool[site], spot.documents, random)
 
@@ -330,7 +330,7 @@ def _of_dictionary(
     """The reconstruction, the decoder bias alone, and the dictionary under random rotations; the
     reconstruction alone without rotations."""
 
-    def rotated(turn: Float[Tensor, "d d"], spot: Spot) -> Rows:
+    def rotated(turn: Float[Tensor, "d d"], spot: SiteRows) -> Rows:
         rows = spot.deltas.to(dictionary.directions)
         there = turn.to(rows)
         return torch.cat([rotated_at_equal_l0(dictionary, part, there) for part in chunks(rows)])
@@ -348,7 +348,7 @@ def _of_dictionary(
 def _sparse(dictionary: Dictionary, like: Dictionary) -> dict[str, list[Addition]]:
     """The reconstruction with no more active latents on any row than another dictionary's."""
 
-    def rebuilt(spot: Spot) -> Rows:
+    def rebuilt(spot: SiteRows) -> Rows:
         parts = chunks(spot.deltas.to(dictionary.directions))
         return torch.cat([_at_l0(dictionary, rows, like.encode(rows)) for rows in parts])
 
@@ -363,7 +363,7 @@ def _rebuilt(dictionary: Dictionary, rows: Rows) -> Rows:
     return torch.cat([dictionary(part) for part in chunks(rows.to(dictionary.directions))])
 
 
-def _difference(dictionary: Dictionary, spot: Spot) -> Rows:
+def _difference(dictionary: Dictionary, spot: SiteRows) -> Rows:
     adapted = _rebuilt(dictionary, spot.base + spot.deltas)
     return adapted - _rebuilt(dictionary, spot.base)
 

@@ -3,7 +3,7 @@
 1. `Sight` is a window under one intervention: the model as it is there, run once.
 2. `Sight.changed` takes away, or adds, what each of some latents writes in the window, each in a
    copy of its own, and runs the copies from the first position that changes.
-3. `sweep` goes through all windows once for several `Part`s, which say what they want to know of
+3. `sweep` goes through all windows once for several `RemovalMeasure`s, which say what they want to know of
    each; what two of them want is run once.
 """
 
@@ -149,7 +149,7 @@ class Sight:
         return streams
 
 
-class Part:
+class RemovalMeasure:
     """What one measure wants to know of every window."""
 
     # Whether the gradient of the summed loss is wanted.
@@ -171,16 +171,16 @@ class Part:
 
 
 @torch.no_grad()
-def sweep(model: AdaptedModel, spots: Sequence[Spot], parts: Sequence[Part]) -> None:
+def sweep(model: AdaptedModel, spots: Sequence[Spot], parts: Sequence[RemovalMeasure]) -> None:
     """Put all windows with a scored token through both interventions."""
     for number, spot in enumerate(spots):
         lengths = spot.batch.attended.sum(1)
         longest = int(lengths.argmax())
         for mode in MODES:
-            # One switch of faces for all changes under it.
-            with model.face(spot.faces[mode]):
+            # One switch of variants for all changes under it.
+            with model.variant(spot.variants[mode]):
                 ids = spot.batch.ids[longest, : int(lengths[longest])].to(model.device)
-                beginning = beginning_at(model, spot.faces[mode], spot.site, ids)
+                beginning = beginning_at(model, spot.variants[mode], spot.site, ids)
                 wants = [part for part in parts if mode in part.gradient]
                 gradient = torch.zeros(int(spot.rows.sum()), model.d_model)
                 for sight in _sights(model, spot, mode, beginning, bool(wants)):
@@ -194,7 +194,7 @@ def sweep(model: AdaptedModel, spots: Sequence[Spot], parts: Sequence[Part]) -> 
                     part.close(number, spot, mode, gradient)
 
 
-def _look(number: int, sight: Sight, parts: Sequence[Part]) -> None:
+def _look(number: int, sight: Sight, parts: Sequence[RemovalMeasure]) -> None:
     wanted: dict[Change, Tensor] = {}
     asked = [part.asks(number, sight.mode, sight.window) for part in parts]
     for part, one in zip(parts, asked, strict=True):
@@ -224,7 +224,7 @@ def _sights(
 
         passage = open_passage(
             model,
-            spot.faces[mode],
+            spot.variants[mode],
             spot.site,
             spot.batch.ids[window, :end].to(model.device),
             spot.streams[mode][window, :end],

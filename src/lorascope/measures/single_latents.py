@@ -22,7 +22,7 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic
 from lorascope.geometry.cosine import unit_rows
-from lorascope.measures.removals import Change, Changed, Part, Sight, sweep
+from lorascope.measures.removals import Change, Changed, RemovalMeasure, Sight, sweep
 from lorascope.measures.rows import chunks
 from lorascope.measures.spots import MODES, MOST_TOKENS, Mode, Rows, Spot, read_spots, signed
 from lorascope.measures.surveys import Survey
@@ -147,7 +147,7 @@ def latent_effects(
     return effects.found()
 
 
-class Effects(Part):
+class Effects(RemovalMeasure):
     """Sums up, over a sweep, what `latent_effects` returns."""
 
     gradient = MODES
@@ -211,7 +211,7 @@ class Effects(Part):
     def _centred(self, sight: Sight, streams: Float[Tensor, "p d"]) -> Float[Tensor, "p vocab"]:
         """Logits less their mean of streams after the last block."""
         blocks = sight.passage.beginning.start.blocks
-        logits = unembed(self._model, sight.passage.face, streams, blocks).float()
+        logits = unembed(self._model, sight.passage.variant, streams, blocks).float()
         return logits - logits.mean(1, keepdim=True)
 
     def take(self, number: int, sight: Sight, one: Change, found: Changed) -> None:

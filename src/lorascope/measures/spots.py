@@ -1,4 +1,4 @@
-"""What a dictionary's latents write at a site: the windows in which they do, under both faces."""
+"""What a dictionary's latents write at a site: the windows in which they do, under both variants."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Rows = Float[Tensor, "rows d"]
 
 @dataclass(frozen=True, eq=False)
 class Spot:
-    """A batch under both faces, and what the latents write on its rows at a site.
+    """A batch under both variants, and what the latents write on its rows at a site.
 
     Attributes:
         rows: kept tokens that are attention sinks at none of the survey's sites.
         strengths: norm of what each latent writes on each row.
-        faces, streams: the face that an intervention changes, and its stream after the site.
+        variants, streams: the variant that an intervention changes, and its stream after the site.
     """
 
     site: Site
@@ -43,7 +43,7 @@ class Spot:
     where: Scored
     rows: Bool[Tensor, "batch seq"]
     strengths: Float[Tensor, "rows n"]
-    faces: dict[Mode, str]
+    variants: dict[Mode, str]
     streams: dict[Mode, Float[Tensor, "batch seq d"]]
 
     @property
@@ -67,7 +67,7 @@ def signed(mode: Mode, written: Tensor) -> Tensor:
 def read_spots(
     model: AdaptedModel, found: Survey, site: Site, dictionary: Dictionary, most: int
 ) -> Iterator[Spot]:
-    """The first documents' batches, at most `most` tokens, under both faces."""
+    """The first documents' batches, at most `most` tokens, under both variants."""
     norms = dictionary.directions.norm(dim=1)
     for batch, where, base, adapted in _batches(model, found, site, most):
         rows = spliced_rows(where, base, found.limits)
@@ -75,9 +75,9 @@ def read_spots(
         here = rows.to(own.device)
         deltas = delta(adapted.to(own.device)[here], own[here])
         strengths = torch.cat([dictionary.encode(part) for part in chunks(deltas.to(norms))])
-        faces: dict[Mode, str] = {"ablation": found.adapter, "addition": BASE}
+        variants: dict[Mode, str] = {"ablation": found.adapter, "addition": BASE}
         streams: dict[Mode, Tensor] = {"ablation": adapted, "addition": own}
-        yield Spot(site, batch, where, rows, strengths * norms, faces, streams)
+        yield Spot(site, batch, where, rows, strengths * norms, variants, streams)
 
 
 Streams = dict[Site, Float[Tensor, "batch seq d"]]
@@ -100,11 +100,13 @@ def _batches(
         yield batch, where, base, _streams(model, found.adapter, [site], batch)[site]
 
 
-def _streams(model: AdaptedModel, face: str, sites: Sequence[Site], batch: TokenBatch) -> Streams:
-    """One face's streams after some blocks; 0 at padding."""
+def _streams(
+    model: AdaptedModel, variant: str, sites: Sequence[Site], batch: TokenBatch
+) -> Streams:
+    """One variant's streams after some blocks; 0 at padding."""
     ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
     whole: dict[Site, Tensor] = {}
-    with model.face(face) as module:
+    with model.variant(variant) as module:
         for chosen, width in alike(batch.attended.sum(1)):
             at = chosen.to(ids.device)
             for site, one in run_until(module, sites, ids[at, :width], mask[at, :width]).items():

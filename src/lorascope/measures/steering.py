@@ -26,12 +26,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lorascope.activations.tokens import Window
-from lorascope.adapt.divergence import token_losses
-from lorascope.adapt.evaluation import scored_batches
-from lorascope.adapt.head import Head, final_states
-from lorascope.adapt.ways import Way
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
+from lorascope.fits.conditions import Condition
+from lorascope.fits.divergence import token_losses
+from lorascope.fits.evaluation import scored_batches
+from lorascope.fits.head import Head, final_states
 from lorascope.geometry.chance import isotropic
 from lorascope.measures.paired_nulls import drawn, over_tokens
 from lorascope.measures.settings import Steering
@@ -57,7 +57,7 @@ NAMES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
+class LatentTexts:
     """A latent's texts, each one window, and which of them tune α."""
 
     positive: list[Window]
@@ -89,12 +89,12 @@ class Steered:
     Attributes:
         alphas: 0 first.
         texts: of the latent.
-        scores: {way: [alphas, texts]} of the latent's direction.
-        random: {way: [directions, (unsteered, +, −), texts]} of directions of equal displacement.
+        scores: {condition: [alphas, texts]} of the latent's direction.
+        random: {condition: [directions, (unsteered, +, −), texts]} of directions of equal displacement.
     """
 
     alphas: tuple[float, ...]
-    texts: Texts
+    texts: LatentTexts
     scores: dict[str, Float[Tensor, "alphas texts"]]
     random: dict[str, Float[Tensor, "directions 3 texts"]]
 
@@ -125,7 +125,7 @@ def choose_texts(
     firing: Float[Tensor, " windows"],
     latent: int,
     settings: Steering,
-) -> Texts:
+) -> LatentTexts:
     """Positive texts are those in which the latent fires most, negative ones some where it is
     silent.
 
@@ -149,15 +149,15 @@ def choose_texts(
             )
     random = generator(settings.seed, "negative texts", latent)
     drawn = silent[torch.randperm(len(silent), generator=random)[: settings.texts]]
-    return Texts([windows[i] for i in fires], [windows[i] for i in drawn])
+    return LatentTexts([windows[i] for i in fires], [windows[i] for i in drawn])
 
 
 @torch.no_grad()
 def steer(
     module: nn.Module,
     tokenizer: Any,
-    texts: Texts,
-    ways: Mapping[str, Way],
+    texts: LatentTexts,
+    conditions: Mapping[str, Condition],
     site: Site,
     direction: Float[Tensor, " d"],
     settings: Steering,
@@ -174,8 +174,8 @@ def steer(
     random = isotropic(settings.random, len(v), generator(settings.seed, "directions"))
     scoring = _Scoring(module, tokenizer, texts, site)
     scores, controls = {}, {}
-    for name, way in ways.items():
-        with way():
+    for name, condition in conditions.items():
+        with condition():
             unsteered = scoring.unsteered()
             own = scoring.tuned(unsteered, [(v, v, alpha) for alpha in alphas[1:]])
             strength = alphas[_best(texts, own)]
@@ -193,7 +193,7 @@ Change = tuple[Float[Tensor, " d"], Float[Tensor, " d"], float]
 class _Scoring:
     """Scores of a latent's texts under changes of the stream, as the model runs just now."""
 
-    def __init__(self, module: nn.Module, tokenizer: Any, texts: Texts, site: Site) -> None:
+    def __init__(self, module: nn.Module, tokenizer: Any, texts: LatentTexts, site: Site) -> None:
         self._module, self._tokenizer, self._site = module, tokenizer, site
         self._texts, self._head = texts, Head.of(module)
 
@@ -226,7 +226,7 @@ class _Scoring:
             return _scores(self._module, self._tokenizer, part, self._head)
 
 
-def _chosen(texts: Texts, chosen: Bool[Tensor, " texts"]) -> list[Window]:
+def _chosen(texts: LatentTexts, chosen: Bool[Tensor, " texts"]) -> list[Window]:
     return [window for window, taken in zip(texts.all, chosen.tolist(), strict=True) if taken]
 
 
@@ -266,7 +266,10 @@ def steering_estimates(
     """
     estimates = []
     test, fires = ~found.texts.tuning, found.texts.fires
-    changes = {way: _tuned_changes(found, way, found.scores[before]) for way in (before, after)}
+    changes = {
+        condition: _tuned_changes(found, condition, found.scores[before])
+        for condition in (before, after)
+    }
     for kind, chosen in (("positive", test & fires), ("negative", test & ~fires)):
         three = (changes[before], changes[after], changes[after] - changes[before])
         for measure, values in zip(NAMES[kind], three, strict=True):
@@ -278,12 +281,12 @@ def steering_estimates(
     return estimates
 
 
-def best_alpha(found: Steered, way: str) -> float:
+def best_alpha(found: Steered, condition: str) -> float:
     """The α that tuning chooses for the latent; 0 where none helps."""
-    return found.alphas[_best(found.texts, found.scores[way])]
+    return found.alphas[_best(found.texts, found.scores[condition])]
 
 
-def _best(texts: Texts, scores: Float[Tensor, "changes texts"], moved: bool = False) -> int:
+def _best(texts: LatentTexts, scores: Float[Tensor, "changes texts"], moved: bool = False) -> int:
     changes = scores - scores[:1]
     tuning, fires = texts.tuning, texts.fires
     wanted = changes[:, tuning & fires].mean(1)
@@ -293,14 +296,14 @@ def _best(texts: Texts, scores: Float[Tensor, "changes texts"], moved: bool = Fa
 
 
 def _tuned_changes(
-    found: Steered, way: str, unfitted: Float[Tensor, "alphas texts"]
+    found: Steered, condition: str, unfitted: Float[Tensor, "alphas texts"]
 ) -> Float[Tensor, "directions texts"]:
     """Change of each text, in points of the unfitted range: by the latent, then by the others."""
     unsteered = unfitted[0]
     span = (unsteered.max() - unsteered.min()).clamp(min=1e-12)
-    own = found.scores[way]
+    own = found.scores[condition]
     rows = [own[_best(found.texts, own)] - own[0]]
-    rows += [one[_best(found.texts, one, moved=True)] - one[0] for one in found.random[way]]
+    rows += [one[_best(found.texts, one, moved=True)] - one[0] for one in found.random[condition]]
     return 100 * torch.stack(rows) / span
 
 

@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lorascope.activations.tokens import TokenBatch, Window
-from lorascope.adapt.evaluation import scored_batches
-from lorascope.adapt.ways import Way
+from lorascope.fits.conditions import Condition
+from lorascope.fits.evaluation import scored_batches
 from lorascope.measures.adapting import UNCHANGED
 from lorascope.measures.paired_nulls import over_tokens, paired
 from lorascope.models.hooks import capture
@@ -34,7 +34,7 @@ class Distances:
     """Sums by document at one site.
 
     Attributes:
-        distance, cosine: {way: sums over the scored positions}; `OTHER_TOKENS` is the original's
+        distance, cosine: {condition: sums over the scored positions}; `OTHER_TOKENS` is the original's
             own stream at other positions.
         tokens: scored positions.
     """
@@ -49,30 +49,33 @@ def stream_distances(
     module: nn.Module,
     tokenizer: Any,
     windows: Sequence[Window],
-    ways: Mapping[str, Way],
+    conditions: Mapping[str, Condition],
     first: Site,
     *,
     products: torch.dtype = torch.float32,
     keep_special: bool = False,
 ) -> dict[Site, Distances]:
-    """Distances at every block after `first`, and at it, for the ways spliced and adapted.
+    """Distances at every block after `first`, and at it, for the conditions spliced and adapted.
 
     Args:
-        ways: `ways_of` a fit: original, spliced and adapted.
+        ways: `conditions_of` a fit: original, spliced and adapted.
         first: where the first dictionary stands; there the distance is its error.
         products: type of the matrix products.
         keep_special: count special tokens too.
     """
     sites = [Site(index) for index in range(first.index, len(block_list(module)))]
     count = max((window.document for window in windows), default=-1) + 1
-    names = (*(way for way in ways if way in ("spliced", "adapted")), OTHER_TOKENS)
+    names = (
+        *(condition for condition in conditions if condition in ("spliced", "adapted")),
+        OTHER_TOKENS,
+    )
     found = {site: _empty(names, count) for site in sites}
     for batch, where in scored_batches(tokenizer, windows, keep_special):
         chosen = torch.zeros_like(batch.attended)
         chosen[:, :-1] = where.predicting
         streams = {
-            name: _streams(module, batch, chosen, way, sites, products)
-            for name, way in ways.items()
+            name: _streams(module, batch, chosen, condition, sites, products)
+            for name, condition in conditions.items()
             if name in ("original", *names)
         }
         for site, sums in found.items():
@@ -128,7 +131,7 @@ def _streams(
     module: nn.Module,
     batch: TokenBatch,
     chosen: Bool[Tensor, "batch seq"],
-    way: Way,
+    condition: Condition,
     sites: Sequence[Site],
     products: torch.dtype,
 ) -> dict[Site, Float[Tensor, "tokens d"]]:
@@ -136,7 +139,7 @@ def _streams(
     ids, mask = batch.ids.to(device), batch.attended.long().to(device)
     # Hooks run in the order they are set: within the way, so that a splice is seen.
     with (
-        way(),
+        condition(),
         torch.autocast(device.type, products, products != torch.float32),
         capture(module, sites, attention_mask=mask) as seen,
     ):

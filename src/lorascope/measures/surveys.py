@@ -41,8 +41,8 @@ _KEPT = 2**26
 
 
 @dataclass(frozen=True, eq=False)
-class Passed:
-    """A batch under both faces."""
+class BothPasses:
+    """A batch under both variants."""
 
     batch: TokenBatch
     where: Scored
@@ -59,11 +59,11 @@ class Survey:
         windows: those of the first documents, as many as were asked for.
         responses: response tokens are scored, all others not; False where texts have none.
         tokens: scored tokens of each document.
-        base, adapted: outcomes of the two faces.
+        base, adapted: outcomes of the two variants.
         floor: what arithmetic alone changes.
         limits: {site: base norm above which a token is an attention sink}.
         pool: {site: (deltas of kept tokens, their documents)}, documents in order.
-        kept: every batch under both faces, if all of them are small; None otherwise.
+        kept: every batch under both variants, if all of them are small; None otherwise.
     """
 
     adapter: str
@@ -76,17 +76,17 @@ class Survey:
     floor: Floor
     limits: dict[Site, float]
     pool: dict[Site, tuple[Rows, Int[Tensor, " rows"]]]
-    kept: tuple[Passed, ...] | None = None
+    kept: tuple[BothPasses, ...] | None = None
 
-    def passes(self, model: AdaptedModel) -> Iterator[Passed]:
-        """Every batch under both faces, with the streams at the survey's sites; run again unless
+    def passes(self, model: AdaptedModel) -> Iterator[BothPasses]:
+        """Every batch under both variants, with the streams at the survey's sites; run again unless
         they were kept."""
         if self.kept is not None:
             yield from self.kept
             return
         for batch, where in scored_batches(model, self.windows, self.responses, self.settings):
-            faces = (run(model, f, list(self.pool), batch, where) for f in (BASE, self.adapter))
-            yield Passed(batch, where, *faces)
+            variants = (run(model, f, list(self.pool), batch, where) for f in (BASE, self.adapter))
+            yield BothPasses(batch, where, *variants)
 
     def require_effect(self) -> None:
         """Refuse an adapter that does nothing.
@@ -152,8 +152,8 @@ def surveys(
     responses = any(any(window.response) for window in chosen)
     count = max((window.document for window in chosen), default=0) + 1
     tokens, owners = torch.zeros(count, dtype=torch.float64), list[Tensor]()
-    gathered = {adapter: _Gathered.empty(count, resolved) for adapter in adapters}
-    kept, held = {adapter: list[Passed]() for adapter in adapters}, 0
+    gathered = {adapter: _SurveySums.empty(count, resolved) for adapter in adapters}
+    kept, held = {adapter: list[BothPasses]() for adapter in adapters}, 0
     for batch, where in scored_batches(model, chosen, responses, settings):
         own = run(model, BASE, resolved, batch, where)
         own_log_p = where.log_probabilities(own.logits)
@@ -164,7 +164,7 @@ def surveys(
             other = run(model, adapter, resolved, batch, where)
             into.add(other, own, own_log_p, where)
             held += other.size
-            kept[adapter].append(Passed(batch, where, own, other))
+            kept[adapter].append(BothPasses(batch, where, own, other))
         if held > _KEPT:
             kept = {adapter: [] for adapter in adapters}
     if not tokens.sum():
@@ -182,7 +182,7 @@ def surveys(
 
 
 @dataclass(frozen=True, eq=False)
-class _Gathered:
+class _SurveySums:
     """What one adapter's survey sums up, batch by batch."""
 
     base: Outcome
@@ -190,7 +190,7 @@ class _Gathered:
     rows: dict[Site, list[tuple[Tensor, Tensor]]]
 
     @classmethod
-    def empty(cls, documents: int, sites: Sequence[Site]) -> _Gathered:
+    def empty(cls, documents: int, sites: Sequence[Site]) -> _SurveySums:
         return cls(Outcome.empty(documents), Outcome.empty(documents), {s: [] for s in sites})
 
     def add(self, other: Recorded, own: Recorded, own_log_p: Tensor, where: Scored) -> None:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.adapt.evaluation import Evaluated
+from lorascope.fits.evaluation import Evaluated
 from lorascope.measures.adapting import HeldOut
 from lorascope.measures.paired_nulls import Sums, drawn, over_tokens
 from lorascope.results import Estimate, Key, Null
@@ -46,7 +46,7 @@ def token_change_estimates(
     token, and what all that get worse lose. The last two differ by the fit's gain in loss.
 
     Args:
-        held_out: the ways spliced and adapted of one fit.
+        held_out: the conditions spliced and adapted of one fit.
         random: adapted with random changes of equal size, a draw each.
     """
     before = held_out["spliced"]

@@ -77,7 +77,7 @@ class YardstickVerdict:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sums:
+class _ErrorSums:
     """By document: squared errors of the dictionary and of the components, about the mean; rows."""
 
     errors: Float[Tensor, " documents"]
@@ -151,7 +151,9 @@ def _fvu(
     ]
 
 
-def _sums(dictionary: Dictionary, stream: Stream, count: int, massive: Massive | None) -> _Sums:
+def _sums(
+    dictionary: Dictionary, stream: Stream, count: int, massive: Massive | None
+) -> _ErrorSums:
     covariance, mean = stream.covariance, stream.mean
     if massive:
         covariance = massive.without(massive.without(covariance).T)
@@ -169,7 +171,7 @@ def _sums(dictionary: Dictionary, stream: Stream, count: int, massive: Massive |
             sums.append(rows.double().square().sum(1))
     parts = [by_document(torch.cat(each), stream.documents) for each in (errors, left, total)]
     (error, counts), (component, _), (whole, _) = parts
-    return _Sums(error, component, whole, counts)
+    return _ErrorSums(error, component, whole, counts)
 
 
 def judge(

@@ -1,4 +1,4 @@
-"""One model in memory with several faces: the base, and the base under each adapter.
+"""One model in memory with several variants: the base, and the base under each adapter.
 
 Here, and nowhere else, adapters are switched. An adapter is never merged into the base.
 """
@@ -23,10 +23,15 @@ from lorascope.models.adapter_config import LORA
 from lorascope.models.adapter_files import AdapterFiles, AdapterInfo
 from lorascope.models.described import described
 from lorascope.models.freezing import fingerprint, gradients_kept, random_state_kept
-from lorascope.models.gates import base_logits, probe_ids, require_live, verify_base_unchanged
 from lorascope.models.load import load_base
 from lorascope.models.prepared import Attach, Attached, Opener, prepare, require_same_sizes
 from lorascope.models.putting_on import put_on
+from lorascope.models.sanity_checks import (
+    base_logits,
+    probe_ids,
+    require_live,
+    verify_base_unchanged,
+)
 from lorascope.models.sites import block_list
 from lorascope.models.switching import show
 from lorascope.models.tuned_copies import put_on_copy, share
@@ -40,10 +45,10 @@ Rescale = Callable[[float], AdapterInfo]
 
 
 class AdaptedModel:
-    """A base model and its adapted faces, base first. Outside any `face` it is the base.
+    """A base model and its adapted variants, base first. Outside any `variant` it is the base.
 
     All parameters are without gradient and the model is in eval mode when it is made; switching
-    faces leaves both as it finds them. A full fine-tune is a face too, with a model of its own.
+    variants leaves both as it finds them. A full fine-tune is a variant too, with a model of its own.
 
     Attributes:
         id: what the base model was asked for by.
@@ -72,18 +77,18 @@ class AdaptedModel:
     __repr__ = described
 
     @property
-    def faces(self) -> tuple[str, ...]:
+    def variants(self) -> tuple[str, ...]:
         """ "base", then the adapters in the order they were given, null adapters included."""
         return (BASE, *self._infos)
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The adapters that were given: every face but the base and the null adapters."""
+        """The adapters that were given: every variant but the base and the null adapters."""
         return tuple(name for name, info in self._infos.items() if not info.null_of)
 
     @property
     def null_adapters(self) -> tuple[str, ...]:
-        """The faces that `add_null_adapters` drew at random, in the order they were added."""
+        """The variants that `add_null_adapters` drew at random, in the order they were added."""
         return tuple(name for name, info in self._infos.items() if info.null_of)
 
     def nulls_of(self, name: str) -> tuple[str, ...]:
@@ -97,12 +102,12 @@ class AdaptedModel:
 
     @property
     def current(self) -> str:
-        """The face that `module` shows now."""
+        """The variant that `module` shows now."""
         return self._current
 
     @property
     def module(self) -> PreTrainedModel:
-        """The model to call, under the current face."""
+        """The model to call, under the current variant."""
         return self._full_models.get(self._current, self._base)
 
     @property
@@ -142,7 +147,7 @@ class AdaptedModel:
 
     @property
     def base_embedding(self) -> Tensor:
-        """[vocabulary, d_model]: the base's input embedding, whatever face is shown."""
+        """[vocabulary, d_model]: the base's input embedding, whatever variant is shown."""
         return self._embedding
 
     def info(self, name: str) -> AdapterInfo:
@@ -151,17 +156,17 @@ class AdaptedModel:
         Raises:
             InputError: there is no such adapter.
         """
-        self._require(name, self.faces[1:])
+        self._require(name, self.variants[1:])
         return self._infos[name]
 
     @contextmanager
-    def face(self, name: str) -> Iterator[PreTrainedModel]:
-        """Within the `with`, show the face `name`; then the one before. Yields the model to call.
+    def variant(self, name: str) -> Iterator[PreTrainedModel]:
+        """Within the `with`, show the variant `name`; then the one before. Yields the model to call.
 
         Raises:
-            InputError: there is no such face.
+            InputError: there is no such variant.
         """
-        self._require(name, self.faces)
+        self._require(name, self.variants)
         if name == (previous := self._current):
             yield self.module
             return
@@ -177,7 +182,7 @@ class AdaptedModel:
         Raises:
             InputError: there is no such adapter, or it is no LoRA adapter.
         """
-        self._require(name, self.faces[1:])
+        self._require(name, self.variants[1:])
         if name not in self._peft_names:
             full = "full fine-tune" if self.has_weights(name) else "latent adapter"
             kind = self._infos[name].kind
@@ -192,7 +197,7 @@ class AdaptedModel:
             InputError: it does not fit this model, or changes nothing.
         """
         name = files.info.name
-        peft_name = f"face_{len(self._peft_names)}"
+        peft_name = f"variant_{len(self._peft_names)}"
         with random_state_kept():
             fitted = put_on(self._base, self._peft, files, peft_name, self._originals)
         self._peft = fitted.peft
@@ -217,7 +222,7 @@ class AdaptedModel:
         self._infos[files.info.name] = replace(files.info, extra_tokens=extra)
 
     def add_attached(self, adapter: Attached) -> None:
-        """Add an adapter that acts by hooks as a face."""
+        """Add an adapter that acts by hooks as a variant."""
         self._attached[adapter.info.name] = adapter.attach
         self._infos[adapter.info.name] = adapter.info
 
@@ -227,13 +232,13 @@ class AdaptedModel:
         Raises:
             InputError: there is no such adapter.
         """
-        self._require(name, self.faces[1:])
+        self._require(name, self.variants[1:])
         return name not in self._attached
 
     def add_full_model(
         self, info: AdapterInfo, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        """Add a full fine-tune, a second model in memory, as a face.
+        """Add a full fine-tune, a second model in memory, as a variant.
 
         Where tokens were added to its vocabulary, its rows for them are cut off.
 
@@ -269,7 +274,7 @@ class AdaptedModel:
         Raises:
             InputError: there is no such adapter.
         """
-        self._require(name, self.faces[1:])
+        self._require(name, self.variants[1:])
         return self._biases.get(name, {})
 
     def add_null_of_lora(self, info: AdapterInfo, fill: Fill, rescale: Rescale) -> None:
@@ -279,7 +284,7 @@ class AdaptedModel:
         does where PEFT or `fill` raises.
         """
         assert self._peft is not None
-        peft_name = f"face_{len(self._peft_names)}"
+        peft_name = f"variant_{len(self._peft_names)}"
         config = deepcopy(self._peft.peft_config[self._peft_names[info.null_of]])
         known = {*map(id, self._base.parameters()), *map(id, self._base.modules())}
         try:
@@ -314,7 +319,7 @@ class AdaptedModel:
     def rescale_null(self, name: str, factor: float) -> None:
         """Multiply what a null adapter draws by a factor: see `rescale_null_adapter`."""
         self._require(name, self.null_adapters)
-        with self.face(BASE):
+        with self.variant(BASE):
             self._infos[name] = self._rescales[name](factor)
 
     def _require(self, name: str, known: tuple[str, ...]) -> None:

@@ -45,13 +45,13 @@ _WHOLE = ("model*.safetensors", "pytorch_model*.bin")
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What a face is made of.
+    """What a variant is made of.
 
     `kind`, `target_modules` and `modules_to_save` are empty for a full fine-tune; the fields about
     rank and scale are LoRA's alone.
 
     Attributes:
-        name: the face's name.
+        name: the variant's name.
         path: hub id or folder it was asked for by; empty for a null adapter.
         base: id of the base model in the adapter's configuration; None where it says nothing.
         sha256: of the weights file; for a full fine-tune, the fingerprint of its weights as loaded;

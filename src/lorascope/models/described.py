@@ -1,4 +1,4 @@
-"""A model and its faces in one line."""
+"""A model and its variants in one line."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Interventions: run a batch once, then again from a site on with another stream there.
 
-1. `record` runs one face over a batch and keeps the stream at the sites and the logits.
-2. `Recorded.resume` runs the same batch under the same face with the stream after a site given.
+1. `record` runs one variant over a batch and keeps the stream at the sites and the logits.
+2. `Recorded.resume` runs the same batch under the same variant with the stream after a site given.
    Blocks up to the site are passed over: what they compute would be thrown away. Where a model's
    later blocks need more of earlier ones than the stream, all blocks run and a hook puts the
    stream in.
@@ -43,7 +43,7 @@ Attempt = Callable[[nn.Module, Float[Tensor, "1 seq d"], int], Float[Tensor, "po
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """One face's pass over a batch.
+    """One variant's pass over a batch.
 
     Attributes:
         wanted: positions whose logits are kept; None for all.
@@ -53,7 +53,7 @@ class Recorded:
     """
 
     model: AdaptedModel
-    face: str
+    variant: str
     ids: Int[Tensor, "batch seq"]
     mask: Int[Tensor, "batch seq"]
     wanted: Bool[Tensor, "batch seq"] | None
@@ -79,9 +79,9 @@ class Recorded:
             )
         longest = self.mask.sum(1).argmax()
         ids = self.ids[longest, self.mask[longest] > 0]
-        begun = starts_at(self.model, self.face, site, ids, self.blocks)
+        begun = starts_at(self.model, self.variant, site, ids, self.blocks)
         with (
-            self.model.face(self.face) as module,
+            self.model.variant(self.variant) as module,
             begun.given(module, site, stream, self.wanted),
         ):
             return logits(module, self.ids, self.mask, self.wanted)
@@ -107,13 +107,13 @@ class Recorded:
 @torch.no_grad()
 def record(
     model: AdaptedModel,
-    face: str,
+    variant: str,
     sites: Sequence[Site],
     input_ids: Int[Tensor, "batch seq"],
     attention_mask: Int[Tensor, "batch seq"],
     wanted: Bool[Tensor, "batch seq"] | None = None,
 ) -> Recorded:
-    """Run one face over a batch, to be resumed from any site.
+    """Run one variant over a batch, to be resumed from any site.
 
     Args:
         sites: where to keep the stream.
@@ -123,13 +123,13 @@ def record(
         InputError: as `hooks.capture`.
     """
     with (
-        model.face(face) as module,
+        model.variant(variant) as module,
         returned(module) as beside,
         capture(module, sites, attention_mask=attention_mask, stop=False) as streams,
     ):
         found = logits(module, input_ids, attention_mask, wanted)
     return Recorded(
-        model, face, input_ids, attention_mask, wanted, dict(streams), found, tuple(beside)
+        model, variant, input_ids, attention_mask, wanted, dict(streams), found, tuple(beside)
     )
 
 
@@ -173,7 +173,7 @@ def logits(
 
 
 @dataclass(frozen=True)
-class Start:
+class PassStart:
     """How a pass may be begun at a site.
 
     Attributes:
@@ -231,19 +231,19 @@ def _thinned(block: nn.Module, wanted: Bool[Tensor, "batch seq"]) -> Iterator[No
         put_back()
 
 
-# By model: {(face, site): the length of the window it was tried on, and what was found}.
-_starts: WeakKeyDictionary[AdaptedModel, dict[tuple[str, Site], tuple[int, Start]]]
+# By model: {(variant, site): the length of the window it was tried on, and what was found}.
+_starts: WeakKeyDictionary[AdaptedModel, dict[tuple[str, Site], tuple[int, PassStart]]]
 _starts = WeakKeyDictionary()
 
 
 @torch.no_grad()
 def starts_at(
     model: AdaptedModel,
-    face: str,
+    variant: str,
     site: Site,
     ids: Int[Tensor, " seq"],
     blocks: tuple[int | None, ...],
-) -> Start:
+) -> PassStart:
     """How a pass may be begun at a site: tried once on a window, and remembered.
 
     The stream's second half is moved by as much as its size; logits must come out as those of a
@@ -254,19 +254,19 @@ def starts_at(
         ids: a window; windows more than twice as long are tried anew.
     """
     known = _starts.setdefault(model, {})
-    length, found = known.get((face, site), (0, None))
+    length, found = known.get((variant, site), (0, None))
     if found is None or len(ids) > 2 * length:
         # The best that holds.
         for skips, thins in ((True, True), (True, False), (False, True), (False, False)):
-            found = Start(skips, thins, blocks)
-            if not (skips or thins) or agrees(model, face, site, ids, _begun(found, site, ids)):
+            found = PassStart(skips, thins, blocks)
+            if not (skips or thins) or agrees(model, variant, site, ids, _begun(found, site, ids)):
                 break
         assert found is not None
-        known[face, site] = (len(ids), found)
+        known[variant, site] = (len(ids), found)
     return found
 
 
-def _begun(start: Start, site: Site, ids: Int[Tensor, " seq"]) -> Attempt:
+def _begun(start: PassStart, site: Site, ids: Int[Tensor, " seq"]) -> Attempt:
     def attempt(module: nn.Module, stream: Tensor, begin: int) -> Tensor:
         mask = torch.ones_like(ids)[None]
         wanted = torch.arange(len(ids), device=ids.device)[None] >= begin
@@ -278,7 +278,7 @@ def _begun(start: Start, site: Site, ids: Int[Tensor, " seq"]) -> Attempt:
 
 def agrees(
     model: AdaptedModel,
-    face: str,
+    variant: str,
     site: Site,
     ids: Int[Tensor, " seq"],
     attempt: Attempt,
@@ -290,7 +290,7 @@ def agrees(
             moved; returns the logits of the positions from there on.
     """
     mask, begin = torch.ones_like(ids)[None], len(ids) // 2
-    with model.face(face) as module:
+    with model.variant(variant) as module:
         with capture(module, [site], stop=False) as streams:
             before = logits(module, ids[None], mask)[0, begin:].float()
         stream = streams[site].clone()
@@ -316,7 +316,7 @@ def agrees(
 @torch.no_grad()
 def unembed(
     model: AdaptedModel,
-    face: str,
+    variant: str,
     streams: Float[Tensor, "n d_model"],
     blocks: Sequence[int | None] | None = None,
 ) -> Float[Tensor, "n vocab"]:
@@ -328,8 +328,8 @@ def unembed(
     ids = torch.zeros(len(streams), 1, dtype=torch.long, device=model.device)
     mask = torch.ones_like(ids)
     last = Site(model.n_blocks - 1)
-    shape = blocks or record(model, face, [last], ids[:1], mask[:1]).blocks
-    with model.face(face) as module, resuming(module, last, streams[:, None], shape):
+    shape = blocks or record(model, variant, [last], ids[:1], mask[:1]).blocks
+    with model.variant(variant) as module, resuming(module, last, streams[:, None], shape):
         return logits(module, ids, mask)[:, 0]
 
 

@@ -22,7 +22,7 @@ from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.adapter_config import LORA
 from lorascope.models.adapter_files import AdapterInfo
 from lorascope.models.null_fine_tunes import Redraws, redraws
-from lorascope.models.null_parts import Part, Tensors, parts_of
+from lorascope.models.null_parts import NullPart, Tensors, parts_of
 from lorascope.models.null_tuners import tuner_redraws
 from lorascope.models.random_updates import PURPOSE, Rounding, corner, digest_of
 from lorascope.randomness import generator
@@ -30,9 +30,9 @@ from lorascope.randomness import generator
 
 @torch.no_grad()
 def add_null_adapters(model: AdaptedModel, name: str, draws: int, seed: int) -> tuple[str, ...]:
-    """Add random adapters of the same spectrum as `name`, further faces of the same model.
+    """Add random adapters of the same spectrum as `name`, further variants of the same model.
 
-    Draw i becomes the face "name~null{i}" in `model.null_adapters`; its `info` has `null_of` and
+    Draw i becomes the variant "name~null{i}" in `model.null_adapters`; its `info` has `null_of` and
     `draw`. A draw depends on the seed, its number and on the adapter's base, shapes and spectra:
     not on its name, nor on the other adapters; `info.sha256` is the digest of all of these.
     Nothing writes a null adapter to disk.
@@ -57,7 +57,7 @@ def add_null_adapters(model: AdaptedModel, name: str, draws: int, seed: int) -> 
             "singular values a random adapter could have, so it has no null adapters"
         )
     kind = model.info(name).kind
-    with model.face(BASE) as base:
+    with model.variant(BASE) as base:
         if kind != LORA:
             if kind:
                 found, shown = tuner_redraws(model, name, seed)
@@ -126,7 +126,7 @@ def _infos(info: AdapterInfo, identity: str, draws: int, seed: int) -> list[Adap
 
 
 def _add(
-    model: AdaptedModel, null: AdapterInfo, parts: list[Part], drawing: Callable[..., Generator]
+    model: AdaptedModel, null: AdapterInfo, parts: list[NullPart], drawing: Callable[..., Generator]
 ) -> None:
     source, biases = model.peft_name(null.null_of), model.trained_biases(null.null_of)
     drawn = _drawn(null, parts, drawing)
@@ -162,7 +162,7 @@ def _add(
 
 
 def _drawn(
-    null: AdapterInfo, parts: list[Part], drawing: Callable[..., Generator]
+    null: AdapterInfo, parts: list[NullPart], drawing: Callable[..., Generator]
 ) -> list[Tensors]:
     rounding = Rounding()
     drawn = [part.draw(drawing(part.path, null.draw), rounding, null.factor) for part in parts]
@@ -170,7 +170,7 @@ def _drawn(
     return drawn
 
 
-def _identity(base: PreTrainedModel, parts: list[Part]) -> str:
+def _identity(base: PreTrainedModel, parts: list[NullPart]) -> str:
     """Digest of what a null's distribution depends on: base, shapes, spectra.
 
     Spectra are rounded, to 10⁻⁶ of the largest value, so that a machine's last digits do not

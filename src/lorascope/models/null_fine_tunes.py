@@ -28,7 +28,7 @@ class Redraws:
     """The null adapters of one full fine-tune, or of one adapter that changes weights as it does.
 
     A draw is W₀ plus a random update of the adapter's spectrum for every parameter that differs. It
-    is made when its face is shown and the last draws are kept, up to `CACHE` bytes and one draw at
+    is made when its variant is shown and the last draws are kept, up to `CACHE` bytes and one draw at
     least: so memory holds one further copy of the changed weights, not one for each draw. Making
     one costs two QR decompositions of each changed matrix up to 2048 wide, a few cosine transforms
     of a larger one.
@@ -120,7 +120,7 @@ def redraws(model: AdaptedModel, name: str, seed: int) -> Redraws:
             alone; or as `Redraws.drawn`.
     """
     base, info = model.base_parameters, model.info(name)
-    with model.face(name) as tuned:
+    with model.variant(name) as tuned:
         own = dict(tuned.named_parameters())
         for key, theirs in own.items():
             ours = base.get(key)

@@ -28,7 +28,7 @@ Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Part:
+class NullPart:
     """One part of a LoRA adapter that is drawn anew.
 
     Attributes:
@@ -48,7 +48,7 @@ class Part:
     put: Callable[[str, Tensors], None]
 
 
-def parts_of(model: AdaptedModel, name: str, base: PreTrainedModel) -> Iterator[Part]:
+def parts_of(model: AdaptedModel, name: str, base: PreTrainedModel) -> Iterator[NullPart]:
     """All parts of the LoRA adapter `name`, in the model's order.
 
     Raises:
@@ -75,10 +75,12 @@ def parts_of(model: AdaptedModel, name: str, base: PreTrainedModel) -> Iterator[
         yield _moved(key, ours, value, lambda *_: None)
 
 
-def _moved(path: str, ours: Tensor, theirs: Tensor, put: Callable[[str, Tensors], None]) -> Part:
+def _moved(
+    path: str, ours: Tensor, theirs: Tensor, put: Callable[[str, Tensors], None]
+) -> NullPart:
     """A tensor that the adapter replaces: the difference is redrawn."""
     difference = theirs.detach().cpu().double() - ours.detach().cpu().double()
-    return Part(
+    return NullPart(
         path,
         difference.norm(),
         f"{tuple(theirs.shape)} {theirs.dtype}",
@@ -90,7 +92,7 @@ def _moved(path: str, ours: Tensor, theirs: Tensor, put: Callable[[str, Tensors]
 
 def _whole_parts(
     model: AdaptedModel, name: str, path: str, wrapper: ModulesToSaveWrapper, source: str
-) -> Iterator[Part]:
+) -> Iterator[NullPart]:
     for inner, theirs in wrapper.modules_to_save[source].named_parameters():
         key = f"{path}.{inner}"
         ours = model.base_parameters.get(key)
@@ -108,7 +110,7 @@ def _whole_parts(
         yield _moved(key, ours, theirs, put)
 
 
-def _token_part(path: str, wrapper: TrainableTokensWrapper, source: str) -> Part:
+def _token_part(path: str, wrapper: TrainableTokensWrapper, source: str) -> NullPart:
     tokens = wrapper.token_adapter
 
     def put(peft_name: str, values: Tensors) -> None:
@@ -119,7 +121,7 @@ def _token_part(path: str, wrapper: TrainableTokensWrapper, source: str) -> Part
     return _moved(path, tokens.trainable_tokens_original[source], rows, put)
 
 
-def _lora_parts(name: str, path: str, layer: LoraLayer, source: str) -> Iterator[Part]:
+def _lora_parts(name: str, path: str, layer: LoraLayer, source: str) -> Iterator[NullPart]:
     factors = lora_factors(layer, source)
     assert factors is not None
     has_magnitude = source in layer.lora_magnitude_vector
@@ -158,19 +160,19 @@ def _lora_parts(name: str, path: str, layer: LoraLayer, source: str) -> Iterator
 
     about = f"{experts} {shape} {float(layer.scaling[source])!r} {factors[0].dtype}"
     stays = S if not has_magnitude else torch.cat([S.flatten(), _relative(layer, source).sort()[0]])
-    yield Part(path, stays, about, weight, draw, put)
+    yield NullPart(path, stays, about, weight, draw, put)
     if layer.lora_bias.get(source, False):
         yield _bias_part(path, layer, source)
 
 
-def _bias_part(path: str, layer: LoraLayer, source: str) -> Part:
+def _bias_part(path: str, layer: LoraLayer, source: str) -> NullPart:
     """The bias that `lora_bias` trains on B: a random direction of the same norm."""
     bias: Tensor = layer.lora_B[source].bias
 
     def put(peft_name: str, values: Tensors) -> None:
         layer.lora_B[peft_name].bias.copy_(values[0])
 
-    return Part(
+    return NullPart(
         f"{path}.lora_bias",
         bias.detach().cpu().double().norm(),
         f"{tuple(bias.shape)} {float(layer.scaling[source])!r} {bias.dtype}",

@@ -29,9 +29,9 @@ from lorascope.models.computed_updates import (
     replaced,
     why_no_matrix,
 )
-from lorascope.models.gates import base_logits, probe_ids
 from lorascope.models.null_fine_tunes import Redraw, Redraws
 from lorascope.models.random_updates import Rounding, corner, digest_of, same_spectrum
+from lorascope.models.sanity_checks import base_logits, probe_ids
 from lorascope.models.tuned_copies import share
 
 
@@ -45,7 +45,7 @@ def tuner_redraws(model: AdaptedModel, name: str, seed: int) -> tuple[Redraws, P
         NoNullAdapter: what the adapter does somewhere is no difference of weights; or as
             `Redraws.drawn`.
     """
-    with model.face(name) as tuned:
+    with model.variant(name) as tuned:
         changed = replaced(tuned)
         shown = share(tuned)
     parameters: dict[str, Tensor] = {}
@@ -137,7 +137,7 @@ def _set_apart(own: Any, leaf: str) -> Tensor:
 @torch.no_grad()
 def _require_bare(model: AdaptedModel, name: str, shown: PreTrainedModel) -> None:
     """Without a draw the modules must compute what the base does."""
-    with model.face(BASE):
+    with model.variant(BASE):
         expected = base_logits(model)
     found = shown(input_ids=probe_ids(model), use_cache=False).logits
     if not torch.equal(found, expected):

@@ -62,7 +62,7 @@ def summed_up(changes: dict[str, str]) -> str:
 def _of_other_kind(model: AdaptedModel, name: str) -> dict[str, str]:
     """What an adapter of another tuner type than LoRA changes and no matrix holds."""
     found: dict[str, str] = {}
-    with model.face(name) as tuned:
+    with model.variant(name) as tuned:
         for path, module in replaced(tuned).items():
             reason = why_no_matrix(module)
             if reason is not None:

@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.hooks import capture
-from lorascope.models.interventions import Start, agrees, logits, record, starts_at
+from lorascope.models.interventions import PassStart, agrees, logits, record, starts_at
 from lorascope.models.sites import Site
 
 # Keys and values of one block: [1, heads, seq, head width].
@@ -40,13 +40,13 @@ class Beginning:
             any position.
     """
 
-    start: Start
+    start: PassStart
     keeps: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Passage:
-    """One window under one face.
+    """One window under one variant.
 
     Attributes:
         stream: after the site.
@@ -58,7 +58,7 @@ class Passage:
     """
 
     model: AdaptedModel
-    face: str
+    variant: str
     site: Site
     ids: Int[Tensor, " seq"]
     stream: Float[Tensor, "seq d_model"]
@@ -89,7 +89,7 @@ class Passage:
         ids = self.ids[-streams.shape[1] :].expand(count, -1)
         mask = torch.ones(count, len(self.ids), dtype=torch.long, device=ids.device)
         with (
-            self.model.face(self.face) as module,
+            self.model.variant(self.variant) as module,
             self.beginning.start.given(module, self.site, streams, wanted),
         ):
             found = logits(module, ids, mask, wanted, past)
@@ -109,7 +109,7 @@ class Passage:
 
 def open_passage(
     model: AdaptedModel,
-    face: str,
+    variant: str,
     site: Site,
     ids: Int[Tensor, " seq"],
     stream: Float[Tensor, "seq d_model"],
@@ -117,7 +117,7 @@ def open_passage(
     beginning: Beginning,
     objective: Objective | None = None,
 ) -> Passage:
-    """Run a window from a site on, with the stream that one face has there.
+    """Run a window from a site on, with the stream that one variant has there.
 
     Args:
         wanted: positions whose logits are wanted; at least one.
@@ -126,7 +126,7 @@ def open_passage(
     """
     past = DynamicCache() if beginning.keeps else None
     given = stream[None].detach().clone()
-    with torch.set_grad_enabled(objective is not None), model.face(face) as module:
+    with torch.set_grad_enabled(objective is not None), model.variant(variant) as module:
         given.requires_grad_(objective is not None)
         with ExitStack() as stack:
             stack.enter_context(beginning.start.given(module, site, given, wanted[None]))
@@ -139,7 +139,7 @@ def open_passage(
             (gradient,) = torch.autograd.grad(objective(found), given)
     last = streams[end][0, wanted.to(streams[end].device)]
     return Passage(
-        *(model, face, site, ids, stream, wanted, found.detach(), last),
+        *(model, variant, site, ids, stream, wanted, found.detach(), last),
         None if gradient is None else gradient[0],
         beginning,
         _kept(past, site),
@@ -155,34 +155,36 @@ def _kept(past: DynamicCache | None, site: Site) -> dict[int, KeysValues]:
     return kept
 
 
-# By model: {(face, site): the length of the window it was tried on, and what was found}.
+# By model: {(variant, site): the length of the window it was tried on, and what was found}.
 _beginnings: WeakKeyDictionary[AdaptedModel, dict[tuple[str, Site], tuple[int, Beginning]]]
 _beginnings = WeakKeyDictionary()
 
 
 @torch.no_grad()
-def beginning_at(model: AdaptedModel, face: str, site: Site, ids: Int[Tensor, " seq"]) -> Beginning:
-    """How one face's windows may be run from a site on: tried once on a window, and remembered.
+def beginning_at(
+    model: AdaptedModel, variant: str, site: Site, ids: Int[Tensor, " seq"]
+) -> Beginning:
+    """How one variant's windows may be run from a site on: tried once on a window, and remembered.
 
     Args:
         ids: a window; windows more than twice as long are tried anew.
     """
     known = _beginnings.setdefault(model, {})
-    length, found = known.get((face, site), (0, None))
+    length, found = known.get((variant, site), (0, None))
     if found is None or len(ids) > 2 * length:
         mask = torch.ones_like(ids)[None]
-        recorded = record(model, face, [site], ids[None], mask, mask == 1)
-        start = starts_at(model, face, site, ids, recorded.blocks)
+        recorded = record(model, variant, [site], ids[None], mask, mask == 1)
+        start = starts_at(model, variant, site, ids, recorded.blocks)
         keeping, stream = Beginning(start, True), recorded.streams[site][0]
 
         def attempt(_module: nn.Module, moved: Tensor, begin: int) -> Tensor:
             wanted = torch.arange(len(ids), device=ids.device) >= begin
-            opened = open_passage(model, face, site, ids, stream, wanted, keeping)
+            opened = open_passage(model, variant, site, ids, stream, wanted, keeping)
             if begin and len(opened.kept) != model.n_blocks - 1 - site.index:
                 raise ValueError("not every block kept its keys and values")
             return opened.resume(moved[:, begin:], begin)[0]
 
-        keeps = start.skips and agrees(model, face, site, ids, attempt)
+        keeps = start.skips and agrees(model, variant, site, ids, attempt)
         found = Beginning(start, keeps)
-        known[face, site] = (len(ids), found)
+        known[variant, site] = (len(ids), found)
     return found

@@ -175,4 +175,4 @@ def _try_on(config: PreTrainedConfig, adapters: list[AdapterFiles]) -> None:
                 try_without_weights(copies[files.info.name], files)
                 continue
             with torch.device("meta"):
-                peft = fit(bare, peft, files, f"face_{i}", originals).peft
+                peft = fit(bare, peft, files, f"variant_{i}", originals).peft

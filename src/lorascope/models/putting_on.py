@@ -42,7 +42,7 @@ _COPIES = (".original_module.", ".modules_to_save.")
 
 
 @dataclass(frozen=True)
-class Fitted:
+class PlacedAdapter:
     """An adapter whose layers are on a model and whose tensors were found to fit.
 
     Attributes:
@@ -64,7 +64,7 @@ def put_on(
     files: AdapterFiles,
     peft_name: str,
     originals: Mapping[str, Tensor],
-) -> Fitted:
+) -> PlacedAdapter:
     """Put one adapter on `base`.
 
     Args:
@@ -86,7 +86,7 @@ def fit(
     files: AdapterFiles,
     peft_name: str,
     originals: Mapping[str, Tensor],
-) -> Fitted:
+) -> PlacedAdapter:
     """Build an adapter's layers on `base` and check that its tensors fit them; load none.
 
     Args:
@@ -123,7 +123,7 @@ def fit(
             f'adapter "{name}" changes nothing: its update is zero in every module; '
             "it may have been saved before training, or scaled to nothing (lora_alpha 0)"
         )
-    return Fitted(peft, weights, biases, extra)
+    return PlacedAdapter(peft, weights, biases, extra)
 
 
 def _check_alone(peft: PeftModel | None, files: AdapterFiles) -> None:

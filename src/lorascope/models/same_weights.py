@@ -34,7 +34,7 @@ _STATE = "quant_state.bitsandbytes__"
 
 
 @dataclass(frozen=True)
-class Compared:
+class WeightsCompared:
     """What became of comparing two checkpoints.
 
     Attributes:
@@ -62,7 +62,7 @@ def files_of(model: str, revision: str | None = None) -> Path | None:
     return folder if next(folder.glob(_WEIGHTS), None) else None
 
 
-def compare(first: Path, second: Path) -> Compared | None:
+def compare(first: Path, second: Path) -> WeightsCompared | None:
     """Compare the tensors outside of blocks and of the first, middle and last block.
 
     Of each the first 64 rows are read. Vocabularies may differ in length. Numbers of one dtype must
@@ -80,7 +80,7 @@ def compare(first: Path, second: Path) -> Compared | None:
         return None
 
 
-def _compare(ours: _Checkpoint, theirs: _Checkpoint) -> Compared | None:
+def _compare(ours: _Checkpoint, theirs: _Checkpoint) -> WeightsCompared | None:
     names = [n for n in ours.names & theirs.names if not _PARTS.search(n)]
     blocks = sorted({b for n in names if (b := _block(n)) is not None})
     if not blocks:
@@ -92,7 +92,7 @@ def _compare(ours: _Checkpoint, theirs: _Checkpoint) -> Compared | None:
         if found is None:
             continue
         if not found:
-            return Compared(False, f"{name} differs")
+            return WeightsCompared(False, f"{name} differs")
         alike += 1
         codes += ours.quantised(name) != theirs.quantised(name)
         matrices += _block(name) is not None and len(ours.shape(name)) > 1
@@ -100,7 +100,7 @@ def _compare(ours: _Checkpoint, theirs: _Checkpoint) -> Compared | None:
         return None
     listed = _listed(sorted(b for b in chosen if b is not None))
     by_codes = f", {codes} of them by their 4-bit codes" if codes else ""
-    return Compared(
+    return WeightsCompared(
         True,
         f"the first {_ROWS} rows of {alike} tensors, those of {listed} and those outside of "
         f"blocks, agree{by_codes}",

@@ -195,7 +195,7 @@ def updated_modules(model: AdaptedModel, name: str) -> list[str]:
         return []
     kind, bare = model.info(name).kind, bare_model(model)
     if kind not in ("", LORA):
-        with model.face(name) as tuned:
+        with model.variant(name) as tuned:
             changed = [(p, m) for p, m in replaced(tuned).items() if why_no_matrix(m) is None]
         return [path for path, module in changed if changes_map(module)]
     whole = changed_maps(model, name, bare)
@@ -221,7 +221,7 @@ def weight_update(model: AdaptedModel, name: str, module: str) -> Update:
     """
     kind, bare = model.info(name).kind, bare_model(model)
     if kind not in ("", LORA):
-        with model.face(name) as tuned:
+        with model.variant(name) as tuned:
             changed = replaced(tuned)
         if module in changed and why_no_matrix(changed[module]) is None:
             return DenseUpdate(module, difference(changed[module]))
@@ -312,10 +312,10 @@ def stream_gain(model: AdaptedModel, module: str) -> Float[Tensor, " d_model"] |
 
 
 def bare_model(model: AdaptedModel) -> PreTrainedModel:
-    """The base model; its weights and modules are the same under every face but a full model's."""
+    """The base model; its weights and modules are the same under every variant but a full model's."""
     if model.current == BASE:
         return model.module
-    with model.face(BASE) as bare:
+    with model.variant(BASE) as bare:
         return bare
 
 

@@ -45,7 +45,7 @@ def whole_tensors(model: AdaptedModel, name: str, bare: PreTrainedModel) -> dict
     parameters that the base lacks are left out.
     """
     if not model.info(name).kind:
-        with model.face(name) as tuned:
+        with model.variant(name) as tuned:
             found = dict(tuned.named_parameters())
     else:
         peft_name = model.peft_name(name)

@@ -25,7 +25,7 @@ _MEAN, _SQUARE = 1.5, 7 / 3
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PlantedRecipe:
     """What is planted.
 
     Attributes:
@@ -72,12 +72,12 @@ class Planted:
         delta: directions of the delta's, those of the base first.
     """
 
-    recipe: Recipe
+    recipe: PlantedRecipe
     base: Float[Tensor, "features d"]
     delta: Float[Tensor, "features d"]
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Planted:
+    def of(cls, recipe: PlantedRecipe) -> Planted:
         """Draw the features; the base's depend on the seed alone."""
         shape = recipe.features, recipe.d_model
         base = isotropic(*shape, generator(recipe.seed, "base features"))

@@ -124,7 +124,7 @@ def _seen(
     sums: list[Tensor] = []
     of_class: list[Tensor] = []
     ids = torch.tensor(sorted(tokens))
-    with model.face(BASE) as module:
+    with model.variant(BASE) as module:
         for batch in batches(found, model.tokenizer, padding_id(model.tokenizer), 4096):
             kept = batch.kept
             seen: dict[str, Tensor] = {}

@@ -157,7 +157,7 @@ def removed(
     """
     where_at = parse_site(site)
     count = len(found.tokens)
-    base_face, adapted_face, without = (Outcome.empty(count) for _ in range(3))
+    base_variant, adapted_variant, without = (Outcome.empty(count) for _ in range(3))
     for batch, where in scored_batches(model, found.windows, found.responses, found.settings):
         base = run(model, BASE, [where_at], batch, where)
         adapted = run(model, found.adapter, [where_at], batch, where)
@@ -168,16 +168,16 @@ def removed(
         codes = dictionary.encode(deltas)[:, latent, None]
         stream[rows] -= (codes * dictionary.directions[latent]).to(stream.dtype)
         reference = where.log_probabilities(base.logits)
-        base_face.add(where, reference, reference)
-        adapted_face.add(where, reference, where.log_probabilities(adapted.logits))
+        base_variant.add(where, reference, reference)
+        adapted_variant.add(where, reference, where.log_probabilities(adapted.logits))
         after = where.log_probabilities(adapted.resume(where_at, stream))
         without.add(where, reference, after)
-    kl = ratio(adapted_face.kl - without.kl, adapted_face.kl, found.tokens)
-    change = adapted_face.loss - base_face.loss
+    kl = ratio(adapted_variant.kl - without.kl, adapted_variant.kl, found.tokens)
+    change = adapted_variant.loss - base_variant.loss
     _, (low, high) = ratio(change, found.tokens)
     if low <= 0 <= high:
         return None, kl
-    return ratio(adapted_face.loss - without.loss, change, found.tokens), kl
+    return ratio(adapted_variant.loss - without.loss, change, found.tokens), kl
 
 
 def _added(

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.geometry.chance import isotropic
-from lorascope.measures.comparison import Pair
-from lorascope.measures.exclusive_latents import Activity, activity, only_here
+from lorascope.measures.comparison import DeltaPair
+from lorascope.measures.exclusive_latents import PairedActivity, activity, only_here
 from lorascope.planted.shares import Share
 from lorascope.randomness import generator
 
@@ -52,7 +52,7 @@ def search_shares(repeats: int, seed: int = 0) -> list[Share]:
     return shares
 
 
-def _activities(times: float, random: torch.Generator) -> tuple[Activity, Activity]:
+def _activities(times: float, random: torch.Generator) -> tuple[PairedActivity, PairedActivity]:
     n = _DOCUMENTS * _LENGTH
     ours, theirs = isotropic(2 * _FEATURES, _D, random).chunk(2)
     codes = 1 + torch.rand(n, _FEATURES, generator=random)
@@ -62,7 +62,7 @@ def _activities(times: float, random: torch.Generator) -> tuple[Activity, Activi
     noise = 0.05 * torch.randn(2, n, _D, generator=random)
     first, second = times * ((own * codes) @ ours + noise[0]), (other * codes) @ theirs + noise[1]
     documents = torch.arange(_DOCUMENTS).repeat_interleave(_LENGTH)
-    pair = Pair(second, first, second, documents)
+    pair = DeltaPair(second, first, second, documents)
     mine, yours = (_copies(d, 0.5 * t, random) for d, t in ((ours, times), (theirs, 1.0)))
     return activity(mine, pair), activity(yours, pair.turned)
 

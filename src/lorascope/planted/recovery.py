@@ -21,7 +21,7 @@ from lorascope.measures.firing import firing
 from lorascope.measures.overlap import overlap_estimates
 from lorascope.measures.pursuit import pursuit_estimates
 from lorascope.measures.rows import HeldOut
-from lorascope.planted.activations import Planted, Recipe
+from lorascope.planted.activations import Planted, PlantedRecipe
 from lorascope.results import Estimate, Key
 from lorascope.results.null_names import ISOTROPIC
 from lorascope.stats.intervals import Interval
@@ -39,7 +39,7 @@ _SLACK = 0.04
 
 
 @dataclass(frozen=True)
-class Found:
+class PlantedRecovery:
     """One number beside what was planted.
 
     Attributes:
@@ -68,7 +68,7 @@ class Found:
         return low - beyond <= self.planted <= high + beyond
 
     @classmethod
-    def of(cls, quantity: str, against: str, planted: float, estimate: Estimate) -> Found:
+    def of(cls, quantity: str, against: str, planted: float, estimate: Estimate) -> PlantedRecovery:
         """An estimate that is the planted quantity as it stands."""
         value, interval = estimate.value, estimate.interval
         return cls(quantity, estimate.measure, against, planted, value, interval)
@@ -91,11 +91,11 @@ class RecoverySettings:
     seed: int = 0
 
 
-def recover(settings: RecoverySettings) -> Iterator[Found]:
+def recover(settings: RecoverySettings) -> Iterator[PlantedRecovery]:
     """Every planted quantity at every planted share."""
     base = None
     for share in settings.shares:
-        planted = Planted.of(Recipe(share, seed=settings.seed))
+        planted = Planted.of(PlantedRecipe(share, seed=settings.seed))
         probe = planted.rows(settings.documents, _LENGTH, "probe")
         held_out = planted.rows(max(settings.documents // 3, 2), _LENGTH, "held out")
         bases: dict[str, Dictionary] = {"true": planted.dictionary()}
@@ -108,7 +108,7 @@ def recover(settings: RecoverySettings) -> Iterator[Found]:
             yield from _directions(dictionary, learned, probe, held_out, share, against)
             yield _expressed(dictionary, learned, probe, held_out, share, against)
     for together in settings.shares:
-        planted = Planted.of(Recipe(1.0, together, seed=settings.seed))
+        planted = Planted.of(PlantedRecipe(1.0, together, seed=settings.seed))
         held_out = planted.rows(max(settings.documents // 2, 8), _LENGTH, "held out")
         yield from _rows(planted, held_out, together)
 
@@ -126,7 +126,7 @@ def _directions(
     held_out: HeldOut,
     share: float,
     against: str,
-) -> Iterator[Found]:
+) -> Iterator[PlantedRecovery]:
     """How many of the delta's directions the base has: cosines above 0.7, and below 0.3."""
     fired = firing(learned, held_out.delta).per_latent
     _, covariance = mean_and_covariance([probe.delta])
@@ -138,8 +138,12 @@ def _directions(
         alive=fired >= _IN_USE * len(held_out),
     )
     by_measure = {estimate.measure: estimate for estimate in estimates}
-    yield Found.of("shared directions", against, share, by_measure["max_cosine.above_0.7"])
-    yield Found.of("new directions", against, 1 - share, by_measure["max_cosine.below_0.3"])
+    yield PlantedRecovery.of(
+        "shared directions", against, share, by_measure["max_cosine.above_0.7"]
+    )
+    yield PlantedRecovery.of(
+        "new directions", against, 1 - share, by_measure["max_cosine.below_0.3"]
+    )
 
 
 def _expressed(
@@ -149,7 +153,7 @@ def _expressed(
     held_out: HeldOut,
     share: float,
     against: str,
-) -> Found:
+) -> PlantedRecovery:
     """How much of the delta base directions express, between random ones and the delta's own."""
     mean, covariance = mean_and_covariance([probe.delta])
     estimates = pursuit_estimates(base, learned, held_out, mean, covariance, Key())
@@ -171,17 +175,19 @@ def _expressed(
         for level, bound in zip((random.low, random.high), reversed(ours.interval), strict=True)
     )
     value = (random.level - ours.value) / (random.level - own)
-    return Found("energy expressed", "pursuit.fvu", against, share, value, (low, high), _SLACK)
+    return PlantedRecovery(
+        "energy expressed", "pursuit.fvu", against, share, value, (low, high), _SLACK
+    )
 
 
-def _rows(planted: Planted, held_out: HeldOut, together: float) -> Iterator[Found]:
+def _rows(planted: Planted, held_out: HeldOut, together: float) -> Iterator[PlantedRecovery]:
     """How often base and delta fire together, and how far their rows are one another's images."""
     for estimate in overlap_estimates(planted.dictionary(), held_out, Key()):
         if estimate.measure == "overlap":
-            yield Found.of("firings together", "true", together, estimate)
+            yield PlantedRecovery.of("firings together", "true", together, estimate)
         else:
-            yield Found.of("firings apart", "true", 1 - together, estimate)
+            yield PlantedRecovery.of("firings apart", "true", 1 - together, estimate)
     rows, documents = (held_out.base, held_out.delta), held_out.documents
     estimates = cka_estimates(*rows, documents, "base_delta", place=Key(), repeats=2)
     debiased = next(e for e in estimates if e.measure.startswith("cka_debiased"))
-    yield Found.of("CKA of all rows", "", planted.cka(), debiased)
+    yield PlantedRecovery.of("CKA of all rows", "", planted.cka(), debiased)

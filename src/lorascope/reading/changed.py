@@ -17,7 +17,7 @@ from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.interventions import unembed
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
-from lorascope.reading.passages import Passages, Passed
+from lorascope.reading.passages import PassageSurvey, VariantPass
 from lorascope.reading.phrases import LIFT
 from lorascope.reading.settings import Reading
 from lorascope.stats.discoveries import adjusted, exchange_z
@@ -81,7 +81,7 @@ class FirstToken:
 
 
 def changed_tokens(
-    found: Passages, adapter: str, nulls: Sequence[str], tokenizer: Any, settings: Reading
+    found: PassageSurvey, adapter: str, nulls: Sequence[str], tokenizer: Any, settings: Reading
 ) -> list[ChangedToken]:
     """Words that gain or lose beyond what null adapters do, what tells most of the change first.
 
@@ -89,9 +89,12 @@ def changed_tokens(
     losses: what becomes likely from nothing comes before what was frequent anyway.
     """
     names, labels = _words(tokenizer, len(found.base))
-    grouped = {face: _grouped(found.faces[face], labels, len(names)) for face in (adapter, *nulls)}
+    grouped = {
+        variant: _grouped(found.variants[variant], labels, len(names))
+        for variant in (adapter, *nulls)
+    }
     own, total = grouped[adapter], float(found.tokens.sum())
-    others = [grouped[face] for face in nulls] or [np.zeros_like(own)]
+    others = [grouped[variant] for variant in nulls] or [np.zeros_like(own)]
     change = own.sum(1) / total
     beside = np.stack([other.sum(1) / total for other in others])
     looked_at = np.flatnonzero(np.abs(np.vstack([change, beside])).max(0) >= _SMALLEST)
@@ -158,19 +161,19 @@ def _usual(
 @torch.no_grad()
 def first_tokens(
     model: AdaptedModel,
-    found: Passages,
+    found: PassageSurvey,
     adapter: str,
     nulls: Sequence[str],
     settings: Reading,
 ) -> list[FirstToken]:
     """What the mean delta of first positions points to most, site by site, largest z first."""
     listed = []
-    for site in found.faces[adapter].deltas:
+    for site in found.variants[adapter].deltas:
         z = {
-            face: _z(model, found.faces[face].deltas[site], site, settings)
-            for face in (adapter, *nulls)
+            variant: _z(model, found.variants[variant].deltas[site], site, settings)
+            for variant in (adapter, *nulls)
         }
-        null = max((float(z[face].max()) for face in nulls), default=float("nan"))
+        null = max((float(z[variant].max()) for variant in nulls), default=float("nan"))
         own = z[adapter].numpy()
         q = adjusted(stats.norm.sf(own))
         order = np.argsort(-own)[: settings.listed]
@@ -204,7 +207,9 @@ def _z(
     return (own - others.mean(0)) / spread.clamp(min=1e-6 * float(spread.mean()))
 
 
-def _grouped(passed: Passed, labels: Tensor, words: int) -> Float[np.ndarray, "words documents"]:
+def _grouped(
+    passed: VariantPass, labels: Tensor, words: int
+) -> Float[np.ndarray, "words documents"]:
     summed = torch.zeros(words, len(passed.moved)).index_add_(0, labels, passed.moved.T)
     return summed.double().numpy()
 

@@ -4,10 +4,10 @@ The next token comes from logits_adapted + a · (logits_adapted − logits_base)
 the adapted model gives at least a share of what it gives its best token (Li et al. 2022,
 arXiv 2210.15097; for what a fine-tune learned: arXiv 2605.25902).
 
-All faces go on together, one forward pass each a step: rows of every prompt and strength, and of
-the base the rows that an amplified row is held against. Each face keeps its own cache. The noise
-of the sampling is one for each prompt and step, the same for every face and strength: where two
-faces foresee the same, they say the same.
+All variants go on together, one forward pass each a step: rows of every prompt and strength, and of
+the base the rows that an amplified row is held against. Each variant keeps its own cache. The noise
+of the sampling is one for each prompt and step, the same for every variant and strength: where two
+variants foresee the same, they say the same.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from lorascope.reading.settings import Reading
 
 
 @dataclass(frozen=True)
-class Condition:
-    """Whose continuations: a face, and the strength a by which it is amplified."""
+class Amplification:
+    """Whose continuations: a variant, and the strength a by which it is amplified."""
 
-    face: str
+    variant: str
     strength: float = 0.0
 
     @property
     def held_against_base(self) -> bool:
         """Whether the base has to be run beside it."""
-        return self.face != BASE and self.strength != 0
+        return self.variant != BASE and self.strength != 0
 
 
 @torch.no_grad()
 def decode(
     model: AdaptedModel,
     prompts: Sequence[Prompt],
-    conditions: Sequence[Condition],
+    conditions: Sequence[Amplification],
     settings: Reading,
     advance: Callable[[int], object] = lambda steps: None,
 ) -> list[list[list[int]]]:
@@ -71,11 +71,11 @@ def decode(
             advance(settings.tokens - step)
             break
         latest = written[-1] if written else None
-        logits = {face: reader.read(latest) for face, reader in readers.items()}
+        logits = {variant: reader.read(latest) for variant, reader in readers.items()}
         noise = _noise(random, model.vocab_size, settings).to(model.device)
         chosen = torch.zeros(shape, dtype=torch.long, device=model.device)
         for column, condition in enumerate(conditions):
-            own = readers[condition.face].rows(logits[condition.face], column)
+            own = readers[condition.variant].rows(logits[condition.variant], column)
             base = None
             if condition.held_against_base:
                 base = readers[BASE].rows(logits[BASE], column)
@@ -108,12 +108,12 @@ def texts(model: AdaptedModel, found: Sequence[Sequence[Sequence[int]]]) -> list
 
 
 class _Reader:
-    """One face and the rows it reads, prompt by prompt; what they have read is in its cache."""
+    """One variant and the rows it reads, prompt by prompt; what they have read is in its cache."""
 
     def __init__(
-        self, model: AdaptedModel, face: str, prompts: Sequence[Prompt], columns: list[int]
+        self, model: AdaptedModel, variant: str, prompts: Sequence[Prompt], columns: list[int]
     ) -> None:
-        self.model, self.face, self.columns = model, face, columns
+        self.model, self.variant, self.columns = model, variant, columns
         self.ids, self.attended = _padded(prompts, padding_id(model.tokenizer))
         self.cache: Any = None
 
@@ -142,7 +142,7 @@ class _Reader:
 
     def _forward(self, new: Int[Tensor, "rows seq"]) -> Tensor:
         device = self.model.device
-        with self.model.face(self.face) as module:
+        with self.model.variant(self.variant) as module:
             taken = inspect.signature(module.forward).parameters
             given: dict[str, Any] = {"use_cache": True}
             if self.cache is None:
@@ -161,14 +161,14 @@ class _Reader:
 
 
 def _readers(
-    model: AdaptedModel, prompts: Sequence[Prompt], conditions: Sequence[Condition]
+    model: AdaptedModel, prompts: Sequence[Prompt], conditions: Sequence[Amplification]
 ) -> dict[str, _Reader]:
     columns: dict[str, list[int]] = {}
     for column, condition in enumerate(conditions):
-        columns.setdefault(condition.face, []).append(column)
+        columns.setdefault(condition.variant, []).append(column)
         if condition.held_against_base:
             columns.setdefault(BASE, []).append(column)
-    return {face: _Reader(model, face, prompts, own) for face, own in columns.items()}
+    return {variant: _Reader(model, variant, prompts, own) for variant, own in columns.items()}
 
 
 def _padded(prompts: Sequence[Prompt], padding: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
-"""Ordinary text through every face: how next-token probabilities change, and first deltas.
+"""Ordinary text through every variant: how next-token probabilities change, and first deltas.
 
-The base and each face run once over the same windows. Of every window stay: sums of probability
+The base and each variant run once over the same windows. Of every window stay: sums of probability
 differences by token, KL divergences, the deltas of its first positions, and the places where the
 adapter's KL is largest.
 """
@@ -25,14 +25,14 @@ from lorascope.models.sites import Site
 
 # Windows are cut out of this many tokens of a document.
 _READ = 512
-# Probabilities held at once of a face, a vocabulary for every token of a forward pass.
+# Probabilities held at once of a variant, a vocabulary for every token of a forward pass.
 _HELD = 2**26
 # Tokens that gain and lose, kept of a place.
 MOVED = 3
 
 
 @dataclass(frozen=True)
-class Place:
+class ChangedPosition:
     """A position of a text at which the next token is foreseen differently.
 
     Attributes:
@@ -52,12 +52,12 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Passed:
-    """What one face did to the windows.
+class VariantPass:
+    """What one variant did to the windows.
 
     Attributes:
-        kl: Σ KL(face ‖ base) of each document, nats.
-        moved: Σ over positions of p_face − p_base, of each document and token.
+        kl: Σ KL(variant ‖ base) of each document, nats.
+        moved: Σ over positions of p_variant − p_base, of each document and token.
         deltas: at each site, of the first positions of every window.
     """
 
@@ -67,24 +67,24 @@ class Passed:
 
 
 @dataclass(frozen=True, eq=False)
-class Passages:
-    """Ordinary text, and what every face did to it.
+class PassageSurvey:
+    """Ordinary text, and what every variant did to it.
 
     Attributes:
         tokens: positions that count, of each document.
         base: Σ over positions of p_base, by token.
-        faces: by name.
-        places: of the first face, those of the largest KL.
+        variants: by name.
+        places: of the first variant, those of the largest KL.
     """
 
     tokens: Float[Tensor, " documents"]
     base: Float[Tensor, " vocab"]
-    faces: dict[str, Passed]
-    places: tuple[Place, ...]
+    variants: dict[str, VariantPass]
+    places: tuple[ChangedPosition, ...]
 
 
 @dataclass(eq=False)
-class _Gathered:
+class _PassageSums:
     kl: Tensor
     moved: Tensor
     deltas: dict[Site, list[Tensor]] = field(default_factory=dict)
@@ -121,24 +121,27 @@ def chosen_windows(
 def passages(
     model: AdaptedModel,
     found: Sequence[Window],
-    faces: Sequence[str],
+    variants: Sequence[str],
     sites: Sequence[Site],
     positions: int,
     listed: int,
     advance: Callable[[int], object] = lambda windows: None,
-) -> Passages:
-    """Run the base and the faces over the windows.
+) -> PassageSurvey:
+    """Run the base and the variants over the windows.
 
     Args:
-        faces: the first is the one whose places are kept.
+        variants: the first is the one whose places are kept.
         sites: where deltas are kept, of the first `positions` tokens after what opens a text and
             the token behind it, which attention makes unlike all others.
         advance: told of every window.
     """
     n = len(found)
-    gathered = {face: _Gathered(torch.zeros(n), torch.zeros(n, model.vocab_size)) for face in faces}
+    gathered = {
+        variant: _PassageSums(torch.zeros(n), torch.zeros(n, model.vocab_size))
+        for variant in variants
+    }
     tokens, of_base = torch.zeros(n), torch.zeros(model.vocab_size)
-    places: list[Place] = []
+    places: list[ChangedPosition] = []
     together = max(1, _HELD // model.vocab_size)
     for batch in batches(found, model.tokenizer, padding_id(model.tokenizer), together):
         counted = batch.kept.clone()
@@ -147,11 +150,11 @@ def passages(
         tokens[batch.documents] = counted.sum(1).float()
         base, streams = _run(model, BASE, batch, sites, first)
         of_base += base.exp()[counted].sum(0)
-        for place, face in enumerate(faces):
-            theirs, moved = _run(model, face, batch, sites, first)
+        for place, variant in enumerate(variants):
+            theirs, moved = _run(model, variant, batch, sites, first)
             kl = (theirs.exp() * (theirs - base)).sum(-1).masked_fill(~counted, 0.0)
             gap = theirs.exp() - base.exp()
-            own = gathered[face]
+            own = gathered[variant]
             own.kl[batch.documents] = kl.sum(1)
             own.moved[batch.documents] = (gap * counted[..., None]).sum(1)
             for site in sites:
@@ -160,16 +163,16 @@ def passages(
                 places += _places(model, batch, kl, base, theirs, listed)
         advance(len(batch.documents))
     every = {
-        face: Passed(own.kl, own.moved, {s: torch.cat(d) for s, d in own.deltas.items()})
-        for face, own in gathered.items()
+        variant: VariantPass(own.kl, own.moved, {s: torch.cat(d) for s, d in own.deltas.items()})
+        for variant, own in gathered.items()
     }
     largest = sorted(places, key=lambda place: -place.kl)[:listed]
-    return Passages(tokens, of_base, every, tuple(largest))
+    return PassageSurvey(tokens, of_base, every, tuple(largest))
 
 
 def _run(
     model: AdaptedModel,
-    face: str,
+    variant: str,
     batch: TokenBatch,
     sites: Sequence[Site],
     first: Bool[Tensor, "batch seq"],
@@ -177,7 +180,7 @@ def _run(
     """Log-probabilities, and the stream at the first positions."""
     ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
     with (
-        model.face(face) as module,
+        model.variant(variant) as module,
         capture(module, sites, attention_mask=mask, stop=False) as captured,
     ):
         found = logits(module, ids, mask).float().log_softmax(-1).cpu()
@@ -186,7 +189,7 @@ def _run(
 
 def _places(
     model: AdaptedModel, batch: TokenBatch, kl: Tensor, base: Tensor, adapted: Tensor, listed: int
-) -> list[Place]:
+) -> list[ChangedPosition]:
     """The positions of a batch with the largest KL, at most `listed`."""
     decode = model.tokenizer.decode
     flat = kl.flatten().topk(min(listed, kl.numel()))
@@ -198,7 +201,7 @@ def _places(
         before, after = base[row, at].exp(), adapted[row, at].exp()
         follows = at + 1 < int(batch.attended[row].sum())
         found.append(
-            Place(
+            ChangedPosition(
                 int(batch.documents[row]),
                 decode(batch.ids[row, : at + 1].tolist(), skip_special_tokens=True),
                 decode([int(batch.ids[row, at + 1])]) if follows else "",

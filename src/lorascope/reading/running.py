@@ -15,11 +15,11 @@ from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.sites import Site
 from lorascope.models.truncation import truncated
 from lorascope.reading.changed import changed_tokens, first_tokens
-from lorascope.reading.decoding import Condition, decode, texts
-from lorascope.reading.found import Divergence, Read, Sample
-from lorascope.reading.passages import Passages, chosen_windows, passages
+from lorascope.reading.decoding import Amplification, decode, texts
+from lorascope.reading.passages import PassageSurvey, chosen_windows, passages
 from lorascope.reading.phrases import recurring
 from lorascope.reading.prompts import Prompt, prompts_of, shipped_prompts
+from lorascope.reading.result import Divergence, Read, Sample
 from lorascope.reading.settings import Reading
 from lorascope.stats.documents import ratio
 
@@ -27,7 +27,7 @@ from lorascope.stats.documents import ratio
 EMBEDDED = "embedded"
 
 
-class Progress(Protocol):
+class ReadingProgress(Protocol):
     """Shows how far a reading is; `workflows.progress.Reporter` is one."""
 
     def bar(
@@ -49,7 +49,7 @@ def read(
     model: AdaptedModel,
     adapter: str,
     settings: Reading | None = None,
-    progress: Progress | None = None,
+    progress: ReadingProgress | None = None,
 ) -> Read:
     """What the adapter learned, in words, beside null adapters of the same spectrum.
 
@@ -117,13 +117,13 @@ def _samples(
     nulls: Sequence[str],
     prompts: Sequence[Prompt],
     settings: Reading,
-    progress: Progress,
+    progress: ReadingProgress,
 ) -> list[Sample]:
-    """Every continuation: prompts in order, within each the faces, ranks and strengths."""
+    """Every continuation: prompts in order, within each the variants, ranks and strengths."""
     found: list[list[Sample]] = [[] for _ in prompts]
-    amplified = [Condition(f, a) for f in (adapter, *nulls) for a in settings.strengths]
-    beside = [Condition(BASE), *(Condition(f, 0.0) for f in settings.references)]
-    beside += [Condition(f, a) for f in settings.references for a in settings.strengths if a]
+    amplified = [Amplification(f, a) for f in (adapter, *nulls) for a in settings.strengths]
+    beside = [Amplification(BASE), *(Amplification(f, 0.0) for f in settings.references)]
+    beside += [Amplification(f, a) for f in settings.references for a in settings.strengths if a]
     ranks: tuple[int | None, ...] = (None, *settings.ranks)
     steps = settings.tokens * len(ranks)
     with progress.bar(f"samples of {adapter}", steps, "tokens of each") as advance:
@@ -134,7 +134,7 @@ def _samples(
                 ids = decode(model, prompts, conditions, settings, advance)
             for own, prompt, row in zip(found, prompts, texts(model, ids), strict=True):
                 own += [
-                    Sample(prompt.text, c.face, rank, c.strength, text)
+                    Sample(prompt.text, c.variant, rank, c.strength, text)
                     for c, text in zip(conditions, row, strict=True)
                 ]
     return [sample for row in found for sample in row]
@@ -151,15 +151,19 @@ def with_phrases(found: Read, settings: Reading) -> Read:
     )
 
 
-def _with_passages(found: Read, model: AdaptedModel, settings: Reading, progress: Progress) -> Read:
+def _with_passages(
+    found: Read, model: AdaptedModel, settings: Reading, progress: ReadingProgress
+) -> Read:
     """The reading with what happens on ordinary text."""
     documents = read_documents(settings.texts or (EMBEDDED,))
     chosen = chosen_windows(documents, model, settings.documents, settings.context)
-    faces = (found.adapter, *found.nulls)
+    variants = (found.adapter, *found.nulls)
     last = model.n_blocks - 1
     sites = sorted({Site(last // 2), Site(last)})
     with progress.bar("ordinary text", len(chosen), "texts") as advance:
-        passed = passages(model, chosen, faces, sites, settings.positions, settings.listed, advance)
+        passed = passages(
+            model, chosen, variants, sites, settings.positions, settings.listed, advance
+        )
     if not passed.tokens.sum():
         caution = "the texts hold no token to score, so nothing is said of ordinary text"
         return replace(found, cautions=(*found.cautions, caution))
@@ -175,9 +179,9 @@ def _with_passages(found: Read, model: AdaptedModel, settings: Reading, progress
     )
 
 
-def _divergence(passed: Passages, adapter: str, nulls: Sequence[str]) -> Divergence:
+def _divergence(passed: PassageSurvey, adapter: str, nulls: Sequence[str]) -> Divergence:
     tokens = passed.tokens.double()
-    value, interval = ratio(passed.faces[adapter].kl.double(), tokens)
+    value, interval = ratio(passed.variants[adapter].kl.double(), tokens)
     total = float(tokens.sum())
-    beside = tuple(float(passed.faces[name].kl.double().sum()) / total for name in nulls)
+    beside = tuple(float(passed.variants[name].kl.double().sum()) / total for name in nulls)
     return Divergence(value, interval, beside, int(total))

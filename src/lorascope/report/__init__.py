@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lorascope.report.drawn import Figure
+    from lorascope.report.figure import Figure
     from lorascope.report.result import Results
 
 from lorascope.errors import InputError
@@ -25,12 +25,12 @@ def build(run: Path) -> Path:
         if not path.is_file():
             raise InputError(f"{path} is missing: finish the run first, then make its report")
     # Imported here: the figures need Altair, which `import lorascope` should not wait for.
-    from lorascope.report.adapt.models import write_models_report
-    from lorascope.report.adapt.page import write_adapt_report
-    from lorascope.report.comparison import rewrite_comparison
-    from lorascope.report.latent import write_latent_report
-    from lorascope.report.page import write_report
     from lorascope.report.result import read_results
+    from lorascope.studies.adapt.sections.model_comparison import write_models_report
+    from lorascope.studies.adapt.sections.page import write_adapt_report
+    from lorascope.studies.audit.sections.page import write_report
+    from lorascope.studies.compare.page import rewrite_comparison
+    from lorascope.studies.latent.sections.page import write_latent_report
 
     results = read_results(run)
     makers: dict[str, Callable[[Results], Path]] = {
@@ -44,15 +44,15 @@ def build(run: Path) -> Path:
 
 def figures_of(results: Results) -> list[Figure]:
     """The figures of a run's report, drawn anew."""
-    from lorascope.report.adapt.figures import adapt_figures
-    from lorascope.report.adapt.found import Found
-    from lorascope.report.adapt.models import models_figures
-    from lorascope.report.comparison import comparison_figures
-    from lorascope.report.figures import figures
-    from lorascope.report.latent import latent_figures
+    from lorascope.studies.adapt.sections.figures import adapt_figures
+    from lorascope.studies.adapt.sections.model_comparison import models_figures
+    from lorascope.studies.adapt.sections.results import AdaptResults
+    from lorascope.studies.audit.sections.figures import figures
+    from lorascope.studies.compare.page import comparison_figures
+    from lorascope.studies.latent.sections.page import latent_figures
 
     makers: dict[str, Callable[[Results], list[Figure]]] = {
-        "adapt": lambda found: adapt_figures(Found(found)),
+        "adapt": lambda found: adapt_figures(AdaptResults(found)),
         "adapt models": models_figures,
         "compare": comparison_figures,
         "latent": latent_figures,

@@ -13,7 +13,7 @@ from lorascope.results.labels import Of
 
 
 @dataclass(frozen=True)
-class Tally:
+class VerdictTally:
     """How many conditions lie above and below chance, equal it, or are not settled.
 
     Attributes:
@@ -29,7 +29,7 @@ class Tally:
     unsettled: int = 0
 
     @classmethod
-    def of(cls, estimates: Iterable[Estimate]) -> Tally:
+    def of(cls, estimates: Iterable[Estimate]) -> VerdictTally:
         """Count the verdicts; those beside references alone are none that may be counted."""
         verdicts: list[Verdict] = [e.verdict if e.rivals else "no verdict" for e in estimates]
         return cls(
@@ -84,7 +84,9 @@ def seeds(results: Results) -> list[int]:
     return sorted(seed for seed in found if seed is not None)
 
 
-def against_reference(estimates: Sequence[Estimate], references: Sequence[Estimate]) -> Tally:
+def against_reference(
+    estimates: Sequence[Estimate], references: Sequence[Estimate]
+) -> VerdictTally:
     """Where estimates lie against a yardstick of the same site and seed, interval to interval.
 
     Estimates whose site and seed have no yardstick are counted as `without`.
@@ -94,7 +96,7 @@ def against_reference(estimates: Sequence[Estimate], references: Sequence[Estima
     for estimate in estimates:
         reference = by_place.get((estimate.key.site, estimate.key.seed))
         counts[_side(estimate, reference)] += 1
-    return Tally(**counts)
+    return VerdictTally(**counts)
 
 
 def bounds(estimate: Estimate) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import vl_convert
 
 from lorascope.report.charts import EXPORT_CONFIG
-from lorascope.report.drawn import VEGA_LITE_VERSION, Figure
+from lorascope.report.figure import VEGA_LITE_VERSION, Figure
 from lorascope.report.latex import figure as latex_figure
 
 # Points: 72 to the inch.

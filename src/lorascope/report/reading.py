@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lorascope.reading.changed import ChangedToken
-from lorascope.reading.found import Read, Sample
 from lorascope.reading.phrases import LEAST_PROMPTS, LIFT, Phrase
+from lorascope.reading.result import Read, Sample
 from lorascope.report.formatting import interval, listing, number, plural, visible
 from lorascope.report.rendering import asset, rendered
 from lorascope.results.null_names import ADAPTER
@@ -164,6 +164,6 @@ def _by_prompt(found: Read) -> list[tuple[str, list[Sample]]]:
     """Of every prompt the base's and the adapter's own continuations."""
     rows: dict[str, list[Sample]] = {}
     for sample in found.samples:
-        if sample.face not in found.nulls:
+        if sample.variant not in found.nulls:
             rows.setdefault(sample.prompt, []).append(sample)
     return list(rows.items())

@@ -9,7 +9,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lorascope.report.drawn import VEGA_LITE_VERSION
+from lorascope.report.figure import VEGA_LITE_VERSION
 from lorascope.report.formatting import shortened
 
 

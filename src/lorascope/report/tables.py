@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorascope.measures.definitions import Definition, definition_of
-from lorascope.report.conditions import Tally, measured
+from lorascope.report.conditions import VerdictTally, measured
 from lorascope.report.formatting import (
     SYMBOLS,
     detail,
@@ -20,21 +20,21 @@ from lorascope.report.formatting import (
 )
 from lorascope.report.latex import long_table
 from lorascope.report.result import Results
-from lorascope.report.topics import (
+from lorascope.results import Estimate, Estimates, Null, Verdict
+from lorascope.results.labels import Of, adapters_of
+from lorascope.studies.audit.sections.topics import (
     HEADLINE_MEASURES,
     OTHER,
     TOPICS,
-    Topic,
+    ReportTopic,
     dictionary_order,
     measure_order,
     topic_of,
 )
-from lorascope.results import Estimate, Estimates, Null, Verdict
-from lorascope.results.labels import Of, adapters_of
 
 
 @dataclass(frozen=True)
-class Cell:
+class VerdictCell:
     """Verdicts of one measure for one adapter.
 
     Attributes:
@@ -64,7 +64,7 @@ class MatrixRow:
     value: str
     chance: str
     null: str
-    cells: list[Cell]
+    cells: list[VerdictCell]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class TopicTable:
         columns: which optional columns have content: rank, seed, dictionary, setting, nulls.
     """
 
-    topic: Topic
+    topic: ReportTopic
     estimates: list[Estimate]
     summary: list[MatrixRow]
     rows: list[TableRow]
@@ -167,7 +167,7 @@ def _latex(table: TopicTable) -> str:
     return long_table(table.topic.title, ["Number", *names, "Verdict"], rows)
 
 
-def _topic_table(topic: Topic, estimates: list[Estimate], results: Results) -> TopicTable:
+def _topic_table(topic: ReportTopic, estimates: list[Estimate], results: Results) -> TopicTable:
     measures = measure_order(estimate.measure for estimate in estimates)
     ordered = _in_table_order(estimates, results)
     rows = [table_row(estimate) for estimate in ordered]
@@ -224,8 +224,8 @@ def _matrix_row(
     )
 
 
-def _cell(measure: str, estimates: list[Estimate]) -> Cell:
-    tally = Tally.of(estimates)
+def _cell(measure: str, estimates: list[Estimate]) -> VerdictCell:
+    tally = VerdictTally.of(estimates)
     counts: dict[Verdict, int] = {
         "above": tally.above,
         "equal": tally.equal,
@@ -235,7 +235,7 @@ def _cell(measure: str, estimates: list[Estimate]) -> Cell:
     }
     found = tally.found(measure)
     present = {verdict: count for verdict, count in counts.items() if count}
-    return Cell(
+    return VerdictCell(
         text="  ".join(f"{SYMBOLS[verdict]} {count}" for verdict, count in present.items()),
         words=", ".join(f"{count} of {tally.total} {v}" for v, count in present.items()),
         found=found,

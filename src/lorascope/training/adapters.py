@@ -33,7 +33,7 @@ CARD = "lorascope.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """One adapter's row in the table of training results.
 
     Attributes:
@@ -66,7 +66,7 @@ def train_adapter(
     dtype: str = "auto",
     revision: str | None = None,
     observers: Sequence[Observer] = (),
-) -> Outcome:
+) -> TrainingOutcome:
     """Train one adapter and save it into `folder`.
 
     Args:
@@ -98,7 +98,9 @@ def train_adapter(
     put_in_order(folder)
     parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     trained = history.tail_mean("loss")
-    outcome = Outcome(name, rank, settings.seed, settings.steps, parameters, trained, before, after)
+    outcome = TrainingOutcome(
+        name, rank, settings.seed, settings.steps, parameters, trained, before, after
+    )
     silent = len(training) + len(held_out) - len(learnable) - len(measured)
     counts = {"training": len(learnable), "held_out": len(measured), "without a response": silent}
     card = {

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from lorascope.training.loop import History, Progress
+from lorascope.training.loop import History, StepProgress
 
 
 class Checkpoint:
@@ -34,7 +34,7 @@ class Checkpoint:
         """Name what is saved and restored."""
         self._module, self._optimizer, self._history = module, optimizer, history
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: StepProgress) -> None:
         if not progress.last and time.monotonic() - self._saved >= self._seconds:
             self.save()
             self._saved = time.monotonic()

@@ -32,7 +32,7 @@ from lorascope.training.architectures import Architecture
 from lorascope.training.architectures.penalty import PenalisedObjective
 from lorascope.training.architectures.settings import ArchitectureSettings, PenalisedSettings
 from lorascope.training.checkpoints import Checkpoint
-from lorascope.training.loop import History, Observer, Progress, stepwise
+from lorascope.training.loop import History, Observer, StepProgress, stepwise
 from lorascope.training.resampling import resample
 from lorascope.training.schedules import warmup_hold_decay
 from lorascope.training.settings import Fitting as Fitting
@@ -311,7 +311,7 @@ class _Run:
         # Last: what was noted of a step is saved with it.
         return [*found, self._checkpoint] if self._checkpoint else found
 
-    def _follow(self, progress: Progress) -> None:
+    def _follow(self, progress: StepProgress) -> None:
         """At the end of an epoch, note the relative error on held-out rows."""
         assert self._held_out is not None
         done, batch, rows = progress.step + 1, self._fitting.batch, self._count

@@ -28,7 +28,7 @@ Scalars = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepProgress:
     """What an observer sees after a step. `scalars` stay on the device until someone reads them.
 
     Attributes:
@@ -47,7 +47,7 @@ class Progress:
         return self.step + 1 == self.total
 
 
-Observer = Callable[[Progress], None]
+Observer = Callable[[StepProgress], None]
 
 
 @dataclass
@@ -114,7 +114,7 @@ def train(
         optimizer: its current learning rates are the peak rates the schedule multiplies.
         clip_norm: global gradient norm limit; None leaves gradients alone.
         after: called with the step index once the parameters have moved; part of the run.
-        observers: called last with a `Progress`; what they do to mode or random state is undone.
+        observers: called last with a `StepProgress`; what they do to mode or random state is undone.
         module: the module whose train/eval mode observers must not disturb.
 
     Raises:
@@ -180,7 +180,7 @@ def stepwise(
         if observers:
             with observing(module):
                 for observe in observers:
-                    observe(Progress(index, steps, scalars, seconds))
+                    observe(StepProgress(index, steps, scalars, seconds))
         yield index
     for group, peak in zip(optimizer.param_groups, peaks, strict=True):
         group["lr"] = peak

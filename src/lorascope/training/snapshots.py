@@ -19,7 +19,7 @@ from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import save
 from lorascope.runs import read_json, write_atomically
-from lorascope.training.loop import History, Progress
+from lorascope.training.loop import History, StepProgress
 
 SECONDS = "seconds"
 TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
@@ -77,7 +77,7 @@ class Stopwatch:
         self._history, self._before = history, before
         self._earlier: float | None = None
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: StepProgress) -> None:
         records = self._history.records
         if self._earlier is None:
             self._earlier = float(records[-2][SECONDS]) if len(records) > 1 else self._before
@@ -115,7 +115,7 @@ class SnapshotKeeper:
         self._make, self._tokens = make, tokens
         self._due = {max(1, round(share * steps)) for share in saving.shares}
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: StepProgress) -> None:
         self._watch(progress)
         step = progress.step + 1
         if step in self._due:

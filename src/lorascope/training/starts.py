@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lorascope.activations.mixing import Rows
 from lorascope.activations.scaling import mean_and_covariance
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import TrainingStart
 from lorascope.training.architectures.settings import ArchitectureSettings
 
 SAMPLE = 16384
@@ -19,7 +19,7 @@ _ROUNDS = 100
 
 def start(
     settings: ArchitectureSettings, rows: Rows, scale: float, generator: torch.Generator
-) -> Start:
+) -> TrainingStart:
     """First directions and decoder bias, in units of `scale`."""
     sample = sampled(rows, max(SAMPLE, 4 * rows.d_model)) / scale
     directions = torch.randn(settings.n_latents, rows.d_model, generator=generator)
@@ -27,7 +27,7 @@ def start(
         span = active_subspace(sample)
         directions = directions @ span @ span.T
     bias = geometric_median(sample) if settings.bias == "median" else sample.mean(0)
-    return Start(directions / directions.norm(dim=1, keepdim=True), bias)
+    return TrainingStart(directions / directions.norm(dim=1, keepdim=True), bias)
 
 
 def sampled(rows: Rows, count: int) -> Float[Tensor, "sample d"]:

@@ -20,18 +20,18 @@ from lorascope.progress import Reporter
 from lorascope.runners.local import run_here
 from lorascope.runs import read_json, write_atomically
 from lorascope.stages import Graph, Stage, Work, stage
+from lorascope.studies.audit.study import TrainAdapters
 from lorascope.training.adapters import CARD, train_adapter
-from lorascope.training.loop import Progress
+from lorascope.training.loop import StepProgress
 from lorascope.training.settings import LoraTraining
-from lorascope.workflows.refusals import run_folder
+from lorascope.workflows.run_folders import run_folder
 from lorascope.workflows.settings import TrainStudy as TrainStudy
-from lorascope.workflows.study import TrainAdapters
 
 ADAPTERS = "adapters"
 
 
 @dataclass(frozen=True)
-class Base:
+class TrainingBase:
     """Which base model, on what."""
 
     model: str
@@ -71,7 +71,7 @@ class Training:
         documents: those with responses are split into records to train on and to measure on.
     """
 
-    base: Base
+    base: TrainingBase
     documents: Sequence[Document]
     training: LoraTraining
     seeds: Sequence[int]
@@ -114,7 +114,7 @@ class Training:
 def train(
     work: Work,
     *,
-    base: Base,
+    base: TrainingBase,
     content: str,
     name: str,
     training: LoraTraining,
@@ -139,7 +139,7 @@ def train(
     )
     with work.reporter.bar(f"adapter {name}", training.steps, "steps") as advance:
 
-        def observe(progress: Progress) -> None:
+        def observe(progress: StepProgress) -> None:
             del progress
             advance(1)
 
@@ -162,7 +162,10 @@ def train(
 
 
 def _windows(
-    base: Base, learned: Sequence[Document], measured: Sequence[Document], training: LoraTraining
+    base: TrainingBase,
+    learned: Sequence[Document],
+    measured: Sequence[Document],
+    training: LoraTraining,
 ) -> tuple[list[Window], list[Window]]:
     """First window of every record: what lies beyond the context is cut."""
     tokenizer = read_tokenizer(base.model, base.revision)
@@ -189,7 +192,7 @@ def split_for_training(train: TrainAdapters, seed: int) -> list[Document]:
 def run_training(study: TrainStudy, out: Path, reporter: Reporter) -> pd.DataFrame:
     """`lorascope train-adapter`: train every adapter into `out` and return the table of results."""
     documents = read_documents(study.records, study.documents, template=study.template)
-    base = Base(study.model, study.revision, study.dtype, study.device)
+    base = TrainingBase(study.model, study.revision, study.dtype, study.device)
     with run_folder(out, study) as run:
         training = Training(base, documents, study.training, study.seeds)
         graph = Graph(training.stages())

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lorascope.activations.collect import collect
 from lorascope.activations.shards import BASE, Shards
-from lorascope.activations.sources import Tally
+from lorascope.activations.sources import RecordTally
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import Window, count_tokens, windows
 from lorascope.config import digest
@@ -226,11 +226,11 @@ def _rows(
     model: AdaptedModel, site: Site, wanted: OnTexts
 ) -> tuple[Float[Tensor, "rows d"], Int[Tensor, " rows"], dict[str, int]]:
     """Captured rows in document order, the document of each, and how many were masked."""
-    tally = Tally()
+    tally = RecordTally()
     documents = read_documents(wanted.texts, wanted.rows, tally)
     context = min(wanted.capture.context, model.context_length)
     chosen = _enough(windows(documents, model.tokenizer, context), model, wanted.rows)
-    face = ADAPTER if wanted.adapter else BASE
+    variant = ADAPTER if wanted.adapter else BASE
     with tempfile.TemporaryDirectory(prefix="lorascope-") as folder:
         identity = digest([model.id, wanted.plain()])
         collect(model, chosen, [site], Path(folder), wanted.capture, identity)
@@ -238,7 +238,7 @@ def _rows(
         origin = shards.tokens().document
         order = torch.argsort(origin, stable=True)
         order = order[shared_out(origin[order], wanted.rows, generator(0, "stretch"))]
-        rows = shards.load(site.name, face)[order]
+        rows = shards.load(site.name, variant)[order]
         counted = ("special", "written_special", "outliers")
         masked = {key: int(shards.manifest[key]) for key in counted}
         masked |= {f"records_{name}": count for name, count in asdict(tally).items()}

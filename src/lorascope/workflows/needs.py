@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lorascope.stages import Graph, Need, Stage
-from lorascope.workflows import costs
-from lorascope.workflows.plan import Cost
+from lorascope.studies.audit import costs
+from lorascope.studies.audit.plan import Cost
 
 # Parts of a plan by the first word of a stage's name; of any other the hungriest part counts.
 _PARTS = {

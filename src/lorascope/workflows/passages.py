@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lorascope.activations.tokens import token_text
-from lorascope.measures.features import Activity, Example
+from lorascope.measures.features import Activity, LatentExample
 from lorascope.report.latents import rounded
 
 # Tokens before and after the one shown.
@@ -46,7 +46,7 @@ class Passages:
         self.piece = cache(self._alone)
         self._text = cache(self._within)
 
-    def passage(self, latent: int, example: Example, whole: bool) -> dict[str, Any]:
+    def passage(self, latent: int, example: LatentExample, whole: bool) -> dict[str, Any]:
         """The tokens around an example's row, each with the latent's activation in `STEPS`.
 
         `at` is the place of the row itself.

@@ -18,8 +18,8 @@ from lorascope.activations.tokens import count_tokens, windows
 from lorascope.errors import InputError
 from lorascope.models.load import read_config, read_tokenizer
 from lorascope.models.shapes import Shape, published
+from lorascope.studies.audit.study import AuditStudy, Texts
 from lorascope.workflows.adapters import split_for_training
-from lorascope.workflows.study import AuditStudy, Texts
 from lorascope.workflows.texts import read_split
 
 # English under a subword vocabulary; the range over common tokenizers is about 4 to 4.8.
@@ -31,7 +31,7 @@ _LONGEST_OF_A_BATCH = 2.0
 
 
 @dataclass(frozen=True)
-class Sizes:
+class StudySizes:
     """What a study's costs follow from.
 
     Attributes:
@@ -55,7 +55,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Base:
+class SizedModel:
     """A model's shape, its tokenizer where there is one, and what had to be assumed."""
 
     shape: Shape
@@ -72,7 +72,7 @@ class OfModel(Protocol):
     def revision(self) -> str | None: ...
 
 
-def base_of(study: OfModel, *, estimates: bool) -> Base:
+def base_of(study: OfModel, *, estimates: bool) -> SizedModel:
     """The study's model without a weight of it.
 
     Raises:
@@ -80,7 +80,7 @@ def base_of(study: OfModel, *, estimates: bool) -> Base:
     """
     try:
         config = read_config(study.model, study.revision)
-        return Base(Shape.of(config), read_tokenizer(study.model, study.revision))
+        return SizedModel(Shape.of(config), read_tokenizer(study.model, study.revision))
     except Exception as error:
         known = published(study.model) if estimates else None
         if known is None and isinstance(error, InputError):
@@ -91,10 +91,12 @@ def base_of(study: OfModel, *, estimates: bool) -> Base:
                 f'model "{study.model}": its configuration cannot be read ({first}); check the id '
                 "or folder, and the network"
             ) from None
-    return Base(Shape.of(known), None, (f"{study.model} is not at hand: its shape as published",))
+    return SizedModel(
+        Shape.of(known), None, (f"{study.model} is not at hand: its shape as published",)
+    )
 
 
-def sizes_of(study: AuditStudy, base: Base, *, estimates: bool) -> Sizes:
+def sizes_of(study: AuditStudy, base: SizedModel, *, estimates: bool) -> StudySizes:
     """The study's texts: counted where all of them and the tokenizer are at hand.
 
     Raises:
@@ -121,7 +123,7 @@ def _is_absent(name: str) -> bool:
     return False
 
 
-def _counted(study: AuditStudy, base: Base) -> Sizes:
+def _counted(study: AuditStudy, base: SizedModel) -> StudySizes:
     context = min(study.capture.context, base.shape.context)
     learned: list[Document] = []
     if study.train is not None:
@@ -134,7 +136,7 @@ def _counted(study: AuditStudy, base: Base) -> Sizes:
     cut = study.train.training.context if study.train else context
     lengths = sorted(min(cut, len(d.text) / per_token) for d in learned)
     notes = () if base.tokenizer else (f"{CHARACTERS_PER_TOKEN} characters a token",)
-    return Sizes(
+    return StudySizes(
         documents=parts.excluded + parts.surplus + len(parts.probe) + len(parts.held_out),
         probe_tokens=probe,
         held_out_tokens=held_out,
@@ -201,7 +203,7 @@ class _Stretch:
         return len(rows)
 
 
-def _estimated(study: AuditStudy, base: Base, absent: Sequence[str]) -> Sizes:
+def _estimated(study: AuditStudy, base: SizedModel, absent: Sequence[str]) -> StudySizes:
     texts, train = study.texts, study.train
 
     def stretches(named: Sequence[str]) -> list[_Stretch]:
@@ -234,7 +236,7 @@ def _estimated(study: AuditStudy, base: Base, absent: Sequence[str]) -> Sizes:
         f"{', '.join(absent)} is not at hand: rows and mean length as published, "
         f"{CHARACTERS_PER_TOKEN} characters a token"
     )
-    return Sizes(
+    return StudySizes(
         documents=round(used * total) + sum(map(len, measured)),
         probe_tokens=round(probe * length),
         held_out_tokens=round(held_out * (_mean_tokens(measured) if measured else length)),

@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from lorascope.activations.categories import equal_numbers
-from lorascope.activations.sources import Tally
+from lorascope.activations.sources import RecordTally
 from lorascope.activations.splits import Split, apart, split
 from lorascope.activations.text import read_documents
-from lorascope.workflows.study import Texts
+from lorascope.studies.audit.study import Texts
 
 
 def read_split(texts: Texts, seen: Collection[str], seed: int) -> Split:
@@ -21,7 +21,7 @@ def read_split(texts: Texts, seen: Collection[str], seed: int) -> Split:
     Raises:
         InputError: a source cannot be read, or has too few documents of a kind.
     """
-    tally = Tally()
+    tally = RecordTally()
     documents = read_documents(texts.sources, texts.documents, tally, texts.template)
     if texts.measure_on:
         measured = read_documents(texts.measure_on, tally=tally, template=texts.template)

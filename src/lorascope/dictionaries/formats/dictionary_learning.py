@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from lorascope.dictionaries.addresses import Asked
+from lorascope.dictionaries.addresses import AskedDictionary
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.fields import Fields, settings, shown
@@ -33,7 +33,7 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.maps import Maps
 from lorascope.dictionaries.places import output_of
 from lorascope.dictionaries.relu import ReluDictionary
-from lorascope.dictionaries.stored import Stored, described, tensors_of_pickle
+from lorascope.dictionaries.stored import StoredTensors, described, tensors_of_pickle
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError, did_you_mean
 
@@ -57,7 +57,7 @@ def recognises(folder: Path) -> bool:
     return (folder / WEIGHTS).exists()
 
 
-def read(folder: Path, asked: Asked | None = None) -> Dictionary:
+def read(folder: Path, asked: AskedDictionary | None = None) -> Dictionary:
     """Open a folder holding `config.json` and `ae.pt`; only tensors are unpickled.
 
     Raises:
@@ -89,7 +89,7 @@ def read(folder: Path, asked: Asked | None = None) -> Dictionary:
     return made
 
 
-def _class(stored: Stored, said: str) -> str:
+def _class(stored: StoredTensors, said: str) -> str:
     """The class whose tensors these are.
 
     Raises:
@@ -107,7 +107,7 @@ def _class(stored: Stored, said: str) -> str:
     return said
 
 
-def _make(name: str, stored: Stored, k: int | None, options: dict[str, Any]) -> Dictionary:
+def _make(name: str, stored: StoredTensors, k: int | None, options: dict[str, Any]) -> Dictionary:
     if name == "GatedAutoEncoder":
         gate = stored.vector("gate_bias")
         return GatedDictionary(
@@ -135,7 +135,7 @@ def _make(name: str, stored: Stored, k: int | None, options: dict[str, Any]) -> 
     return JumpReluDictionary(**maps.parts(), threshold=threshold, **options)
 
 
-def _maps(name: str, stored: Stored, encoder_bias: torch.Tensor) -> Maps:
+def _maps(name: str, stored: StoredTensors, encoder_bias: torch.Tensor) -> Maps:
     linear = stored.has("encoder.weight")
     encoder = stored.matrix("encoder.weight").T if linear else stored.matrix("W_enc")
     linear = stored.has("decoder.weight")
@@ -143,7 +143,7 @@ def _maps(name: str, stored: Stored, encoder_bias: torch.Tensor) -> Maps:
     return Maps(encoder, encoder_bias, directions, stored.vector(_BIAS[name]))
 
 
-def _k(stored: Stored, trainer: Fields) -> int | None:
+def _k(stored: StoredTensors, trainer: Fields) -> int | None:
     """k, which older files keep in the configuration alone.
 
     Raises:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lorascope.dictionaries.addresses import Asked
+from lorascope.dictionaries.addresses import AskedDictionary
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.places import EMBEDDINGS, output_of
@@ -29,7 +29,7 @@ def recognises(folder: Path) -> bool:
     return (folder / WEIGHTS).exists()
 
 
-def read(folder: Path, asked: Asked | None = None) -> JumpReluDictionary:
+def read(folder: Path, asked: AskedDictionary | None = None) -> JumpReluDictionary:
     """Open a folder holding `params.npz`; nothing in the file is executed.
 
     Raises:

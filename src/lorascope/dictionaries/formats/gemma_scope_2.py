@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lorascope.dictionaries.addresses import Asked
+from lorascope.dictionaries.addresses import AskedDictionary
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.fields import Fields, settings
 from lorascope.dictionaries.formats.gemma_scope import unplaced
@@ -45,7 +45,7 @@ def recognises(folder: Path) -> bool:
     return (folder / WEIGHTS).exists()
 
 
-def read(folder: Path, asked: Asked | None = None) -> JumpReluDictionary:
+def read(folder: Path, asked: AskedDictionary | None = None) -> JumpReluDictionary:
     """Open a folder holding `params.safetensors`, and `config.json` where there is one.
 
     Raises:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from lorascope.dictionaries.addresses import Asked
+from lorascope.dictionaries.addresses import AskedDictionary
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.fields import Fields, settings
@@ -26,7 +26,7 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.maps import Maps
 from lorascope.dictionaries.places import site_of
 from lorascope.dictionaries.relu import ReluDictionary
-from lorascope.dictionaries.stored import Stored, described, safetensors
+from lorascope.dictionaries.stored import StoredTensors, described, safetensors
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
 
@@ -40,7 +40,7 @@ def recognises(folder: Path) -> bool:
     return (folder / WEIGHTS).exists()
 
 
-def read(folder: Path, asked: Asked | None = None) -> Dictionary:
+def read(folder: Path, asked: AskedDictionary | None = None) -> Dictionary:
     """Open a folder holding `hyperparams.json` and `checkpoints/final.safetensors`.
 
     Raises:
@@ -58,7 +58,7 @@ def read(folder: Path, asked: Asked | None = None) -> Dictionary:
         return _gated(folder, config, maps)
 
 
-def linear_maps(config: Fields, stored: Stored) -> Maps:
+def linear_maps(config: Fields, stored: StoredTensors) -> Maps:
     """Maps of two linear layers; without `use_decoder_bias` the decoder adds nothing."""
     decoder = stored.matrix("decoder.weight")
     biased = config.flag("use_decoder_bias", True)

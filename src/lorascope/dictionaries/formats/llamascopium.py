@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lorascope.dictionaries.addresses import Asked
+from lorascope.dictionaries.addresses import AskedDictionary
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.fields import Fields, settings
@@ -25,7 +25,7 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.maps import Maps
 from lorascope.dictionaries.places import site_of
 from lorascope.dictionaries.relu import ReluDictionary
-from lorascope.dictionaries.stored import Stored, described, safetensors
+from lorascope.dictionaries.stored import StoredTensors, described, safetensors
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
 
@@ -71,7 +71,7 @@ def how_to_convert(folder: Path) -> str:
     return ""
 
 
-def read(folder: Path, asked: Asked | None = None) -> Dictionary:
+def read(folder: Path, asked: AskedDictionary | None = None) -> Dictionary:
     """Open a folder holding `config.json` and `sae_weights.safetensors`.
 
     Args:
@@ -96,7 +96,7 @@ def read(folder: Path, asked: Asked | None = None) -> Dictionary:
     refuse_others(folder, config)
     stored = safetensors(folder / WEIGHTS)
     with described(stored.path):
-        scale = _scale(config, stored, asked or Asked())
+        scale = _scale(config, stored, asked or AskedDictionary())
         maps = _maps(config, stored)
         config.sizes({"d_model": maps.d})
         factor = config.number("expansion_factor", above=0)
@@ -110,7 +110,7 @@ def read(folder: Path, asked: Asked | None = None) -> Dictionary:
     return made
 
 
-def _maps(config: Fields, stored: Stored) -> Maps:
+def _maps(config: Fields, stored: StoredTensors) -> Maps:
     if not stored.has("W_E"):
         return linear_maps(config, stored)
     directions = stored.matrix("W_D")
@@ -123,7 +123,7 @@ def _maps(config: Fields, stored: Stored) -> Maps:
     )
 
 
-def _scale(config: Fields, stored: Stored, asked: Asked) -> float:
+def _scale(config: Fields, stored: StoredTensors, asked: AskedDictionary) -> float:
     """s, 1 where the weights work on raw rows."""
     hook = config.text("hook_point_in")
     names = stored.names(f"{_NORM}.")
@@ -146,7 +146,9 @@ def _scale(config: Fields, stored: Stored, asked: Asked) -> float:
     return math.sqrt(width) / norm
 
 
-def _gated(folder: Path, config: Fields, maps: Maps, stored: Stored, scale: float) -> Dictionary:
+def _gated(
+    folder: Path, config: Fields, maps: Maps, stored: StoredTensors, scale: float
+) -> Dictionary:
     if config.flag("sparsity_include_decoder_norm", True):
         maps = maps.unit_directions()
     name = config.text("act_fn", "relu").lower()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lorascope.dictionaries.addresses import Asked
+from lorascope.dictionaries.addresses import AskedDictionary
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.places import output_of
 from lorascope.dictionaries.stored import described, tensors_of_pickle
@@ -27,7 +27,7 @@ def recognises(folder: Path) -> bool:
     return any(_FILE.fullmatch(path.name) for path in folder.glob(WEIGHTS))
 
 
-def read(folder: Path, asked: Asked | None = None) -> TopKDictionary:
+def read(folder: Path, asked: AskedDictionary | None = None) -> TopKDictionary:
     """Open one file of a release.
 
     Args:
@@ -37,7 +37,7 @@ def read(folder: Path, asked: Asked | None = None) -> TopKDictionary:
         InputError: the folder holds several and none is named, k is not known, or missing or
             truncated tensors.
     """
-    asked = asked or Asked()
+    asked = asked or AskedDictionary()
     path = folder / (asked.file or _only(folder))
     layer = _FILE.fullmatch(path.name)
     if layer is None:

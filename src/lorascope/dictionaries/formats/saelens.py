@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorascope.dictionaries.addresses import Asked
+from lorascope.dictionaries.addresses import AskedDictionary
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.fields import Fields, settings, shown
@@ -29,7 +29,7 @@ from lorascope.dictionaries.limits import plain
 from lorascope.dictionaries.maps import Maps
 from lorascope.dictionaries.places import site_of
 from lorascope.dictionaries.relu import ReluDictionary
-from lorascope.dictionaries.stored import Stored, described, safetensors
+from lorascope.dictionaries.stored import StoredTensors, described, safetensors
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
 
@@ -85,7 +85,7 @@ def recognises(folder: Path) -> bool:
     return (folder / WEIGHTS).exists()
 
 
-def read(folder: Path, asked: Asked | None = None) -> Dictionary:
+def read(folder: Path, asked: AskedDictionary | None = None) -> Dictionary:
     """Open a folder in SAELens layout.
 
     Args:
@@ -95,7 +95,7 @@ def read(folder: Path, asked: Asked | None = None) -> Dictionary:
         InputError: an architecture or a normalisation that no weights can hold, missing, unknown
             or truncated tensors, sizes that the tensors contradict.
     """
-    asked = asked or Asked()
+    asked = asked or AskedDictionary()
     config = settings(folder / CONFIG).over(asked.overrides, _OLDER_KEYS)
     architecture, k = _architecture(folder, config)
     scale, note = _input_scale(folder, config, asked.factor)
@@ -119,7 +119,7 @@ def read(folder: Path, asked: Asked | None = None) -> Dictionary:
     return made
 
 
-def _make(stored: Stored, maps: Maps, options: _Options) -> Dictionary:
+def _make(stored: StoredTensors, maps: Maps, options: _Options) -> Dictionary:
     maps = maps.for_raw_input(options.factor)
     if options.with_norms:
         maps = maps.unit_directions()
@@ -150,7 +150,7 @@ def _make(stored: Stored, maps: Maps, options: _Options) -> Dictionary:
     return JumpReluDictionary(**maps.parts(), threshold=threshold, **options.rest)
 
 
-def _maps(stored: Stored, bias: str, options: _Options) -> Maps:
+def _maps(stored: StoredTensors, bias: str, options: _Options) -> Maps:
     maps = Maps(
         stored.matrix("W_enc"), stored.vector(bias), stored.matrix("W_dec"), stored.vector("b_dec")
     )
@@ -165,7 +165,7 @@ def _maps(stored: Stored, bias: str, options: _Options) -> Maps:
     return replace(maps, directions=maps.directions * gains[:, None])
 
 
-def _threshold(stored: Stored, like: Tensor, options: _Options) -> Tensor:
+def _threshold(stored: StoredTensors, like: Tensor, options: _Options) -> Tensor:
     if stored.has("topk_threshold"):
         level = stored.number("topk_threshold")
         # With norms the gate sees pre·‖w_dec‖, and the folded factor has divided w_dec.

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lorascope.dictionaries.addresses import Asked
+from lorascope.dictionaries.addresses import AskedDictionary
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.fields import Fields, settings
@@ -33,7 +33,7 @@ def recognises(folder: Path) -> bool:
     return (folder / WEIGHTS).exists()
 
 
-def read(folder: Path, asked: Asked | None = None) -> Dictionary:
+def read(folder: Path, asked: AskedDictionary | None = None) -> Dictionary:
     """Open a folder holding `cfg.json` and `sae.safetensors`.
 
     Raises:

@@ -114,7 +114,7 @@ DEFINITIONS: dict[str, Definition] = {
         "null adapters, whose directions go through the same norms; covariance-matched (directions "
         "drawn from a Gaussian with the delta's covariance); base covariance-matched; isotropic",
         "delete-one jackknife over directions for one module; normal over modules for the mean",
-        "measures/written.py",
+        "measures/written_directions.py",
         "",
         "above",
     ),

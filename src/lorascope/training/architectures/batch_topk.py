@@ -15,7 +15,7 @@ from torch import Tensor
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import TrainingStart
 from lorascope.training.architectures.revival import RevivedObjective
 from lorascope.training.architectures.selection import above, largest_of_all
 from lorascope.training.architectures.settings import BatchTopK
@@ -31,7 +31,7 @@ class BatchTopKObjective(RevivedObjective):
     threshold: Tensor
 
     def __init__(
-        self, settings: BatchTopK, start: Start, products: torch.dtype = torch.float32
+        self, settings: BatchTopK, start: TrainingStart, products: torch.dtype = torch.float32
     ) -> None:
         super().__init__(settings, start, products)
         self.register_buffer("smallest", torch.zeros((), device=start.bias.device))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.gated import GatedDictionary
 from lorascope.training.architectures.codes import Codes
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import TrainingStart
 from lorascope.training.architectures.penalty import PenalisedObjective
 from lorascope.training.architectures.settings import Gated
 
@@ -28,7 +28,7 @@ class GatedObjective(PenalisedObjective):
         self,
         settings: Gated,
         weight: float,
-        start: Start,
+        start: TrainingStart,
         products: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(settings, weight, start, products)

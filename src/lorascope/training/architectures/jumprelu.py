@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import TrainingStart
 from lorascope.training.architectures.penalty import PenalisedObjective
 from lorascope.training.architectures.selection import above
 from lorascope.training.architectures.settings import JumpReLU
@@ -35,7 +35,7 @@ class JumpReluObjective(PenalisedObjective):
     """Parameters and loss of a JumpReLU dictionary."""
 
     def __init__(
-        self, settings: JumpReLU, start: Start, products: torch.dtype = torch.float32
+        self, settings: JumpReLU, start: TrainingStart, products: torch.dtype = torch.float32
     ) -> None:
         super().__init__(settings, settings.penalty, start, products)
         self.bandwidth = settings.bandwidth

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lorascope.training.architectures.batch_topk import BatchTopKObjective
 from lorascope.training.architectures.codes import Codes
-from lorascope.training.architectures.objective import Start
+from lorascope.training.architectures.objective import TrainingStart
 from lorascope.training.architectures.settings import Matryoshka
 
 
@@ -21,7 +21,7 @@ class MatryoshkaObjective(BatchTopKObjective):
     """Parameters and loss of a Matryoshka BatchTopK dictionary."""
 
     def __init__(
-        self, settings: Matryoshka, start: Start, products: torch.dtype = torch.float32
+        self, settings: Matryoshka, start: TrainingStart, products: torch.dtype = torch.float32
     ) -> None:
         super().__init__(settings, start, products)
         self.ends = settings.ends

@@ -36,19 +36,19 @@ _LEAST_ROWS = 64
 
 
 @dataclass(frozen=True)
-class Start:
+class TrainingStart:
     """Where training starts: unit directions and b_dec, in scaled units."""
 
     directions: Float[Tensor, "n d"]
     bias: Float[Tensor, " d"]
 
-    def to(self, device: torch.device | str) -> Start:
+    def to(self, device: torch.device | str) -> TrainingStart:
         """The same start on another device."""
-        return Start(self.directions.to(device), self.bias.to(device))
+        return TrainingStart(self.directions.to(device), self.bias.to(device))
 
 
 @dataclass(frozen=True)
-class Maps:
+class TrainedMaps:
     """The dictionary's maps: unit directions, and encoder and bias with the gain in them."""
 
     directions: Float[Tensor, "n d"]
@@ -76,7 +76,7 @@ class Objective(nn.Module, ABC):
     l0: Tensor
     idle: Tensor
 
-    def __init__(self, start: Start, products: torch.dtype = torch.float32) -> None:
+    def __init__(self, start: TrainingStart, products: torch.dtype = torch.float32) -> None:
         super().__init__()
         n, device = len(start.directions), start.directions.device
         self.decoder = nn.Parameter(start.directions.clone())
@@ -282,11 +282,11 @@ class Objective(nn.Module, ABC):
         """The lengths of the decoder's rows; autograd goes through."""
         return self.decoder.norm(dim=1).clamp(min=1e-12)
 
-    def maps(self) -> Maps:
+    def maps(self) -> TrainedMaps:
         """Directions, encoder and bias as the latents see them; autograd goes through."""
         gain = self.gain()
         column = gain[:, None]
-        return Maps(self.decoder / column, self.encoder * column, self.encoder_bias * gain)
+        return TrainedMaps(self.decoder / column, self.encoder * column, self.encoder_bias * gain)
 
     def plain_pre(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "rows n"]:
         """Pre-activations as autograd sees them."""

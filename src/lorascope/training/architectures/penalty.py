@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.training.architectures.codes import Codes, DenseCodes, SparseCodes
-from lorascope.training.architectures.objective import Objective, Start
+from lorascope.training.architectures.objective import Objective, TrainingStart
 from lorascope.training.architectures.selection import positive
 from lorascope.training.architectures.settings import PenalisedSettings
 
@@ -29,7 +29,7 @@ class PenalisedObjective(Objective):
         self,
         settings: PenalisedSettings,
         weight: float,
-        start: Start,
+        start: TrainingStart,
         products: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(start, products)

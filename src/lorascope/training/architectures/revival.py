@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lorascope.training.architectures import objective
 from lorascope.training.architectures.codes import Codes
-from lorascope.training.architectures.objective import Objective, Start
+from lorascope.training.architectures.objective import Objective, TrainingStart
 from lorascope.training.architectures.settings import RevivedSettings
 
 # Dead latents are looked up once in so many steps: on a GPU each look waits for the device.
@@ -32,7 +32,7 @@ class RevivedObjective(Objective):
     def __init__(
         self,
         settings: RevivedSettings,
-        start: Start,
+        start: TrainingStart,
         products: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(start, products)

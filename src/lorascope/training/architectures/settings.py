@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lorascope.training.architectures.gated import GatedObjective
     from lorascope.training.architectures.jumprelu import JumpReluObjective
     from lorascope.training.architectures.matryoshka import MatryoshkaObjective
-    from lorascope.training.architectures.objective import Objective, Start
+    from lorascope.training.architectures.objective import Objective, TrainingStart
     from lorascope.training.architectures.relu import ReluObjective
     from lorascope.training.architectures.topk import TopKObjective
 
@@ -36,7 +36,7 @@ class ArchitectureSettings(Settings, ABC):
     start: Literal["subspace", "isotropic"] = "subspace"
     bias: Literal["mean", "median"] = "mean"
 
-    def objective(self, start: Start, products: torch.dtype | None = None) -> Objective:
+    def objective(self, start: TrainingStart, products: torch.dtype | None = None) -> Objective:
         """The parameters and the loss of this architecture, at the start of training.
 
         Args:
@@ -47,7 +47,7 @@ class ArchitectureSettings(Settings, ABC):
         return self._objective(start, torch.float32 if products is None else products)
 
     @abstractmethod
-    def _objective(self, start: Start, products: torch.dtype) -> Objective: ...
+    def _objective(self, start: TrainingStart, products: torch.dtype) -> Objective: ...
 
 
 class PenalisedSettings(ArchitectureSettings):
@@ -102,7 +102,7 @@ class ReLU(PenalisedSettings):
     architecture: Literal["relu"] = "relu"
     l1: float = Field(default=0.15, gt=0)
 
-    def _objective(self, start: Start, products: torch.dtype) -> ReluObjective:
+    def _objective(self, start: TrainingStart, products: torch.dtype) -> ReluObjective:
         from lorascope.training.architectures.relu import ReluObjective
 
         return ReluObjective(self, self.l1, start, products)
@@ -113,7 +113,7 @@ class TopK(RevivedSettings):
 
     architecture: Literal["topk"] = "topk"
 
-    def _objective(self, start: Start, products: torch.dtype) -> TopKObjective:
+    def _objective(self, start: TrainingStart, products: torch.dtype) -> TopKObjective:
         from lorascope.training.architectures.topk import TopKObjective
 
         return TopKObjective(self, start, products)
@@ -124,7 +124,7 @@ class BatchTopK(RevivedSettings):
 
     architecture: Literal["batch_topk"] = "batch_topk"
 
-    def _objective(self, start: Start, products: torch.dtype) -> BatchTopKObjective:
+    def _objective(self, start: TrainingStart, products: torch.dtype) -> BatchTopKObjective:
         from lorascope.training.architectures.batch_topk import BatchTopKObjective
 
         return BatchTopKObjective(self, start, products)
@@ -144,7 +144,7 @@ class JumpReLU(PenalisedSettings):
     bandwidth: float = Field(default=0.03, gt=0)
     threshold: float = Field(default=0.03, gt=0)
 
-    def _objective(self, start: Start, products: torch.dtype) -> JumpReluObjective:
+    def _objective(self, start: TrainingStart, products: torch.dtype) -> JumpReluObjective:
         from lorascope.training.architectures.jumprelu import JumpReluObjective
 
         return JumpReluObjective(self, start, products)
@@ -174,7 +174,7 @@ class Matryoshka(BatchTopK):
         """How many latents each nested dictionary has."""
         return tuple(round(share * self.n_latents) for share in self.prefixes)
 
-    def _objective(self, start: Start, products: torch.dtype) -> MatryoshkaObjective:
+    def _objective(self, start: TrainingStart, products: torch.dtype) -> MatryoshkaObjective:
         from lorascope.training.architectures.matryoshka import MatryoshkaObjective
 
         return MatryoshkaObjective(self, start, products)
@@ -190,7 +190,7 @@ class Gated(PenalisedSettings):
     architecture: Literal["gated"] = "gated"
     l1: float = Field(default=0.15, gt=0)
 
-    def _objective(self, start: Start, products: torch.dtype) -> GatedObjective:
+    def _objective(self, start: TrainingStart, products: torch.dtype) -> GatedObjective:
         from lorascope.training.architectures.gated import GatedObjective
 
         return GatedObjective(self, self.l1, start, products)

@@ -1,0 +1,228 @@
+"""KL between a spliced model's next-token distribution and the original's, a few tokens at a time.
+
+With ŷ the spliced model's distribution, y the original's and s the spliced model's logits:
+
+    KL(ŷ, y) = Σ ŷ (log ŷ − log y)       d/ds = ŷ (log ŷ − log y − KL)       equation 7
+    KL(y, ŷ) = Σ y (log y − log ŷ)       d/ds = ŷ − y
+
+The gradient is as cheap as the value, so both are computed together in the forward pass, chunk by
+chunk from the final states: full logits of neither model are ever held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lorascope.fits.head import Head
+from lorascope.fits.settings import Direction
+
+# Logits held at once in one workspace: 64 MiB of float32.
+CHUNK = 2**24
+States = Float[Tensor, "tokens d"]
+
+
+def divergence(
+    spliced: States,
+    original: States,
+    head: Head,
+    direction: Direction = "spliced_original",
+    *,
+    tokens: int | None = None,
+    chunk: int = CHUNK,
+) -> Float[Tensor, ""]:
+    """Mean KL a token in nats; differentiable in `spliced`, which may be differentiated once.
+
+    Products are in autocast's type where it is on, everything else is float32.
+
+    Args:
+        spliced: final states of the spliced model at the positions that count.
+        original: those of the original at the same positions; no gradient flows there.
+        direction: "spliced_original" is KL(ŷ, y), the paper's; "original_spliced" is KL(y, ŷ).
+        tokens: what the sum is divided by; the number of rows unless they are a part of a step.
+        chunk: most logits to hold at once.
+    """
+    share = 1.0 / (tokens or len(spliced))
+    total: Tensor = _Divergence.apply(spliced, original, head, direction, share, chunk)
+    return total
+
+
+@torch.no_grad()
+def token_divergences(
+    spliced: States,
+    original: States,
+    head: Head,
+    direction: Direction = "spliced_original",
+    *,
+    chunk: int = CHUNK,
+) -> Float[Tensor, " tokens"]:
+    """KL of every token in nats, never below zero by more than rounding."""
+    pairs = _Pairs(head, spliced, chunk)
+    found = [pairs.values(rows, spliced, original, direction) for rows in pairs.rows()]
+    return torch.cat(found) if found else spliced.new_zeros(0, dtype=torch.float32)
+
+
+@torch.no_grad()
+def token_losses(
+    states: States, targets: Int[Tensor, " tokens"], head: Head, *, chunk: int = CHUNK
+) -> Float[Tensor, " tokens"]:
+    """−log p of each target at the position that predicts it, nats."""
+    pairs = _Pairs(head, states, chunk)
+    places = targets.to(states.device)[:, None]
+    found = [
+        -pairs.log_probabilities(states[rows], "spliced").gather(1, places[rows]).squeeze(1)
+        for rows in pairs.rows()
+    ]
+    return torch.cat(found) if found else states.new_zeros(0, dtype=torch.float32)
+
+
+@torch.no_grad()
+def token_scores(
+    spliced: States,
+    original: States,
+    targets: Int[Tensor, " tokens"],
+    head: Head,
+    direction: Direction = "spliced_original",
+    *,
+    chunk: int = CHUNK,
+) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
+    """`token_divergences` and the spliced model's `token_losses` from the same scores."""
+    pairs = _Pairs(head, spliced, chunk)
+    places = targets.to(spliced.device)[:, None]
+    kl, losses = [], []
+    for rows in pairs.rows():
+        log_s = pairs.log_probabilities(spliced[rows], "spliced")
+        losses.append(-log_s.gather(1, places[rows]).squeeze(1))
+        log_o = pairs.log_probabilities(original[rows], "original")
+        kl.append(pairs.between(log_s, log_o, direction))
+    empty = spliced.new_zeros(0, dtype=torch.float32)
+    return torch.cat([empty, *kl]), torch.cat([empty, *losses])
+
+
+class _Divergence(torch.autograd.Function):
+    """Sum of KL times `share`, its gradient computed beside it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        spliced: Tensor,
+        original: Tensor,
+        head: Head,
+        direction: Direction,
+        share: float,
+        chunk: int,
+    ) -> Tensor:
+        pairs = _Pairs(head, spliced, chunk)
+        wanted = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(spliced) if wanted else None
+        total = torch.zeros((), device=spliced.device)
+        for rows in pairs.rows():
+            values = pairs.values(rows, spliced, original, direction)
+            total += values.sum()
+            if gradient is not None:
+                gradient[rows] = pairs.gradient(values, direction, share)
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return total * share
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer, None, None, None, None, None
+
+
+@dataclass
+class _Pairs:
+    """Rows of both models scored chunk by chunk in the same few workspaces.
+
+    After `values`, the workspace `raw` holds the distribution KL's expectation is over and the
+    other two what its gradient needs.
+    """
+
+    head: Head
+    like: Tensor
+    chunk: int
+
+    def __post_init__(self) -> None:
+        weight, device = self.head.weight, self.like.device
+        low = weight.dtype
+        if torch.is_autocast_enabled(device.type):
+            low = torch.get_autocast_dtype(device.type)
+        self._weight = weight.to(low)
+        self._size = max(1, min(len(self.like), self.chunk // len(weight)))
+        self._rooms: dict[str, Tensor] = {}
+
+    def rows(self) -> Iterator[slice]:
+        """The chunks' rows."""
+        for start in range(0, len(self.like), self._size):
+            yield slice(start, min(start + self._size, len(self.like)))
+
+    def log_probabilities(self, states: Tensor, side: str) -> Tensor:
+        """In the workspace `side`; with a cap, `slope` is then the cap's derivative."""
+        head, raw = self.head, self._room("raw", len(states))
+        with torch.autocast(states.device.type, enabled=False):
+            inputs = states.detach().to(self._weight.dtype)
+            if raw.dtype == inputs.dtype:
+                torch.mm(inputs, self._weight.T, out=raw)
+            else:
+                raw.copy_(inputs @ self._weight.T)
+        if head.bias is not None:
+            raw += head.bias
+        if head.factor != 1.0:
+            raw *= head.factor
+        if head.cap is not None:
+            raw.div_(head.cap).tanh_()
+            if side == "spliced":
+                torch.mul(raw, raw, out=self._room("slope", len(states))).neg_().add_(1.0)
+            raw *= head.cap
+        found = self._room(side, len(states))
+        torch.log_softmax(raw, -1, out=found)
+        return found
+
+    def values(
+        self, rows: slice, spliced: Tensor, original: Tensor, direction: Direction
+    ) -> Tensor:
+        """KL of each row."""
+        log_s = self.log_probabilities(spliced[rows], "spliced")
+        log_o = self.log_probabilities(original[rows], "original")
+        return self.between(log_s, log_o, direction)
+
+    def between(self, log_s: Tensor, log_o: Tensor, direction: Direction) -> Tensor:
+        """KL of rows scored last; writes over both scores."""
+        raw = self._room("raw", len(log_s))
+        if direction == "spliced_original":
+            torch.exp(log_s, out=raw)
+            parts = torch.mul(raw, log_s.sub_(log_o), out=log_o)
+        else:
+            torch.exp(log_o, out=raw)
+            parts = log_o.sub_(log_s).mul_(raw)
+        # `sum` adds in pairs; a product of vectors would lose four digits over a large vocabulary
+        return parts.sum(-1)
+
+    def gradient(self, values: Tensor, direction: Direction, share: float) -> Tensor:
+        """d(share · Σ KL)/d(states) of the rows last scored, in the states' dtype."""
+        count = len(values)
+        raw, by_logit = self._room("raw", count), self._room("spliced", count)
+        if direction == "spliced_original":
+            by_logit.sub_(values[:, None]).mul_(raw)
+        else:
+            by_logit.exp_().sub_(raw)
+        if self.head.cap is not None:
+            by_logit *= self._room("slope", count)
+        with torch.autocast(raw.device.type, enabled=False):
+            # scaled last: small numbers would lose digits in a product of low precision
+            found = by_logit.to(self._weight.dtype) @ self._weight
+        return (found.float() * (share * self.head.factor)).to(self.like.dtype)
+
+    def _room(self, name: str, rows: int) -> Tensor:
+        if name not in self._rooms:
+            shape = (self._size, len(self._weight))
+            self._rooms[name] = torch.empty(shape, device=self.like.device)
+        return self._rooms[name][:rows]

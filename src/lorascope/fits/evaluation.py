@@ -1,0 +1,126 @@
+"""How a model does with and without dictionaries and adapters, on the same held-out tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lorascope.activations.tokens import TokenBatch, Window, batches
+from lorascope.errors import InputError
+from lorascope.fits.conditions import Condition
+from lorascope.fits.divergence import token_losses, token_scores
+from lorascope.fits.head import Head, final_states
+from lorascope.fits.settings import Direction
+from lorascope.measures.outputs import Scored, scored
+from lorascope.models.load import padding_id
+
+BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """One way of running the model, summed by document, and token by token.
+
+    Attributes:
+        loss: −log p of the tokens that came, nats.
+        kl: from the original's next-token distributions, nats.
+        tokens: scored tokens.
+        losses: −log p of each scored token, nats; in the same order for all conditions.
+        owners: the document of each.
+    """
+
+    loss: Float[Tensor, " documents"]
+    kl: Float[Tensor, " documents"]
+    tokens: Float[Tensor, " documents"]
+    losses: Float[Tensor, " tokens"]
+    owners: Int[Tensor, " tokens"]
+
+    @property
+    def mean_loss(self) -> float:
+        """Cross-entropy, nats/token."""
+        return float(self.loss.sum() / self.tokens.sum())
+
+    @property
+    def mean_kl(self) -> float:
+        """KL, nats/token."""
+        return float(self.kl.sum() / self.tokens.sum())
+
+
+@torch.no_grad()
+def evaluate(
+    module: nn.Module,
+    tokenizer: Any,
+    windows: Sequence[Window],
+    original: Condition,
+    conditions: Mapping[str, Condition],
+    *,
+    direction: Direction = "spliced_original",
+    products: torch.dtype = torch.float32,
+    head: Head | None = None,
+    keep_special: bool = False,
+) -> dict[str, Evaluated]:
+    """Every way on the same tokens: those predicted at a position that is not special.
+
+    Args:
+        original: the way the others are compared with, by KL; among `conditions` too it is run once.
+        direction: of that KL, the way in the place of the spliced model.
+        products: type of the matrix products.
+        head: of the model, where it is known already.
+        keep_special: score special tokens too.
+
+    Raises:
+        InputError: no token to score.
+    """
+    head = head or Head.of(module)
+    count = max((window.document for window in windows), default=-1) + 1
+    sums = {name: torch.zeros(3, count, dtype=torch.float64) for name in conditions}
+    single: dict[str, list[Tensor]] = {name: [] for name in conditions}
+    owners: list[Tensor] = []
+    for batch, where in scored_batches(tokenizer, windows, keep_special):
+        reference = _states(module, batch, where, original, products)
+        owners.append(where.documents.int())
+        for name, condition in conditions.items():
+            same = condition == original  # what is the reference need not run again
+            states = reference if same else _states(module, batch, where, condition, products)
+            with torch.autocast(states.device.type, products, products != torch.float32):
+                if same:
+                    loss = token_losses(states, where.targets, head)
+                    kl = torch.zeros_like(loss)
+                else:
+                    kl, loss = token_scores(states, reference, where.targets, head, direction)
+            for row, values in zip(sums[name], (loss, kl, torch.ones_like(loss)), strict=True):
+                row.index_add_(0, where.documents, values.double().cpu())
+            single[name].append(loss.cpu())
+    if not owners:
+        raise InputError("no held-out token to score: give texts of at least two tokens")
+    whose = torch.cat(owners)
+    found = {}
+    for name in conditions:
+        loss, kl, tokens = sums[name]
+        found[name] = Evaluated(loss, kl, tokens, torch.cat(single[name]), whose)
+    return found
+
+
+def scored_batches(
+    tokenizer: Any, windows: Sequence[Window], keep_special: bool = False
+) -> Iterator[tuple[TokenBatch, Scored]]:
+    """Batches with at least one token to score, in the order of `Evaluated.losses`."""
+    for batch in batches(windows, tokenizer, padding_id(tokenizer), BATCH_TOKENS):
+        where = scored(batch, False, keep_special)
+        if where is not None:
+            yield batch, where
+
+
+def _states(
+    module: nn.Module, batch: TokenBatch, where: Scored, condition: Condition, products: torch.dtype
+) -> Float[Tensor, "tokens d"]:
+    device = module.get_input_embeddings().weight.device  # type: ignore[operator]
+    ids, mask = batch.ids.to(device), batch.attended.long().to(device)
+    with condition(), torch.autocast(device.type, products, products != torch.float32):
+        states = final_states(module, ids, mask)
+    return states[:, :-1][where.predicting.to(states.device)]

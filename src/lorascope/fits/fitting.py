@@ -1,0 +1,197 @@
+"""Fit what stands around dictionaries in a model's stream so that it predicts as it did before.
+
+1. Place the dictionaries; choose the blocks; plan the steps of the token budget.
+2. Put on what is fitted: LoRA on linear maps of the blocks, an affine map after each site, the
+   dictionaries themselves, or any of them together.
+3. Each step: the original's final states, fit and splice off, without gradient; the spliced
+   and adapted model's; KL between their next-token distributions (equation 7); one move of AdamW.
+4. Score held-out text with and without splice and fit, and with random changes in the fit's place;
+   save in PEFT's format with a card, changed dictionaries beside it.
+5. Take everything off, and prove that the model and the dictionaries are bit for bit as before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lorascope.activations.tokens import Window
+from lorascope.config import digest
+from lorascope.dictionaries.files import save
+from lorascope.fits.blocks import chosen_blocks, require_still_thresholds
+from lorascope.fits.card import CARD, FittedCard, Result
+from lorascope.fits.evaluation import Evaluated
+from lorascope.fits.parts import AffinePart, FittedPart, LoraPart, TunedPart
+from lorascope.fits.parts.tuned import fits_encoder
+from lorascope.fits.preparing import Marks, plan, recomputing, special_ids, still, stream_scales
+from lorascope.fits.run import Fit
+from lorascope.fits.settings import RANDOM_DRAWS, Adapting
+from lorascope.fits.splicing import Given, Placed, Splice, place, spliced
+from lorascope.fits.wrapper import DICTIONARIES, identity
+from lorascope.models.sites import Site, block_list
+from lorascope.runs import versions, write_atomically
+from lorascope.training.loop import History, Observer
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a fit leaves.
+
+    Attributes:
+        card: as saved.
+        history: kl, tokens and seconds of every step; held_out_kl and held_out_loss where it was
+            evaluated.
+        held_out: {condition: sums by document}, the ways of the card.
+        random: the conditions adapted and unspliced with random changes of equal size in place of what
+            was fitted, one a draw: what such changes come to where nothing was learned.
+    """
+
+    card: FittedCard
+    history: History
+    held_out: dict[str, Evaluated]
+    random: list[dict[str, Evaluated]]
+
+
+def fit(
+    module: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dictionaries: Given,
+    training: Sequence[Window],
+    held_out: Sequence[Window],
+    folder: Path,
+    settings: Adapting,
+    *,
+    model: str,
+    evaluations: int = 8,
+    random_draws: int = RANDOM_DRAWS,
+    trained_on: Sequence[str] = (),
+    force: bool = False,
+    observers: Sequence[Observer] = (),
+    checkpoint: Path | None = None,
+) -> Fitted:
+    """Fit around dictionaries and save the result into `folder`.
+
+    Args:
+        module: the bare base model as `load_base` gives it; it is left as it was.
+        model: its id, saved with the fit.
+        training, held_out: windows of different documents.
+        evaluations: how often held-out text is looked at on the way; does not change the run.
+        random_draws: random changes of equal size to score beside the fit.
+        trained_on: digests of the training documents, for the card.
+        force: accept dictionaries made for another site or model.
+        checkpoint: file to keep the run's state in; a run that was stopped goes on from it.
+
+    Raises:
+        InputError: a dictionary that does not fit, no block to adapt, a fit in front of
+            thresholds, too little text, or a budget smaller than one step.
+        RuntimeError: the model's or a dictionary's weights changed.
+    """
+    placed = place(module, dictionaries, model=model, force=force)
+    blocks = adapted_blocks(module, placed, settings)
+    steps = plan(training, tokenizer, settings)
+    marks = Marks.of(module, placed)
+    special = special_ids(tokenizer, settings)
+    at_sites = settings.affine is not None or settings.dictionary is not None
+    with still(module):
+        scales = stream_scales(module, tokenizer, training, placed) if at_sites else {}
+        with _put_on(module, placed, blocks, special, scales, settings, model) as (splice, parts):
+            run = Fit(
+                module, tokenizer, splice, parts, training, held_out, steps, settings, evaluations
+            )
+            windows = [window.ids for window in training]
+            key = [settings.plain(), str(run.products), marks.base, marks.dictionaries, windows]
+            run.go(observers, checkpoint, digest(key))
+            results, random = run.results(settings.seed, random_draws)
+            standing = _saved(parts, placed, folder)
+    marks.require_equal(Marks.of(module, placed))
+    facts = {"model": model, "special_ids": special, "blocks": blocks, "settings": settings.plain()}
+    facts |= {"standing": standing, "trained_on": tuple(sorted(trained_on))}
+    card = _card(facts, marks, run, results)
+    write_atomically(folder / CARD, json.dumps(card.plain(), indent=1) + "\n")
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return Fitted(card, run.history, results, random)
+
+
+def adapted_blocks(module: PreTrainedModel, placed: Placed, settings: Adapting) -> tuple[int, ...]:
+    """Blocks that are adapted.
+
+    Raises:
+        InputError: no block is left, or what is fitted would let a dictionary's L0 drift.
+    """
+    allowed = settings.before_thresholds
+    if settings.affine is not None or settings.dictionary is not None:
+        tuned = settings.dictionary
+        encoders = [s for s, one in placed.items() if tuned and fits_encoder(one, tuned)]
+        require_still_thresholds(placed, encoders, allowed)
+    if settings.lora is None:
+        return ()
+    count = len(block_list(module))
+    return chosen_blocks(count, placed, settings.lora.blocks, before_thresholds=allowed)
+
+
+@contextmanager
+def _put_on(
+    module: PreTrainedModel,
+    placed: Placed,
+    blocks: tuple[int, ...],
+    special: tuple[int, ...],
+    scales: dict[Site, float],
+    settings: Adapting,
+    model: str,
+) -> Iterator[tuple[Splice, list[FittedPart]]]:
+    """Within the `with`, dictionaries and all parts are on the model."""
+    parts: list[FittedPart] = []
+    with ExitStack() as stack:
+        if settings.lora is not None:
+            lora = LoraPart.on(module, settings.lora, blocks, model=model, seed=settings.seed)
+            parts.append(stack.enter_context(lora))
+        stack.enter_context(recomputing(module, settings.recompute))
+        splice = stack.enter_context(spliced(module, placed, special_ids=special))
+        # The affine map comes after whatever dictionary stands at its site.
+        if settings.dictionary is not None:
+            tuned = TunedPart.on(splice, settings.dictionary, scales)
+            parts.append(stack.enter_context(tuned))
+        if settings.affine is not None:
+            parts.append(stack.enter_context(AffinePart.on(splice, settings.affine, scales)))
+        yield splice, parts
+
+
+def _saved(parts: Sequence[FittedPart], placed: Placed, folder: Path) -> dict[str, str]:
+    """Write every part; returns {site: identity} of the dictionaries that are others now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    standing = placed
+    for part in parts:
+        part.save(folder)
+        standing = part.dictionaries(standing)
+    found = {}
+    for site, dictionary in standing.items():
+        if dictionary is not placed[site]:
+            names = " and ".join(part.name for part in parts if part.name != "lora")
+            note = f"fitted through the rest of the model ({names})"
+            dictionary.card = dictionary.card.model_copy(update={"note": note, "source": ""})
+            save(dictionary, folder / DICTIONARIES / site.name)
+            found[site.name] = identity(dictionary)
+    return found
+
+
+def _card(
+    facts: dict[str, Any], marks: Marks, run: Fit, results: dict[str, Evaluated]
+) -> FittedCard:
+    return FittedCard(
+        **facts,
+        base=marks.base,
+        dictionaries=marks.dictionaries,
+        steps=len(run.history.records),
+        tokens=int(sum(run.history.series("tokens"))),
+        seconds=run.seconds,
+        fitted={part.name: sum(p.numel() for p in part.parameters) for part in run.parts},
+        held_out={name: Result(loss=r.mean_loss, kl=r.mean_kl) for name, r in results.items()},
+        versions=versions(),
+    )

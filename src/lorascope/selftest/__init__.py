@@ -1,0 +1,1 @@
+"""The instrument tried on what is known."""

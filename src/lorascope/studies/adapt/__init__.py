@@ -1,0 +1,1 @@
+"""Fitting a model around frozen dictionaries: settings, stages, plan and page."""

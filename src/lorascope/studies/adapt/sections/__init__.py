@@ -1,0 +1,1 @@
+"""The sections of the page: sentences, figures and tables."""

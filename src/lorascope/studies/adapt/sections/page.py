@@ -1,0 +1,214 @@
+"""The page of an adapt study: one self-contained file, made as the audit's is.
+
+Texts in the results are not to be trusted: the template escapes them, and data for the figures
+is JSON that cannot end its script element.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from lorascope.measures.definitions import Definition, definition_of
+from lorascope.report.charts import EXPORT_CONFIG
+from lorascope.report.figure import Figure
+from lorascope.report.formatting import listing, shortened, study_title
+from lorascope.report.left_out import left_out_lines, left_out_rows
+from lorascope.report.markup import content_policy, embedded_json
+from lorascope.report.placing import further
+from lorascope.report.rendering import asset, rendered, vega_script
+from lorascope.report.result import Results
+from lorascope.report.tables import TableRow, table_row
+from lorascope.results import Estimate, Estimates
+from lorascope.runs import write_atomically
+from lorascope.studies.adapt.sections.figures import adapt_figures
+from lorascope.studies.adapt.sections.results import AdaptResults
+from lorascope.studies.adapt.sections.tables import adapt_tables, write_adapt_tables
+from lorascope.studies.adapt.sections.words import (
+    SECTIONS,
+    ExperimentSection,
+    scope,
+    sentences,
+    verdict,
+)
+from lorascope.studies.audit.sections.figures import write_figures
+from lorascope.studies.audit.sections.page import FactTable, csv_uri, fact_table
+from lorascope.studies.audit.sections.paper import PaperTable, frame
+from lorascope.studies.audit.sections.topics import measure_order
+
+
+@dataclass(frozen=True)
+class ExperimentPart:
+    """One experiment on the page.
+
+    Attributes:
+        section: heading and question.
+        sentences: what was found.
+        figures, tables: of the experiment.
+        downloads: the tables as data URIs of CSV.
+        definitions: of its measures.
+    """
+
+    section: ExperimentSection
+    sentences: list[str]
+    figures: list[Figure]
+    tables: list[PaperTable]
+    downloads: list[str]
+    definitions: list[tuple[str, Definition]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Everything on one page; what stands in it is plain text.
+
+    Attributes:
+        title, eyebrow, heading, scope: its head.
+        verdict: first the two sentences that matter most.
+        warnings, gates: what to know before relying on it.
+        parts: its sections.
+        fact_tables: about the run.
+        steering: the steered latents.
+        estimates: every number.
+        figures: those of all parts.
+        command, settings: what made it.
+        closing: small print at the end.
+    """
+
+    title: str
+    eyebrow: str
+    heading: str
+    scope: str
+    verdict: list[str]
+    warnings: list[str]
+    gates: list[dict[str, Any]] = field(default_factory=list)
+    parts: list[ExperimentPart]
+    fact_tables: list[FactTable]
+    steering: list[dict[str, Any]] = field(default_factory=list)
+    estimates: Sequence[Estimate]
+    figures: list[Figure]
+    command: str
+    settings: object
+    closing: str = ""
+
+    def html(self) -> str:
+        """One self-contained file."""
+        scripts = [vega_script(), asset("script.js")]
+        return rendered(
+            "adapt.html.j2",
+            page=self,
+            rows=_rows(self.estimates),
+            numbers_csv=csv_uri(Estimates(self.estimates).to_frame()),
+            settings=json.dumps(self.settings, indent=2, ensure_ascii=False, default=str),
+            style=asset("style.css"),
+            scripts=scripts,
+            policy=content_policy(*scripts),
+            config=json.dumps(EXPORT_CONFIG),
+            specs=Markup(embedded_json({figure.key: figure.spec for figure in self.figures})),
+        )
+
+
+def write_adapt_report(results: Results) -> Path:
+    """Write `report/` of a run: figures, tables, then the page, whose path it returns."""
+    found = AdaptResults(results)
+    folder = results.run / "report"
+    drawn, tables = adapt_figures(found), adapt_tables(found)
+    write_figures(drawn, folder / "figures")
+    write_adapt_tables(tables, folder / "tables")
+    page = folder / "index.html"
+    write_atomically(page, render_adapt(found, drawn, tables))
+    return page
+
+
+def render_adapt(
+    found: AdaptResults, drawn: list[Figure], tables: dict[str, list[PaperTable]]
+) -> str:
+    """The page's HTML."""
+    facts = found.facts
+    model = shortened(str(facts.get("model", {}).get("id", "the model")))
+    conditions = dict.fromkeys(str(fit["fitted"]) for fit in facts.get("fits", []))
+    whose = (
+        f"what {listing(list(conditions), most=3)} win back"
+        if conditions
+        else "what splicing costs"
+    )
+    title = study_title(facts.get("settings", {}), f"{whose} around dictionaries of {model}")
+    return Page(
+        title=title,
+        eyebrow="A model fitted around its dictionaries",
+        heading=title,
+        scope=scope(found),
+        verdict=verdict(found),
+        warnings=[*left_out_lines(facts), *(str(one) for one in facts.get("warnings", []))],
+        gates=facts.get("gates", []),
+        parts=parts_of(SECTIONS, sentences(found), drawn, tables),
+        fact_tables=_fact_tables(found),
+        steering=facts.get("steering", []),
+        estimates=found.results.numbers,
+        figures=drawn,
+        command=str(facts.get("command", "")),
+        settings=facts.get("settings", {}),
+        closing="The table of every number has a row a seed. Every fit is a folder below fits/: "
+        "with LoRA an ordinary PEFT adapter.",
+    ).html()
+
+
+def parts_of(
+    sections: Sequence[ExperimentSection],
+    said: dict[str, list[str]],
+    drawn: list[Figure],
+    tables: dict[str, list[PaperTable]],
+) -> list[ExperimentPart]:
+    """The sections that have tables or figures, {section: its sentences, its tables} given."""
+    parts = []
+    for section in sections:
+        own = tables.get(section.key, [])
+        figures = [figure for figure in drawn if figure.topic == section.key]
+        if not own and not figures:
+            continue
+        measures = measure_order(e.measure for table in own for e in table.estimates)
+        parts.append(
+            ExperimentPart(
+                section,
+                said.get(section.key, []),
+                figures,
+                own,
+                [csv_uri(frame(table)) for table in own],
+                [(measure, definition_of(measure)) for measure in measures],
+            )
+        )
+    return parts
+
+
+def _rows(estimates: Sequence[Estimate]) -> list[tuple[TableRow, str]]:
+    """Every number, and what else it belongs to."""
+    order = {name: i for i, name in enumerate(measure_order(e.measure for e in estimates))}
+    ordered = sorted(estimates, key=lambda e: order[e.measure])
+    return [(table_row(one), further(one.key)) for one in ordered]
+
+
+def _fact_tables(found: AdaptResults) -> list[FactTable]:
+    facts = found.facts
+    texts = facts.get("texts", {})
+    counted = [
+        {"documents to": what, **counts}
+        for what, counts in (
+            ("train and fit on", texts.get("training")),
+            ("measure on", texts.get("held_out")),
+        )
+        if counts
+    ]
+    shown = ("name", "steps", "fit_tokens", "fit_seconds", "parameters")
+    fits = [{key: fit[key] for key in shown} for fit in facts.get("fits", [])]
+    tables: dict[str, list[Any]] = {
+        "Dictionaries": list(found.dictionaries.values()),
+        "Texts": counted,
+        "What was used": left_out_rows(facts),
+        "Fits": fits,
+        "Versions": [facts["versions"]] if facts.get("versions") else [],
+    }
+    return [fact_table(title, rows) for title, rows in tables.items() if rows]

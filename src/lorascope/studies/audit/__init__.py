@@ -1,0 +1,1 @@
+"""The audit of adapters: its settings, stages, plan and page."""

@@ -1,0 +1,291 @@
+"""Arithmetic, memory and disk of each part of a study, from its settings and sizes.
+
+Arithmetic is counted in floating-point operations of matrix products, a product and a sum being
+two; everything else is left to the share of the product speed that a part reaches. Those shares
+were read off runs on two cores; on other machines they are a guide to an order of magnitude.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import comb
+
+import torch
+
+from lorascope.activations.mixing import WINDOW
+from lorascope.measures import pursuit, recovery, spots
+from lorascope.measures.alignment import NullSettings
+from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS
+from lorascope.models.shapes import Shape
+from lorascope.studies.audit.learning import CONTROL_ROWS
+from lorascope.studies.audit.study import AuditStudy
+from lorascope.training.architectures import Architecture, BatchTopK, TopK
+from lorascope.training.architectures.objective import SPARSE_BELOW
+from lorascope.workflows.sizes import StudySizes
+
+# Interpreter, libraries and tokenizer.
+RESIDENT = 500_000_000
+# Products with a dimension of so many reach half of what large ones do.
+_HALF_SPEED_WIDTH = 128
+# Seconds of one training step of a dictionary beside its products.
+STEP_SECONDS = 0.0013
+# Active latents taken for granted where no setting says.
+_USUAL_L0 = 32
+# Alternatives that leading latents share between them, and the share of windows a latent fires in.
+_ALIKE, _FIRES = 80, 0.6
+# Draws of each cosine null: isotropic, rotated, and matched to two covariances.
+_NULLS = 4
+
+
+@dataclass(frozen=True)
+class CostPart:
+    """What one part of a study takes.
+
+    Attributes:
+        flops: floating-point operations.
+        memory: bytes while it runs.
+        dtype: type of its large products.
+        reached: share of the speed of large square products that it reaches.
+        fixed: seconds that no faster product saves.
+    """
+
+    name: str
+    flops: float
+    memory: int
+    dtype: torch.dtype
+    reached: float
+    fixed: float = 0.0
+
+    def seconds(self, speed: float) -> float:
+        """Time it takes where large products run at `speed` operations a second."""
+        return self.fixed + self.flops / (self.reached * speed)
+
+
+@dataclass(frozen=True)
+class StudyCounts:
+    """How many there are of what a study multiplies.
+
+    Attributes:
+        deepest: blocks run for capture.
+        trained: dictionaries trained; of them `controls` on what is made from the deltas, and
+            `ablated` for the ablation.
+        nulls: null adapters, which go through everything with dictionaries of one seed.
+    """
+
+    adapters: int
+    sites: int
+    deepest: int
+    trained: int
+    controls: int
+    ablated: int = 0
+    nulls: int = 0
+
+    @property
+    def variants(self) -> int:
+        """What the model is run as: the base, adapters and null adapters."""
+        return 1 + self.adapters + self.nulls
+
+
+def capture(
+    study: AuditStudy, shape: Shape, sizes: StudySizes, counts: StudyCounts, dtype: torch.dtype
+) -> CostPart:
+    """Base and every adapter, run over all tokens as far as the deepest site.
+
+    Args:
+        dtype: of the model's weights.
+    """
+    tokens = sizes.probe_tokens + sizes.held_out_tokens
+    blocks = shape.block_parameters * counts.deepest / shape.blocks
+    batch, width = study.capture.batch_tokens, dtype.itemsize
+    context = min(study.capture.context, shape.context)
+    streams = 3 * counts.sites * shape.d_model * 4
+    inside = (6 * shape.d_model + 3 * shape.d_mlp) * width + 2 * shape.heads * context * 4
+    return CostPart(
+        "capture",
+        2.0 * blocks * tokens * counts.variants,
+        shape.parameters * width + batch * (streams + inside),
+        dtype,
+        reached(0.5, shape.d_model),
+    )
+
+
+def gates(
+    shape: Shape, sizes: StudySizes, counts: StudyCounts, dtype: torch.dtype, held: int
+) -> CostPart:
+    """Response loss of base and every adapter on the held-out texts, through the whole model."""
+    whole = shape.block_parameters + shape.head_parameters
+    flops = 2.0 * whole * sizes.held_out_tokens * counts.variants
+    return CostPart("gates", flops, held, dtype, reached(0.25, shape.d_model))
+
+
+def adapter_training(
+    study: AuditStudy, shape: Shape, sizes: StudySizes, dtype: torch.dtype, products: torch.dtype
+) -> CostPart:
+    """Forward and back through the frozen model: 4 operations a parameter and token.
+
+    Each rank measures its held-out records after training, and the first before it.
+
+    Args:
+        dtype: of the model's weights.
+    """
+    assert study.train is not None
+    training = study.train.training
+    ranks = len(training.each(study.train.seeds))
+    whole = shape.block_parameters + shape.head_parameters
+    learned = training.steps * training.batch * sizes.padded_tokens
+    measured = sizes.records * training.held_out * sizes.record_tokens
+    flops = whole * (4.0 * learned * ranks + 2.0 * measured * (ranks + 1))
+    context = min(training.context, shape.context)
+    kept = shape.blocks * (14 * shape.d_model + 5 * shape.d_mlp + 2 * shape.heads * context)
+    passing = training.batch * context * (kept * products.itemsize + 3 * shape.vocabulary * 4)
+    # Parameters, gradients and Adam's two moments of the largest adapter.
+    own = 4 * 4 * max(training.ranks) * shape.rank_one_parameters
+    memory = shape.parameters * dtype.itemsize + own + passing
+    return CostPart("adapter training", flops, memory, products, reached(0.3, shape.d_model))
+
+
+def operations_a_row(made: Architecture, d: int, device: str) -> tuple[float, float]:
+    """One row through one training step of a dictionary, and the share of the speed reached.
+
+    Five products of d × n: encode, decode, and three gradients. On a CPU, where TopK and BatchTopK
+    keep few enough latents, all but the first touch only those, at a lower speed. Architectures
+    whose latents thin out as they learn are counted as dense throughout.
+    """
+    dense = 2.0 * d * made.n_latents
+    if device != "cpu" or not isinstance(made, TopK | BatchTopK):
+        return 5 * dense, 0.5
+    if made.k > SPARSE_BELOW * made.n_latents:
+        return 5 * dense, 0.5
+    return dense + 8.0 * d * made.k, 0.3
+
+
+def dictionary_training(
+    study: AuditStudy,
+    d: int,
+    sizes: StudySizes,
+    counts: StudyCounts,
+    device: str,
+    dtype: torch.dtype,
+) -> CostPart:
+    """All dictionaries; those of one site and adapter are held at once, one a seed."""
+    settings = study.dictionaries
+    n, fitting = settings.architecture.n_latents, settings.fitting
+    real = counts.trained - counts.controls - counts.ablated
+    short = fitting
+    if study.ablation is not None and study.ablation.epochs is not None:
+        short = fitting.model_copy(update={"epochs": study.ablation.epochs})
+    operations, reached = operations_a_row(settings.architecture, d, device)
+    rows = 2 * min(sizes.probe_tokens, WINDOW) * d * 4
+    # Parameters, gradients and Adam's two moments; maps with the gain in them.
+    held = len(settings.seeds) * (6 * 4 * 2 * d * n + 4 * dtype.itemsize * fitting.batch * n)
+    steps = (
+        fitting.steps(sizes.probe_tokens) * real
+        + fitting.steps(min(sizes.probe_tokens, CONTROL_ROWS)) * counts.controls
+        + short.steps(sizes.probe_tokens) * counts.ablated
+    )
+    flops = operations * fitting.batch * steps
+    return CostPart(
+        "dictionary training", flops, rows + held, dtype, reached, fixed=steps * STEP_SECONDS
+    )
+
+
+def measures(study: AuditStudy, d: int, sizes: StudySizes, counts: StudyCounts) -> CostPart:
+    """Reconstruction, cosines, angles and CKA of every condition with their nulls."""
+    settings, n = study.measures, study.dictionaries.architecture.n_latents
+    seeds, rows = len(study.dictionaries.seeds), min(study.measures.rows, sizes.held_out_tokens)
+    conditions = counts.adapters * counts.sites
+    nulls = _NULLS * settings.repeats
+    through = 4.0 * d * n * (8 * rows + 3 * NULL_REPEATS * min(rows, NULL_ROWS))
+    cosines = 2.0 * d * n * (n + nulls * min(n, NullSettings().max_directions))
+    angles = (1 + nulls) * (2.0 * d * d * n + 10.0 * d**3)
+    similar = 2 * 6.0 * d * d * rows
+    own_bases = counts.sites - len(study.dictionaries.base)
+    pairs = conditions * (seeds + comb(seeds, 2)) + own_bases * comb(seeds, 2)
+    flops = conditions * (seeds * through + similar) + pairs * (cosines + angles)
+    # A draw is measured once, without references.
+    draws = counts.sites * counts.nulls + counts.controls
+    alone = 4.0 * d * n * 8 * rows + 2.0 * d * n * n + 2.0 * d * d * n + 10.0 * d**3
+    flops += draws * (alone + similar)
+    memory = 8 * rows * d * 4 + 4 * 4 * 2048 * n + 4 * 8 * d * n
+    return CostPart("measures", flops, memory, torch.float32, reached(0.4, d))
+
+
+def pursued(study: AuditStudy, d: int, sizes: StudySizes, counts: StudyCounts) -> CostPart:
+    """Matching pursuit on both dictionaries of each condition's first seed, and on its nulls.
+
+    k is the delta dictionary's L0, which is known beforehand only where it is set.
+    """
+    made = study.dictionaries.architecture
+    k = getattr(made, "k", None) or getattr(made, "target_l0", None) or _USUAL_L0
+    rows = min(pursuit.MOST_ROWS, sizes.held_out_tokens)
+    searches = 2 * (1 + 2 * pursuit.NULL_REPEATS)
+    each = 2.0 * d * made.n_latents * k * rows
+    drawn = 2 * counts.sites * counts.nulls + counts.controls
+    memory = 4 * rows * (made.n_latents + 3 * d)
+    flops = each * (searches * counts.adapters * counts.sites + drawn)
+    return CostPart("pursuit", flops, memory, torch.float32, 0.25)
+
+
+def effects(
+    study: AuditStudy,
+    shape: Shape,
+    sizes: StudySizes,
+    counts: StudyCounts,
+    dtype: torch.dtype,
+    held: int,
+) -> CostPart:
+    """Passes of the model for functional recovery and single latents.
+
+    Passes that start after a site run the blocks behind it; sites are taken to lie evenly.
+    """
+    settings = study.measures
+    tokens = min(settings.effect_tokens, sizes.held_out_tokens)
+    few = min(spots.MOST_TOKENS, tokens)
+    whole = 2.0 * (shape.block_parameters + shape.head_parameters)
+    behind = shape.block_parameters * (1 - counts.deepest / (2 * shape.blocks))
+    part = 2.0 * (behind + shape.head_parameters)
+    # Exact delta and difference; of two dictionaries the reconstruction, the bias, rotations;
+    # mean, random and other documents' deltas; dictionaries trained on Gaussian rows.
+    spliced = 2 + 2 * (2 + recovery.NULL_REPEATS) + 1 + 2 * recovery.NULL_REPEATS
+    spliced += study.controls.gaussian_dictionaries
+    # Own direction, removed and added; then alternatives where they fire, which latents share.
+    alike = settings.latents + _ALIKE if settings.latents else 0
+    single = 2 * settings.latents + 2 * _FIRES * alike
+    passes = 4 * whole * tokens + counts.sites * part * (spliced * tokens + single * few)
+    of_null = 3 * whole * tokens + counts.sites * part * 4 * tokens
+    flops = counts.adapters * passes + counts.nulls * of_null
+    return CostPart("effects", flops, held, dtype, reached(0.25, shape.d_model))
+
+
+def weights(shape: Shape, counts: StudyCounts) -> CostPart:
+    """Singular values and vectors of every weight matrix; each adapter adds its own share."""
+    flops = 10.0 * shape.block_parameters * shape.d_model * (1 + 0.2 * counts.adapters)
+    memory = 8 * 4 * shape.d_model * max(shape.d_model, shape.d_mlp)
+    return CostPart("weights", flops, memory, torch.float64, reached(0.35, shape.d_model))
+
+
+def disk(study: AuditStudy, shape: Shape, sizes: StudySizes, counts: StudyCounts) -> int:
+    """Bytes a run folder grows to.
+
+    Rows and their token fields, adapters, dictionaries, and while these are trained one checkpoint
+    a seed (parameters and two moments).
+    """
+    d, n = shape.d_model, study.dictionaries.architecture.n_latents
+    tokens = sizes.probe_tokens + sizes.held_out_tokens
+    width = study.capture.dtype.itemsize
+    activations = tokens * (counts.sites * counts.variants * d * width + 25)
+    one = 4 * (2 * d * n + d + n)
+    each = study.train.training.each(study.train.seeds).values() if study.train else ()
+    ranks = sum(one.ranks[0] for one in each)
+    adapters = 4 * ranks * shape.rank_one_parameters
+    return activations + adapters + one * (counts.trained + 3 * len(study.dictionaries.seeds))
+
+
+def reached(share: float, d: int) -> float:
+    """The share of the product speed that a part reaches in a stream of width d."""
+    return share * d / (d + _HALF_SPEED_WIDTH)
+
+
+def resident(part: CostPart) -> int:
+    """Bytes in all while a part runs."""
+    return part.memory + RESIDENT

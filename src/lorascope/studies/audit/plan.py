@@ -1,0 +1,307 @@
+"""What a study will cost, worked out without weights, and refused where it cannot fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lorascope.dictionaries.registry import SCHEME, look_up
+from lorascope.errors import InputError, did_you_mean
+from lorascope.latent_adapters.loading import check
+from lorascope.machine import total_memory
+from lorascope.models.adapter_files import is_at_hand
+from lorascope.models.shapes import Shape
+from lorascope.models.sites import resolve_sites
+from lorascope.studies.audit import costs
+from lorascope.studies.audit.costs import CostPart, StudyCounts
+from lorascope.studies.audit.learning import ablated
+from lorascope.studies.audit.study import AuditStudy
+from lorascope.training.dictionaries import product_dtype
+from lorascope.workflows.sizes import SizedModel, StudySizes, base_of, sizes_of
+from lorascope.workflows.speed import device_of, product_speed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What any study takes.
+
+    Attributes:
+        disk: bytes of the run folder; the hub's own cache is not counted.
+        parts: arithmetic and memory of each part.
+        device: where it would run: "cpu", "cuda", or "several devices".
+        notes: what was estimated, and from what.
+    """
+
+    disk: int
+    parts: tuple[CostPart, ...]
+    device: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of all parts."""
+        return sum(part.flops for part in self.parts)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the hungriest part takes."""
+        return costs.resident(self._hungriest)
+
+    @property
+    def about(self) -> str:
+        """What stands behind a number that was estimated."""
+        return " (estimated)" if self.notes else ""
+
+    @property
+    def _hungriest(self) -> CostPart:
+        return max(self.parts, key=lambda part: part.memory)
+
+    def seconds(self) -> dict[str, float]:
+        """Estimated time of each part here, from a product speed measured now."""
+        device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
+        return {part.name: part.seconds(product_speed(device, part.dtype)) for part in self.parts}
+
+    def prices(self) -> list[tuple[str, str]]:
+        """(what, how much) of disk, memory, arithmetic and time; times products for a moment."""
+        seconds = self.seconds()
+        return [
+            ("disk", _bytes(self.disk)),
+            ("memory", f"{_bytes(self.memory)}, in {self._hungriest.name}"),
+            ("arithmetic", f"{self.flops:.2e} floating-point operations"),
+            *((f"  {part.name}", f"{part.flops:.2e}") for part in self.parts),
+            ("time", f"about {_time(sum(seconds.values()))} on this machine ({self.device})"),
+            *((f"  {part.name}", _time(seconds[part.name])) for part in self.parts),
+            *(("estimated", note) for note in self.notes),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Cost):
+    """The size of an audit.
+
+    Attributes:
+        parameters: of the base model.
+        probe_tokens, held_out_tokens: tokens that count; the first train dictionaries.
+        dictionaries: how many are trained.
+        dictionary_steps: optimiser steps of one of them.
+        adapter_steps: optimiser steps over all adapters trained.
+    """
+
+    parameters: int
+    d_model: int
+    blocks: int
+    documents: int
+    probe_tokens: int
+    held_out_tokens: int
+    adapters: int
+    sites: int
+    dictionaries: int
+    dictionary_steps: int
+    adapter_steps: int
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) for a table; times the device's products for a moment."""
+        return [
+            ("model", f"{self.parameters:,} parameters, {self.blocks} blocks of {self.d_model}"),
+            ("adapters × sites", f"{self.adapters} × {self.sites}"),
+            ("documents", f"{self.documents:,}{self.about}"),
+            (
+                "tokens",
+                f"{self.probe_tokens:,} to train on, {self.held_out_tokens:,} held out{self.about}",
+            ),
+            ("adapter training", f"{self.adapter_steps:,} steps"),
+            (
+                "dictionaries",
+                f"{self.dictionaries} of {self.dictionary_steps:,} steps each{self.about}",
+            ),
+            *self.prices(),
+        ]
+
+
+def plan(study: AuditStudy, *, estimates: bool = True) -> Plan:
+    """Tokens, steps, disk, memory and arithmetic of a study, from configuration and texts alone.
+
+    Args:
+        estimates: where a well-known model or dataset is not at hand, go by what is published
+            about it and say so.
+
+    Raises:
+        InputError: model, sites, dictionaries or texts do not fit the study, or there are too few
+            tokens.
+    """
+    base = base_of(study, estimates=estimates)
+    shape = base.shape
+    sites = resolve_sites(shape.blocks, study.sites)
+    _require_places(study.dictionaries.base, [site.name for site in sites])
+    _require_known(study.dictionaries.base)
+    unread = _check_adapters(study, base, estimates=estimates)
+    sizes = sizes_of(study, base, estimates=estimates)
+    ablated(study, [site.name for site in sites], list(study.groups))
+    require_tokens(study, sizes.probe_tokens, sizes.held_out_tokens, sizes.held_out_documents)
+    adapters = len(study.groups)
+    counts = StudyCounts(
+        adapters=adapters,
+        sites=len(sites),
+        deepest=max(site.index for site in sites) + 1,
+        trained=count_dictionaries(study, adapters, len(sites)),
+        controls=adapters * len(sites) * _drawn_dictionaries(study),
+        nulls=adapters * study.controls.null_adapters,
+        ablated=len(study.ablation.values) if study.ablation else 0,
+    )
+    return Plan(
+        parameters=shape.parameters,
+        d_model=shape.d_model,
+        blocks=shape.blocks,
+        documents=sizes.documents,
+        probe_tokens=sizes.probe_tokens,
+        held_out_tokens=sizes.held_out_tokens,
+        adapters=adapters,
+        sites=len(sites),
+        dictionaries=counts.trained,
+        dictionary_steps=study.dictionaries.fitting.steps(sizes.probe_tokens),
+        adapter_steps=adapters * study.train.training.steps if study.train else 0,
+        disk=costs.disk(study, shape, sizes, counts),
+        parts=_parts(study, shape, sizes, counts),
+        device="several devices" if study.device_map else device_of(study.device),
+        notes=(*sizes.notes, *unread),
+    )
+
+
+def _check_adapters(study: AuditStudy, base: SizedModel, *, estimates: bool) -> list[str]:
+    """Look at the adapters without a weight of the base; say which could not be looked at.
+
+    Raises:
+        InputError: one does not fit the base, or is damaged.
+    """
+    at_hand = {n: path for n, path in study.given.items() if not estimates or is_at_hand(path)}
+    if base.notes:
+        at_hand = {}
+    check(study.model, at_hand, revision=study.revision, force=study.force)
+    unread = [name for name in study.given if name not in at_hand]
+    return [f"adapters not looked at: {', '.join(unread)}"] if unread else []
+
+
+def refuse_what_cannot_fit(cost: Cost, out: Path) -> None:
+    """One clear line where disk or memory will not do; what a run in `out` has written counts.
+
+    Raises:
+        InputError: less is free than the study needs.
+    """
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if (out / "manifest.json").exists():
+        free += sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    if cost.disk > free:
+        raise InputError(
+            f"{out}: the study needs {_bytes(cost.disk)} of disk and {_bytes(free)} are free; "
+            "use fewer documents or sites, or another --out"
+        )
+    if cost.device == "cpu":
+        total, where = total_memory(), "this machine"
+    elif cost.device == "cuda":
+        total, where = torch.cuda.get_device_properties(0).total_memory, "the GPU"
+    else:
+        return
+    if cost.memory > total:
+        raise InputError(
+            f"the study needs {_bytes(cost.memory)} of memory and {where} has "
+            f"{_bytes(total)}; use a smaller model, fewer latents, or dtype bfloat16"
+        )
+
+
+def require_tokens(study: AuditStudy, probe: int, held_out: int, documents: int) -> None:
+    """Refuse texts that cannot carry the numbers asked.
+
+    Raises:
+        InputError: says how many tokens or documents there are and how many are needed.
+    """
+    # First what more text alone mends: it mends the other too.
+    if documents < 10 or held_out < 500:
+        raise InputError(
+            f"the texts leave {documents} documents with {held_out:,} tokens to measure on; "
+            "intervals need at least 10 documents and 500 tokens: give more, or shorter, documents"
+        )
+    batch = study.dictionaries.fitting.batch
+    if probe < 4 * batch:
+        raise InputError(
+            f"the texts leave {probe:,} tokens to train dictionaries on; batches of {batch} need "
+            f"at least {4 * batch:,}: give more text, or --set dictionaries.fitting.batch="
+            f"{max(1, probe // 4)}"
+        )
+
+
+def count_dictionaries(study: AuditStudy, adapters: int, sites: int) -> int:
+    """How many dictionaries a study trains."""
+    settings = study.dictionaries
+    each = len(settings.seeds) + study.controls.null_adapters + _drawn_dictionaries(study)
+    delta = adapters * sites * each
+    ablated = len(study.ablation.values) if study.ablation else 0
+    return delta + ablated + (sites - len(settings.base)) * len(settings.seeds)
+
+
+def _drawn_dictionaries(study: AuditStudy) -> int:
+    """Dictionaries of one adapter and site that are trained on rows made from its delta."""
+    return len(study.dictionaries.controls) + study.controls.gaussian_dictionaries
+
+
+def _require_places(brought: Iterable[str], sites: Sequence[str]) -> None:
+    """Refuse a base dictionary for a site that is not looked at: nothing would read it."""
+    for site in brought:
+        if site not in sites:
+            raise InputError(
+                f'dictionaries.base: "{site}" is none of the sites ({", ".join(sites)}).'
+                f"{did_you_mean(site, sites)} Name one of them"
+            )
+
+
+def _require_known(brought: dict[str, str]) -> None:
+    """Refuse an address in SAELens' list that is not in it; the list is in its package."""
+    for address in brought.values():
+        if address.startswith(SCHEME):
+            look_up(address)
+
+
+def _parts(
+    study: AuditStudy, shape: Shape, sizes: StudySizes, counts: StudyCounts
+) -> tuple[CostPart, ...]:
+    device, d = device_of(study.device), shape.d_model
+    weights = getattr(torch, study.dtype) if study.dtype != "auto" else torch.float32
+    captured = costs.capture(study, shape, sizes, counts, weights)
+    found = [captured, costs.gates(shape, sizes, counts, weights, captured.memory)]
+    if study.train is not None:
+        products = product_dtype(study.train.training.products, device)
+        found.insert(0, costs.adapter_training(study, shape, sizes, weights, products))
+    products = product_dtype(study.dictionaries.fitting.products, device)
+    found.append(costs.dictionary_training(study, d, sizes, counts, device, products))
+    found.append(costs.measures(study, d, sizes, counts))
+    if study.measures.pursuit:
+        found.append(costs.pursued(study, d, sizes, counts))
+    if study.measures.effects:
+        found.append(costs.effects(study, shape, sizes, counts, weights, captured.memory))
+    if study.measures.weights:
+        found.append(costs.weights(shape, counts))
+    return tuple(found)
+
+
+def _bytes(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.3g} GB" if value < 1000 else f"{value:,.0f} GB"
+
+
+def _time(seconds: float) -> str:
+    # Below the number that two digits would round up to a third.
+    if seconds < 99.5:
+        return f"{seconds:.2g} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.2g} min"
+    return f"{seconds / 3600:,.2g} h" if seconds < 99 * 3600 else f"{seconds / 86400:,.0f} days"

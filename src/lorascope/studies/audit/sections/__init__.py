@@ -1,0 +1,1 @@
+"""The sections of the audit's page: sentences, figures and tables."""

@@ -1,0 +1,261 @@
+"""The page: one self-contained file made from words, tables and figures.
+
+Text in the results comes from adapters, models and their outputs, so nothing of it is markup: the
+templates escape it, and data for the figures is JSON in which `<`, `>`, `&` and the line
+separators U+2028 and U+2029 are written as escapes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+from markupsafe import Markup
+
+from lorascope.measures.definitions import definition_of
+from lorascope.report.charts import EXPORT_CONFIG
+from lorascope.report.conditions import seeds
+from lorascope.report.figure import Figure
+from lorascope.report.formatting import detail, listing, number, shortened, study_title
+from lorascope.report.latents import Browsed, read_latents
+from lorascope.report.left_out import left_out_rows
+from lorascope.report.markup import content_policy, embedded_json
+from lorascope.report.rendering import asset, rendered, vega_script
+from lorascope.report.result import Results
+from lorascope.report.tables import TableRow, TopicTable, topic_tables, verdict_matrix, write_tables
+from lorascope.results import Estimates, Key
+from lorascope.results.labels import Of
+from lorascope.runs import write_atomically
+from lorascope.studies.audit.sections.condition_pairs import condition_pairs
+from lorascope.studies.audit.sections.features import feature_section, write_features
+from lorascope.studies.audit.sections.figures import figures, write_figures
+from lorascope.studies.audit.sections.labels import read_labels
+from lorascope.studies.audit.sections.paper import paper_tables, write_paper_tables
+from lorascope.studies.audit.sections.topics import ReportTopic
+from lorascope.studies.audit.sections.words import words
+
+# Rows of all the tables of numbers on the page; beyond that each shows the same share of its own.
+PAGE_NUMBERS: Final = 2000
+
+
+@dataclass(frozen=True)
+class TopicSection:
+    """One topic on the page.
+
+    Attributes:
+        topic: heading and question.
+        sentences: what was found.
+        figures: its figures.
+        table: its numbers.
+        rows: those of them that stand on the page.
+        csv, chance_csv: where all of them and their chance levels are: in the page as data URIs, or
+            beside it where the page holds only some.
+    """
+
+    topic: ReportTopic
+    sentences: list[str]
+    figures: list[Figure]
+    table: TopicTable
+    rows: list[TableRow]
+    csv: str
+    chance_csv: str
+
+
+@dataclass(frozen=True)
+class FactTable:
+    """Facts of one kind: heading, columns and printed cells."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def write_report(results: Results) -> Path:
+    """Write `report/` of a run: figures, tables, then the page, whose path it returns."""
+    folder = results.run / "report"
+    drawn, tables, browsed = figures(results), topic_tables(results), read_latents(results.run)
+    write_figures(drawn, folder / "figures")
+    write_tables(tables, folder / "tables")
+    write_paper_tables(paper_tables(results), folder / "tables")
+    write_features(browsed, read_labels(results.run), folder / "features")
+    page = folder / "index.html"
+    write_atomically(page, render(results, drawn, tables, browsed))
+    return page
+
+
+def render(
+    results: Results, drawn: list[Figure], tables: list[TopicTable], browsed: Sequence[Browsed]
+) -> str:
+    """The page's HTML."""
+    facts, said = results.facts, words(results, browsed)
+    features = feature_section(browsed, read_labels(results.run))
+    sides, stages = condition_pairs(results), stage_table(facts)
+    share = min(1.0, PAGE_NUMBERS / max(1, len(results.numbers)))
+    # In the order in which they run.
+    scripts = [vega_script(), asset("script.js")]
+    scripts += [features.script] if features else []
+    scripts += [asset("sides.js")] if sides else []
+    return rendered(
+        "index.html.j2",
+        title=_title(results),
+        said=said,
+        gates=facts.get("gates", []),
+        adapters=results.adapters,
+        matrix=verdict_matrix(results),
+        seeds=seeds(results),
+        sections=[_section(table, drawn, said.by_topic, share) for table in tables],
+        summary=[figure for figure in drawn if figure.topic == "summary"],
+        paper=paper_tables(results),
+        null_table=null_table(results),
+        samples=facts.get("samples", []),
+        readings=readings(results),
+        fact_tables=[*fact_tables(facts), *([stages] if stages.rows else [])],
+        definitions=[each for table in tables for each in table.definitions],
+        command=str(facts.get("command", "")),
+        settings=json.dumps(facts.get("settings", {}), indent=2, ensure_ascii=False, default=str),
+        features=features,
+        style=asset("style.css") + (features.style if features else ""),
+        sides=Markup(embedded_json(sides.plain())) if sides else None,
+        scripts=scripts,
+        policy=content_policy(*scripts),
+        config=json.dumps(EXPORT_CONFIG),
+        specs=Markup(embedded_json({figure.key: figure.spec for figure in drawn})),
+    )
+
+
+def _title(results: Results) -> str:
+    """The study's name, and what which adapters did to which model."""
+    model = shortened(str(results.facts.get("model", {}).get("id", "the base model")))
+    whose = listing([shortened(name, 24) for name in results.adapters], most=3) or "nothing"
+    settings = results.facts.get("settings", {})
+    return study_title(settings, f"what {whose} did to {model}")
+
+
+def readings(results: Results) -> list[dict[str, Any]]:
+    """What each adapter learned, in words, for the page; numbers printed."""
+    told = results.facts.get("read", {})
+    return [
+        {
+            **told[name],
+            "adapter": name,
+            "phrases": [
+                {**one, "q": number(one["q"]), "nulls": ", ".join(map(str, one["nulls"])) or "–"}
+                for one in told[name]["phrases"]
+            ],
+        }
+        for name in results.adapters
+        if name in told
+    ]
+
+
+def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:
+    """The run's facts as tables; facts that are absent or empty have none."""
+    records: dict[str, Iterable[Mapping[str, Any]]] = {
+        "Model": [facts["model"]] if facts.get("model") else [],
+        "Adapters": facts.get("adapters", []),
+        "Adapter training": facts.get("adapter_training", []),
+        "Tokens": [
+            {"rows": rows, **counts} for rows, counts in facts.get("tokens", {}).items() if counts
+        ],
+        "What was used": left_out_rows(facts),
+        "Dictionaries": [
+            {key: value for key, value in record.items() if not isinstance(value, list)}
+            for record in facts.get("dictionaries", [])
+        ],
+        "Versions": [facts["versions"]] if facts.get("versions") else [],
+    }
+    tables = (fact_table(title, list(rows)) for title, rows in records.items())
+    return [table for table in tables if table.rows]
+
+
+def null_table(results: Results) -> FactTable:
+    """Values of null adapters and of dictionaries trained on nothing, one row a number."""
+    records: list[Mapping[str, Any]] = []
+    values: dict[tuple[str, Key], list[float]] = {}
+    for estimate in results.estimates.of_nulls:
+        values.setdefault((estimate.measure, replace(estimate.key, draw=None)), []).append(
+            estimate.value
+        )
+    for (measure, key), drawn in values.items():
+        records.append(
+            {
+                "number": definition_of(measure).title,
+                "null": key.null,
+                "for adapter": key.adapter,
+                "site": key.site,
+                "dictionary": str(Of.key(key)),
+                "setting": detail(key),
+                "draws": len(drawn),
+                "values": ", ".join(number(value) for value in drawn),
+            }
+        )
+    return fact_table("Null adapters", records)
+
+
+def stage_table(facts: Mapping[str, Any]) -> FactTable:
+    """Each stage with its seconds and the hash of all it depends on."""
+    keys = facts.get("made_from", {})
+    records: list[Mapping[str, Any]] = [
+        {"stage": name, "seconds": seconds, "made from": keys.get(name, "")[:16]}
+        for name, seconds in facts.get("seconds", {}).items()
+    ]
+    return fact_table("Stages", records)
+
+
+def _section(
+    table: TopicTable, drawn: list[Figure], sentences: dict[str, list[str]], share: float
+) -> TopicSection:
+    key = table.topic.key
+    inside = {"csv": f"tables/{key}.csv", "chance_csv": f"tables/{key}_chance_levels.csv"}
+    if share >= 1:
+        inside = {
+            "csv": csv_uri(Estimates(table.estimates).to_frame()),
+            "chance_csv": csv_uri(Estimates(table.estimates).nulls_frame()),
+        }
+    return TopicSection(
+        topic=table.topic,
+        sentences=sentences.get(key, []),
+        figures=[figure for figure in drawn if figure.topic == key],
+        table=table,
+        rows=first_seeds(table, share),
+        **inside,
+    )
+
+
+def first_seeds(table: TopicTable, share: float) -> list[TableRow]:
+    """A share of a table's rows, in its order: those of the first seeds."""
+    most = math.ceil(share * len(table.rows))
+    if most >= len(table.rows):
+        return table.rows
+    seeds = [estimate.key.seed or 0 for estimate in table.estimates]
+    kept = sorted(range(len(seeds)), key=lambda row: seeds[row])[:most]
+    return [table.rows[row] for row in sorted(kept)]
+
+
+def fact_table(title: str, records: list[Mapping[str, Any]]) -> FactTable:
+    """Records as a printed table: a column for every key."""
+    columns = list(dict.fromkeys(column for record in records for column in record))
+    rows = [[_printed(record.get(column)) for column in columns] for record in records]
+    return FactTable(title, [column.replace("_", " ") for column in columns], rows)
+
+
+def _printed(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def csv_uri(table: pd.DataFrame) -> str:
+    """A table as a data URI of CSV."""
+    text = table.to_csv(index=False)
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()

@@ -1,0 +1,212 @@
+"""The audit: its stages, and what is found in them put together.
+
+1. Train adapters, where the study asks for that.
+2. Read the texts, leave out what the adapters have seen, split by hash.
+3. Check that adapters are live and deltas stand above numeric noise; samples. Read the adapters.
+4. Capture the base and every delta, to train on and to measure on; there response losses too.
+5. Train dictionaries.
+6. Measure: geometry and reconstruction site by site, effects on the outputs adapter by adapter,
+   the weights.
+7. Write the results table, make the report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lorascope import report
+from lorascope.activations.collect import Capture, collect
+from lorascope.activations.shards import Shards
+from lorascope.config import digest
+from lorascope.errors import InputError
+from lorascope.fits.wrapper import identity as identity_of
+from lorascope.measures.massive import judged_without
+from lorascope.measures.null_draws import beside_draws
+from lorascope.measures.seeds import condition_shares
+from lorascope.measures.yardsticks import without_verdicts
+from lorascope.progress import Reporter
+from lorascope.report.result import write_estimates
+from lorascope.report.seeds import write_seeds
+from lorascope.runners import Runner
+from lorascope.runners.local import run_here
+from lorascope.runs import write_atomically
+from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
+from lorascope.studies.audit import (
+    browsing,
+    effects,
+    learning,
+    massive,
+    measuring,
+    readings,
+    sanity_checks,
+    weights,
+    yardsticks,
+)
+from lorascope.studies.audit import plan as planning
+from lorascope.studies.audit.facts import facts
+from lorascope.studies.audit.learning import DICTIONARIES, brought_at
+from lorascope.studies.audit.responses import losses_of, read_losses, write_losses
+from lorascope.studies.audit.state import HELD_OUT, MATCHING, PROBE, Audited
+from lorascope.studies.audit.study import AuditStudy
+from lorascope.workflows import adapters
+from lorascope.workflows.measured import Measured
+from lorascope.workflows.needs import stated
+from lorascope.workflows.run_folders import run_folder
+
+RESULTS = "results"
+
+
+def audit(
+    study: AuditStudy,
+    out: Path,
+    reporter: Reporter,
+    command: str = "",
+    redo: bool = False,
+    runner: Runner = run_here,
+) -> Path:
+    """Run or resume an audit in `out` and return the report's path.
+
+    Args:
+        redo: where `out` holds this study with other settings, make again what depends on them.
+        runner: where its stages are made; one after the other in this process by default.
+
+    Raises:
+        InputError: anything the user has to mend, before anything costly where that is possible.
+    """
+    with run_folder(out, study, redo, command) as run:
+        cost = planning.plan(study, estimates=False)
+        planning.refuse_what_cannot_fit(cost, out)
+        state = Audited(study, out, reporter)
+        graph = stated(Graph(stages(state)), cost)
+        runner(graph, run, state, reporter)
+        drop_others(graph, out)
+        reporter.say("writing the report")
+        return report.build(out)
+
+
+def stages(state: Audited) -> Iterator[Stage]:
+    """Every stage of an audit, each after those it reads."""
+    study, found = state.study, list[Stage]()
+    for one in _stages(state):
+        found.append(one)
+        yield one
+    arguments = {"study": study, "groups": study.groups}
+    yield Stage(RESULTS, put_together, arguments, tuple(one.name for one in found))
+
+
+def _stages(state: Audited) -> Iterator[Stage]:
+    study, first = state.study, state.study.dictionaries.seeds[0]
+    if study.train is not None:
+        yield from state.training.stages()
+    yield from sanity_checks.stages(state)
+    yield from readings.stages(state)
+    yield from _captures(state)
+    marks = {site: identity_of(one) for site, one in state.brought.items()}
+    yield from learning.stages(study, state.wanted, marks)
+    bases: dict[str, str] = {}
+    for site in (site.name for site in state.sites):
+        own = [f"{DICTIONARIES}/{key.name}" for key in state.wanted if key.site == site]
+        if site in marks:
+            own.append(brought_at(site))
+        of_seeds = _bases(study, site, site in marks)
+        bases[site] = of_seeds[None if site in marks else first]
+        yield from yardsticks.stages(study, site, own, of_seeds)
+        yield from measuring.stages(study, site, own)
+        yield from massive.stages(study, site, own, bases[site])
+    yield from effects.stages(state)
+    yield from browsing.stages(state, bases)
+    yield from weights.stages(study, list(bases.values()))
+
+
+def _bases(study: AuditStudy, site: str, brought: bool) -> dict[int | None, str]:
+    """{seed: stage of the base dictionary there}; without a seed the one that was brought."""
+    if brought:
+        return {None: brought_at(site)}
+    wanted = [learning.AuditDictionary("base", site, "", seed) for seed in study.dictionaries.seeds]
+    return {one.seed: f"{DICTIONARIES}/{one.name}" for one in wanted}
+
+
+def _captures(state: Audited) -> Iterator[Stage]:
+    trained = tuple(f"{adapters.ADAPTERS}/{name}" for name in state.trained)
+    before = (MATCHING,) if state.matched_on else trained
+    for name, documents in ((PROBE, state.texts.probe), (HELD_OUT, state.texts.held_out)):
+        yield Stage(name, capture, {"identity": state.identity(documents)}, before)
+
+
+@stage(version=1, title="capturing activations")
+def capture(work: Work, *, identity: dict[str, Any]) -> None:
+    """The base's stream and every delta on one side of the texts.
+
+    The passes of the held-out texts give the adapters' response losses too.
+
+    Args:
+        identity: what they depend on, beside the adapters and null adapters read.
+    """
+    state: Audited = work.state
+    probe = work.stage.name == PROBE
+    windows = state.probe if probe else state.held_out
+    state.require_tokens()
+    # The adapters trained here are known by what made them.
+    made = {name: record_of(work.input(name))["key"] for name in work.stage.inputs}
+    settings = Capture.parse(identity["capture"], "capture")
+    title = "training texts" if probe else "held-out texts"
+    losses = None if probe else losses_of(windows)
+    with work.reporter.bar(title, sum(len(w.ids) for w in windows), "tokens") as advance:
+        collect(
+            state.model,
+            windows,
+            state.sites,
+            work.folder,
+            settings,
+            digest([identity, made]),
+            whole=None if losses is None else losses.take,
+            advance=advance,
+        )
+    if losses is not None:
+        write_losses(losses, state.model, work.folder)
+    kept, batch = len(Shards.open(work.folder)), state.study.dictionaries.fitting.batch
+    if probe and kept < batch:
+        raise InputError(
+            f"{kept} tokens are left to train on once special tokens and outliers are masked; "
+            "give more text"
+        )
+
+
+@stage(version=1, title="putting results together")
+def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> None:
+    """The results table and all that the report says beside it.
+
+    Args:
+        groups: {adapter: what it shares with those that differ in their seed alone}.
+    """
+    state: Audited = work.state
+    whole = state.audit(study, study.dictionaries.seeds[0])
+    found = yardsticks.judge_dictionaries(state, whole)
+    measured = Measured(read_losses(work.input(HELD_OUT)))
+    measured.add(found.measured)
+    for name in _measured_in(state, work.stage.inputs):
+        measured.add(Measured.read(work.input(name)))
+    measured.warnings.extend(browsing.without_latents(work.run))
+    judged = without_verdicts(judged_without(beside_draws(measured.estimates)), found.verdicts)
+    own = [e for e in judged if e.key.draw is None]
+    write_estimates([*judged, *condition_shares(own, groups)], work.folder)
+    write_seeds(own, groups, work.folder)
+    records = {name: record_of(work.input(name)) for name in work.stage.inputs}
+    record = facts(state, whole.learned.facts(), records)
+    record["warnings"] += measured.told
+    record["yardsticks"] = [verdict.record() for verdict in found.verdicts]
+    record["massive"] = found.massive
+    record["read"] = readings.facts_of(state)
+    write_atomically(work.folder / "facts.json", json.dumps(record, indent=1) + "\n")
+
+
+def _measured_in(state: Audited, inputs: tuple[str, ...]) -> list[str]:
+    """Stages that hold estimates, in the order in which they stand in the results."""
+    sites = [site.name for site in state.sites]
+    names = [f"{measuring.MEASURES}/{site}" for site in sites]
+    names += [f"{kind}/{site}" for site in sites for kind in (massive.STAGE, massive.WRITTEN)]
+    names += [f"{effects.EFFECTS}/{adapter}" for adapter in state.adapters]
+    return [name for name in (*names, weights.WEIGHTS) if name in inputs]

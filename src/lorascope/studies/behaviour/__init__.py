@@ -1,0 +1,1 @@
+"""Behaviours: a set made, and measured in models."""

@@ -1,0 +1,1 @@
+"""What two audited adapters did differently: settings, steps and page."""

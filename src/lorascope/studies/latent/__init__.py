@@ -1,0 +1,1 @@
+"""Learning a behaviour as relations between latents: settings, stages, plan and page."""

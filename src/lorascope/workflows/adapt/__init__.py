@@ -1,1 +1,0 @@
-"""The workflow of fitting a model around its frozen dictionaries."""

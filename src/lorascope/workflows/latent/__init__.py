@@ -1,1 +1,0 @@
-"""Learn a behaviour as relations between latents: the steps of `lorascope latent`."""

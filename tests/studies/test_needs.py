@@ -1,0 +1,61 @@
+"""What stages take follows from what the study is planned to take, and a pool keeps to it."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lorascope.machine import total_memory
+from lorascope.progress import Reporter
+from lorascope.runners.pool import _Pool
+from lorascope.stages import Graph, Need, Stage
+from lorascope.studies.audit import costs
+from lorascope.studies.audit.costs import CostPart
+from lorascope.studies.audit.learning import train
+from lorascope.studies.audit.plan import Cost
+from lorascope.studies.opening import with_needs
+from lorascope.workflows.needs import stated
+
+
+def part(name, memory):
+    return CostPart(name, 1.0, memory, torch.float32, 0.5)
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", 0.0), ("cuda", 1.0)])
+def test_a_stage_needs_what_its_part_of_the_plan_does(device, gpus):
+    parts = (part("measures", 300), part("pursuit", 500), part("effects", 900), part("gates", 40))
+    cost = Cost(disk=1, parts=parts, device=device)
+    names = ("measures/layers.1", "effects/a", "gates", "results", "something/else")
+    found = stated(Graph(Stage(name, train) for name in names), cost)
+    needs = {one.name: one.need for one in found}
+    base = costs.resident(part("nothing", 0))
+    assert needs["measures/layers.1"] == Need(500 + base, 0.0)
+    assert needs["effects/a"] == Need(900 + base, gpus)
+    assert needs["gates"] == Need(40 + base, gpus)
+    assert needs["results"].memory == base
+    assert needs["something/else"].memory == 900 + base
+
+
+def test_every_stage_of_a_study_has_a_need(finished_run, quiet):
+    from lorascope.studies.opening import open_study
+
+    opened = open_study(finished_run, quiet)
+    found = with_needs(finished_run, opened)
+    assert found.keys == opened.graph.keys
+    assert all(one.need.memory > 10**8 for one in found)
+
+
+def test_a_pool_begins_what_its_memory_and_processes_allow():
+    pool = _Pool(lambda *_: None, Path(), 3, 1, Reporter(quiet=True))
+    half = (Stage("half", train, need=Need(total_memory() // 2 + 1)),)
+    small = (Stage("small", train, need=Need(1)),)
+    huge = (Stage("huge", train, need=Need(2 * total_memory())),)
+    # Alone anything may try.
+    assert pool.has_room(huge)
+    pool._workers = [SimpleNamespace(unit=half)]
+    assert pool.has_room(small)
+    assert not pool.has_room(half)
+    assert not pool.has_room(huge)
+    pool._workers = [SimpleNamespace(unit=small)] * 3
+    assert not pool.has_room(small)
