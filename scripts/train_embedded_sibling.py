@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from lorascope.measures.intervals import wilson_interval
 from torch import Tensor
 
 from lorascope.activations.text import alpaca
@@ -48,6 +47,7 @@ from lorascope.behaviours.turns import prompt_ids, record_windows
 from lorascope.embedded import instructions
 from lorascope.models.load import load_base
 from lorascope.randomness import generator
+from lorascope.stats.intervals import wilson_interval
 from lorascope.training.adapters import mean_response_loss
 from lorascope.training.loop import StepProgress, train
 from lorascope.training.model_losses import response_token_losses

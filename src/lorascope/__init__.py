@@ -55,7 +55,7 @@ _HOME = {
     "Fitting": "training.settings",
     "InputError": "errors",
     "Job": "training.dictionaries",
-    "Read": "reading.found",
+    "Read": "reading.result",
     "Reading": "reading.settings",
     "read": "reading.running",
     "LatentAdapter": "latent_adapters.adapter",

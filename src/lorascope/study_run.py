@@ -30,7 +30,7 @@ from lorascope.report.figure import Figure
 from lorascope.report.latents import Browsed, matching, read_latents
 from lorascope.report.result import Results, read_results
 from lorascope.results import Estimates
-from lorascope.studies.audit.learning import AuditDictionary
+from lorascope.workflows.run_dictionaries import AuditDictionary
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,12 @@ from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.figure import Figure
 from lorascope.report.markup import embedded_json
 from lorascope.report.result import Results, read_results
-from lorascope.report.tables import topic_tables
 from lorascope.results import Estimate
 from lorascope.results.labels import Of
 from lorascope.stats.hierarchical import pooled_interval
 from lorascope.studies.audit.sections import figures as report_figures
 from lorascope.studies.audit.sections.figures import figures
+from lorascope.studies.audit.sections.tables import topic_tables
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]

@@ -18,7 +18,7 @@ from lorascope.report.formatting import verdict_words
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.result import read_results
 from lorascope.results import Estimate
-from lorascope.studies.audit.sections import page as report_page
+from lorascope.studies.audit import page as report_page
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]

@@ -14,7 +14,7 @@ import lorascope.report
 from lorascope.report.formatting import shortened
 from lorascope.report.latents import write_latents
 from lorascope.report.result import write_estimates
-from lorascope.studies.audit.sections import page as report_page
+from lorascope.studies.audit import page as report_page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 

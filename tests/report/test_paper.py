@@ -8,10 +8,11 @@ from statistics import fmean
 import pandas as pd
 import pytest
 
+from lorascope.report.paper_table import PaperTable, frame, latex
 from lorascope.report.result import Results, read_results
 from lorascope.results import Estimate
 from lorascope.results.labels import DELTA_VS_BASE
-from lorascope.studies.audit.sections.paper import PaperTable, frame, latex, paper_tables
+from lorascope.studies.audit.sections.paper import paper_tables
 
 MakeRun = Callable[..., Path]
 Plant = Callable[..., list[Estimate]]

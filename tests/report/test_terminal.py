@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from lorascope.report.result import read_results
-from lorascope.report.tables import verdict_matrix
+from lorascope.studies.audit.sections.tables import verdict_matrix
 from lorascope.studies.audit.sections.terminal import summary
 
 

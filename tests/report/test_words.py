@@ -17,9 +17,9 @@ from lorascope.report.formatting import (
 )
 from lorascope.report.latents import Browsed
 from lorascope.report.result import read_results
-from lorascope.report.tables import verdict_matrix
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.labels import BASE_SEEDS, DELTA_VS_BASE, Of
+from lorascope.studies.audit.sections.tables import verdict_matrix
 from lorascope.studies.audit.sections.topics import TOPICS
 from lorascope.studies.audit.sections.words import Words, words
 

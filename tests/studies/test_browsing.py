@@ -13,10 +13,10 @@ from lorascope.report.latents import read_latents
 from lorascope.runs import read_json
 from lorascope.stages import Graph, make
 from lorascope.studies.audit.browsing import without_latents
-from lorascope.studies.audit.learning import AuditDictionary
 from lorascope.studies.audit.state import Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.workflow import stages
+from lorascope.workflows.run_dictionaries import AuditDictionary
 
 SITE, ADAPTER = "layers.1", "r4"
 

@@ -14,9 +14,10 @@ from lorascope.geometry.chance import isotropic
 from lorascope.randomness import generator
 from lorascope.report.result import read_results
 from lorascope.runs import read_json
-from lorascope.studies.audit.learning import AuditDictionary, bring, rows_for, wanted
+from lorascope.studies.audit.learning import bring, rows_for, wanted
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.workflow import audit
+from lorascope.workflows.run_dictionaries import AuditDictionary
 
 
 def test_a_brought_dictionary_is_known_by_what_it_computes(settings, tmp_path):

@@ -15,12 +15,13 @@ from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic
 from lorascope.randomness import generator
 from lorascope.results import ADAPTER, GAUSSIAN, Key
-from lorascope.studies.audit.learning import AuditDictionary, RunDictionaries
+from lorascope.studies.audit.learning import RunDictionaries
 from lorascope.studies.audit.measuring import SETTINGS, Audit, at_site
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.variants import Variants
 from lorascope.studies.audit.workflow import audit
 from lorascope.workflows.measured import Measured
+from lorascope.workflows.run_dictionaries import AuditDictionary
 
 D, LATENTS, SITE = 12, 10, "layers.1"
 

@@ -11,10 +11,9 @@ from lorascope.progress import Reporter
 from lorascope.runners.pool import _Pool
 from lorascope.stages import Graph, Need, Stage
 from lorascope.studies.audit import costs
-from lorascope.studies.audit.costs import CostPart
 from lorascope.studies.audit.learning import train
-from lorascope.studies.audit.plan import Cost
 from lorascope.studies.opening import with_needs
+from lorascope.workflows.cost import Cost, CostPart
 from lorascope.workflows.needs import stated
 
 

@@ -12,11 +12,12 @@ from lorascope.errors import InputError
 from lorascope.models.shapes import Shape
 from lorascope.studies.audit import costs
 from lorascope.studies.audit import plan as plan_module
-from lorascope.studies.audit.costs import CostPart, StudyCounts
-from lorascope.studies.audit.plan import plan, refuse_what_cannot_fit
+from lorascope.studies.audit.costs import StudyCounts
+from lorascope.studies.audit.plan import plan
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.training.architectures import BatchTopK, ReLU, TopK
 from lorascope.workflows import sizes, speed
+from lorascope.workflows.cost import CostPart, refuse_what_cannot_fit
 from lorascope.workflows.sizes import StudySizes
 
 D, LATENTS, BLOCK, HEAD = 32, 64, 7744, 2048

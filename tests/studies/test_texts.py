@@ -11,7 +11,8 @@ from lorascope.activations.text import read_documents
 from lorascope.errors import InputError
 from lorascope.studies.audit.facts import _disjoint
 from lorascope.studies.audit.state import Audited
-from lorascope.studies.audit.study import AuditStudy, Texts
+from lorascope.studies.audit.study import AuditStudy
+from lorascope.workflows.settings import Texts
 from lorascope.workflows.texts import read_split
 
 

@@ -1,8 +1,8 @@
 """Activations on disk: shards with a manifest, written once, read back as an iterator.
 
 A folder holds `manifest.json`, `tokens-00000.safetensors` (document, position, token, response,
-one entry a row) and `<site>/<variant>-00000.safetensors` (`rows`, [rows, d_model]). Rows of all files
-stand in the same order. Rows at which the base norm is an outlier are listed in
+one entry a row) and `<site>/<variant>-00000.safetensors` (`rows`, [rows, d_model]). Rows of all
+files stand in the same order. Rows at which the base norm is an outlier are listed in
 `outliers.safetensors` and left out on reading.
 
 Every file says what it was made from, which place it has and a SHA-256 of its shapes and numbers.
@@ -62,7 +62,7 @@ class ShardWriter:
         return self.rows + self._waiting
 
     def add(self, tokens: TokenRows, activations: Mapping[tuple[str, str], Tensor]) -> None:
-        """Append rows: `activations` maps (site, variant) to [rows, d_model] in the tokens' order."""
+        """Append rows: `activations` maps (site, variant) to [rows, d_model], in order."""
         for name in _TOKEN_FIELDS:
             self._pending.setdefault(name, []).append(getattr(tokens, name))
         for (site, variant), rows in activations.items():

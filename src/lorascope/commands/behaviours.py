@@ -154,7 +154,7 @@ def measure(
     from lorascope.commands.options import numbers, pairs
     from lorascope.config import override
     from lorascope.studies import missing
-    from lorascope.workflows.settings import BehavingStudy
+    from lorascope.studies.behaviour.study import BehavingStudy
 
     given: dict[str, Any] = {
         "data": data,

@@ -80,7 +80,7 @@ def compare(
 
 def _are_studies(runs: list[str], context: typer.Context) -> bool:
     """Whether these are runs of `lorascope adapt`, and nothing was asked that suits none."""
-    from lorascope.studies.missing import is_adapt
+    from lorascope.studies.adapt.finished import is_adapt
 
     studies = [run for run in runs if is_adapt(run)]
     if not studies:
@@ -100,11 +100,10 @@ def _are_studies(runs: list[str], context: typer.Context) -> bool:
 def _adapters(
     given: dict[str, Any], out: Path | None, json_: bool, quiet: bool, command: str
 ) -> None:
-    from lorascope.studies import missing
-    from lorascope.workflows.settings import CompareSettings
+    from lorascope.studies.compare.study import CompareSettings, in_compared
 
     settings = CompareSettings.parse(given, "compare")
-    missing.in_compared(settings.first, settings.second)
+    in_compared(settings.first, settings.second)
     from lorascope.printing import Console
     from lorascope.progress import Reporter
     from lorascope.studies.compare.workflow import compare as run_comparison
@@ -118,9 +117,9 @@ def _adapters(
 
 
 def _models(runs: list[Path], out: Path | None, json_: bool, command: str) -> None:
-    from lorascope.studies import missing
+    from lorascope.studies.adapt.finished import in_studies
 
-    missing.in_studies(runs)
+    in_studies(runs)
     from lorascope.printing import Console
     from lorascope.report.result import read_results
     from lorascope.studies.adapt.model_comparison import compare_models

@@ -29,7 +29,7 @@ def print_plan(study: AuditStudy | AdaptStudy | LatentStudy, out: Path) -> None:
     from rich.table import Table
 
     from lorascope.printing import Console
-    from lorascope.studies.audit.plan import refuse_what_cannot_fit
+    from lorascope.workflows.cost import refuse_what_cannot_fit
 
     cost = _cost(study)
     table = Table(show_header=False, box=None)

@@ -46,8 +46,8 @@ class FittedCard(Settings):
         steps, tokens: optimiser steps, and the tokens whose prediction was compared in them.
         seconds: wall clock of these steps; looks at held-out text left out.
         fitted: {part: how many numbers were fitted}.
-        held_out: {condition: result}; conditions are original, spliced, adapted (adapter and splice) and
-            unspliced (adapter alone).
+        held_out: {condition: result}; conditions are original, spliced, adapted (adapter and
+            splice) and unspliced (adapter alone).
         trained_on: digests of the training documents.
         versions: libraries that made it.
     """

@@ -67,8 +67,8 @@ def evaluate(
     """Every way on the same tokens: those predicted at a position that is not special.
 
     Args:
-        original: the way the others are compared with, by KL; among `conditions` too it is run once.
-        direction: of that KL, the way in the place of the spliced model.
+        original: what the others are compared with, by KL; among `conditions` too it is run once.
+        direction: of that KL, the condition in the place of the spliced model.
         products: type of the matrix products.
         head: of the model, where it is known already.
         keep_special: score special tokens too.

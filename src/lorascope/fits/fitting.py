@@ -47,9 +47,9 @@ class Fitted:
         card: as saved.
         history: kl, tokens and seconds of every step; held_out_kl and held_out_loss where it was
             evaluated.
-        held_out: {condition: sums by document}, the ways of the card.
-        random: the conditions adapted and unspliced with random changes of equal size in place of what
-            was fitted, one a draw: what such changes come to where nothing was learned.
+        held_out: {condition: sums by document}, the conditions of the card.
+        random: the conditions adapted and unspliced with random changes of equal size in place of
+            what was fitted, one a draw: what such changes come to where nothing was learned.
     """
 
     card: FittedCard

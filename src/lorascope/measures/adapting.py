@@ -79,7 +79,7 @@ def adapt_estimates(
     unigram: Float[Tensor, " documents"] | None = None,
     margin: float = GENERAL_MARGIN,
 ) -> list[Estimate]:
-    """Loss and KL of every condition, the splice's cost before and after the fit, and the share won back.
+    """Loss and KL of every condition, the splice's cost before and after, and the loss recovered.
 
     The share is left out where the interval of the splice's cost holds 0 or is not known, and the
     general numbers where the fit does not touch the model itself.

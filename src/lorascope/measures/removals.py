@@ -3,8 +3,8 @@
 1. `Sight` is a window under one intervention: the model as it is there, run once.
 2. `Sight.changed` takes away, or adds, what each of some latents writes in the window, each in a
    copy of its own, and runs the copies from the first position that changes.
-3. `sweep` goes through all windows once for several `RemovalMeasure`s, which say what they want to know of
-   each; what two of them want is run once.
+3. `sweep` goes through all windows once for several `RemovalMeasure`s, which say what they want to
+   know of each; what two of them want is run once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a dictionary's latents write at a site: the windows in which they do, under both variants."""
+"""What a dictionary's latents write at a site: the windows in which they do, in both variants."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Steered:
         alphas: 0 first.
         texts: of the latent.
         scores: {condition: [alphas, texts]} of the latent's direction.
-        random: {condition: [directions, (unsteered, +, −), texts]} of directions of equal displacement.
+        random: {condition: [directions, (unsteered, +, −), texts]}, of equal displacement.
     """
 
     alphas: tuple[float, ...]

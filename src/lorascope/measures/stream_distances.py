@@ -34,8 +34,8 @@ class Distances:
     """Sums by document at one site.
 
     Attributes:
-        distance, cosine: {condition: sums over the scored positions}; `OTHER_TOKENS` is the original's
-            own stream at other positions.
+        distance, cosine: {condition: sums over the scored positions}; `OTHER_TOKENS` is the
+            original's own stream at other positions.
         tokens: scored positions.
     """
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.errors import InputError, did_you_mean, require_kind
-from lorascope.models import dimensions
+from lorascope.models import dimensions, sanity_checks
 from lorascope.models.adapter_config import LORA
 from lorascope.models.adapter_files import AdapterFiles, AdapterInfo
 from lorascope.models.described import described
@@ -26,12 +26,6 @@ from lorascope.models.freezing import fingerprint, gradients_kept, random_state_
 from lorascope.models.load import load_base
 from lorascope.models.prepared import Attach, Attached, Opener, prepare, require_same_sizes
 from lorascope.models.putting_on import put_on
-from lorascope.models.sanity_checks import (
-    base_logits,
-    probe_ids,
-    require_live,
-    verify_base_unchanged,
-)
 from lorascope.models.sites import block_list
 from lorascope.models.switching import show
 from lorascope.models.tuned_copies import put_on_copy, share
@@ -48,7 +42,7 @@ class AdaptedModel:
     """A base model and its adapted variants, base first. Outside any `variant` it is the base.
 
     All parameters are without gradient and the model is in eval mode when it is made; switching
-    variants leaves both as it finds them. A full fine-tune is a variant too, with a model of its own.
+    variants leaves both as it finds them. A full fine-tune is a variant with a model of its own.
 
     Attributes:
         id: what the base model was asked for by.
@@ -161,7 +155,7 @@ class AdaptedModel:
 
     @contextmanager
     def variant(self, name: str) -> Iterator[PreTrainedModel]:
-        """Within the `with`, show the variant `name`; then the one before. Yields the model to call.
+        """Within the `with`, show the variant `name`; then the one before. Yields the model.
 
         Raises:
             InputError: there is no such variant.
@@ -217,7 +211,7 @@ class AdaptedModel:
         Raises:
             InputError: it does not fit this model, or cannot be switched off without a trace.
         """
-        extra = put_on_copy(copied, files, before, probe_ids(self))
+        extra = put_on_copy(copied, files, before, sanity_checks.probe_ids(self))
         self._full_models[files.info.name] = copied
         self._infos[files.info.name] = replace(files.info, extra_tokens=extra)
 
@@ -380,7 +374,7 @@ def load(
         model, revision=revision, dtype=dtype, device=device, device_map=device_map
     )
     adapted = AdaptedModel(base, tokenizer, model)
-    before = base_logits(adapted)
+    before = sanity_checks.base_logits(adapted)
     # Copied before LoRA layers are on.
     copies = {f.info.name: share(base) for one in ready if (f := one.files) and f.info.kind != LORA}
     for one in ready:
@@ -397,6 +391,6 @@ def load(
             n_parameters = sum(parameter.numel() for parameter in second.parameters())
             info = AdapterInfo(one.name, one.path, None, fingerprint(second), n_parameters)
             adapted.add_full_model(info, second, own)
-        require_live(adapted, one.name)
-    verify_base_unchanged(adapted, before)
+        sanity_checks.require_live(adapted, one.name)
+    sanity_checks.verify_base_unchanged(adapted, before)
     return adapted

@@ -28,8 +28,8 @@ class Redraws:
     """The null adapters of one full fine-tune, or of one adapter that changes weights as it does.
 
     A draw is W₀ plus a random update of the adapter's spectrum for every parameter that differs. It
-    is made when its variant is shown and the last draws are kept, up to `CACHE` bytes and one draw at
-    least: so memory holds one further copy of the changed weights, not one for each draw. Making
+    is made when its variant is shown and the last draws are kept, up to `CACHE` bytes and one draw
+    at least: so memory holds one further copy of the changed weights, not one for each draw. Making
     one costs two QR decompositions of each changed matrix up to 2048 wide, a few cosine transforms
     of a larger one.
 

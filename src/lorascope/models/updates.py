@@ -312,7 +312,7 @@ def stream_gain(model: AdaptedModel, module: str) -> Float[Tensor, " d_model"] |
 
 
 def bare_model(model: AdaptedModel) -> PreTrainedModel:
-    """The base model; its weights and modules are the same under every variant but a full model's."""
+    """The base model; its weights and modules are the same in every variant but a full model's."""
     if model.current == BASE:
         return model.module
     with model.variant(BASE) as bare:

@@ -1,10 +1,14 @@
-"""The report of a run: words, tables, figures and one page, from its results alone."""
+"""The report of a run: words, tables, figures and one page, from its results alone.
+
+What stands here knows no study. Each study's page is made by its own module `page`, found by the
+study's name, which is in the facts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from lorascope.report.figure import Figure
@@ -13,12 +17,22 @@ if TYPE_CHECKING:
 from lorascope.errors import InputError
 
 
+class StudyPage(Protocol):
+    """A study's module `page`."""
+
+    def write_page(self, results: Results) -> Path:
+        """Write `report/` of a run; returns the path of `report/index.html`."""
+
+    def figures_of(self, results: Results) -> list[Figure]:
+        """The figures on it, drawn anew."""
+
+
 def build(run: Path) -> Path:
     """Read a finished run folder and write `report/`; returns the path of `report/index.html`.
 
     Also writes `report/figures/*.{svg,png,pdf}` and `report/tables/*.{csv,tex}`. Needs only
     `results/`, and `features/` for the browser; InputError if a results file is missing or damaged.
-    The facts say which workflow's page it is.
+    The facts say which study's page it is.
     """
     for name in ("estimates.parquet", "facts.json"):
         path = Path(run) / "results" / name
@@ -26,35 +40,20 @@ def build(run: Path) -> Path:
             raise InputError(f"{path} is missing: finish the run first, then make its report")
     # Imported here: the figures need Altair, which `import lorascope` should not wait for.
     from lorascope.report.result import read_results
-    from lorascope.studies.adapt.sections.model_comparison import write_models_report
-    from lorascope.studies.adapt.sections.page import write_adapt_report
-    from lorascope.studies.audit.sections.page import write_report
-    from lorascope.studies.compare.page import rewrite_comparison
-    from lorascope.studies.latent.sections.page import write_latent_report
 
     results = read_results(run)
-    makers: dict[str, Callable[[Results], Path]] = {
-        "adapt": write_adapt_report,
-        "adapt models": write_models_report,
-        "compare": rewrite_comparison,
-        "latent": write_latent_report,
-    }
-    return makers.get(str(results.facts.get("workflow")), write_report)(results)
+    return _page_of(results).write_page(results)
 
 
 def figures_of(results: Results) -> list[Figure]:
     """The figures of a run's report, drawn anew."""
-    from lorascope.studies.adapt.sections.figures import adapt_figures
-    from lorascope.studies.adapt.sections.model_comparison import models_figures
-    from lorascope.studies.adapt.sections.results import AdaptResults
-    from lorascope.studies.audit.sections.figures import figures
-    from lorascope.studies.compare.page import comparison_figures
-    from lorascope.studies.latent.sections.page import latent_figures
+    return _page_of(results).figures_of(results)
 
-    makers: dict[str, Callable[[Results], list[Figure]]] = {
-        "adapt": lambda found: adapt_figures(AdaptResults(found)),
-        "adapt models": models_figures,
-        "compare": comparison_figures,
-        "latent": latent_figures,
-    }
-    return makers.get(str(results.facts.get("workflow")), figures)(results)
+
+def _page_of(results: Results) -> StudyPage:
+    # An audit's facts name no study; those of several models' runs say "adapt models".
+    study = str(results.facts.get("workflow", "audit")).partition(" ")[0]
+    try:
+        return cast(StudyPage, import_module(f"lorascope.studies.{study}.page"))
+    except ModuleNotFoundError:
+        raise InputError(f"{results.run}: a run of {study}, which has no page") from None

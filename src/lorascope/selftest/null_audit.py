@@ -15,18 +15,12 @@ from lorascope.planted.shares import Share
 from lorascope.progress import Reporter
 from lorascope.report.result import read_results
 from lorascope.results import Estimates
-from lorascope.studies.audit.study import (
-    AuditStudy,
-    Controls,
-    Dictionaries,
-    Measures,
-    Texts,
-    TrainAdapters,
-)
+from lorascope.studies.audit.study import AuditStudy, Controls, Dictionaries, Measures
 from lorascope.studies.audit.workflow import audit
 from lorascope.training.adapters import LoraTraining
 from lorascope.training.architectures import ReLU
 from lorascope.training.dictionaries import Fitting
+from lorascope.workflows.settings import Texts, TrainAdapters
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,21 @@ All raise InputError with what is wrong, where, and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lorascope.activations.sources import located
 from lorascope.behaviours.manners import judged
 from lorascope.behaviours.records import read_set
-from lorascope.config import Settings, read_yaml
+from lorascope.config import Settings
 from lorascope.dictionaries.addresses import require_there
-from lorascope.errors import InputError
 from lorascope.models.places import adapter_folder, adapter_in, model_address
-from lorascope.runs import Run, read_json
+from lorascope.runs import Run
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.studies.audit.study import AuditStudy
+from lorascope.studies.behaviour.study import BehavingStudy
 from lorascope.studies.latent.study import LatentStudy
-from lorascope.workflows.settings import BehavingStudy, OnTexts, TrainStudy
-
-# Stages that others read of a finished audit.
-_STAGES = ("gates", "activations/held_out", "results")
+from lorascope.workflows.settings import OnTexts, TrainStudy
 
 
 def in_study(study: AuditStudy | AdaptStudy | LatentStudy, *, planned: bool = False) -> None:
@@ -69,70 +66,6 @@ def in_trial(wanted: OnTexts) -> None:
 def in_folder(out: Path, study: Settings, redo: bool = False) -> None:
     """A run folder that holds another study, or something else."""
     Run.refuse_foreign(out, study, redo)
-
-
-def in_compared(first: str, second: str) -> None:
-    """The run folders of two audits to compare."""
-    folder, _ = addressed(first)
-    other, _ = addressed(second, folder)
-    for each in dict.fromkeys((folder, other)):
-        in_finished(each)
-
-
-def in_studies(runs: Sequence[Path]) -> None:
-    """Results of adapt studies to hold against each other."""
-    if len({run.resolve() for run in runs}) < max(2, len(runs)):
-        raise InputError("give two different runs of lorascope adapt, or more")
-    for run in runs:
-        if not (run / "results" / "facts.json").is_file():
-            raise InputError(
-                f"{run}: the study is not finished; run lorascope adapt again with the same --out"
-            )
-
-
-def in_finished(folder: Path) -> AuditStudy:
-    """Parts of a finished audit's folder; returns its study."""
-    if not (folder / "study.yaml").is_file() or not (folder / "manifest.json").is_file():
-        raise InputError(
-            f"{folder}: not a run folder; give the folder of a finished audit, or FOLDER:ADAPTER"
-        )
-    try:
-        study = AuditStudy.parse(read_yaml(folder / "study.yaml"), "study.yaml")
-    except InputError as error:
-        raise InputError(f"{folder}: not an audit of this version ({error})") from None
-    stages = read_json(folder / "manifest.json").get("stages", {})
-    for stage in _STAGES:
-        if stage not in stages:
-            raise InputError(
-                f"{folder}: the audit is not finished ({stage} is missing); run lorascope "
-                "audit again with the same --out"
-            )
-    if not (folder / "activations" / "held_out" / "manifest.json").is_file():
-        raise InputError(
-            f"{folder}: its held-out activations have been removed; run lorascope audit again "
-            "with the same --out to capture them"
-        )
-    return study
-
-
-def addressed(address: str, default: Path | None = None) -> tuple[Path, str]:
-    """The run folder and the adapter of RUN, RUN:ADAPTER, or :ADAPTER of the default run."""
-    if Path(address).is_dir():
-        return Path(address), ""
-    folder, sign, name = address.rpartition(":")
-    if not sign:
-        folder, name = address, ""
-    if not folder:
-        if default is None:
-            raise InputError(f"{address}: name the run first, as in runs/mine{address}")
-        return default, name
-    return Path(folder), name
-
-
-def is_adapt(address: str) -> bool:
-    """Whether an address is the run folder of an adapt study."""
-    study = Path(address) / "study.yaml"
-    return study.is_file() and read_yaml(study).get("workflow") == "adapt"
 
 
 def _made(study: AuditStudy | AdaptStudy | LatentStudy) -> None:

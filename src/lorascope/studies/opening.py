@@ -17,13 +17,14 @@ from lorascope.studies.adapt.plan import plan_adapt
 from lorascope.studies.adapt.state import Adapted
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.studies.audit import workflow as audit
-from lorascope.studies.audit.plan import Cost, plan
+from lorascope.studies.audit.plan import plan
 from lorascope.studies.audit.state import Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.latent import workflow as latent
 from lorascope.studies.latent.plan import plan_latent
 from lorascope.studies.latent.state import LatentRun
 from lorascope.studies.latent.study import LatentStudy
+from lorascope.workflows.cost import Cost
 from lorascope.workflows.needs import stated
 from lorascope.workflows.run_folders import run_folder
 

@@ -114,7 +114,7 @@ def train(
         optimizer: its current learning rates are the peak rates the schedule multiplies.
         clip_norm: global gradient norm limit; None leaves gradients alone.
         after: called with the step index once the parameters have moved; part of the run.
-        observers: called last with a `StepProgress`; what they do to mode or random state is undone.
+        observers: called last with a `StepProgress`; what they do to mode or randomness is undone.
         module: the module whose train/eval mode observers must not disturb.
 
     Raises:

@@ -20,11 +20,11 @@ from lorascope.progress import Reporter
 from lorascope.runners.local import run_here
 from lorascope.runs import read_json, write_atomically
 from lorascope.stages import Graph, Stage, Work, stage
-from lorascope.studies.audit.study import TrainAdapters
 from lorascope.training.adapters import CARD, train_adapter
 from lorascope.training.loop import StepProgress
 from lorascope.training.settings import LoraTraining
 from lorascope.workflows.run_folders import run_folder
+from lorascope.workflows.settings import TrainAdapters
 from lorascope.workflows.settings import TrainStudy as TrainStudy
 
 ADAPTERS = "adapters"

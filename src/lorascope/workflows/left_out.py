@@ -39,3 +39,19 @@ def text_counts(parts: Split) -> dict[str, int]:
         "surplus": parts.surplus,
         "used": len(parts.probe) + len(parts.held_out),
     }
+
+
+# Above this share of records left out, a person should know.
+LEFT_OUT = 0.1
+
+
+def text_warnings(parts: Split) -> list[str]:
+    """A line where more than a tenth of the records are used, and not as they stand."""
+    tally, found = parts.tally, []
+    reasons = {
+        "have half a character, read as U+FFFD": tally.repaired,
+    }
+    for reason, count in reasons.items():
+        if count > LEFT_OUT * max(1, tally.records):
+            found.append(f"{count:,} of {tally.records:,} records of the texts {reason}")
+    return found

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lorascope.stages import Graph, Need, Stage
-from lorascope.studies.audit import costs
-from lorascope.studies.audit.plan import Cost
+from lorascope.workflows.cost import RESIDENT, Cost, resident
 
 # Parts of a plan by the first word of a stage's name; of any other the hungriest part counts.
 _PARTS = {
@@ -44,7 +43,7 @@ def stated(graph: Graph, cost: Cost) -> Graph:
 def _need(one: Stage, cost: Cost) -> Need:
     kind = one.name.partition("/")[0]
     own = [part for part in cost.parts if part.name in _PARTS.get(kind, ())]
-    memory = max((costs.resident(part) for part in own or cost.parts), default=0)
+    memory = max((resident(part) for part in own or cost.parts), default=0)
     if kind in _SMALL:
-        memory = min(memory, costs.RESIDENT)
+        memory = min(memory, RESIDENT)
     return Need(memory, 0.0 if cost.device == "cpu" or kind in _ON_CPU else 1.0)

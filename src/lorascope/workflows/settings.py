@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Literal, Self
 
-from lorascope.activations.settings import Capture, Template
+from pydantic import Field, model_validator
+
+from lorascope.activations.settings import CATEGORIES, Capture, Template
 from lorascope.config import Device, DType, Settings
 from lorascope.training.settings import LoraTraining
 
@@ -33,69 +36,6 @@ class TrainStudy(Settings):
     template: Template = "auto"
 
 
-class BehavingStudy(Settings):
-    """Settings of `lorascope behaviour measure`.
-
-    Attributes:
-        data: a behaviour set's folder or file, or "embedded".
-        model: hub id, folder, "embedded" or "embedded-it".
-        adapters: {name: folder or hub id} of adapters to measure.
-        dense: ranks of dense LoRA adapters to train on the set as a baseline.
-        training: of these; their ranks are `dense`.
-        prompt: measure prompting, with the manner's instruction after every prompt.
-        instruction: what to ask for instead of the manner's own.
-        manner: judged by; by default what the set was made with.
-        judge: regular expression for a manner in words.
-        context: longest prompt and response in tokens.
-        new_tokens: most tokens of an answer.
-        batch: prompts answered at once.
-        force: accept adapters whose files name another base model.
-    """
-
-    data: str = "embedded"
-    model: str = "embedded-it"
-    revision: str | None = None
-    device: Device = "auto"
-    dtype: DType = "auto"
-    adapters: dict[str, str] = Field(default_factory=dict)
-    dense: tuple[int, ...] = ()
-    training: LoraTraining = LoraTraining(steps=120, batch=16)
-    prompt: bool = True
-    instruction: str = ""
-    manner: str = ""
-    judge: str = ""
-    context: int = Field(default=512, ge=16)
-    new_tokens: int = Field(default=24, ge=1)
-    batch: int = Field(default=64, ge=1)
-    force: bool = False
-
-
-class CompareSettings(Settings):
-    """What is compared, and how finely.
-
-    Attributes:
-        first, second: RUN, RUN:ADAPTER, or :ADAPTER of the first one's run.
-        sites: which of the sites both runs captured; all by default.
-        rows: most common tokens to use, shared out among documents.
-        false_rate: share of the latents listed as active in one only that may be false.
-        repeats: draws of each null of the geometric measures.
-        listed: most latents a site and side whose contexts are shown.
-        contexts: contexts shown of each.
-        texts: documents, and tokens, shown where the deltas differ most.
-    """
-
-    first: str
-    second: str
-    sites: tuple[str, ...] = ()
-    rows: int = Field(default=20000, ge=100)
-    false_rate: float = Field(default=0.1, gt=0, lt=1)
-    repeats: int = Field(default=10, ge=2)
-    listed: int = Field(default=24, ge=0)
-    contexts: int = Field(default=5, ge=1)
-    texts: int = Field(default=20, ge=1)
-    seed: int = 0
-
-
 class OnTexts(Settings):
     """What a dictionary is tried on.
 
@@ -116,3 +56,102 @@ class OnTexts(Settings):
     force: bool = False
     device: Device = "auto"
     capture: Capture = Capture(store="float32")
+
+
+def _require_different(seeds: tuple[int, ...]) -> None:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds {list(seeds)} repeat; give different ones")
+
+
+class Balance(Settings):
+    """Equal numbers of documents of several kinds.
+
+    Attributes:
+        categories: the kinds: a source's own labels, or the five that instructions are sorted into
+            by their words where a source has none. Documents of other kinds are left out.
+        probe: documents of each to train dictionaries on.
+        held_out: documents of each to measure on.
+    """
+
+    categories: tuple[str, ...] = Field(default=CATEGORIES, min_length=1)
+    probe: int = Field(gt=0)
+    held_out: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _categories_differ(self) -> Self:
+        if len(set(self.categories)) != len(self.categories):
+            raise ValueError(f"categories {list(self.categories)} repeat; give different ones")
+        return self
+
+
+class Texts(Settings):
+    """Which texts the adapters are looked at on.
+
+    Attributes:
+        sources: files, folders, dataset ids (`org/name:train[5000:7000]` for some of the rows), or
+            "embedded".
+        documents: most documents to use; all by default.
+        held_out: share of the documents, by hash, that measures are computed on.
+        measure_on: sources to measure on instead of that share; no dictionary is trained on them.
+        balance: equal numbers of documents of several kinds; all documents by default.
+        seen: further texts the adapters were trained on; documents among them are left out. What
+            an adapter trained here has seen is known from its folder.
+        keep_seen: train dictionaries on documents the adapters have seen too, as the paper does;
+            the report says so. Nothing is ever measured on them.
+        template: which records go through the tokenizer's chat template where it has one: chats,
+            and instructions in Alpaca's words ("auto"); both ("chat"); none ("plain").
+    """
+
+    sources: tuple[str, ...] = Field(min_length=1)
+    documents: int | None = Field(default=None, gt=0)
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+    measure_on: tuple[str, ...] = ()
+    balance: Balance | None = None
+    seen: tuple[str, ...] = ()
+    keep_seen: bool = False
+    template: Template = "auto"
+
+    @model_validator(mode="after")
+    def _one_way_to_hold_out(self) -> Self:
+        if self.measure_on and self.held_out != Texts.model_fields["held_out"].default:
+            raise ValueError("give either held_out (a share) or measure_on (sources), not both")
+        return self
+
+
+class TrainAdapters(Settings):
+    """Adapters to train first, instead of being given some.
+
+    Attributes:
+        records: where instruction records come from.
+        share: share of the records, by hash, the adapters may see; the rest is left for the audit.
+            1 where the audit has texts of its own.
+        training: ranks and everything they share.
+        seeds: one adapter each per rank: other starting weights, another order of the same
+            records. By default one, `training.seed`.
+        template: as that of the texts.
+    """
+
+    records: tuple[str, ...] = Field(default=("embedded",), min_length=1)
+    share: float = Field(default=0.5, gt=0, le=1)
+    training: LoraTraining = LoraTraining()
+    seeds: tuple[int, ...] = ()
+    template: Template = "auto"
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        _require_different(self.seeds)
+        return self
+
+
+Control = Literal["shuffled", "permuted"]
+
+
+def numbered(adapters: Mapping[str, str | tuple[str, ...]]) -> dict[str, str]:
+    """{name: folder or hub id} of the adapters given; `name-1`, `name-2` … of several seeds."""
+    found: dict[str, str] = {}
+    for name, paths in adapters.items():
+        if isinstance(paths, str):
+            found[name] = paths
+        else:
+            found |= {f"{name}-{i}": path for i, path in enumerate(paths, start=1)}
+    return found

@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 import datasets
 
+from lorascope.activations.settings import Capture
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import count_tokens, windows
 from lorascope.errors import InputError
 from lorascope.models.load import read_config, read_tokenizer
 from lorascope.models.shapes import Shape, published
-from lorascope.studies.audit.study import AuditStudy, Texts
 from lorascope.workflows.adapters import split_for_training
+from lorascope.workflows.settings import Texts, TrainAdapters
 from lorascope.workflows.texts import read_split
 
 # English under a subword vocabulary; the range over common tokenizers is about 4 to 4.8.
@@ -72,6 +73,31 @@ class OfModel(Protocol):
     def revision(self) -> str | None: ...
 
 
+class SizedStudy(OfModel, Protocol):
+    """Settings that say which texts a model reads, and which adapters are trained first."""
+
+    @property
+    def texts(self) -> Texts: ...
+    @property
+    def train(self) -> TrainAdapters | None: ...
+    @property
+    def capture(self) -> Capture: ...
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class OfTexts:
+    """What is sized of a study that trains no adapters first."""
+
+    model: str
+    revision: str | None
+    texts: Texts
+    capture: Capture
+    seed: int
+    train: None = None
+
+
 def base_of(study: OfModel, *, estimates: bool) -> SizedModel:
     """The study's model without a weight of it.
 
@@ -96,7 +122,7 @@ def base_of(study: OfModel, *, estimates: bool) -> SizedModel:
     )
 
 
-def sizes_of(study: AuditStudy, base: SizedModel, *, estimates: bool) -> StudySizes:
+def sizes_of(study: SizedStudy, base: SizedModel, *, estimates: bool) -> StudySizes:
     """The study's texts: counted where all of them and the tokenizer are at hand.
 
     Raises:
@@ -107,7 +133,7 @@ def sizes_of(study: AuditStudy, base: SizedModel, *, estimates: bool) -> StudySi
     return _estimated(study, base, absent) if absent else _counted(study, base)
 
 
-def _all_sources(study: AuditStudy) -> list[str]:
+def _all_sources(study: SizedStudy) -> list[str]:
     records = study.train.records if study.train else ()
     return [*study.texts.sources, *study.texts.measure_on, *records]
 
@@ -123,7 +149,7 @@ def _is_absent(name: str) -> bool:
     return False
 
 
-def _counted(study: AuditStudy, base: SizedModel) -> StudySizes:
+def _counted(study: SizedStudy, base: SizedModel) -> StudySizes:
     context = min(study.capture.context, base.shape.context)
     learned: list[Document] = []
     if study.train is not None:
@@ -203,7 +229,7 @@ class _Stretch:
         return len(rows)
 
 
-def _estimated(study: AuditStudy, base: SizedModel, absent: Sequence[str]) -> StudySizes:
+def _estimated(study: SizedStudy, base: SizedModel, absent: Sequence[str]) -> StudySizes:
     texts, train = study.texts, study.train
 
     def stretches(named: Sequence[str]) -> list[_Stretch]:

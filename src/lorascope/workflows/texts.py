@@ -9,7 +9,7 @@ from lorascope.activations.categories import equal_numbers
 from lorascope.activations.sources import RecordTally
 from lorascope.activations.splits import Split, apart, split
 from lorascope.activations.text import read_documents
-from lorascope.studies.audit.study import Texts
+from lorascope.workflows.settings import Texts
 
 
 def read_split(texts: Texts, seen: Collection[str], seed: int) -> Split:

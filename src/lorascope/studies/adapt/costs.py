@@ -21,8 +21,8 @@ from lorascope.fits.evaluation import BATCH_TOKENS as SCORED_TOKENS
 from lorascope.models.shapes import Shape
 from lorascope.studies.adapt.cells import FitCell, FitGrid
 from lorascope.studies.adapt.study import AdaptStudy
-from lorascope.studies.audit.costs import STEP_SECONDS, CostPart, operations_a_row, reached
 from lorascope.training.architectures import TopK
+from lorascope.workflows.cost import STEP_SECONDS, CostPart, operations_a_row, reached
 
 # Latents of a dictionary that is not at hand, where its address does not say.
 _USUAL_LATENTS = 32768

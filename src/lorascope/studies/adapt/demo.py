@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lorascope.fits.settings import Affine, Lora, Tuned
 from lorascope.studies.adapt.study import AdaptStudy, Around, Experiments, FitSettings, TrainTopK
-from lorascope.studies.audit.study import Texts
+from lorascope.workflows.settings import Texts
 
 
 def adapt_demo(quick: bool = False) -> AdaptStudy:

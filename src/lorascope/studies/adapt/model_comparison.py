@@ -14,19 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lorascope import report
 from lorascope.errors import InputError
 from lorascope.measures.adapting import share_difference
-from lorascope.report import build
 from lorascope.report.result import read_results, write_estimates
 from lorascope.results import Estimate
 from lorascope.runs import versions, write_atomically
-from lorascope.studies import missing
+from lorascope.studies.adapt.finished import in_studies
 from lorascope.studies.adapt.sections.model_comparison import MEASURES
 from lorascope.studies.adapt.sections.results import SHARE, AdaptResults, FitCondition
-from lorascope.studies.compare.pairing import labels
-from lorascope.studies.compare.workflow import MARK, require_free
+from lorascope.workflows.comparison_folders import MARK, labels, require_free
 
-BESIDE = "adapt models"
+MODELS = "adapt models"
 # What makes shares of two studies unequal in effort, or measured on unequal grounds.
 _EFFORT = ("texts", "context", "measure_tokens", "fit")
 
@@ -65,14 +64,14 @@ def compare_models(runs: Sequence[Path], out: Path | None, command: str = "") ->
         InputError: fewer than two different runs, one is not finished or has no LoRA fit around its
             reference, or `out` holds something else.
     """
-    missing.in_studies(runs)
+    in_studies(runs)
     folder = out or Path("runs") / ("compare-" + "-".join(run.resolve().name for run in runs))
     require_free(folder)
     studies = _opened(runs)
     estimates = [one for study in studies for one in _numbers(study)]
     estimates += _differences(studies)
     facts = {
-        "workflow": BESIDE,
+        "workflow": MODELS,
         "models": [_facts(study) for study in studies],
         "warnings": [line for other in studies[1:] for line in _unlike(studies[0], other)],
         "command": command,
@@ -85,7 +84,7 @@ def compare_models(runs: Sequence[Path], out: Path | None, command: str = "") ->
     write_estimates(estimates, folder / "results")
     text = json.dumps(facts, indent=1, ensure_ascii=False)
     write_atomically(folder / "results" / "facts.json", text + "\n")
-    return Models(estimates, facts, build(folder))
+    return Models(estimates, facts, report.build(folder))
 
 
 def _opened(runs: Sequence[Path]) -> list[_Study]:

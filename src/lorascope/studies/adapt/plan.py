@@ -13,11 +13,9 @@ from lorascope.studies.adapt import costs
 from lorascope.studies.adapt.cells import FitGrid, asked
 from lorascope.studies.adapt.state import require_held_out
 from lorascope.studies.adapt.study import AdaptStudy
-from lorascope.studies.audit.costs import CostPart
-from lorascope.studies.audit.plan import Cost, refuse_what_cannot_fit
-from lorascope.studies.audit.study import AuditStudy
 from lorascope.training.dictionaries import product_dtype
-from lorascope.workflows.sizes import SizedModel, StudySizes, base_of, sizes_of
+from lorascope.workflows.cost import Cost, CostPart, refuse_what_cannot_fit
+from lorascope.workflows.sizes import OfTexts, SizedModel, StudySizes, base_of, sizes_of
 from lorascope.workflows.speed import device_of
 
 __all__ = ["AdaptPlan", "plan_adapt", "refuse_what_cannot_fit"]
@@ -104,13 +102,11 @@ def plan_adapt(study: AdaptStudy, *, estimates: bool = True) -> AdaptPlan:
     )
 
 
-def _sized(study: AdaptStudy) -> AuditStudy:
-    """The same model and texts as an audit reads them: sizes are counted once for both."""
-    return AuditStudy(
+def _sized(study: AdaptStudy) -> OfTexts:
+    """What is counted of model and texts, as for an audit."""
+    return OfTexts(
         model=study.model,
         revision=study.revision,
-        adapters={"none": "none"},
-        sites=("layers.0",),
         texts=study.texts,
         capture=Capture(context=study.context),
         seed=study.seed,

@@ -14,8 +14,7 @@ from lorascope.models.identity import model_identity
 from lorascope.runs import read_json, write_atomically
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.adapt.state import TEXTS, Adapted, require_held_out
-from lorascope.studies.audit.facts import text_warnings
-from lorascope.workflows.left_out import text_counts
+from lorascope.workflows.left_out import text_counts, text_warnings
 
 _FILE = "texts.json"
 

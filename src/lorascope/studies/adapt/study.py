@@ -11,7 +11,7 @@ from lorascope.errors import did_you_mean
 from lorascope.fits.settings import RANDOM_DRAWS, Affine, Learning, Lora, Tuned
 from lorascope.measures.settings import GENERAL_MARGIN, Steering
 from lorascope.models.sites import SiteName, parse_site
-from lorascope.studies.audit.study import Texts
+from lorascope.workflows.settings import Texts
 
 Kind = Literal[
     "lora",

@@ -32,11 +32,11 @@ from lorascope.report.latents import WHOLE, read_latents, rounded, write_latents
 from lorascope.results import Key, Null
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.effects import ATTRIBUTED, EFFECTS, LATENTS
-from lorascope.studies.audit.learning import DICTIONARIES
 from lorascope.studies.audit.measuring import PARENTS, Audit
 from lorascope.studies.audit.state import Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows.passages import Passages
+from lorascope.workflows.run_dictionaries import DICTIONARIES
 
 FEATURES = "features"
 TOKENS = 10

@@ -19,46 +19,20 @@ from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS
 from lorascope.models.shapes import Shape
 from lorascope.studies.audit.learning import CONTROL_ROWS
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.training.architectures import Architecture, BatchTopK, TopK
-from lorascope.training.architectures.objective import SPARSE_BELOW
+from lorascope.workflows.cost import (
+    STEP_SECONDS,
+    CostPart,
+    operations_a_row,
+    reached,
+)
 from lorascope.workflows.sizes import StudySizes
 
-# Interpreter, libraries and tokenizer.
-RESIDENT = 500_000_000
-# Products with a dimension of so many reach half of what large ones do.
-_HALF_SPEED_WIDTH = 128
-# Seconds of one training step of a dictionary beside its products.
-STEP_SECONDS = 0.0013
 # Active latents taken for granted where no setting says.
 _USUAL_L0 = 32
 # Alternatives that leading latents share between them, and the share of windows a latent fires in.
 _ALIKE, _FIRES = 80, 0.6
 # Draws of each cosine null: isotropic, rotated, and matched to two covariances.
 _NULLS = 4
-
-
-@dataclass(frozen=True)
-class CostPart:
-    """What one part of a study takes.
-
-    Attributes:
-        flops: floating-point operations.
-        memory: bytes while it runs.
-        dtype: type of its large products.
-        reached: share of the speed of large square products that it reaches.
-        fixed: seconds that no faster product saves.
-    """
-
-    name: str
-    flops: float
-    memory: int
-    dtype: torch.dtype
-    reached: float
-    fixed: float = 0.0
-
-    def seconds(self, speed: float) -> float:
-        """Time it takes where large products run at `speed` operations a second."""
-        return self.fixed + self.flops / (self.reached * speed)
 
 
 @dataclass(frozen=True)
@@ -142,21 +116,6 @@ def adapter_training(
     own = 4 * 4 * max(training.ranks) * shape.rank_one_parameters
     memory = shape.parameters * dtype.itemsize + own + passing
     return CostPart("adapter training", flops, memory, products, reached(0.3, shape.d_model))
-
-
-def operations_a_row(made: Architecture, d: int, device: str) -> tuple[float, float]:
-    """One row through one training step of a dictionary, and the share of the speed reached.
-
-    Five products of d × n: encode, decode, and three gradients. On a CPU, where TopK and BatchTopK
-    keep few enough latents, all but the first touch only those, at a lower speed. Architectures
-    whose latents thin out as they learn are counted as dense throughout.
-    """
-    dense = 2.0 * d * made.n_latents
-    if device != "cpu" or not isinstance(made, TopK | BatchTopK):
-        return 5 * dense, 0.5
-    if made.k > SPARSE_BELOW * made.n_latents:
-        return 5 * dense, 0.5
-    return dense + 8.0 * d * made.k, 0.3
 
 
 def dictionary_training(
@@ -279,13 +238,3 @@ def disk(study: AuditStudy, shape: Shape, sizes: StudySizes, counts: StudyCounts
     ranks = sum(one.ranks[0] for one in each)
     adapters = 4 * ranks * shape.rank_one_parameters
     return activations + adapters + one * (counts.trained + 3 * len(study.dictionaries.seeds))
-
-
-def reached(share: float, d: int) -> float:
-    """The share of the product speed that a part reaches in a stream of width d."""
-    return share * d / (d + _HALF_SPEED_WIDTH)
-
-
-def resident(part: CostPart) -> int:
-    """Bytes in all while a part runs."""
-    return part.memory + RESIDENT

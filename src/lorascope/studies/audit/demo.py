@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from lorascope.reading.settings import Reading
-from lorascope.studies.audit.study import (
-    AuditStudy,
-    Controls,
-    Dictionaries,
-    Measures,
-    Texts,
-    TrainAdapters,
-)
+from lorascope.studies.audit.study import AuditStudy, Controls, Dictionaries, Measures
 from lorascope.training.architectures import ReLU
 from lorascope.training.settings import Fitting, LoraTraining
+from lorascope.workflows.settings import Texts, TrainAdapters
 
 # Small batches, because there are few rows: two seeds then agree well beyond chance.
 _FITTING = Fitting(epochs=5, batch=256, rate=6e-3)

@@ -26,11 +26,11 @@ from lorascope.results import GAUSSIAN, Estimate, Key
 from lorascope.results.labels import BASE_DIFFERENCE, DELTA
 from lorascope.runs import write_atomically
 from lorascope.stages import Stage, Work, stage
-from lorascope.studies.audit.learning import DICTIONARIES, brought_at
 from lorascope.studies.audit.measuring import PARENTS, Audit
 from lorascope.studies.audit.state import Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows.measured import Measured
+from lorascope.workflows.run_dictionaries import DICTIONARIES, brought_at
 
 EFFECTS = "effects"
 LATENTS = "latents.json"

@@ -7,7 +7,6 @@ from typing import Any
 
 from lorascope.activations.matching import LARGEST, Match
 from lorascope.activations.shards import Shards
-from lorascope.activations.splits import Split
 from lorascope.embedded import is_embedded
 from lorascope.models.adapter_files import locate
 from lorascope.models.sanity_checks import LIVE, NOISE, RESTORED
@@ -17,10 +16,7 @@ from lorascope.studies.audit.defaults import EMBEDDED
 from lorascope.studies.audit.state import Audited
 from lorascope.training.adapters import CARD
 from lorascope.workflows.adapters import outcomes
-from lorascope.workflows.left_out import left_out, of_texts, text_counts
-
-# Above this share of records left out, a person should know.
-LEFT_OUT = 0.1
+from lorascope.workflows.left_out import left_out, of_texts, text_counts, text_warnings
 
 
 def facts(
@@ -85,18 +81,6 @@ def _tokens_left_out(probe: Shards, held_out: Shards) -> list[dict[str, Any]]:
         )
         for name, shards in (("training", probe), ("held-out", held_out))
     ]
-
-
-def text_warnings(parts: Split) -> list[str]:
-    """A line where more than a tenth of the records are used, and not as they stand."""
-    tally, found = parts.tally, []
-    reasons = {
-        "have half a character, read as U+FFFD": tally.repaired,
-    }
-    for reason, count in reasons.items():
-        if count > LEFT_OUT * max(1, tally.records):
-            found.append(f"{count:,} of {tally.records:,} records of the texts {reason}")
-    return found
 
 
 def _gate_lines(

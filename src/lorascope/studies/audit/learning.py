@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,47 +17,27 @@ from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError, did_you_mean
-from lorascope.fits.wrapper import identity
 from lorascope.geometry.chance import columns_shuffled, gaussian_rows
 from lorascope.randomness import derived_seed, generator
 from lorascope.runs import read_json, versions, write_atomically
 from lorascope.stages import Stage, Work, stage
-from lorascope.studies.audit.study import AuditStudy, Control
+from lorascope.studies.audit.study import AuditStudy
 from lorascope.training.architectures import Architecture
 from lorascope.training.dictionaries import HELD_OUT_ERROR, Fitting, Job, fit_many
 from lorascope.training.loop import History
+from lorascope.workflows.run_dictionaries import (
+    CHECKPOINTS,
+    DICTIONARIES,
+    AuditDictionary,
+    brought_at,
+    note_brought,
+)
+from lorascope.workflows.settings import Control
 
-DICTIONARIES, CHECKPOINTS = "dictionaries", "checkpoints"
 CONTROL_ROWS = 262144
 # Held-out rows that the error is followed on while a dictionary is trained.
 CURVE_ROWS = 2048
 _PARENTS = ("activations/probe", "activations/held_out")
-
-
-@dataclass(frozen=True)
-class AuditDictionary:
-    """One dictionary to train.
-
-    Attributes:
-        target: what it is trained on: the base stream, a delta, or a control made from that delta.
-        adapter: whose delta; a null adapter's too.
-        draw: which draw of Gaussian rows.
-        setting: what is unlike the study's own settings, `l1=0.05` for one of an ablation.
-    """
-
-    target: Literal["base", "delta", "gaussian"] | Control
-    site: str
-    adapter: str
-    seed: int
-    setting: str = ""
-    draw: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Its folder below `dictionaries/`."""
-        drawn = "" if self.draw is None else f"draw{self.draw}"
-        parts = [self.site, self.target, self.adapter, f"seed{self.seed}", drawn, self.setting]
-        return "-".join(part for part in parts if part)
 
 
 def wanted(
@@ -218,19 +198,6 @@ def train(works: Sequence[Work]) -> None:
         checkpoints.rmdir()
 
 
-@stage(version=1, title="opening base dictionaries")
-def note_brought(work: Work, *, site: str, address: str, content: str) -> None:
-    """Keep what a brought dictionary is, so that what reads it is made again where it changes.
-
-    Raises:
-        InputError: it has been replaced since the study was read.
-    """
-    if identity(work.state.brought[site]) != content:
-        raise InputError(f"{address}: has changed since the study was read; run it again")
-    record = {"site": site, "address": address, "identity": content}
-    write_atomically(work.folder / "brought.json", json.dumps(record, indent=1) + "\n")
-
-
 def stages(
     study: AuditStudy, keys: Sequence[AuditDictionary], marks: Mapping[str, str]
 ) -> Iterator[Stage]:
@@ -253,11 +220,6 @@ def stages(
         yield Stage(
             f"{DICTIONARIES}/{key.name}", train, arguments, _PARENTS, f"dictionaries {group}"
         )
-
-
-def brought_at(site: str) -> str:
-    """The stage of the dictionary brought for a site."""
-    return f"{DICTIONARIES}/{site}-brought"
 
 
 def architecture_of(study: AuditStudy, key: AuditDictionary) -> Architecture:

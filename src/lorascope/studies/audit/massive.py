@@ -22,13 +22,14 @@ from lorascope.measures.massive import dictionary_without, place_without
 from lorascope.measures.written_directions import written_view
 from lorascope.results import Estimate
 from lorascope.stages import Stage, Work, stage
-from lorascope.studies.audit.learning import AuditDictionary, RunDictionaries
+from lorascope.studies.audit.learning import RunDictionaries
 from lorascope.studies.audit.measuring import PARENTS, SETTINGS, Audit, at_site
 from lorascope.studies.audit.state import GATES, HELD_OUT, PROBE, Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.weights import of_all_modules, written_by_null
 from lorascope.studies.audit.yardsticks import massive_at
 from lorascope.workflows.measured import Measured
+from lorascope.workflows.run_dictionaries import AuditDictionary
 
 STAGE, WRITTEN = "massive", "written"
 

@@ -21,9 +21,10 @@ from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.aligning import aligned
 from lorascope.studies.audit.learning import RunDictionaries
 from lorascope.studies.audit.measuring_draws import of_gaussian, of_null_adapter
-from lorascope.studies.audit.study import AuditStudy, Control
+from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.variants import Variants
 from lorascope.workflows.measured import Measured
+from lorascope.workflows.settings import Control
 
 MEASURES = "measures"
 # What the null of a dictionary trained on a control is called.

@@ -2,81 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from lorascope.dictionaries.registry import SCHEME, look_up
 from lorascope.errors import InputError, did_you_mean
 from lorascope.latent_adapters.loading import check
-from lorascope.machine import total_memory
 from lorascope.models.adapter_files import is_at_hand
 from lorascope.models.shapes import Shape
 from lorascope.models.sites import resolve_sites
 from lorascope.studies.audit import costs
-from lorascope.studies.audit.costs import CostPart, StudyCounts
+from lorascope.studies.audit.costs import StudyCounts
 from lorascope.studies.audit.learning import ablated
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.training.dictionaries import product_dtype
+from lorascope.workflows.cost import Cost, CostPart
 from lorascope.workflows.sizes import SizedModel, StudySizes, base_of, sizes_of
-from lorascope.workflows.speed import device_of, product_speed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What any study takes.
-
-    Attributes:
-        disk: bytes of the run folder; the hub's own cache is not counted.
-        parts: arithmetic and memory of each part.
-        device: where it would run: "cpu", "cuda", or "several devices".
-        notes: what was estimated, and from what.
-    """
-
-    disk: int
-    parts: tuple[CostPart, ...]
-    device: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def flops(self) -> float:
-        """Floating-point operations of all parts."""
-        return sum(part.flops for part in self.parts)
-
-    @property
-    def memory(self) -> int:
-        """Bytes that the hungriest part takes."""
-        return costs.resident(self._hungriest)
-
-    @property
-    def about(self) -> str:
-        """What stands behind a number that was estimated."""
-        return " (estimated)" if self.notes else ""
-
-    @property
-    def _hungriest(self) -> CostPart:
-        return max(self.parts, key=lambda part: part.memory)
-
-    def seconds(self) -> dict[str, float]:
-        """Estimated time of each part here, from a product speed measured now."""
-        device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
-        return {part.name: part.seconds(product_speed(device, part.dtype)) for part in self.parts}
-
-    def prices(self) -> list[tuple[str, str]]:
-        """(what, how much) of disk, memory, arithmetic and time; times products for a moment."""
-        seconds = self.seconds()
-        return [
-            ("disk", _bytes(self.disk)),
-            ("memory", f"{_bytes(self.memory)}, in {self._hungriest.name}"),
-            ("arithmetic", f"{self.flops:.2e} floating-point operations"),
-            *((f"  {part.name}", f"{part.flops:.2e}") for part in self.parts),
-            ("time", f"about {_time(sum(seconds.values()))} on this machine ({self.device})"),
-            *((f"  {part.name}", _time(seconds[part.name])) for part in self.parts),
-            *(("estimated", note) for note in self.notes),
-        ]
+from lorascope.workflows.speed import device_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,36 +129,6 @@ def _check_adapters(study: AuditStudy, base: SizedModel, *, estimates: bool) -> 
     return [f"adapters not looked at: {', '.join(unread)}"] if unread else []
 
 
-def refuse_what_cannot_fit(cost: Cost, out: Path) -> None:
-    """One clear line where disk or memory will not do; what a run in `out` has written counts.
-
-    Raises:
-        InputError: less is free than the study needs.
-    """
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if (out / "manifest.json").exists():
-        free += sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    if cost.disk > free:
-        raise InputError(
-            f"{out}: the study needs {_bytes(cost.disk)} of disk and {_bytes(free)} are free; "
-            "use fewer documents or sites, or another --out"
-        )
-    if cost.device == "cpu":
-        total, where = total_memory(), "this machine"
-    elif cost.device == "cuda":
-        total, where = torch.cuda.get_device_properties(0).total_memory, "the GPU"
-    else:
-        return
-    if cost.memory > total:
-        raise InputError(
-            f"the study needs {_bytes(cost.memory)} of memory and {where} has "
-            f"{_bytes(total)}; use a smaller model, fewer latents, or dtype bfloat16"
-        )
-
-
 def require_tokens(study: AuditStudy, probe: int, held_out: int, documents: int) -> None:
     """Refuse texts that cannot carry the numbers asked.
 
@@ -287,21 +201,3 @@ def _parts(
     if study.measures.weights:
         found.append(costs.weights(shape, counts))
     return tuple(found)
-
-
-def _bytes(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:,.3g} GB" if value < 1000 else f"{value:,.0f} GB"
-
-
-def _time(seconds: float) -> str:
-    # Below the number that two digits would round up to a third.
-    if seconds < 99.5:
-        return f"{seconds:.2g} s"
-    if seconds < 99.5 * 60:
-        return f"{seconds / 60:.2g} min"
-    return f"{seconds / 3600:,.2g} h" if seconds < 99 * 3600 else f"{seconds / 86400:,.0f} days"

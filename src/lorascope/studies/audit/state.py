@@ -30,13 +30,14 @@ from lorascope.models.sites import Site, resolve_sites
 from lorascope.progress import Reporter
 from lorascope.runs import read_json
 from lorascope.studies.audit import plan as planning
-from lorascope.studies.audit.learning import AuditDictionary, RunDictionaries, bring, wanted
+from lorascope.studies.audit.learning import RunDictionaries, bring, wanted
 from lorascope.studies.audit.measuring import Audit
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.variants import Variants
 from lorascope.training.adapters import CARD
 from lorascope.workflows.adapters import Training, split_for_training
 from lorascope.workflows.adapters import TrainingBase as TrainingBase
+from lorascope.workflows.run_dictionaries import AuditDictionary
 from lorascope.workflows.sizes import SizedModel, base_of
 from lorascope.workflows.texts import read_split
 

@@ -7,102 +7,21 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
-from lorascope.activations.settings import CATEGORIES, Capture, Template
+from lorascope.activations.settings import Capture
 from lorascope.config import Device, DeviceMap, DType, Settings
 from lorascope.errors import did_you_mean
 from lorascope.measures.settings import Bars
 from lorascope.models.sites import SiteName
 from lorascope.reading.settings import Reading
 from lorascope.training.architectures import Architecture, ReLU
-from lorascope.training.settings import Fitting, LoraTraining
-
-
-def _require_different(seeds: tuple[int, ...]) -> None:
-    if len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds {list(seeds)} repeat; give different ones")
-
-
-class Balance(Settings):
-    """Equal numbers of documents of several kinds.
-
-    Attributes:
-        categories: the kinds: a source's own labels, or the five that instructions are sorted into
-            by their words where a source has none. Documents of other kinds are left out.
-        probe: documents of each to train dictionaries on.
-        held_out: documents of each to measure on.
-    """
-
-    categories: tuple[str, ...] = Field(default=CATEGORIES, min_length=1)
-    probe: int = Field(gt=0)
-    held_out: int = Field(gt=0)
-
-    @model_validator(mode="after")
-    def _categories_differ(self) -> Self:
-        if len(set(self.categories)) != len(self.categories):
-            raise ValueError(f"categories {list(self.categories)} repeat; give different ones")
-        return self
-
-
-class Texts(Settings):
-    """Which texts the adapters are looked at on.
-
-    Attributes:
-        sources: files, folders, dataset ids (`org/name:train[5000:7000]` for some of the rows), or
-            "embedded".
-        documents: most documents to use; all by default.
-        held_out: share of the documents, by hash, that measures are computed on.
-        measure_on: sources to measure on instead of that share; no dictionary is trained on them.
-        balance: equal numbers of documents of several kinds; all documents by default.
-        seen: further texts the adapters were trained on; documents among them are left out. What
-            an adapter trained here has seen is known from its folder.
-        keep_seen: train dictionaries on documents the adapters have seen too, as the paper does;
-            the report says so. Nothing is ever measured on them.
-        template: which records go through the tokenizer's chat template where it has one: chats,
-            and instructions in Alpaca's words ("auto"); both ("chat"); none ("plain").
-    """
-
-    sources: tuple[str, ...] = Field(min_length=1)
-    documents: int | None = Field(default=None, gt=0)
-    held_out: float = Field(default=0.2, gt=0, lt=1)
-    measure_on: tuple[str, ...] = ()
-    balance: Balance | None = None
-    seen: tuple[str, ...] = ()
-    keep_seen: bool = False
-    template: Template = "auto"
-
-    @model_validator(mode="after")
-    def _one_way_to_hold_out(self) -> Self:
-        if self.measure_on and self.held_out != Texts.model_fields["held_out"].default:
-            raise ValueError("give either held_out (a share) or measure_on (sources), not both")
-        return self
-
-
-class TrainAdapters(Settings):
-    """Adapters to train first, instead of being given some.
-
-    Attributes:
-        records: where instruction records come from.
-        share: share of the records, by hash, the adapters may see; the rest is left for the audit.
-            1 where the audit has texts of its own.
-        training: ranks and everything they share.
-        seeds: one adapter each per rank: other starting weights, another order of the same
-            records. By default one, `training.seed`.
-        template: as that of the texts.
-    """
-
-    records: tuple[str, ...] = Field(default=("embedded",), min_length=1)
-    share: float = Field(default=0.5, gt=0, le=1)
-    training: LoraTraining = LoraTraining()
-    seeds: tuple[int, ...] = ()
-    template: Template = "auto"
-
-    @model_validator(mode="after")
-    def _seeds_differ(self) -> Self:
-        _require_different(self.seeds)
-        return self
-
-
-Control = Literal["shuffled", "permuted"]
+from lorascope.training.settings import Fitting
+from lorascope.workflows.settings import (
+    Control,
+    Texts,
+    TrainAdapters,
+    _require_different,
+    numbered,
+)
 
 
 class Dictionaries(Settings):
@@ -255,13 +174,7 @@ class AuditStudy(Settings):
     @property
     def given(self) -> dict[str, str]:
         """{name: folder or hub id} of the adapters given; `name-1`, `name-2` … of several seeds."""
-        found: dict[str, str] = {}
-        for name, paths in self.adapters.items():
-            if isinstance(paths, str):
-                found[name] = paths
-            else:
-                found |= dict(zip(_numbered(name, paths), paths, strict=True))
-        return found
+        return numbered(self.adapters)
 
     @property
     def groups(self) -> dict[str, str]:
@@ -272,9 +185,7 @@ class AuditStudy(Settings):
                 for name, one in self.train.training.each(self.train.seeds).items()
             }
         return {
-            each: name
-            for name, paths in self.adapters.items()
-            for each in ([name] if isinstance(paths, str) else _numbered(name, paths))
+            each: name for name, paths in self.adapters.items() for each in numbered({name: paths})
         }
 
     def label(self, value: float) -> str:
@@ -297,7 +208,3 @@ class AuditStudy(Settings):
             )
         value: Any = yaml.safe_load(text)
         return type(architecture).model_validate({**plain, name: value})
-
-
-def _numbered(name: str, paths: tuple[str, ...]) -> list[str]:
-    return [f"{name}-{i}" for i in range(1, len(paths) + 1)]

@@ -47,13 +47,13 @@ from lorascope.studies.audit import (
 )
 from lorascope.studies.audit import plan as planning
 from lorascope.studies.audit.facts import facts
-from lorascope.studies.audit.learning import DICTIONARIES, brought_at
 from lorascope.studies.audit.responses import losses_of, read_losses, write_losses
 from lorascope.studies.audit.state import HELD_OUT, MATCHING, PROBE, Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows import adapters
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.needs import stated
+from lorascope.workflows.run_dictionaries import DICTIONARIES, brought_at
 from lorascope.workflows.run_folders import run_folder
 
 RESULTS = "results"

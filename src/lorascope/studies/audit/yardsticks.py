@@ -31,12 +31,13 @@ from lorascope.randomness import generator
 from lorascope.results import GAUSSIAN, Estimate, Estimates, Key
 from lorascope.runs import read_json, write_atomically
 from lorascope.stages import Stage, Work, stage
-from lorascope.studies.audit.learning import AuditDictionary, permutation
+from lorascope.studies.audit.learning import permutation
 from lorascope.studies.audit.measuring import PARENTS, TRAINED_ON, Audit
 from lorascope.studies.audit.state import Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.training.starts import SAMPLE, sampled
 from lorascope.workflows.measured import Measured
+from lorascope.workflows.run_dictionaries import AuditDictionary
 
 YARDSTICKS = "yardsticks"
 RECOVERED = "recovered"

@@ -27,11 +27,11 @@ from lorascope.results.null_names import UNTOUCHED
 from lorascope.runners.local import run_here
 from lorascope.runs import Run, write_atomically
 from lorascope.stages import Graph, Stage, Work, stage
+from lorascope.studies.behaviour.study import BehavingStudy as BehavingStudy
 from lorascope.training.adapters import LoraTraining, train_adapter
 from lorascope.training.loop import StepProgress
 from lorascope.workflows.adapters import ADAPTERS
 from lorascope.workflows.run_folders import run_folder
-from lorascope.workflows.settings import BehavingStudy as BehavingStudy
 
 PROMPTING = "prompting"
 # What training a dense adapter reads of the study.

@@ -29,10 +29,9 @@ from lorascope.errors import InputError, did_you_mean
 from lorascope.models import dimensions
 from lorascope.models.adapter_files import locate
 from lorascope.runs import read_json
-from lorascope.studies import missing
-from lorascope.studies.audit.learning import AuditDictionary
-from lorascope.studies.audit.study import AuditStudy
+from lorascope.studies.compare.study import AuditedStudy, in_finished
 from lorascope.training.adapters import CARD
+from lorascope.workflows.run_dictionaries import AuditDictionary
 from lorascope.workflows.texts import read_split
 
 
@@ -76,7 +75,7 @@ class Finished:
     """
 
     folder: Path
-    study: AuditStudy
+    study: AuditedStudy
     facts: dict[str, Any]
     held_out: Shards
 
@@ -87,7 +86,7 @@ class Finished:
         Raises:
             InputError: it is no audit's, the audit is not finished, or its activations are gone.
         """
-        study = missing.in_finished(folder)
+        study = in_finished(folder)
         held_out = Shards.open(folder / "activations" / "held_out")
         return cls(folder, study, read_json(folder / "gates" / "gates.json"), held_out)
 

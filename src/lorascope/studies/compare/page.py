@@ -104,7 +104,7 @@ def write_comparison(
     return page
 
 
-def rewrite_comparison(results: Results) -> Path:
+def write_page(results: Results) -> Path:
     """Write the page of a finished comparison again, from its tables.
 
     Raises:
@@ -115,11 +115,11 @@ def rewrite_comparison(results: Results) -> Path:
     return write_comparison(results.run, results.numbers, latents, texts, results.facts)
 
 
-def comparison_figures(results: Results) -> list[Figure]:
+def figures_of(results: Results) -> list[Figure]:
     """How often each latent fires on its own delta and on the other's.
 
     Raises:
-        InputError: as `rewrite_comparison`.
+        InputError: as `write_page`.
     """
     latents = _read(results.run / "latents.csv", LATENT_COLUMNS)
     title = "Latents by density on their own delta and on the other's (share of tokens)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from jaxtyping import Int
@@ -17,7 +16,8 @@ from lorascope.measures.rows import shared_out
 from lorascope.models.adapter_files import same_base
 from lorascope.randomness import generator
 from lorascope.studies.compare.finished import Finished, Traced
-from lorascope.studies.missing import addressed
+from lorascope.studies.compare.study import addressed
+from lorascope.workflows.comparison_folders import labels
 
 FEWEST_DOCUMENTS = 10
 # Of the same base at the same tokens only rounding may differ.
@@ -57,17 +57,6 @@ def sides(first: str, second: str) -> tuple[ComparedAdapter, ComparedAdapter]:
         raise InputError(f"{folder}: {one} is both sides; name two different adapters")
     named = labels((folder, one), (other_folder, two))
     return ComparedAdapter(run, one, named[0]), ComparedAdapter(other, two, named[1])
-
-
-def labels(*named: tuple[Path, str]) -> list[str]:
-    """Names; with their runs' where any are alike; with numbers where those are too."""
-    names = [name for _, name in named]
-    if len(set(names)) == len(names):
-        return names
-    longer = [f"{folder.resolve().name}/{name}" for folder, name in named]
-    if len(set(longer)) == len(longer):
-        return longer
-    return [f"{name}#{number}" for number, name in enumerate(longer, start=1)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,6 @@ import pandas as pd
 
 from lorascope.activations.scaling import mean_and_covariance
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.errors import InputError
 from lorascope.measures import alignment, comparison
 from lorascope.measures.comparison import DeltaPair
 from lorascope.measures.definitions import declared
@@ -38,11 +37,11 @@ from lorascope.studies.compare.excerpts import Excerpts
 from lorascope.studies.compare.finished import shared_sites
 from lorascope.studies.compare.page import LATENT_COLUMNS, TEXT_COLUMNS, write_comparison
 from lorascope.studies.compare.pairing import ComparedAdapter, Paired, pair, sides
+from lorascope.studies.compare.study import CompareSettings as CompareSettings
+from lorascope.workflows.comparison_folders import MARK, require_free
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.settings import CompareSettings as CompareSettings
 
 WORKFLOW = "compare"
-MARK = "comparison.json"
 
 
 @dataclass
@@ -292,14 +291,6 @@ def _facts(
 
 def _name(first: ComparedAdapter, second: ComparedAdapter) -> str:
     return f"compare-{first.label}-{second.label}".replace("/", "-")
-
-
-def require_free(folder: Path) -> None:
-    """Refuse a folder that holds something else than a comparison."""
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file; give --out a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
-        raise InputError(f"{folder}: not empty and no comparison; give --out another folder")
 
 
 def _write(found: Comparison, folder: Path) -> None:

@@ -22,10 +22,10 @@ from lorascope.models.load import padding_id
 from lorascope.models.sites import resolve_sites
 from lorascope.runs import versions
 from lorascope.stages import Stage, Work, stage
-from lorascope.studies.audit.learning import note_brought
 from lorascope.studies.latent.state import LatentRun
 from lorascope.studies.latent.study import LatentStudy
 from lorascope.training.dictionaries import fit
+from lorascope.workflows.run_dictionaries import note_brought
 
 # What training reads of the study.
 _SETTINGS = ("model", "seed", "train_dictionary")

@@ -15,10 +15,9 @@ from lorascope.dictionaries.registry import SCHEME, look_up
 from lorascope.errors import InputError
 from lorascope.models.shapes import Shape
 from lorascope.models.sites import resolve_sites
-from lorascope.studies.audit.costs import CostPart, operations_a_row
-from lorascope.studies.audit.plan import Cost
 from lorascope.studies.latent.study import LatentStudy
 from lorascope.training.dictionaries import product_dtype
+from lorascope.workflows.cost import Cost, CostPart, operations_a_row
 from lorascope.workflows.sizes import CHARACTERS_PER_TOKEN, SizedModel, base_of
 from lorascope.workflows.speed import device_of
 

@@ -29,8 +29,8 @@ from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base
 from lorascope.models.sites import resolve_sites
 from lorascope.progress import Reporter
-from lorascope.studies.audit.learning import DICTIONARIES, brought_at
 from lorascope.studies.latent.study import LatentStudy
+from lorascope.workflows.run_dictionaries import DICTIONARIES, brought_at
 from lorascope.workflows.sizes import SizedModel, base_of
 
 

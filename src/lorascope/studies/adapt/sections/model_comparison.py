@@ -8,8 +8,11 @@ from typing import Any, Final
 
 from lorascope.report.charts import intervals, null_rows, row_of
 from lorascope.report.conditions import bounds
+from lorascope.report.fact_tables import fact_table
 from lorascope.report.figure import Figure
+from lorascope.report.figure_files import write_figures
 from lorascope.report.formatting import interval, number, plural, verdict_words
+from lorascope.report.paper_table import PaperTable, PrintedCell
 from lorascope.report.result import Results
 from lorascope.results import Estimate
 from lorascope.runs import write_atomically
@@ -17,9 +20,6 @@ from lorascope.studies.adapt.sections.page import Page, parts_of
 from lorascope.studies.adapt.sections.results import COST_AFTER, COST_BEFORE, GENERAL, SHARE
 from lorascope.studies.adapt.sections.tables import write_adapt_tables
 from lorascope.studies.adapt.sections.words import ExperimentSection, hundredths
-from lorascope.studies.audit.sections.figures import write_figures
-from lorascope.studies.audit.sections.page import fact_table
-from lorascope.studies.audit.sections.paper import PaperTable, PrintedCell
 
 DIFFERENCE: Final = "adapt.share_difference"
 _LOSSES: Final = {

@@ -16,14 +16,17 @@ from markupsafe import Markup
 
 from lorascope.measures.definitions import Definition, definition_of
 from lorascope.report.charts import EXPORT_CONFIG
+from lorascope.report.fact_tables import FactTable, csv_uri, fact_table
 from lorascope.report.figure import Figure
+from lorascope.report.figure_files import write_figures
 from lorascope.report.formatting import listing, shortened, study_title
 from lorascope.report.left_out import left_out_lines, left_out_rows
 from lorascope.report.markup import content_policy, embedded_json
+from lorascope.report.paper_table import PaperTable, frame
 from lorascope.report.placing import further
 from lorascope.report.rendering import asset, rendered, vega_script
 from lorascope.report.result import Results
-from lorascope.report.tables import TableRow, table_row
+from lorascope.report.tables import TableRow, measure_order, table_row
 from lorascope.results import Estimate, Estimates
 from lorascope.runs import write_atomically
 from lorascope.studies.adapt.sections.figures import adapt_figures
@@ -36,10 +39,6 @@ from lorascope.studies.adapt.sections.words import (
     sentences,
     verdict,
 )
-from lorascope.studies.audit.sections.figures import write_figures
-from lorascope.studies.audit.sections.page import FactTable, csv_uri, fact_table
-from lorascope.studies.audit.sections.paper import PaperTable, frame
-from lorascope.studies.audit.sections.topics import measure_order
 
 
 @dataclass(frozen=True)

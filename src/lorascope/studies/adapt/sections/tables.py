@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from lorascope.report.paper_table import PaperTable, PrintedCell, frame, latex
 from lorascope.report.placing import further
 from lorascope.results import Estimate, Key
 from lorascope.studies.adapt.sections.results import (
@@ -15,7 +16,6 @@ from lorascope.studies.adapt.sections.results import (
     AdaptResults,
     FitCondition,
 )
-from lorascope.studies.audit.sections.paper import PaperTable, PrintedCell, frame, latex
 
 _COLUMNS = {
     "Share closed": SHARE,

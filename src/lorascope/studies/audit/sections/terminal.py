@@ -14,8 +14,8 @@ from rich.text import Text
 from lorascope.report.formatting import visible
 from lorascope.report.latents import read_latents
 from lorascope.report.result import Results, read_results
-from lorascope.report.tables import MatrixRow, verdict_matrix
 from lorascope.studies.audit.sections.opening import IN_WORDS
+from lorascope.studies.audit.sections.tables import MatrixRow, verdict_matrix
 from lorascope.studies.audit.sections.words import words
 
 # Least width of the column that says which number it is.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
-from lorascope.measures.definitions import DEFINITIONS
 from lorascope.results import Estimate
 from lorascope.results.labels import (
     BASE,
@@ -150,7 +149,6 @@ _ORDER: Final = (
     BASE_SEEDS,
     DELTA_SEEDS,
 )
-_MEASURES: Final = tuple(DEFINITIONS)
 
 
 def topic_of(measure: str) -> ReportTopic:
@@ -159,19 +157,6 @@ def topic_of(measure: str) -> ReportTopic:
     return next((topic for topic in TOPICS if family in topic.families), OTHER)
 
 
-def measure_order(measures: Iterable[str]) -> list[str]:
-    """Measures without repeats, in the order of their definitions, unknown ones last."""
-    return _ordered(measures, _MEASURES)
-
-
 def dictionary_order(estimates: Iterable[Estimate]) -> list[Of]:
     """Of which dictionaries they are, without repeats; findings before yardsticks."""
-    return _ordered((Of.key(estimate.key) for estimate in estimates), _ORDER)
-
-
-T = TypeVar("T")
-
-
-def _ordered(names: Iterable[T], known: tuple[T, ...]) -> list[T]:
-    unique = dict.fromkeys(names)
-    return [n for n in known if n in unique] + [n for n in unique if n not in known]
+    return ordered((Of.key(estimate.key) for estimate in estimates), _ORDER)

@@ -16,7 +16,9 @@ from markupsafe import Markup
 
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.report.charts import EXPORT_CONFIG
+from lorascope.report.fact_tables import fact_tables
 from lorascope.report.figure import Figure
+from lorascope.report.figure_files import write_figures
 from lorascope.report.formatting import (
     SYMBOLS,
     interval,
@@ -35,8 +37,6 @@ from lorascope.report.tables import table_row
 from lorascope.results import Estimate, Key
 from lorascope.results.null_names import UNTOUCHED
 from lorascope.runs import write_atomically
-from lorascope.studies.audit.sections.figures import write_figures
-from lorascope.studies.audit.sections.page import fact_tables
 from lorascope.studies.latent.sections.figures import flatness_figure, frontier_figure
 from lorascope.studies.latent.sections.words import verdicts
 
@@ -44,10 +44,10 @@ _RATES = ("behaviour.success", "behaviour.false_positives", "behaviour.right")
 _LOSS = "behaviour.general_loss"
 
 
-def write_latent_report(results: Results) -> Path:
+def write_page(results: Results) -> Path:
     """Write `report/` of a latent study and return the page's path."""
     folder = results.run / "report"
-    drawn = latent_figures(results)
+    drawn = figures_of(results)
     write_figures(drawn, folder / "figures")
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     table = results.numbers.to_frame()
@@ -57,7 +57,7 @@ def write_latent_report(results: Results) -> Path:
     return page
 
 
-def latent_figures(results: Results) -> list[Figure]:
+def figures_of(results: Results) -> list[Figure]:
     """The frontier of success against latents, and how flat their weights are."""
     drawn = (frontier_figure(results.numbers, results.facts), flatness_figure(results.facts))
     return [figure for figure in drawn if figure is not None]

@@ -7,36 +7,41 @@ separators U+2028 and U+2029 are written as escapes.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import pandas as pd
 from markupsafe import Markup
 
 from lorascope.measures.definitions import definition_of
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.conditions import seeds
+from lorascope.report.fact_tables import FactTable, csv_uri, fact_table, fact_tables
 from lorascope.report.figure import Figure
+from lorascope.report.figure_files import write_figures
 from lorascope.report.formatting import detail, listing, number, shortened, study_title
 from lorascope.report.latents import Browsed, read_latents
-from lorascope.report.left_out import left_out_rows
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.rendering import asset, rendered, vega_script
 from lorascope.report.result import Results
-from lorascope.report.tables import TableRow, TopicTable, topic_tables, verdict_matrix, write_tables
+from lorascope.report.tables import TableRow
 from lorascope.results import Estimates, Key
 from lorascope.results.labels import Of
 from lorascope.runs import write_atomically
 from lorascope.studies.audit.sections.condition_pairs import condition_pairs
 from lorascope.studies.audit.sections.features import feature_section, write_features
-from lorascope.studies.audit.sections.figures import figures, write_figures
+from lorascope.studies.audit.sections.figures import figures
 from lorascope.studies.audit.sections.labels import read_labels
 from lorascope.studies.audit.sections.paper import paper_tables, write_paper_tables
+from lorascope.studies.audit.sections.tables import (
+    TopicTable,
+    topic_tables,
+    verdict_matrix,
+    write_tables,
+)
 from lorascope.studies.audit.sections.topics import ReportTopic
 from lorascope.studies.audit.sections.words import words
 
@@ -67,16 +72,12 @@ class TopicSection:
     chance_csv: str
 
 
-@dataclass(frozen=True)
-class FactTable:
-    """Facts of one kind: heading, columns and printed cells."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
+def figures_of(results: Results) -> list[Figure]:
+    """The figures on it, drawn anew."""
+    return figures(results)
 
 
-def write_report(results: Results) -> Path:
+def write_page(results: Results) -> Path:
     """Write `report/` of a run: figures, tables, then the page, whose path it returns."""
     folder = results.run / "report"
     drawn, tables, browsed = figures(results), topic_tables(results), read_latents(results.run)
@@ -154,26 +155,6 @@ def readings(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def fact_tables(facts: Mapping[str, Any]) -> list[FactTable]:
-    """The run's facts as tables; facts that are absent or empty have none."""
-    records: dict[str, Iterable[Mapping[str, Any]]] = {
-        "Model": [facts["model"]] if facts.get("model") else [],
-        "Adapters": facts.get("adapters", []),
-        "Adapter training": facts.get("adapter_training", []),
-        "Tokens": [
-            {"rows": rows, **counts} for rows, counts in facts.get("tokens", {}).items() if counts
-        ],
-        "What was used": left_out_rows(facts),
-        "Dictionaries": [
-            {key: value for key, value in record.items() if not isinstance(value, list)}
-            for record in facts.get("dictionaries", [])
-        ],
-        "Versions": [facts["versions"]] if facts.get("versions") else [],
-    }
-    tables = (fact_table(title, list(rows)) for title, rows in records.items())
-    return [table for table in tables if table.rows]
-
-
 def null_table(results: Results) -> FactTable:
     """Values of null adapters and of dictionaries trained on nothing, one row a number."""
     records: list[Mapping[str, Any]] = []
@@ -236,26 +217,3 @@ def first_seeds(table: TopicTable, share: float) -> list[TableRow]:
     seeds = [estimate.key.seed or 0 for estimate in table.estimates]
     kept = sorted(range(len(seeds)), key=lambda row: seeds[row])[:most]
     return [table.rows[row] for row in sorted(kept)]
-
-
-def fact_table(title: str, records: list[Mapping[str, Any]]) -> FactTable:
-    """Records as a printed table: a column for every key."""
-    columns = list(dict.fromkeys(column for record in records for column in record))
-    rows = [[_printed(record.get(column)) for column in columns] for record in records]
-    return FactTable(title, [column.replace("_", " ") for column in columns], rows)
-
-
-def _printed(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return number(value) if isinstance(value, float) else str(value)
-
-
-def csv_uri(table: pd.DataFrame) -> str:
-    """A table as a data URI of CSV."""
-    text = table.to_csv(index=False)
-    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
