@@ -98,7 +98,7 @@ def test_rows_read_again_are_the_same_in_any_window(tiny_model, cut, tokenizer):
     assert len(rows.sample(10**6).rows) == len(rows)
 
 
-@pytest.mark.parametrize("way", ["streamed", "end_to_end"])
+@pytest.mark.parametrize("condition", ["streamed", "end_to_end"])
 def test_snapshots_hold_tokens_seconds_and_a_dictionary(condition, streamed, end_to_end, tmp_path):
     train = {"streamed": streamed, "end_to_end": end_to_end}[condition]
     dictionary, history = train(saving=Saving(tmp_path, (0.25, 0.5, 1.0), before=100.0))
@@ -122,7 +122,7 @@ class Stopped(Exception):  # noqa: N818 - a signal
     """Ends a run in its middle."""
 
 
-@pytest.mark.parametrize("way", ["streamed", "end_to_end"])
+@pytest.mark.parametrize("condition", ["streamed", "end_to_end"])
 def test_a_stopped_run_goes_on_bit_for_bit(condition, streamed, end_to_end, tmp_path, monkeypatch):
     train = {"streamed": streamed, "end_to_end": end_to_end}[condition]
     whole, _ = train(saving=Saving(tmp_path / "whole"))

@@ -10,10 +10,9 @@ from lorascope.machine import total_memory
 from lorascope.progress import Reporter
 from lorascope.runners.pool import _Pool
 from lorascope.stages import Graph, Need, Stage
-from lorascope.studies.audit import costs
 from lorascope.studies.audit.learning import train
 from lorascope.studies.opening import with_needs
-from lorascope.workflows.cost import Cost, CostPart
+from lorascope.workflows.cost import Cost, CostPart, resident
 from lorascope.workflows.needs import stated
 
 
@@ -28,7 +27,7 @@ def test_a_stage_needs_what_its_part_of_the_plan_does(device, gpus):
     names = ("measures/layers.1", "effects/a", "gates", "results", "something/else")
     found = stated(Graph(Stage(name, train) for name in names), cost)
     needs = {one.name: one.need for one in found}
-    base = costs.resident(part("nothing", 0))
+    base = resident(part("nothing", 0))
     assert needs["measures/layers.1"] == Need(500 + base, 0.0)
     assert needs["effects/a"] == Need(900 + base, gpus)
     assert needs["gates"] == Need(40 + base, gpus)

@@ -17,7 +17,7 @@ from lorascope.studies.audit.plan import plan
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.training.architectures import BatchTopK, ReLU, TopK
 from lorascope.workflows import sizes, speed
-from lorascope.workflows.cost import CostPart, refuse_what_cannot_fit
+from lorascope.workflows.cost import CostPart, operations_a_row, refuse_what_cannot_fit
 from lorascope.workflows.sizes import StudySizes
 
 D, LATENTS, BLOCK, HEAD = 32, 64, 7744, 2048
@@ -135,7 +135,7 @@ def test_pursuit_effects_and_weights_by_hand(settings, tiny_model):
     ],
 )
 def test_few_latents_cost_less_where_products_are_sparse(made, device, expected):
-    assert costs.operations_a_row(made, D, device)[0] == expected
+    assert operations_a_row(made, D, device)[0] == expected
 
 
 def test_time_from_speed_by_hand(cost, monkeypatch):

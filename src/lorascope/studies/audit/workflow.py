@@ -51,9 +51,10 @@ from lorascope.studies.audit.responses import losses_of, read_losses, write_loss
 from lorascope.studies.audit.state import HELD_OUT, MATCHING, PROBE, Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows import adapters
+from lorascope.workflows.cost import refuse_what_cannot_fit
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.needs import stated
-from lorascope.workflows.run_dictionaries import DICTIONARIES, brought_at
+from lorascope.workflows.run_dictionaries import DICTIONARIES, AuditDictionary, brought_at
 from lorascope.workflows.run_folders import run_folder
 
 RESULTS = "results"
@@ -78,7 +79,7 @@ def audit(
     """
     with run_folder(out, study, redo, command) as run:
         cost = planning.plan(study, estimates=False)
-        planning.refuse_what_cannot_fit(cost, out)
+        refuse_what_cannot_fit(cost, out)
         state = Audited(study, out, reporter)
         graph = stated(Graph(stages(state)), cost)
         runner(graph, run, state, reporter)
@@ -125,7 +126,7 @@ def _bases(study: AuditStudy, site: str, brought: bool) -> dict[int | None, str]
     """{seed: stage of the base dictionary there}; without a seed the one that was brought."""
     if brought:
         return {None: brought_at(site)}
-    wanted = [learning.AuditDictionary("base", site, "", seed) for seed in study.dictionaries.seeds]
+    wanted = [AuditDictionary("base", site, "", seed) for seed in study.dictionaries.seeds]
     return {one.seed: f"{DICTIONARIES}/{one.name}" for one in wanted}
 
 

@@ -14,7 +14,7 @@ from lorascope.report.formatting import (
 )
 from lorascope.report.latex import long_table
 from lorascope.report.result import Results
-from lorascope.report.tables import measure_order
+from lorascope.report.tables import TableRow, measure_order, table_row
 from lorascope.results import Estimate, Estimates, Verdict
 from lorascope.results.labels import Of
 from lorascope.studies.audit.sections.topics import (

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from lorascope.report.tables import ordered
 from lorascope.results import Estimate
 from lorascope.results.labels import (
     BASE,
