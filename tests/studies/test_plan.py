@@ -16,6 +16,7 @@ from lorascope.studies.audit.costs import StudyCounts
 from lorascope.studies.audit.plan import plan
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.training.architectures import BatchTopK, ReLU, TopK
+from lorascope.workflows import cost as cost_module
 from lorascope.workflows import sizes, speed
 from lorascope.workflows.cost import CostPart, operations_a_row, refuse_what_cannot_fit
 from lorascope.workflows.sizes import StudySizes
@@ -141,7 +142,7 @@ def test_few_latents_cost_less_where_products_are_sparse(made, device, expected)
 def test_time_from_speed_by_hand(cost, monkeypatch):
     part = CostPart("x", flops=6e9, memory=0, dtype=torch.float32, reached=0.3, fixed=1.5)
     assert part.seconds(1e10) == pytest.approx(1.5 + 2.0)
-    monkeypatch.setattr(plan_module, "product_speed", lambda device, dtype: 1e10)
+    monkeypatch.setattr(cost_module, "product_speed", lambda device, dtype: 1e10)
     seconds = cost.seconds()
     (capture,) = (p for p in cost.parts if p.name == "capture")
     assert seconds["capture"] == pytest.approx(capture.flops / (0.5 * 32 / 160 * 1e10))
@@ -169,7 +170,7 @@ def test_speed_is_of_this_device(dtype, monkeypatch):
     ],
 )
 def test_times_as_people_say_them(seconds, text):
-    assert plan_module._time(seconds) == text
+    assert cost_module._time(seconds) == text
 
 
 def test_longest_of_a_batch_by_hand():
@@ -263,7 +264,7 @@ def test_more_of_anything_costs_more(settings, saved):
 
 def test_disk_that_is_not_there_is_refused(cost, study, run, tmp_path, monkeypatch):
     free = cost.disk - 1
-    monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(cost_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     with pytest.raises(InputError, match=r"new: the study needs .* of disk and .* are free; use"):
         refuse_what_cannot_fit(cost, tmp_path / "new")
     # What the run has written already need not be written again.
@@ -283,7 +284,7 @@ def test_an_address_that_saelens_does_not_list_is_refused(settings, saved):
 
 
 def test_memory_that_is_not_there_is_refused(cost, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan_module, "total_memory", lambda: 10**6)
+    monkeypatch.setattr(cost_module, "total_memory", lambda: 10**6)
     with pytest.raises(InputError, match=r"of memory and this machine has 1 MB; use a smaller"):
         refuse_what_cannot_fit(cost, tmp_path)
 
