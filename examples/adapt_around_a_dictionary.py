@@ -46,7 +46,7 @@ fitted = fit(
 )
 for way, found in fitted.held_out.items():
     print(f"{way:10} {found.mean_loss:.3f} nats/token, KL {found.mean_kl:.3f}")
-print(f"share of the splice's cost won back: {fitted.card.share_closed:.0%}")
+print(f"share of the splice's cost recovered: {fitted.card.share_closed:.0%}")
 
 peft = PeftModel.from_pretrained(model, "around")
 print("an ordinary PEFT adapter of rank", peft.peft_config["default"].r)

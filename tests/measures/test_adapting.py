@@ -38,7 +38,7 @@ def evaluated(losses, kl=(0.0, 0.0)):
 
 ORIGINAL = evaluated([1.0, 2.0, 3.0, 2.0])
 SPLICED = evaluated([2.0, 2.5, 5.0, 3.0], kl=(3.0, 1.0))  # 4.5 dearer
-ADAPTED = evaluated([1.5, 3.0, 4.0, 2.5], kl=(2.0, 0.4))  # 3 dearer: 1.5 of 4.5 won back
+ADAPTED = evaluated([1.5, 3.0, 4.0, 2.5], kl=(2.0, 0.4))  # 3 dearer: 1.5 of 4.5 recovered
 UNSPLICED = evaluated([1.0, 2.2, 3.0, 2.0], kl=(0.1, 0.1))
 HELD_OUT = {
     "original": ORIGINAL,

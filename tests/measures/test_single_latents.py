@@ -189,7 +189,7 @@ def test_the_first_control_is_another_latent_s_direction(model):
         assert changes["addition"].kl[latent, 1].item() == pytest.approx(kl, rel=1e-3)
 
 
-def test_small_changes_are_foretold_and_controls_have_the_same_size(model):
+def test_small_changes_are_attributed_and_controls_have_the_same_size(model):
     # Directions this short move the stream by a thousandth of the delta.
     small = ReluDictionary(AXES.T, torch.zeros(6), 1e-2 * AXES, torch.zeros(D))
     found = survey(model, "whole", WINDOWS, ["layers.0"])
@@ -198,7 +198,7 @@ def test_small_changes_are_foretold_and_controls_have_the_same_size(model):
         changes = effects.changes[mode]
         large = changes.loss.abs() > 0.3 * changes.loss.abs().max()
         assert large.sum() > 3
-        ratio = changes.foretold_loss[large] / changes.loss[large]
+        ratio = changes.attributed_loss[large] / changes.loss[large]
         torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=0.1)
         assert (changes.kl.mean(0) / changes.kl.mean()).tolist() == pytest.approx([1] * 3, abs=0.6)
 
@@ -208,7 +208,7 @@ def test_first_order_effects_of_all_latents_are_those_of_each(model):
     found = survey(model, "whole", WINDOWS, ["layers.1"])
     latents = torch.arange(6)
     one_by_one = latent_effects(model, found, "layers.1", dictionary, latents).changes["ablation"]
-    expected = one_by_one.foretold_loss[:, 0]
+    expected = one_by_one.attributed_loss[:, 0]
     assert expected.abs().max() > 1e-4
     together = attributed_losses(model, found, "layers.1", dictionary)
     torch.testing.assert_close(together.loss, expected, rtol=1e-4, atol=1e-8)
@@ -241,13 +241,13 @@ def test_a_wide_stream_s_chance_level_is_sketched(model, monkeypatch):
     torch.testing.assert_close(whole.chance, sketched.chance, rtol=0.5, atol=0)
 
 
-def test_after_the_last_block_the_logits_change_as_foretold(model):
+def test_after_the_last_block_the_logits_change_as_attributed(model):
     dictionary = threshold(AXES, 0.0)
     found = survey(model, "whole", WINDOWS, ["layers.2"])
     effects = latent_effects(model, found, "layers.2", dictionary, torch.arange(6))
     for mode, sign in (("ablation", -1), ("addition", 1)):
         changes = effects.changes[mode]
-        torch.testing.assert_close(changes.logit, changes.foretold_logit, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(changes.logit, changes.attributed_logit, rtol=1e-3, atol=1e-4)
         assert (sign * changes.logit[:, 0]).min() > 0
         assert changes.logit[:, 1:].abs().mean() < 0.8 * changes.logit[:, 0].abs().mean()
     assert effects.promoted.shape == (6, 10)
@@ -278,11 +278,11 @@ def test_correlation_is_that_of_numpy():
     assert correlation(torch.tensor([[3.0, 6.0, 2.0, 12.0, 4.0, 4.0]])).isnan().all()
 
 
-def made(foretold, came):
+def made(attributed, came):
     """Effects with given losses, logits ten times as large and KL their squares."""
 
     def changes(sign):
-        x, y = (sign * torch.tensor(v, dtype=torch.float64) for v in (foretold, came))
+        x, y = (sign * torch.tensor(v, dtype=torch.float64) for v in (attributed, came))
         return Changes(x, y, y.square(), 10 * x, 10 * y)
 
     count = len(came)
@@ -297,8 +297,8 @@ def made(foretold, came):
 
 def test_estimates_by_hand():
     came = [[1.0, 0.5, 0.0], [2.0, -0.5, 0.2], [4.0, 0.5, 0.1], [5.0, 0.5, 0.1]]
-    foretold = [[2.0, 0.0, 0.0], [1.0, 0.0, 0.0], [4.0, 0.0, 0.0], [7.0, 0.0, 0.0]]
-    estimates = {e.measure: e for e in latent_estimates(made(foretold, came), Key("a"))}
+    attributed = [[2.0, 0.0, 0.0], [1.0, 0.0, 0.0], [4.0, 0.0, 0.0], [7.0, 0.0, 0.0]]
+    estimates = {e.measure: e for e in latent_estimates(made(attributed, came), Key("a"))}
     assert set(estimates) == {key for key in DEFINITIONS if key.startswith("latent_")}
     kl = estimates["latent_ablation.kl"]
     assert kl.value == pytest.approx((1 + 4 + 16 + 25) / 4)
@@ -308,7 +308,7 @@ def test_estimates_by_hand():
     ]
     # Four latents have no interval; twelve have.
     assert all(map(math.isnan, kl.interval))
-    more = {e.measure: e for e in latent_estimates(made(3 * foretold, 3 * came), Key("a"))}
+    more = {e.measure: e for e in latent_estimates(made(3 * attributed, 3 * came), Key("a"))}
     low, high = more["latent_ablation.kl"].interval
     assert 1 < low < kl.value < high < 25
     assert estimates["latent_ablation.promoted"].value == pytest.approx(30.0)
@@ -335,8 +335,8 @@ def test_unrelated_forecasts_stay_within_chance_and_true_ones_leave_it():
         random = torch.Generator().manual_seed(seed)
         x, y = torch.randn(2, 24, 3, generator=random).tolist()
         measure = "latent_ablation.loss_foretold"
-        for foretold, came in ((x, y), (x, (torch.tensor(x) + 0.3 * torch.tensor(y)).tolist())):
-            found = {e.measure: e for e in latent_estimates(made(foretold, came), Key())}
+        for attributed, came in ((x, y), (x, (torch.tensor(x) + 0.3 * torch.tensor(y)).tolist())):
+            found = {e.measure: e for e in latent_estimates(made(attributed, came), Key())}
             apart = found[measure].apart
             if came is y:
                 unrelated += apart

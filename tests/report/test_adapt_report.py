@@ -28,7 +28,7 @@ def run(tmp_path):
 def test_the_verdict_comes_first_and_says_what_the_numbers_say(run):
     said = verdict(AdaptResults(read_results(run())))
     assert said[0].startswith("Splicing b costs 0.600 ")
-    assert "LoRA everywhere, rank 16 wins back 40 %" in said[1]
+    assert "LoRA everywhere, rank 16 recovers 40 %" in said[1]
     assert "a random change of equal size 0 % (more than nothing fitted" in said[1]
     assert "KL fine-tune 30 %" in said[2]
     assert "affine 25 %" in said[2]
@@ -126,5 +126,5 @@ def test_without_a_share_the_page_says_so(run):
     kept = [e for e in table.numbers if e.measure != "adapt.share_closed"]
     write_estimates(kept, folder / "results")
     said = verdict(AdaptResults(read_results(folder)))
-    assert said[1] == "That is no cost that this text shows: there is no share to win back."
+    assert said[1] == "That is no cost that this text shows: there is no share to recover."
     lorascope.report.build(folder)

@@ -35,7 +35,7 @@ def study(root, **facts):
 
 @pytest.fixture
 def two(tmp_path):
-    """Studies of two models; the second wins back a tenth of its cost less."""
+    """Studies of two models; the second recovers a tenth of its cost less."""
     settings = {"fit": {"tokens": 16000, "lora": {"rank": 16}}, "context": 128, "name": "one"}
     other = {"fit": {"tokens": 8000, "lora": {"rank": 16}}, "context": 128, "name": "two"}
     first = study(tmp_path, model="one", settings=settings)
@@ -76,7 +76,7 @@ def test_numbers_of_each_model_and_how_far_they_are_apart(two, tmp_path):
     keys = [(e.measure, e.key) for e in found.estimates]
     assert len(set(keys)) == len(keys)
     said = sentences(beside)
-    assert said[0].startswith(f"one: {WORDS} wins back 40 % [")
+    assert said[0].startswith(f"one: {WORDS} recovers 40 % [")
     assert said[2].startswith("The share of two is less than that of one: −10 points [")
     assert found.facts["warnings"] == [
         "two was not studied as one was: fit.tokens is 8000, not 16000"
@@ -140,7 +140,7 @@ def test_from_the_command_line(two, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert not lorascope_with(monkeypatch, "compare", *two, "--out", out)
     said = capsys.readouterr()
-    assert "wins back 40 %" in said.out
+    assert "recovers 40 %" in said.out
     assert "fit.tokens is 8000" in said.err
     assert read_json(out / "comparison.json")["command"].startswith("lorascope compare")
     assert not lorascope_with(monkeypatch, "compare", *two, "--out", out, "--json")

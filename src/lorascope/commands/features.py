@@ -22,7 +22,7 @@ _SORTS = {
     "mean": True,
     "strength": True,
     "loss": True,
-    "foretold": True,
+    "attributed": True,
     "kl": True,
     "cosine": True,
     "latent": False,
@@ -199,7 +199,7 @@ def _columns(chosen: Sequence[Browsed], rows: Sequence[_Row]) -> list[Column]:
         Column("against chance", [f"{_SYMBOLS[v]} {v.split()[0]}" for v in verdicts], 8),
         *numbers("loss", "loss", 9),
         Column("base", [str(row.values["base"]) for row in rows], 10),
-        *numbers("first order", "foretold", 11),
+        *numbers("first order", "attributed", 11),
         *numbers("mean", "mean", 12),
     ]
 
@@ -211,7 +211,7 @@ def _signed(row: dict[str, Any], name: str) -> str:
     value = row[name]
     if value is None:
         return "–"
-    if name != "foretold":
+    if name != "attributed":
         return number(value)
-    chance = row["foretold_chance"]
+    chance = row["attributed_chance"]
     return f"{'▲' if value > chance else '▼' if value < -chance else '='} {number(value)}"

@@ -74,7 +74,7 @@ class FittedCard(Settings):
 
     @property
     def share_closed(self) -> float:
-        """Share of the splice's cost in cross-entropy that the adapter wins back."""
+        """Share of the splice's cost in cross-entropy that the adapter recovers."""
         loss = {name: result.loss for name, result in self.held_out.items()}
         gap = loss["spliced"] - loss["original"]
         return (loss["spliced"] - loss["adapted"]) / gap if gap else float("nan")

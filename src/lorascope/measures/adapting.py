@@ -1,9 +1,9 @@
-"""What splicing dictionaries costs a model, and what a fit around them wins back.
+"""What splicing dictionaries costs a model, and what a fit around them recovers.
 
 All numbers come from the same held-out tokens under different ways of running the model
 (`adapt.evaluation`). What a fit does is told from "spliced, not adapted", document by document,
 and where it improves, from a random change of equal size too: an improvement might be any
-change's, a worsening needs no such rival. Loss, cost and share won back have one paired difference
+change's, a worsening needs no such rival. Loss, cost and loss recovered have one paired difference
 between them, so their verdicts agree.
 """
 
@@ -135,11 +135,11 @@ def compound_estimates(together: HeldOut, singles: Sequence[HeldOut], place: Key
 
 
 def share_difference(first: Estimate, other: Estimate, place: Key) -> Estimate:
-    """How much more of its splice's cost the other model wins back than the first.
+    """How much more of its splice's cost the other model recovers than the first.
 
     Args:
         first, other: `adapt.share_closed` of two models, measured apart from each other.
-        place: of the difference, in shares: above 0 where the other wins back more.
+        place: of the difference, in shares: above 0 where the other recovers more.
     """
     value = other.value - first.value
     # Square and add (Newcombe 1998): what each interval adds on the side it lies on.
@@ -191,7 +191,7 @@ class _Measuring:
         return self._estimate(LOSSES[condition], value, nulls, margin)
 
     def costs(self) -> list[Estimate]:
-        """The splice's cost before and after, and the share won back."""
+        """The splice's cost before and after, and the loss recovered."""
         original, adapted = self._ways["original"].loss, self._ways["adapted"].loss
         before = self._estimate(
             "adapt.cost_spliced", self._cost, [Null.exact(NOTHING_SPLICED, 0.0, rival=True)]

@@ -77,7 +77,7 @@ def added(value: float, *intervals: Interval) -> Interval:
 
 
 def scaled(null: Null, unit: float, about: float = 0.0) -> Null:
-    """The null of (about − number)/unit: of a share won back, from the null of a cost.
+    """The null of (about − number)/unit: of a loss recovered, from the null of a cost.
 
     With a negative unit and about 0 it is the number in other units.
     """

@@ -3,8 +3,8 @@
 1. `leading_latents` chooses the latents that write most.
 2. `latent_effects` takes z_j d_j out of the adapted model's stream (ablation) and adds it to the
    base's (addition), beside other directions of equal norm at the same tokens.
-3. Each change is foretold to first order: the loss by its gradient, promoted tokens by the final
-   norm and the output matrix alone. `latent_estimates` holds what came against what was foretold.
+3. Each change is attributed to first order: the loss by its gradient, promoted tokens by the final
+   norm and the output matrix alone. `latent_estimates` holds what came against what was attributed.
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ class Changes:
     """What each latent's contribution, and others of its norm, change: one column a direction.
 
     Attributes:
-        foretold_loss: gradient · contribution, nats a scored token.
+        attributed_loss: gradient · contribution, nats a scored token.
         loss: change of −log p, nats a scored token.
         kl: KL(unchanged ‖ changed), nats a scored token.
-        foretold_logit: mean change of the promoted tokens' logits, less the vocabulary's mean,
+        attributed_logit: mean change of the promoted tokens' logits, less the vocabulary's mean,
             through final norm and output matrix alone, where the latent is active.
         logit: the same through the model.
     """
 
-    foretold_loss: Float[Tensor, "n directions"]
+    attributed_loss: Float[Tensor, "n directions"]
     loss: Float[Tensor, "n directions"]
     kl: Float[Tensor, "n directions"]
-    foretold_logit: Float[Tensor, "n directions"]
+    attributed_logit: Float[Tensor, "n directions"]
     logit: Float[Tensor, "n directions"]
 
 
@@ -230,8 +230,8 @@ class Effects(RemovalMeasure):
         strengths = spot.strengths[:, self._latents].cpu()
         directions = self._directions[:, : self._sums[mode].shape[2]].cpu()
         along = torch.einsum("rd,ncd->rnc", gradient, directions.to(gradient))
-        foretold = (strengths[..., None].to(along) * along).double().sum(0)
-        self._sums[mode][0] += signed(mode, foretold)
+        attributed = (strengths[..., None].to(along) * along).double().sum(0)
+        self._sums[mode][0] += signed(mode, attributed)
 
     def found(self) -> LatentEffects:
         """What `latent_effects` returns, once all spots are through."""
@@ -253,13 +253,13 @@ class Effects(RemovalMeasure):
         self, mode: Mode, promoted: Int[Tensor, "n promoted"], tokens: int, looked: list[int]
     ) -> Changes:
         """Sums over scored tokens, and mean changes of the promoted tokens' logits."""
-        foretold, loss, kl = (_three(values / tokens) for values in self._sums[mode])
+        attributed, loss, kl = (_three(values / tokens) for values in self._sums[mode])
         came, direct = self._moved[mode].double()
         at = promoted[:, None].expand(-1, direct.shape[1], -1)
         count = torch.tensor(looked)[:, None]
         there = direct.gather(2, at).mean(2).cpu() / count
         moved = (came.gather(2, at).mean(2) - came.mean(2)).cpu() / count
-        return Changes(foretold, loss, kl, _three(there), _three(moved))
+        return Changes(attributed, loss, kl, _three(there), _three(moved))
 
 
 def _three(values: Float[Tensor, "n tried"]) -> Float[Tensor, "n directions"]:
@@ -283,24 +283,27 @@ def looked_at(spot: Spot, latent: int) -> tuple[Int[Tensor, " p"], Int[Tensor, "
 
 
 def latent_estimates(found: LatentEffects, place: Key, seed: int = 0) -> list[Estimate]:
-    """Mean effects over latents beside those of other directions, and how well they were foretold.
+    """Mean effects over latents beside those of other directions, and how good attributions were.
 
     Correlations are left out with fewer than four latents to correlate.
     """
     estimates: list[Estimate] = []
     for mode in MODES:
-        changes, (kl, promoted, loss_foretold, promoted_foretold) = found.changes[mode], NAMES[mode]
+        changes, (kl, promoted, loss_attributed, promoted_attributed) = (
+            found.changes[mode],
+            NAMES[mode],
+        )
         seen = changes.logit[:, 0].isfinite()
         estimates.append(_mean(kl, "nats/token", changes.kl, place))
         if seen.any():
             moved = _mean(promoted, "logits", changes.logit[seen], place)
             estimates.append(moved.beside([Null.exact("vocabulary's mean", 0.0)]))
-        for measure, foretold, came in (
-            (loss_foretold, changes.foretold_loss, changes.loss),
-            (promoted_foretold, changes.foretold_logit[seen], changes.logit[seen]),
+        for measure, attributed, came in (
+            (loss_attributed, changes.attributed_loss, changes.loss),
+            (promoted_attributed, changes.attributed_logit[seen], changes.logit[seen]),
         ):
             if len(came) > 3:
-                estimates.append(_correlation(measure, foretold[:, 0], came[:, 0], place, seed))
+                estimates.append(_correlation(measure, attributed[:, 0], came[:, 0], place, seed))
     return estimates
 
 
@@ -311,9 +314,9 @@ def correlation(sums: Float[Tensor, "repeats 6"]) -> Float[Tensor, " repeats"]:
     return (n * xy - x * y) / torch.where(spread > 0, spread, torch.nan).sqrt()
 
 
-def _correlation(measure: str, foretold: Tensor, came: Tensor, place: Key, seed: int) -> Estimate:
+def _correlation(measure: str, attributed: Tensor, came: Tensor, place: Key, seed: int) -> Estimate:
     random = generator(seed, measure, place)
-    x, y = (v / v.abs().max().clamp(min=1e-300) for v in (foretold, came))
+    x, y = (v / v.abs().max().clamp(min=1e-300) for v in (attributed, came))
     columns = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=1)
     shuffled = torch.rand(PERMUTATIONS, len(y), generator=random).argsort(1)
     sums = columns.sum(0).expand(PERMUTATIONS, 6).clone()

@@ -162,14 +162,14 @@ def random_updates(seed: int) -> list[Estimate]:
 
 
 def latents_like_others(seed: int) -> list[Estimate]:
-    """Latents whose effects are those of any direction, and were foretold by chance alone."""
+    """Latents whose effects are those of any direction, and were attributed by chance alone."""
     random = generator(seed, "latents like others")
     n = 16
 
     def effects() -> Changes:
         drawn = torch.randn(5, n, 3, generator=random, dtype=torch.float64)
-        foretold, loss, kl, direct, logit = drawn
-        return Changes(foretold, loss, kl.exp(), direct, logit)
+        attributed, loss, kl, direct, logit = drawn
+        return Changes(attributed, loss, kl.exp(), direct, logit)
 
     found = LatentEffects(
         torch.arange(n),

@@ -1,4 +1,4 @@
-"""Definitions of what splicing costs, what a fit around the splice wins back, and how."""
+"""Definitions of what splicing costs, what a fit around the splice recovers, and how."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ DEFINITIONS: dict[str, Definition] = {
         sampled="documents",
     ),
     "adapt.share_closed": Definition(
-        "Share of the cost won back",
+        "Share of the cost recovered",
         "share",
         f"Σ (L_spliced − L_adapted) / Σ (L_spliced − L_original), {_LOSS}; sums as: {_TOKENS}; "
         "left out where the interval of the splice's cost holds 0 or is not known",
@@ -143,9 +143,9 @@ DEFINITIONS: dict[str, Definition] = {
         primary=Of(),
     ),
     "adapt.share_difference": Definition(
-        "Difference of the share won back",
+        "Difference of the loss recovered",
         "share",
-        "share of the cost won back in one model less that in the first of a comparison, the same "
+        "share of the cost recovered in one model less that in the first of a comparison, the same "
         "thing fitted around each model's own reference dictionary",
         "no difference (0)",
         "from the intervals of both shares, squares added on each side; the models are measured "
@@ -154,7 +154,7 @@ DEFINITIONS: dict[str, Definition] = {
         "Newcombe 1998, Statistics in Medicine 17:873, method 10 in form",
         "either",
         rivals=("no difference",),
-        rival="both models win back alike",
+        rival="both models recover alike",
         sampled="documents",
         primary=Of(),
     ),

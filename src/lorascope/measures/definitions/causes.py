@@ -24,7 +24,7 @@ _SPLICED = (
     "G(h_adapted) − G(h_base)); special tokens and attention sinks keep the base's stream"
 )
 _UNMOVED = "vocabulary's mean: 0, as the change is taken beside it"
-_PERMUTED = "latents permuted: foretold and observed changes paired at random, 1,000 times"
+_PERMUTED = "latents permuted: attributed and observed changes paired at random, 1,000 times"
 _ABLATED = "z_j d_j taken from the adapted model's stream at the site"
 _ADDED = "z_j d_j added to the base's stream at the site, z from h_Δ"
 _TOKENS = "over scored tokens of the first held-out documents of at most 2,048 tokens"
@@ -153,7 +153,7 @@ for _mode, _words, _how in (
     ("addition", "added", _ADDED),
 ):
     DEFINITIONS[f"latent_{_mode}.loss_foretold"] = Definition(
-        f"One latent {_words}: loss foretold",
+        f"One latent {_words}: loss attributed",
         "correlation",
         "Pearson's r over latents between the gradient of the loss times the change of the stream "
         f"and the change of loss observed; {_how}; sums {_TOKENS}",
@@ -164,7 +164,7 @@ for _mode, _words, _how in (
         "above",
     )
     DEFINITIONS[f"latent_{_mode}.promoted_foretold"] = Definition(
-        f"One latent {_words}: promoted tokens foretold",
+        f"One latent {_words}: promoted tokens attributed",
         "correlation",
         "Pearson's r over latents between the change of logits through final norm and output "
         f"matrix alone and the change observed, {_PROMOTED_BY}; {_how}",

@@ -152,7 +152,7 @@
     ["density", "Density", "num"],
     ["written", "Writes", "num"],
     ["loss", "Loss if removed", "num"],
-    ["foretold", "… to first order", "num"],
+    ["attributed", "… to first order", "num"],
     ["cosine", "Max cosine", "num"],
     ["base", "Base latent", "num"],
     ["verdict", "Against chance", "verdict"],
@@ -161,11 +161,11 @@
   ];
 
   // Columns that a run may lack.
-  const OPTIONAL = new Set(["label", "foretold"]);
+  const OPTIONAL = new Set(["label", "attributed"]);
 
   // A first-order effect against that of random directions of the same strength.
-  function foretold(columns, index) {
-    const [value, chance] = [columns.foretold[index], columns.foretold_chance[index]];
+  function attributed(columns, index) {
+    const [value, chance] = [columns.attributed[index], columns.attributed_chance[index]];
     if (value === null) return "–";
     const side = value > chance ? "▲" : value < -chance ? "▼" : "=";
     return `${side} ${value > 0 ? "+" : ""}${number(value)}`;
@@ -187,7 +187,7 @@
     }
     if (name === "fires" || name === "promotes") return tokens(value);
     if (name === "density") return [percent(value)];
-    if (name === "foretold") return [foretold(columns, index)];
+    if (name === "attributed") return [attributed(columns, index)];
     if (name === "base") return [baseLatent(dictionary, value)];
     if (name === "verdict") return [`${SYMBOLS[value]} ${value.split(" ")[0]}`];
     if (name === "label") return [visible(label(dictionary, index))];
@@ -363,9 +363,9 @@
         : `Removed from the adapted model: loss ${columns.loss[index] < 0 ? "" : "+"}${value("loss")} ` +
           `nats a token, KL ${value("kl")}; other directions of the same norm ${value("kl_other")}.`;
     found.push(make("p", {}, removed));
-    if (columns.foretold && columns.foretold[index] !== null) {
-      const chance = number(columns.foretold_chance[index]);
-      const words = `To first order removing it changes the loss by ${foretold(columns, index)} nats a token`;
+    if (columns.attributed && columns.attributed[index] !== null) {
+      const chance = number(columns.attributed_chance[index]);
+      const words = `To first order removing it changes the loss by ${attributed(columns, index)} nats a token`;
       found.push(make("p", {}, `${words}; 95 % of random directions written as strongly: ±${chance}.`));
     }
     return found;

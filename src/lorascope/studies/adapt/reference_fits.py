@@ -155,7 +155,7 @@ def _drift(state: Adapted, cell: FitCell, conditions: dict[str, Condition]) -> l
     fired = firing(state.open(name), rows.rows.float().cpu())
     return [
         f"{name}: {float(fired.per_row.mean()):.1f} latents a token with {cell.what} (seed "
-        f"{cell.seed}) on, {state.facts_of(name)['l0']:.1f} without: part of the share won back "
+        f"{cell.seed}) on, {state.facts_of(name)['l0']:.1f} without: part of the loss recovered "
         "may be bought with them"
     ]
 

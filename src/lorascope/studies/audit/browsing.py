@@ -279,7 +279,9 @@ class _Browsed:
         for name, key in (("loss", "ablation_loss"), ("kl", "ablation_kl")):
             columns[name] = [_of(taken, latent, key) for latent in columns["latent"]]
         columns["kl_other"] = [_of(taken, i, "ablation_kl_other") for i in columns["latent"]]
-        for name, losses in zip(("foretold", "foretold_chance"), self._attributed(), strict=True):
+        for name, losses in zip(
+            ("attributed", "attributed_chance"), self._attributed(), strict=True
+        ):
             columns[name] = [rounded(loss) for loss in losses[order].tolist()]
         columns["promotes"] = [[token for token, _ in d["up"][:4]] for d in details]
         columns["fires"] = [

@@ -190,7 +190,7 @@ def _records(
             record |= {
                 f"{mode}_kl": float(changes.kl[index, 0]),
                 f"{mode}_loss": float(changes.loss[index, 0]),
-                f"{mode}_loss_foretold": float(changes.foretold_loss[index, 0]),
+                f"{mode}_loss_attributed": float(changes.attributed_loss[index, 0]),
             }
         for mode, one in beside.items():
             record |= {

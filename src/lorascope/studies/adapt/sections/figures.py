@@ -68,13 +68,13 @@ def _baselines(found: AdaptResults) -> Iterator[Figure]:
         labels=[condition.fitted for condition, _ in taken],
         sites=[""],
         x_title="",
-        unit="share of the splice's cost won back",
+        unit="share of the splice's cost recovered",
     )
     caption = (
         f"Everything is fitted around {found.reference} with the same budget of tokens. Grey: what "
         "a random change of equal size does, and nothing (0)." + _seeds(found, taken[0][0])
     )
-    title = "Share of the splice's cost won back, by what is fitted"
+    title = "Share of the splice's cost recovered, by what is fitted"
     yield _figure("baselines_share", "baselines", title, caption, chart)
 
 
@@ -85,7 +85,7 @@ def _scaling(found: AdaptResults) -> Iterator[Figure]:
         if not places:
             continue
         for measure, unit, key in (
-            (SHARE, "share won back", "share"),
+            (SHARE, "loss recovered", "share"),
             (COST_AFTER, "nats/token", "cost"),
         ):
             rows = list(_ranked(found, places, measure))
@@ -121,7 +121,7 @@ def _ranks(found: AdaptResults, conditions: Sequence[FitCondition]) -> Iterator[
             rows.append(row_of(estimate, str(condition.rank), condition.around) | {"site": ""})
     if not rows:
         return
-    chart = lines(rows, order=[str(rank) for rank in ranks], x_title="rank", unit="share won back")
+    chart = lines(rows, order=[str(rank) for rank in ranks], x_title="rank", unit="loss recovered")
     caption = (
         "A line for each dictionary. Grey: nothing fitted, or a random change of equal size where "
         "that is nearer." + _seeds(found, conditions[0])
@@ -275,7 +275,7 @@ def _single(found: AdaptResults) -> Iterator[Figure]:
     if level is not None:
         levels.append({"value": level, "series": RANDOM_CHANGE})
     chart = curves(
-        rows, levels, x_title="blocks behind the site", y_title="share won back", whole=True
+        rows, levels, x_title="blocks behind the site", y_title="loss recovered", whole=True
     )
     caption = "LoRA on a single block, by its distance." + _seeds(found, conditions[0])
     title = "One block alone"

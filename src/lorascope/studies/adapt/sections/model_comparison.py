@@ -41,7 +41,7 @@ _SECTIONS: Final = (
     ExperimentSection(
         "models",
         "Model by model",
-        "Does fitting win back the same share of what the reference dictionary costs each model?",
+        "Does fitting recover the same share of what the reference dictionary costs each model?",
     ),
     ExperimentSection(
         "scaling",
@@ -88,7 +88,7 @@ class ModelNumbers:
         ]
 
     def scaling(self, model: dict[str, Any]) -> list[Estimate]:
-        """The share won back by LoRA around each of a model's dictionaries at each rank."""
+        """The loss recovered by LoRA around each of a model's dictionaries at each rank."""
         return [
             e
             for e in self.results.numbers
@@ -99,7 +99,7 @@ class ModelNumbers:
 
 
 def models_figures(results: Results) -> list[Figure]:
-    """Shares won back, their costs, and shares by sparsity of every model."""
+    """Loss recovered, their costs, and shares by sparsity of every model."""
     beside = ModelNumbers(results)
     return [figure for make in (_shares, _costs, _sparsity) for figure in make(beside)]
 
@@ -135,7 +135,7 @@ def write_models_report(results: Results) -> Path:
 
 
 def sentences(beside: ModelNumbers) -> list[str]:
-    """What each model wins back, and whether it is more or less than the first's."""
+    """What each model recovers, and whether it is more or less than the first's."""
     said = []
     for model in beside.models:
         share = beside.number(model, model["main"], SHARE)
@@ -144,11 +144,11 @@ def sentences(beside: ModelNumbers) -> list[str]:
             continue
         paid = f"{number(cost.value)} {interval(*cost.interval)} nats/token"
         if share is None:
-            said.append(f"{model['name']}: {model['reference']} costs {paid}, nothing to win back.")
+            said.append(f"{model['name']}: {model['reference']} costs {paid}, nothing to recover.")
             continue
         low, high = (hundredths(bound) for bound in bounds(share))
         said.append(
-            f"{model['name']}: {beside.words(model['main'])} wins back {hundredths(share.value)} % "
+            f"{model['name']}: {beside.words(model['main'])} recovers {hundredths(share.value)} % "
             f"[{low}, {high}] of the {paid} that {model['reference']} costs: "
             f"{verdict_words(share)}."
         )
@@ -235,20 +235,20 @@ def _shares(beside: ModelNumbers) -> Iterator[Figure]:
         for model in beside.models:
             estimate = beside.number(model, fitted, SHARE)
             if estimate is not None:
-                row = row_of(estimate, model["name"], "share won back")
+                row = row_of(estimate, model["name"], "loss recovered")
                 row |= {"site": beside.words(fitted)}
                 rows.append(row)
                 nulls += null_rows(estimate, row)
     if not rows:
         return
-    unit = "share of the splice's cost won back"
+    unit = "share of the splice's cost recovered"
     panels = [beside.words(fit) for fit in beside.fitted]
     chart = intervals(rows, nulls, [], labels=_names(beside), sites=panels, x_title="", unit=unit)
     caption = (
         "A panel for each thing fitted, around each model's own reference dictionary. Grey: what a "
         "random change of equal size does, and nothing (0). Intervals over documents and seeds."
     )
-    title = "Share of the splice's cost won back, by model"
+    title = "Share of the splice's cost recovered, by model"
     yield Figure.of("models_share", "models", title, caption, chart)
 
 
@@ -287,7 +287,7 @@ def _sparsity(beside: ModelNumbers) -> Iterator[Figure]:
         return
     rows, nulls = [], []
     for l0, name, share in taken:
-        row = row_of(share, f"{l0:.0f}", "share won back") | {"site": name}
+        row = row_of(share, f"{l0:.0f}", "loss recovered") | {"site": name}
         rows.append(row)
         nulls += null_rows(share, row)
     chart = intervals(
@@ -297,7 +297,7 @@ def _sparsity(beside: ModelNumbers) -> Iterator[Figure]:
         labels=labels,
         sites=_names(beside),
         x_title="active latents a token (L0)",
-        unit="share of the splice's cost won back",
+        unit="share of the splice's cost recovered",
         joined=True,
     )
     caption = (

@@ -131,9 +131,7 @@ def render_adapt(
     model = shortened(str(facts.get("model", {}).get("id", "the model")))
     conditions = dict.fromkeys(str(fit["fitted"]) for fit in facts.get("fits", []))
     whose = (
-        f"what {listing(list(conditions), most=3)} win back"
-        if conditions
-        else "what splicing costs"
+        f"what {listing(list(conditions), most=3)} recover" if conditions else "what splicing costs"
     )
     title = study_title(facts.get("settings", {}), f"{whose} around dictionaries of {model}")
     return Page(

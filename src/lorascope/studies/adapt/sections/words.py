@@ -41,7 +41,7 @@ SECTIONS = (
     ExperimentSection(
         "baselines",
         "What else could be done",
-        "Of what splicing the dictionary costs, how much does each way win back, at what price?",
+        "Of what splicing the dictionary costs, how much does each way recover, at what price?",
     ),
     ExperimentSection(
         "scaling",
@@ -74,7 +74,7 @@ SECTIONS = (
 
 
 def verdict(found: AdaptResults) -> list[str]:
-    """The first screen: cost, share won back, the cheap ways, the general loss."""
+    """The first screen: cost, loss recovered, the cheap ways, the general loss."""
     main = found.main
     said: list[str] = []
     if main is not None:
@@ -135,12 +135,12 @@ def _share(found: AdaptResults, main: FitCondition) -> list[str]:
         if cost is None:
             return []
         if cost.verdict == "no verdict":
-            return ["These are too few documents for a share of it won back."]
-        return ["That is no cost that this text shows: there is no share to win back."]
+            return ["These are too few documents for a share of it recovered."]
+        return ["That is no cost that this text shows: there is no share to recover."]
     left = f", {number(after.value)} nats/token are left" if after else ""
     random = level_under(share, RANDOM_CHANGE)
     chance = "" if random is None else f"; a random change of equal size {hundredths(random)} %"
-    wins = "wins back" if share.value > 0 else "wins nothing back:"
+    wins = "recovers" if share.value > 0 else "recovers nothing:"
     return [
         f"{main.fitted} {wins} {_with_interval(share, True)} of it{left}{chance} "
         f"({_verdict(share)})."
@@ -162,7 +162,7 @@ def _cheap(found: AdaptResults, main: FitCondition) -> list[str]:
     if share is not None and top is not None and top[1].value > share.value:
         said.append(f"Most comes back with {top[0].fitted}.")
     elif share is not None:
-        said.append(f"None of them wins back more than {main.fitted}.")
+        said.append(f"None of them recovers more than {main.fitted}.")
     return said
 
 
@@ -199,7 +199,7 @@ def _share_range(found: AdaptResults) -> list[str]:
     shares = [e.value for c in conditions if (e := found.number(c, SHARE)) is not None]
     if not shares:
         return []
-    return [f"Fitting wins back {span(shares)} of what splicing costs."]
+    return [f"Fitting recovers {span(shares)} of what splicing costs."]
 
 
 def _baselines(found: AdaptResults) -> list[str]:
@@ -220,7 +220,7 @@ def _baselines(found: AdaptResults) -> list[str]:
             less = "less than" if estimate.value < total else "no less than"
             said.append(
                 f"{condition.fitted}: {hundredths(estimate.value)} %, {less} the "
-                f"{hundredths(total)} % that its parts win back one by one."
+                f"{hundredths(total)} % that its parts recover one by one."
             )
     return said
 
@@ -237,7 +237,7 @@ def _scaling(found: AdaptResults) -> list[str]:
     if len(taken) == 1:
         return []
     return [
-        f"Over {len(taken)} combinations of dictionary and rank the share won back is "
+        f"Over {len(taken)} combinations of dictionary and rank the loss recovered is "
         f"{span(e.value for _, e in taken)}, beyond nothing fitted and a random change in {above}; "
         f"most for {top[0].around} with {top[0].fitted}."
     ]
@@ -297,7 +297,7 @@ def _single(found: AdaptResults) -> list[str]:
     if first is None or last is None:
         return []
     return [
-        f"The next block alone wins back {_with_interval(first, True)}, the last alone "
+        f"The next block alone recovers {_with_interval(first, True)}, the last alone "
         f"{_with_interval(last, True)}; {found.main.fitted} {_with_interval(whole, True)}."
     ]
 

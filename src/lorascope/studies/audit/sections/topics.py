@@ -99,7 +99,7 @@ TOPICS: Final = (
     ReportTopic(
         "latents",
         "Single latents",
-        "Does removing or adding one delta latent change the outputs, and as foretold?",
+        "Does removing or adding one delta latent change the outputs, and as attributed?",
         ("latent_ablation", "latent_addition"),
     ),
     ReportTopic(

@@ -294,11 +294,11 @@ def _latents(results: Results) -> list[str]:
         )
         numbers = f"one latent changes predictions by {ranges(rows)} nats/token"
         sentence = said(claim, rows, "above", numbers)
-        foretold = measured(results, f"latent_{mode}.loss_foretold")
-        if foretold:
+        attributed = measured(results, f"latent_{mode}.loss_foretold")
+        if attributed:
             sentence += (
                 " The change of loss correlates with what its gradient foretells at "
-                f"{span(row.value for row in foretold)}."
+                f"{span(row.value for row in attributed)}."
             )
         sentences.append(sentence)
     return sentences
