@@ -66,6 +66,7 @@ OTHERS = {
         "site": None,
     },
     "balance": {"categories": ["a"], "probe": 1, "held_out": 1},
+    "held_out": 0.35,
 }
 # fields with a single possible value
 FIXED = {"architecture.architecture"}

@@ -17,11 +17,16 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from lorascope.printing import Console
 
 Advance = Callable[[int], None]
+# Columns that a bar's line takes beside title, bar and time elapsed. What is left is the
+# title's; below a usual width the bar is short, and of times only that left is shown.
+_BESIDE_TITLE = 44
+_WIDE = 100
 
 
 class _Rate(ProgressColumn):
@@ -85,14 +90,22 @@ class Reporter:
                 self._shown = None
 
     def _progress(self) -> Progress:
+        width = self.console.width
+        wide = width >= _WIDE
+        bar = 24 if wide else min(8, max(1, width - 70))
+        title = max(12, width - _BESIDE_TITLE - bar - (8 if wide else 0))
         return Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", max_width=title),
+            ),
+            BarColumn(bar_width=bar),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            _Rate(table_column=Column(no_wrap=True)),
+            *([TimeElapsedColumn()] if wide else []),
+            TimeRemainingColumn(compact=not wide),
             console=self.console,
             disable=self.console.quiet,
         )

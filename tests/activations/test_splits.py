@@ -41,6 +41,26 @@ def test_a_document_stays_on_its_side_when_others_come_or_go():
     assert part == whole & digests(DOCUMENTS[:100])
 
 
+@pytest.mark.parametrize(
+    ("documents", "seen", "measured"),
+    [(12, 0, 6), (30, 0, 15), (60, 0, 20), (60, 40, 10), (90, 30, 20)],
+)
+def test_few_documents_leave_enough_to_measure_on(documents, seen, measured):
+    known = digests(DOCUMENTS[:seen])
+    parts = split(DOCUMENTS[:documents], None, known, seed=0)
+    assert len(parts.held_out) == measured
+    assert len(parts.probe) == documents - seen - measured
+    assert not digests(parts.probe) & digests(parts.held_out)
+    # Those that a share alone would measure on are among them.
+    assert digests(split(DOCUMENTS[:documents], 0.05, known, seed=0).held_out) <= digests(
+        parts.held_out
+    )
+
+
+def test_many_documents_are_split_by_the_share():
+    assert split(DOCUMENTS, None, set(), seed=0) == split(DOCUMENTS, 0.2, set(), seed=0)
+
+
 def test_seeds_and_purposes_split_independently():
     first = digests(by_hash(DOCUMENTS, 0.5, 0, "a")[0])
     other_seed = digests(by_hash(DOCUMENTS, 0.5, 1, "a")[0])

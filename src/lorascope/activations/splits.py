@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from lorascope.activations.sources import RecordTally
 from lorascope.activations.text import Document
 
+# Where no share to measure on is asked: a fifth, and of few documents at least as many as intervals
+# are worth having on, or half.
+HELD_OUT = 0.2
+MEASURED = 20
+
 
 def share_of(document: Document, seed: int, purpose: str) -> float:
     """A number in [0, 1) fixed by text, seed and purpose, whatever file the document stands in.
@@ -50,7 +55,7 @@ class Split:
 
 def split(
     documents: Sequence[Document],
-    held_out: float,
+    held_out: float | None,
     seen: Collection[str],
     seed: int,
     *,
@@ -59,13 +64,16 @@ def split(
     """Probe and held-out documents without any that an adapter was trained on.
 
     Args:
-        held_out: share of the documents to measure on.
+        held_out: share of the documents to measure on; None: a fifth, but 20 documents or, of
+            fewer than 40 that no adapter has seen, half.
         seen: digests of the adapters' own training documents.
         keep_seen: leave those among the probe documents; never among the held-out ones.
     """
     # In random order, so that the first rows of a file are rows of every kind.
     ordered = _ordered(documents, seed)
-    measured, probe = by_hash(ordered, held_out, seed, "measure")
+    measured, probe = by_hash(ordered, HELD_OUT if held_out is None else held_out, seed, "measure")
+    if held_out is None:
+        measured, probe = _enough(ordered, {d.digest for d in measured}, seen, seed)
     return _without_seen(probe, measured, seen, len(documents), keep_seen)
 
 
@@ -89,6 +97,20 @@ def apart(
     total = len({d.digest for d in documents} | digests)
     probe = [d for d in _ordered(documents, seed) if d.digest not in digests]
     return _without_seen(probe, _ordered(measured, seed), seen, total, keep_seen)
+
+
+def _enough(
+    ordered: list[Document], measured: set[str], seen: Collection[str], seed: int
+) -> tuple[list[Document], list[Document]]:
+    """(measured, probe) with as many documents to measure on as intervals are worth having on."""
+    unseen = sorted(
+        {d.digest: share_of(d, seed, "measure") for d in ordered if d.digest not in seen}.items(),
+        key=lambda item: item[1],
+    )
+    fewest = min(MEASURED, len(unseen) // 2)
+    chosen = measured | {digest for digest, _ in unseen[:fewest]}
+    first = [d for d in ordered if d.digest in chosen]
+    return first, [d for d in ordered if d.digest not in chosen]
 
 
 def _ordered(documents: Sequence[Document], seed: int) -> list[Document]:

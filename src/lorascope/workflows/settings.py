@@ -91,7 +91,8 @@ class Texts(Settings):
         sources: files, folders, dataset ids (`org/name:train[5000:7000]` for some of the rows), or
             "embedded".
         documents: most documents to use; all by default.
-        held_out: share of the documents, by hash, that measures are computed on.
+        held_out: share of the documents, by hash, that measures are computed on. By default a
+            fifth, but at least 20 documents, or half of fewer than 40.
         measure_on: sources to measure on instead of that share; no dictionary is trained on them.
         balance: equal numbers of documents of several kinds; all documents by default.
         seen: further texts the adapters were trained on; documents among them are left out. What
@@ -104,7 +105,7 @@ class Texts(Settings):
 
     sources: tuple[str, ...] = Field(min_length=1)
     documents: int | None = Field(default=None, gt=0)
-    held_out: float = Field(default=0.2, gt=0, lt=1)
+    held_out: float | None = Field(default=None, gt=0, lt=1)
     measure_on: tuple[str, ...] = ()
     balance: Balance | None = None
     seen: tuple[str, ...] = ()
@@ -113,7 +114,7 @@ class Texts(Settings):
 
     @model_validator(mode="after")
     def _one_way_to_hold_out(self) -> Self:
-        if self.measure_on and self.held_out != Texts.model_fields["held_out"].default:
+        if self.measure_on and self.held_out is not None:
             raise ValueError("give either held_out (a share) or measure_on (sources), not both")
         return self
 

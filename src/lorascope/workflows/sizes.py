@@ -252,8 +252,9 @@ def _estimated(study: SizedStudy, base: SizedModel, absent: Sequence[str]) -> St
         probe = used * (total if texts.keep_seen else unseen(sources))
         probe -= used * sum(s.shared(measured) for s in sources)
     else:
-        held_out = used * unseen(sources) * texts.held_out
-        probe = used * (total if texts.keep_seen else unseen(sources)) * (1 - texts.held_out)
+        share = texts.held_out or HELD_OUT
+        held_out = used * unseen(sources) * share
+        probe = used * (total if texts.keep_seen else unseen(sources)) * (1 - share)
     probe, held_out = _balanced(texts, probe, held_out)
     length = _mean_tokens(sources)
     record = min(_mean_tokens(records), train.training.context) if train else 0.0
