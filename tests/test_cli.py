@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from lorascope import cli, report
 from lorascope.commands import audits
-from lorascope.studies.audit import plan as plan_module
 from lorascope.studies.audit.demo import demo_study
+from lorascope.workflows import cost
 
 COMMANDS = (
     *("init", "demo", "audit", "adapt", "latent", "plan", "train-adapter", "dictionary"),
@@ -470,7 +470,7 @@ def test_plan_prints_what_the_demo_costs(lorascope, refused, tmp_path, monkeypat
     assert "B, in " in found["memory"]
     assert "floating-point operations" in found["arithmetic"]
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(cost.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     code, _, err = lorascope("plan", study, "--out", tmp_path / "run")
     assert code == 2
     assert f"{tmp_path / 'run'}: the study needs {found['disk']} of disk and 10 B are free" in err

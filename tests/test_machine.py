@@ -53,7 +53,8 @@ from lorascope.errors import InputError
 from lorascope.locking import locked
 from lorascope.machine import peak_memory
 from lorascope.studies.audit.demo import demo_study
-from lorascope.studies.audit.plan import plan, refuse_what_cannot_fit
+from lorascope.studies.audit.plan import plan
+from lorascope.workflows.cost import refuse_what_cannot_fit
 folder = Path(sys.argv[1])
 assert peak_memory() > 1e6
 with locked(folder):
