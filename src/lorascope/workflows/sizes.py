@@ -253,9 +253,9 @@ def _estimated(study: SizedStudy, base: SizedModel, absent: Sequence[str]) -> St
         probe = used * (total if texts.keep_seen else unseen(sources))
         probe -= used * sum(s.shared(measured) for s in sources)
     else:
-        share = texts.held_out or HELD_OUT
-        held_out = used * unseen(sources) * share
-        probe = used * (total if texts.keep_seen else unseen(sources)) * (1 - share)
+        measuring = texts.held_out or HELD_OUT
+        held_out = used * unseen(sources) * measuring
+        probe = used * (total if texts.keep_seen else unseen(sources)) * (1 - measuring)
     probe, held_out = _balanced(texts, probe, held_out)
     length = _mean_tokens(sources)
     record = min(_mean_tokens(records), train.training.context) if train else 0.0
