@@ -45,6 +45,7 @@ RANDOM_UPDATE: Final = "random update"
 # Of conditions and of two adapters.
 NO_DIFFERENCE: Final = "no difference between conditions"
 MIRRORED: Final = "mirrored false discoveries"
+OTHER_SEED: Final = "taught the same, other seed"
 
 # Of fits around dictionaries.
 RANDOM_CHANGE: Final = "random change of equal size"
