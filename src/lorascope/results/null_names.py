@@ -13,6 +13,7 @@ GAUSSIAN: Final = "trained on Gaussian rows"
 
 # Of outputs and streams.
 BASE_MODEL: Final = "base model"
+ROUNDED_BASE: Final = "base model, rounded alike"
 NOISE_FLOOR: Final = "numeric noise floor"
 
 # Of directions and subspaces.
@@ -41,6 +42,7 @@ ROUNDING: Final = "rounding of W₀"
 RANDOM_FACTORS: Final = "random factors"
 RANDOM_ENTRIES: Final = "random entries"
 RANDOM_UPDATE: Final = "random update"
+ORDINARY: Final = "ordinary adapters"
 
 # Of conditions and of two adapters.
 NO_DIFFERENCE: Final = "no difference between conditions"
