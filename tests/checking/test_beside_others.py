@@ -100,7 +100,11 @@ def test_rounding_by_hand():
 def test_rounded_weights_come_back(architecture, tiny_checkpoint):
     """GPT-2 keeps its maps the other way round: rows are still what one output reads."""
     model = ls.load(tiny_checkpoint(architecture), {})
-    blocks = [n for n, p in model.module.named_parameters() if p.ndim == 2 and ".h." in n or ".layers." in n]
+    blocks = [
+        n
+        for n, p in model.module.named_parameters()
+        if (p.ndim == 2 and ".h." in n) or ".layers." in n
+    ]
     before = {n: p.detach().clone() for n, p in model.module.named_parameters()}
     with rounded(model, "int4"):
         inside = {n: p.detach().clone() for n, p in model.module.named_parameters()}

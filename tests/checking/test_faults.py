@@ -37,7 +37,12 @@ def _gathered_by_nobody():
 # What it is: tensors, fields, the rule that names it, and its level.
 NAMED = {
     "A scale of zero": (factors(), {"lora_alpha": 0}, "zero-scale", "error"),
-    "A zero delta": ({k: v * ("lora_A" in k) for k, v in factors().items()}, {}, "zero-update", "error"),
+    "A zero delta": (
+        {k: v * ("lora_A" in k) for k, v in factors().items()},
+        {},
+        "zero-update",
+        "error",
+    ),
     "A acts elsewhere": (factors(), {"target_modules": ["k_proj"]}, "unused-key", "error"),
     "A beyond the last layer": (
         factors(layers=9),

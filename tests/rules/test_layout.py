@@ -34,6 +34,7 @@ LAYERS = [
     {"geometry", "measures", "planted", "adapt", "latent_adapters", "behaviours", "reading"},
     {"report"},
     {"workflows", "checking", "resembling", "cards"},
+    {"integrations"},
     {"commands"},
     {"study_run"},
     {"notebook"},

@@ -1,4 +1,4 @@
-"""The part of a model card that an audit fills: what was learned, the numbers, how it was checked."""
+"""What an audit fills of a model card: what was learned, the numbers, how it was checked."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -91,7 +90,7 @@ def _metadata(results: Results) -> dict[str, Any]:
     """What a card of an adapter has; the base only where it is one of the hub."""
     found: dict[str, Any] = {"library_name": "peft", "tags": ["lora", "lorascope"]}
     base = str(results.facts.get("model", {}).get("id", ""))
-    if _HUB_ID.fullmatch(base) and not os.path.exists(base):
+    if _HUB_ID.fullmatch(base) and not Path(base).exists():
         found = {"base_model": base, **found}
     return found
 

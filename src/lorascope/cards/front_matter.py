@@ -70,9 +70,7 @@ def with_index(
     index = known.get(INDEX)
     entries: list[dict[str, Any]] = [] if index is None else index
     try:
-        kept = [
-            {**one, "results": [r for r in one["results"] if not ours(r)]} for one in entries
-        ]
+        kept = [{**one, "results": [r for r in one["results"] if not ours(r)]} for one in entries]
     except (TypeError, KeyError, AttributeError):
         raise InputError(
             f"{file}: its {INDEX} is no list of names with results, as the hub asks for: mend it"

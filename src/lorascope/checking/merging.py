@@ -26,9 +26,9 @@ GROUP = 32
 
 @contextmanager
 def merged(model: AdaptedModel, name: str) -> Iterator[None]:
-    """Within the `with`, PEFT has merged the adapter that is shown; what PEFT raises passes through.
+    """Within the `with`, PEFT has merged the adapter that is shown; what it raises passes through.
 
-    Every base layer gets a copy of its weights for as long as that, so that nothing is rounded back.
+    Every base layer gets a copy of its weights for as long, so that nothing is rounded back.
     """
     peft_name = model.peft_name(name)
     kept, done = [], []

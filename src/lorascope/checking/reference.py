@@ -34,7 +34,7 @@ NUMBERS: Mapping[str, str] = {
     "largest module": "largest norm over the modules' root mean square",
 }
 # Fewer adapters have no range to lie outside of.
-FEWEST = 20
+FEWEST = 16
 _TABLE = "reference-1.json"
 
 
@@ -90,7 +90,7 @@ def of_folder(folder: str, but: Path | None = None) -> Reference:
     """Of the adapters in or below a folder; those that have errors are left out, and `but`.
 
     Raises:
-        InputError: the folder does not exist, or holds fewer than 20 adapters that can be read.
+        InputError: the folder does not exist, or holds fewer than 16 adapters that can be read.
     """
     rows = []
     for path in adapters_in([Path(folder).expanduser()]):

@@ -152,9 +152,7 @@ def try_on(
                 advance(1)
             _merge(model, name, texts, adapted, found, advance)
             weights = WeightSettings(repeats=settings.draws, seed=settings.seed)
-            found.estimates += intruders(
-                model, name, modules, settings.intruders, weights, advance
-            )
+            found.estimates += intruders(model, name, modules, settings.intruders, weights, advance)
         found.restored = _restored(model, before, texts)
         advance(1)
     if not found.restored:

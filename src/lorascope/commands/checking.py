@@ -28,13 +28,13 @@ _Texts = Annotated[
 ]
 _Documents = Annotated[int, typer.Option(help="How many of the texts.")]
 _Tokens = Annotated[int, typer.Option(help="Most tokens of each.")]
-_Draws = Annotated[int, typer.Option(help="Null adapters to hold it against, 20 or more.")]
+_Draws = Annotated[int, typer.Option(help="Null adapters to hold it against, 16 or more.")]
 _Seed = Annotated[int, typer.Option(help="Of the null adapters.")]
 _Intruders = Annotated[
     int, typer.Option(help="Modules whose base weight is decomposed for intruder dimensions.")
 ]
 _Reference = Annotated[
-    str | None, typer.Option(help="Folder of ordinary adapters to hold it against, 20 or more.")
+    str | None, typer.Option(help="Folder of ordinary adapters to hold it against, 16 or more.")
 ]
 _Force = Annotated[
     bool, typer.Option("--force", help="On a model that its configuration does not name.")

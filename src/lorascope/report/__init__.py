@@ -16,7 +16,8 @@ from lorascope.errors import InputError
 def build(run: Path) -> Path:
     """Read a finished run folder and write `report/`; returns the path of `report/index.html`.
 
-    Also writes `report/figures/*.{svg,png,pdf}` and `report/tables/*.{csv,tex}`. Needs only
+    Also writes `report/figures/*.{svg,png,pdf}`, `report/tables/*.{csv,tex}` and
+    `report/results.json`, and notes digests of it and of the page in the manifest. Needs only
     `results/`, and `features/` for the browser; InputError if a results file is missing or damaged.
     The facts say which workflow's page it is.
     """
@@ -29,6 +30,7 @@ def build(run: Path) -> Path:
     from lorascope.report.adapt.page import write_adapt_report
     from lorascope.report.comparison import rewrite_comparison
     from lorascope.report.latent import write_latent_report
+    from lorascope.report.machine import write
     from lorascope.report.page import write_report
     from lorascope.report.result import read_results
 
@@ -39,7 +41,9 @@ def build(run: Path) -> Path:
         "compare": rewrite_comparison,
         "latent": write_latent_report,
     }
-    return makers.get(str(results.facts.get("workflow")), write_report)(results)
+    page = makers.get(str(results.facts.get("workflow")), write_report)(results)
+    write(results, page)
+    return page
 
 
 def figures_of(results: Results) -> list[Figure]:
