@@ -50,9 +50,10 @@ OPTIONS = ("model", "texts", "documents", "tokens", "draws", "alike")
 
 def are_adapters(given: list[str], model: str | None) -> bool:
     """Whether these are adapters: all hold an adapter's configuration, or a base is named."""
+    from lorascope.foreign import local_path
     from lorascope.models.places import CONFIG_FILE
 
-    held = [one for one in given if (Path(one).expanduser() / CONFIG_FILE).is_file()]
+    held = [one for one in given if (local_path(one) / CONFIG_FILE).is_file()]
     if held and len(held) < len(given) and model is None:
         others = next(one for one in given if one not in held)
         raise InputError(
@@ -71,7 +72,7 @@ def resemble(
     command: str,
 ) -> None:
     """Compare, write and print."""
-    from lorascope.models.places import model_address
+    from lorascope.models.places import adapter_folder, model_address
     from lorascope.resembling.settings import ResembleSettings
 
     groups = [tuple(n.strip() for n in one.split(",") if n.strip()) for one in given["alike"] or ()]
@@ -79,6 +80,8 @@ def resemble(
     settings = ResembleSettings.parse({**given, "texts": texts, "alike": tuple(groups)}, "compare")
     if len(paths) < 2:
         raise InputError(f"{len(paths)} adapter: give two or more of one base model")
+    for path in paths:
+        adapter_folder(Path(path).name or path, path)
     if settings.model is not None:
         model_address(settings.model)
     _resemble(paths, settings, out or _OUT, json_, quiet, command)
