@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lorascope.reading.result import Read as Read
     from lorascope.reading.running import read as read
     from lorascope.reading.settings import Reading as Reading
+    from lorascope.resembling.resemble import Resemblance as Resemblance
+    from lorascope.resembling.resemble import resemble as resemble
     from lorascope.results import Estimate as Estimate
     from lorascope.results import Estimates as Estimates
     from lorascope.results import Null as Null
@@ -58,6 +60,8 @@ _HOME = {
     "Read": "reading.result",
     "Reading": "reading.settings",
     "read": "reading.running",
+    "Resemblance": "resembling.resemble",
+    "resemble": "resembling.resemble",
     "LatentAdapter": "latent_adapters.adapter",
     "check": "checking.check",
     "deltas": "activations.deltas",

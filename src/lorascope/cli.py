@@ -23,6 +23,7 @@ from lorascope.commands import (
     adapts,
     audits,
     behaviours,
+    cards,
     checking,
     comparisons,
     dictionaries,
@@ -74,6 +75,7 @@ app.command()(checking.scan)
 app.command("train-adapter")(adapters.train_adapter)
 app.command()(dictionaries.dictionary)
 app.command()(comparisons.compare)
+app.command()(cards.card)
 app.command()(reading.read)
 app.add_typer(behaviours.app, name="behaviour")
 app.command()(studies.report)

@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from lorascope.randomness import derived_seed
 
@@ -133,7 +133,7 @@ def level_of_norm(sizes: Sequence[float], draws: Sequence[NDArray[np.float64]]) 
 
 
 def _half(deviation: float, draws: int) -> float:
-    return float(stats.t.ppf(0.975, draws - 1)) * deviation
+    return float(special.stdtrit(draws - 1, 0.975)) * deviation
 
 
 def robust_z(values: NDArray[np.float64]) -> NDArray[np.float64]:

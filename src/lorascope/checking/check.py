@@ -13,6 +13,8 @@ from lorascope.checking.folders import SAFE
 from lorascope.checking.gating import Gate, judge
 from lorascope.checking.numbers import KindOutlier, estimates, outlier_estimates, outliers
 from lorascope.checking.reading import FilesRead, read_adapter
+from lorascope.checking.reference import Reference, held_against, of_folder, shipped
+from lorascope.checking.reference import findings as of_reference
 from lorascope.checking.settings import CheckSettings
 from lorascope.errors import InputError, require_kind
 from lorascope.progress import Reporter
@@ -31,6 +33,7 @@ class Check:
     Attributes:
         read: its files.
         outliers: of every kind of module, the one whose norm is farthest from the others'.
+        reference: ordinary adapters that it is held against.
         effect: what it does to its base model; None without one.
         gates: those that were set.
         settings: what was asked for.
@@ -38,6 +41,7 @@ class Check:
 
     read: FilesRead
     outliers: tuple[KindOutlier, ...]
+    reference: Reference
     effect: Effect | None
     gates: tuple[Gate, ...]
     settings: CheckSettings
@@ -49,14 +53,23 @@ class Check:
         found: list[Estimate] = [
             *estimates(name, self.read.modules),
             *outlier_estimates(name, self.outliers),
+            *self.beside_ordinary,
             *(self.effect.estimates if self.effect is not None else ()),
         ]
         return Estimates(found)
+
+    @cached_property
+    def beside_ordinary(self) -> list[Estimate]:
+        """Numbers that depend on neither base nor size, beside ordinary adapters'."""
+        return held_against(self.read, self.reference)
 
     @property
     def findings(self) -> list[Finding]:
         """Errors first, then warnings, then notes."""
         found = [*self.read.findings, *_of_outliers(self.outliers)]
+        # The table that ships is of small adapters of one model: most others lie beyond it.
+        if self.settings.reference is not None:
+            found += of_reference(self.beside_ordinary, self.reference)
         found += self.effect.findings if self.effect is not None else []
         order = ("error", "warning", "note")
         return sorted(found, key=lambda finding: order.index(finding.level))
@@ -91,12 +104,14 @@ def check_adapter(path: str, settings: CheckSettings, reporter: Reporter | None 
     """
     reporter = reporter or Reporter(quiet=True)
     read = read_adapter(path, reporter)
+    given = settings.reference
+    reference = shipped() if given is None else of_folder(given, read.folder)
     found = tuple(outliers(read.modules))
     effect = None
     if settings.model is not None:
         effect = _tried(read, settings, reporter)
     gates = judge(settings.gates, read, found, effect)
-    return Check(read, found, effect, tuple(gates), settings)
+    return Check(read, found, reference, effect, tuple(gates), settings)
 
 
 def _tried(read: FilesRead, settings: CheckSettings, reporter: Reporter) -> Effect:
@@ -106,7 +121,7 @@ def _tried(read: FilesRead, settings: CheckSettings, reporter: Reporter) -> Effe
         # Loads PEFT and transformers.
         from lorascope.checking.trying import try_on
 
-        return try_on(read.name, read.folder, settings, reporter)
+        return try_on(read.name, read.folder, read.modules, settings, reporter)
     found = Effect(live=False)
     reasons = ", ".join(sorted({error.rule for error in errors})) or "pickled"
     message = f"the model was not tried: the files have errors ({reasons})"

@@ -217,7 +217,7 @@ def _others(fields: Fields, contents: Contents, base: BaseFacts | None) -> Itera
         path = bare(one.key)
         if ".token_adapter." in path or path.startswith("token_adapter."):
             tokens.append(one.key)
-        elif any(f".{name}." in f".{path}" for name in saved):
+        elif any(_saved_by(path, name) for name in saved):
             whole.append(one.key)
         elif any(f".{end}." in f".{path}" for end in _ENDS):
             carried.append(one.key)
@@ -226,7 +226,7 @@ def _others(fields: Fields, contents: Contents, base: BaseFacts | None) -> Itera
     if whole:
         message = f"replaced whole, in no spectrum: {listed([bare(key) for key in whole])}"
         yield Finding("replaced-whole", "note", message, SAFE, tuple(whole))
-    absent = [n for n in saved if not any(f".{n}." in f".{bare(key)}" for key in whole)]
+    absent = [n for n in saved if not any(_saved_by(bare(key), n) for key in whole)]
     if absent:
         message = f"modules_to_save names what the file does not hold: {listed(absent)}"
         yield Finding("no-match", "warning", message, CONFIG_FILE, tuple(absent))
@@ -236,6 +236,12 @@ def _others(fields: Fields, contents: Contents, base: BaseFacts | None) -> Itera
     if tokens or fields.get("trainable_token_indices"):
         yield _of_file("vocabulary", "note", "rows of single tokens are trained", tokens)
     yield from _vocabulary(contents, carried, base)
+
+
+def _saved_by(path: str, name: str) -> bool:
+    """Whether a tensor lies in a module that `modules_to_save` means: PEFT goes by how it ends."""
+    parts = path.split(".")[:-1]
+    return any(".".join(parts[: n + 1]).endswith(name) for n in range(len(parts)))
 
 
 def _vocabulary(

@@ -30,6 +30,7 @@ RULES: Final[dict[str, str]] = {
     "bias": "Biases are trained",
     "tuner": "The tuner type is not LoRA",
     "kind-outlier": "Modules whose norm stands out among those of their kind",
+    "unlike-ordinary": "A number lies beyond those of every ordinary adapter",
     "not-live": "The model computes exactly what the base computes",
     "base-changed": "With the adapter off the model does not compute what it did",
     "not-measured": "A number of the model that could not be had",

@@ -68,6 +68,7 @@ def plain(found: Check) -> dict[str, Any]:
             }
             for one in found.outliers
         ],
+        "reference": {"what": found.reference.what, "adapters": found.reference.count},
         "model": None
         if effect is None
         else {
@@ -78,6 +79,9 @@ def plain(found: Check) -> dict[str, Any]:
             "tokens": effect.tokens,
             "draws": found.settings.draws,
             "merged_difference": None if effect.merged is None else _known(effect.merged),
+            "rounded": [
+                {"rounding": one.rounding, "kept": _known(one.kept)} for one in effect.rounded
+            ],
             "scales": [
                 {"factor": at.factor, "kl": _known(at.kl), "loss": _known(at.loss)}
                 for at in effect.curve
@@ -96,6 +100,7 @@ def _number(estimate: Estimate) -> dict[str, Any]:
     return {
         "measure": estimate.measure,
         "module": estimate.key.module or None,
+        "setting": estimate.key.setting or None,
         "value": _known(estimate.value),
         "low": _known(low),
         "high": _known(high),

@@ -52,6 +52,8 @@ class CheckSettings(Settings):
         tokens: most tokens of each.
         draws: null adapters it is held against.
         seed: of the draws.
+        intruders: modules, those of the largest updates, whose base weight is decomposed.
+        reference: folder of ordinary adapters; None for those that come with the package.
         force: accept a base model that the adapter's configuration does not name.
         gates: what it must come up to.
     """
@@ -62,6 +64,8 @@ class CheckSettings(Settings):
     tokens: Annotated[int, Field(ge=4)] = 24
     draws: Annotated[int, Field(ge=20, le=1000)] = 20
     seed: Annotated[int, Field(ge=0)] = 0
+    intruders: Annotated[int, Field(ge=0)] = 4
+    reference: str | None = None
     force: bool = False
     gates: Gates = Gates()
 

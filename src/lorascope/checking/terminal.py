@@ -6,15 +6,17 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lorascope.checking.effect import KL, LOSS
+from lorascope.checking.effect import KL, LOSS, ROUNDED
 from lorascope.checking.findings import listed
 from lorascope.checking.numbers import EFFECTIVE, NORM, OUTLIER, STABLE
+from lorascope.checking.reference import NUMBERS
 from lorascope.printing import Column, Console, say, say_table
 from lorascope.results import Estimate
 from lorascope.results.labels import ALL_MODULES
 
 if TYPE_CHECKING:
     from lorascope.checking.check import Check
+    from lorascope.checking.effect import Effect
 
 _TITLES = {NORM: "norm", EFFECTIVE: "effective rank", STABLE: "stable rank", OUTLIER: "largest |z|"}
 
@@ -25,6 +27,7 @@ def print_check(found: Check) -> None:
         say(line)
     if found.read.modules:
         _print_kinds(found)
+        _print_ordinary(found)
     if found.effect is not None:
         _print_effect(found)
     for finding in found.findings:
@@ -100,12 +103,13 @@ def _print_effect(found: Check) -> None:
         f"{effect.tokens} tokens; {found.settings.draws} null adapters of the same spectrum"
     )
     names = {KL: "KL(adapted ‖ base)", LOSS: "loss, adapted - base"}
-    nulls = [e.headline for e in effect.estimates]
+    shown = [e for e in effect.estimates if e.measure in names]
+    nulls = [e.headline for e in shown]
     say_table(
         [
-            Column("nats/token", [names[e.measure] for e in effect.estimates], 0, wraps=True),
-            Column("value", [f"{e.value:.4g}" for e in effect.estimates], 1),
-            Column("95 % of texts", [_span(*e.interval) for e in effect.estimates], 4),
+            Column("nats/token", [names[e.measure] for e in shown], 0, wraps=True),
+            Column("value", [f"{e.value:.4g}" for e in shown], 1),
+            Column("95 % of texts", [_span(*e.interval) for e in shown], 4),
             Column("chance", [f"{n.level:.4g}" if n else "" for n in nulls], 2),
             Column("95 % of draws", [_span(n.low, n.high) if n else "" for n in nulls], 3),
             Column("rank p", [_p(n.p) if n and n.p is not None else "" for n in nulls], 2),
@@ -123,6 +127,68 @@ def _print_effect(found: Check) -> None:
         )
     if effect.merged is not None:
         say(f"merged and unmerged logits differ by {effect.merged:.3g} at most")
+    _print_rounded(effect)
+    _print_intruders(effect, len(found.read.modules))
+
+
+def _print_rounded(effect: Effect) -> None:
+    costs = [e for e in effect.estimates if e.measure == ROUNDED]
+    if not costs:
+        return
+    nulls = [e.headline for e in costs]
+    say_table(
+        [
+            Column("merged, stored as", [e.key.setting for e in costs], 0),
+            Column("KL to unmerged", [f"{e.value:.4g}" for e in costs], 1),
+            Column("base's own cost", [f"{n.level:.4g}" if n else "" for n in nulls], 2),
+            Column("verdict", [e.verdict for e in costs], 4),
+            Column("effect kept, KL", [f"{one.kept:.4g}" for one in effect.rounded], 3),
+        ],
+        Console(),
+    )
+
+
+def _print_intruders(effect: Effect, modules: int) -> None:
+    rows = [e for e in effect.estimates if e.measure == "weights.intruders"]
+    sizes = {e.key.module: e for e in effect.estimates if e.measure == "weights.relative"}
+    if not rows:
+        return
+    count = sum(e.key.module != ALL_MODULES for e in rows)
+    say(f"the {count} of {modules} modules with the largest updates, beside their base weights:")
+    relative = [f"{sizes[e.key.module].value:.3g}" for e in rows]
+    say_table(
+        [
+            Column("module", [e.key.module for e in rows], 0, wraps=True),
+            Column("norm over the base's", relative, 1),
+            Column("intruder dimensions", [f"{e.value:.3g}" for e in rows], 2),
+            Column("chance", [_chance(e) for e in rows], 3),
+        ],
+        Console(),
+    )
+
+
+def _chance(estimate: Estimate) -> str:
+    null = estimate.headline
+    return "" if null is None else f"{null.low:.3g}-{null.high:.3g}"
+
+
+def _print_ordinary(found: Check) -> None:
+    rows = [(e, e.headline) for e in found.beside_ordinary]
+    if not rows:
+        return
+    say_table(
+        [
+            Column("number", [NUMBERS[e.key.setting] for e, _ in rows], 0, wraps=True),
+            Column("value", [f"{e.value:.3g}" for e, _ in rows], 1),
+            Column(
+                f"{found.reference.count} ordinary adapters",
+                [f"{n.low:.3g}-{n.high:.3g}" if n else "" for _, n in rows],
+                2,
+            ),
+            Column("rank p", [_p(n.p) if n and n.p is not None else "" for _, n in rows], 3),
+        ],
+        Console(),
+    )
 
 
 def _span(low: float, high: float) -> str:

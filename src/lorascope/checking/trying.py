@@ -14,12 +14,16 @@ from torch import Tensor
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import TokenBatch, Window, pad, windows
 from lorascope.checking.chance import rank_p
-from lorascope.checking.effect import KL, LOSS, AtScale, Effect
+from lorascope.checking.effect import KL, LOSS, ROUNDED, ROUNDINGS, AtScale, Effect, Rounded
 from lorascope.checking.findings import Finding
+from lorascope.checking.intruding import intruders
+from lorascope.checking.merging import merged, refused, rounded
 from lorascope.checking.settings import CheckSettings
+from lorascope.checking.spectra import ModuleNumbers
 from lorascope.errors import InputError, NoNullAdapter
 from lorascope.latent_adapters.loading import attached
 from lorascope.measures.outputs import Scored, divergence, scored
+from lorascope.measures.weights import WeightSettings
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.adapter_config import LORA
 from lorascope.models.load import load_base, padding_id
@@ -28,9 +32,9 @@ from lorascope.models.prepared import prepare
 from lorascope.models.sanity_checks import base_logits, verify_base_unchanged, verify_live
 from lorascope.models.tuned_copies import share
 from lorascope.models.updates import lora_layers
-from lorascope.progress import Reporter
+from lorascope.progress import Advance, Reporter
 from lorascope.results import ADAPTER, Estimate, Key, Null
-from lorascope.results.null_names import BASE_MODEL
+from lorascope.results.null_names import BASE_MODEL, ROUNDED_BASE
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import prediction_interval, within
 
@@ -68,7 +72,7 @@ class _TriedTexts:
         self._device = model.device
         with model.variant(BASE):
             self.base_logits = self.logits(model)
-        self.base = where.log_probabilities(self._cut(self.base_logits))
+        self.base = self.log_probabilities(self.base_logits)
 
     @torch.no_grad()
     def logits(self, model: AdaptedModel) -> Tensor:
@@ -78,11 +82,19 @@ class _TriedTexts:
         found: Tensor = model.module(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return found[..., : model.vocab_size]
 
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Of every token that is predicted, [tokens, vocab]."""
+        return self.where.log_probabilities(self._cut(logits))
+
+    def divergence(self, log_p: Tensor, log_q: Tensor) -> Tensor:
+        """KL(p ‖ q), summed over each document's tokens."""
+        return self._by_document(divergence(log_p, log_q))
+
     def sums(self, logits: Tensor) -> _DocumentSums:
         """Of a variant's logits."""
-        log_p = self.where.log_probabilities(self._cut(logits))
+        log_p = self.log_probabilities(logits)
         return _DocumentSums(
-            self._by_document(divergence(log_p, self.base)),
+            self.divergence(log_p, self.base),
             self._by_document(self.where.losses(log_p) - self.where.losses(self.base)),
         )
 
@@ -98,11 +110,18 @@ class _TriedTexts:
         return logits[self.where.wanted.to(logits.device)]
 
 
-def try_on(name: str, folder: Path, settings: CheckSettings, reporter: Reporter) -> Effect:
+def try_on(
+    name: str,
+    folder: Path,
+    modules: Sequence[ModuleNumbers],
+    settings: CheckSettings,
+    reporter: Reporter,
+) -> Effect:
     """Put an adapter on its base and try it.
 
     Args:
         name: of the adapter.
+        modules: of its files.
         settings: `model` is given.
 
     Raises:
@@ -117,21 +136,23 @@ def try_on(name: str, folder: Path, settings: CheckSettings, reporter: Reporter)
         found.live = True
     except InputError as error:
         found.findings.append(Finding("not-live", "error", str(error)))
-    steps = settings.draws + len(SCALES) + 3
+    plain = model.info(name).kind == LORA
+    steps = settings.draws + len(SCALES) + 2 * len(ROUNDINGS) + settings.intruders + 3
     with reporter.bar("model", steps, "passes") as advance:
         with model.variant(name):
-            value = texts.sums(texts.logits(model))
+            adapted = texts.logits(model)
+        value = texts.sums(adapted)
         advance(1)
         draws = list(_nulls(model, name, settings, texts, found, advance))
         found.estimates = _estimates(name, texts, value, draws)
-        if model.info(name).kind == LORA:
+        if plain:
             for factor in SCALES:
-                with model.variant(name), _scaled(model, name, factor):
-                    sums = texts.sums(texts.logits(model))
+                sums = value if factor == 1 else _at(model, name, texts, factor)
                 found.curve.append(AtScale(factor, texts.mean(sums.kl), texts.mean(sums.loss)))
                 advance(1)
-            found.merged = _merged_difference(model, name, texts, found)
-        advance(1)
+            _merge(model, name, texts, adapted, found, advance)
+            weights = WeightSettings(repeats=settings.draws, seed=settings.seed)
+            found.estimates += intruders(model, name, modules, settings.intruders, weights, advance)
         found.restored = _restored(model, before, texts)
         advance(1)
     if not found.restored:
@@ -162,7 +183,7 @@ def _nulls(
     settings: CheckSettings,
     texts: _TriedTexts,
     found: Effect,
-    advance: object,
+    advance: Advance,
 ) -> Iterator[_DocumentSums]:
     """Every null adapter's sums; none where no random adapter matches this one."""
     try:
@@ -173,7 +194,6 @@ def _nulls(
     for null in nulls:
         with model.variant(null):
             yield texts.sums(texts.logits(model))
-        assert callable(advance)
         advance(1)
 
 
@@ -206,6 +226,11 @@ def _rank(value: float, drawn: Tensor, two_sided: bool) -> float:
     return min(1.0, 2 * min(up, rank_p(-value, -drawn.numpy())))
 
 
+def _at(model: AdaptedModel, name: str, texts: _TriedTexts, factor: float) -> _DocumentSums:
+    with model.variant(name), _scaled(model, name, factor):
+        return texts.sums(texts.logits(model))
+
+
 @contextmanager
 def _scaled(model: AdaptedModel, name: str, factor: float) -> Iterator[None]:
     """Within the `with`, every LoRA layer's scale times a factor."""
@@ -220,39 +245,47 @@ def _scaled(model: AdaptedModel, name: str, factor: float) -> Iterator[None]:
             layer.scaling[peft_name] = scale
 
 
-@torch.no_grad()
-def _merged_difference(
-    model: AdaptedModel, name: str, texts: _TriedTexts, found: Effect
-) -> float | None:
-    """Merge with PEFT's own code into copies of the weights, and put the weights back as they were.
+def _merge(
+    model: AdaptedModel,
+    name: str,
+    texts: _TriedTexts,
+    adapted: Tensor,
+    found: Effect,
+    advance: Advance,
+) -> None:
+    """Merged copies of the weights beside the adapter as it is, whole and rounded."""
+    bases = {}
+    for rounding in ROUNDINGS:
+        with model.variant(BASE), rounded(model, rounding):
+            bases[rounding] = texts.log_probabilities(texts.logits(model))
+        advance(1)
+    log_p = texts.log_probabilities(adapted)
+    try:
+        with model.variant(name), merged(model, name):
+            found.merged = float((texts.logits(model) - adapted).abs().max())
+            advance(1)
+            for rounding, base in bases.items():
+                with rounded(model, rounding):
+                    stored = texts.log_probabilities(texts.logits(model))
+                of_base = texts.divergence(base, texts.base)
+                cost = texts.divergence(stored, log_p)
+                found.estimates.append(_cost(name, rounding, texts, cost, of_base))
+                kept = texts.mean(texts.divergence(stored, base))
+                found.rounded.append(Rounded(rounding, kept))
+                advance(1)
+    except (ValueError, RuntimeError, NotImplementedError, AttributeError) as error:
+        found.findings.append(refused(error))
 
-    Every base layer gets a copy for as long as it is merged, so that nothing is rounded back.
-    """
-    peft_name, kept, merged = model.peft_name(name), [], []
-    with model.variant(name):
-        unmerged = texts.logits(model)
-        layers = [m for _, m in lora_layers(model) if peft_name in m.scaling]
-        try:
-            for layer in layers:
-                held = layer.get_base_layer()
-                for parameter in held.parameters():
-                    kept.append((parameter, parameter.data))
-                    parameter.data = parameter.data.clone()
-                merged.append(layer)
-                layer.merge(adapter_names=[peft_name])
-            difference = float((texts.logits(model) - unmerged).abs().max())
-        except (ValueError, RuntimeError, NotImplementedError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:160]
-            message = f"PEFT does not merge this adapter: {reason}"
-            found.findings.append(Finding("not-measured", "warning", message))
-            difference = None
-        finally:
-            for layer in merged:
-                if layer.merged:
-                    layer.unmerge()
-            for parameter, data in reversed(kept):
-                parameter.data = data
-    return difference
+
+def _cost(name: str, rounding: str, texts: _TriedTexts, cost: Tensor, of_base: Tensor) -> Estimate:
+    """What rounding does to the merged model, beside what it does to the base on the same texts."""
+    value, interval = ratio(cost, texts.counts)
+    level, (low, high) = ratio(of_base, texts.counts)
+    _, difference = ratio(cost - of_base, texts.counts)
+    low, high = (level, level) if math.isnan(low) else (low, high)
+    null = Null(ROUNDED_BASE, level, low, high, rival=True, difference=difference)
+    n, key = len(texts.index), Key(adapter=name, setting=rounding)
+    return Estimate(ROUNDED, value, interval, n, "nats/token", (null,), key)
 
 
 def _restored(model: AdaptedModel, before: Tensor, texts: _TriedTexts) -> bool:

@@ -28,8 +28,14 @@ _Texts = Annotated[
 ]
 _Documents = Annotated[int, typer.Option(help="How many of the texts.")]
 _Tokens = Annotated[int, typer.Option(help="Most tokens of each.")]
-_Draws = Annotated[int, typer.Option(help="Null adapters to hold it against, 20 or more.")]
+_Draws = Annotated[int, typer.Option(help="Null adapters to hold it against, 16 or more.")]
 _Seed = Annotated[int, typer.Option(help="Of the null adapters.")]
+_Intruders = Annotated[
+    int, typer.Option(help="Modules whose base weight is decomposed for intruder dimensions.")
+]
+_Reference = Annotated[
+    str | None, typer.Option(help="Folder of ordinary adapters to hold it against, 16 or more.")
+]
 _Force = Annotated[
     bool, typer.Option("--force", help="On a model that its configuration does not name.")
 ]
@@ -65,6 +71,8 @@ def check(
     tokens: _Tokens = 24,
     draws: _Draws = 20,
     seed: _Seed = 0,
+    intruders: _Intruders = 4,
+    reference: _Reference = None,
     force: _Force = False,
     require: _Require = None,
     max_norm_z: _NormZ = None,
@@ -79,8 +87,9 @@ def check(
     """Say in seconds whether an adapter is whole, live and larger than chance.
 
     Its files alone: damage, NaN, zeros, tensors that would not be loaded, and the exact norm and
-    spectrum of every update beside random factors of the same shapes. With --model: KL and loss
-    beside null adapters, the curve over its scale, the base restored, merged against unmerged.
+    spectrum of every update beside random factors of the same shapes, and beside ordinary adapters.
+    With --model: KL and loss beside null adapters, the curve over its scale, the base restored,
+    merged and rounded copies against the adapter as it is, intruder dimensions.
     Exit code 1 where a gate is missed, 2 where the input is wrong.
 
     **Examples**
@@ -97,6 +106,7 @@ def check(
     gates |= {"max_loss": max_loss, "max_merge_difference": max_merge_difference}
     given = {"model": model, "texts": tuple(texts or ("embedded",)), "documents": documents}
     given |= {"tokens": tokens, "draws": draws, "seed": seed, "force": force}
+    given |= {"intruders": intruders, "reference": reference}
     how = "json" if json_ else "sarif" if sarif else "junit" if junit else ""
     if _check(adapter, _settings(adapter, given, gates), how, quiet):
         raise typer.Exit(1)

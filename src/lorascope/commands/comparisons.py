@@ -1,4 +1,4 @@
-"""Two adapters, or several models' adapt studies, against each other."""
+"""Two audits, several models' adapt studies, or many adapters, against each other."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorascope.commands import resembling
 from lorascope.commands.options import Quiet
 from lorascope.errors import InputError
 from lorascope.printing import Column, say, say_json, say_table
@@ -25,9 +26,9 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN[:ADAPTER]...",
+            metavar="RUN[:ADAPTER]... | ADAPTER...",
             help="Finished audits, two at most, :ADAPTER for another of the same run; or runs of "
-            "lorascope adapt, two or more.",
+            "lorascope adapt, two or more; or folders of adapters, two or more.",
         ),
     ],
     sites: Annotated[
@@ -41,6 +42,12 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder; runs/compare-FIRST-SECOND by default.")
     ] = None,
+    model: resembling.Model = None,
+    texts: resembling.Texts = None,
+    documents: resembling.Documents = 32,
+    tokens: resembling.Tokens = 64,
+    draws: resembling.Draws = 10,
+    alike: resembling.Alike = None,
     json_: Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -53,6 +60,9 @@ def compare(
     Runs of lorascope adapt are held against each other model by model: what splicing costs each and
     what share of it comes back.
 
+    Folders of adapters, any number of one base, are held against one another by their updates, over
+    the inputs that the base gives them and as matrices: which known adapter is this like?
+
     **Examples**
 
     `lorascope compare runs/benign runs/suspect`
@@ -62,8 +72,17 @@ def compare(
     `lorascope compare runs/benign:r8 runs/suspect:r8 --json`
 
     `lorascope compare runs/adapt-gemma runs/adapt-llama runs/adapt-embedded`
+
+    `lorascope compare adapters/new adapters/known-* --alike known-a0,known-a1`
     """
     command = shlex.join(["lorascope", *sys.argv[1:]])
+    if resembling.are_adapters(runs, model):
+        _refuse_given(context, ("sites", "rows", "false_rate"), "is for audits")
+        given = {"model": model, "texts": texts, "documents": documents, "tokens": tokens}
+        given |= {"draws": draws, "seed": seed, "alike": alike}
+        resembling.resemble(given, runs, out, json_, quiet, command)
+        return
+    _refuse_given(context, resembling.OPTIONS, "is for folders of adapters")
     if _are_studies(runs, context):
         _models([Path(run) for run in runs], out, json_, command)
         return
@@ -90,11 +109,15 @@ def _are_studies(runs: list[str], context: typer.Context) -> bool:
     for run in runs:
         if run not in studies:
             raise InputError(f"{run}: no run of lorascope adapt, as {studies[0]} is one")
-    for name in ("sites", "rows", "false_rate", "seed"):
+    _refuse_given(context, ("sites", "rows", "false_rate", "seed"), "is for audits")
+    return True
+
+
+def _refuse_given(context: typer.Context, names: Iterable[str], reason: str) -> None:
+    for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise InputError(f"--{name.replace('_', '-')} is for audits; leave it out")
-    return True
+            raise InputError(f"--{name.replace('_', '-')} {reason}; leave it out")
 
 
 def _adapters(

@@ -30,7 +30,8 @@ class StudyPage(Protocol):
 def build(run: Path) -> Path:
     """Read a finished run folder and write `report/`; returns the path of `report/index.html`.
 
-    Also writes `report/figures/*.{svg,png,pdf}` and `report/tables/*.{csv,tex}`. Needs only
+    Also writes `report/figures/*.{svg,png,pdf}`, `report/tables/*.{csv,tex}` and
+    `report/results.json`, and notes digests of it and of the page in the manifest. Needs only
     `results/`, and `features/` for the browser; InputError if a results file is missing or damaged.
     The facts say which study's page it is.
     """
@@ -39,10 +40,13 @@ def build(run: Path) -> Path:
         if not path.is_file():
             raise InputError(f"{path} is missing: finish the run first, then make its report")
     # Imported here: the figures need Altair, which `import lorascope` should not wait for.
+    from lorascope.report.machine import write
     from lorascope.report.result import read_results
 
     results = read_results(run)
-    return _page_of(results).write_page(results)
+    page = _page_of(results).write_page(results)
+    write(results, page)
+    return page
 
 
 def figures_of(results: Results) -> list[Figure]:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from numbers import Real
 from typing import Any, Literal
 
-from scipy import stats
+from scipy import special
 
 from lorascope.errors import require_kind
 from lorascope.results.key import Key
@@ -195,7 +195,7 @@ class Estimate:
         half = gap - low if gap > 0 else high - gap
         if half <= 0:
             return 1.0 if gap == 0 else 0.0
-        return float(2 * stats.norm.sf(abs(gap) / half * stats.norm.ppf(0.975)))
+        return float(2 * special.ndtr(-abs(gap) / half * special.ndtri(0.975)))
 
     @property
     def p_value(self) -> float:

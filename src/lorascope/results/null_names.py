@@ -13,6 +13,7 @@ GAUSSIAN: Final = "trained on Gaussian rows"
 
 # Of outputs and streams.
 BASE_MODEL: Final = "base model"
+ROUNDED_BASE: Final = "base model, rounded alike"
 NOISE_FLOOR: Final = "numeric noise floor"
 
 # Of directions and subspaces.
@@ -41,10 +42,12 @@ ROUNDING: Final = "rounding of W₀"
 RANDOM_FACTORS: Final = "random factors"
 RANDOM_ENTRIES: Final = "random entries"
 RANDOM_UPDATE: Final = "random update"
+ORDINARY: Final = "ordinary adapters"
 
 # Of conditions and of two adapters.
 NO_DIFFERENCE: Final = "no difference between conditions"
 MIRRORED: Final = "mirrored false discoveries"
+OTHER_SEED: Final = "taught the same, other seed"
 
 # Of fits around dictionaries.
 RANDOM_CHANGE: Final = "random change of equal size"

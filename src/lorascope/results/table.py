@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, overload
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from lorascope.errors import InputError, UnknownName
 from lorascope.results.estimate import Estimate, Null
 from lorascope.results.key import KEY_FIELDS
 from lorascope.results.shown import estimates_html
+
+# pandas and pyarrow are imported where a table is made: together they are 80 MB.
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 _WHOLE: Final = ("rank", "seed", "k", "latent", "size", "draw")
 _FIRST: Final = ("adapter", "rank", "site", "seed", "dictionary")
@@ -46,37 +48,40 @@ _FLOATS: Final = (
 )
 
 
-def _arrow(name: str) -> pa.DataType:
-    if name == "loss":
-        return pa.float64()
-    return pa.int64() if name in _WHOLE else pa.string()
+@cache
+def _schema() -> pa.Schema:
+    import pyarrow as pa
 
+    text, real, whole = pa.string(), pa.float64(), pa.int64()
 
-_NULL: Final = pa.struct(
-    [
-        ("name", pa.string()),
-        ("level", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("rival", pa.bool_()),
-        ("difference", pa.list_(pa.float64())),
-        ("p", pa.float64()),
-        ("draws", pa.int64()),
-    ]
-)
-_SCHEMA: Final = pa.schema(
-    [
-        ("measure", pa.string()),
-        ("value", pa.float64()),
-        ("interval", pa.list_(pa.float64())),
-        ("n", pa.int64()),
-        ("unit", pa.string()),
-        ("nulls", pa.list_(_NULL)),
-        ("key", pa.struct([(name, _arrow(name)) for name in KEY_FIELDS])),
-        ("margin", pa.float64()),
-        ("judged", pa.bool_()),
-    ]
-)
+    def of_key(name: str) -> pa.DataType:
+        return real if name == "loss" else whole if name in _WHOLE else text
+
+    null = pa.struct(
+        [
+            ("name", text),
+            ("level", real),
+            ("low", real),
+            ("high", real),
+            ("rival", pa.bool_()),
+            ("difference", pa.list_(real)),
+            ("p", real),
+            ("draws", whole),
+        ]
+    )
+    return pa.schema(
+        [
+            ("measure", text),
+            ("value", real),
+            ("interval", pa.list_(real)),
+            ("n", whole),
+            ("unit", text),
+            ("nulls", pa.list_(null)),
+            ("key", pa.struct([(name, of_key(name)) for name in KEY_FIELDS])),
+            ("margin", real),
+            ("judged", pa.bool_()),
+        ]
+    )
 
 
 class Estimates(Sequence[Estimate]):
@@ -201,10 +206,13 @@ class Estimates(Sequence[Estimate]):
 
     def write(self, path: str | Path) -> None:
         """Write everything as one parquet file, beside its final name first."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
-        table = pa.Table.from_pylist([asdict(estimate) for estimate in self._all], schema=_SCHEMA)
+        table = pa.Table.from_pylist([asdict(estimate) for estimate in self._all], schema=_schema())
         pq.write_table(table, partial)
         partial.replace(path)
 
@@ -215,12 +223,15 @@ class Estimates(Sequence[Estimate]):
         Raises:
             InputError: no such file, or no table of estimates.
         """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path} is missing: finish the run first, then make its report")
         try:
             table = pq.read_table(path)
-            if not set(_SCHEMA.names) <= set(table.column_names):
+            if not set(_schema().names) <= set(table.column_names):
                 raise ValueError("other columns")
             return cls(Estimate.revived(_known(row)) for row in table.to_pylist())
         except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
@@ -232,7 +243,7 @@ class Estimates(Sequence[Estimate]):
 
 
 def _known(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in _SCHEMA.names}
+    return {name: row[name] for name in _schema().names}
 
 
 def _key(estimate: Estimate) -> dict[str, Any]:
@@ -287,6 +298,8 @@ def _null_row(estimate: Estimate, null: Null) -> dict[str, Any]:
 
 
 def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+    import pandas as pd
+
     table = pd.DataFrame(rows, columns=list(columns))
     kinds = {
         column: "Int64"

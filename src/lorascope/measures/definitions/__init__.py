@@ -13,6 +13,7 @@ from lorascope.measures.definitions import (
     comparison,
     latent,
     pursuit,
+    resemblance,
     seeds,
     weights,
     yardsticks,
@@ -34,6 +35,7 @@ _EVERY: dict[str, Definition] = {
     **behaviour.DEFINITIONS,
     **adapt.DEFINITIONS,
     **check.DEFINITIONS,
+    **resemblance.DEFINITIONS,
 }
 DEFINITIONS: dict[str, Definition] = {
     measure: replace(

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from lorascope.measures.definitions.definition import Definition
-from lorascope.results.null_names import ADAPTER, BASE_MODEL, RANDOM_FACTORS
+from lorascope.results.null_names import (
+    ADAPTER,
+    BASE_MODEL,
+    ORDINARY,
+    RANDOM_FACTORS,
+    ROUNDED_BASE,
+)
 
 _FACTORS = (
     "random factors: B · A with independent Gaussian entries of the same shapes; level and 95 % "
@@ -91,5 +97,30 @@ DEFINITIONS: dict[str, Definition] = {
         rivals=(ADAPTER, BASE_MODEL),
         rival="nothing was learned; any change of this size moves the loss so",
         sampled="tokens",
+    ),
+    "check.rounded": Definition(
+        "Cost of rounding the merged model",
+        "nats/token",
+        "mean over tokens of KL(rounded ‖ adapted), adapted as it is, rounded: merged, and the "
+        "linear maps of the blocks rounded to bfloat16, to eight bits with a scale for each row, "
+        "or to four with one for every 32 weights",
+        f"{ROUNDED_BASE}: KL(rounded base ‖ base) on the same texts",
+        "jackknife over documents, of eight or more; of the difference in pairs",
+        "checking/merging.py",
+        "",
+        "below",
+        rivals=(ROUNDED_BASE,),
+        rival="rounding costs any model so much",
+        sampled="tokens",
+    ),
+    "check.ordinary": Definition(
+        "Beside ordinary adapters",
+        "ratio",
+        "norm over that of random factors; effective and stable rank over the rank, means over "
+        "modules; largest norm over the modules' root mean square",
+        f"{ORDINARY}: those that come with the package, or --reference; mean and 2.5 to 97.5 % of "
+        "them; p is twice the adapter's rank among them",
+        _EXACT,
+        "checking/reference.py",
     ),
 }

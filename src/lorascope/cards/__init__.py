@@ -1,0 +1,1 @@
+"""What an audit found, written into an adapter's own model card."""
