@@ -37,8 +37,14 @@ def rows(source):
 def test_all_of_them_are_here():
     assert [file.stem for file in ALL] == [
         "adapt_embedded",
+        "adapt_gemma-2-27b",
+        "adapt_gemma-2-2b-steering",
+        "adapt_gemma-2-2b-times",
+        "adapt_gemma-2-2b-tokens",
         "adapt_gemma-2-2b",
+        "adapt_gemma-2-9b",
         "adapt_llama-3.1-8b",
+        "adapt_llama-3.2-1b-times",
         "embedded",
         "gemma-2-9b-as-published",
         "gemma-2-9b-corrected",

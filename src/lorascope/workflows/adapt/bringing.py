@@ -10,7 +10,7 @@ from torch import nn
 from lorascope.adapt.fitting import adapted_blocks
 from lorascope.adapt.splicing import Placed, place
 from lorascope.adapt.wrapper import identity
-from lorascope.dictionaries.files import open_dictionary
+from lorascope.workflows.adapt.brought import open_brought
 from lorascope.workflows.adapt.cells import Asked, Cell
 from lorascope.workflows.adapt.study import AdaptStudy
 
@@ -32,7 +32,7 @@ def bring(study: AdaptStudy, asked: Asked, frame: nn.Module) -> dict[str, str]:
     kept: dict[str, Placed] = {}
     for one in asked.dictionaries.values():
         if one.address:
-            opened = open_dictionary(one.address)
+            opened = open_brought(one)
             placed = place(frame, {one.site: opened}, model=study.model, force=study.force)
             found[one.name] = identity(opened)
             for cell in _around(asked, alone=True):

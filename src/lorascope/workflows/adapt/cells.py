@@ -26,7 +26,8 @@ class Wanted:
         name: its folder below `dictionaries/`.
         site: in its one spelling.
         address: where it is; empty for one trained here.
-        n_latents, k: of one trained here.
+        n_latents: of one trained here.
+        k: of one trained here, or of one brought along that is read as TopK.
     """
 
     name: str
@@ -174,7 +175,7 @@ def _listed(study: AdaptStudy, n_blocks: int) -> Iterator[Wanted]:
             yield Wanted(_named(site.name, n_latents, k), site.name, "", n_latents, k)
     for name, brought in study.dictionaries.bring.items():
         (site,) = resolve_sites(n_blocks, [brought.site])
-        yield Wanted(name, site.name, brought.address)
+        yield Wanted(name, site.name, brought.address, k=study.dictionaries.as_topk)
 
 
 def _combinations(train: TrainTopK) -> Iterator[tuple[str, int, int]]:

@@ -19,7 +19,7 @@ from lorascope.adapt.preparing import still
 from lorascope.adapt.wrapper import identity
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.dictionaries.files import open_dictionary, save
+from lorascope.dictionaries.files import save
 from lorascope.errors import InputError
 from lorascope.measures.firing import firing
 from lorascope.runs import versions, write_atomically
@@ -27,6 +27,7 @@ from lorascope.stages import Stage, Work, stage
 from lorascope.training.dictionaries import Fitting, Job, fit_many
 from lorascope.training.loop import Progress
 from lorascope.training.starts import SAMPLE
+from lorascope.workflows.adapt.brought import open_brought
 from lorascope.workflows.adapt.cells import Wanted
 from lorascope.workflows.adapt.state import DICTIONARIES, FACTS, TEXTS, Adapted
 from lorascope.workflows.adapt.study import AdaptStudy, TrainTopK
@@ -91,7 +92,7 @@ def look_at(work: Work, *, wanted: Wanted, content: str) -> None:
     Raises:
         InputError: it has been replaced since the study was read.
     """
-    opened = open_dictionary(wanted.address)
+    opened = open_brought(wanted)
     if identity(opened) != content:
         raise InputError(f"{wanted.address}: has changed since the study was read; run it again")
     _note(work.state, wanted, opened, work.folder)

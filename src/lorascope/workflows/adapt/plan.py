@@ -15,6 +15,7 @@ from lorascope.workflows.adapt.cells import Asked, asked
 from lorascope.workflows.adapt.state import require_held_out
 from lorascope.workflows.adapt.study import AdaptStudy
 from lorascope.workflows.costs import Part
+from lorascope.workflows.gpus import on_gpus
 from lorascope.workflows.plan import Cost, refuse_what_cannot_fit
 from lorascope.workflows.sizes import Base, Sizes, base_of, sizes_of
 from lorascope.workflows.speed import device_of
@@ -59,6 +60,7 @@ class AdaptPlan(Cost):
             ("dictionaries", f"{trained} trained here, {brought} brought along"),
             ("fits", f"{self.fits}, {self.fit_tokens:,} tokens in all"),
             *self.prices(),
+            *((f"on one {card}", what) for card, what in on_gpus(self.parts)),
         ]
 
 
