@@ -18,7 +18,7 @@ from lorascope.adapt.divergence import divergence
 from lorascope.adapt.evaluation import Evaluated, evaluate
 from lorascope.adapt.head import Head, final_states
 from lorascope.adapt.parts.part import Part, Values, exchanged
-from lorascope.adapt.settings import Learning
+from lorascope.adapt.settings import Direction, Learning
 from lorascope.adapt.splicing import Splice
 from lorascope.adapt.ways import Way
 from lorascope.models.load import padding_id
@@ -55,6 +55,7 @@ class Fit:
         plan: Sequence[Step],
         settings: Learning,
         evaluations: int,
+        scored: Direction | None = None,
     ) -> None:
         self.parts = tuple(parts)
         self.parameters = [parameter for part in parts for parameter in part.parameters]
@@ -62,7 +63,7 @@ class Fit:
         self.history = History()
         self._module, self._tokenizer, self._splice = module, tokenizer, splice
         self._training, self._held_out, self._plan = training, held_out, plan
-        self._settings = settings
+        self._settings, self._scored = settings, scored or settings.direction
         with splice.off():
             self._head = Head.of(module)
         self._looks = {round(len(plan) * (i + 1) / evaluations) for i in range(evaluations)}
@@ -210,7 +211,7 @@ class Fit:
             self._held_out,
             self._original,
             ways,
-            direction=self._settings.direction,
+            direction=self._scored,
             products=self.products,
             head=self._head,
             keep_special=self._settings.splice_special,

@@ -278,6 +278,21 @@ def steering_estimates(
     return estimates
 
 
+def text_changes(
+    found: Steered, *, before: str = "spliced", after: str = "adapted"
+) -> dict[str, dict[str, list[float]]]:
+    """{kind of texts: {way: change of each test text's mean log p by steering, points}}.
+
+    What `steering_estimates` has the means of (figures 7 and 10 are histograms of them).
+    """
+    test, fires = ~found.texts.tuning, found.texts.fires
+    changes = {way: _tuned_changes(found, way, found.scores[before])[0] for way in (before, after)}
+    return {
+        kind: {way: values[chosen].tolist() for way, values in changes.items()}
+        for kind, chosen in (("positive", test & fires), ("negative", test & ~fires))
+    }
+
+
 def best_alpha(found: Steered, way: str) -> float:
     """The α that tuning chooses for the latent; 0 where none helps."""
     return found.alphas[_best(found.texts, found.scores[way])]

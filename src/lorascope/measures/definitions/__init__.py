@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lorascope.measures.definitions import (
     adapt,
+    adapting,
     audit,
     behaviour,
     causes,
@@ -33,6 +34,7 @@ _EVERY: dict[str, Definition] = {
     **latent.DEFINITIONS,
     **behaviour.DEFINITIONS,
     **adapt.DEFINITIONS,
+    **adapting.DEFINITIONS,
     **check.DEFINITIONS,
 }
 DEFINITIONS: dict[str, Definition] = {

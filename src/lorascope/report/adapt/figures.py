@@ -18,6 +18,8 @@ from lorascope.report.adapt.found import (
     axis,
     level_under,
 )
+from lorascope.report.adapt.further import losses, steered_texts
+from lorascope.report.adapt.reported import CLOSED, NEXT, marked
 from lorascope.report.charts import Row, intervals, lines, null_rows, row_of
 from lorascope.report.conditions import bounds
 from lorascope.report.drawn import Figure
@@ -27,6 +29,7 @@ from lorascope.results import Estimate
 from lorascope.results.null_names import NOTHING_FITTED, RANDOM_CHANGE, UNADAPTED, UNIGRAM
 
 _MOST_LINES = 4
+PAPER_CLOSES = "paper: 30–55 % on Gemma"
 _AXES = {
     "l0": ("active latents a token (L0)", "Over sparsity"),
     "n_latents": ("latents", "Over width"),
@@ -75,7 +78,8 @@ def _baselines(found: Found) -> Iterator[Figure]:
         "a random change of equal size does, and nothing (0)." + _seeds(found, taken[0][0])
     )
     title = "Share of the splice's cost won back, by what is fitted"
-    yield _figure("baselines_share", "baselines", title, caption, chart)
+    drawn = _figure("baselines_share", "baselines", title, caption, chart)
+    yield marked(drawn, *CLOSED, PAPER_CLOSES, "share of the splice's cost won back")
 
 
 def _scaling(found: Found) -> Iterator[Figure]:
@@ -100,7 +104,8 @@ def _scaling(found: Found) -> Iterator[Figure]:
                 f"{chance}, or a random change of equal size where that is nearer."
                 + _seeds(found, places[0][1])
             )
-            yield _figure(f"scaling_{field}_{key}", "scaling", f"{title}: {what}", caption, chart)
+            drawn = _figure(f"scaling_{field}_{key}", "scaling", f"{title}: {what}", caption, chart)
+            yield marked(drawn, *CLOSED, PAPER_CLOSES, unit) if key == "share" else drawn
     yield from _ranks(found, conditions)
 
 
@@ -127,7 +132,8 @@ def _ranks(found: Found, conditions: Sequence[Condition]) -> Iterator[Figure]:
         "that is nearer." + _seeds(found, conditions[0])
     )
     title = "Over rank: share of the cost closed"
-    yield _figure("scaling_rank_share", "scaling", title, caption, chart)
+    drawn = _figure("scaling_rank_share", "scaling", title, caption, chart)
+    yield marked(drawn, *CLOSED, PAPER_CLOSES, "share won back")
 
 
 def _lined(
@@ -235,6 +241,7 @@ def _tokens(found: Found) -> Iterator[Figure]:
 def _streams(found: Found) -> Iterator[Figure]:
     for measure, title, unit in (
         ("adapt.distance", "Distance from the original's stream, ‖x − x₀‖/‖x₀‖", "ratio"),
+        ("adapt.euclidean", "Euclidean distance from the original's stream", "‖x − x₀‖"),
         ("adapt.cosine", "Cosine with the original's stream", "cosine"),
     ):
         rows = []
@@ -277,7 +284,11 @@ def _single(found: Found) -> Iterator[Figure]:
     )
     caption = "LoRA on a single block, by its distance." + _seeds(found, conditions[0])
     title = "One block alone"
-    yield _figure("single_blocks", "single", title, caption, chart)
+    drawn = _figure("single_blocks", "single", title, caption, chart)
+    if whole is not None:
+        level = NEXT * whole.value
+        drawn = marked(drawn, level, level, "paper: 88 % of all blocks", "share won back")
+    yield drawn
 
 
 def _steering(found: Found) -> Iterator[Figure]:
@@ -316,6 +327,7 @@ def _span(point: dict[str, Any]) -> dict[str, Any]:
 
 
 _MAKERS: tuple[Callable[[Found], Iterator[Figure]], ...] = (
+    losses,
     _baselines,
     _scaling,
     _times,
@@ -324,4 +336,5 @@ _MAKERS: tuple[Callable[[Found], Iterator[Figure]], ...] = (
     _streams,
     _single,
     _steering,
+    steered_texts,
 )

@@ -7,7 +7,7 @@ is JSON that cannot end its script element.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from markupsafe import Markup
 from lorascope.measures.definitions import Definition, definition_of
 from lorascope.report.adapt.figures import adapt_figures
 from lorascope.report.adapt.found import Found
+from lorascope.report.adapt.reported import not_asked
 from lorascope.report.adapt.tables import adapt_tables, write_adapt_tables
 from lorascope.report.adapt.words import SECTIONS, Section, scope, sentences, verdict
 from lorascope.report.charts import EXPORT_CONFIG
@@ -70,6 +71,7 @@ class Page:
         estimates: every number.
         figures: those of all parts.
         command, settings: what made it.
+        loading: Python that opens the main fit; empty where nothing was fitted.
         closing: small print at the end.
     """
 
@@ -87,6 +89,7 @@ class Page:
     figures: list[Figure]
     command: str
     settings: object
+    loading: str = ""
     closing: str = ""
 
     def html(self) -> str:
@@ -133,13 +136,14 @@ def render_adapt(found: Found, drawn: list[Figure], tables: dict[str, list[Paper
         verdict=verdict(found),
         warnings=[*left_out_lines(facts), *(str(one) for one in facts.get("warnings", []))],
         gates=facts.get("gates", []),
-        parts=parts_of(SECTIONS, sentences(found), drawn, tables),
+        parts=parts_of(SECTIONS, sentences(found), drawn, tables, not_asked),
         fact_tables=_fact_tables(found),
         steering=facts.get("steering", []),
         estimates=found.results.numbers,
         figures=drawn,
         command=str(facts.get("command", "")),
         settings=facts.get("settings", {}),
+        loading=loading(found),
         closing="The table of every number has a row a seed. Every fit is a folder below fits/: "
         "with LoRA an ordinary PEFT adapter.",
     ).html()
@@ -150,13 +154,22 @@ def parts_of(
     said: dict[str, list[str]],
     drawn: list[Figure],
     tables: dict[str, list[PaperTable]],
+    absent: Callable[[str], str] | None = None,
 ) -> list[Part]:
-    """The sections that have tables or figures, {section: its sentences, its tables} given."""
+    """The sections that have tables or figures, {section: its sentences, its tables} given.
+
+    Args:
+        absent: what stands in the place of a section without any; such sections are left out by
+            default.
+    """
     parts = []
     for section in sections:
         own = tables.get(section.key, [])
         figures = [figure for figure in drawn if figure.topic == section.key]
         if not own and not figures:
+            if absent is not None:
+                beside = said.get(section.key, [])[-1:]
+                parts.append(Part(section, [absent(section.key), *beside], [], [], [], []))
             continue
         measures = measure_order(e.measure for table in own for e in table.estimates)
         parts.append(
@@ -170,6 +183,26 @@ def parts_of(
             )
         )
     return parts
+
+
+def loading(found: Found) -> str:
+    """Python that puts the main fit on its model again; with its dictionary, spliced."""
+    main = found.main
+    fits = found.fits(main) if main else []
+    if not fits:
+        return ""
+    model, name = str(found.facts.get("model", {}).get("id", "")), str(fits[0]["name"])
+    embedded = model in ("embedded", "embedded-it")
+    base = (
+        f"from lorascope.models.load import load_base\n\nbase, tokenizer = load_base({model!r})"
+        if embedded
+        else "from transformers import AutoModelForCausalLM\n\n"
+        f"base = AutoModelForCausalLM.from_pretrained({model!r})"
+    )
+    folder = (found.results.run / "fits" / name).as_posix()
+    return (
+        f"from peft import PeftModel\n{base}\nmodel = PeftModel.from_pretrained(base, {folder!r})"
+    )
 
 
 def _rows(estimates: Sequence[Estimate]) -> list[tuple[TableRow, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from lorascope.adapt.settings import Adapting, Blocks
+from lorascope.adapt.settings import Adapting, Blocks, Direction
 from lorascope.config import digest
 from lorascope.errors import InputError, did_you_mean
 from lorascope.models.sites import resolve_sites
@@ -15,6 +15,12 @@ from lorascope.workflows.adapt.study import AdaptStudy, Kind, TrainTopK, known_r
 
 _BLOCKS: dict[str, Blocks] = {"lora_next": "next", "lora_after": "after", "lora_all": "all"}
 _WORDS = {"all": "LoRA everywhere", "after": "LoRA after the site", "next": "LoRA next block"}
+# LoRA as the settings have it, fitted by KL in the direction that they do not have.
+_OTHER_KL = "lora_other_kl"
+_OTHER: dict[Direction, Direction] = {
+    "spliced_original": "original_spliced",
+    "original_spliced": "spliced_original",
+}
 _OTHERS = {"affine": "affine", "dictionary": "KL fine-tune"}
 
 
@@ -56,7 +62,8 @@ class Cell:
     Attributes:
         dictionaries: names of those it is fitted around, by depth.
         sites: theirs.
-        kind: what is fitted; `lora_next` and its like are `lora` with other blocks here.
+        kind: what is fitted; `lora_next` and its like are `lora` with other blocks here, and
+            `lora_other_kl` is LoRA by KL in the other direction.
         rank, blocks: of LoRA.
         seed: of the fit.
     """
@@ -102,6 +109,8 @@ class Cell:
         shared = fit.model_dump(exclude={"lora", "affine", "dictionary", *_NOT_OF_A_FIT})
         parts = self.kind.split("+")
         lora = None
+        if self.kind == _OTHER_KL:
+            parts, shared["direction"] = ["lora"], _OTHER[fit.direction]
         if "lora" in parts:
             lora = fit.lora.model_copy(update={"rank": self.rank, "blocks": self.blocks})
         return Adapting(
@@ -121,6 +130,8 @@ class Cell:
                 numbers = ", ".join(map(str, self.blocks or ()))
                 plural = "s" if len(self.blocks or ()) > 1 else ""
                 yield f"LoRA block{plural} {numbers}, rank {self.rank}"
+        if self.kind == _OTHER_KL:
+            yield "KL the other way"
 
 
 _NOT_OF_A_FIT = ("evaluations", "random_draws")

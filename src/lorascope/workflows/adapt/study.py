@@ -25,6 +25,7 @@ Kind = Literal[
     "lora+affine",
     "lora+dictionary",
     "lora+affine+dictionary",
+    "lora_other_kl",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
