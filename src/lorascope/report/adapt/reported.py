@@ -81,7 +81,7 @@ def not_asked(section: str) -> str:
 
 
 def marked(figure: Figure, low: float, high: float, label: str, unit: str) -> Figure:
-    """The figure with a pale band across it from `low` to `high`, and its label.
+    """The figure with a pale band across it from `low` to `high`, or a line, and its label.
 
     A figure of several panels has no place for one and stays as it is.
 
@@ -93,20 +93,18 @@ def marked(figure: Figure, low: float, high: float, label: str, unit: str) -> Fi
     spec = deepcopy(figure.spec)
     data = {"values": [{"paper_low": low, "paper_high": high, "label": label}]}
     below = {"field": "paper_low", "type": "quantitative", "title": unit}
+    line = {"type": "rule", "color": _GREY, "strokeDash": [2, 3]}
+    area = {"type": "rect", "color": _GREY, "opacity": 0.12}
+    ends = {} if low == high else {"y2": {"field": "paper_high"}}
     band: Mapping[str, Any] = {
         "data": data,
-        "mark": {"type": "rect", "color": _GREY, "opacity": 0.12},
-        "encoding": {"y": below, "y2": {"field": "paper_high"}},
+        "mark": line if low == high else area,
+        "encoding": {"y": below, **ends},
     }
+    text = {"type": "text", "align": "left", "baseline": "top", "dy": 2, "fontSize": 10}
     words: Mapping[str, Any] = {
         "data": data,
-        "mark": {
-            "type": "text",
-            "align": "left",
-            "baseline": "bottom",
-            "color": _GREY,
-            "fontSize": 10,
-        },
+        "mark": {**text, "color": _GREY},
         "encoding": {
             "y": {**below, "field": "paper_high"},
             "x": {"value": 4},

@@ -21,7 +21,7 @@ def adapt_demo(quick: bool = False) -> AdaptStudy:
     return _quick() if quick else _full()
 
 
-def _fit(tokens: int, rank: int) -> FitSettings:
+def _fit(tokens: int, rank: int, draws: int = 6) -> FitSettings:
     return FitSettings(
         lora=Lora(rank=rank, blocks="all", rate=1e-3),
         affine=Affine(rate=3e-4),
@@ -29,7 +29,7 @@ def _fit(tokens: int, rank: int) -> FitSettings:
         tokens=tokens,
         batch=8,
         evaluations=0,
-        random_draws=6,
+        random_draws=draws,
     )
 
 
@@ -73,13 +73,13 @@ def _quick() -> AdaptStudy:
         model="embedded",
         texts=Texts(sources=("embedded",), documents=400, held_out=0.15),
         context=64,
-        measure_tokens=1300,
+        measure_tokens=2000,
         dictionaries=Around(
             train=TrainTopK(
                 sites=("layers.3", "layers.5"), n_latents=(512, 1024), k=(8, 32), tokens=20_000
             )
         ),
-        fit=_fit(4_000, 16),
+        fit=_fit(8_000, 16, draws=3),
         experiments=Experiments(
             ranks=(4, 16),
             every_rank=False,
