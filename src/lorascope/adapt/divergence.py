@@ -39,6 +39,7 @@ def divergence(
     *,
     tokens: int | None = None,
     chunk: int = 2 * CHUNK,
+    rooms: dict[str, Tensor] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean KL a token in nats; differentiable in `spliced`, which may be differentiated once.
 
@@ -50,9 +51,10 @@ def divergence(
         direction: "spliced_original" is KL(ŷ, y), the paper's; "original_spliced" is KL(y, ŷ).
         tokens: what the sum is divided by; the number of rows unless they are a part of a step.
         chunk: most logits of either model to hold at once; two such workspaces are all there are.
+        rooms: workspaces to use again from call to call, empty at first; a call's own by default.
     """
     share = 1.0 / (tokens or len(spliced))
-    total: Tensor = _Divergence.apply(spliced, original, head, direction, share, chunk)
+    total: Tensor = _Divergence.apply(spliced, original, head, direction, share, chunk, rooms)
     return total
 
 
@@ -120,8 +122,9 @@ class _Divergence(torch.autograd.Function):
         direction: Direction,
         share: float,
         chunk: int,
+        rooms: dict[str, Tensor] | None,
     ) -> Tensor:
-        tiles = Tiles(head, spliced, chunk)
+        tiles = Tiles(head, spliced, chunk, rooms)
         wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(spliced) if wanted else None
         total = torch.zeros((), device=spliced.device)
@@ -138,7 +141,7 @@ class _Divergence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * outer, None, None, None, None, None
+        return gradient * outer, None, None, None, None, None, None
 
 
 @dataclass

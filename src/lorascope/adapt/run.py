@@ -68,6 +68,7 @@ class Fit:
             self._head = Head.of(module)
         self._looks = {round(len(plan) * (i + 1) / evaluations) for i in range(evaluations)}
         self._watch = Stopwatch(self.history)
+        self._rooms: dict[str, Tensor] = {}
 
     def go(
         self,
@@ -167,7 +168,12 @@ class Fit:
             states = self._states(batch, kept)
             with torch.autocast(states.device.type, self.products, self._low):
                 loss = divergence(
-                    states, original, self._head, self._settings.direction, tokens=tokens
+                    states,
+                    original,
+                    self._head,
+                    self._settings.direction,
+                    tokens=tokens,
+                    rooms=self._rooms,
                 )
             loss.backward()
             total += loss.detach().to(total.device)

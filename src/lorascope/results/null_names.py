@@ -61,6 +61,11 @@ EQUAL_DISPLACEMENT: Final = "random directions of equal displacement"
 
 # Of behaviours and latent adapters.
 UNTOUCHED: Final = "untouched model"
+ONE_ANSWER: Final = "one answer to everything"
+WANTED: Final = "wanted responses"
+RANDOM_PAIRS: Final = "random pairs"
+OTHER_DENSITY: Final = "latents that fire as often"
+ANY_LATENTS: Final = "latents drawn at random"
 RANDOM_LATENTS: Final = "random latents"
 RANDOM_CHOICE: Final = "random choice among the candidates"
 RANDOM_DIRECTION: Final = "random direction"
