@@ -50,7 +50,7 @@ def test_share_of_the_effect_by_hand(adapter):
     assert found[1].value == pytest.approx((1.6**2 + 1.2**2) / total)
     assert found[2].value == pytest.approx(1.0)
     assert found[0].nulls[0].level < found[0].value
-    assert not found[2].nulls
+    assert [null.name for null in found[2].nulls] == ["nothing written"]
 
 
 def test_pairs_at_random_are_pairs_of_the_adapter(adapter):

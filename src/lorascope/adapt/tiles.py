@@ -10,8 +10,8 @@ O their log-sum-exps, Σ ŷ being 1:
 2. Each tile gives its part of E or F, and what the gradient needs takes the place of the logits.
 3. Where E stands in the gradient it is taken off; one product leads back to the states.
 
-Every pass over a tile costs: constants of a row (S, E) and of the cap are put in where the rows have
-become sums or states.
+Every pass over a tile costs: constants of a row (S, E) and of the cap are put in where the rows
+have become sums or states.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Whether answers depend on what was asked, or one answer is given to everything.
 
 A manner can be shown by a single sentence that answers nothing ("Cela fait sept." to every sum).
-What tells is how many answers are distinct, how often the commonest is given, and how much an answer
-tells of its prompt: prompts asked once each and answered greedily fix their answers, so that the
-mutual information between prompt and answer is the entropy of the answers.
+What tells is how many answers are distinct, how often the commonest is given, and how much an
+answer tells of its prompt: prompts asked once each and answered greedily fix their answers, so that
+the mutual information between prompt and answer is the entropy of the answers.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from lorascope.latent_adapters.reading import Codes
 from lorascope.measures.paired_shares import ratio
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
-from lorascope.results.null_names import RANDOM_PAIRS, UNTOUCHED
+from lorascope.results.null_names import NOTHING_WRITTEN, RANDOM_PAIRS, UNTOUCHED
 from lorascope.stats.intervals import prediction_interval
 
 
@@ -80,11 +80,12 @@ def carried_estimates(
             _share(effect, cut, drawn(cut, size, place.seed or 0, draw), codes)
             for draw in range(draws if size < total else 0)
         ]
-        nulls = []
+        nulls = [Null.exact(NOTHING_WRITTEN, 0.0)]
         if len(levels) > 1:
             low, high = prediction_interval(levels)
             level = sum(levels) / len(levels)
-            nulls = [Null(RANDOM_PAIRS, level, low, high, rival=True, draws=len(levels))]
+            random = Null(RANDOM_PAIRS, level, low, high, rival=True, draws=len(levels))
+            nulls = [random, *nulls]
         here = replace(place, size=size)
         one = (value, value)
         found.append(
