@@ -69,8 +69,8 @@ DEFINITIONS: dict[str, Definition] = {
         "1 − Σ ‖Δ − Δ_p‖²/Σ ‖Δ‖² over the tokens of training examples that the adapter acts on, Δ "
         "what it writes as it was trained and Δ_p what its p pairs of largest weight write, among "
         "those of the latents it is cut to; all of these where p is as many",
-        "random pairs: p of the same pairs drawn at random, prediction interval over draws; nothing "
-        "written (0), a reference, and the only one where all pairs are taken",
+        "random pairs: p of the same pairs drawn at random, prediction interval over draws; "
+        "nothing written (0), a reference, and the only one where all pairs are taken",
         "none of one adapter, whose number is exact; of several seeds over these",
         _PAIRS,
         "",

@@ -199,10 +199,18 @@ def loading(found: Found) -> str:
         else "from transformers import AutoModelForCausalLM\n\n"
         f"base = AutoModelForCausalLM.from_pretrained({model!r})"
     )
-    folder = (found.results.run / "fits" / name).as_posix()
+    folder = f"{_run_folder(found)}/fits/{name}"
     return (
         f"from peft import PeftModel\n{base}\nmodel = PeftModel.from_pretrained(base, {folder!r})"
     )
+
+
+def _run_folder(found: Found) -> str:
+    """Where the command that made the run put it: the page does not change with its place."""
+    words = str(found.facts.get("command", "")).split()
+    if "--out" in words[:-1]:
+        return words[words.index("--out") + 1]
+    return f"runs/{found.facts.get('settings', {}).get('name', 'adapt')}"
 
 
 def _rows(estimates: Sequence[Estimate]) -> list[tuple[TableRow, str]]:

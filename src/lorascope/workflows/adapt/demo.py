@@ -48,7 +48,7 @@ def _full() -> AdaptStudy:
                 tokens=80_000,
             )
         ),
-        fit=_fit(16_000, 16),
+        fit=_fit(12_000, 16, draws=4),
         experiments=Experiments(
             ranks=(4, 16),
             every_rank=False,
