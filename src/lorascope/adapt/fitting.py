@@ -87,8 +87,7 @@ def fit(
         trained_on: digests of the training documents, for the card.
         force: accept dictionaries made for another site or model.
         checkpoint: file to keep the run's state in; a run that was stopped goes on from it.
-        scored: direction of the KL that held-out text is scored by, so that fits by either
-            direction compare; the one that is fitted by default.
+        scored: direction of the KL that held-out text is scored by; the fitted one by default.
 
     Raises:
         InputError: a dictionary that does not fit, no block to adapt, a fit in front of
@@ -106,8 +105,8 @@ def fit(
         with _put_on(module, placed, blocks, special, scales, settings, model) as (splice, parts):
             given = (training, held_out, steps, settings, evaluations)
             run = Fit(module, tokenizer, splice, parts, *given, scored=scored)
-            windows = [window.ids for window in training]
-            key = [settings.plain(), str(run.products), marks.base, marks.dictionaries, windows]
+            key = [settings.plain(), str(run.products), marks.base, marks.dictionaries]
+            key.append([window.ids for window in training])
             run.go(observers, checkpoint, digest(key))
             results, random = run.results(settings.seed, random_draws)
             standing = _saved(parts, placed, folder)

@@ -45,8 +45,8 @@ DEFINITIONS: dict[str, Definition] = {
         "stream units",
         f"mean of ‖x − x₀‖ at a block after the splice, x the adapted model's stream and x₀ the "
         f"original's; {_TOKENS}",
-        "the spliced model, not adapted; streams of other tokens: x₀ of another token in the place "
-        "of x",
+        "spliced, not adapted: the same number before the fit; streams of other tokens: x₀ of "
+        "another token in the place of x",
         _DOCUMENTS,
         _STREAMS,
         f"{_PAPER}, section 6.2",
