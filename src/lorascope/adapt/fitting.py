@@ -103,10 +103,10 @@ def fit(
     with still(module):
         scales = stream_scales(module, tokenizer, training, placed) if at_sites else {}
         with _put_on(module, placed, blocks, special, scales, settings, model) as (splice, parts):
-            given = (training, held_out, steps, settings, evaluations)
-            run = Fit(module, tokenizer, splice, parts, *given, scored=scored)
-            key = [settings.plain(), str(run.products), marks.base, marks.dictionaries]
-            key.append([window.ids for window in training])
+            given = (parts, training, held_out, steps, settings, evaluations, scored)
+            run = Fit(module, tokenizer, splice, *given)
+            windows = [window.ids for window in training]
+            key = [settings.plain(), str(run.products), marks.base, marks.dictionaries, windows]
             run.go(observers, checkpoint, digest(key))
             results, random = run.results(settings.seed, random_draws)
             standing = _saved(parts, placed, folder)

@@ -64,4 +64,4 @@ def only(adapter: LatentAdapter, pairs: Sequence[Pair]) -> OnlyPairs:
     found.writes = torch.tensor(writes, dtype=torch.long, device=device)
     found.weights = weights.to(device)
     found.card = adapter.card
-    return found.to(device).requires_grad_(False)  # type: ignore[return-value]
+    return found.to(device).requires_grad_(False)

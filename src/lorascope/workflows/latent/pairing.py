@@ -128,8 +128,10 @@ def _numbers(
     found.append(topic_auc(reading, seen, about, cut.support()[0], here))
     module, tokenizer = state.model
     model = AdaptedModel(module, tokenizer, study.model)
-    windows = [[one.window for one in kind] for kind in (examples.changed, examples.unchanged)]
-    style = style_tokens(*windows, tokenizer.all_special_ids, model.vocab_size)
+    first, second = (
+        [one.window for one in kind] for kind in (examples.changed, examples.unchanged)
+    )
+    style = style_tokens(first, second, tokenizer.all_special_ids, model.vocab_size)
     there = Key(choice, place.rank, place.site, place.seed, dictionary=WRITTEN)
     found.append(style_estimate(model, cut, changed, style, study.seed, there))
     return [one for one in found if one is not None]
