@@ -23,8 +23,8 @@ from lorascope.stats.intervals import (
     within,
 )
 
-# One answer of so large a share, where the wanted ones are not so alike: nearly constant.
-_MOSTLY = 0.25
+# One answer of so large a share, and so little of the wanted answers' information: nearly constant.
+_MOSTLY, _TOLD = 0.25, 0.75
 
 
 @dataclass(frozen=True)
@@ -35,26 +35,28 @@ class Answers:
         n: answers.
         distinct: different ones.
         commonest: the one given most often, and `times` how often.
+        bits: what an answer tells of its prompt.
     """
 
     n: int
     distinct: int
     commonest: str
     times: int
+    bits: float
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Answers:
         """Counted with spaces evened out."""
         counts = Counter(map(_plain, texts))
         (text, times), *_ = counts.most_common(1) or [("", 0)]
-        return cls(len(texts), len(counts), text, times)
+        return cls(len(texts), len(counts), text, times, information(texts))
 
     def nearly_constant(self, wanted: Answers) -> bool:
-        """Whether one answer makes up a quarter and twice what one of the wanted ones does."""
+        """Whether one answer makes up a quarter of all, and all tell less than three quarters of
+        the bits about their prompts that the wanted ones do."""
         if self.n < MIN_DOCUMENTS:
             return False
-        share, expected = self.times / self.n, wanted.times / max(1, wanted.n)
-        return share >= _MOSTLY and share >= 2 * expected
+        return self.times / self.n >= _MOSTLY and self.bits < _TOLD * wanted.bits
 
 
 def information(texts: Sequence[str]) -> float:
