@@ -50,6 +50,7 @@ def test_all_of_them_are_here():
         "gemma-2-9b-corrected",
         "gemma-2-9b-it-latent",
         "latent_embedded",
+        "latent_embedded_8k",
         "pythia-70m",
     ]
 
@@ -182,7 +183,7 @@ def test_the_page_names_every_study_and_every_open_setting():
         assert f"`{key}`" in page, key
 
 
-@pytest.mark.parametrize("name", ["latent_embedded", "gemma-2-9b-it-latent"])
+@pytest.mark.parametrize("name", ["latent_embedded", "latent_embedded_8k", "gemma-2-9b-it-latent"])
 def test_latent_studies_are_planned_offline(name, monkeypatch):
     monkeypatch.setattr(speed, "_SECONDS", 0.0)
     study = LatentStudy.read(STUDIES / f"{name}.yaml")
