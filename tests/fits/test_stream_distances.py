@@ -33,7 +33,7 @@ def test_distances_are_those_of_captured_streams(tiny_model, make, cut, tokenize
     )
     found = stream_distances(model, tokenizer, held_out, conditions, Site(1))
     assert list(found) == [Site(1), Site(2)]
-    distances, cosines = [], []
+    distances, cosines, lengths = [], [], []
     for window in held_out:
         ids = torch.tensor([window.ids])
         streams = []
@@ -49,9 +49,14 @@ def test_distances_are_those_of_captured_streams(tiny_model, make, cut, tokenize
         original, changed = (stream[:-1][kept] for stream in streams)
         distances += ((changed - original).norm(dim=1) / original.norm(dim=1)).tolist()
         cosines += torch.cosine_similarity(changed, original).tolist()
+        lengths += (changed - original).norm(dim=1).tolist()
     sums = found[Site(2)]
     assert sums.tokens.sum() == len(distances)
-    for mine, expected in ((sums.distance, distances), (sums.cosine, cosines)):
+    for mine, expected in (
+        (sums.distance, distances),
+        (sums.cosine, cosines),
+        (sums.euclidean, lengths),
+    ):
         mean = (mine["spliced"].sum() / sums.tokens.sum()).item()
         assert mean == pytest.approx(sum(expected) / len(expected), rel=1e-4)
         # nothing was fitted: adapted is spliced
@@ -78,7 +83,7 @@ def test_a_fit_brings_the_last_stream_nearer(go, make, cut, tokenizer, tmp_path)
     place = Key(adapter="r4", site="layers.0")
     estimates = distance_estimates(found, place)
     by_key = {(one.measure, one.key.site): one for one in estimates}
-    assert len(by_key) == len(estimates) == 4 * 3
+    assert len(by_key) == len(estimates) == 6 * 3
     # at the splice itself nothing after it can help
     at_site = by_key["adapt.distance_change", "layers.0"]
     assert at_site.value == pytest.approx(0, abs=1e-6)

@@ -74,3 +74,39 @@ def trained(reading, examples):
         return fit(reading, examples, own, model="tiny")
 
     return build
+
+
+# Width of the planted model, and its tokens.
+_D = 64
+
+
+@pytest.fixture(scope="module")
+def planted(tiny_model):
+    """Blocks that add nothing, an embedding and an output matrix of orthogonal rows each.
+
+    Latent v of the first 64 fires on token v alone; latent 64 + v is the direction that raises
+    token v's logit and never fires.
+    """
+    module = tiny_model("llama", hidden_size=_D, num_key_value_heads=4, head_dim=16)
+    turns = [torch.linalg.qr(torch.randn(_D, _D, generator=generator(i)))[0] for i in range(2)]
+    with torch.no_grad():
+        for block in module.model.layers:
+            block.self_attn.o_proj.weight.zero_()
+            block.mlp.down_proj.weight.zero_()
+        module.model.norm.weight.fill_(1.0)
+        module.model.embed_tokens.weight.copy_(3.0 * turns[0])
+        module.lm_head.weight.copy_(turns[1])
+    directions = torch.cat(turns)
+    threshold = torch.cat([torch.full((_D,), 1.5), torch.full((_D,), 100.0)])
+    nothing = torch.zeros(2 * _D)
+    dictionary = JumpReluDictionary(
+        directions.T.clone(), nothing, directions, torch.zeros(_D), threshold
+    )
+    return module, dictionary
+
+
+@pytest.fixture(scope="module")
+def word_tokens(tiny_checkpoint):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_checkpoint("llama"))

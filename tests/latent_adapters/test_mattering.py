@@ -111,7 +111,8 @@ def test_what_is_left_is_the_behaviour_s_own_share():
     assert found.interval == ratio(without, whole)
     assert found.chance == pytest.approx(16.5 / 18)
     assert found.verdict == "below"
-    # Shown on two of twenty: no interval, no verdict.
-    few = left_estimate([False] * 20, [True] * 2 + [False] * 18, others, Key("x"))
-    assert (few.value, few.verdict) == (0.0, "no verdict")
+    # Shown on nine of twenty: of fewer than ten prompts nothing is said to be left.
+    assert left_estimate([False] * 20, [True] * 9 + [False] * 11, others, Key("x")) is None
+    ten = left_estimate([False] * 20, [True] * 10 + [False] * 10, others, Key("x"))
+    assert ten.value == 0.0
     assert left_estimate([False] * 20, [False] * 20, others, Key("x")) is None

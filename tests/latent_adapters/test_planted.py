@@ -6,44 +6,17 @@ import pytest
 import torch
 
 from lorascope.activations.tokens import Window
-from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.latent_adapters.ablation import ablate, ablation_estimates
 from lorascope.latent_adapters.fitting import Examples, LatentTraining, fit
 from lorascope.latent_adapters.frontier import READ, WRITTEN
 from lorascope.latent_adapters.reading import FrozenSite
 from lorascope.latent_adapters.removal import without_reading, without_writing
 from lorascope.latent_adapters.sparsity import Dense, TopM
-from lorascope.randomness import generator
 from lorascope.results import Key
 
 D = TOKENS = 64
 TRIGGER, ANSWER = 11, 40
 SITE = "layers.1"
-
-
-@pytest.fixture(scope="module")
-def planted(tiny_model):
-    """Blocks that add nothing, an embedding and an output matrix of orthogonal rows each.
-
-    Latent v of the first 64 fires on token v alone; latent 64 + v is the direction that raises
-    token v's logit and never fires.
-    """
-    module = tiny_model("llama", hidden_size=D, num_key_value_heads=4, head_dim=16)
-    turns = [torch.linalg.qr(torch.randn(D, D, generator=generator(i)))[0] for i in range(2)]
-    with torch.no_grad():
-        for block in module.model.layers:
-            block.self_attn.o_proj.weight.zero_()
-            block.mlp.down_proj.weight.zero_()
-        module.model.norm.weight.fill_(1.0)
-        module.model.embed_tokens.weight.copy_(3.0 * turns[0])
-        module.lm_head.weight.copy_(turns[1])
-    directions = torch.cat(turns)
-    threshold = torch.cat([torch.full((TOKENS,), 1.5), torch.full((TOKENS,), 100.0)])
-    nothing = torch.zeros(2 * TOKENS)
-    dictionary = JumpReluDictionary(
-        directions.T.clone(), nothing, directions, torch.zeros(D), threshold
-    )
-    return module, dictionary
 
 
 def windows(module, count, seed):
@@ -75,13 +48,6 @@ def train(planted, word_tokens):
         return reading, fit(reading, examples, settings.model_copy(update=changes), model="planted")
 
     return build
-
-
-@pytest.fixture(scope="module")
-def word_tokens(tiny_checkpoint):
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(tiny_checkpoint("llama"))
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,15 @@ def test_the_report_says_it_and_remakes_from_results_alone(finished, tmp_path):
     assert {"baselines.csv", "baselines.tex", "scaling.csv", "times.csv"} <= tables
     figures = {file.stem for file in (alone / "report" / "figures").glob("*.svg")}
     assert {"tokens", "adapt_distance", "times", "several", "steering"} <= figures
+    assert {"losses", "adapt_euclidean"} <= figures
+    assert any(name.startswith("steered_") for name in figures)
+    # How to load the fit, where the paper's figures lie, and no cost that is alike in every row.
+    assert "Load the fit" in page
+    assert "88.14 %" in page
+    assert "did not ask for it" not in page
+    baselines = pd.read_csv(alone / "report" / "tables" / "baselines.csv")
+    assert list(baselines)[:2] == ["Fitted", "Share closed"]
+    assert "Cost, spliced" not in baselines
 
 
 def test_the_page_in_a_browser(finished, looked_at):

@@ -25,8 +25,14 @@ GEMMA, LLAMA = STUDIES / "adapt_gemma-2-2b.yaml", STUDIES / "adapt_llama-3.1-8b.
 def test_all_of_them_are_here():
     assert [file.stem for file in FILES] == [
         "adapt_embedded",
+        "adapt_gemma-2-27b",
+        "adapt_gemma-2-2b-steering",
+        "adapt_gemma-2-2b-times",
+        "adapt_gemma-2-2b-tokens",
         "adapt_gemma-2-2b",
+        "adapt_gemma-2-9b",
         "adapt_llama-3.1-8b",
+        "adapt_llama-3.2-1b-times",
     ]
 
 
@@ -39,13 +45,14 @@ def test_planned_offline_without_weights(file, monkeypatch):
     cost = plan_adapt(study)
     lines = cost.lines()
     said = dict(lines)
-    assert {"tokens", "disk", "memory", "arithmetic", "time", "  fits"} <= said.keys()
+    assert {"tokens", "disk", "memory", "arithmetic", "time"} <= said.keys()
+    assert said.keys() & {"  fits", "  times"}
     assert re.match(r"about [\d.,]+ (s|min|h|days) on this machine", said["time"])
     notes = [text for what, text in lines if what == "estimated"]
     assert bool(notes) == (study.model != "embedded")
     if notes:
         assert notes[0].startswith(study.model)
-        assert notes[1].startswith("NeelNanda/pile-10k")
+        assert notes[1].startswith(study.texts.sources[0].partition(":")[0])
         with pytest.raises(InputError, match="cannot be loaded: the hub is switched off"):
             plan_adapt(study, estimates=False)
 
@@ -83,7 +90,7 @@ def test_gemma_is_the_papers_setting():
     assert study.experiments.ranks == (1, 4, 16, 64, 256)
     found = asked(study, Shape.of(published(study.model)).blocks)
     assert found.reference.site == "layers.12"
-    assert len(found.cells["scaling"]) == 13 * 5
+    assert len(found.cells["scaling"]) == 14 * 5
     known = widths(found, 2304)
     assert known.guessed == ()
     assert (known.latents["l0_82"], known.latents["width_131k"]) == (16 * 1024, 131 * 1024)
@@ -93,19 +100,85 @@ def test_llamas_sets_of_sites():
     study = AdaptStudy.read(LLAMA)
     found = asked(study, Shape.of(published(study.model)).blocks)
     sets = [cell.sites for cell in found.cells["several"][::3]]
+    assert [len(sites) for sites in sets] == [1, 3, 5, 7, 10, 15]
     assert sets[1] == ("layers.10", "layers.20", "layers.30")
-    assert [len(sites) for sites in sets] == [1, 3, 5]
+    assert sets[3] == tuple(f"layers.{i}" for i in range(4, 29, 4))
+    assert sets[4] == tuple(f"layers.{i}" for i in range(3, 31, 3))
+    assert sets[5] == tuple(f"layers.{i}" for i in range(2, 31, 2))
     assert set(widths(found, 4096).latents.values()) == {32 * 4096}
-    assert study.fit.before_thresholds
+    assert {one.k for one in found.dictionaries.values()} == {50}
+    assert not study.fit.before_thresholds
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_what_only_the_paper_has(file):
+    whole, own = AdaptStudy.read(file), AdaptStudy.read(file, ["paper_only=true"])
+    assert own.experiments.baselines == ()
+    assert own.experiments.scaling_seeds == ()
+    assert own.seeds == whole.seeds[:1]
+    assert own.fit.random_draws == 2
+    left = {"experiments", "fit", "seeds", "paper_only"}
+    assert own.model_dump(exclude=left) == whole.model_dump(exclude=left)
+    changed = {"baselines", "scaling_seeds"}
+    assert own.experiments.model_dump(exclude=changed) == whole.experiments.model_dump(
+        exclude=changed
+    )
+    # What is written into a run folder is the same study again.
+    assert AdaptStudy.parse(own.plain(), "again") == own
+
+
+@pytest.mark.parametrize("name", ["gemma-2-2b", "llama-3.2-1b"])
+def test_the_papers_curves(name):
+    study = AdaptStudy.read(STUDIES / f"adapt_{name}-times.yaml")
+    times, train = study.experiments.times, study.dictionaries.train
+    gemma = name == "gemma-2-2b"
+    assert (train.n_latents, train.k) == ((18432 if gemma else 16384,), (64,))
+    assert (times.tokens, times.end_to_end_tokens) == 2 * ((2 if gemma else 4) * 10**9,)
+    assert times.fit_tokens == (15 if gemma else 100) * 10**6
+    assert (study.fit.lora.rank, study.fit.lora.blocks) == (64, "all")
+    assert times.shares == tuple(i / 10 for i in range(1, 11))
+
+
+def test_the_papers_token_counts():
+    file = STUDIES / "adapt_gemma-2-2b-tokens.yaml"
+    assert AdaptStudy.read(file).measure_tokens == 15_000_000
+    assert plan_adapt(AdaptStudy.read(file)).held_out_tokens == 15_000_000
+    eleven = AdaptStudy.read(file, ["experiments.tokens=false", "measure_tokens=500000"])
+    assert (eleven.measure_tokens, eleven.experiments.distances) == (500_000, True)
+
+
+@pytest.mark.parametrize("file", FILES[1:], ids=lambda f: f.stem)
+def test_hours_and_memory_of_named_cards(file):
+    lines = dict(plan_adapt(AdaptStudy.read(file)).lines())
+    cards = {name: said for name, said in lines.items() if name.startswith("on one ")}
+    assert set(cards) == {
+        f"on one {card}" for card in ("A100, 40 GB", "A100, 80 GB", "H100, 80 GB", "H200, 141 GB")
+    }
+    assert re.fullmatch(r"about [\d,.]+ h, \d+ GB", cards["on one H200, 141 GB"])
+    small = cards["on one A100, 40 GB"]
+    if file == LLAMA:
+        assert small.startswith("too small: ")
+    elif small.startswith("about"):
+        hours = [float(s.split()[1].replace(",", "")) for s in (small, cards["on one H100, 80 GB"])]
+        assert 2 < hours[0] / hours[1] < 3.2
+
+
+def test_a_small_study_needs_no_card():
+    lines = dict(plan_adapt(AdaptStudy.read(FILES[0])).lines())
+    assert not any(name.startswith("on one ") for name in lines)
 
 
 def test_their_dictionaries_are_in_saelens_list():
     if importlib.util.find_spec("sae_lens") is None:
         pytest.skip("SAELens, whose list is read, is not installed")
-    for one in AdaptStudy.read(GEMMA).dictionaries.bring.values():
-        inside = one.address.removeprefix("hf://google/gemma-scope-2b-pt-res/")
-        entry = look_up(f"saelens:gemma-scope-2b-pt-res/{inside}")
+    gemma = [file for file in FILES if "gemma" in file.stem]
+    brought = [one for f in gemma for one in AdaptStudy.read(f).dictionaries.bring.values()]
+    assert len(brought) == 14 + 3
+    for one in brought:
+        release, _, inside = one.address.removeprefix("hf://google/").partition("/")
+        entry = look_up(f"saelens:{release}/{inside}")
         assert one.address == f"hf://{entry.repo}/{entry.path}"
+        assert f"layers.{inside.split('_')[1].split('/')[0]}" == one.site
     for name, one in AdaptStudy.read(LLAMA).dictionaries.bring.items():
         entry = look_up(f"saelens:llama_scope_lxr_32x/{name}r_32x")
         assert one.address == f"hf://{entry.repo}/{entry.path}"

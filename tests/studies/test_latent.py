@@ -46,6 +46,8 @@ def test_every_number_has_a_definition_and_something_to_stand_against(latent_run
         *("behaviour.success", "behaviour.false_positives", "behaviour.general_loss"),
         *("latent.used", "latent.effective", "latent.largest", "latent.kept"),
         *("latent.ablation", "latent.mattering", "latent.overlap"),
+        *("behaviour.distinct", "behaviour.information", "latent.kept_pairs"),
+        *("latent.carried", "latent.topic_auc", "latent.style"),
     } <= set(table["measure"])
     assert not table["null"].isna().any()
     # Six latents are too few for an interval.
@@ -87,7 +89,18 @@ def test_what_it_leaves_can_be_used(latent_run):
 def test_the_page(latent_run, tmp_path):
     page = (latent_run / "report" / "index.html").read_text(encoding="utf-8")
     assert "of the dense adapter's success" in page or "dense adapter&#39;s success" in page
-    assert page.count("data-figure=") == 2
+    assert page.count("data-figure=") == 3
+    # The first screen has a prompt, the untouched model's answer and the adapter's.
+    head = page[: page.index("</header>")]
+    facts = json.loads((latent_run / "results" / "facts.json").read_text())
+    assert [f"<dt>{word}" for word in ("Prompt", "Untouched") if f"<dt>{word}" in head] == [
+        "<dt>Prompt",
+        "<dt>Untouched",
+    ]
+    assert "0.0063 each" in head
+    pairs = pd.read_csv(latent_run / "report" / "tables" / "pairs.csv")
+    assert list(pairs.columns) == ["read", "fires_at", "written", "promotes", "weight"]
+    assert pairs[["read", "written", "weight"]].values.tolist() == facts["latents"]["pairs"]
     for name in ("frontier", "flatness"):
         assert (latent_run / "report" / "figures" / f"{name}.svg").stat().st_size > 1000
     # From its results alone, in another place, the same.

@@ -30,12 +30,15 @@ CUT = [name for name in LATENT if not name.startswith("dense")]
 DICTIONARY = "dictionaries/layers.0"
 # What reads the dictionary or an adapter over it.
 OVER_IT = {
-    *("choice", "latents", "results"),
+    *("choice", "latents", "pairs", "results"),
     *(f"{kind}/{name}" for kind in ("adapters", "answers", "frontier") for name in LATENT),
 }
 OF_THE_MODEL = {"adapters/lora", "answers/untouched", "answers/LoRA", "frontier/untouched"}
 EVERYTHING = {DICTIONARY, "answers/prompted", *OVER_IT, *OF_THE_MODEL}
-JUDGED = {"latents", "results", "frontier/untouched", *(f"frontier/{name}" for name in LATENT)}
+JUDGED = {
+    *("latents", "pairs", "results", "frontier/untouched"),
+    *(f"frontier/{name}" for name in LATENT),
+}
 ANSWERS = {name for name in EVERYTHING if name.startswith("answers/")}
 
 
@@ -51,15 +54,16 @@ def keys_of(plain, folder, quiet):
         ({"measures": {"sizes": [2]}}, {"results", *(f"frontier/{name}" for name in LATENT)}),
         (
             {"measures": {"most": 5}},
-            {"choice", "latents", "results", *(f"answers/{name}" for name in CUT)},
+            {"choice", "latents", "pairs", "results", *(f"answers/{name}" for name in CUT)},
         ),
         ({"measures": {"new_tokens": 5}}, JUDGED | ANSWERS),
         # The held-out loss of the ordinary adapter is taken on the prompts that are asked.
         ({"measures": {"prompts": 7}}, JUDGED | ANSWERS | {"adapters/lora"}),
         (
             {"measures": {"draws": 3}},
-            {"latents", "results", "frontier/dense-s0", "frontier/dense-s1"},
+            {"latents", "pairs", "results", "frontier/dense-s0", "frontier/dense-s1"},
         ),
+        ({"measures": {"pairs": [3]}}, {"pairs", "results"}),
         ({"measures": {"rows": 500}}, {"latents", "results"}),
         ({"measures": {"share": 0.5}}, {"results"}),
         ({"judge": "w4"}, JUDGED),

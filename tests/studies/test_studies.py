@@ -37,13 +37,20 @@ def rows(source):
 def test_all_of_them_are_here():
     assert [file.stem for file in ALL] == [
         "adapt_embedded",
+        "adapt_gemma-2-27b",
+        "adapt_gemma-2-2b-steering",
+        "adapt_gemma-2-2b-times",
+        "adapt_gemma-2-2b-tokens",
         "adapt_gemma-2-2b",
+        "adapt_gemma-2-9b",
         "adapt_llama-3.1-8b",
+        "adapt_llama-3.2-1b-times",
         "embedded",
         "gemma-2-9b-as-published",
         "gemma-2-9b-corrected",
         "gemma-2-9b-it-latent",
         "latent_embedded",
+        "latent_embedded_8k",
         "pythia-70m",
     ]
 
@@ -176,7 +183,7 @@ def test_the_page_names_every_study_and_every_open_setting():
         assert f"`{key}`" in page, key
 
 
-@pytest.mark.parametrize("name", ["latent_embedded", "gemma-2-9b-it-latent"])
+@pytest.mark.parametrize("name", ["latent_embedded", "latent_embedded_8k", "gemma-2-9b-it-latent"])
 def test_latent_studies_are_planned_offline(name, monkeypatch):
     monkeypatch.setattr(speed, "_SECONDS", 0.0)
     study = LatentStudy.read(STUDIES / f"{name}.yaml")

@@ -6,7 +6,9 @@ With ŷ the spliced model's distribution, y the original's and s the spliced mod
     KL(y, ŷ) = Σ y (log y − log ŷ)       d/ds = ŷ − y
 
 The gradient is as cheap as the value, so both are computed together in the forward pass, chunk by
-chunk from the final states: full logits of neither model are ever held.
+chunk from the final states: full logits of neither model are ever held. On a processor the chunk is
+gone through in tiles of the vocabulary that its cache holds, with everything that is done to a tile
+done at once: over a large vocabulary a step is otherwise spent on reading and writing scores.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from lorascope.fits.head import Head
 from lorascope.fits.settings import Direction
+from lorascope.fits.tiles import Tiles
 
 # Logits held at once in one workspace: 64 MiB of float32.
 CHUNK = 2**24
@@ -35,7 +38,8 @@ def divergence(
     direction: Direction = "spliced_original",
     *,
     tokens: int | None = None,
-    chunk: int = CHUNK,
+    chunk: int = 2 * CHUNK,
+    rooms: dict[str, Tensor] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean KL a token in nats; differentiable in `spliced`, which may be differentiated once.
 
@@ -46,10 +50,11 @@ def divergence(
         original: those of the original at the same positions; no gradient flows there.
         direction: "spliced_original" is KL(ŷ, y), the paper's; "original_spliced" is KL(y, ŷ).
         tokens: what the sum is divided by; the number of rows unless they are a part of a step.
-        chunk: most logits to hold at once.
+        chunk: most logits of either model to hold at once; two such workspaces are all there are.
+        rooms: workspaces to use again from call to call, empty at first; a call's own by default.
     """
     share = 1.0 / (tokens or len(spliced))
-    total: Tensor = _Divergence.apply(spliced, original, head, direction, share, chunk)
+    total: Tensor = _Divergence.apply(spliced, original, head, direction, share, chunk, rooms)
     return total
 
 
@@ -117,16 +122,17 @@ class _Divergence(torch.autograd.Function):
         direction: Direction,
         share: float,
         chunk: int,
+        rooms: dict[str, Tensor] | None,
     ) -> Tensor:
-        pairs = _Pairs(head, spliced, chunk)
+        tiles = Tiles(head, spliced, chunk, rooms)
         wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(spliced) if wanted else None
         total = torch.zeros((), device=spliced.device)
-        for rows in pairs.rows():
-            values = pairs.values(rows, spliced, original, direction)
-            total += values.sum()
+        for rows in tiles.rows():
+            values = tiles.values(spliced[rows], original[rows], direction)
+            total += values.sum().to(total)
             if gradient is not None:
-                gradient[rows] = pairs.gradient(values, direction, share)
+                gradient[rows] = tiles.gradient(share)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total * share
@@ -135,15 +141,14 @@ class _Divergence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * outer, None, None, None, None, None
+        return gradient * outer, None, None, None, None, None, None
 
 
 @dataclass
 class _Pairs:
     """Rows of both models scored chunk by chunk in the same few workspaces.
 
-    After `values`, the workspace `raw` holds the distribution KL's expectation is over and the
-    other two what its gradient needs.
+    What is computed this way has a log-probability for every token; `tiles.Tiles` has only KL.
     """
 
     head: Head
@@ -165,7 +170,7 @@ class _Pairs:
             yield slice(start, min(start + self._size, len(self.like)))
 
     def log_probabilities(self, states: Tensor, side: str) -> Tensor:
-        """In the workspace `side`; with a cap, `slope` is then the cap's derivative."""
+        """In the workspace `side`."""
         head, raw = self.head, self._room("raw", len(states))
         with torch.autocast(states.device.type, enabled=False):
             inputs = states.detach().to(self._weight.dtype)
@@ -178,10 +183,7 @@ class _Pairs:
         if head.factor != 1.0:
             raw *= head.factor
         if head.cap is not None:
-            raw.div_(head.cap).tanh_()
-            if side == "spliced":
-                torch.mul(raw, raw, out=self._room("slope", len(states))).neg_().add_(1.0)
-            raw *= head.cap
+            raw.div_(head.cap).tanh_().mul_(head.cap)
         found = self._room(side, len(states))
         torch.log_softmax(raw, -1, out=found)
         return found
@@ -205,21 +207,6 @@ class _Pairs:
             parts = log_o.sub_(log_s).mul_(raw)
         # `sum` adds in pairs; a product of vectors would lose four digits over a large vocabulary
         return parts.sum(-1)
-
-    def gradient(self, values: Tensor, direction: Direction, share: float) -> Tensor:
-        """d(share · Σ KL)/d(states) of the rows last scored, in the states' dtype."""
-        count = len(values)
-        raw, by_logit = self._room("raw", count), self._room("spliced", count)
-        if direction == "spliced_original":
-            by_logit.sub_(values[:, None]).mul_(raw)
-        else:
-            by_logit.exp_().sub_(raw)
-        if self.head.cap is not None:
-            by_logit *= self._room("slope", count)
-        with torch.autocast(raw.device.type, enabled=False):
-            # scaled last: small numbers would lose digits in a product of low precision
-            found = by_logit.to(self._weight.dtype) @ self._weight
-        return (found.float() * (share * self.head.factor)).to(self.like.dtype)
 
     def _room(self, name: str, rows: int) -> Tensor:
         if name not in self._rooms:

@@ -31,7 +31,7 @@ from lorascope.fits.parts import AffinePart, FittedPart, LoraPart, TunedPart
 from lorascope.fits.parts.tuned import fits_encoder
 from lorascope.fits.preparing import Marks, plan, recomputing, special_ids, still, stream_scales
 from lorascope.fits.run import Fit
-from lorascope.fits.settings import RANDOM_DRAWS, Adapting
+from lorascope.fits.settings import RANDOM_DRAWS, Adapting, Direction
 from lorascope.fits.splicing import Given, Placed, Splice, place, spliced
 from lorascope.fits.wrapper import DICTIONARIES, identity
 from lorascope.models.sites import Site, block_list
@@ -74,6 +74,7 @@ def fit(
     force: bool = False,
     observers: Sequence[Observer] = (),
     checkpoint: Path | None = None,
+    scored: Direction | None = None,
 ) -> Fitted:
     """Fit around dictionaries and save the result into `folder`.
 
@@ -86,6 +87,7 @@ def fit(
         trained_on: digests of the training documents, for the card.
         force: accept dictionaries made for another site or model.
         checkpoint: file to keep the run's state in; a run that was stopped goes on from it.
+        scored: direction of the KL that held-out text is scored by; the fitted one by default.
 
     Raises:
         InputError: a dictionary that does not fit, no block to adapt, a fit in front of
@@ -101,9 +103,8 @@ def fit(
     with still(module):
         scales = stream_scales(module, tokenizer, training, placed) if at_sites else {}
         with _put_on(module, placed, blocks, special, scales, settings, model) as (splice, parts):
-            run = Fit(
-                module, tokenizer, splice, parts, training, held_out, steps, settings, evaluations
-            )
+            given = (parts, training, held_out, steps, settings, evaluations, scored)
+            run = Fit(module, tokenizer, splice, *given)
             windows = [window.ids for window in training]
             key = [settings.plain(), str(run.products), marks.base, marks.dictionaries, windows]
             run.go(observers, checkpoint, digest(key))

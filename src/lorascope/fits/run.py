@@ -19,7 +19,7 @@ from lorascope.fits.divergence import divergence
 from lorascope.fits.evaluation import Evaluated, evaluate
 from lorascope.fits.head import Head, final_states
 from lorascope.fits.parts.part import FittedPart, Values, exchanged
-from lorascope.fits.settings import Learning
+from lorascope.fits.settings import Direction, Learning
 from lorascope.fits.splicing import Splice
 from lorascope.models.load import padding_id
 from lorascope.randomness import generator
@@ -55,6 +55,7 @@ class Fit:
         plan: Sequence[Step],
         settings: Learning,
         evaluations: int,
+        scored: Direction | None = None,
     ) -> None:
         self.parts = tuple(parts)
         self.parameters = [parameter for part in parts for parameter in part.parameters]
@@ -62,11 +63,12 @@ class Fit:
         self.history = History()
         self._module, self._tokenizer, self._splice = module, tokenizer, splice
         self._training, self._held_out, self._plan = training, held_out, plan
-        self._settings = settings
+        self._settings, self._scored = settings, scored or settings.direction
         with splice.off():
             self._head = Head.of(module)
         self._looks = {round(len(plan) * (i + 1) / evaluations) for i in range(evaluations)}
         self._watch = Stopwatch(self.history)
+        self._rooms: dict[str, Tensor] = {}
 
     def go(
         self,
@@ -166,7 +168,12 @@ class Fit:
             states = self._states(batch, kept)
             with torch.autocast(states.device.type, self.products, self._low):
                 loss = divergence(
-                    states, original, self._head, self._settings.direction, tokens=tokens
+                    states,
+                    original,
+                    self._head,
+                    self._settings.direction,
+                    tokens=tokens,
+                    rooms=self._rooms,
                 )
             loss.backward()
             total += loss.detach().to(total.device)
@@ -210,7 +217,7 @@ class Fit:
             self._held_out,
             self._original,
             conditions,
-            direction=self._settings.direction,
+            direction=self._scored,
             products=self.products,
             head=self._head,
             keep_special=self._settings.splice_special,

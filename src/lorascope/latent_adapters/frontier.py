@@ -33,6 +33,8 @@ from lorascope.results.seeds import pooled
 from lorascope.stats.intervals import Interval, jackknife_interval, wilson_interval, within
 
 READ, WRITTEN = "read", "written"
+# Prompts that must show a behaviour before a share of them is said to be left.
+LEAST_SHOWN = 10
 # How often random choices are drawn for the law of their overlap.
 _CHOICES = 2000
 _ENDS = (2.5, 97.5)
@@ -80,7 +82,7 @@ def kept_estimate(
     if not count:
         return None
     nulls = [
-        *_random_latents(cut, random, count / n),
+        *random_draws(cut, random, count / n),
         share_over(UNTOUCHED, cut, untouched, count / n),
     ]
     return Estimate(
@@ -94,16 +96,15 @@ def left_estimate(
     """Success with all named latents of one side taken away, over success with none, on the same
     prompts.
 
-    None without success of which something could be left; no interval, and so no verdict, where
-    it is shown on fewer than 8 prompts.
+    None where it is shown on fewer than ten prompts: of so few nothing is said to be left.
 
     Args:
         others: with as many matched latents taken away instead, a draw each.
     """
     count = sum(whole)
-    if not count:
+    if count < LEAST_SHOWN:
         return None
-    nulls = _random_latents(without, others, count / len(whole), OTHER_LATENTS)
+    nulls = random_draws(without, others, count / len(whole), OTHER_LATENTS)
     value, interval = sum(without) / count, ratio(without, whole)
     return Estimate("latent.left", value, interval, len(whole), "ratio", tuple(nulls), place)
 
@@ -120,9 +121,10 @@ def share_over(name: str, shown: Shown, other: Shown, unit: float, rival: bool =
     return Null(name, count / n / unit, low, high, rival, ends, mcnemar(shown, other))
 
 
-def _random_latents(
+def random_draws(
     cut: Shown, random: Sequence[Shown], unit: float, name: str = RANDOM_LATENTS
 ) -> list[Null]:
+    """The null of choices drawn at random, in units of a share; none without draws."""
     columns = [torch.tensor(shown, dtype=torch.float64) for shown in (cut, *random)]
     mean = over_tokens(torch.ones(len(cut)))
     found = drawn(name, columns[0], columns[1:], mean, rival=True)

@@ -183,6 +183,12 @@ def token_effects(
     return TokenEffects(*(torch.cat(column).cpu() for column in columns))
 
 
+@torch.no_grad()
+def token_logits(model: AdaptedModel, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n vocab"]:
+    """What each direction does to every token's logit, as in `token_effects`; for a few."""
+    return torch.cat([part.cpu() for part in _logits(model, directions)])
+
+
 def _logits(
     model: AdaptedModel, directions: Float[Tensor, "n d"]
 ) -> Iterator[Float[Tensor, "part vocab"]]:

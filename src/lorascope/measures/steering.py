@@ -281,6 +281,24 @@ def steering_estimates(
     return estimates
 
 
+def text_changes(
+    found: Steered, *, before: str = "spliced", after: str = "adapted"
+) -> dict[str, dict[str, list[float]]]:
+    """{kind of texts: {condition: change of each test text's mean log p by steering, points}}.
+
+    What `steering_estimates` has the means of (figures 7 and 10 are histograms of them).
+    """
+    test, fires = ~found.texts.tuning, found.texts.fires
+    changes = {
+        condition: _tuned_changes(found, condition, found.scores[before])[0]
+        for condition in (before, after)
+    }
+    return {
+        kind: {condition: values[chosen].tolist() for condition, values in changes.items()}
+        for kind, chosen in (("positive", test & fires), ("negative", test & ~fires))
+    }
+
+
 def best_alpha(found: Steered, condition: str) -> float:
     """The α that tuning chooses for the latent; 0 where none helps."""
     return found.alphas[_best(found.texts, found.scores[condition])]

@@ -2,7 +2,7 @@
 
 At each block after a splice, for every scored position,
 
-    distance ‖x − x₀‖/‖x₀‖        cosine x·x₀/(‖x‖‖x₀‖)
+    distance ‖x − x₀‖/‖x₀‖        Euclidean distance ‖x − x₀‖        cosine x·x₀/(‖x‖‖x₀‖)
 
 with x₀ the original's stream at the same token. Streams of different tokens share a large mean,
 so a cosine has to be read beside that of another token's stream.
@@ -34,12 +34,13 @@ class Distances:
     """Sums by document at one site.
 
     Attributes:
-        distance, cosine: {condition: sums over the scored positions}; `OTHER_TOKENS` is the
-            original's own stream at other positions.
+        distance, euclidean, cosine: {condition: sums over the scored positions}; `OTHER_TOKENS` is
+            the original's own stream at other positions.
         tokens: scored positions.
     """
 
     distance: dict[str, Float[Tensor, " documents"]]
+    euclidean: dict[str, Float[Tensor, " documents"]]
     cosine: dict[str, Float[Tensor, " documents"]]
     tokens: Float[Tensor, " documents"]
 
@@ -58,7 +59,7 @@ def stream_distances(
     """Distances at every block after `first`, and at it, for the conditions spliced and adapted.
 
     Args:
-        ways: `conditions_of` a fit: original, spliced and adapted.
+        conditions: `conditions_of` a fit: original, spliced and adapted.
         first: where the first dictionary stands; there the distance is its error.
         products: type of the matrix products.
         keep_special: count special tokens too.
@@ -86,15 +87,19 @@ def stream_distances(
             ones = torch.ones(len(original), dtype=torch.float64)
             sums.tokens.index_add_(0, where.documents, ones)
             for name, x in rows.items():
-                apart = (x - original).norm(dim=1) / norms
+                apart = (x - original).norm(dim=1)
                 cosine = (x * original).sum(1) / (norms * x.norm(dim=1).clamp(min=1e-12))
-                for into, values in ((sums.distance, apart), (sums.cosine, cosine)):
+                for into, values in (
+                    (sums.distance, apart / norms),
+                    (sums.euclidean, apart),
+                    (sums.cosine, cosine),
+                ):
                     into[name].index_add_(0, where.documents, values.double().cpu())
     return found
 
 
 def distance_estimates(found: Mapping[Site, Distances], place: Key) -> list[Estimate]:
-    """Distance and cosine of the adapted model at each block, beside those of the spliced one and
+    """Distances and cosine of the adapted model at each block, beside those of the spliced one and
     of other tokens; and the fit's change of both, paired by document.
 
     Args:
@@ -106,6 +111,7 @@ def distance_estimates(found: Mapping[Site, Distances], place: Key) -> list[Esti
         total = int(sums.tokens.sum())
         for measure, change, unit, values in (
             ("adapt.distance", "adapt.distance_change", "ratio", sums.distance),
+            ("adapt.euclidean", "adapt.euclidean_change", "stream units", sums.euclidean),
             ("adapt.cosine", "adapt.cosine_change", "cosine", sums.cosine),
         ):
             adapted, spliced = values["adapted"], values["spliced"]
@@ -124,7 +130,7 @@ def _empty(names: Sequence[str], count: int) -> Distances:
     def zeros() -> dict[str, Tensor]:
         return {name: torch.zeros(count, dtype=torch.float64) for name in names}
 
-    return Distances(zeros(), zeros(), torch.zeros(count, dtype=torch.float64))
+    return Distances(zeros(), zeros(), zeros(), torch.zeros(count, dtype=torch.float64))
 
 
 def _streams(

@@ -39,6 +39,31 @@ _PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
             "num_key_value_heads": 8,
         },
     ),
+    "google/gemma-2-27b": (
+        "gemma2",
+        {
+            **_GEMMA_2,
+            "head_dim": 128,
+            "hidden_size": 4608,
+            "intermediate_size": 36864,
+            "num_hidden_layers": 46,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 16,
+        },
+    ),
+    "meta-llama/Llama-3.2-1B": (
+        "llama",
+        {
+            "vocab_size": 128256,
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 131072,
+            "tie_word_embeddings": True,
+        },
+    ),
     "meta-llama/Llama-3.1-8B": (
         "llama",
         {

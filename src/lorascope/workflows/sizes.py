@@ -27,7 +27,12 @@ from lorascope.workflows.texts import read_split
 # English under a subword vocabulary; the range over common tokenizers is about 4 to 4.8.
 CHARACTERS_PER_TOKEN = 4.4
 # (rows of the train split, mean characters of a row; those of Alpaca in its template)
-_PUBLISHED_TEXTS = {"tatsu-lab/alpaca": (52002, 540), "NeelNanda/pile-10k": (10000, 6052)}
+_PUBLISHED_TEXTS = {
+    "tatsu-lab/alpaca": (52002, 540),
+    "NeelNanda/pile-10k": (10000, 6052),
+    "JeanKaddour/minipile": (1_000_000, 5600),
+    "DKYoon/SlimPajama-6B": (5_489_000, 4350),
+}
 # The longest of a batch of instruction records, in mean lengths.
 _LONGEST_OF_A_BATCH = 2.0
 

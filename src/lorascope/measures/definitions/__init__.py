@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lorascope.measures.definitions import (
     adapt,
+    adapting,
     audit,
     behaviour,
     causes,
@@ -13,6 +14,7 @@ from lorascope.measures.definitions import (
     comparison,
     latent,
     pursuit,
+    readable,
     resemblance,
     seeds,
     weights,
@@ -33,7 +35,9 @@ _EVERY: dict[str, Definition] = {
     **comparison.DEFINITIONS,
     **latent.DEFINITIONS,
     **behaviour.DEFINITIONS,
+    **readable.DEFINITIONS,
     **adapt.DEFINITIONS,
+    **adapting.DEFINITIONS,
     **check.DEFINITIONS,
     **resemblance.DEFINITIONS,
 }

@@ -135,7 +135,7 @@ DEFINITIONS: dict[str, Definition] = {
         "Behaviour left without all named latents",
         "ratio",
         "behaviour.success with all named latents of one side taken away, over that with none "
-        f"taken away, on the same prompts; {_TAKEN}",
+        f"taken away, on the same prompts; left out where it is shown on fewer than 10; {_TAKEN}",
         f"as many latents like them, one for each named one, {_DRAWS}, in units of the share with "
         "none taken away, which counts as known",
         _RATIO,

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from lorascope.dictionaries.files import open_dictionary
 from lorascope.fits.fitting import adapted_blocks
 from lorascope.fits.splicing import Placed, place
 from lorascope.fits.wrapper import identity
+from lorascope.studies.adapt.brought import open_brought
 from lorascope.studies.adapt.cells import FitCell, FitGrid
 from lorascope.studies.adapt.study import AdaptStudy
 
@@ -32,7 +32,7 @@ def bring(study: AdaptStudy, asked: FitGrid, frame: nn.Module) -> dict[str, str]
     kept: dict[str, Placed] = {}
     for one in asked.dictionaries.values():
         if one.address:
-            opened = open_dictionary(one.address)
+            opened = open_brought(one)
             placed = place(frame, {one.site: opened}, model=study.model, force=study.force)
             found[one.name] = identity(opened)
             for cell in _around(asked, alone=True):

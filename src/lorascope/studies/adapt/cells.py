@@ -8,13 +8,19 @@ from itertools import product
 
 from lorascope.config import digest
 from lorascope.errors import InputError, did_you_mean
-from lorascope.fits.settings import Adapting, Blocks
+from lorascope.fits.settings import Adapting, Blocks, Direction
 from lorascope.models.sites import resolve_sites
 from lorascope.studies.adapt.study import AdaptStudy, Kind, TrainTopK, known_reference
 from lorascope.training.architectures import TopK
 
 _BLOCKS: dict[str, Blocks] = {"lora_next": "next", "lora_after": "after", "lora_all": "all"}
 _WORDS = {"all": "LoRA everywhere", "after": "LoRA after the site", "next": "LoRA next block"}
+# LoRA as the settings have it, fitted by KL in the direction that they do not have.
+_OTHER_KL = "lora_other_kl"
+_OTHER: dict[Direction, Direction] = {
+    "spliced_original": "original_spliced",
+    "original_spliced": "spliced_original",
+}
 _OTHERS = {"affine": "affine", "dictionary": "KL fine-tune"}
 
 
@@ -26,7 +32,8 @@ class AdaptDictionary:
         name: its folder below `dictionaries/`.
         site: in its one spelling.
         address: where it is; empty for one trained here.
-        n_latents, k: of one trained here.
+        n_latents: of one trained here.
+        k: of one trained here, or of one brought along that is read as TopK.
     """
 
     name: str
@@ -55,7 +62,8 @@ class FitCell:
     Attributes:
         dictionaries: names of those it is fitted around, by depth.
         sites: theirs.
-        kind: what is fitted; `lora_next` and its like are `lora` with other blocks here.
+        kind: what is fitted; `lora_next` and its like are `lora` with other blocks here, and
+            `lora_other_kl` is LoRA by KL in the other direction.
         rank, blocks: of LoRA.
         seed: of the fit.
     """
@@ -101,6 +109,8 @@ class FitCell:
         shared = fit.model_dump(exclude={"lora", "affine", "dictionary", *_NOT_OF_A_FIT})
         parts = self.kind.split("+")
         lora = None
+        if self.kind == _OTHER_KL:
+            parts, shared["direction"] = ["lora"], _OTHER[fit.direction]
         if "lora" in parts:
             lora = fit.lora.model_copy(update={"rank": self.rank, "blocks": self.blocks})
         return Adapting(
@@ -120,6 +130,8 @@ class FitCell:
                 numbers = ", ".join(map(str, self.blocks or ()))
                 plural = "s" if len(self.blocks or ()) > 1 else ""
                 yield f"LoRA block{plural} {numbers}, rank {self.rank}"
+        if self.kind == _OTHER_KL:
+            yield "KL the other way"
 
 
 _NOT_OF_A_FIT = ("evaluations", "random_draws")
@@ -174,7 +186,7 @@ def _listed(study: AdaptStudy, n_blocks: int) -> Iterator[AdaptDictionary]:
             yield AdaptDictionary(_named(site.name, n_latents, k), site.name, "", n_latents, k)
     for name, brought in study.dictionaries.bring.items():
         (site,) = resolve_sites(n_blocks, [brought.site])
-        yield AdaptDictionary(name, site.name, brought.address)
+        yield AdaptDictionary(name, site.name, brought.address, k=study.dictionaries.as_topk)
 
 
 def _combinations(train: TrainTopK) -> Iterator[tuple[str, int, int]]:

@@ -136,7 +136,7 @@ def disk(study: AdaptStudy, shape: Shape, asked: FitGrid, latents: dict[str, int
 
 def _saved(shape: Shape, cell: FitCell, dictionaries: dict[str, int]) -> int:
     parts, size = cell.kind.split("+"), 0
-    if "lora" in parts:
+    if any(part.startswith("lora") for part in parts):
         size += round(4 * (cell.rank or 0) * shape.rank_one_parameters * _adapted(shape, cell))
     if "affine" in parts or "dictionary" in parts:
         size += sum(dictionaries[name] for name in cell.dictionaries)

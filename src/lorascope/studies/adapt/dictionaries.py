@@ -16,7 +16,7 @@ from torch import Tensor
 from lorascope.activations.streamed import StreamedRows
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.dictionaries.files import open_dictionary, save
+from lorascope.dictionaries.files import save
 from lorascope.errors import InputError
 from lorascope.fits.dictionary_training import MIXED
 from lorascope.fits.preparing import still
@@ -24,6 +24,7 @@ from lorascope.fits.wrapper import identity
 from lorascope.measures.firing import firing
 from lorascope.runs import versions, write_atomically
 from lorascope.stages import Stage, Work, stage
+from lorascope.studies.adapt.brought import open_brought
 from lorascope.studies.adapt.cells import AdaptDictionary
 from lorascope.studies.adapt.state import DICTIONARIES, FACTS, TEXTS, Adapted
 from lorascope.studies.adapt.study import AdaptStudy, TrainTopK
@@ -91,7 +92,7 @@ def look_at(work: Work, *, wanted: AdaptDictionary, content: str) -> None:
     Raises:
         InputError: it has been replaced since the study was read.
     """
-    opened = open_dictionary(wanted.address)
+    opened = open_brought(wanted)
     if identity(opened) != content:
         raise InputError(f"{wanted.address}: has changed since the study was read; run it again")
     _note(work.state, wanted, opened, work.folder)

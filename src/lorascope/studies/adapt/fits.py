@@ -35,7 +35,7 @@ FITS = "fits"
 FACTS = "fit.json"
 _SUMS = "held_out.safetensors"
 # What a fit reads of the study beside its own settings.
-SETTINGS = ("model", "fit.evaluations", "fit.random_draws")
+SETTINGS = ("model", "fit.direction", "fit.evaluations", "fit.random_draws")
 
 
 def place_of(cell: FitCell) -> Key:
@@ -116,6 +116,7 @@ def run_fit(
         model=study.model,
         evaluations=study.fit.evaluations,
         random_draws=study.fit.random_draws,
+        scored=study.fit.direction,
         trained_on=state.trained_on,
         # Those brought along were compared with the model and their sites when they were opened.
         force=True,

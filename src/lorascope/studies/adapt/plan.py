@@ -15,6 +15,7 @@ from lorascope.studies.adapt.state import require_held_out
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.training.dictionaries import product_dtype
 from lorascope.workflows.cost import Cost, CostPart, refuse_what_cannot_fit
+from lorascope.workflows.gpus import on_gpus
 from lorascope.workflows.sizes import OfTexts, SizedModel, StudySizes, base_of, sizes_of
 from lorascope.workflows.speed import device_of
 
@@ -57,6 +58,7 @@ class AdaptPlan(Cost):
             ("dictionaries", f"{trained} trained here, {brought} brought along"),
             ("fits", f"{self.fits}, {self.fit_tokens:,} tokens in all"),
             *self.prices(),
+            *((f"on one {card}", what) for card, what in on_gpus(self.parts)),
         ]
 
 

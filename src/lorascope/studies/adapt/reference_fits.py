@@ -26,6 +26,7 @@ from lorascope.measures.steering import (
     firing_texts,
     steer,
     steering_estimates,
+    text_changes,
 )
 from lorascope.measures.stream_distances import distance_estimates, stream_distances
 from lorascope.models.sites import Site, parse_site
@@ -50,7 +51,7 @@ _FIRES_IN = (0.02, 0.2)
 _STREAM_SETTINGS = ("fit.products", "fit.splice_special", "fit.before_thresholds")
 
 
-@stage(version=1, title="measuring streams")
+@stage(version=2, title="measuring streams")
 def measure_streams(work: Work, *, study: AdaptStudy, cell: FitCell) -> None:
     """How far the streams behind the site are from the original's, with a fit and without."""
     state: Adapted = work.state
@@ -69,7 +70,7 @@ def measure_streams(work: Work, *, study: AdaptStudy, cell: FitCell) -> None:
     Measured(distance_estimates(distances, place_of(cell)), warnings).write(work.folder)
 
 
-@stage(version=1, title="steering")
+@stage(version=2, title="steering")
 def steer_latents(work: Work, *, wanted: SteeredLatents, cell: FitCell) -> None:
     """Steer by latents of the reference, without a fit and with it."""
     state: Adapted = work.state
@@ -225,6 +226,7 @@ def _steer(
                 "positive_texts": len(texts.positive),
                 "negative_texts": len(texts.negative),
                 **{f"alpha_{condition}": best_alpha(steered, condition) for condition in both},
+                "changes": text_changes(steered),
                 "example": _example(state, texts.positive[0].ids),
             }
         )

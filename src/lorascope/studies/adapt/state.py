@@ -30,6 +30,7 @@ from lorascope.models.load import load_base, read_config, skeleton
 from lorascope.progress import Reporter
 from lorascope.runs import read_json
 from lorascope.studies.adapt.bringing import bring
+from lorascope.studies.adapt.brought import open_brought
 from lorascope.studies.adapt.cells import FitCell, FitGrid, asked
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.workflows.sizes import SizedModel, base_of
@@ -155,8 +156,11 @@ class Adapted:
         Raises:
             InputError: one brought along has been replaced since the study was read.
         """
-        address = self.asked.dictionaries[name].address
-        opened = open_dictionary(address or self.folder / DICTIONARIES / name)
+        wanted = self.asked.dictionaries[name]
+        address = wanted.address
+        opened = (
+            open_brought(wanted) if address else open_dictionary(self.folder / DICTIONARIES / name)
+        )
         if address and identity(opened) != self.brought[name]:
             raise InputError(f"{address}: has changed since the study was read; run it again")
         return opened

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -24,6 +25,7 @@ Kind = Literal[
     "lora+affine",
     "lora+dictionary",
     "lora+affine+dictionary",
+    "lora_other_kl",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -85,11 +87,14 @@ class Around(Settings):
     Attributes:
         train: dictionaries to train first.
         bring: {name: site and address} of dictionaries that there are.
+        as_topk: read those brought along as TopK with so many latents, the largest of each token,
+            in place of the thresholds they were published with.
         reference: name of the one that all experiments but the scaling use; by default the first.
     """
 
     train: TrainTopK | None = None
     bring: dict[str, Brought] = Field(default_factory=dict)
+    as_topk: int | None = Field(default=None, gt=0)
     reference: str = ""
 
     @model_validator(mode="after")
@@ -99,6 +104,10 @@ class Around(Settings):
         for name in self.bring:
             if not name or not all(c.isalnum() or c in "._-" for c in name):
                 raise ValueError(f'the name "{name}": use letters, digits, dots, - and _')
+        if self.as_topk is not None and not self.bring:
+            raise ValueError(
+                "as_topk is about dictionaries brought along, and none is: leave it out"
+            )
         return self
 
 
@@ -221,6 +230,13 @@ class Experiments(Settings):
         return self
 
 
+# Two draws are the fewest that have a spread.
+_PAPER_ONLY: dict[str, dict[str, Any]] = {
+    "experiments": {"baselines": (), "scaling_seeds": ()},
+    "fit": {"random_draws": 2},
+}
+
+
 class AdaptStudy(Settings):
     """Fitting one model around frozen dictionaries.
 
@@ -235,6 +251,8 @@ class AdaptStudy(Settings):
         seeds: of the fits; two or more, and intervals are over documents and seeds.
         seed: decides the split of the texts.
         force: accept dictionaries whose files name another model or site.
+        paper_only: leave out what goes beyond arXiv 2501.19406: the baselines, all seeds but the
+            first, and all random changes but the two that a chance level needs.
     """
 
     workflow: Literal["adapt"] = "adapt"
@@ -254,13 +272,33 @@ class AdaptStudy(Settings):
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     seed: int = 0
     force: bool = False
+    paper_only: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_the_paper_has(cls, data: Any) -> Any:
+        """Settings that `paper_only` decides are written into the study, so that it says them."""
+        if not isinstance(data, Mapping) or data.get("paper_only") is not True:
+            return data
+        changed = dict(data)
+        seeds = changed.get("seeds") or cls.model_fields["seeds"].default
+        if isinstance(seeds, list | tuple):
+            changed["seeds"] = seeds[:1]
+        for section, settings in _PAPER_ONLY.items():
+            given = changed.get(section) or {}
+            if isinstance(given, Settings):
+                given = given.model_dump()
+            if isinstance(given, Mapping):
+                changed[section] = {**given, **settings}
+        return changed
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeat; give different ones")
         asked = self.experiments
-        if not (asked.ranks or asked.baselines or asked.several or asked.times):
+        looks = asked.tokens or asked.distances or asked.single_blocks or asked.steering
+        if not (asked.ranks or asked.baselines or asked.several or asked.times or looks):
             raise ValueError("experiments: nothing is asked for; name at least one")
         return self
 

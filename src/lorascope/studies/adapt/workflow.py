@@ -23,7 +23,15 @@ from lorascope.runners import Runner
 from lorascope.runners.local import run_here
 from lorascope.runs import write_atomically
 from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
-from lorascope.studies.adapt import dictionaries, fits, reading, reference_fits, several, times
+from lorascope.studies.adapt import (
+    dictionaries,
+    fits,
+    reading,
+    reference_fits,
+    several,
+    single,
+    times,
+)
 from lorascope.studies.adapt.facts import facts
 from lorascope.studies.adapt.plan import plan_adapt, refuse_what_cannot_fit
 from lorascope.studies.adapt.state import Adapted
@@ -80,7 +88,7 @@ def stages(state: Adapted) -> Iterator[Stage]:
     yield Stage(RESULTS, put_together, {"study": state.study}, tuple(one.name for one in found))
 
 
-@stage(version=1, title="putting results together")
+@stage(version=2, title="putting results together")
 def put_together(work: Work, *, study: AdaptStudy) -> None:
     """The results table and all that the report says beside it."""
     state: Adapted = work.state
@@ -88,6 +96,8 @@ def put_together(work: Work, *, study: AdaptStudy) -> None:
     for cell in state.asked.fits:
         measured.add(Measured.read(work.input(fits.at(cell))))
     measured.add(several.compound(state))
+    measured.add(single.all_won_back(state))
+    measured.add(single.next_shares(state))
     measured.add(reference_fits.read_looks(state))
     timed = times.read_times(state)
     if timed is not None:

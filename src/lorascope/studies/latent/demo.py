@@ -31,6 +31,7 @@ def _full() -> LatentStudy:
         measures=LatentMeasures(
             prompts=48,
             sizes=(2, 8, 32, 128),
+            pairs=(4, 32, 256),
             new_tokens=16,
             draws=5,
             ablation_seeds=1,
@@ -57,6 +58,7 @@ def _quick() -> LatentStudy:
         measures=LatentMeasures(
             prompts=20,
             sizes=(8, 32),
+            pairs=(32,),
             new_tokens=12,
             draws=5,
             ablation_seeds=1,

@@ -67,7 +67,7 @@ def stages(state: LatentRun) -> Iterator[Stage]:
     yield Stage(LATENTS, look, arguments, inputs)
 
 
-@stage(version=1, title="looking at latents")
+@stage(version=2, title="looking at latents")
 def look(work: Work, *, study: LatentStudy, site: str, neuronpedia: str) -> None:
     """The latents of the chosen adapters: everything shown of them, and the ablations.
 

@@ -28,6 +28,15 @@ from lorascope.report.formatting import (
     shown_token,
     study_title,
 )
+from lorascope.report.latent_reading import (
+    distinct,
+    flags,
+    pair_rows,
+    pairs_csv,
+    pairs_figure,
+    readings,
+    triple,
+)
 from lorascope.report.left_out import left_out_lines, of_how_many
 from lorascope.report.markup import content_policy, embedded_json
 from lorascope.report.placing import further
@@ -52,6 +61,7 @@ def write_page(results: Results) -> Path:
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     table = results.numbers.to_frame()
     write_atomically(folder / "tables" / "latent.csv", table.to_csv(index=False))
+    write_atomically(folder / "tables" / "pairs.csv", pairs_csv(results.facts))
     page = folder / "index.html"
     write_atomically(page, render(results, drawn))
     return page
@@ -59,7 +69,8 @@ def write_page(results: Results) -> Path:
 
 def figures_of(results: Results) -> list[Figure]:
     """The frontier of success against latents, and how flat their weights are."""
-    drawn = (frontier_figure(results.numbers, results.facts), flatness_figure(results.facts))
+    facts = results.facts
+    drawn = (frontier_figure(results.numbers, facts), flatness_figure(facts), pairs_figure(facts))
     return [figure for figure in drawn if figure is not None]
 
 
@@ -77,8 +88,11 @@ def render(results: Results, drawn: Sequence[Figure]) -> str:
             f"{facts['behaviour']['manner']} in latents of {shortened(facts['model']['id'])}",
         ),
         examples=_examples(facts),
-        cautions=[*left_out_lines(facts), *facts["warnings"]],
-        said=verdicts(numbers, facts),
+        cautions=[*flags(facts), *left_out_lines(facts), *facts["warnings"]],
+        said=[*verdicts(numbers, facts), *readings(numbers, facts)],
+        triple=triple(facts),
+        distinct=distinct(facts),
+        pairs=pair_rows(facts),
         rates=_rates(pooled),
         sparsity=_sparsity(pooled, facts),
         figures={figure.key: figure for figure in drawn},

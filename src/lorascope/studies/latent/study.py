@@ -62,6 +62,7 @@ class LatentMeasures(Settings):
         most: latents that may be read, and as many written, for an adapter to count as readable.
         share: of the dense adapter's success that such an adapter is to keep.
         sizes: to how many latents adapters are cut down for the frontier.
+        pairs: to how many pairs the chosen adapters are cut down, of those of `most` latents.
         prompts: held-out prompts about the topic, and as many others, that are answered; all by
             default.
         new_tokens: most tokens of an answer.
@@ -78,6 +79,7 @@ class LatentMeasures(Settings):
     most: int = Field(default=32, gt=0)
     share: float = Field(default=0.95, gt=0, le=1)
     sizes: tuple[PositiveInt, ...] = Field(default=(1, 2, 4, 8, 16, 32, 64, 128), min_length=1)
+    pairs: tuple[PositiveInt, ...] = (1, 4, 16, 64, 256)
     prompts: int | None = Field(default=None, gt=0)
     new_tokens: int = Field(default=24, gt=0)
     draws: int = Field(default=8, ge=2)

@@ -22,6 +22,7 @@ from typing import Any
 
 from lorascope import report
 from lorascope.behaviours.arithmetic import NEAR
+from lorascope.behaviours.constancy import Answers, constancy_estimates
 from lorascope.behaviours.judging import JudgedAnswers, rates
 from lorascope.behaviours.manners import judged
 from lorascope.latent_adapters.frontier import (
@@ -39,7 +40,7 @@ from lorascope.runners import Runner
 from lorascope.runners.local import run_here
 from lorascope.runs import command_of, read_json, versions, write_atomically
 from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
-from lorascope.studies.latent import answers, dictionary, naming, training
+from lorascope.studies.latent import answers, dictionary, naming, pairing, training
 from lorascope.studies.latent.answers import LORA, PROMPTED, UNTOUCHED, Cut
 from lorascope.studies.latent.plan import plan_latent
 from lorascope.studies.latent.state import LatentRun
@@ -92,14 +93,16 @@ def _stages(state: LatentRun) -> Iterator[Stage]:
     yield from training.stages(state)
     yield from answers.stages(state)
     yield from naming.stages(state)
+    yield from pairing.stages(state)
 
 
-@stage(version=1, title="putting results together")
+@stage(version=2, title="putting results together")
 def put_together(work: Work, *, study: LatentStudy) -> None:
     """The results table and all that the report says beside it."""
     state: LatentRun = work.state
     written, sizes = answers.answered(work, study), answers.frontier(work, study)
     own = [*_rates(state, written), *_kept(state, sizes), *_sparsity(work)]
+    own += pairing.estimates_of(work.input(pairing.PAIRS), sizes, _place(state, ""))
     named = naming.ablations_of(work.input(naming.LATENTS))
     # Of several seeds the mean stands in the table too, under no seed.
     found = [*own, *over_seeds(own), *_overlaps(work), *named]
@@ -133,7 +136,16 @@ def _rates(state: LatentRun, written: dict[str, JudgedAnswers]) -> list[Estimate
             baselines = {other: written[other] for other in (PROMPTED, LORA) if other in written}
             beside = {other: w for other, w in {**baselines, **dense}.items() if other != name}
             found += rates(written[name], untouched, manner, place, near=[NEAR], beside=beside)
+            found += _constancy(written[name], untouched, place)
     return found
+
+
+def _constancy(tried: JudgedAnswers, untouched: JudgedAnswers, place: Key) -> list[Estimate]:
+    """How much the answers about the topic depend on what was asked."""
+    asked = [i for i, record in enumerate(tried.records) if record.changed]
+    texts = [[side.texts[i] for i in asked] for side in (tried, untouched)]
+    wanted = [tried.records[i].response for i in asked]
+    return constancy_estimates(texts[0], texts[1], wanted, place)
 
 
 def _cut(place: Key) -> bool:
@@ -214,6 +226,7 @@ def _facts(work: Work, written: dict[str, JudgedAnswers], sizes: dict[str, Cut])
         "losses": losses,
         "curves": _curves(work),
         "samples": _samples(written),
+        "constancy": _told(written),
         "latents": naming.latents_of(work.input(naming.LATENTS)),
         "warnings": _warnings(state, sizes),
         "command": command_of(work.run),
@@ -231,6 +244,27 @@ def _curves(work: Work) -> list[dict[str, Any]]:
         for name, (choice, seed) in work.state.study.adapters.items()
         for point in read_json(work.input(adapter_at(name)) / HISTORY)
     ]
+
+
+def _told(written: dict[str, JudgedAnswers]) -> list[dict[str, Any]]:
+    """Of everything that was asked about the topic: distinct answers, the commonest, a flag."""
+    found = []
+    for name, one in written.items():
+        asked = [i for i, record in enumerate(one.records) if record.changed]
+        own = Answers.of([one.texts[i] for i in asked])
+        wanted = Answers.of([one.records[i].response for i in asked])
+        found.append(
+            {
+                "name": name,
+                "n": own.n,
+                "distinct": own.distinct,
+                "commonest": own.commonest,
+                "times": own.times,
+                "wanted_distinct": wanted.distinct,
+                "nearly_constant": own.nearly_constant(wanted),
+            }
+        )
+    return found
 
 
 def _samples(written: dict[str, JudgedAnswers]) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ from lorascope.report.placing import further
 from lorascope.results import Estimate
 from lorascope.results.null_names import NOTHING_FITTED, RANDOM_CHANGE, UNADAPTED, UNIGRAM
 from lorascope.studies.adapt.sections.charts import curves, histogram
+from lorascope.studies.adapt.sections.further import losses, steered_texts
+from lorascope.studies.adapt.sections.reported import CLOSED, NEXT, marked
 from lorascope.studies.adapt.sections.results import (
     COST_AFTER,
     SHARE,
@@ -27,6 +29,7 @@ from lorascope.studies.adapt.sections.results import (
 )
 
 _MOST_LINES = 4
+PAPER_CLOSES = "paper: 30–55 % on Gemma"
 _AXES = {
     "l0": ("active latents a token (L0)", "Over sparsity"),
     "n_latents": ("latents", "Over width"),
@@ -75,7 +78,8 @@ def _baselines(found: AdaptResults) -> Iterator[Figure]:
         "a random change of equal size does, and nothing (0)." + _seeds(found, taken[0][0])
     )
     title = "Share of the splice's cost recovered, by what is fitted"
-    yield _figure("baselines_share", "baselines", title, caption, chart)
+    drawn = _figure("baselines_share", "baselines", title, caption, chart)
+    yield marked(drawn, *CLOSED, PAPER_CLOSES, "share of the splice's cost recovered")
 
 
 def _scaling(found: AdaptResults) -> Iterator[Figure]:
@@ -100,7 +104,8 @@ def _scaling(found: AdaptResults) -> Iterator[Figure]:
                 f"{chance}, or a random change of equal size where that is nearer."
                 + _seeds(found, places[0][1])
             )
-            yield _figure(f"scaling_{field}_{key}", "scaling", f"{title}: {what}", caption, chart)
+            drawn = _figure(f"scaling_{field}_{key}", "scaling", f"{title}: {what}", caption, chart)
+            yield marked(drawn, *CLOSED, PAPER_CLOSES, unit) if key == "share" else drawn
     yield from _ranks(found, conditions)
 
 
@@ -127,7 +132,8 @@ def _ranks(found: AdaptResults, conditions: Sequence[FitCondition]) -> Iterator[
         "that is nearer." + _seeds(found, conditions[0])
     )
     title = "Over rank: share of the cost closed"
-    yield _figure("scaling_rank_share", "scaling", title, caption, chart)
+    drawn = _figure("scaling_rank_share", "scaling", title, caption, chart)
+    yield marked(drawn, *CLOSED, PAPER_CLOSES, "loss recovered")
 
 
 def _lined(
@@ -237,6 +243,7 @@ def _tokens(found: AdaptResults) -> Iterator[Figure]:
 def _streams(found: AdaptResults) -> Iterator[Figure]:
     for measure, title, unit in (
         ("adapt.distance", "Distance from the original's stream, ‖x − x₀‖/‖x₀‖", "ratio"),
+        ("adapt.euclidean", "Euclidean distance from the original's stream", "‖x − x₀‖"),
         ("adapt.cosine", "Cosine with the original's stream", "cosine"),
     ):
         rows = []
@@ -279,7 +286,11 @@ def _single(found: AdaptResults) -> Iterator[Figure]:
     )
     caption = "LoRA on a single block, by its distance." + _seeds(found, conditions[0])
     title = "One block alone"
-    yield _figure("single_blocks", "single", title, caption, chart)
+    drawn = _figure("single_blocks", "single", title, caption, chart)
+    if whole is not None:
+        level = NEXT * whole.value
+        drawn = marked(drawn, level, level, "paper: 88 % of all blocks", "loss recovered")
+    yield drawn
 
 
 def _steering(found: AdaptResults) -> Iterator[Figure]:
@@ -318,6 +329,7 @@ def _span(point: dict[str, Any]) -> dict[str, Any]:
 
 
 _MAKERS: tuple[Callable[[AdaptResults], Iterator[Figure]], ...] = (
+    losses,
     _baselines,
     _scaling,
     _times,
@@ -326,4 +338,5 @@ _MAKERS: tuple[Callable[[AdaptResults], Iterator[Figure]], ...] = (
     _streams,
     _single,
     _steering,
+    steered_texts,
 )

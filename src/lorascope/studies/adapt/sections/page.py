@@ -7,7 +7,7 @@ is JSON that cannot end its script element.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from lorascope.report.tables import TableRow, measure_order, table_row
 from lorascope.results import Estimate, Estimates
 from lorascope.runs import write_atomically
 from lorascope.studies.adapt.sections.figures import adapt_figures
+from lorascope.studies.adapt.sections.reported import not_asked
 from lorascope.studies.adapt.sections.results import AdaptResults
 from lorascope.studies.adapt.sections.tables import adapt_tables, write_adapt_tables
 from lorascope.studies.adapt.sections.words import (
@@ -75,6 +76,7 @@ class Page:
         estimates: every number.
         figures: those of all parts.
         command, settings: what made it.
+        loading: Python that opens the main fit; empty where nothing was fitted.
         closing: small print at the end.
     """
 
@@ -92,6 +94,7 @@ class Page:
     figures: list[Figure]
     command: str
     settings: object
+    loading: str = ""
     closing: str = ""
 
     def html(self) -> str:
@@ -142,13 +145,14 @@ def render_adapt(
         verdict=verdict(found),
         warnings=[*left_out_lines(facts), *(str(one) for one in facts.get("warnings", []))],
         gates=facts.get("gates", []),
-        parts=parts_of(SECTIONS, sentences(found), drawn, tables),
+        parts=parts_of(SECTIONS, sentences(found), drawn, tables, not_asked),
         fact_tables=_fact_tables(found),
         steering=facts.get("steering", []),
         estimates=found.results.numbers,
         figures=drawn,
         command=str(facts.get("command", "")),
         settings=facts.get("settings", {}),
+        loading=loading(found),
         closing="The table of every number has a row a seed. Every fit is a folder below fits/: "
         "with LoRA an ordinary PEFT adapter.",
     ).html()
@@ -159,13 +163,24 @@ def parts_of(
     said: dict[str, list[str]],
     drawn: list[Figure],
     tables: dict[str, list[PaperTable]],
+    absent: Callable[[str], str] | None = None,
 ) -> list[ExperimentPart]:
-    """The sections that have tables or figures, {section: its sentences, its tables} given."""
+    """The sections that have tables or figures, {section: its sentences, its tables} given.
+
+    Args:
+        absent: what stands in the place of a section without any; such sections are left out by
+            default.
+    """
     parts = []
     for section in sections:
         own = tables.get(section.key, [])
         figures = [figure for figure in drawn if figure.topic == section.key]
         if not own and not figures:
+            if absent is not None:
+                beside = said.get(section.key, [])[-1:]
+                parts.append(
+                    ExperimentPart(section, [absent(section.key), *beside], [], [], [], [])
+                )
             continue
         measures = measure_order(e.measure for table in own for e in table.estimates)
         parts.append(
@@ -179,6 +194,34 @@ def parts_of(
             )
         )
     return parts
+
+
+def loading(found: AdaptResults) -> str:
+    """Python that puts the main fit on its model again; with its dictionary, spliced."""
+    main = found.main
+    fits = found.fits(main) if main else []
+    if not fits:
+        return ""
+    model, name = str(found.facts.get("model", {}).get("id", "")), str(fits[0]["name"])
+    embedded = model in ("embedded", "embedded-it")
+    base = (
+        f"from lorascope.models.load import load_base\n\nbase, tokenizer = load_base({model!r})"
+        if embedded
+        else "from transformers import AutoModelForCausalLM\n\n"
+        f"base = AutoModelForCausalLM.from_pretrained({model!r})"
+    )
+    folder = f"{_run_folder(found)}/fits/{name}"
+    return (
+        f"from peft import PeftModel\n{base}\nmodel = PeftModel.from_pretrained(base, {folder!r})"
+    )
+
+
+def _run_folder(found: AdaptResults) -> str:
+    """Where the command that made the run put it: the page does not change with its place."""
+    words = str(found.facts.get("command", "")).split()
+    if "--out" in words[:-1]:
+        return words[words.index("--out") + 1]
+    return f"runs/{found.facts.get('settings', {}).get('name', 'adapt')}"
 
 
 def _rows(estimates: Sequence[Estimate]) -> list[tuple[TableRow, str]]:

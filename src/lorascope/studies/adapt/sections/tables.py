@@ -17,9 +17,9 @@ from lorascope.studies.adapt.sections.results import (
     FitCondition,
 )
 
-_COLUMNS = {
-    "Share closed": SHARE,
-    "Cost, spliced": COST_BEFORE,
+# What was gained comes first; the price follows it, so that no narrow window hides it.
+_GAINS = {"Share closed": SHARE, "Won back": "adapt.won_back"}
+_AFTER = {
     "Cost, adapted": COST_AFTER,
     "KL, adapted": "adapt.kl_adapted",
     "General loss": GENERAL,
@@ -70,19 +70,20 @@ def _baselines(found: AdaptResults) -> Iterator[PaperTable]:
     conditions = found.conditions("baselines")
     if not conditions:
         return
-    first, none = conditions[0], PrintedCell("–")
+    first, none, zero = conditions[0], PrintedCell("–"), PrintedCell("0", "", 0.0)
     before = PrintedCell.of(found.number(first, COST_BEFORE))
     divergence = PrintedCell.of(found.number(first, "adapt.kl_spliced"))
-    rows = [("nothing", [PrintedCell("0", "", 0.0), before, before, divergence, none, none, none])]
+    rows = [("nothing", [zero, zero, none, none, before, divergence, none])]
     estimates = []
     for condition in conditions:
-        cells, some = _numbers(found, condition, list(_COLUMNS.values()))
+        gains, some = _numbers(found, condition, list(_GAINS.values()))
+        after, others = _numbers(found, condition, list(_AFTER.values()))
         fits = found.fits(condition)
         seconds = sum(fit["fit_seconds"] for fit in fits) / len(fits)
-        cells += [PrintedCell.plain(int(fits[0]["parameters"])), PrintedCell.plain(float(seconds))]
-        rows.append((condition.fitted, cells))
-        estimates += some
-    columns = [*_COLUMNS, "Parameters", "Seconds"]
+        price = [PrintedCell.plain(float(seconds)), PrintedCell.plain(int(fits[0]["parameters"]))]
+        rows.append((condition.fitted, [*gains, *price, *after]))
+        estimates += [*some, *others]
+    columns = [*_GAINS, "Seconds", "Parameters", *_AFTER]
     title = f"What is fitted around {found.reference}, nats/token"
     yield _table("baselines", title, "Fitted", columns, rows, estimates)
     losses = [found.number(first, measure) for measure in _LOSSES.values()]
@@ -97,10 +98,11 @@ _LOSSES = {"Original": "adapt.loss_original", "Spliced": "adapt.loss_spliced"}
 
 def _scaling(found: AdaptResults) -> Iterator[PaperTable]:
     conditions = found.conditions("scaling")
+    measures = {**_GAINS, "Cost, spliced": COST_BEFORE, **_AFTER}
     rows, estimates = [], []
     for condition in conditions:
         facts = found.dictionaries[condition.around]
-        cells, some = _numbers(found, condition, list(_COLUMNS.values()))
+        cells, some = _numbers(found, condition, list(measures.values()))
         where = [
             PrintedCell.plain(str(facts["site"])),
             PrintedCell.plain(int(facts["n_latents"])),
@@ -109,13 +111,35 @@ def _scaling(found: AdaptResults) -> Iterator[PaperTable]:
         ]
         rows.append((condition.around, [*where, *cells]))
         estimates += some
-    columns = ["Site", "Latents", "L0", "Rank", *_COLUMNS]
+    columns = ["Site", "Latents", "L0", "Rank", *measures]
     title = "Each dictionary and rank, nats/token"
+    columns, rows, title = _without_constant(columns, rows, title, 4)
     yield _table("scaling", title, "Dictionary", columns, rows, estimates)
 
 
+def _without_constant(
+    columns: list[str], rows: list[tuple[str, list[PrintedCell]]], title: str, first: int
+) -> tuple[list[str], list[tuple[str, list[PrintedCell]]], str]:
+    """Of the first columns, those whose rows all say the same go into the title."""
+    if len(rows) < 2:
+        return columns, rows, title
+    alike = [i for i in range(first) if len({cells[i].text for _, cells in rows}) == 1]
+    said = [f"{columns[i].lower()} {rows[0][1][i].text}" for i in alike]
+    kept = [i for i in range(len(columns)) if i not in alike]
+    return (
+        [columns[i] for i in kept],
+        [(label, [cells[i] for i in kept]) for label, cells in rows],
+        f"{title}; all: {', '.join(said)}" if said else title,
+    )
+
+
 def _single(found: AdaptResults) -> Iterator[PaperTable]:
-    measures = {"Share closed": SHARE, "Cost, adapted": COST_AFTER}
+    measures = {
+        "Share closed": SHARE,
+        "Won back": "adapt.won_back",
+        "Of all blocks": "adapt.next_share",
+        "Cost, adapted": COST_AFTER,
+    }
     rows, estimates = [], []
     conditions = found.conditions("single")
     for condition in [*conditions, *found.conditions("reference")[: bool(conditions)]]:
@@ -180,6 +204,8 @@ def _streams(found: AdaptResults) -> Iterator[PaperTable]:
     measures = {
         "Distance": "adapt.distance",
         "Change of distance": "adapt.distance_change",
+        "Euclidean": "adapt.euclidean",
+        "Change of Euclidean": "adapt.euclidean_change",
         "Cosine": "adapt.cosine",
         "Change of cosine": "adapt.cosine_change",
     }

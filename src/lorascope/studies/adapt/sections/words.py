@@ -10,6 +10,7 @@ from lorascope.report.formatting import interval, number, plural, span, verdict_
 from lorascope.report.left_out import of_how_many
 from lorascope.results import Estimate
 from lorascope.results.null_names import RANDOM_CHANGE
+from lorascope.studies.adapt.sections.reported import REPORTED
 from lorascope.studies.adapt.sections.results import (
     COST_AFTER,
     COST_BEFORE,
@@ -86,8 +87,8 @@ def verdict(found: AdaptResults) -> list[str]:
 
 
 def sentences(found: AdaptResults) -> dict[str, list[str]]:
-    """{section: what was found}."""
-    return {key: say(found) for key, say in _SENTENCES.items()}
+    """{section: what was found, then where the paper's figure lies}."""
+    return {key: [*say(found), REPORTED[key].said] for key, say in _SENTENCES.items()}
 
 
 def scope(found: AdaptResults) -> str:
@@ -222,7 +223,29 @@ def _baselines(found: AdaptResults) -> list[str]:
                 f"{condition.fitted}: {hundredths(estimate.value)} %, {less} the "
                 f"{hundredths(total)} % that its parts recover one by one."
             )
-    return said
+    return [*said, *_other_way(found)]
+
+
+def _other_way(found: AdaptResults) -> list[str]:
+    """The two directions of the KL at the same budget, and why they need not agree."""
+    main = found.main
+    pairs = [(c, found.number(c, SHARE)) for c in found.conditions("baselines")]
+    other = next((e for c, e in pairs if c.kind == "lora_other_kl" and e is not None), None)
+    share = found.number(main, SHARE) if main else None
+    if main is None or other is None or share is None:
+        return []
+    paper = found.facts.get("settings", {}).get("fit", {}).get("direction") != "original_spliced"
+    own, turned = "KL(spliced, original)", "KL(original, spliced)"
+    if not paper:
+        own, turned = turned, own
+    papers = ", the direction of the paper," if paper else ""
+    return [
+        f"Fitted by {own}{papers} LoRA recovers {_with_interval(share, True)}, by {turned} "
+        f"{_with_interval(other, True)}. KL(original, spliced) is, but for a constant, the "
+        "cross-entropy under the original's own predictions, the nearest thing to the loss that "
+        "the share is made of; KL(spliced, original) weighs tokens by the spliced model's "
+        "predictions, so that what it leaves out counts little."
+    ]
 
 
 def _scaling(found: AdaptResults) -> list[str]:
@@ -282,9 +305,12 @@ def _streams(found: AdaptResults) -> list[str]:
     if not behind:
         return []
     closer = sum(e.verdict == "below" for e in behind)
+    places = {e.key.site for e in behind}
+    euclidean = [e.value for e in found.all_of("adapt.euclidean_change") if e.key.site in places]
+    beside = f", the Euclidean one by {span(euclidean)}" if euclidean else ""
     return [
         f"The stream comes closer to the original's at {closer} of {len(behind)} blocks behind the "
-        f"site: distance changes by {span(e.value for e in behind)}."
+        f"site: the relative distance changes by {span(e.value for e in behind)}{beside}."
     ]
 
 
@@ -296,9 +322,14 @@ def _single(found: AdaptResults) -> list[str]:
     first, last = (found.number(conditions[i], SHARE) for i in (0, -1))
     if first is None or last is None:
         return []
+    part = found.number(conditions[0], "adapt.next_share")
+    of_all = (
+        [] if part is None else [f"That is {_with_interval(part, True)} of what all blocks do."]
+    )
     return [
         f"The next block alone recovers {_with_interval(first, True)}, the last alone "
-        f"{_with_interval(last, True)}; {found.main.fitted} {_with_interval(whole, True)}."
+        f"{_with_interval(last, True)}; {found.main.fitted} {_with_interval(whole, True)}.",
+        *of_all,
     ]
 
 

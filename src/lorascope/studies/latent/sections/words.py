@@ -146,7 +146,9 @@ def _left(left: Estimate | None, side: str, facts: Mapping[str, Any]) -> str:
         return ""
     gone, whole = (sum(one[name] for one in counts) for name in ("left", "whole"))
     said = f" Without all of them it is shown on {gone} of the {whole} prompts that show it whole"
-    if left is None or left.verdict == "no verdict":
+    if left is None:
+        return said + ": ten are needed for a share to be said to be left."
+    if left.verdict == "no verdict":
         return said + ": too few for a verdict."
     others = number(left.chance)
     around = interval(*left.interval)

@@ -1,0 +1,57 @@
+"""What a fit recovers in nats/token, and one block's part of what all blocks recover.
+
+Both are of sums by document of one text, paired: section 4.1 has the first as "CE improvement",
+section 6.3 the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lorascope.fits.evaluation import Evaluated
+from lorascope.results import Estimate, Key, Null
+from lorascope.results.null_names import ALL_BLOCKS, NOTHING_FITTED
+from lorascope.stats.documents import ratio
+from lorascope.stats.quotients import quotient
+
+# Of a ratio, and of what splicing costs: differences that count as none.
+_MARGIN = 0.05
+
+
+def won_back(ways: Mapping[str, Evaluated], place: Key) -> Estimate:
+    """L_spliced − L_adapted, nats/token, paired by document; above 0 the fit helps.
+
+    Args:
+        ways: original, spliced and adapted on the same text.
+    """
+    tokens = ways["spliced"].tokens
+    value, interval = ratio(ways["spliced"].loss - ways["adapted"].loss, tokens)
+    cost = ways["spliced"].loss - ways["original"].loss
+    margin = _MARGIN * abs(float(cost.sum() / tokens.sum()))
+    nothing = Null.exact(NOTHING_FITTED, 0.0, rival=True)
+    total = int(tokens.sum())
+    return Estimate(
+        "adapt.won_back", value, interval, total, "nats/token", (nothing,), place, margin
+    )
+
+
+def next_share(
+    next_block: Mapping[str, Evaluated], whole: Mapping[str, Evaluated], place: Key
+) -> Estimate:
+    """(L_spliced − L_next)/(L_spliced − L_all), paired by document.
+
+    Args:
+        next_block, whole: the ways spliced and adapted of the two fits, on the same text.
+
+    Raises:
+        ValueError: they were measured on different texts.
+    """
+    tokens = whole["spliced"].tokens
+    if not tokens.equal(next_block["spliced"].tokens):
+        raise ValueError("the two fits were measured on different texts")
+    won = next_block["spliced"].loss - next_block["adapted"].loss
+    all_of_it = whole["spliced"].loss - whole["adapted"].loss
+    value, interval = quotient(won, all_of_it, tokens)
+    as_much = Null.exact(ALL_BLOCKS, 1.0, rival=True)
+    total = int(tokens.sum())
+    return Estimate("adapt.next_share", value, interval, total, "ratio", (as_much,), place, _MARGIN)
