@@ -14,11 +14,11 @@ from lorascope.activations.text import Document
 from lorascope.activations.tokens import TokenBatch, Window, batches, opening_ids
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import padding_id
+from lorascope.outputs.responses import response_token_losses
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import BASE_MODEL
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import or_point
-from lorascope.training.model_losses import response_token_losses
 
 DocumentLosses = tuple[Float[Tensor, " documents"], Float[Tensor, " documents"]]
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.fits.fitting import adapted_blocks
-from lorascope.fits.splicing import Placed, place
 from lorascope.fits.wrapper import identity
+from lorascope.outputs.splicing import Placed, place
 from lorascope.studies.adapt.cells import FitCell, FitGrid
 from lorascope.studies.adapt.study import AdaptStudy
 
