@@ -19,7 +19,7 @@ from lorascope.fits.settings import Learning
 from lorascope.models.load import padding_id
 from lorascope.outputs.conditions import Condition
 from lorascope.outputs.divergence import mean_divergence
-from lorascope.outputs.evaluation import Evaluated, evaluate
+from lorascope.outputs.evaluation import Evaluated, evaluate, states_at
 from lorascope.outputs.head import Head
 from lorascope.outputs.splicing import Splice
 from lorascope.randomness import generator
@@ -121,8 +121,8 @@ class Fit:
             draws: how many.
 
         Returns:
-            The ways original, spliced, adapted (spliced and fitted) and unspliced (fitted alone);
-            and adapted and unspliced again with each random change of the fit's size in its place.
+            The conditions original, spliced, adapted (spliced and fitted) and unspliced (fitted
+            alone); and adapted and unspliced again with each random change of the fit's size in its place.
         """
         conditions: dict[str, Condition] = {
             "original": self._original,

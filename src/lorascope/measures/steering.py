@@ -165,8 +165,8 @@ def steer(
     """Score a latent's texts under every way, direction and α.
 
     Args:
-        ways: `spliced` and `adapted`, say: without and with the fit. What is steered is the stream
-            after whatever stands at the site.
+        conditions: `spliced` and `adapted`, say: without and with the fit. What is steered is the
+            stream after whatever stands at the site.
         direction: what the latent writes; its norm does not matter.
     """
     alphas = (0.0, *(alpha for alpha in settings.alphas if alpha))
@@ -238,7 +238,7 @@ def steering_estimates(
     Measures end in `positive` and `negative`: texts where the latent fires, and where it does not.
 
     Args:
-        before, after: names of the two ways in `found.scores`.
+        before, after: names of the two conditions in `found.scores`.
     """
     estimates = []
     test, fires = ~found.texts.tuning, found.texts.fires

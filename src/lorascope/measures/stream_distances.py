@@ -58,7 +58,7 @@ def stream_distances(
     """Distances at every block after `first`, and at it, for the conditions spliced and adapted.
 
     Args:
-        ways: `conditions_of` a fit: original, spliced and adapted.
+        conditions: `conditions_of` a fit: original, spliced and adapted.
         first: where the first dictionary stands; there the distance is its error.
         products: type of the matrix products.
         keep_special: count special tokens too.
