@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import datasets
 
 from lorascope.activations.settings import Capture
+from lorascope.activations.splits import HELD_OUT
 from lorascope.activations.text import Document, read_documents
 from lorascope.activations.tokens import count_tokens, windows
 from lorascope.errors import InputError
