@@ -23,7 +23,7 @@ from lorascope.stats.intervals import or_point
 DocumentLosses = tuple[Float[Tensor, " documents"], Float[Tensor, " documents"]]
 
 
-class FaceLosses:
+class VariantLosses:
     """Response losses of every variant, gathered from batches as they go through the model.
 
     Args:
@@ -64,7 +64,7 @@ def document_losses(
     module: nn.Module, tokenizer: Any, found: Sequence[Window], batch_tokens: int = 4096
 ) -> DocumentLosses:
     """As `response_losses`, of a model as it stands, with whatever is attached to it."""
-    losses = FaceLosses(max(window.document for window in found) + 1)
+    losses = VariantLosses(max(window.document for window in found) + 1)
     for batch in batches(found, tokenizer, padding_id(tokenizer), batch_tokens):
         losses.take("", module, batch)
     return losses.of("")
