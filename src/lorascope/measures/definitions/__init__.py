@@ -22,25 +22,36 @@ from lorascope.measures.definitions.primary import PRIMARY
 from lorascope.measures.definitions.rivals import rivals_of
 from lorascope.results import Estimate
 
-_EVERY: dict[str, Definition] = {
-    **audit.DEFINITIONS,
-    **yardsticks.DEFINITIONS,
-    **pursuit.DEFINITIONS,
-    **causes.DEFINITIONS,
-    **weights.DEFINITIONS,
-    **seeds.DEFINITIONS,
-    **comparison.DEFINITIONS,
-    **latent.DEFINITIONS,
-    **behaviour.DEFINITIONS,
-    **adapt.DEFINITIONS,
-    **check.DEFINITIONS,
-}
-DEFINITIONS: dict[str, Definition] = {
-    measure: replace(
-        known if known.rivals else known.beside(rivals_of(measure)), primary=PRIMARY.get(measure)
-    )
-    for measure, known in _EVERY.items()
-}
+DEFINITIONS: dict[str, Definition] = {}
+
+
+def define(measure: str, known: Definition) -> None:
+    """Give a measure its definition; one in a file of its own calls this beside its function.
+
+    Raises:
+        ValueError: it has one already.
+    """
+    if measure in DEFINITIONS:
+        raise ValueError(f"{measure} is defined twice")
+    whole = known if known.rivals else known.beside(rivals_of(measure))
+    DEFINITIONS[measure] = replace(whole, primary=PRIMARY.get(measure, known.primary))
+
+
+for _part in (
+    audit,
+    yardsticks,
+    pursuit,
+    causes,
+    weights,
+    seeds,
+    comparison,
+    latent,
+    behaviour,
+    adapt,
+    check,
+):
+    for _measure, _known in _part.DEFINITIONS.items():
+        define(_measure, _known)
 
 
 def definition_of(measure: str) -> Definition:
@@ -65,4 +76,4 @@ def definition(measure: str) -> Definition:
     return DEFINITIONS[measure]
 
 
-__all__ = ["DEFINITIONS", "Definition", "declared", "definition", "definition_of"]
+__all__ = ["DEFINITIONS", "Definition", "declared", "define", "definition", "definition_of"]
