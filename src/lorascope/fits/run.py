@@ -122,7 +122,8 @@ class Fit:
 
         Returns:
             The conditions original, spliced, adapted (spliced and fitted) and unspliced (fitted
-            alone); and adapted and unspliced again with each random change of the fit's size in its place.
+            alone); and adapted and unspliced again with each random change of the fit's size in
+            its place.
         """
         conditions: dict[str, Condition] = {
             "original": self._original,
