@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from lorascope.config import Settings
 from lorascope.measures import definitions
 from lorascope.progress import Reporter
 from lorascope.runners.local import run_here
@@ -100,7 +101,7 @@ def test_an_experiment_is_one_file(load, tmp_path):
     def go(numbers):
         graph = Graph(toy.stages(numbers))
         undone = [one.name for one in graph if not graph.is_done(folder, one.name)]
-        run_here(graph, Run(folder), None, Reporter(quiet=True))
+        run_here(graph, Run(folder, Settings()), None, Reporter(quiet=True))
         return undone, (folder / "sum" / "found.json").read_text()
 
     assert go([1, 2, 5]) == (["doubled/1", "doubled/2", "doubled/5", "sum"], "16")

@@ -34,7 +34,7 @@ def define(measure: str, known: Definition) -> None:
     if measure in DEFINITIONS:
         raise ValueError(f"{measure} is defined twice")
     whole = known if known.rivals else known.beside(rivals_of(measure))
-    DEFINITIONS[measure] = replace(whole, primary=PRIMARY.get(measure, known.primary))
+    DEFINITIONS[measure] = replace(whole, primary=PRIMARY.get(measure))
 
 
 for _part in (
