@@ -34,7 +34,7 @@ from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.fits.parts import LoraPart
 from lorascope.fits.run import Fit
 from lorascope.fits.settings import Learning
-from lorascope.fits.splicing import Splice, spliced
+from lorascope.outputs.splicing import Splice, spliced
 from lorascope.randomness import generator
 from lorascope.training.dictionaries import product_dtype
 

@@ -36,7 +36,6 @@ from lorascope.embedded import model_path
 from lorascope.geometry.chance import isotropic, norm_matched
 from lorascope.measures import recovery
 from lorascope.measures.matched_latents import ALTERNATIVES, Matching, most_alike, some_windows
-from lorascope.measures.outputs import divergence
 from lorascope.measures.removals import sweep
 from lorascope.measures.single_latents import Effects
 from lorascope.measures.spots import MODES, Spot, read_spots, signed
@@ -44,6 +43,7 @@ from lorascope.measures.surveys import Survey, survey
 from lorascope.models.adapted import AdaptedModel, load
 from lorascope.models.interventions import record, resuming
 from lorascope.models.sites import parse_site
+from lorascope.outputs.scoring import divergence
 from lorascope.randomness import generator
 
 TOKENS, WINDOWS, DRAWS = 512, 3, 5

@@ -46,11 +46,11 @@ from lorascope.behaviours.records import BehaviourRecord, Turn
 from lorascope.behaviours.turns import prompt_ids, record_windows
 from lorascope.embedded import instructions
 from lorascope.models.load import load_base
+from lorascope.outputs.responses import response_token_losses
 from lorascope.randomness import generator
 from lorascope.stats.intervals import wilson_interval
 from lorascope.training.adapters import mean_response_loss
 from lorascope.training.loop import StepProgress, train
-from lorascope.training.model_losses import response_token_losses
 from lorascope.training.schedules import warmup_cosine
 
 # The first line break after a tag is not written: turns are one line apart.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lorascope.latent_adapters.loading import load as load
     from lorascope.measures.alignment import max_cosine as max_cosine
     from lorascope.models.adapted import AdaptedModel as AdaptedModel
+    from lorascope.notebook import adapt as adapt
     from lorascope.notebook import audit as audit
     from lorascope.notebook import compare as compare
     from lorascope.notebook import latent as latent
@@ -47,7 +48,7 @@ _HOME = {
     **dict.fromkeys(
         ("BatchTopK", "Gated", "JumpReLU", "Matryoshka", "ReLU", "TopK"), "training.architectures"
     ),
-    **dict.fromkeys(("audit", "compare", "latent", "open_run"), "notebook"),
+    **dict.fromkeys(("adapt", "audit", "compare", "latent", "open_run"), "notebook"),
     **dict.fromkeys(("Latent", "Latents", "StudyRun"), "study_run"),
     "AdaptedModel": "models.adapted",
     "Null": "results",

@@ -39,6 +39,8 @@ def _known_device(value: str) -> str:
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 # "auto" is bfloat16 where the hardware has it.
 Products = Literal["auto", "float32", "bfloat16"]
+# Which next-token distribution stands first in KL, the spliced model's or the original's.
+Direction = Literal["spliced_original", "original_spliced"]
 Device = Annotated[str, AfterValidator(_known_device)]
 DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 

@@ -7,7 +7,7 @@ finished run. Everything is on disk; a run opened again tomorrow is the same.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from lorascope.studies.audit.workflow import audit as run_audit
 from lorascope.studies.compare.workflow import CompareSettings
 from lorascope.studies.compare.workflow import compare as run_compare
 from lorascope.studies.latent.study import LatentStudy
-from lorascope.studies.latent.workflow import learn_latent
+from lorascope.studies.latent.workflow import learn_latent as run_latent
 from lorascope.study_run import StudyRun
 
 PathLike = str | os.PathLike[str]
+_NAMES: dict[type, str] = {AuditStudy: "audit", AdaptStudy: "adapt", LatentStudy: "latent"}
 
 
 def open_run(folder: PathLike) -> StudyRun:
@@ -68,9 +69,7 @@ def audit(
     plain = {"model": model, "adapters": named, "sites": list(sites), "texts": _texts(texts)}
     plain |= settings
     study = AuditStudy.parse(plain, "audit")
-    folder = _folder(out, study)
-    run_audit(study, folder, Reporter(quiet), f"lorascope.audit in {folder}", redo)
-    return open_run(folder)
+    return _finished(run_audit, study, out, quiet, redo)
 
 
 def adapt(
@@ -83,7 +82,16 @@ def adapt(
     redo: bool = False,
     **settings: Any,
 ) -> StudyRun:
-    """Fit a model around frozen dictionaries.
+    """Fit a model around frozen dictionaries: what splicing them costs, what a fit recovers.
+
+    Example:
+        run = ls.adapt(
+            "embedded",
+            "embedded",
+            {"train": {"sites": ["layers.3"], "n_latents": [512], "k": [8], "tokens": 30_000}},
+            fit={"lora": {"rank": 16, "blocks": "all"}, "tokens": 6_000},
+        )
+        run.estimates.select("adapt.share_closed")
 
     Args:
         model: hub id, folder, or "embedded".
@@ -98,9 +106,7 @@ def adapt(
     plain = {"model": model, "texts": _texts(texts), "dictionaries": dict(dictionaries)}
     plain |= settings
     study = AdaptStudy.parse(plain, "adapt")
-    folder = _folder(out, study)
-    run_adapt(study, folder, Reporter(quiet), f"lorascope.adapt in {folder}", redo)
-    return open_run(folder)
+    return _finished(run_adapt, study, out, quiet, redo)
 
 
 def latent(
@@ -126,9 +132,7 @@ def latent(
     """
     plain = {"model": model, "behaviour": str(behaviour), "site": site, **settings}
     study = LatentStudy.parse(plain, "latent")
-    folder = _folder(out, study)
-    learn_latent(study, folder, Reporter(quiet), f"lorascope.latent in {folder}", redo)
-    return open_run(folder)
+    return _finished(run_latent, study, out, quiet, redo)
 
 
 def compare(
@@ -155,8 +159,14 @@ def compare(
     return open_run(compared.report.parents[1])
 
 
-def _folder(out: PathLike | None, study: Any) -> Path:
-    return Path(out) if out is not None else Path("runs") / f"{study.name}-{study.digest()[:8]}"
+def _finished(
+    run: Callable[..., Path], study: Any, out: PathLike | None, quiet: bool, redo: bool
+) -> StudyRun:
+    """Run or resume a study in its folder, and open it."""
+    own = Path("runs") / f"{study.name}-{study.digest()[:8]}"
+    folder = own if out is None else Path(out)
+    run(study, folder, Reporter(quiet), f"lorascope.{_NAMES[type(study)]} in {folder}", redo)
+    return open_run(folder)
 
 
 def _texts(texts: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from lorascope.errors import InputError
 from lorascope.fits import run as running
 from lorascope.fits.conditions import conditions_of
 from lorascope.fits.dictionary_training import EndToEnd, train_end_to_end, train_streamed
-from lorascope.fits.evaluation import evaluate
 from lorascope.fits.wrapper import Spliced
 from lorascope.models.freezing import fingerprint
+from lorascope.outputs.evaluation import evaluate
 from lorascope.training import checkpoints
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import Fitting, fit

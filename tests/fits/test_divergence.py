@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, CohereConfig, GraniteConfig
 
 from lorascope.errors import InputError
-from lorascope.fits.divergence import divergence, token_divergences, token_losses, token_scores
-from lorascope.fits.head import Head, final_states
+from lorascope.outputs.divergence import divergence, token_divergences, token_losses, token_scores
+from lorascope.outputs.head import Head, final_states
 from lorascope.randomness import generator
 
 TOKENS, WIDTH, VOCABULARY = 23, 16, 301

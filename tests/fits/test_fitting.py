@@ -13,9 +13,9 @@ from lorascope.errors import InputError
 from lorascope.fits import run as running
 from lorascope.fits.card import open_fitted, read_card
 from lorascope.fits.run import HELD_OUT_KL
-from lorascope.fits.splicing import spliced
 from lorascope.fits.wrapper import Spliced
 from lorascope.models.freezing import fingerprint
+from lorascope.outputs.splicing import spliced
 
 ARCHITECTURES = ("llama", "gemma2", "gpt2", "gpt_neox", "qwen2", "qwen3")
 

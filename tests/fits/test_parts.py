@@ -15,17 +15,17 @@ from lorascope.errors import InputError
 from lorascope.fits import run as running
 from lorascope.fits.card import open_fitted, read_card
 from lorascope.fits.conditions import conditions_of
-from lorascope.fits.evaluation import evaluate
 from lorascope.fits.parts import Affine, AffinePart, LoraPart, Tuned, TunedPart
 from lorascope.fits.parts.affine import read_affine
 from lorascope.fits.parts.lora import Lora, same_spectrum
 from lorascope.fits.parts.part import exchanged
 from lorascope.fits.parts.tuned import TunedDictionary
 from lorascope.fits.settings import Adapting
-from lorascope.fits.splicing import spliced
 from lorascope.fits.wrapper import identity
 from lorascope.models.freezing import fingerprint
 from lorascope.models.sites import Site
+from lorascope.outputs.evaluation import evaluate
+from lorascope.outputs.splicing import spliced
 from lorascope.randomness import generator
 
 WITHOUT = {"lora": None}

@@ -7,9 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from lorascope.errors import InputError
-from lorascope.fits.splicing import place, spliced
 from lorascope.models.hooks import capture, replace, run_until
 from lorascope.models.sites import Site
+from lorascope.outputs.splicing import place, spliced
 
 ARCHITECTURES = ("llama", "gemma2", "gpt2", "gpt_neox", "qwen2", "qwen3")
 KINDS = ("topk", "batch_topk", "jumprelu", "relu", "gated")

@@ -6,7 +6,6 @@ from transformers import AutoTokenizer
 
 from lorascope.fits.card import open_fitted
 from lorascope.fits.conditions import conditions_of
-from lorascope.fits.splicing import spliced
 from lorascope.fits.wrapper import Spliced
 from lorascope.measures.stream_distances import (
     OTHER_TOKENS,
@@ -15,6 +14,7 @@ from lorascope.measures.stream_distances import (
 )
 from lorascope.models.hooks import capture
 from lorascope.models.sites import Site
+from lorascope.outputs.splicing import spliced
 from lorascope.results import Key
 from lorascope.results.null_names import UNADAPTED
 

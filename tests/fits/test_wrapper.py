@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError
-from lorascope.fits.splicing import spliced
 from lorascope.fits.wrapper import Spliced, identity
 from lorascope.models.sites import Site
+from lorascope.outputs.splicing import spliced
 
 ARCHITECTURES = ("llama", "gemma2", "gpt2", "gpt_neox", "qwen2", "qwen3")
 

@@ -18,8 +18,8 @@ from lorascope.latent_adapters.loading import load
 from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite
 from lorascope.latent_adapters.sparsity import Dense, HardConcrete, Proximal, TopM
 from lorascope.models.freezing import fingerprint
+from lorascope.outputs.responses import response_token_losses
 from lorascope.randomness import generator
-from lorascope.training.model_losses import response_token_losses
 
 from .conftest import ANSWER, LATENTS, QUICK, SITE, WIDTH, a_dictionary, behaviour
 

@@ -9,7 +9,6 @@ from transformers import AutoTokenizer
 
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import windows
-from lorascope.fits.evaluation import Evaluated
 from lorascope.measures.adapting import (
     adapt_estimates,
     compound_estimates,
@@ -21,6 +20,7 @@ from lorascope.measures.token_changes import (
     change_histogram,
     token_change_estimates,
 )
+from lorascope.outputs.evaluation import Evaluated
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
 from lorascope.results.null_names import NOTHING_FITTED, RANDOM_CHANGE, UNADAPTED, UNIGRAM

@@ -10,7 +10,7 @@ from lorascope.activations.shards import Shards
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import Window, windows
 from lorascope.measures.behaviour import (
-    FaceLosses,
+    VariantLosses,
     continuations,
     response_loss,
     response_losses,
@@ -63,7 +63,7 @@ def test_losses_are_those_of_a_loop_over_tokens(model, variant, batch_tokens):
 def test_losses_come_from_the_passes_that_capture(model, batch_tokens, tmp_path):
     """Bit for bit those of passes of their own; streams those of passes that end at the site."""
     settings = Capture(context=16, batch_tokens=batch_tokens, store="float32")
-    sites, losses, passes = [Site(0), Site(1)], FaceLosses(3), []
+    sites, losses, passes = [Site(0), Site(1)], VariantLosses(3), []
     hook = model.module.register_forward_pre_hook(lambda *_: passes.append(model.current))
     collect(model, WINDOWS, sites, tmp_path / "one", settings, "i", whole=losses.take)
     taken = len(passes)

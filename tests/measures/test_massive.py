@@ -20,7 +20,6 @@ from lorascope.measures.massive import (
     dictionary_without,
     nulls_without,
     place_without,
-    rows_without,
     share_estimate,
 )
 from lorascope.measures.rows import HeldOut
@@ -61,6 +60,10 @@ def test_numbers_without_are_told_apart_in_the_table(tmp_path):
     again = Estimates.read(tmp_path / "numbers.parquet")
     assert [e.key for e in again] == [whole.key, apart.key]
     assert table.to_frame()["massive"].tolist() == ["", "without"]
+
+
+def rows_without(rows, massive):
+    return replace(rows, base=massive.without(rows.base), delta=massive.without(rows.delta))
 
 
 def test_size_by_hand():

@@ -12,7 +12,6 @@ from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
 from lorascope.geometry.chance import isotropic, random_rotation
 from lorascope.measures.definitions.causes import DEFINITIONS
-from lorascope.measures.outputs import Floor, Outcome
 from lorascope.measures.recovery import (
     EXACT,
     RECONSTRUCTION,
@@ -28,6 +27,7 @@ from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
 from lorascope.models.hooks import replace, run_until
 from lorascope.models.sites import Site
+from lorascope.outputs.scoring import Floor, Outcome
 from lorascope.randomness import generator
 from lorascope.results import Key
 

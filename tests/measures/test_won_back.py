@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lorascope.fits.evaluation import Evaluated
 from lorascope.measures.won_back import next_share, won_back
+from lorascope.outputs.evaluation import Evaluated
 from lorascope.results import Key
 
 TOKENS = torch.full((10,), 20.0, dtype=torch.float64)

@@ -32,6 +32,7 @@ FLOORS = (
     "models",
     "activations",
     "dictionaries",
+    "outputs",
     "training",
     "geometry",
     "measures",
@@ -99,8 +100,6 @@ def test_imports_go_down_only(path):
     here = part(path)
     others = imported(path) - {here}
     above = {name for name in others if floor(name) >= floor(here)}
-    if here == "measures":
-        above -= {"fits"}  # still a loop
     assert not above, f"{path.name} of {here} imports {above}, which is not below it"
 
 
@@ -157,3 +156,23 @@ def test_public_names_resolve():
         assert getattr(lorascope, name) is not None
     with pytest.raises(AttributeError):
         lorascope.no_such_name  # noqa: B018
+
+
+def test_report_knows_no_study():
+    for path in (SOURCE / "report").rglob("*.py"):
+        assert not {one for one in imported(path) if one.startswith("studies")}, path.name
+
+
+def test_stages_depend_on_what_they_read_and_nothing_by_hand():
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [getattr(node, field, None) for field in ("id", "attr", "arg", "name")]
+            assert "depends_on" not in names, path.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_private_names_stay_in_their_module(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lorascope"):
+            private = [one.name for one in node.names if one.name.startswith("_")]
+            assert set(private) <= {"__version__"}, f"{path.name} imports {private}"

@@ -12,7 +12,6 @@ from lorascope.randomness import generator
 from lorascope.stats import clusters as module
 from lorascope.stats.clusters import (
     clusters,
-    cofiring_clusters,
     effective_number,
     mean_interval,
     quantile_interval,
@@ -38,12 +37,6 @@ def test_clusters_by_hand(monkeypatch):
     assert clusters(torch.zeros(3, 2)).tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="threshold"):
         clusters(directions, 0.0)
-
-
-def test_clusters_of_latents_that_fire_together():
-    codes = torch.rand(200, 3, generator=generator(0))
-    codes = torch.cat([codes, 2 * codes[:, 1:2] + 1, torch.ones(200, 1)], dim=1)
-    assert cofiring_clusters(codes).tolist() == [0, 1, 2, 1, 3]
 
 
 def test_without_copies_the_intervals_are_the_usual_ones():

@@ -17,7 +17,7 @@ from lorascope.progress import Reporter
 from lorascope.stages import Graph
 from lorascope.studies.behaviour import workflow
 from lorascope.studies.behaviour.making import BehaviourStudy, make
-from lorascope.studies.behaviour.workflow import BehavingStudy, measure
+from lorascope.studies.behaviour.workflow import MeasureBehaviour, measure
 from lorascope.workflows.run_folders import run_folder
 
 QUIET = Reporter(quiet=True)
@@ -33,7 +33,7 @@ def small(tmp_path_factory):
 def study(small, **changes):
     training = {"steps": 40, "batch": 12, "rate": 4e-3}
     given = {"data": str(small), "dense": [4], "training": training, "new_tokens": 14}
-    return BehavingStudy.parse({**given, **changes}, "test")
+    return MeasureBehaviour.parse({**given, **changes}, "test")
 
 
 @pytest.mark.slow

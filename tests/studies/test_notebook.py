@@ -1,5 +1,8 @@
 """Studies from Python: what is opened is what was found, and a study runs as its command does."""
 
+import json
+import random
+
 import pandas as pd
 import pytest
 
@@ -110,6 +113,35 @@ def test_an_audit_from_python_is_the_command_s(study, settings, finished_run, qu
     compared = ls.compare(f"{run.folder}:r2", ":r4", out=tmp_path / "both", quiet=True, repeats=2)
     assert compared.figures == ["densities"]
     assert compared.figure("densities").to_dict(validate=False)["mark"]
+
+
+def test_a_fit_from_python(tiny_checkpoint, tmp_path):
+    words = random.Random(0)
+    lines = [" ".join(f"w{words.randrange(20)}" for _ in range(30)) for _ in range(60)]
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("\n".join(json.dumps({"text": line}) for line in lines), encoding="utf-8")
+    train = {"sites": ["layers.0"], "n_latents": [64], "k": [4], "tokens": 512, "batch": 128}
+    settings = {
+        "device": "cpu",
+        "context": 32,
+        "seeds": [0],
+        "fit": {"tokens": 300, "batch": 4, "evaluations": 0, "random_draws": 2},
+        "experiments": {"ranks": [2], "baselines": [], "single_blocks": False},
+    }
+    settings["fit"]["lora"] = {"rank": 2, "blocks": "all"}
+    sources = {"sources": [str(texts)], "held_out": 0.3}
+    asked = (str(tiny_checkpoint("llama")), sources, {"train": train})
+    out = {"out": tmp_path / "run", "quiet": True}
+    run = ls.adapt(*asked, **out, **settings)
+    assert run.folder == out["out"]
+    losses = run.table.select("adapt.loss_spliced")
+    original = run.table.select("adapt.loss_original")
+    assert losses[0].value != original[0].value
+    assert run.report.is_file()
+    # The same call finds everything done.
+    pd.testing.assert_frame_equal(ls.adapt(*asked, **out, **settings).estimates, run.estimates)
+    with pytest.raises(InputError, match="no dictionary to fit around"):
+        ls.adapt(*asked[:2], {}, out=tmp_path / "no")
 
 
 def test_what_is_no_run_is_refused(tmp_path):

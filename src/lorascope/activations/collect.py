@@ -52,7 +52,7 @@ def forward(
     Args:
         whole: runs the model to its end instead, where the batch has a response to predict.
     """
-    ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+    ids, mask = batch.inputs(model.device)
     with model.variant(variant) as module:
         if whole is None or not bool(batch.response[:, 1:].any()):
             return run_until(module, sites, ids, mask)
@@ -101,7 +101,7 @@ def collect(
         raise InputError("no token is left once special tokens are masked; give longer texts")
     for site, adapter in ((site, adapter) for adapter in chosen for site in sites):
         if (site, adapter) not in counts.live:
-            ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+            ids, mask = batch.inputs(model.device)
             raise nothing_at(model, adapter, site, ids, mask)
     outliers, by_site = outlying(counts.base_norms, settings.outlier_multiple)
     writer.close(

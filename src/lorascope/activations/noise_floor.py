@@ -62,7 +62,7 @@ def _finer_stream(
 ) -> dict[Site, Tensor] | None:
     """The stream of a copy of the base in finer arithmetic; None where its kernels have none."""
     finer = torch.float64 if model.dtype == torch.float32 else torch.float32
-    ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+    ids, mask = batch.inputs(model.device)
     with model.variant(BASE) as module:
         try:
             exact: Any = copy.deepcopy(module).to(finer)

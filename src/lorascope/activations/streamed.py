@@ -77,7 +77,7 @@ class StreamedRows:
         for number in range(len(self._sizes)) if order is None else order:
             batch = self._batches[number]
             device = self._module.get_input_embeddings().weight.device  # type: ignore[operator]
-            ids, mask = batch.ids.to(device), batch.attended.long().to(device)
+            ids, mask = batch.inputs(device)
             stream = run_until(self._module, [self.site], ids, mask)[self.site]
             yield stream[self._kept(batch).to(stream.device)].float()
 

@@ -60,6 +60,12 @@ class TokenBatch:
         """Tokens that count: attended and not special."""
         return self.attended & ~self.special
 
+    def inputs(
+        self, device: torch.device | str
+    ) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
+        """What a model is called with: ids and attention mask, on its device."""
+        return self.ids.to(device), self.attended.long().to(device)
+
 
 def opening_ids(tokenizer: Any) -> list[int]:
     """The special tokens this tokenizer puts before a text of its own accord (BOS, or none)."""

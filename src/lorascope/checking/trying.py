@@ -22,7 +22,6 @@ from lorascope.checking.settings import CheckSettings
 from lorascope.checking.spectra import ModuleNumbers
 from lorascope.errors import InputError, NoNullAdapter
 from lorascope.latent_adapters.loading import attached
-from lorascope.measures.outputs import Scored, divergence, scored
 from lorascope.measures.weights import WeightSettings
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.adapter_config import LORA
@@ -32,6 +31,7 @@ from lorascope.models.prepared import prepare
 from lorascope.models.sanity_checks import base_logits, verify_base_unchanged, verify_live
 from lorascope.models.tuned_copies import share
 from lorascope.models.updates import lora_layers
+from lorascope.outputs.scoring import Scored, divergence, scored
 from lorascope.progress import Advance, Reporter
 from lorascope.results import ADAPTER, Estimate, Key, Null
 from lorascope.results.null_names import BASE_MODEL, ROUNDED_BASE
@@ -130,7 +130,7 @@ def try_on(
     model, before = _load(name, folder, settings)
     texts = _TriedTexts(model, settings)
     found = Effect(documents=len(texts.counts), tokens=len(texts.index))
-    ids, mask = texts.batch.ids.to(model.device), texts.batch.attended.long().to(model.device)
+    ids, mask = texts.batch.inputs(model.device)
     try:
         verify_live(model, name, ids, mask)
         found.live = True

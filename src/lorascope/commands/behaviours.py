@@ -154,7 +154,7 @@ def measure(
     from lorascope.commands.options import numbers, pairs
     from lorascope.config import override
     from lorascope.studies import missing
-    from lorascope.studies.behaviour.study import BehavingStudy
+    from lorascope.studies.behaviour.study import MeasureBehaviour
 
     given: dict[str, Any] = {
         "data": data,
@@ -166,7 +166,7 @@ def measure(
         "judge": judge,
         "force": force,
     }
-    study = BehavingStudy.parse(override(given, set_ or []), "behaviour measure")
+    study = MeasureBehaviour.parse(override(given, set_ or []), "behaviour measure")
     missing.in_behaving(study)
     missing.in_folder(out, study)
     from lorascope.progress import Reporter

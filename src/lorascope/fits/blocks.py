@@ -11,8 +11,8 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError, did_you_mean
 from lorascope.fits.settings import Blocks, Targets
-from lorascope.fits.splicing import Placed
 from lorascope.models.sites import Site, block_list
+from lorascope.outputs.splicing import Placed
 
 
 def chosen_blocks(

@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from lorascope.config import Settings
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
-from lorascope.fits.splicing import Given, place
 from lorascope.fits.wrapper import DICTIONARIES, Spliced, identity, with_adapter
 from lorascope.models.freezing import fingerprint
 from lorascope.models.sites import parse_site
+from lorascope.outputs.splicing import Given, place
 from lorascope.runs import read_json
 
 CARD = "lorascope.json"

@@ -1,25 +1,17 @@
-"""The ways of running a fitted model, each something to be within while it runs."""
+"""The conditions a fitted model runs under."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from peft import PeftModel
-from torch import nn
-
-from lorascope.fits.splicing import Given, spliced
 from lorascope.fits.wrapper import Spliced
+from lorascope.outputs.conditions import Condition, without_adapter
+from lorascope.outputs.splicing import Given, spliced
 
 ORIGINAL, SPLICED, ADAPTED, UNSPLICED = "original", "spliced", "adapted", "unspliced"
-
-
-class Condition(Protocol):
-    """A way of running the model: something to be within while it runs."""
-
-    def __call__(self) -> AbstractContextManager[Any]: ...
 
 
 def conditions_of(opened: Spliced, dictionaries: Given) -> dict[str, Condition]:
@@ -32,7 +24,7 @@ def conditions_of(opened: Spliced, dictionaries: Given) -> dict[str, Condition]:
         opened: the fit, as `open_fitted` gives it.
         dictionaries: those it was fitted around.
     """
-    bare = partial(_without_adapter, opened.module)
+    bare = partial(without_adapter, opened.module)
 
     @contextmanager
     def before() -> Iterator[None]:
@@ -41,15 +33,3 @@ def conditions_of(opened: Spliced, dictionaries: Given) -> dict[str, Condition]:
             yield
 
     return {ORIGINAL: bare, SPLICED: before, ADAPTED: opened.splice, UNSPLICED: nullcontext}
-
-
-@contextmanager
-def _without_adapter(module: nn.Module) -> Iterator[None]:
-    if not isinstance(module, PeftModel):
-        yield
-        return
-    module.base_model.disable_adapter_layers()
-    try:
-        yield
-    finally:
-        module.base_model.enable_adapter_layers()

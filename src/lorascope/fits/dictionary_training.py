@@ -29,8 +29,8 @@ from lorascope.fits.parts import TunedPart
 from lorascope.fits.preparing import Marks, plan, recomputing, special_ids, still
 from lorascope.fits.run import Fit
 from lorascope.fits.settings import Learning, Tuned
-from lorascope.fits.splicing import Splice, spliced
 from lorascope.models.freezing import fingerprint
+from lorascope.outputs.splicing import Splice, spliced
 from lorascope.randomness import generator
 from lorascope.runs import versions
 from lorascope.training.architectures import TopK

@@ -22,19 +22,19 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.activations.tokens import Window
-from lorascope.config import digest
+from lorascope.config import Direction, digest
 from lorascope.dictionaries.files import save
 from lorascope.fits.blocks import chosen_blocks, require_still_thresholds
 from lorascope.fits.card import CARD, FittedCard, Result
-from lorascope.fits.evaluation import Evaluated
 from lorascope.fits.parts import AffinePart, FittedPart, LoraPart, TunedPart
 from lorascope.fits.parts.tuned import fits_encoder
 from lorascope.fits.preparing import Marks, plan, recomputing, special_ids, still, stream_scales
 from lorascope.fits.run import Fit
-from lorascope.fits.settings import RANDOM_DRAWS, Adapting, Direction
-from lorascope.fits.splicing import Given, Placed, Splice, place, spliced
+from lorascope.fits.settings import RANDOM_DRAWS, Adapting
 from lorascope.fits.wrapper import DICTIONARIES, identity
 from lorascope.models.sites import Site, block_list
+from lorascope.outputs.evaluation import Evaluated
+from lorascope.outputs.splicing import Given, Placed, Splice, place, spliced
 from lorascope.runs import versions, write_atomically
 from lorascope.training.loop import History, Observer
 

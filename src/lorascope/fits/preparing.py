@@ -14,12 +14,12 @@ from lorascope.activations.tokens import Window, pad
 from lorascope.errors import InputError
 from lorascope.fits.budget import Step, kept_tokens, planned
 from lorascope.fits.settings import Learning
-from lorascope.fits.splicing import Placed
 from lorascope.fits.wrapper import identity
 from lorascope.models.freezing import fingerprint
 from lorascope.models.hooks import run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site, block_list
+from lorascope.outputs.splicing import Placed
 
 # Windows whose stream's mean norm is the unit of fitted biases.
 _SCALE_WINDOWS = 16
@@ -82,7 +82,7 @@ def stream_scales(
     """Mean norm of the original's stream at some sites over the first windows' kept tokens."""
     batch = pad(windows[:_SCALE_WINDOWS], tokenizer, padding_id(tokenizer))
     device = module.get_input_embeddings().weight.device  # type: ignore[operator]
-    ids, mask = batch.ids.to(device), batch.attended.long().to(device)
+    ids, mask = batch.inputs(device)
     streams = run_until(module, sites, ids, mask)
     kept = batch.kept if batch.kept.any() else batch.attended
     return {

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from lorascope.activations.tokens import TokenBatch, Window, pad
+from lorascope.config import Direction
 from lorascope.fits.budget import Step
-from lorascope.fits.conditions import Condition
-from lorascope.fits.divergence import divergence
-from lorascope.fits.evaluation import Evaluated, evaluate
-from lorascope.fits.head import Head, final_states
 from lorascope.fits.parts.part import FittedPart, Values, exchanged
-from lorascope.fits.settings import Direction, Learning
-from lorascope.fits.splicing import Splice
+from lorascope.fits.settings import Learning
 from lorascope.models.load import padding_id
+from lorascope.outputs.conditions import Condition
+from lorascope.outputs.divergence import mean_divergence
+from lorascope.outputs.evaluation import Evaluated, evaluate, states_at
+from lorascope.outputs.head import Head
+from lorascope.outputs.splicing import Splice
 from lorascope.randomness import generator
 from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.dictionaries import product_dtype
@@ -123,8 +124,9 @@ class Fit:
             draws: how many.
 
         Returns:
-            The ways original, spliced, adapted (spliced and fitted) and unspliced (fitted alone);
-            and adapted and unspliced again with each random change of the fit's size in its place.
+            The conditions original, spliced, adapted (spliced and fitted) and unspliced (fitted
+            alone); and adapted and unspliced again with each random change of the fit's size in
+            its place.
         """
         conditions: dict[str, Condition] = {
             "original": self._original,
@@ -163,11 +165,11 @@ class Fit:
         for batch in batches:
             kept = self._counted(batch)
             with self._original(), torch.no_grad():
-                original = self._states(batch, kept)
+                original = states_at(self._module, batch, kept, self.products)
             # A context of its own: autocast must not hand on what it cast without gradient.
-            states = self._states(batch, kept)
+            states = states_at(self._module, batch, kept, self.products)
             with torch.autocast(states.device.type, self.products, self._low):
-                loss = divergence(
+                loss = mean_divergence(
                     states,
                     original,
                     self._head,
@@ -178,15 +180,6 @@ class Fit:
             loss.backward()
             total += loss.detach().to(total.device)
         return {"kl": total, "tokens": torch.tensor(float(tokens), dtype=torch.float64)}
-
-    def _states(
-        self, batch: TokenBatch, kept: Bool[Tensor, "batch seq"]
-    ) -> Float[Tensor, "tokens d"]:
-        device = self._module.get_input_embeddings().weight.device  # type: ignore[operator]
-        ids, mask = batch.ids.to(device), batch.attended.long().to(device)
-        with torch.autocast(device.type, self.products, self._low):
-            states = final_states(self._module, ids, mask)
-        return states[kept.to(states.device)]
 
     def _counted(self, batch: TokenBatch) -> Bool[Tensor, "batch seq"]:
         return batch.attended if self._settings.splice_special else batch.kept

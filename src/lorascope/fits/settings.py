@@ -6,10 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from lorascope.config import Products, Settings
+from lorascope.config import Direction, Products, Settings
 
-# The distribution that stands first in KL.
-Direction = Literal["spliced_original", "original_spliced"]
 Blocks = Literal["all", "after", "next"] | tuple[int, ...]
 Targets = Literal["all-linear"] | tuple[str, ...]
 # From three draws a prediction interval is 2.5 times as wide as from very many, from eight 1.3.

@@ -26,13 +26,13 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.dictionaries.registry import SCHEME
 from lorascope.errors import InputError
-from lorascope.fits.splicing import Given, Placed, Splice, place, spliced
 from lorascope.models.adapter_files import read
 from lorascope.models.freezing import fingerprint
 from lorascope.models.load import load_base
 from lorascope.models.putting_on import put_on
 from lorascope.models.saved_adapters import put_in_order
 from lorascope.models.sites import parse_site
+from lorascope.outputs.splicing import Given, Placed, Splice, place, spliced
 from lorascope.runs import read_json, write_atomically
 
 FILE, ADAPTER, DICTIONARIES = "spliced.json", "adapter", "dictionaries"

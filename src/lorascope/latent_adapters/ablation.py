@@ -28,11 +28,11 @@ from lorascope.latent_adapters.matching import matched
 from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite, Seen, SeenBatch
 from lorascope.latent_adapters.removal import amounts_along
 from lorascope.latent_adapters.settings import ALTERNATIVES
+from lorascope.outputs.responses import response_tokens
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import MATCHED_LATENTS
 from lorascope.stats.intervals import MIN_DOCUMENTS, UNKNOWN, normal_interval, wilson_interval
-from lorascope.training.model_losses import response_tokens
 
 # A latent matters where its rank p-value is at most this; of several, at this false discovery rate.
 ALPHA, FDR = 0.05, 0.1

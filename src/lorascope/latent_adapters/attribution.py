@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lorascope.errors import InputError
 from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite, Seen
+from lorascope.outputs.responses import response_token_losses
 from lorascope.randomness import generator
-from lorascope.training.model_losses import response_token_losses
 
 _ROUNDS = 12
 _BATCH = 16

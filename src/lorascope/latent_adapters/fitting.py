@@ -28,12 +28,12 @@ from lorascope.latent_adapters.flatness import effective_number
 from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite, Seen, SeenBatch
 from lorascope.latent_adapters.settings import LatentTraining as LatentTraining
 from lorascope.models.freezing import fingerprint
+from lorascope.outputs.responses import response_token_losses
 from lorascope.randomness import generator
 from lorascope.runs import versions
 from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.dictionaries import product_dtype
 from lorascope.training.loop import History, Observer, stepwise
-from lorascope.training.model_losses import response_token_losses
 from lorascope.training.schedules import warmup_cosine
 
 SAVE_SECONDS = 60.0

@@ -1,7 +1,7 @@
 """What splicing dictionaries costs a model, and what a fit around them recovers.
 
 All numbers come from the same held-out tokens under different ways of running the model
-(`adapt.evaluation`). What a fit does is told from "spliced, not adapted", document by document,
+(`outputs.evaluation`). What a fit does is told from "spliced, not adapted", document by document,
 and where it improves, from a random change of equal size too: an improvement might be any
 change's, a worsening needs no such rival. Loss, cost and loss recovered have one paired difference
 between them, so their verdicts agree.
@@ -19,9 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.activations.tokens import Window
-from lorascope.fits.evaluation import Evaluated, scored_batches
 from lorascope.measures.paired_nulls import Sums, added, drawn, over_tokens, paired, scaled
 from lorascope.measures.settings import GENERAL_MARGIN
+from lorascope.outputs.evaluation import Evaluated
+from lorascope.outputs.scoring import scored_batches
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import (
     ADD_UP,
@@ -66,7 +67,7 @@ def unigram_losses(
     log_p = (log_p / log_p.sum()).log()
     documents = max((window.document for window in held_out), default=-1) + 1
     found = torch.zeros(documents, dtype=torch.float64)
-    for _, where in scored_batches(tokenizer, held_out, keep_special):
+    for _, where in scored_batches(tokenizer, held_out, keep_special=keep_special):
         found.index_add_(0, where.documents, -log_p[where.targets.cpu()])
     return found
 

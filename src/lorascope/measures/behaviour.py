@@ -14,16 +14,16 @@ from lorascope.activations.text import Document
 from lorascope.activations.tokens import TokenBatch, Window, batches, opening_ids
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import padding_id
+from lorascope.outputs.responses import response_token_losses
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import BASE_MODEL
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import or_point
-from lorascope.training.model_losses import response_token_losses
 
 DocumentLosses = tuple[Float[Tensor, " documents"], Float[Tensor, " documents"]]
 
 
-class FaceLosses:
+class VariantLosses:
     """Response losses of every variant, gathered from batches as they go through the model.
 
     Args:
@@ -64,7 +64,7 @@ def document_losses(
     module: nn.Module, tokenizer: Any, found: Sequence[Window], batch_tokens: int = 4096
 ) -> DocumentLosses:
     """As `response_losses`, of a model as it stands, with whatever is attached to it."""
-    losses = FaceLosses(max(window.document for window in found) + 1)
+    losses = VariantLosses(max(window.document for window in found) + 1)
     for batch in batches(found, tokenizer, padding_id(tokenizer), batch_tokens):
         losses.take("", module, batch)
     return losses.of("")

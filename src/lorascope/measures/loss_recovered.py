@@ -13,12 +13,12 @@ from lorascope.activations.collect import Capture
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures.outputs import first_documents, run, scored_batches
 from lorascope.measures.recovery import spliced_rows
-from lorascope.measures.rows import chunks
+from lorascope.measures.rows import rebuilt
 from lorascope.measures.yardsticks import MEAN, PCA, Stream, principal
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site, parse_site
+from lorascope.outputs.scoring import batches_for_logits, first_documents, run
 from lorascope.results import Estimate, Key, Null
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import or_point
@@ -63,7 +63,7 @@ def loss_recovered(
     size = max((window.document for window in chosen), default=-1) + 1
     sums = torch.zeros(len(put) + 2, size, dtype=torch.float64)
     responses = any(any(window.response) for window in chosen)
-    for batch, where in scored_batches(model, chosen, responses, settings):
+    for batch, where in batches_for_logits(model, chosen, responses, settings):
         base = run(model, BASE, sites, batch, where)
         losses = where.losses(where.log_probabilities(base.logits))
         rows = spliced_rows(where, base.streams, limits)
@@ -95,7 +95,7 @@ def _replacements(
     for place, dictionary in dictionaries.items():
         site, stream = parse_site(place.site), streams[place.site]
         put[site, MEAN] = partial(_mean, stream)
-        put[site, place] = partial(_rebuilt, dictionary)
+        put[site, place] = partial(rebuilt, dictionary)
         if (site, counts[place]) not in put:
             axes = principal(stream.covariance, counts[place])
             put[site, counts[place]] = partial(_projected, stream, axes)
@@ -109,11 +109,6 @@ def _mean(stream: Stream, rows: Rows) -> Rows:
 def _projected(stream: Stream, axes: Float[Tensor, "k d"], rows: Rows) -> Rows:
     mean, axes = stream.mean.to(rows), axes.to(rows)
     return mean + ((rows - mean) @ axes.T) @ axes
-
-
-def _rebuilt(dictionary: Dictionary, rows: Rows) -> Rows:
-    parts = chunks(rows.to(dictionary.directions))
-    return torch.cat([dictionary(part) for part in parts]).to(rows.device)
 
 
 def _limit(stream: Stream, settings: Capture) -> float:

@@ -18,7 +18,6 @@ from torch import Tensor
 from lorascope.activations.massive import Massive
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.measures.alignment import NullSettings
-from lorascope.measures.rows import HeldOut
 from lorascope.results import Estimate, Key
 from lorascope.stats.intervals import UNKNOWN
 
@@ -31,11 +30,6 @@ def share_estimate(massive: Massive, rows: int, place: Key) -> Estimate:
 def place_without(place: Key) -> Key:
     """The place of a number without what is massive."""
     return replace(place, massive="without")
-
-
-def rows_without(rows: HeldOut, massive: Massive) -> HeldOut:
-    """The rows of base and delta with what is massive projected out."""
-    return replace(rows, base=massive.without(rows.base), delta=massive.without(rows.delta))
 
 
 @torch.no_grad()

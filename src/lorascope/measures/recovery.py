@@ -20,12 +20,12 @@ from torch import Tensor
 from lorascope.activations.batch import delta
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.geometry.chance import norm_matched, random_rotation
-from lorascope.measures.outputs import Outcome, Scored, alike
-from lorascope.measures.rows import chunks
+from lorascope.measures.rows import chunks, rebuilt
 from lorascope.measures.surveys import BothPasses, Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.interventions import Recorded
 from lorascope.models.sites import Site, parse_site
+from lorascope.outputs.scoring import Outcome, Scored, alike
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.labels import EXACT_DELTA
@@ -336,10 +336,10 @@ def _of_dictionary(
         return torch.cat([rotated_at_equal_l0(dictionary, part, there) for part in chunks(rows)])
 
     if not turns:
-        return {RECONSTRUCTION: [lambda spot: _rebuilt(dictionary, spot.deltas)]}
+        return {RECONSTRUCTION: [lambda spot: rebuilt(dictionary, spot.deltas)]}
     bias = dictionary.decoder_bias
     return {
-        RECONSTRUCTION: [lambda spot: _rebuilt(dictionary, spot.deltas)],
+        RECONSTRUCTION: [lambda spot: rebuilt(dictionary, spot.deltas)],
         BIAS: [lambda spot: bias.expand_as(spot.deltas)],
         ROTATED: [partial(rotated, turn) for turn in turns],
     }
@@ -348,24 +348,20 @@ def _of_dictionary(
 def _sparse(dictionary: Dictionary, like: Dictionary) -> dict[str, list[Addition]]:
     """The reconstruction with no more active latents on any row than another dictionary's."""
 
-    def rebuilt(spot: SiteRows) -> Rows:
+    def sparse(spot: SiteRows) -> Rows:
         parts = chunks(spot.deltas.to(dictionary.directions))
         return torch.cat([_at_l0(dictionary, rows, like.encode(rows)) for rows in parts])
 
-    return {RECONSTRUCTION: [rebuilt]}
+    return {RECONSTRUCTION: [sparse]}
 
 
 def _at_l0(dictionary: Dictionary, rows: Rows, other: Float[Tensor, "rows m"]) -> Rows:
     return dictionary.decode(_largest(dictionary.encode(rows), (other > 0).sum(1)))
 
 
-def _rebuilt(dictionary: Dictionary, rows: Rows) -> Rows:
-    return torch.cat([dictionary(part) for part in chunks(rows.to(dictionary.directions))])
-
-
 def _difference(dictionary: Dictionary, spot: SiteRows) -> Rows:
-    adapted = _rebuilt(dictionary, spot.base + spot.deltas)
-    return adapted - _rebuilt(dictionary, spot.base)
+    adapted = rebuilt(dictionary, spot.base + spot.deltas)
+    return adapted - rebuilt(dictionary, spot.base)
 
 
 def rotated_at_equal_l0(dictionary: Dictionary, rows: Rows, turn: Float[Tensor, "d d"]) -> Rows:

@@ -17,10 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from lorascope.measures.outputs import divergence
 from lorascope.measures.spots import MODES, Mode, Rows, Spot, signed
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.passages import Beginning, Passage, beginning_at, open_passage
+from lorascope.outputs.scoring import divergence
 
 # Positions of one pass, and logits; what is run in vain before a copy's own first change.
 _POSITIONS, _LOGITS, _VAIN = {"cpu": 2048}, 2**25, {"cpu": 96}

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.activations.shards import BASE, Shards
+from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.randomness import generator
 
 CHUNK = 2048
@@ -94,3 +95,9 @@ def by_document(
 def chunks(rows: Float[Tensor, "rows d"]) -> Iterator[Float[Tensor, "chunk d"]]:
     """Rows in pieces small enough for [chunk, n_latents] tensors."""
     return iter(rows.split(CHUNK))
+
+
+def rebuilt(dictionary: Dictionary, rows: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
+    """What a dictionary makes of rows, in its own precision, where the rows are."""
+    parts = chunks(rows.to(dictionary.directions))
+    return torch.cat([dictionary(part) for part in parts]).to(rows.device)

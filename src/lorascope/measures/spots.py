@@ -14,13 +14,13 @@ from lorascope.activations.batch import delta
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.measures.outputs import Scored, alike, first_documents, scored_batches
 from lorascope.measures.recovery import spliced_rows
 from lorascope.measures.rows import chunks
 from lorascope.measures.surveys import Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.hooks import run_until
 from lorascope.models.sites import Site
+from lorascope.outputs.scoring import Scored, alike, batches_for_logits, first_documents
 
 MOST_TOKENS = 512
 Mode = Literal["ablation", "addition"]
@@ -95,7 +95,7 @@ def _batches(
             yield passed.batch, passed.where, passed.base.streams, adapted
         return
     sites = sorted({*found.limits, site})
-    for batch, where in scored_batches(model, chosen, found.responses, found.settings):
+    for batch, where in batches_for_logits(model, chosen, found.responses, found.settings):
         base = _streams(model, BASE, sites, batch)
         yield batch, where, base, _streams(model, found.adapter, [site], batch)[site]
 
@@ -104,7 +104,7 @@ def _streams(
     model: AdaptedModel, variant: str, sites: Sequence[Site], batch: TokenBatch
 ) -> Streams:
     """One variant's streams after some blocks; 0 at padding."""
-    ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+    ids, mask = batch.inputs(model.device)
     whole: dict[Site, Tensor] = {}
     with model.variant(variant) as module:
         for chosen, width in alike(batch.attended.sum(1)):

@@ -16,8 +16,8 @@ Changes are in points: 100 is the range of mean log p over all texts before stee
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,15 +28,15 @@ from torch import Tensor, nn
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.fits.conditions import Condition
-from lorascope.fits.divergence import token_losses
-from lorascope.fits.evaluation import scored_batches
-from lorascope.fits.head import Head, final_states
 from lorascope.geometry.chance import isotropic
 from lorascope.measures.paired_nulls import drawn, over_tokens
 from lorascope.measures.settings import Steering
-from lorascope.models.hooks import replace, run_until
+from lorascope.models.hooks import run_until
 from lorascope.models.sites import Site
+from lorascope.outputs.conditions import Condition, steered
+from lorascope.outputs.evaluation import evaluate
+from lorascope.outputs.head import Head
+from lorascope.outputs.scoring import scored_batches
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
 from lorascope.results.null_names import EQUAL_DISPLACEMENT
@@ -112,7 +112,7 @@ def firing_texts(
     found = torch.zeros(len(windows), dictionary.n_latents)
     for batch, _ in scored_batches(tokenizer, numbered):
         device = module.get_input_embeddings().weight.device  # type: ignore[operator]
-        ids, mask = batch.ids.to(device), batch.attended.long().to(device)
+        ids, mask = batch.inputs(device)
         stream = run_until(module, [site], ids, mask)[site]
         latents = dictionary.encode(stream.to(dictionary.directions))
         latents = latents.masked_fill(~batch.kept.to(device)[..., None], 0)
@@ -165,8 +165,8 @@ def steer(
     """Score a latent's texts under every way, direction and α.
 
     Args:
-        ways: `spliced` and `adapted`, say: without and with the fit. What is steered is the stream
-            after whatever stands at the site.
+        conditions: `spliced` and `adapted`, say: without and with the fit. What is steered is the
+            stream after whatever stands at the site.
         direction: what the latent writes; its norm does not matter.
     """
     alphas = (0.0, *(alpha for alpha in settings.alphas if alpha))
@@ -230,30 +230,6 @@ def _chosen(texts: LatentTexts, chosen: Bool[Tensor, " texts"]) -> list[Window]:
     return [window for window, taken in zip(texts.all, chosen.tolist(), strict=True) if taken]
 
 
-@contextmanager
-def steered(
-    module: nn.Module,
-    site: Site,
-    direction: Float[Tensor, " d"],
-    alpha: float,
-    along: Float[Tensor, " d"] | None = None,
-) -> Iterator[None]:
-    """Within the `with`, the stream at `site` is x + α (x·v) u, after what stands there already.
-
-    Args:
-        direction: v, of unit norm.
-        along: u, of unit norm; v by default.
-    """
-
-    def change(x: Float[Tensor, "batch seq d"]) -> Float[Tensor, "batch seq d"]:
-        v = direction.to(x)
-        u = v if along is None else along.to(x)
-        return x + alpha * (x @ v)[..., None] * u
-
-    with replace(module, site, change):
-        yield
-
-
 def steering_estimates(
     found: Steered, place: Key, *, before: str = "spliced", after: str = "adapted"
 ) -> list[Estimate]:
@@ -262,7 +238,7 @@ def steering_estimates(
     Measures end in `positive` and `negative`: texts where the latent fires, and where it does not.
 
     Args:
-        before, after: names of the two ways in `found.scores`.
+        before, after: names of the two conditions in `found.scores`.
     """
     estimates = []
     test, fires = ~found.texts.tuning, found.texts.fires
@@ -329,13 +305,6 @@ def _scores(
     module: nn.Module, tokenizer: Any, texts: Sequence[Window], head: Head
 ) -> Float[Tensor, " texts"]:
     """Mean log p over each text's tokens that are predicted at a kept position."""
-    sums = torch.zeros(2, len(texts), dtype=torch.float64)
     numbered = [Window(w.ids, w.response, number) for number, w in enumerate(texts)]
-    for batch, where in scored_batches(tokenizer, numbered):
-        device = module.get_input_embeddings().weight.device  # type: ignore[operator]
-        ids, mask = batch.ids.to(device), batch.attended.long().to(device)
-        states = final_states(module, ids, mask)[:, :-1]
-        losses = token_losses(states[where.predicting.to(states.device)], where.targets, head)
-        sums[0].index_add_(0, where.documents, -losses.double().cpu())
-        sums[1].index_add_(0, where.documents, torch.ones(len(losses), dtype=torch.float64))
-    return sums[0] / sums[1].clamp(min=1)
+    one = evaluate(module, tokenizer, numbered, nullcontext, {"": nullcontext}, head=head)[""]
+    return -one.loss / one.tokens.clamp(min=1)

@@ -19,12 +19,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lorascope.activations.tokens import TokenBatch, Window
-from lorascope.fits.conditions import Condition
-from lorascope.fits.evaluation import scored_batches
 from lorascope.measures.adapting import UNCHANGED
 from lorascope.measures.paired_nulls import over_tokens, paired
 from lorascope.models.hooks import capture
 from lorascope.models.sites import Site, block_list
+from lorascope.outputs.conditions import Condition
+from lorascope.outputs.scoring import scored_batches
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import OTHER_TOKENS, UNADAPTED
 
@@ -71,7 +71,7 @@ def stream_distances(
         OTHER_TOKENS,
     )
     found = {site: _empty(names, count) for site in sites}
-    for batch, where in scored_batches(tokenizer, windows, keep_special):
+    for batch, where in scored_batches(tokenizer, windows, keep_special=keep_special):
         chosen = torch.zeros_like(batch.attended)
         chosen[:, :-1] = where.predicting
         streams = {
@@ -142,7 +142,7 @@ def _streams(
     products: torch.dtype,
 ) -> dict[Site, Float[Tensor, "tokens d"]]:
     device = module.get_input_embeddings().weight.device  # type: ignore[operator]
-    ids, mask = batch.ids.to(device), batch.attended.long().to(device)
+    ids, mask = batch.inputs(device)
     # Hooks run in the order they are set: within the way, so that a splice is seen.
     with (
         condition(),

@@ -18,20 +18,20 @@ from lorascope.activations.collect import Capture
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.errors import InputError
-from lorascope.measures.outputs import (
+from lorascope.models.adapted import AdaptedModel
+from lorascope.models.interventions import Recorded
+from lorascope.models.sites import Site, resolve_sites
+from lorascope.outputs.scoring import (
     MOST_TOKENS,
     Floor,
     Outcome,
     Rows,
     Scored,
+    batches_for_logits,
     first_documents,
     floor_of,
     run,
-    scored_batches,
 )
-from lorascope.models.adapted import AdaptedModel
-from lorascope.models.interventions import Recorded
-from lorascope.models.sites import Site, resolve_sites
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import NOISE_FLOOR
 from lorascope.stats.documents import ratio
@@ -84,7 +84,7 @@ class Survey:
         if self.kept is not None:
             yield from self.kept
             return
-        for batch, where in scored_batches(model, self.windows, self.responses, self.settings):
+        for batch, where in batches_for_logits(model, self.windows, self.responses, self.settings):
             variants = (run(model, f, list(self.pool), batch, where) for f in (BASE, self.adapter))
             yield BothPasses(batch, where, *variants)
 
@@ -154,7 +154,7 @@ def surveys(
     tokens, owners = torch.zeros(count, dtype=torch.float64), list[Tensor]()
     gathered = {adapter: _SurveySums.empty(count, resolved) for adapter in adapters}
     kept, held = {adapter: list[BothPasses]() for adapter in adapters}, 0
-    for batch, where in scored_batches(model, chosen, responses, settings):
+    for batch, where in batches_for_logits(model, chosen, responses, settings):
         own = run(model, BASE, resolved, batch, where)
         own_log_p = where.log_probabilities(own.logits)
         tokens.index_add_(0, where.documents, torch.ones(len(where.documents)).double())

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.fits.evaluation import Evaluated
 from lorascope.measures.adapting import HeldOut
 from lorascope.measures.paired_nulls import Sums, drawn, over_tokens
+from lorascope.outputs.evaluation import Evaluated
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import RANDOM_CHANGE, SYMMETRIC
 

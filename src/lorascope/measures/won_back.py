@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lorascope.fits.evaluation import Evaluated
+from lorascope.outputs.evaluation import Evaluated
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import ALL_BLOCKS, NOTHING_FITTED
 from lorascope.stats.documents import ratio

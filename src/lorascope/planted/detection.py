@@ -21,12 +21,12 @@ from lorascope.activations.shards import BASE, Shards
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.topk import TopKDictionary
-from lorascope.measures.outputs import Outcome, run, scored_batches
 from lorascope.measures.recovery import recovery_estimates, splice, spliced_rows
 from lorascope.measures.single_latents import leading_latents
 from lorascope.measures.surveys import Survey, survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import parse_site
+from lorascope.outputs.scoring import Outcome, batches_for_logits, run
 from lorascope.planted.nothing import random_dictionary
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
@@ -158,7 +158,7 @@ def removed(
     where_at = parse_site(site)
     count = len(found.tokens)
     base_variant, adapted_variant, without = (Outcome.empty(count) for _ in range(3))
-    for batch, where in scored_batches(model, found.windows, found.responses, found.settings):
+    for batch, where in batches_for_logits(model, found.windows, found.responses, found.settings):
         base = run(model, BASE, [where_at], batch, where)
         adapted = run(model, found.adapter, [where_at], batch, where)
         rows = spliced_rows(where, base.streams, found.limits)

@@ -178,7 +178,7 @@ def _run(
     first: Bool[Tensor, "batch seq"],
 ) -> tuple[Float[Tensor, "batch seq vocab"], dict[Site, Float[Tensor, "n d"]]]:
     """Log-probabilities, and the stream at the first positions."""
-    ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+    ids, mask = batch.inputs(model.device)
     with (
         model.variant(variant) as module,
         capture(module, sites, attention_mask=mask, stop=False) as captured,

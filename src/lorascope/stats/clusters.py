@@ -45,15 +45,6 @@ def clusters(directions: Float[Tensor, "n d"], threshold: float = NEAR_COPY) -> 
     return _taken(torch.cat(found), len(units))
 
 
-def cofiring_clusters(
-    codes: Float[Tensor, "tokens n"], threshold: float = NEAR_COPY
-) -> Int[Tensor, " n"]:
-    """The same, on the correlation of activations over tokens. Latents that never vary stand
-    alone."""
-    centred = codes.detach().double() - codes.detach().double().mean(0)
-    return clusters(centred.T, threshold)
-
-
 def _taken(pairs: Int[Tensor, "links two"], n: int) -> Int[Tensor, " n"]:
     ends = torch.bincount(pairs[:, 0], minlength=n).cumsum(0).tolist()
     others = pairs[:, 1].numpy()

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def adjusted(p: Floats) -> Floats:

@@ -18,7 +18,7 @@ from lorascope.models.places import adapter_folder, adapter_in, model_address
 from lorascope.runs import Run
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.studies.behaviour.study import BehavingStudy
+from lorascope.studies.behaviour.study import MeasureBehaviour
 from lorascope.studies.latent.study import LatentStudy
 from lorascope.workflows.settings import OnTexts, TrainStudy
 
@@ -49,7 +49,7 @@ def in_training(study: TrainStudy) -> None:
     _sources(study.records)
 
 
-def in_behaving(study: BehavingStudy) -> None:
+def in_behaving(study: MeasureBehaviour) -> None:
     """Model, set and adapters of a behaviour to measure."""
     model_address(study.model)
     _behaviour(study.data)

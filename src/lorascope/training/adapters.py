@@ -21,11 +21,11 @@ from lorascope.activations.tokens import TokenBatch, Window, batches, pad, requi
 from lorascope.errors import InputError
 from lorascope.models.load import load_base, padding_id, read_config, skeleton
 from lorascope.models.saved_adapters import put_in_order
+from lorascope.outputs.responses import response_token_losses
 from lorascope.randomness import derived_seed, generator
 from lorascope.runs import write_atomically
 from lorascope.training.dictionaries import product_dtype
 from lorascope.training.loop import History, Observer, train
-from lorascope.training.model_losses import response_token_losses
 from lorascope.training.schedules import warmup_cosine
 from lorascope.training.settings import LoraTraining as LoraTraining
 

@@ -58,7 +58,7 @@ class OnTexts(Settings):
     capture: Capture = Capture(store="float32")
 
 
-def _require_different(seeds: tuple[int, ...]) -> None:
+def require_different(seeds: tuple[int, ...]) -> None:
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds {list(seeds)} repeat; give different ones")
 
@@ -140,7 +140,7 @@ class TrainAdapters(Settings):
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
-        _require_different(self.seeds)
+        require_different(self.seeds)
         return self
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from lorascope.fits.parts.part import AtSites, Values, orthonormal, same_lengths, standing
 from lorascope.fits.settings import Affine
-from lorascope.fits.splicing import Placed, Splice
 from lorascope.models.sites import Site, parse_site
+from lorascope.outputs.splicing import Placed, Splice
 
 FOLDER = "affine"
 

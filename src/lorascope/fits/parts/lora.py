@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 from lorascope.fits.blocks import linear_maps
 from lorascope.fits.parts.part import Values, orthonormal
 from lorascope.fits.settings import Lora
-from lorascope.fits.splicing import Placed
 from lorascope.models.saved_adapters import put_in_order
+from lorascope.outputs.splicing import Placed
 from lorascope.randomness import derived_seed
 
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lorascope.fits.splicing import Placed, Splice
 from lorascope.models.sites import Site
+from lorascope.outputs.splicing import Placed, Splice
 
 AtSite = TypeVar("AtSite", bound=nn.Module)
 

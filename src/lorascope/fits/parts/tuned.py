@@ -25,8 +25,8 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.fits.parts.part import AtSites, Values, same_lengths, standing
 from lorascope.fits.settings import Tuned
-from lorascope.fits.splicing import Placed, Splice
 from lorascope.models.sites import Site
+from lorascope.outputs.splicing import Placed, Splice
 
 
 class TunedDictionary(nn.Module):

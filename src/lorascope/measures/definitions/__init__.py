@@ -25,28 +25,39 @@ from lorascope.measures.definitions.primary import PRIMARY
 from lorascope.measures.definitions.rivals import rivals_of
 from lorascope.results import Estimate
 
-_EVERY: dict[str, Definition] = {
-    **audit.DEFINITIONS,
-    **yardsticks.DEFINITIONS,
-    **pursuit.DEFINITIONS,
-    **causes.DEFINITIONS,
-    **weights.DEFINITIONS,
-    **seeds.DEFINITIONS,
-    **comparison.DEFINITIONS,
-    **latent.DEFINITIONS,
-    **behaviour.DEFINITIONS,
-    **readable.DEFINITIONS,
-    **adapt.DEFINITIONS,
-    **adapting.DEFINITIONS,
-    **check.DEFINITIONS,
-    **resemblance.DEFINITIONS,
-}
-DEFINITIONS: dict[str, Definition] = {
-    measure: replace(
-        known if known.rivals else known.beside(rivals_of(measure)), primary=PRIMARY.get(measure)
-    )
-    for measure, known in _EVERY.items()
-}
+DEFINITIONS: dict[str, Definition] = {}
+
+
+def define(measure: str, known: Definition) -> None:
+    """Give a measure its definition; one in a file of its own calls this beside its function.
+
+    Raises:
+        ValueError: it has one already.
+    """
+    if measure in DEFINITIONS:
+        raise ValueError(f"{measure} is defined twice")
+    whole = known if known.rivals else known.beside(rivals_of(measure))
+    DEFINITIONS[measure] = replace(whole, primary=PRIMARY.get(measure))
+
+
+for _part in (
+    audit,
+    yardsticks,
+    pursuit,
+    causes,
+    weights,
+    seeds,
+    comparison,
+    latent,
+    behaviour,
+    readable,
+    adapt,
+    adapting,
+    check,
+    resemblance,
+):
+    for _measure, _known in _part.DEFINITIONS.items():
+        define(_measure, _known)
 
 
 def definition_of(measure: str) -> Definition:
@@ -71,4 +82,4 @@ def definition(measure: str) -> Definition:
     return DEFINITIONS[measure]
 
 
-__all__ = ["DEFINITIONS", "Definition", "declared", "definition", "definition_of"]
+__all__ = ["DEFINITIONS", "Definition", "declared", "define", "definition", "definition_of"]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from torch import nn
 
 from lorascope.fits.fitting import adapted_blocks
-from lorascope.fits.splicing import Placed, place
 from lorascope.fits.wrapper import identity
+from lorascope.outputs.splicing import Placed, place
 from lorascope.studies.adapt.brought import open_brought
 from lorascope.studies.adapt.cells import FitCell, FitGrid
 from lorascope.studies.adapt.study import AdaptStudy

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from lorascope.config import digest
+from lorascope.config import Direction, digest
 from lorascope.errors import InputError, did_you_mean
-from lorascope.fits.settings import Adapting, Blocks, Direction
+from lorascope.fits.settings import Adapting, Blocks
 from lorascope.models.sites import resolve_sites
 from lorascope.studies.adapt.study import AdaptStudy, Kind, TrainTopK, known_reference
 from lorascope.training.architectures import TopK

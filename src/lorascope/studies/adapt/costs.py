@@ -16,9 +16,9 @@ import torch
 
 from lorascope.activations.streamed import BATCH_TOKENS
 from lorascope.fits.dictionary_training import MIXED
-from lorascope.fits.divergence import CHUNK
-from lorascope.fits.evaluation import BATCH_TOKENS as SCORED_TOKENS
 from lorascope.models.shapes import Shape
+from lorascope.outputs.divergence import CHUNK
+from lorascope.outputs.scoring import BATCH_TOKENS as SCORED_TOKENS
 from lorascope.studies.adapt.cells import FitCell, FitGrid
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.training.architectures import TopK

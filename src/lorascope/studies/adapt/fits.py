@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from lorascope.config import digest
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.fits.evaluation import Evaluated
 from lorascope.fits.fitting import Fitted, fit
 from lorascope.fits.run import HELD_OUT_KL, HELD_OUT_LOSS
 from lorascope.fits.settings import Adapting
 from lorascope.measures.adapting import adapt_estimates
 from lorascope.measures.token_changes import change_histogram, token_change_estimates
+from lorascope.outputs.evaluation import Evaluated
 from lorascope.progress import Advance
 from lorascope.results import Key
 from lorascope.runs import read_json, write_atomically

@@ -16,7 +16,7 @@ from lorascope.activations.streamed import StreamedRows
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.fits.card import open_fitted
-from lorascope.fits.conditions import ADAPTED, SPLICED, UNSPLICED, Condition, conditions_of
+from lorascope.fits.conditions import ADAPTED, SPLICED, UNSPLICED, conditions_of
 from lorascope.fits.preparing import still
 from lorascope.fits.settings import Learning
 from lorascope.measures.firing import firing
@@ -30,6 +30,7 @@ from lorascope.measures.steering import (
 )
 from lorascope.measures.stream_distances import distance_estimates, stream_distances
 from lorascope.models.sites import Site, parse_site
+from lorascope.outputs.conditions import Condition
 from lorascope.results import Estimate
 from lorascope.runs import read_json, write_atomically
 from lorascope.stages import Stage, Work, stage

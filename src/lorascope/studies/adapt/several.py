@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.fits.evaluation import Evaluated, evaluate
 from lorascope.fits.preparing import special_ids, still
 from lorascope.fits.settings import Learning
-from lorascope.fits.splicing import spliced
 from lorascope.measures.adapting import compound_estimates
+from lorascope.outputs.evaluation import Evaluated, evaluate
+from lorascope.outputs.splicing import spliced
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.adapt.cells import AdaptDictionary, FitCell
 from lorascope.studies.adapt.dictionaries import at as dictionary_at

@@ -18,9 +18,9 @@ from lorascope.config import digest
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
 from lorascope.fits.dictionary_training import EndToEnd, train_end_to_end, train_streamed
-from lorascope.fits.evaluation import Evaluated
 from lorascope.fits.settings import Adapting
 from lorascope.measures.frontier import Point, frontier_estimates
+from lorascope.outputs.evaluation import Evaluated
 from lorascope.results import Estimate, Key, Null
 from lorascope.runs import read_json, write_atomically
 from lorascope.stages import Stage, Work, plain, stage

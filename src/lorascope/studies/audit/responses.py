@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import Window
-from lorascope.measures.behaviour import FaceLosses, response_loss
+from lorascope.measures.behaviour import VariantLosses, response_loss
 from lorascope.models.adapted import AdaptedModel
 from lorascope.results import Estimate
 from lorascope.runs import read_json, write_atomically
@@ -17,12 +17,12 @@ from lorascope.studies.audit.variants import key_of
 _FILE = "response_loss.json"
 
 
-def losses_of(found: list[Window]) -> FaceLosses:
+def losses_of(found: list[Window]) -> VariantLosses:
     """An empty place for the losses of these windows' documents."""
-    return FaceLosses(max((w.document for w in found if any(w.response)), default=-1) + 1)
+    return VariantLosses(max((w.document for w in found if any(w.response)), default=-1) + 1)
 
 
-def write_losses(losses: FaceLosses, model: AdaptedModel, folder: Path) -> None:
+def write_losses(losses: VariantLosses, model: AdaptedModel, folder: Path) -> None:
     """Every adapter's loss beside the base's; nothing where the texts have no responses."""
     base = losses.of(BASE)
     every = (*model.adapters, *model.null_adapters) if bool(base[1].any()) else ()

@@ -39,7 +39,7 @@ def check(work: Work, *, study: AuditStudy, identity: dict[str, Any]) -> None:
     every = (*model.adapters, *model.null_adapters)
     title = "gates: adapters live, numeric noise floor"
     with work.reporter.bar(title, len(every) + 2, "checks") as advance:
-        ids, attended = chosen.ids.to(model.device), chosen.attended.long().to(model.device)
+        ids, attended = chosen.inputs(model.device)
         live = verify_all_live(model, every, ids, attended, sites, advance)
         noise = noise_floor(model, state.held_out, sites)
         advance(1)

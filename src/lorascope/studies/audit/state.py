@@ -21,12 +21,12 @@ from lorascope.config import digest
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import NoNullAdapter
 from lorascope.latent_adapters.loading import load
-from lorascope.measures import outputs
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.adapter_files import locate, weights_digest
 from lorascope.models.identity import model_identity
 from lorascope.models.null_adapters import add_null_adapters, rescale_null_adapter
 from lorascope.models.sites import Site, resolve_sites
+from lorascope.outputs.scoring import Floor, output_floor
 from lorascope.progress import Reporter
 from lorascope.runs import read_json
 from lorascope.studies.audit import plan as planning
@@ -213,10 +213,10 @@ class Audited:
         return self._windows(self.texts.held_out)
 
     @cached_property
-    def output_floor(self) -> outputs.Floor:
+    def output_floor(self) -> Floor:
         """What arithmetic alone changes in the outputs, on the texts that effects are taken on."""
         study = self.study
-        return outputs.output_floor(
+        return output_floor(
             self.model, self.held_out, capture=study.capture, most=study.measures.effect_tokens
         )
 

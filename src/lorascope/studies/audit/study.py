@@ -19,8 +19,8 @@ from lorascope.workflows.settings import (
     Control,
     Texts,
     TrainAdapters,
-    _require_different,
     numbered,
+    require_different,
 )
 
 
@@ -45,7 +45,7 @@ class Dictionaries(Settings):
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
-        _require_different(self.seeds)
+        require_different(self.seeds)
         return self
 
 

@@ -8,7 +8,7 @@ from lorascope.config import Device, DType, Settings
 from lorascope.training.settings import LoraTraining
 
 
-class BehavingStudy(Settings):
+class MeasureBehaviour(Settings):
     """Settings of `lorascope behaviour measure`.
 
     Attributes:

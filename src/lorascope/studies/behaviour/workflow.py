@@ -27,7 +27,7 @@ from lorascope.results.null_names import UNTOUCHED
 from lorascope.runners.local import run_here
 from lorascope.runs import Run, write_atomically
 from lorascope.stages import Graph, Stage, Work, stage
-from lorascope.studies.behaviour.study import BehavingStudy as BehavingStudy
+from lorascope.studies.behaviour.study import MeasureBehaviour as MeasureBehaviour
 from lorascope.training.adapters import LoraTraining, train_adapter
 from lorascope.training.loop import StepProgress
 from lorascope.workflows.adapters import ADAPTERS
@@ -51,7 +51,7 @@ class Behaved:
     estimates: list[Estimate]
 
 
-def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
+def measure(study: MeasureBehaviour, out: Path, reporter: Reporter) -> Behaved:
     """Measure on the held-out records, beside the untouched model.
 
     Raises:
@@ -91,7 +91,7 @@ def measure(study: BehavingStudy, out: Path, reporter: Reporter) -> Behaved:
     return Behaved(out, estimates)
 
 
-def _manner(study: BehavingStudy, data: BehaviourSet) -> Manner:
+def _manner(study: MeasureBehaviour, data: BehaviourSet) -> Manner:
     name = study.manner or str(data.facts.get("manner") or "")
     if not name:
         raise InputError(
@@ -106,7 +106,7 @@ def _manner(study: BehavingStudy, data: BehaviourSet) -> Manner:
 
 
 def _dense(
-    run: Run, study: BehavingStudy, data: BehaviourSet, reporter: Reporter
+    run: Run, study: MeasureBehaviour, data: BehaviourSet, reporter: Reporter
 ) -> dict[str, str]:
     """A LoRA adapter of each rank, trained on the set's training records: {name: folder}."""
     graph = Graph(stages(study, data))
@@ -122,11 +122,11 @@ class Measuring:
         data: the behaviour set.
     """
 
-    study: BehavingStudy
+    study: MeasureBehaviour
     data: BehaviourSet
 
 
-def stages(study: BehavingStudy, data: BehaviourSet) -> Iterator[Stage]:
+def stages(study: MeasureBehaviour, data: BehaviourSet) -> Iterator[Stage]:
     """One stage a dense adapter, `adapters/<name>`."""
     content, records = model_identity(study.model, study.revision), _records_digest(data)
     for rank in dict.fromkeys(study.dense):
@@ -144,7 +144,7 @@ def _records_digest(data: BehaviourSet) -> str:
 def train(
     work: Work,
     *,
-    study: BehavingStudy,
+    study: MeasureBehaviour,
     content: str,
     records: str,
     name: str,
@@ -193,7 +193,7 @@ def train(
 
 def _written(
     model: AdaptedModel,
-    study: BehavingStudy,
+    study: MeasureBehaviour,
     records: Sequence[BehaviourRecord],
     how: Manner,
     reporter: Reporter,

@@ -107,7 +107,7 @@ def _rows(work: Work, site: str, on_behaviour: bool) -> Float[Tensor, "rows d"]:
     rows = []
     with work.reporter.bar("reading texts", len(found), "windows") as advance:
         for batch in batches(found, tokenizer, padding_id(tokenizer), BATCH_TOKENS):
-            ids, mask = batch.ids.to(module.device), batch.attended.long().to(module.device)
+            ids, mask = batch.inputs(module.device)
             stream = run_until(module, [place], ids, mask)[place]
             rows.append(stream[batch.kept.to(stream.device)].float().cpu())
             advance(len(ids))

@@ -17,6 +17,7 @@ import torch
 from lorascope.errors import InputError
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.fitting import LatentTraining, fit
+from lorascope.outputs.responses import response_tokens
 from lorascope.runs import read_json, write_atomically
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.latent.dictionary import reading_of
@@ -24,7 +25,6 @@ from lorascope.studies.latent.state import LatentRun
 from lorascope.studies.latent.study import DENSE, LatentStudy
 from lorascope.training.adapters import LoraTraining, train_adapter
 from lorascope.training.loop import History, StepProgress
-from lorascope.training.model_losses import response_tokens
 
 ADAPTERS, HISTORY, LORA_AT = "adapters", "history.json", "adapters/lora"
 CHOICE, _LOSSES = "choice", "losses.json"

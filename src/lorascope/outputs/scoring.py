@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +25,7 @@ from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 
 MOST_TOKENS = 8192
+BATCH_TOKENS = 4096
 FLOOR_WINDOWS = 16
 # Documents are cut so that at least so many share the tokens, though not below so few tokens.
 DOCUMENTS, SHORTEST = 20, 16
@@ -146,14 +148,27 @@ class Floor:
 
 
 def scored_batches(
-    model: AdaptedModel, found: Sequence[Window], responses: bool, settings: Capture
+    tokenizer: Any,
+    found: Sequence[Window],
+    most: int = BATCH_TOKENS,
+    *,
+    responses: bool = False,
+    keep_special: bool = False,
 ) -> Iterator[tuple[TokenBatch, Scored]]:
-    """Batches with at least one token to score, small enough for their logits."""
-    size = max(1, min(settings.batch_tokens, _LOGITS // model.vocab_size))
-    for batch in batches(found, model.tokenizer, padding_id(model.tokenizer), size):
-        where = scored(batch, responses, settings.keep_special)
+    """Batches of at most so many tokens with at least one to score."""
+    for batch in batches(found, tokenizer, padding_id(tokenizer), most):
+        where = scored(batch, responses, keep_special)
         if where is not None:
             yield batch, where
+
+
+def batches_for_logits(
+    model: AdaptedModel, found: Sequence[Window], responses: bool, settings: Capture
+) -> Iterator[tuple[TokenBatch, Scored]]:
+    """`scored_batches` of a capture, small enough for all their logits."""
+    size = max(1, min(settings.batch_tokens, _LOGITS // model.vocab_size))
+    special = settings.keep_special
+    return scored_batches(model.tokenizer, found, size, responses=responses, keep_special=special)
 
 
 def run(
@@ -163,7 +178,7 @@ def run(
 
     Windows of like length go through the model together; at padding the streams are 0.
     """
-    ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+    ids, mask = batch.inputs(model.device)
     parts: list[tuple[Tensor, int, Recorded]] = []
     for chosen, width in alike(batch.attended.sum(1)):
         wanted, at = where.wanted[chosen, :width], chosen.to(ids.device)
@@ -299,5 +314,5 @@ def _spread(
 def _log_p(
     model: AdaptedModel, module: nn.Module, batch: TokenBatch, where: Scored
 ) -> Float[Tensor, "tokens vocab"]:
-    ids, mask = batch.ids.to(model.device), batch.attended.long().to(model.device)
+    ids, mask = batch.inputs(model.device)
     return where.log_probabilities(logits(module, ids, mask, where.wanted))

@@ -22,16 +22,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lorascope.fits.head import Head
-from lorascope.fits.settings import Direction
-from lorascope.fits.tiles import Tiles
+from lorascope.config import Direction
+from lorascope.outputs.head import Head
+from lorascope.outputs.tiles import Tiles
 
 # Logits held at once in one workspace: 64 MiB of float32.
 CHUNK = 2**24
 States = Float[Tensor, "tokens d"]
 
 
-def divergence(
+def mean_divergence(
     spliced: States,
     original: States,
     head: Head,

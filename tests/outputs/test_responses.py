@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from lorascope.activations.tokens import TokenBatch
-from lorascope.training.model_losses import response_token_losses
+from lorascope.outputs.responses import response_token_losses
 
 CPU = torch.device("cpu")
 

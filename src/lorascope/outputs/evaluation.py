@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lorascope.activations.tokens import TokenBatch, Window, batches
+from lorascope.activations.tokens import TokenBatch, Window
+from lorascope.config import Direction
 from lorascope.errors import InputError
-from lorascope.fits.conditions import Condition
-from lorascope.fits.divergence import token_losses, token_scores
-from lorascope.fits.head import Head, final_states
-from lorascope.fits.settings import Direction
-from lorascope.measures.outputs import Scored, scored
-from lorascope.models.load import padding_id
-
-BATCH_TOKENS = 4096
+from lorascope.outputs.conditions import Condition
+from lorascope.outputs.divergence import token_losses, token_scores
+from lorascope.outputs.head import Head, final_states
+from lorascope.outputs.scoring import scored_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +61,7 @@ def evaluate(
     head: Head | None = None,
     keep_special: bool = False,
 ) -> dict[str, Evaluated]:
-    """Every way on the same tokens: those predicted at a position that is not special.
+    """Every condition on the same tokens: those predicted at a position that is not special.
 
     Args:
         original: what the others are compared with, by KL; among `conditions` too it is run once.
@@ -81,12 +78,16 @@ def evaluate(
     sums = {name: torch.zeros(3, count, dtype=torch.float64) for name in conditions}
     single: dict[str, list[Tensor]] = {name: [] for name in conditions}
     owners: list[Tensor] = []
-    for batch, where in scored_batches(tokenizer, windows, keep_special):
-        reference = _states(module, batch, where, original, products)
+    for batch, where in scored_batches(tokenizer, windows, keep_special=keep_special):
+        with original():
+            reference = states_at(module, batch, where.wanted, products)
         owners.append(where.documents.int())
         for name, condition in conditions.items():
             same = condition == original  # what is the reference need not run again
-            states = reference if same else _states(module, batch, where, condition, products)
+            states = reference
+            if not same:
+                with condition():
+                    states = states_at(module, batch, where.wanted, products)
             with torch.autocast(states.device.type, products, products != torch.float32):
                 if same:
                     loss = token_losses(states, where.targets, head)
@@ -106,21 +107,14 @@ def evaluate(
     return found
 
 
-def scored_batches(
-    tokenizer: Any, windows: Sequence[Window], keep_special: bool = False
-) -> Iterator[tuple[TokenBatch, Scored]]:
-    """Batches with at least one token to score, in the order of `Evaluated.losses`."""
-    for batch in batches(windows, tokenizer, padding_id(tokenizer), BATCH_TOKENS):
-        where = scored(batch, False, keep_special)
-        if where is not None:
-            yield batch, where
-
-
-def _states(
-    module: nn.Module, batch: TokenBatch, where: Scored, condition: Condition, products: torch.dtype
+def states_at(
+    module: nn.Module,
+    batch: TokenBatch,
+    positions: Bool[Tensor, "batch seq"],
+    products: torch.dtype = torch.float32,
 ) -> Float[Tensor, "tokens d"]:
+    """Final states at some positions of a batch, as the model runs just now."""
     device = module.get_input_embeddings().weight.device  # type: ignore[operator]
-    ids, mask = batch.ids.to(device), batch.attended.long().to(device)
-    with condition(), torch.autocast(device.type, products, products != torch.float32):
-        states = final_states(module, ids, mask)
-    return states[:, :-1][where.predicting.to(states.device)]
+    with torch.autocast(device.type, products, products != torch.float32):
+        states = final_states(module, *batch.inputs(device))
+    return states[positions.to(states.device)]

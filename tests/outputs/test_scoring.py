@@ -9,7 +9,10 @@ from lorascope.activations.collect import Capture
 from lorascope.activations.tokens import Window, pad
 from lorascope.errors import InputError
 from lorascope.measures.definitions.causes import DEFINITIONS
-from lorascope.measures.outputs import (
+from lorascope.measures.surveys import Survey, change_estimates, survey
+from lorascope.models.adapted import load
+from lorascope.models.freezing import fingerprint
+from lorascope.outputs.scoring import (
     Floor,
     Outcome,
     disagreement,
@@ -17,9 +20,6 @@ from lorascope.measures.outputs import (
     first_documents,
     scored,
 )
-from lorascope.measures.surveys import Survey, change_estimates, survey
-from lorascope.models.adapted import load
-from lorascope.models.freezing import fingerprint
 from lorascope.results import Key
 
 NO, YES = False, True

@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.fits.head import Head
-from lorascope.fits.settings import Direction
+from lorascope.config import Direction
+from lorascope.outputs.head import Head
 
 # Rows at once on a processor, enough for products to be as fast as they get, and scores in a tile:
 # a megabyte, which a processor's second- or third-level cache holds.
