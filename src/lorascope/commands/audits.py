@@ -12,16 +12,19 @@ import typer
 from lorascope.commands.options import (
     Adapter,
     BaseDictionary,
+    DTypeOf,
     Json,
     Out,
     Place,
     PlanOnly,
     Quiet,
     Ray,
+    Revision,
     Set,
     Threads,
     Workers,
     audit_study,
+    of_base,
 )
 from lorascope.commands.planning import print_plan_of_run
 from lorascope.errors import InputError
@@ -37,7 +40,9 @@ def audit(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Base model: hub id or folder; the one the adapter names by default."),
+        typer.Option(
+            help="Base model: hub id, folder or GGUF file; the one the adapter names by default."
+        ),
     ] = None,
     adapter: Adapter = None,
     sites: Annotated[
@@ -50,6 +55,8 @@ def audit(
         list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")
     ] = None,
     dictionary: BaseDictionary = None,
+    dtype: DTypeOf = None,
+    revision: Revision = None,
     set_: Set = None,
     out: Out = None,
     force: Annotated[
@@ -84,7 +91,8 @@ def audit(
     """
     if plan and json_:
         raise InputError("give either --plan or --json, not both")
-    settings = audit_study(study, model, adapter, sites, texts, dictionary, set_, force)
+    changes = of_base(set_, dtype, revision)
+    settings = audit_study(study, model, adapter, sites, texts, dictionary, changes, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
     if plan:
         print_plan_of_run(settings, folder, redo)

@@ -16,6 +16,7 @@ from lorascope.machine import total_memory
 from lorascope.models.adapter_files import is_at_hand
 from lorascope.models.shapes import Shape
 from lorascope.models.sites import resolve_sites
+from lorascope.models.stored import computing_dtype
 from lorascope.training.dictionaries import product_dtype
 from lorascope.workflows import costs
 from lorascope.workflows.costs import Counts, Part
@@ -269,7 +270,7 @@ def _require_known(brought: dict[str, str]) -> None:
 
 def _parts(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> tuple[Part, ...]:
     device, d = device_of(study.device), shape.d_model
-    weights = getattr(torch, study.dtype) if study.dtype != "auto" else torch.float32
+    weights = computing_dtype(study.dtype)
     captured = costs.capture(study, shape, sizes, counts, weights)
     found = [captured, costs.gates(shape, sizes, counts, weights, captured.memory)]
     if study.train is not None:
