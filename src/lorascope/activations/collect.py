@@ -29,6 +29,8 @@ from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 
 Advance = Callable[[int], None]
+# Logits of one pass: a quarter of a gigabyte in float32.
+_LOGITS = 2**26
 # Runs the whole of a face's model on a batch, for what its outputs say.
 Whole = Callable[[str, nn.Module, TokenBatch], None]
 
@@ -93,7 +95,11 @@ def collect(
     everything = (*model.adapters, *model.null_adapters)
     chosen = everything if adapters is None else tuple(adapters)
     padding = padding_id(model.tokenizer)
-    for batch in batches(found, model.tokenizer, padding, settings.batch_tokens):
+    size = settings.batch_tokens
+    if whole is not None:
+        # A whole pass makes the logits of every position up to the last of a response.
+        size = min(size, max(1, _LOGITS // model.vocab_size))
+    for batch in batches(found, model.tokenizer, padding, size):
         run = partial(forward, model, sites=sites, batch=batch, whole=whole)
         _collect_batch(run, chosen, batch, settings, writer, counts)
         advance(int(batch.attended.sum()))

@@ -136,7 +136,8 @@ def _in_folder(model: str, folder: Path) -> GgufFile | None:
     if len(files) > 1:
         listed = ", ".join(files[:4]) + (", …" if len(files) > 4 else "")
         raise InputError(
-            f'model folder "{model}" holds {len(files)} GGUF files ({listed}): give the one you mean'
+            f'model folder "{model}" holds {len(files)} GGUF files ({listed}): '
+            "give the one you mean"
         )
     return gguf_of(str(folder / files[0]))
 
