@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from lorascope.activations.tokens import TokenBatch
 
-
 # Scores that are copied at once.
 _AT_ONCE = 2**24
 

@@ -19,8 +19,10 @@ from lorascope.models.sites import resolve_sites
 from lorascope.models.stored import computing_dtype
 from lorascope.training.dictionaries import product_dtype
 from lorascope.workflows import costs
+from lorascope.workflows.advice import lowers_memory, lowers_time
 from lorascope.workflows.costs import Counts, Part
 from lorascope.workflows.learning import ablated
+from lorascope.workflows.machines import Machine
 from lorascope.workflows.sizes import Base, Sizes, base_of, sizes_of
 from lorascope.workflows.speed import device_of, product_speed
 from lorascope.workflows.study import AuditStudy
@@ -35,12 +37,14 @@ class Cost:
         parts: arithmetic and memory of each part.
         device: where it would run: "cpu", "cuda", or "several devices".
         notes: what was estimated, and from what.
+        machine: of the table, for a study that is to run there; None for this machine.
     """
 
     disk: int
     parts: tuple[Part, ...]
     device: str
     notes: tuple[str, ...] = ()
+    machine: Machine | None = None
 
     @property
     def flops(self) -> float:
@@ -50,7 +54,7 @@ class Cost:
     @property
     def memory(self) -> int:
         """Bytes that the hungriest part takes."""
-        return costs.resident(self._hungriest)
+        return costs.resident(self.hungriest)
 
     @property
     def about(self) -> str:
@@ -58,26 +62,65 @@ class Cost:
         return " (estimated)" if self.notes else ""
 
     @property
-    def _hungriest(self) -> Part:
+    def hungriest(self) -> Part:
+        """The part that takes the most memory."""
         return max(self.parts, key=lambda part: part.memory)
 
+    def speeds(self) -> dict[str, float]:
+        """Operations a second that are assumed for each part, of the machine or measured here."""
+        here = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
+        found = {}
+        for part in self.parts:
+            on_cpu = part.name in costs.ON_CPU
+            if self.machine is not None and not on_cpu:
+                found[part.name] = self.machine.speed(part.dtype)
+            else:
+                found[part.name] = product_speed("cpu" if on_cpu else here, part.dtype)
+        return found
+
     def seconds(self) -> dict[str, float]:
-        """Estimated time of each part here, from a product speed measured now."""
-        device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
-        return {part.name: part.seconds(product_speed(device, part.dtype)) for part in self.parts}
+        """Estimated time of each part, from the speed of products."""
+        speeds = self.speeds()
+        return {part.name: part.seconds(speeds[part.name]) for part in self.parts}
 
     def prices(self) -> list[tuple[str, str]]:
         """(what, how much) of disk, memory, arithmetic and time; times products for a moment."""
         seconds = self.seconds()
+        longest = max(seconds, key=lambda name: seconds[name])
+        share = seconds[longest] / max(1e-9, sum(seconds.values()))
+        place = f"on this machine ({self.device})"
+        if self.machine is not None:
+            place = f"on one {self.machine.title}"
         return [
             ("disk", _bytes(self.disk)),
-            ("memory", f"{_bytes(self.memory)}, in {self._hungriest.name}"),
+            ("memory", f"{_bytes(self.memory)}, in {self.hungriest.name}"),
             ("arithmetic", f"{self.flops:.2e} floating-point operations"),
             *((f"  {part.name}", f"{part.flops:.2e}") for part in self.parts),
-            ("time", f"about {_time(sum(seconds.values()))} on this machine ({self.device})"),
+            ("time", f"about {_time(sum(seconds.values()))} {place}"),
             *((f"  {part.name}", _time(seconds[part.name])) for part in self.parts),
+            ("speed assumed", self._assumed()),
+            ("largest part", f"{longest}, {share:.0%} of the time; lower {lowers_time(longest)}"),
             *(("estimated", note) for note in self.notes),
         ]
+
+    def _assumed(self) -> str:
+        """Operations a second of large products, by type and by where it comes from."""
+        speeds, measured, stated = self.speeds(), {}, {}
+        for part in self.parts:
+            name = str(part.dtype).removeprefix("torch.")
+            known = self.machine is not None and part.name not in costs.ON_CPU
+            where = stated if known else measured
+            where[name] = f"{speeds[part.name] / 1e9:,.0f} GFLOP/s in {name}"
+        found = []
+        if stated and self.machine is not None:
+            found.append(f"{', '.join(stated.values())} ({self.machine.title}, as stated, × 0.6)")
+        if measured:
+            threads = torch.get_num_threads()
+            found.append(
+                f"{', '.join(measured.values())} (products measured here, "
+                f"{threads} thread{'s' if threads > 1 else ''}, nothing else running)"
+            )
+        return "; ".join(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,28 +235,46 @@ def refuse_what_cannot_fit(cost: Cost, out: Path) -> None:
     Raises:
         InputError: less is free than the study needs.
     """
+    for line in what_does_not_fit(cost, out):
+        raise InputError(line)
+
+
+def what_does_not_fit(cost: Cost, out: Path, memory: int | None = None) -> list[str]:
+    """Lines where disk or memory will not do, each with what to lower.
+
+    Args:
+        out: where the run would go; what it has written there counts.
+        memory: bytes there are, in place of those of the machine.
+    """
     place = out.absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     if (out / "manifest.json").exists():
         free += sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    if cost.disk > free:
-        raise InputError(
+    found = []
+    # Of a machine elsewhere the disk is not known.
+    if cost.disk > free and cost.machine is None:
+        found.append(
             f"{out}: the study needs {_bytes(cost.disk)} of disk and {_bytes(free)} are free; "
             "use fewer documents or sites, or another --out"
         )
-    if cost.device == "cpu":
+    total, where = memory, "the machine"
+    if total is not None:
+        where = "it"
+    elif cost.machine is not None:
+        total, where = cost.machine.memory, f"one {cost.machine.title}"
+    elif cost.device == "cpu":
         total, where = total_memory(), "this machine"
     elif cost.device == "cuda":
         total, where = torch.cuda.get_device_properties(0).total_memory, "the GPU"
-    else:
-        return
-    if cost.memory > total:
-        raise InputError(
-            f"the study needs {_bytes(cost.memory)} of memory and {where} has "
-            f"{_bytes(total)}; use a smaller model, fewer latents, or dtype bfloat16"
+    if total is not None and cost.memory > total:
+        part = cost.hungriest.name
+        found.append(
+            f"the study needs {_bytes(cost.memory)} of memory in {part} and {where} has "
+            f"{_bytes(total)}; lower {lowers_memory(part)}, or use a smaller model"
         )
+    return found
 
 
 def require_tokens(study: AuditStudy, probe: int, held_out: int, documents: int) -> None:
@@ -283,6 +344,8 @@ def _parts(study: AuditStudy, shape: Shape, sizes: Sizes, counts: Counts) -> tup
         found.append(costs.pursued(study, d, sizes, counts))
     if study.measures.effects:
         found.append(costs.effects(study, shape, sizes, counts, weights, captured.memory))
+    if study.reading is not None:
+        found.append(costs.reading(study, shape, counts, weights, captured.memory))
     if study.measures.weights:
         found.append(costs.weights(shape, counts))
     return tuple(found)

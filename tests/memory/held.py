@@ -1,0 +1,50 @@
+"""The most bytes of tensors that are alive at once, by what made them."""
+
+from __future__ import annotations
+
+import traceback
+import weakref
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Held(TorchDispatchMode):
+    """Counts the storages of every tensor that an operation returns, until they are freed.
+
+    Attributes:
+        now, most: bytes alive now, and the most at once.
+        largest: the lines of this package that were running then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.largest: list[str] = []
+        self._known: dict[int, weakref.ref] = {}
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        found = function(*arguments, **(named or {}))
+        for leaf in tree_leaves(found):
+            if isinstance(leaf, torch.Tensor):
+                self._add(leaf)
+        return found
+
+    def _add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known and self._known[key]() is not None:
+            return
+        self._known[key] = weakref.ref(storage, lambda _: self._drop(key, size))
+        self.now += size
+        if self.now > self.most:
+            self.most = self.now
+            frames = traceback.extract_stack()
+            self.largest = [
+                f"{f.filename}:{f.lineno}" for f in frames if "/lorascope/" in f.filename
+            ]
+
+    def _drop(self, key: int, size: int) -> None:
+        self.now -= size
+        self._known.pop(key, None)
