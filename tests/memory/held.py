@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Held(TorchDispatchMode):
-    """Counts the storages of every tensor that an operation returns, until they are freed.
+    """Counts the storages of every new tensor that an operation returns, until they are freed.
 
     Attributes:
         now, most: bytes alive now, and the most at once.
@@ -25,6 +25,12 @@ class Held(TorchDispatchMode):
         self._known: dict[int, weakref.ref] = {}
 
     def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        # What an operation is given was there before: views of it take nothing.
+        for leaf in tree_leaves((arguments, named)):
+            if isinstance(leaf, torch.Tensor):
+                storage = leaf.untyped_storage()
+                if not self._knows(storage):
+                    self._known[storage._cdata] = weakref.ref(storage)
         found = function(*arguments, **(named or {}))
         for leaf in tree_leaves(found):
             if isinstance(leaf, torch.Tensor):
@@ -34,7 +40,7 @@ class Held(TorchDispatchMode):
     def _add(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self._known and self._known[key]() is not None:
+        if self._knows(storage):
             return
         self._known[key] = weakref.ref(storage, lambda _: self._drop(key, size))
         self.now += size
@@ -44,6 +50,10 @@ class Held(TorchDispatchMode):
             self.largest = [
                 f"{f.filename}:{f.lineno}" for f in frames if "/lorascope/" in f.filename
             ]
+
+    def _knows(self, storage: torch.UntypedStorage) -> bool:
+        known = self._known.get(storage._cdata)
+        return known is not None and known() is not None
 
     def _drop(self, key: int, size: int) -> None:
         self.now -= size

@@ -95,11 +95,7 @@ def collect(
     everything = (*model.adapters, *model.null_adapters)
     chosen = everything if adapters is None else tuple(adapters)
     padding = padding_id(model.tokenizer)
-    size = settings.batch_tokens
-    if whole is not None:
-        # A whole pass makes the logits of every position up to the last of a response.
-        size = min(size, max(1, _LOGITS // model.vocab_size))
-    for batch in batches(found, model.tokenizer, padding, size):
+    for batch in batches(found, model.tokenizer, padding, _size(model, settings, whole)):
         run = partial(forward, model, sites=sites, batch=batch, whole=whole)
         _collect_batch(run, chosen, batch, settings, writer, counts)
         advance(int(batch.attended.sum()))
@@ -124,6 +120,13 @@ def collect(
             "store": settings.store,
         },
     )
+
+
+def _size(model: AdaptedModel, settings: Capture, whole: Whole | None) -> int:
+    """Padded tokens of a pass: a whole one makes logits of all positions up to a response's end."""
+    if whole is None:
+        return settings.batch_tokens
+    return min(settings.batch_tokens, max(1, _LOGITS // model.vocab_size))
 
 
 def _collect_batch(

@@ -33,24 +33,25 @@ from lorascope.printing import say, say_json
 if TYPE_CHECKING:
     from lorascope.workflows.study import AuditStudy
 
+_Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Base model: hub id, folder or GGUF file; the one the adapter names by default."
+    ),
+]
+_Sites = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated, layers.5 = output of block 5; three depths by default."),
+]
+
 
 def audit(
     study: Annotated[
         Path | None, typer.Argument(help="Study file, or an adapter's folder.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Base model: hub id, folder or GGUF file; the one the adapter names by default."
-        ),
-    ] = None,
+    model: _Model = None,
     adapter: Adapter = None,
-    sites: Annotated[
-        str | None,
-        typer.Option(
-            help="Comma-separated, layers.5 = output of block 5; three depths by default."
-        ),
-    ] = None,
+    sites: _Sites = None,
     texts: Annotated[
         list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")
     ] = None,

@@ -41,7 +41,7 @@ def in_finer_arithmetic(module: nn.Module, dtype: torch.dtype) -> Iterator[None]
                 run = partial(_in_parts, part, dtype)
             elif isinstance(part, nn.Embedding):
                 run = partial(_some_rows, part, dtype)
-            part.forward = run  # type: ignore[method-assign]
+            part.forward = run
             stack.callback(_restored, part)
         yield
 

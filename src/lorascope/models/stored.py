@@ -113,10 +113,10 @@ def stored_as(model: str, held: PreTrainedModel | None = None) -> str:
         path = gguf_path(inside.source, inside.file)
         found = None if path is None else quantisation(path)
         return "" if found is None or found.is_exact else str(found)
-    config: Any = None if held is None else getattr(held.config, "quantization_config", None)
-    if config is None:
+    if held is None:
         return ""
-    method = quantised_by(held.config)  # type: ignore[union-attr]
+    config: Any = getattr(held.config, "quantization_config", None)
+    method = quantised_by(held.config)
     bits = "4 bits" if getattr(config, "load_in_4bit", False) else ""
     bits = "8 bits" if getattr(config, "load_in_8bit", False) else bits
     return f"{method}, {bits}" if bits else method

@@ -105,7 +105,9 @@ class Cost:
 
     def _assumed(self) -> str:
         """Operations a second of large products, by type and by where it comes from."""
-        speeds, measured, stated = self.speeds(), {}, {}
+        speeds = self.speeds()
+        measured: dict[str, str] = {}
+        stated: dict[str, str] = {}
         for part in self.parts:
             name = str(part.dtype).removeprefix("torch.")
             known = self.machine is not None and part.name not in costs.ON_CPU
