@@ -131,7 +131,7 @@ def reading(study: AuditStudy, shape: Shape, counts: Counts, dtype: torch.dtype,
     nulls = min(settings.nulls, counts.nulls // max(1, counts.adapters))
     whole = 2.0 * (shape.block_parameters + shape.head_parameters)
     flops = whole * counts.adapters * (1 + nulls) * 2 * (written + read)
-    return Part("reading", flops, held, dtype, reached(0.15, shape.d_model))
+    return Part("reading", flops, held, dtype, reached(0.35, shape.d_model))
 
 
 def adapter_training(
