@@ -68,9 +68,9 @@ def _finer_stream(
     with model.face(BASE) as module, in_finer_arithmetic(module, finer):
         # Fused kernels know the usual types only; written out, the same sums run in any. Attention
         # comes last: written out, it takes its softmax in float32.
-        for kernel in ("", "experts", "attn"):
+        for kernels in ((), ("experts",), ("experts", "attn")):
             try:
-                with _written_out(module, kernel):
+                with _written_out(module, kernels):
                     return _kept(run_until(module, sites, ids, mask), batch)
             except (*_LACKING, AttributeError, ValueError):
                 # Weights in quantised form keep their type: a ValueError.
@@ -79,15 +79,17 @@ def _finer_stream(
 
 
 @contextmanager
-def _written_out(module: Any, kernel: str) -> Iterator[None]:
-    """Within the `with`, "attn" or "experts" run by plain sums; nothing changes without a name."""
-    if not kernel:
-        yield
-        return
-    setter = getattr(module, f"set_{kernel}_implementation")
-    before = getattr(module.config, f"_{kernel}_implementation")
-    setter("eager")
+def _written_out(module: Any, kernels: Sequence[str]) -> Iterator[None]:
+    """Within the `with`, "attn" and "experts", as named, run by plain sums."""
+    before = {}
+    for kernel in kernels:
+        known = getattr(module.config, f"_{kernel}_implementation", None)
+        if known is not None and hasattr(module, f"set_{kernel}_implementation"):
+            before[kernel] = known
     try:
+        for kernel in before:
+            getattr(module, f"set_{kernel}_implementation")("eager")
         yield
     finally:
-        setter(before)
+        for kernel, known in before.items():
+            getattr(module, f"set_{kernel}_implementation")(known)
