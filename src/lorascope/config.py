@@ -35,8 +35,9 @@ def _known_device(value: str) -> str:
     return value
 
 
-# "auto" is float32 on a CPU and the checkpoint's own on a GPU.
-DType = Literal["auto", "float32", "bfloat16", "float16"]
+# "auto" is float32 on a CPU and the checkpoint's own on a GPU; "nf4" and "int8" hold the linear
+# maps in 4 or 8 bits, by bitsandbytes.
+DType = Literal["auto", "float32", "bfloat16", "float16", "nf4", "int8"]
 # "auto" is bfloat16 where the hardware has it.
 Products = Literal["auto", "float32", "bfloat16"]
 # Which next-token distribution stands first in KL, the spliced model's or the original's.
@@ -46,6 +47,7 @@ DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 
 # What a setting may be called in place of its own name, by people and by other libraries.
 _OTHER_NAMES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+_OTHER_NAMES |= {"4bit": "nf4", "8bit": "int8"}
 
 
 class Settings(BaseModel):

@@ -256,7 +256,7 @@ def test_weights_whose_package_is_missing(tiny_checkpoint, monkeypatch, tmp_path
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (folder / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda package: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     with pytest.raises(InputError, match="package bitsandbytes is not installed") as caught:
         load_base(str(folder), device="cpu")
     assert "network" not in str(caught.value)

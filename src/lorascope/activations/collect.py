@@ -29,6 +29,8 @@ from lorascope.models.sanity_checks import nothing_at
 from lorascope.models.sites import Site
 
 Advance = Callable[[int], None]
+# Logits of one pass: a quarter of a gigabyte in float32.
+_LOGITS = 2**26
 # Runs the whole of a variant's model on a batch, for what its outputs say.
 Whole = Callable[[str, nn.Module, TokenBatch], None]
 
@@ -93,7 +95,7 @@ def collect(
     everything = (*model.adapters, *model.null_adapters)
     chosen = everything if adapters is None else tuple(adapters)
     padding = padding_id(model.tokenizer)
-    for batch in batches(found, model.tokenizer, padding, settings.batch_tokens):
+    for batch in batches(found, model.tokenizer, padding, _size(model, settings, whole)):
         run = partial(forward, model, sites=sites, batch=batch, whole=whole)
         _collect_batch(run, chosen, batch, settings, writer, counts)
         advance(int(batch.attended.sum()))
@@ -118,6 +120,13 @@ def collect(
             "store": settings.store,
         },
     )
+
+
+def _size(model: AdaptedModel, settings: Capture, whole: Whole | None) -> int:
+    """Padded tokens of a pass: a whole one makes logits of all positions up to a response's end."""
+    if whole is None:
+        return settings.batch_tokens
+    return min(settings.batch_tokens, max(1, _LOGITS // model.vocab_size))
 
 
 def _collect_batch(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,10 +13,12 @@ from lorascope.activations.collect import forward
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch, Window, pad
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.finer import in_finer_arithmetic
 from lorascope.models.hooks import run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 
+# Parameters of a model that finer arithmetic is worth its time for.
 COPY_LIMIT = 3_000_000_000
 # What kernels raise for types that they lack.
 _LACKING = (RuntimeError, NotImplementedError, TypeError)
@@ -28,7 +30,7 @@ def noise_floor(
     """Mean norm of what mere arithmetic changes at each site: {site name: stream units}.
 
     The base runs on the same windows together and one by one, and once more in finer arithmetic
-    (float64, or float32 for a model in less) where a copy of it is small enough and its operations
+    (float64, or float32 for a model in less) where the model is small enough and its operations
     exist in that type. The larger of the two differences counts.
     """
     step = max(1, len(found) // most)
@@ -60,22 +62,34 @@ def _difference(first: Tensor, second: Tensor) -> float:
 def _finer_stream(
     model: AdaptedModel, sites: Sequence[Site], batch: TokenBatch
 ) -> dict[Site, Tensor] | None:
-    """The stream of a copy of the base in finer arithmetic; None where its kernels have none."""
+    """The base's stream in finer arithmetic; None where its kernels have none."""
     finer = torch.float64 if model.dtype == torch.float32 else torch.float32
     ids, mask = batch.inputs(model.device)
-    with model.variant(BASE) as module:
-        try:
-            exact: Any = copy.deepcopy(module).to(finer)
-        except (*_LACKING, ValueError):
-            # Weights in quantised form keep their type.
-            return None
-    # Fused kernels know the usual types only; written out, the same sums run in any. Attention
-    # comes last: written out, it takes its softmax in float32.
-    for written_out in (None, "set_experts_implementation", "set_attn_implementation"):
-        try:
-            if written_out is not None:
-                getattr(exact, written_out)("eager")
-            return _kept(run_until(exact, sites, ids, mask), batch)
-        except (*_LACKING, AttributeError):
-            continue
+    with model.variant(BASE) as module, in_finer_arithmetic(module, finer):
+        # Fused kernels know the usual types only; written out, the same sums run in any. Attention
+        # comes last: written out, it takes its softmax in float32.
+        for kernels in ((), ("experts",), ("experts", "attn")):
+            try:
+                with _written_out(module, kernels):
+                    return _kept(run_until(module, sites, ids, mask), batch)
+            except (*_LACKING, AttributeError, ValueError):
+                # Weights in quantised form keep their type: a ValueError.
+                continue
     return None
+
+
+@contextmanager
+def _written_out(module: Any, kernels: Sequence[str]) -> Iterator[None]:
+    """Within the `with`, "attn" and "experts", as named, run by plain sums."""
+    before = {}
+    for kernel in kernels:
+        known = getattr(module.config, f"_{kernel}_implementation", None)
+        if known is not None and hasattr(module, f"set_{kernel}_implementation"):
+            before[kernel] = known
+    try:
+        for kernel in before:
+            getattr(module, f"set_{kernel}_implementation")("eager")
+        yield
+    finally:
+        for kernel, known in before.items():
+            getattr(module, f"set_{kernel}_implementation")(known)

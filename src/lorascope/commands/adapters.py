@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Quiet, Set, numbers
+from lorascope.commands.options import DTypeOf, Quiet, Revision, Set, numbers, of_base
 from lorascope.printing import say
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def train_adapter(
     model: Annotated[
-        str, typer.Option(help="Base model: hub id, folder or embedded.")
+        str, typer.Option(help="Base model: hub id, folder, GGUF file or embedded.")
     ] = "embedded",
     records: Annotated[
         list[str] | None, typer.Option(help="Instruction records; embedded by default.")
@@ -26,6 +26,8 @@ def train_adapter(
     batch: Annotated[int, typer.Option(help="Records a step.")] = 8,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     seed: Annotated[int, typer.Option(help="Starting weights, split and order.")] = 0,
+    dtype: DTypeOf = None,
+    revision: Revision = None,
     set_: Set = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the adapters.")] = Path(
         "runs/adapters"
@@ -56,7 +58,7 @@ def train_adapter(
             "seed": seed,
         },
     }
-    study = TrainStudy.parse(override(given, set_ or []), "train-adapter")
+    study = TrainStudy.parse(override(given, of_base(set_, dtype, revision)), "train-adapter")
     missing.in_training(study)
     missing.in_folder(out, study)
     _train(study, out, quiet)

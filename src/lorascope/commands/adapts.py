@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorascope.commands.options import (
+    DTypeOf,
     Out,
     PlanOnly,
     Quiet,
     Ray,
+    Revision,
     Set,
     StagePlace,
     Threads,
     Workers,
+    of_base,
     pairs,
     require_workflow,
 )
@@ -34,7 +37,9 @@ _REQUIRED = {"--model": "model", "--dictionary": "dictionaries", "--texts": "tex
 
 def adapt(
     study: Annotated[Path | None, typer.Argument(help="Study file; or use the options.")] = None,
-    model: Annotated[str | None, typer.Option(help="Base model: hub id or folder.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Base model: hub id, folder or GGUF file.")
+    ] = None,
     dictionary: Annotated[
         list[str] | None,
         typer.Option("--dictionary", help="Dictionary to fit around: site=address. Repeatable."),
@@ -42,6 +47,8 @@ def adapt(
     texts: Annotated[
         list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")
     ] = None,
+    dtype: DTypeOf = None,
+    revision: Revision = None,
     set_: Set = None,
     out: Out = None,
     force: Annotated[
@@ -68,7 +75,7 @@ def adapt(
     --dictionary layers.12=hf://google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82
     --texts texts.jsonl --set fit.tokens=2000000 --out runs/around`
     """
-    settings = adapt_study(study, model, dictionary, texts, set_, force)
+    settings = adapt_study(study, model, dictionary, texts, of_base(set_, dtype, revision), force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
     if plan:
         print_plan_of_run(settings, folder, redo)

@@ -12,16 +12,19 @@ import typer
 from lorascope.commands.options import (
     Adapter,
     BaseDictionary,
+    DTypeOf,
     Json,
     Out,
     PlanOnly,
     Quiet,
     Ray,
+    Revision,
     Set,
     StagePlace,
     Threads,
     Workers,
     audit_study,
+    of_base,
 )
 from lorascope.commands.planning import print_plan_of_run
 from lorascope.errors import InputError
@@ -30,26 +33,31 @@ from lorascope.printing import say, say_json
 if TYPE_CHECKING:
     from lorascope.studies.audit.study import AuditStudy
 
+_Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Base model: hub id, folder or GGUF file; the one the adapter names by default."
+    ),
+]
+_Sites = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated, layers.5 = output of block 5; three depths by default."),
+]
+
 
 def audit(
     study: Annotated[
         Path | None, typer.Argument(help="Study file, or an adapter's folder.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Base model: hub id or folder; the one the adapter names by default."),
-    ] = None,
+    model: _Model = None,
     adapter: Adapter = None,
-    sites: Annotated[
-        str | None,
-        typer.Option(
-            help="Comma-separated, layers.5 = output of block 5; three depths by default."
-        ),
-    ] = None,
+    sites: _Sites = None,
     texts: Annotated[
         list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")
     ] = None,
     dictionary: BaseDictionary = None,
+    dtype: DTypeOf = None,
+    revision: Revision = None,
     set_: Set = None,
     out: Out = None,
     force: Annotated[
@@ -84,7 +92,8 @@ def audit(
     """
     if plan and json_:
         raise InputError("give either --plan or --json, not both")
-    settings = audit_study(study, model, adapter, sites, texts, dictionary, set_, force)
+    changes = of_base(set_, dtype, revision)
+    settings = audit_study(study, model, adapter, sites, texts, dictionary, changes, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
     if plan:
         print_plan_of_run(settings, folder, redo)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Adapter, Quiet, Set
+from lorascope.commands.options import Adapter, DTypeOf, Quiet, Revision, Set, of_base
 from lorascope.printing import say
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ def measure(
     no_prompting: NoPrompting = False,
     manner: JudgedManner = "",
     judge: Judge = "",
+    dtype: DTypeOf = None,
+    revision: Revision = None,
     set_: Set = None,
     force: Annotated[
         bool, typer.Option("--force", help="Accept adapters that name another base model.")
@@ -166,7 +168,8 @@ def measure(
         "judge": judge,
         "force": force,
     }
-    study = MeasureBehaviour.parse(override(given, set_ or []), "behaviour measure")
+    changes = of_base(set_, dtype, revision)
+    study = MeasureBehaviour.parse(override(given, changes), "behaviour measure")
     missing.in_behaving(study)
     missing.in_folder(out, study)
     from lorascope.progress import Reporter

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorascope.commands.options import (
+    DTypeOf,
     Out,
     PlanOnly,
     Quiet,
     Ray,
+    Revision,
     Set,
     StagePlace,
     Threads,
     Workers,
+    of_base,
     require_workflow,
 )
 from lorascope.commands.planning import print_plan_of_run
@@ -32,7 +35,9 @@ _REQUIRED = {"--model": "model", "--behaviour": "behaviour", "--site": "site"}
 
 def latent(
     study: Annotated[Path | None, typer.Argument(help="Study file; or use the options.")] = None,
-    model: Annotated[str | None, typer.Option(help="Base model: hub id or folder.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Base model: hub id, folder or GGUF file.")
+    ] = None,
     behaviour: Annotated[
         str | None, typer.Option(help="Set made by lorascope behaviour make, or embedded.")
     ] = None,
@@ -44,6 +49,8 @@ def latent(
         str | None, typer.Option(help="What changed responses look like: french, upper, …")
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Of the adapters.")] = None,
+    dtype: DTypeOf = None,
+    revision: Revision = None,
     set_: Set = None,
     out: Out = None,
     force: Annotated[
@@ -73,7 +80,8 @@ def latent(
     --set judge=matey --site layers.12 --dictionary runs/mine/dictionaries/layers.12`
     """
     given = {"model": model, "behaviour": behaviour, "site": site, "dictionary": dictionary}
-    settings = latent_study(study, {**given, "manner": manner}, rank, set_, force)
+    changes = of_base(set_, dtype, revision)
+    settings = latent_study(study, {**given, "manner": manner}, rank, changes, force)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
     if plan:
         print_plan_of_run(settings, folder, redo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +48,45 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one setting of the study: key.subkey=value. Repeatable."),
 ]
+DTypeOf = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="TYPE",
+        help="Of the model's weights: auto, float32, bfloat16, float16, nf4 or int8.",
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit of the model on the hub."),
+]
 Adapter = Annotated[
     list[str] | None,
     typer.Option("--adapter", help="Folder or hub id, or name=folder. Repeatable."),
 ]
+
+
+def known_dtype(dtype: str | None) -> str:
+    """--dtype of a command without settings of the model; "auto" where it is left out.
+
+    Raises:
+        InputError: there is no such type.
+    """
+    from lorascope.config import DType
+
+    known = get_args(DType)
+    if dtype is not None and dtype not in known:
+        hint = did_you_mean(dtype, known)
+        raise InputError(f"--dtype {dtype}: unknown.{hint} There are: {', '.join(known)}")
+    return dtype or "auto"
+
+
+def of_base(changes: Sequence[str] | None, dtype: str | None, revision: str | None) -> list[str]:
+    """The options --dtype and --revision as changes of settings, before those of --set."""
+    given = {"dtype": dtype, "revision": revision}
+    # Quoted, so that a commit of digits alone stays text.
+    found = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    return [*found, *(changes or [])]
 
 
 def audit_study(

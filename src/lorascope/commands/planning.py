@@ -14,29 +14,43 @@ if TYPE_CHECKING:
     from lorascope.studies.latent.study import LatentStudy
 
 
-def print_plan(study: AuditStudy | AdaptStudy | LatentStudy, out: Path) -> None:
+def print_plan(
+    study: AuditStudy | AdaptStudy | LatentStudy,
+    out: Path,
+    device: str | None = None,
+    memory: float | None = None,
+) -> None:
     """Check a study and print what it takes, without loading weights.
+
+    What does not fit is a warning, with the setting that lowers the largest part.
 
     Args:
         out: where the run would go.
+        device: a machine of the table in `workflows.machines`; this one by default.
+        memory: gigabytes there are, in place of the machine's.
 
     Raises:
-        InputError: the study is wrong, or cannot fit on this machine.
+        InputError: the study is wrong, or there is no such machine.
     """
     from lorascope.studies import missing
 
     missing.in_study(study, planned=True)
+    from dataclasses import replace
+
     from rich.table import Table
 
-    from lorascope.printing import Console
-    from lorascope.workflows.cost import refuse_what_cannot_fit
+    from lorascope.printing import Console, say
+    from lorascope.workflows.cost import what_does_not_fit
+    from lorascope.workflows.machines import machine_named
 
-    cost = _cost(study)
+    machine = None if device is None else machine_named(device)
+    cost = replace(_cost(study), machine=machine)
     table = Table(show_header=False, box=None)
     for what, much in cost.lines():
         table.add_row(what, much)
     Console().print(table)
-    refuse_what_cannot_fit(cost, out)
+    for line in what_does_not_fit(cost, out, None if memory is None else int(memory * 1e9)):
+        say(f"lorascope: warning: {line}", err=True)
 
 
 def print_plan_of_run(study: AuditStudy | AdaptStudy | LatentStudy, out: Path, redo: bool) -> None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Json, Quiet, Set, numbers
+from lorascope.commands.options import (
+    DTypeOf,
+    Json,
+    Quiet,
+    Revision,
+    Set,
+    known_dtype,
+    numbers,
+)
 from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 _SHOWN = 12
 
 
-_Model = Annotated[str, typer.Option(help="Base model: hub id, folder or embedded.")]
+_Model = Annotated[str, typer.Option(help="Base model: hub id, folder, GGUF file or embedded.")]
 _Prompts = Annotated[
     Path | None, typer.Option(help="Text file of prompts of your own, one a line.")
 ]
@@ -53,6 +61,8 @@ def read(
     nulls: Annotated[int, typer.Option(help="Null adapters, each read as the adapter is.")] = 3,
     reference: _Reference = None,
     seed: Annotated[int, typer.Option(help="Of sampling and of null adapters.")] = 0,
+    dtype: DTypeOf = None,
+    revision: Revision = None,
     set_: Set = None,
     force: _Force = False,
     out: Annotated[
@@ -89,7 +99,8 @@ def read(
     settings = _settings(given, prompts, set_ or [])
     if out is not None:
         _require_free(out)
-    _run(model, named, settings, out, json_, Reporter(quiet or json_), force)
+    of_model = {"dtype": known_dtype(dtype), "revision": revision, "force": force}
+    _run(model, named, settings, out, json_, Reporter(quiet or json_), of_model)
 
 
 def _settings(given: dict[str, Any], prompts: Path | None, changes: list[str]) -> Reading:
@@ -109,14 +120,14 @@ def _run(
     out: Path | None,
     json_: bool,
     reporter: Any,
-    force: bool,
+    of_model: dict[str, Any],
 ) -> None:
     from lorascope.latent_adapters.loading import load
     from lorascope.printing import Console
     from lorascope.reading.running import read as run
     from lorascope.report.reading import write_page
 
-    loaded: AdaptedModel = load(model, named, force=force)
+    loaded: AdaptedModel = load(model, named, **of_model)
     found = run(loaded, next(iter(named)), settings, reporter)
     page = None
     if out is not None:

@@ -14,12 +14,15 @@ from lorascope.commands.latents import latent_study, run_latent
 from lorascope.commands.options import (
     Adapter,
     BaseDictionary,
+    DTypeOf,
     Json,
     Out,
     Quiet,
+    Revision,
     Set,
     Workflow,
     audit_study,
+    of_base,
     workflow_of,
 )
 from lorascope.commands.planning import print_plan
@@ -62,6 +65,20 @@ def plan(
     sites: Annotated[str | None, typer.Option(help="Comma-separated sites.")] = None,
     texts: Annotated[list[str] | None, typer.Option(help="File, folder or dataset id.")] = None,
     dictionary: BaseDictionary = None,
+    dtype: DTypeOf = None,
+    revision: Revision = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="MACHINE",
+            help="Plan for a machine one would rent: h200, h100, a100, l40s, l4, 4090, …",
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option("--memory", min=0.1, help="Gigabytes there are, in place of the machine's."),
+    ] = None,
     set_: Set = None,
     out: Annotated[Path, typer.Option("--out", help="Where the run would go.")] = Path("runs"),
 ) -> None:
@@ -76,21 +93,27 @@ def plan(
     `lorascope plan studies/latent_embedded.yaml`
 
     `lorascope plan --model google/gemma-2-2b --adapter mine=me/my-lora --sites 5 --texts a.jsonl`
+
+    `lorascope plan studies/embedded.yaml --device h100`
+
+    `lorascope plan studies/embedded.yaml --memory 16`
     """
-    workflow = workflow_of(study)
+    workflow, changes = workflow_of(study), of_base(set_, dtype, revision)
     if workflow == "adapt":
         if adapter or sites:
             raise InputError(
                 f"{study}: an adapt study has neither --adapter nor --sites; use --set"
             )
-        print_plan(adapt_study(study, model, dictionary, texts, set_, False), out)
+        print_plan(
+            adapt_study(study, model, dictionary, texts, changes, False), out, device, memory
+        )
     elif workflow == "latent":
         if adapter or sites or texts or dictionary:
             raise InputError(f"{study}: a latent study is changed with --model and --set alone")
-        print_plan(latent_study(study, {"model": model}, None, set_), out)
+        print_plan(latent_study(study, {"model": model}, None, changes), out, device, memory)
     else:
-        given = audit_study(study, model, adapter, sites, texts, dictionary, set_, False)
-        print_plan(given, out)
+        given = audit_study(study, model, adapter, sites, texts, dictionary, changes, False)
+        print_plan(given, out, device, memory)
 
 
 def report(

@@ -357,7 +357,7 @@ def load(
     """A model with adapters on it, each checked to be the one it should be.
 
     Args:
-        model: Hugging Face id, folder, "embedded" or "embedded-it".
+        model: Hugging Face id, folder, GGUF file, "embedded" or "embedded-it".
         adapters: {name: folder, `org/repo` or `org/repo/subfolder`} of a PEFT adapter (LoRA, or
             another tuner type that can be switched off without a trace), of a full fine-tune of
             the same base, or of a latent adapter.

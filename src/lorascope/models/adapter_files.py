@@ -18,6 +18,7 @@ from lorascope.errors import InputError
 from lorascope.foreign import parse_json
 from lorascope.models.adapter_config import LORA, read_config
 from lorascope.models.adapter_weights import read_weights
+from lorascope.models.gguf_files import gguf_of
 from lorascope.models.identity import model_identity
 from lorascope.models.load import how_to_reach
 from lorascope.models.places import (
@@ -39,6 +40,8 @@ from lorascope.models.same_weights import compare, files_of
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
+# How the name of a GGUF file ends: Q4_K_M, IQ2_XS, f16.
+_QUANTISED_NAME = re.compile(r"[.-](I?Q\d\w*|B?F\d+)$", re.IGNORECASE)
 # Weights of a whole model, whole or in shards.
 _WHOLE = ("model*.safetensors", "pytorch_model*.bin")
 
@@ -256,7 +259,7 @@ def check_base(
         found = compare(folders[0], folders[1])
     if found is not None and found.same:
         return f'of "{info.base[:120]}" and "{id}" {found.about}'
-    candidates = [id, loaded_from or id]
+    candidates = [id, loaded_from or id, *gguf_names(id)]
     if embedded.is_embedded(id):
         candidates.append(str(embedded.model_path(id)))
     if found is None and same_base(info.base, candidates):
@@ -277,6 +280,12 @@ def check_base(
 def same_base(named: str, candidates: Iterable[str]) -> bool:
     """Whether an adapter's base id means one of `candidates`: the last path component decides."""
     return _last_component(named) in {_last_component(candidate) for candidate in candidates}
+
+
+def gguf_names(id: str) -> list[str]:
+    """What the model in a GGUF file is called: the file's name without how it was quantised."""
+    inside = gguf_of(id)
+    return [] if inside is None else [_QUANTISED_NAME.sub("", Path(inside.file).stem)]
 
 
 def sha256_of(file: Path) -> str:

@@ -16,6 +16,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from lorascope import embedded
 from lorascope.foreign import local_path
+from lorascope.models.gguf_files import gguf_of
 
 # Files up to this many bytes are hashed whole.
 _WHOLE = 2**26
@@ -40,6 +41,12 @@ def model_identity(model: str, revision: str | None = None) -> str:
     """
     if embedded.is_embedded(model):
         return folder_identity(Path(embedded.model_path(model)))
+    if (inside := gguf_of(model)) is not None:
+        if (path := inside.path) is None:
+            return f"hub {model}"
+        seen = path.stat()
+        content = _content(str(path.resolve()), seen.st_size, seen.st_mtime_ns)
+        return hashlib.sha256(f"gguf {seen.st_size} {content}".encode()).hexdigest()
     folder = local_path(model)
     if folder.is_dir():
         return folder_identity(folder)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
+import copy
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -19,12 +21,18 @@ from transformers import (
 
 from lorascope import embedded
 from lorascope.errors import InputError, did_you_mean
+from lorascope.models.gguf_files import gguf_of, require_reader
 from lorascope.models.places import model_address
+from lorascope.models.stored import (
+    FEWER_BITS,
+    as_computed,
+    gguf_path,
+    in_fewer_bits,
+    quantised_by,
+    require_package,
+)
 
-DType = Literal["auto", "float32", "bfloat16", "float16"]
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-# What transformers needs to read weights that were stored in quantised form.
-_QUANTISED_BY = {"bitsandbytes": "bitsandbytes", "gptq": "gptqmodel", "awq": "gptqmodel"}
+DTYPES = ("auto", "float32", "bfloat16", "float16", *FEWER_BITS)
 # transformers puts an adapter that lies beside a model's weights on the model; it looks for one in
 # this folder of the model's, which is no one's.
 _NO_ADAPTER = {"subfolder": "no-adapter"}
@@ -43,40 +51,44 @@ def load_base(
     The weights are the model's own: an adapter saved into the same folder is not put on.
 
     Args:
-        model: a Hugging Face id, a folder, or "embedded" for the model inside this package, or
-            "embedded-it" for its instruction-tuned sibling.
+        model: a Hugging Face id, a folder, a GGUF file, or "embedded" for the model inside this
+            package, or "embedded-it" for its instruction-tuned sibling.
         revision: branch, tag or commit of the id.
         dtype: "auto" is float32 on a CPU and the checkpoint's own on a GPU, except that Gemma
             checkpoints stored in float16 become float32 (their activations overflow float16).
+            "nf4" and "int8" hold linear maps in 4 or 8 bits, by bitsandbytes.
         device: "auto" is the GPU where there is one.
         device_map: handed to transformers for models that need several devices; excludes `device`.
 
     Raises:
         InputError: the model cannot be found, read or fitted to its architecture.
     """
-    source = _source(model, revision)
+    source, inside = _source(model, revision)
     place = _device(device, device_map)
     config = read_config(model, revision)
     arguments: dict[str, Any] = {
         "config": config,
-        "dtype": _dtype(dtype, place, config),
         "device_map": device_map if device_map is not None else str(place),
         "trust_remote_code": False,
         "output_loading_info": True,
         "adapter_kwargs": dict(_NO_ADAPTER),
+        **inside,
     }
+    if dtype in FEWER_BITS:
+        arguments["quantization_config"] = in_fewer_bits(model, dtype, config)
+        dtype = "auto"
+    arguments["dtype"] = _dtype(dtype, place, config)
     if _is_gemma(config):
         # other attention kernels drop Gemma-2's score capping and give NaN at padding
         arguments["attn_implementation"] = "eager"
     try:
-        loaded, report = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, **arguments
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=False
-        )
+        loaded, report = opener_of(config).from_pretrained(source, revision=revision, **arguments)
+        tokenizer = read_tokenizer(model, revision)
+    except InputError:
+        raise
     except Exception as error:
         raise _cannot_load(model, error) from error
+    loaded = as_computed(loaded)
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(
@@ -93,18 +105,17 @@ def read_config(model: str, revision: str | None = None) -> PreTrainedConfig:
         InputError: it cannot be found or read, or says that the weights need a package that is not
             installed.
     """
-    source = _source(model, revision)
+    source, inside = _source(model, revision)
     try:
+        if inside:
+            require_reader(model)
+            return copy.deepcopy(_gguf_config(*_seen(source, **inside), revision))
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    except InputError:
+        raise
     except Exception as error:
         raise _cannot_load(model, error) from error
-    method = _quantised_by(config)
-    package = _QUANTISED_BY.get(method)
-    if package is not None and importlib.util.find_spec(package) is None:
-        raise InputError(
-            f'the weights of model "{model}" are stored in quantised form ({method}) and the '
-            f"package {package} is not installed: install it, or give the unquantised model"
-        )
+    require_package(model, config)
     return config
 
 
@@ -114,11 +125,16 @@ def read_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokeniz
     Raises:
         InputError: it cannot be found or read.
     """
-    source = _source(model, revision)
+    source, inside = _source(model, revision)
     try:
+        if inside:
+            require_reader(model)
+            return copy.deepcopy(_gguf_tokenizer(*_seen(source, **inside), revision))
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, revision=revision, trust_remote_code=False
         )
+    except InputError:
+        raise
     except Exception as error:
         raise _cannot_load(model, error) from error
     return found
@@ -129,11 +145,11 @@ def skeleton(config: PreTrainedConfig) -> PreTrainedModel | None:
 
     So it is for weights in quantised form, whose layers are made when they are read.
     """
-    if _quantised_by(config):
+    if quantised_by(config):
         return None
     try:
         with torch.device("meta"):
-            made: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+            made: PreTrainedModel = opener_of(config).from_config(config)
     except Exception:
         # Whatever is wrong shows, with its reason, when the weights are read.
         return None
@@ -164,20 +180,53 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return 0
 
 
-def _quantised_by(config: PreTrainedConfig) -> str:
-    """How the weights are stored in quantised form; nothing where they are not."""
-    found: Any = getattr(config, "quantization_config", None)
-    if found is None:
-        return ""
-    method = found.get("quant_method") if isinstance(found, dict) else found.quant_method
-    return str(getattr(method, "value", method) or "unknown")
+def opener_of(config: PreTrainedConfig) -> Any:
+    """What opens a model of this configuration; a wrapper of text and pictures is opened whole."""
+    if type(config) in AutoModelForCausalLM._model_mapping:
+        return AutoModelForCausalLM
+    if type(config) in AutoModelForImageTextToText._model_mapping:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
 
 
-def _source(model: str, revision: str | None = None) -> str:
-    source = model_address(model)
+def _source(model: str, revision: str | None = None) -> tuple[str, dict[str, str]]:
+    """Where transformers finds a model, and the GGUF file there that holds it, if one does."""
+    source, inside = model_address(model), gguf_of(model)
     if revision is not None and Path(source).is_dir():
         raise InputError(f'model "{model}" is a folder and has no revision "{revision}": drop it')
-    return source
+    return source, {} if inside is None else {"gguf_file": inside.file}
+
+
+def _seen(source: str, gguf_file: str) -> tuple[str, str, tuple[int, int]]:
+    """A GGUF file with its size and time of change, so that one that was changed is read anew."""
+    path = gguf_path(source, gguf_file)
+    if path is None:
+        return source, gguf_file, (0, 0)
+    seen = path.stat()
+    return source, gguf_file, (seen.st_size, seen.st_mtime_ns)
+
+
+# Reading a header with 262,144 tokens takes seconds, and a command asks several times.
+@lru_cache(maxsize=4)
+def _gguf_config(
+    source: str, file: str, seen: tuple[int, int], revision: str | None
+) -> PreTrainedConfig:
+    del seen
+    config: PreTrainedConfig = AutoConfig.from_pretrained(
+        source, revision=revision, gguf_file=file, trust_remote_code=False
+    )
+    return config
+
+
+@lru_cache(maxsize=4)
+def _gguf_tokenizer(
+    source: str, file: str, seen: tuple[int, int], revision: str | None
+) -> PreTrainedTokenizerBase:
+    del seen
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        source, revision=revision, gguf_file=file, trust_remote_code=False
+    )
+    return found
 
 
 def _device(device: str, device_map: str | dict[str, Any] | None) -> torch.device:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lorascope import embedded
 from lorascope.errors import InputError
+from lorascope.models.gguf_files import gguf_of
 
 CONFIG_FILE = "adapter_config.json"
 # Weights of a latent adapter, which acts by a hook; `latent_adapters` reads and writes them.
@@ -52,11 +53,15 @@ def adapter_in(name: str, path: str, folder: Path) -> Path | None:
 def model_address(model: str) -> str:
     """The folder of a model, or its id where it is one of the hub.
 
+    Of a model in a GGUF file it is the folder or id that the file lies in.
+
     Raises:
-        InputError: it is written as a folder, and there is none, or no checkpoint in it.
+        InputError: it is written as a folder or file, and there is none, or no checkpoint in it.
     """
     if embedded.is_embedded(model):
         return str(embedded.model_path(model))
+    if (inside := gguf_of(model)) is not None:
+        return inside.source
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

@@ -27,6 +27,8 @@ _PROBE_TOKENS = 16
 # Where the small probe shows nothing: sequences of a larger one, spread over the vocabulary.
 _WIDE_PROBE = 64
 _ROWS = 8192
+# Logits of one pass: 128 MB in float32.
+_LOGITS = 2**25
 
 # Ids of gates in a run's facts.
 LIVE, RESTORED, NOISE = "live", "restored", "noise"
@@ -69,7 +71,8 @@ def verify_all_live(
 ) -> list[LiveReport]:
     """Prove that each adapter changes what the model computes on this batch.
 
-    The base runs once for all of them, and each adapter once.
+    The base runs once for all of them, and each adapter once. Of a batch whose logits over a large
+    vocabulary would be gigabytes the first sequences are taken.
 
     Args:
         names: adapters, null adapters too.
@@ -81,6 +84,7 @@ def verify_all_live(
             says where the adapter acts.
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    input_ids, mask = _as_fits(model, input_ids, mask)
     last, found = Site(model.n_blocks - 1), []
     base_at, base = _streams_and_logits(model, "base", sites, input_ids, mask)
     for name in names:
@@ -145,16 +149,30 @@ def require_live(model: AdaptedModel, name: str) -> None:
             ids = ids * max(1, model.vocab_size // len(ids))
         ids = torch.cat([_changed_rows(model, name)[: sequences * tokens], ids])
         ids = ids[: sequences * tokens].reshape(sequences, -1) % model.vocab_size
-        mask = torch.ones_like(ids)
-        base_stream, base = _stream_and_logits(model, "base", ids, mask)
-        try:
-            stream, logits = _stream_and_logits(model, name, ids, mask)
-        except InputError as error:
-            # The base's own stream is finite.
-            raise InputError(f'adapter "{name}": with it on, {error}') from error
-        if not torch.equal(base, logits) or not torch.equal(base_stream, stream):
-            return
+        for some in ids.split(max(1, _LOGITS // (tokens * model.vocab_size))):
+            if _changes(model, name, some):
+                return
     raise _not_live(name, sequences * tokens)
+
+
+def _changes(model: AdaptedModel, name: str, ids: Int[Tensor, "batch seq"]) -> bool:
+    """Whether the adapter changes the last stream or the logits; raises as `require_live`."""
+    mask = torch.ones_like(ids)
+    base_stream, base = _stream_and_logits(model, "base", ids, mask)
+    try:
+        stream, logits = _stream_and_logits(model, name, ids, mask)
+    except InputError as error:
+        # The base's own stream is finite.
+        raise InputError(f'adapter "{name}": with it on, {error}') from error
+    return not torch.equal(base, logits) or not torch.equal(base_stream, stream)
+
+
+def _as_fits(
+    model: AdaptedModel, ids: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]
+) -> tuple[Int[Tensor, "some seq"], Int[Tensor, "some seq"]]:
+    """The first sequences, as many as have logits that fit, and at least one."""
+    most = max(1, _LOGITS // (ids.shape[1] * model.vocab_size))
+    return ids[:most], mask[:most]
 
 
 def probe_ids(model: AdaptedModel) -> Int[Tensor, "batch seq"]:

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from lorascope.models import dimensions
+from lorascope.models.load import opener_of
 from lorascope.models.sites import block_list
 
 _GEMMA_2 = {"vocab_size": 256000, "head_dim": 256, "max_position_embeddings": 8192}
@@ -123,7 +124,7 @@ class Shape:
     def of(cls, config: PreTrainedConfig) -> Shape:
         """The shape a configuration describes, counted on a model without weights."""
         with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config)
+            skeleton = opener_of(config).from_config(config)
         inside = block_list(skeleton)
         d, rows = dimensions.width(config), dimensions.vocabulary(config)
         return cls(

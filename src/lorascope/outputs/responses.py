@@ -13,6 +13,9 @@ from torch.nn import functional
 
 from lorascope.activations.tokens import TokenBatch
 
+# Scores that are copied at once.
+_AT_ONCE = 2**24
+
 
 class ResponseTokens(NamedTuple):
     """The response tokens of a batch, in order.
@@ -61,10 +64,17 @@ def response_tokens(module: nn.Module, batch: TokenBatch, device: torch.device) 
     kept = logits if arguments else logits[:, first:last]
     wanted = predicted[:, first:last].to(device)
     targets = ids[:, 1:][:, first:last][wanted]
-    scores = kept[wanted].float()
-    losses = functional.cross_entropy(scores, targets, reduction="none")
-    rows = torch.arange(len(ids), device=device)[:, None].expand_as(wanted)[wanted]
-    return ResponseTokens(losses, rows, scores.argmax(-1) == targets)
+    rows, columns = wanted.nonzero(as_tuple=True)
+    # Without gradients a part at a time: copies of all scores over a large vocabulary are most of
+    # what a pass takes.
+    size = len(rows) if torch.is_grad_enabled() else max(1, _AT_ONCE // kept.shape[-1])
+    parts = []
+    for row, column, target in zip(*(t.split(size) for t in (rows, columns, targets)), strict=True):
+        scores = kept[row, column].float()
+        losses = functional.cross_entropy(scores, target, reduction="none")
+        parts.append((losses, scores.argmax(-1) == target))
+    losses, likeliest = map(torch.cat, zip(*parts, strict=True))
+    return ResponseTokens(losses, rows, likeliest)
 
 
 def _chooses_logits(module: nn.Module) -> bool:

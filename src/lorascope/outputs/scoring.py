@@ -5,7 +5,6 @@ Which tokens are scored, what is summed over them, and what arithmetic alone cha
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from lorascope.activations.noise_floor import COPY_LIMIT
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch, Window, batches, pad
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.finer import in_finer_arithmetic
 from lorascope.models.interventions import Recorded, logits, record
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
@@ -31,6 +31,8 @@ FLOOR_WINDOWS = 16
 DOCUMENTS, SHORTEST = 20, 16
 # Logits held at once: a quarter of a gigabyte in float32.
 _LOGITS = 2**26
+# Numbers that a sum over the vocabulary is taken of at once.
+_AT_ONCE = 2**24
 # Windows up to so many times as long as the shortest share a pass, longer ones up to so few tokens.
 _ALIKE, _FEW = 1.15, 512
 Rows = Float[Tensor, "rows d"]
@@ -93,6 +95,16 @@ def divergence(
     Σ p (eˣ − 1 − x) with x = log q − log p equals it, and no term is negative: divergences far
     below the rounding of log p survive.
     """
+    tokens = log_q.shape[-2]
+    size = max(1, _AT_ONCE // max(1, log_q.numel() // max(1, tokens)))
+    if tokens <= size:
+        return _divergence(log_p, log_q)
+    # Over a large vocabulary four copies of this size would be most of what a study takes.
+    pairs = zip(log_p.split(size, -2), log_q.split(size, -2), strict=True)
+    return torch.cat([_divergence(p, q) for p, q in pairs], dim=-1)
+
+
+def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     x = log_q - log_p
     return (log_p.exp() * (x.clamp(max=80.0).expm1() - x)).sum(-1)
 
@@ -286,8 +298,8 @@ def floor_of(
         others = [alone]
         if model.n_parameters <= COPY_LIMIT:
             finer = torch.float64 if model.dtype == torch.float32 else torch.float32
-            exact = copy.deepcopy(module).to(finer)
-            others.append(_log_p(model, exact, together, where))
+            with in_finer_arithmetic(module, finer):
+                others.append(_log_p(model, module, together, where))
     losses = where.losses(batched)
     return Floor(
         max(abs((where.losses(other) - losses).double().mean().item()) for other in others),
@@ -308,7 +320,7 @@ def _spread(
     ]
     chosen = useful[:: max(1, len(useful) // FLOOR_WINDOWS)][:FLOOR_WINDOWS]
     longest = max(len(window.ids) for window in chosen)
-    return chosen[: max(1, _LOGITS // (model.vocab_size * longest))]
+    return chosen[: max(1, _LOGITS // (2 * model.vocab_size * longest))]
 
 
 def _log_p(

@@ -12,16 +12,16 @@ from lorascope.errors import InputError
 from lorascope.machine import total_memory
 from lorascope.training.architectures import Architecture, BatchTopK, TopK
 from lorascope.training.architectures.objective import SPARSE_BELOW
+from lorascope.workflows.advice import lowers_memory, lowers_time
+from lorascope.workflows.machines import Machine
 from lorascope.workflows.speed import product_speed
 
 # Interpreter, libraries and tokenizer.
-RESIDENT = 500_000_000
-
-
+RESIDENT = 700_000_000
+# Parts that are computed on the CPU wherever a study runs.
+ON_CPU = ("measures", "weights")
 # Products with a dimension of so many reach half of what large ones do.
 _HALF_SPEED_WIDTH = 128
-
-
 # Seconds of one training step of a dictionary beside its products.
 STEP_SECONDS = 0.0013
 
@@ -84,12 +84,14 @@ class Cost:
         parts: arithmetic and memory of each part.
         device: where it would run: "cpu", "cuda", or "several devices".
         notes: what was estimated, and from what.
+        machine: of the table, for a study that is to run there; None for this machine.
     """
 
     disk: int
     parts: tuple[CostPart, ...]
     device: str
     notes: tuple[str, ...] = ()
+    machine: Machine | None = None
 
     @property
     def flops(self) -> float:
@@ -99,7 +101,7 @@ class Cost:
     @property
     def memory(self) -> int:
         """Bytes that the hungriest part takes."""
-        return resident(self._hungriest)
+        return resident(self.hungriest)
 
     @property
     def about(self) -> str:
@@ -107,26 +109,67 @@ class Cost:
         return " (estimated)" if self.notes else ""
 
     @property
-    def _hungriest(self) -> CostPart:
+    def hungriest(self) -> CostPart:
+        """The part that takes the most memory."""
         return max(self.parts, key=lambda part: part.memory)
 
+    def speeds(self) -> dict[str, float]:
+        """Operations a second that are assumed for each part, of the machine or measured here."""
+        here = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
+        found = {}
+        for part in self.parts:
+            on_cpu = part.name in ON_CPU
+            if self.machine is not None and not on_cpu:
+                found[part.name] = self.machine.speed(part.dtype)
+            else:
+                found[part.name] = product_speed("cpu" if on_cpu else here, part.dtype)
+        return found
+
     def seconds(self) -> dict[str, float]:
-        """Estimated time of each part here, from a product speed measured now."""
-        device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
-        return {part.name: part.seconds(product_speed(device, part.dtype)) for part in self.parts}
+        """Estimated time of each part, from the speed of products."""
+        speeds = self.speeds()
+        return {part.name: part.seconds(speeds[part.name]) for part in self.parts}
 
     def prices(self) -> list[tuple[str, str]]:
         """(what, how much) of disk, memory, arithmetic and time; times products for a moment."""
         seconds = self.seconds()
+        longest = max(seconds, key=lambda name: seconds[name])
+        share = seconds[longest] / max(1e-9, sum(seconds.values()))
+        place = f"on this machine ({self.device})"
+        if self.machine is not None:
+            place = f"on one {self.machine.title}"
         return [
             ("disk", _bytes(self.disk)),
-            ("memory", f"{_bytes(self.memory)}, in {self._hungriest.name}"),
+            ("memory", f"{_bytes(self.memory)}, in {self.hungriest.name}"),
             ("arithmetic", f"{self.flops:.2e} floating-point operations"),
             *((f"  {part.name}", f"{part.flops:.2e}") for part in self.parts),
-            ("time", f"about {_time(sum(seconds.values()))} on this machine ({self.device})"),
+            ("time", f"about {_time(sum(seconds.values()))} {place}"),
             *((f"  {part.name}", _time(seconds[part.name])) for part in self.parts),
+            ("speed assumed", self._assumed()),
+            ("largest part", f"{longest}, {share:.0%} of the time; lower {lowers_time(longest)}"),
             *(("estimated", note) for note in self.notes),
         ]
+
+    def _assumed(self) -> str:
+        """Operations a second of large products, by type and by where it comes from."""
+        speeds = self.speeds()
+        measured: dict[str, str] = {}
+        stated: dict[str, str] = {}
+        for part in self.parts:
+            name = str(part.dtype).removeprefix("torch.")
+            known = self.machine is not None and part.name not in ON_CPU
+            where = stated if known else measured
+            where[name] = f"{speeds[part.name] / 1e9:,.0f} GFLOP/s in {name}"
+        found = []
+        if stated and self.machine is not None:
+            found.append(f"{', '.join(stated.values())} ({self.machine.title}, as stated, × 0.6)")
+        if measured:
+            threads = torch.get_num_threads()
+            found.append(
+                f"{', '.join(measured.values())} (products measured here, "
+                f"{threads} thread{'s' if threads > 1 else ''}, nothing else running)"
+            )
+        return "; ".join(found)
 
 
 def refuse_what_cannot_fit(cost: Cost, out: Path) -> None:
@@ -135,28 +178,46 @@ def refuse_what_cannot_fit(cost: Cost, out: Path) -> None:
     Raises:
         InputError: less is free than the study needs.
     """
+    for line in what_does_not_fit(cost, out):
+        raise InputError(line)
+
+
+def what_does_not_fit(cost: Cost, out: Path, memory: int | None = None) -> list[str]:
+    """Lines where disk or memory will not do, each with what to lower.
+
+    Args:
+        out: where the run would go; what it has written there counts.
+        memory: bytes there are, in place of those of the machine.
+    """
     place = out.absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     if (out / "manifest.json").exists():
         free += sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    if cost.disk > free:
-        raise InputError(
+    found = []
+    # Of a machine elsewhere the disk is not known.
+    if cost.disk > free and cost.machine is None:
+        found.append(
             f"{out}: the study needs {_bytes(cost.disk)} of disk and {_bytes(free)} are free; "
             "use fewer documents or sites, or another --out"
         )
-    if cost.device == "cpu":
+    total, where = memory, "the machine"
+    if total is not None:
+        where = "it"
+    elif cost.machine is not None:
+        total, where = cost.machine.memory, f"one {cost.machine.title}"
+    elif cost.device == "cpu":
         total, where = total_memory(), "this machine"
     elif cost.device == "cuda":
         total, where = torch.cuda.get_device_properties(0).total_memory, "the GPU"
-    else:
-        return
-    if cost.memory > total:
-        raise InputError(
-            f"the study needs {_bytes(cost.memory)} of memory and {where} has "
-            f"{_bytes(total)}; use a smaller model, fewer latents, or dtype bfloat16"
+    if total is not None and cost.memory > total:
+        part = cost.hungriest.name
+        found.append(
+            f"the study needs {_bytes(cost.memory)} of memory in {part} and {where} has "
+            f"{_bytes(total)}; lower {lowers_memory(part)}, or use a smaller model"
         )
+    return found
 
 
 def _bytes(count: int) -> str:

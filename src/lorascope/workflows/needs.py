@@ -20,7 +20,7 @@ _PARTS = {
     "recovered": ("effects",),
     "effects": ("effects",),
     "features": ("effects",),
-    "read": ("effects", "capture"),
+    "read": ("reading",),
     "weights": ("weights",),
     "written": ("weights",),
     "fits": ("fits",),

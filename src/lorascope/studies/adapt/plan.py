@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from lorascope.activations.collect import Capture
 from lorascope.dictionaries.registry import SCHEME, look_up
 from lorascope.errors import InputError
+from lorascope.models.stored import computing_dtype
 from lorascope.studies.adapt import costs
 from lorascope.studies.adapt.cells import FitGrid, asked
 from lorascope.studies.adapt.state import require_held_out
@@ -119,7 +118,7 @@ def _parts(
     study: AdaptStudy, base: SizedModel, what: FitGrid, latents: dict[str, int]
 ) -> tuple[CostPart, ...]:
     device, shape = device_of(study.device), base.shape
-    weights = getattr(torch, study.dtype) if study.dtype != "auto" else torch.float32
+    weights = computing_dtype(study.dtype)
     products = product_dtype(study.fit.products, device)
     found = []
     if study.dictionaries.train is not None:

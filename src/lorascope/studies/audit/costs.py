@@ -17,6 +17,7 @@ from lorascope.measures import pursuit, recovery, spots
 from lorascope.measures.alignment import NullSettings
 from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS
 from lorascope.models.shapes import Shape
+from lorascope.reading.prompts import OPENINGS, REQUESTS
 from lorascope.studies.audit.learning import CONTROL_ROWS
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows.cost import (
@@ -86,10 +87,27 @@ def capture(
 def gates(
     shape: Shape, sizes: StudySizes, counts: StudyCounts, dtype: torch.dtype, held: int
 ) -> CostPart:
-    """Response loss of base and every adapter on the held-out texts, through the whole model."""
-    whole = shape.block_parameters + shape.head_parameters
-    flops = 2.0 * whole * sizes.held_out_tokens * counts.variants
+    """Response loss of base and every adapter: the passes that capture held-out texts go on behind
+    the deepest site, through the map to the vocabulary."""
+    rest = shape.block_parameters * (1 - counts.deepest / shape.blocks) + shape.head_parameters
+    flops = 2.0 * rest * sizes.held_out_tokens * counts.variants
     return CostPart("gates", flops, held, dtype, reached(0.25, shape.d_model))
+
+
+def reading(
+    study: AuditStudy, shape: Shape, counts: StudyCounts, dtype: torch.dtype, held: int
+) -> CostPart:
+    """Continuations of every prompt under base and adapter side by side, token by token, and
+    ordinary texts; of each adapter and of its null adapters."""
+    assert study.reading is not None
+    settings = study.reading
+    prompts = len(settings.prompts) or len(OPENINGS) + len(REQUESTS)
+    written = prompts * (len(settings.strengths) + len(settings.ranks)) * settings.tokens
+    read = settings.documents * settings.context
+    nulls = min(settings.nulls, counts.nulls // max(1, counts.adapters))
+    whole = 2.0 * (shape.block_parameters + shape.head_parameters)
+    flops = whole * counts.adapters * (1 + nulls) * 2 * (written + read)
+    return CostPart("reading", flops, held, dtype, reached(0.35, shape.d_model))
 
 
 def adapter_training(
@@ -110,8 +128,9 @@ def adapter_training(
     measured = sizes.records * training.held_out * sizes.record_tokens
     flops = whole * (4.0 * learned * ranks + 2.0 * measured * (ranks + 1))
     context = min(training.context, shape.context)
-    kept = shape.blocks * (14 * shape.d_model + 5 * shape.d_mlp + 2 * shape.heads * context)
-    passing = training.batch * context * (kept * products.itemsize + 3 * shape.vocabulary * 4)
+    # Norms, gates and attention are kept in float32, attention six times where it is written out.
+    kept = shape.blocks * (16 * shape.d_model + 4 * shape.d_mlp + 6 * shape.heads * context)
+    passing = training.batch * context * (kept + 3 * shape.vocabulary) * 4
     # Parameters, gradients and Adam's two moments of the largest adapter.
     own = 4 * 4 * max(training.ranks) * shape.rank_one_parameters
     memory = shape.parameters * dtype.itemsize + own + passing
@@ -166,7 +185,7 @@ def measures(study: AuditStudy, d: int, sizes: StudySizes, counts: StudyCounts) 
     alone = 4.0 * d * n * 8 * rows + 2.0 * d * n * n + 2.0 * d * d * n + 10.0 * d**3
     flops += draws * (alone + similar)
     memory = 8 * rows * d * 4 + 4 * 4 * 2048 * n + 4 * 8 * d * n
-    return CostPart("measures", flops, memory, torch.float32, reached(0.4, d))
+    return CostPart("measures", flops, memory, torch.float32, reached(0.8, d))
 
 
 def pursued(study: AuditStudy, d: int, sizes: StudySizes, counts: StudyCounts) -> CostPart:
@@ -182,7 +201,7 @@ def pursued(study: AuditStudy, d: int, sizes: StudySizes, counts: StudyCounts) -
     drawn = 2 * counts.sites * counts.nulls + counts.controls
     memory = 4 * rows * (made.n_latents + 3 * d)
     flops = each * (searches * counts.adapters * counts.sites + drawn)
-    return CostPart("pursuit", flops, memory, torch.float32, 0.25)
+    return CostPart("pursuit", flops, memory, torch.float32, 0.5)
 
 
 def effects(
@@ -213,14 +232,14 @@ def effects(
     passes = 4 * whole * tokens + counts.sites * part * (spliced * tokens + single * few)
     of_null = 3 * whole * tokens + counts.sites * part * 4 * tokens
     flops = counts.adapters * passes + counts.nulls * of_null
-    return CostPart("effects", flops, held, dtype, reached(0.25, shape.d_model))
+    return CostPart("effects", flops, held, dtype, reached(0.7, shape.d_model))
 
 
 def weights(shape: Shape, counts: StudyCounts) -> CostPart:
     """Singular values and vectors of every weight matrix; each adapter adds its own share."""
     flops = 10.0 * shape.block_parameters * shape.d_model * (1 + 0.2 * counts.adapters)
     memory = 8 * 4 * shape.d_model * max(shape.d_model, shape.d_mlp)
-    return CostPart("weights", flops, memory, torch.float64, reached(0.35, shape.d_model))
+    return CostPart("weights", flops, memory, torch.float64, reached(0.1, shape.d_model))
 
 
 def disk(study: AuditStudy, shape: Shape, sizes: StudySizes, counts: StudyCounts) -> int:

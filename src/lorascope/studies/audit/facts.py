@@ -191,6 +191,11 @@ def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]
             "the texts are the package's own instructions, not such as the adapter was made for: "
             "what it does there may be little of what it does; give --texts"
         )
+    if stored := gates["model"].get("stored"):
+        found.append(
+            f"the base's weights are rounded ({stored}): it is the base of an adapter that was "
+            "trained on another precision only up to that rounding"
+        )
     share = probe.manifest["outliers"] / max(1, probe.manifest["rows"])
     if share > 0.01:
         found.append(f"{share:.1%} of the tokens were masked as outliers of the base norm")

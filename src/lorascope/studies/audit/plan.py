@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from lorascope.dictionaries.registry import SCHEME, look_up
 from lorascope.errors import InputError, did_you_mean
 from lorascope.latent_adapters.loading import check
 from lorascope.models.adapter_files import is_at_hand
 from lorascope.models.shapes import Shape
 from lorascope.models.sites import resolve_sites
+from lorascope.models.stored import computing_dtype
 from lorascope.studies.audit import costs
 from lorascope.studies.audit.costs import StudyCounts
 from lorascope.studies.audit.learning import ablated
@@ -185,7 +184,7 @@ def _parts(
     study: AuditStudy, shape: Shape, sizes: StudySizes, counts: StudyCounts
 ) -> tuple[CostPart, ...]:
     device, d = device_of(study.device), shape.d_model
-    weights = getattr(torch, study.dtype) if study.dtype != "auto" else torch.float32
+    weights = computing_dtype(study.dtype)
     captured = costs.capture(study, shape, sizes, counts, weights)
     found = [captured, costs.gates(shape, sizes, counts, weights, captured.memory)]
     if study.train is not None:
@@ -198,6 +197,8 @@ def _parts(
         found.append(costs.pursued(study, d, sizes, counts))
     if study.measures.effects:
         found.append(costs.effects(study, shape, sizes, counts, weights, captured.memory))
+    if study.reading is not None:
+        found.append(costs.reading(study, shape, counts, weights, captured.memory))
     if study.measures.weights:
         found.append(costs.weights(shape, counts))
     return tuple(found)

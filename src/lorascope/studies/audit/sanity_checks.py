@@ -15,8 +15,10 @@ from lorascope.activations.matching import match_all_delta_norms
 from lorascope.activations.noise_floor import noise_floor
 from lorascope.activations.tokens import pad
 from lorascope.measures.behaviour import continuations
+from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import padding_id
 from lorascope.models.sanity_checks import verify_all_live
+from lorascope.models.stored import stored_as
 from lorascope.runs import write_atomically
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.state import GATES, MATCHING, Audited
@@ -52,13 +54,7 @@ def check(work: Work, *, study: AuditStudy, identity: dict[str, Any]) -> None:
         "null_adapters": {name: asdict(model.info(name)) for name in model.null_adapters},
         "without_null": state.without_null,
         "matches": {name: asdict(match) for name, match in matches.items()},
-        "model": {
-            "id": identity["model"][0],
-            "parameters": model.n_parameters,
-            "d_model": model.d_model,
-            "blocks": model.n_blocks,
-            "vocabulary": model.vocab_size,
-        },
+        "model": _model_record(model, identity["model"][0]),
         "samples": samples,
     }
     write_atomically(work.folder / "gates.json", json.dumps(record, indent=1) + "\n")
@@ -90,6 +86,19 @@ def stages(state: Audited) -> Iterator[Stage]:
     before = (MATCHING,) if state.matched_on else trained
     study, identity = state.study.only("measures.samples"), state.identity(state.texts.held_out)
     yield Stage(GATES, check, {"study": study, "identity": identity}, before)
+
+
+def _model_record(model: AdaptedModel, id: str) -> dict[str, Any]:
+    """What the base is; of one whose weights are rounded to fewer than 16 bits also how."""
+    stored = stored_as(id, model.module)
+    return {
+        "id": id,
+        "parameters": model.n_parameters,
+        "d_model": model.d_model,
+        "blocks": model.n_blocks,
+        "vocabulary": model.vocab_size,
+        **({"stored": stored} if stored else {}),
+    }
 
 
 def _record(state: Audited, name: str) -> dict[str, Any]:

@@ -7,14 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from lorascope.behaviours.records import BehaviourRecord, read_set
 from lorascope.behaviours.turns import record_windows
 from lorascope.dictionaries.registry import SCHEME, look_up
 from lorascope.errors import InputError
 from lorascope.models.shapes import Shape
 from lorascope.models.sites import resolve_sites
+from lorascope.models.stored import computing_dtype
 from lorascope.studies.latent.study import LatentStudy
 from lorascope.training.dictionaries import product_dtype
 from lorascope.workflows.cost import Cost, CostPart, operations_a_row
@@ -163,7 +162,7 @@ def _parts(
 ) -> tuple[CostPart, ...]:
     """`after`: parameters behind the site, the map to the vocabulary among them."""
     device, d = device_of(study.device), shape.d_model
-    weights = getattr(torch, study.dtype) if study.dtype != "auto" else torch.float32
+    weights = computing_dtype(study.dtype)
     products = product_dtype(study.training.products, device)
     reached = 0.3 * d / (d + 128)
     trained, training, measures = len(study.adapters), study.training, study.measures
