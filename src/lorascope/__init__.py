@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lorascope.activations.deltas import deltas as deltas
+    from lorascope.adapt.wrapper import Spliced as Spliced
     from lorascope.checking.check import check as check
     from lorascope.dictionaries.dictionary import Dictionary as Dictionary
     from lorascope.dictionaries.files import open_dictionary as open_dictionary
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from lorascope.models.adapted import AdaptedModel as AdaptedModel
     from lorascope.notebook import audit as audit
     from lorascope.notebook import compare as compare
+    from lorascope.notebook import evaluate as evaluate
     from lorascope.notebook import latent as latent
     from lorascope.notebook import open_run as open_run
     from lorascope.reading.found import Read as Read
@@ -45,7 +47,7 @@ _HOME = {
     **dict.fromkeys(
         ("BatchTopK", "Gated", "JumpReLU", "Matryoshka", "ReLU", "TopK"), "training.architectures"
     ),
-    **dict.fromkeys(("audit", "compare", "latent", "open_run"), "notebook"),
+    **dict.fromkeys(("audit", "compare", "evaluate", "latent", "open_run"), "notebook"),
     **dict.fromkeys(("Latent", "Latents", "StudyRun"), "study_run"),
     "AdaptedModel": "models.adapted",
     "Null": "results",
@@ -56,6 +58,7 @@ _HOME = {
     "InputError": "errors",
     "Job": "training.dictionaries",
     "Read": "reading.found",
+    "Spliced": "adapt.wrapper",
     "Reading": "reading.settings",
     "read": "reading.running",
     "LatentAdapter": "latent_adapters.adapter",

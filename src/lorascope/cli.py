@@ -26,6 +26,7 @@ from lorascope.commands import (
     checking,
     comparisons,
     dictionaries,
+    evaluating,
     features,
     latents,
     reading,
@@ -68,6 +69,7 @@ app.command()(studies.demo)
 app.command()(audits.audit)
 app.command()(adapts.adapt)
 app.command()(latents.latent)
+app.command()(evaluating.evaluate)
 app.command()(studies.plan)
 app.command()(checking.check)
 app.command()(checking.scan)

@@ -1,7 +1,7 @@
 """Studies from Python: run one, open a finished one, look at its numbers, figures and latents.
 
-`audit`, `adapt`, `latent` and `compare` take what the commands of these names take, and return the
-finished run. Everything is on disk; a run opened again tomorrow is the same.
+`audit`, `adapt`, `latent`, `evaluate` and `compare` take what the commands of these names take, and
+return the finished run. Everything is on disk; a run opened again tomorrow is the same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lorascope.evaluating.settings import DEFAULT, EvaluateStudy, Evaluation
+from lorascope.evaluating.workflow import evaluate as run_evaluate
 from lorascope.progress import Reporter
 from lorascope.study_run import StudyRun
 from lorascope.workflows.adapt.study import AdaptStudy
@@ -128,6 +130,40 @@ def latent(
     study = LatentStudy.parse(plain, "latent")
     folder = _folder(out, study)
     learn_latent(study, folder, Reporter(quiet), f"lorascope.latent in {folder}", redo)
+    return open_run(folder)
+
+
+def evaluate(
+    model: str,
+    texts: str | Sequence[str] | Mapping[str, Any],
+    subjects: Mapping[str, Any],
+    *,
+    only: Sequence[Evaluation] = DEFAULT,
+    out: PathLike | None = None,
+    quiet: bool = False,
+    redo: bool = False,
+    **settings: Any,
+) -> StudyRun:
+    """Evaluate dictionaries, and spliced, adapted and fine-tuned models.
+
+    Args:
+        model: hub id, folder, or "embedded".
+        texts: as `audit` takes them.
+        subjects: {name: what stands in the model}, as the study's file has them:
+            `{"mine": {"dictionaries": {"layers.3": "runs/mine"}}}`, with `adapter` or `fitted`.
+        only: which evaluations; those that `settings` say something of come in addition.
+        out, quiet, redo, settings: as `audit` takes them.
+
+    Raises:
+        InputError: anything that has to be mended first.
+    """
+    left_out = {name: None for name in DEFAULT if name not in only}
+    chosen = {name: {} for name in only if name not in DEFAULT}
+    plain = {"model": model, "texts": _texts(texts), "subjects": dict(subjects)}
+    plain |= {**left_out, **chosen, **settings}
+    study = EvaluateStudy.parse(plain, "evaluate")
+    folder = _folder(out, study)
+    run_evaluate(study, folder, Reporter(quiet), f"lorascope.evaluate in {folder}", redo)
     return open_run(folder)
 
 

@@ -33,7 +33,7 @@ LAYERS = [
     {"dictionaries", "training"},
     {"geometry", "measures", "planted", "adapt", "latent_adapters", "behaviours", "reading"},
     {"report"},
-    {"workflows", "checking"},
+    {"workflows", "checking", "evaluating"},
     {"commands"},
     {"study_run"},
     {"notebook"},

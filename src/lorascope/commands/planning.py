@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lorascope.evaluating.plan import EvaluatePlan
+    from lorascope.evaluating.settings import EvaluateStudy
     from lorascope.workflows.adapt.plan import AdaptPlan
     from lorascope.workflows.adapt.study import AdaptStudy
     from lorascope.workflows.latent.plan import LatentPlan
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from lorascope.workflows.study import AuditStudy
 
 
-def print_plan(study: AuditStudy | AdaptStudy | LatentStudy, out: Path) -> None:
+def print_plan(study: AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy, out: Path) -> None:
     """Check a study and print what it takes, without loading weights.
 
     Args:
@@ -39,7 +41,9 @@ def print_plan(study: AuditStudy | AdaptStudy | LatentStudy, out: Path) -> None:
     refuse_what_cannot_fit(cost, out)
 
 
-def print_plan_of_run(study: AuditStudy | AdaptStudy | LatentStudy, out: Path, redo: bool) -> None:
+def print_plan_of_run(
+    study: AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy, out: Path, redo: bool
+) -> None:
     """As `print_plan`, once the run folder is known to be this study's to use."""
     from lorascope.workflows import missing
 
@@ -47,7 +51,10 @@ def print_plan_of_run(study: AuditStudy | AdaptStudy | LatentStudy, out: Path, r
     print_plan(study, out)
 
 
-def _cost(study: AuditStudy | AdaptStudy | LatentStudy) -> Plan | AdaptPlan | LatentPlan:
+def _cost(
+    study: AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy,
+) -> Plan | AdaptPlan | LatentPlan | EvaluatePlan:
+    from lorascope.evaluating.settings import EvaluateStudy
     from lorascope.workflows.adapt.study import AdaptStudy
     from lorascope.workflows.latent.study import LatentStudy
 
@@ -59,6 +66,10 @@ def _cost(study: AuditStudy | AdaptStudy | LatentStudy) -> Plan | AdaptPlan | La
         from lorascope.workflows.latent.plan import plan_latent
 
         return plan_latent(study)
+    if isinstance(study, EvaluateStudy):
+        from lorascope.evaluating.plan import plan_evaluate
+
+        return plan_evaluate(study)
     from lorascope.workflows.plan import plan
 
     return plan(study)

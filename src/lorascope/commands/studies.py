@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
 from lorascope.commands.adapts import adapt_study, run_adapt
 from lorascope.commands.audits import run_audit
+from lorascope.commands.evaluating import evaluate_study
 from lorascope.commands.latents import latent_study, run_latent
 from lorascope.commands.options import (
     Adapter,
@@ -18,7 +19,6 @@ from lorascope.commands.options import (
     Out,
     Quiet,
     Set,
-    Workflow,
     audit_study,
     workflow_of,
 )
@@ -46,7 +46,7 @@ def demo(
 
     `lorascope demo latent`
     """
-    known = get_args(Workflow)
+    known = list(_DEMOS)
     if workflow not in known:
         hint = did_you_mean(workflow, known)
         raise InputError(f'there is no demo "{workflow}".{hint} There are: {", ".join(known)}')
@@ -88,6 +88,10 @@ def plan(
         if adapter or sites or texts or dictionary:
             raise InputError(f"{study}: a latent study is changed with --model and --set alone")
         print_plan(latent_study(study, {"model": model}, None, set_), out)
+    elif workflow == "evaluate":
+        if adapter or sites or dictionary:
+            raise InputError(f"{study}: an evaluation is changed with --model, --texts and --set")
+        print_plan(evaluate_study(study, {"model": model, "texts": texts}, changes=set_), out)
     else:
         given = audit_study(study, model, adapter, sites, texts, dictionary, set_, False)
         print_plan(given, out)

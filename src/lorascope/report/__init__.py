@@ -28,6 +28,7 @@ def build(run: Path) -> Path:
     from lorascope.report.adapt.models import write_models_report
     from lorascope.report.adapt.page import write_adapt_report
     from lorascope.report.comparison import rewrite_comparison
+    from lorascope.report.evaluate import write_evaluation_report
     from lorascope.report.latent import write_latent_report
     from lorascope.report.page import write_report
     from lorascope.report.result import read_results
@@ -37,6 +38,7 @@ def build(run: Path) -> Path:
         "adapt": write_adapt_report,
         "adapt models": write_models_report,
         "compare": rewrite_comparison,
+        "evaluate": write_evaluation_report,
         "latent": write_latent_report,
     }
     return makers.get(str(results.facts.get("workflow")), write_report)(results)
@@ -48,6 +50,7 @@ def figures_of(results: Results) -> list[Figure]:
     from lorascope.report.adapt.found import Found
     from lorascope.report.adapt.models import models_figures
     from lorascope.report.comparison import comparison_figures
+    from lorascope.report.evaluate import evaluation_figures
     from lorascope.report.figures import figures
     from lorascope.report.latent import latent_figures
 
@@ -55,6 +58,7 @@ def figures_of(results: Results) -> list[Figure]:
         "adapt": lambda found: adapt_figures(Found(found)),
         "adapt models": models_figures,
         "compare": comparison_figures,
+        "evaluate": evaluation_figures,
         "latent": latent_figures,
     }
     return makers.get(str(results.facts.get("workflow")), figures)(results)

@@ -15,6 +15,7 @@ from lorascope.behaviours.records import read_set
 from lorascope.config import Settings, read_yaml
 from lorascope.dictionaries.addresses import require_there
 from lorascope.errors import InputError
+from lorascope.evaluating.settings import EvaluateStudy, Subject
 from lorascope.models.places import adapter_folder, adapter_in, model_address
 from lorascope.runs import Run, read_json
 from lorascope.workflows.adapt.study import AdaptStudy
@@ -26,7 +27,9 @@ from lorascope.workflows.study import AuditStudy
 _STAGES = ("gates", "activations/held_out", "results")
 
 
-def in_study(study: AuditStudy | AdaptStudy | LatentStudy, *, planned: bool = False) -> None:
+def in_study(
+    study: AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy, *, planned: bool = False
+) -> None:
     """Model, adapters, texts, dictionaries and behaviour of a study.
 
     Args:
@@ -42,7 +45,10 @@ def in_study(study: AuditStudy | AdaptStudy | LatentStudy, *, planned: bool = Fa
     if isinstance(study, AuditStudy):
         _adapters(study.given)
         _sources(study.train.records if study.train is not None else ())
-    if not planned:
+    if isinstance(study, EvaluateStudy):
+        for name, subject in study.subjects.items():
+            _subject(name, subject)
+    elif not planned:
         _made(study)
 
 
@@ -144,6 +150,17 @@ def _made(study: AuditStudy | AdaptStudy | LatentStudy) -> None:
     else:
         _behaviour(study.behaviour)
         _dictionaries([study.dictionary] if study.dictionary is not None else [])
+
+
+def _subject(name: str, subject: Subject) -> None:
+    """What an evaluation of one subject reads."""
+    _adapters({name: subject.adapter} if subject.adapter else {})
+    _dictionaries((*subject.dictionaries.values(), *subject.reseeded.values()))
+    if subject.fitted and not (Path(subject.fitted) / "lorascope.json").is_file():
+        raise InputError(
+            f"subject {name}: {subject.fitted} holds no lorascope.json; give the folder of a fit "
+            "that lorascope adapt made, below fits/ of its run"
+        )
 
 
 def _sources(sources: Iterable[str]) -> None:

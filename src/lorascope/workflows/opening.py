@@ -10,6 +10,10 @@ from typing import Any
 
 from lorascope.config import override, read_yaml
 from lorascope.errors import InputError
+from lorascope.evaluating import workflow as evaluating
+from lorascope.evaluating.plan import plan_evaluate
+from lorascope.evaluating.settings import EvaluateStudy
+from lorascope.evaluating.state import Evaluating
 from lorascope.progress import Reporter
 from lorascope.stages import Graph
 from lorascope.workflows import audit
@@ -27,7 +31,7 @@ from lorascope.workflows.refusals import run_folder
 from lorascope.workflows.state import Audited
 from lorascope.workflows.study import AuditStudy
 
-Study = AuditStudy | AdaptStudy | LatentStudy
+Study = AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy
 
 
 @dataclass(frozen=True)
@@ -100,18 +104,26 @@ def _latent(study: LatentStudy, folder: Path, reporter: Reporter) -> OpenedStudy
     return OpenedStudy(state, Graph(latent.stages(state)))
 
 
+def _evaluate(study: EvaluateStudy, folder: Path, reporter: Reporter) -> OpenedStudy:
+    state = Evaluating(study, folder, reporter)
+    return OpenedStudy(state, Graph(evaluating.stages(state)))
+
+
 _STUDIES: dict[str, type[Study]] = {
     "audit": AuditStudy,
     "adapt": AdaptStudy,
     "latent": LatentStudy,
+    "evaluate": EvaluateStudy,
 }
 _PLANS: dict[type, Callable[[Any], Cost]] = {
     AuditStudy: partial(plan, estimates=False),
     AdaptStudy: partial(plan_adapt, estimates=False),
     LatentStudy: partial(plan_latent, estimates=False),
+    EvaluateStudy: partial(plan_evaluate, estimates=False),
 }
 _OPEN: dict[type, Callable[[Any, Path, Reporter], OpenedStudy]] = {
     AuditStudy: _audit,
     AdaptStudy: _adapt,
     LatentStudy: _latent,
+    EvaluateStudy: _evaluate,
 }

@@ -11,6 +11,7 @@ from lorascope.measures.definitions import (
     causes,
     check,
     comparison,
+    evaluate,
     latent,
     pursuit,
     seeds,
@@ -34,6 +35,7 @@ _EVERY: dict[str, Definition] = {
     **behaviour.DEFINITIONS,
     **adapt.DEFINITIONS,
     **check.DEFINITIONS,
+    **evaluate.DEFINITIONS,
 }
 DEFINITIONS: dict[str, Definition] = {
     measure: replace(

@@ -1,0 +1,213 @@
+"""Evaluating: dictionaries, and spliced, adapted and fine-tuned models, beside chance."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lorascope.commands.options import (
+    Json,
+    Out,
+    Place,
+    PlanOnly,
+    Quiet,
+    Ray,
+    Set,
+    Threads,
+    Workers,
+    pairs,
+    require_workflow,
+)
+from lorascope.commands.planning import print_plan_of_run
+from lorascope.errors import InputError, did_you_mean
+from lorascope.printing import say, say_json
+
+if TYPE_CHECKING:
+    from lorascope.evaluating.settings import EvaluateStudy
+
+# What a subject given by options is called.
+_SUBJECT = "subject"
+
+
+def evaluate(
+    study: Annotated[Path | None, typer.Argument(help="Study file; or use the options.")] = None,
+    model: Annotated[str | None, typer.Option(help="Base model: hub id or folder.")] = None,
+    dictionary: Annotated[
+        list[str] | None,
+        typer.Option("--dictionary", help="Dictionary to evaluate: site=address. Repeatable."),
+    ] = None,
+    reseeded: Annotated[
+        list[str] | None,
+        typer.Option("--reseeded", help="The same of another seed: site=address. Repeatable."),
+    ] = None,
+    fitted: Annotated[
+        str | None, typer.Option("--fitted", help="Folder of a fit that adapt made around them.")
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", help="Adapter (a fine-tune) to put on the model.")
+    ] = None,
+    delta: Annotated[
+        bool, typer.Option("--delta", help="The dictionary is of the adapter's deltas.")
+    ] = False,
+    texts: Annotated[
+        list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", help="Evaluations, comma-separated: core,probing,…")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--sets", help="Labelled sets to probe: table, wheel, dataset id."),
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", help="Tasks of lm-eval, comma-separated.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="Model that explains latents and is asked.")
+    ] = None,
+    set_: Set = None,
+    out: Out = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Accept files that name another model or site.")
+    ] = False,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
+    ] = False,
+    workers: Workers = 1,
+    threads: Threads = None,
+    ray: Ray = None,
+    plan: PlanOnly = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Evaluate dictionaries, and spliced, adapted and fine-tuned models, each number beside chance.
+
+    core, probing and absorption are taken unless --only says otherwise; tpp, scr, autointerp,
+    disentangling and benchmarks on demand.
+
+    **Examples**
+
+    `lorascope evaluate studies/evaluate_embedded.yaml`
+
+    `lorascope evaluate --model embedded --dictionary layers.3=runs/mine --texts embedded`
+
+    `lorascope evaluate --model embedded --fitted runs/around/fits/layers.3-lora-s0 --only core`
+
+    `lorascope evaluate --model google/gemma-2-2b --sets sae_probes-0.4.2-py3-none-any.whl
+    --dictionary layers.12=hf://google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`
+
+    `lorascope evaluate --model embedded --only benchmarks --tasks embedded --plan`
+    """
+    given = {
+        "model": model,
+        "texts": texts,
+        "dictionaries": pairs("--dictionary", dictionary or [], "layers.5=runs/mine"),
+        "reseeded": pairs("--reseeded", reseeded or [], "layers.5=runs/mine-seed1"),
+        "fitted": fitted,
+        "adapter": adapter,
+        "delta": delta,
+        "only": only,
+        "sets": sets,
+        "tasks": tasks,
+        "judge": judge,
+        "force": force,
+    }
+    settings = evaluate_study(study, given, changes=set_)
+    folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
+    if plan:
+        print_plan_of_run(settings, folder, redo)
+        return
+    place = Place(workers, threads, ray)
+    _run(settings, folder, quiet or json_, redo, place, json_)
+
+
+def _run(
+    study: EvaluateStudy, out: Path, quiet: bool, redo: bool, place: Place, json_: bool
+) -> None:
+    from lorascope.workflows import missing
+
+    missing.in_study(study)
+    missing.in_folder(out, study, redo)
+    from lorascope.evaluating.workflow import evaluate as run
+    from lorascope.progress import Reporter
+
+    command = shlex.join(["lorascope", *sys.argv[1:]])
+    page = run(study, out, Reporter(quiet), command, redo, place.runner())
+    if not json_:
+        say(str(page))
+        return
+    from lorascope.report.result import read_results
+
+    table = read_results(out).numbers.to_frame()
+    say_json({"report": str(page), "estimates": table.to_dict("records")})
+
+
+def evaluate_study(
+    study: Path | None, given: Mapping[str, Any], changes: Sequence[str] | None = None
+) -> EvaluateStudy:
+    """The study that a file and options say together; options win.
+
+    Args:
+        given: options by name, as `evaluate` takes them; those left out or empty change nothing.
+    """
+    from lorascope.config import override, read_yaml
+    from lorascope.evaluating.settings import EvaluateStudy
+
+    require_workflow(study, "evaluate")
+    data: dict[str, Any] = read_yaml(study) if study is not None else {}
+    if given.get("model") is not None:
+        data["model"] = given["model"]
+    _subjects(data, given)
+    if given.get("texts"):
+        before = data.get("texts")
+        kept = before if isinstance(before, dict) else {}
+        data["texts"] = {**kept, "sources": list(given["texts"])}
+    data.setdefault("texts", {"sources": ["embedded"]})
+    _evaluations(data, given)
+    if given.get("force"):
+        data["force"] = True
+    if study is None and "model" not in data:
+        raise InputError("give a study file, or --model with --dictionary, --fitted or --tasks")
+    return EvaluateStudy.parse(override(data, changes or []), str(study or "options"))
+
+
+def _subjects(data: dict[str, Any], given: Mapping[str, Any]) -> None:
+    names = ("dictionaries", "reseeded", "fitted", "adapter", "delta")
+    own = {name: given[name] for name in names if given.get(name)}
+    if own or "subjects" not in data:
+        data["subjects"] = {_SUBJECT: own}
+
+
+def _evaluations(data: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Which evaluations are taken, and what options say of them."""
+    from lorascope.evaluating.settings import DEFAULT, EVALUATIONS
+
+    if given.get("only"):
+        wanted = [name.strip() for name in given["only"].split(",") if name.strip()]
+        for name in wanted:
+            if name not in EVALUATIONS:
+                hint = did_you_mean(name, EVALUATIONS)
+                raise InputError(
+                    f'--only: there is no "{name}".{hint} There are: {", ".join(EVALUATIONS)}'
+                )
+            if data.get(name) is None:
+                data[name] = {}
+        for name in EVALUATIONS:
+            if name not in wanted and (name in data or name in DEFAULT):
+                data[name] = None
+    for option, section, field in (
+        ("sets", "probing", "sets"),
+        ("tasks", "benchmarks", "tasks"),
+        ("judge", "autointerp", "judge"),
+    ):
+        value = given.get(option)
+        if not value:
+            continue
+        if option == "tasks":
+            value = [one.strip() for one in value.split(",") if one.strip()]
+        data[section] = {**(data.get(section) or {}), field: value}

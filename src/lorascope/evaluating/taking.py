@@ -1,0 +1,70 @@
+"""How a stage takes each evaluation of a subject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorascope.errors import InputError
+from lorascope.evaluating.core import core
+from lorascope.evaluating.labelled import Labelled, binary_sets
+from lorascope.evaluating.probing import probing
+from lorascope.evaluating.settings import Core, Probing
+from lorascope.evaluating.state import Evaluating
+from lorascope.evaluating.subjects import Opened
+from lorascope.results import Estimate
+from lorascope.stages import Work
+
+
+@dataclass
+class Taken:
+    """What one evaluation of one subject found.
+
+    Attributes:
+        facts: what is no estimate.
+        warnings: what to know before relying on it.
+    """
+
+    estimates: list[Estimate] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def take_core(work: Work, subject: Opened, settings: Core, seed: int) -> Taken:
+    """Reconstruction and what splicing costs."""
+    del settings  # how many tokens decides the windows
+    state: Evaluating = work.state
+    found = core(subject, state.training, state.held_out, seed)
+    return Taken(found.estimates, {"density": found.facts})
+
+
+def sets_of(settings: Probing) -> list[Labelled]:
+    """The binary sets that probing is asked for.
+
+    Raises:
+        InputError: a source is not there, or two sets have one name.
+    """
+    found = [one for source in settings.sets for one in binary_sets(source, settings.limit)]
+    names = [one.name for one in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"probing.sets: two sets are called {twice}; rename one file")
+    return found
+
+
+def take_probing(work: Work, subject: Opened, settings: Probing, seed: int) -> Taken:
+    """Probes on few latents."""
+    state: Evaluating = work.state
+    sets = sets_of(settings)
+    passes = len(sets) * len(subject.dictionaries) * len(subject.read_with)
+    with work.reporter.bar(f"probing {subject.name}", passes, "sets") as advance:
+        found = probing(subject, sets, state.beside(subject), settings, seed, advance)
+    rows = {one.name: len(one.texts) for one in sets}
+    return Taken(found, {"sets": rows})
+
+
+TAKERS: dict[str, Callable[[Work, Opened, Any, int], Taken]] = {
+    "core": take_core,
+    "probing": take_probing,
+}
