@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorascope.errors import InputError
+from lorascope.evaluating.absorption import absorption
 from lorascope.evaluating.core import core
 from lorascope.evaluating.labelled import Labelled, binary_sets
 from lorascope.evaluating.probing import probing
-from lorascope.evaluating.settings import Core, Probing
+from lorascope.evaluating.settings import Absorption, Core, Probing
 from lorascope.evaluating.state import Evaluating
 from lorascope.evaluating.subjects import Opened
 from lorascope.results import Estimate
@@ -64,7 +65,13 @@ def take_probing(work: Work, subject: Opened, settings: Probing, seed: int) -> T
     return Taken(found, {"sets": rows})
 
 
+def take_absorption(work: Work, subject: Opened, settings: Absorption, seed: int) -> Taken:
+    """First letters that more special latents took over."""
+    return Taken(*absorption(subject, work.state.beside(subject), settings, seed))
+
+
 TAKERS: dict[str, Callable[[Work, Opened, Any, int], Taken]] = {
     "core": take_core,
     "probing": take_probing,
+    "absorption": take_absorption,
 }
