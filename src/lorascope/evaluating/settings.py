@@ -135,7 +135,7 @@ class Spurious(Targeted):
     """Spurious correlation removal (SCR): a file with text, label and spurious (each 0 or 1).
 
     Attributes:
-        source: "embedded" pairs task (poem or haiku, say) with what the text also mentions.
+        source: "embedded" are prompts and answers (the label) about code and facts (spurious).
     """
 
 

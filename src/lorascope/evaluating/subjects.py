@@ -23,7 +23,7 @@ from lorascope.activations.tokens import TokenBatch
 from lorascope.adapt.card import open_fitted, read_card
 from lorascope.adapt.splicing import Placed, place, spliced
 from lorascope.adapt.ways import ADAPTED, ORIGINAL, SPLICED, UNSPLICED, Way
-from lorascope.adapt.wrapper import Spliced, with_adapter
+from lorascope.adapt.wrapper import with_adapter
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
@@ -170,13 +170,6 @@ class Opened:
     def dictionary(self, site: Site, *, adapter: bool) -> Dictionary:
         """What stands at a site."""
         return (self.standing if adapter else self.dictionaries)[site]
-
-    def wrapped(self, condition: str) -> nn.Module:
-        """The model in one condition as something to be called; use it inside `way(condition)`."""
-        if condition in (SPLICED, ADAPTED) and not self.delta:
-            chosen = self.standing if condition == ADAPTED else self.dictionaries
-            return Spliced(self.module, chosen, special_ids=self.special_ids)
-        return self.module
 
 
 @contextmanager

@@ -8,12 +8,25 @@ from typing import Any
 
 from lorascope.errors import InputError
 from lorascope.evaluating.absorption import absorption
+from lorascope.evaluating.autointerp import autointerp
+from lorascope.evaluating.benchmarks import benchmarks
 from lorascope.evaluating.core import core
+from lorascope.evaluating.disentangling import disentangling
 from lorascope.evaluating.labelled import Labelled, binary_sets
 from lorascope.evaluating.probing import probing
-from lorascope.evaluating.settings import Absorption, Core, Probing
+from lorascope.evaluating.settings import (
+    Absorption,
+    Autointerp,
+    Benchmarks,
+    Core,
+    Disentangling,
+    Probing,
+    Spurious,
+    Targeted,
+)
 from lorascope.evaluating.state import Evaluating
 from lorascope.evaluating.subjects import Opened
+from lorascope.evaluating.targeted import targeted
 from lorascope.results import Estimate
 from lorascope.stages import Work
 
@@ -70,8 +83,48 @@ def take_absorption(work: Work, subject: Opened, settings: Absorption, seed: int
     return Taken(*absorption(subject, work.state.beside(subject), settings, seed))
 
 
+def take_tpp(work: Work, subject: Opened, settings: Targeted, seed: int) -> Taken:
+    """Targeted probe perturbation."""
+    beside = work.state.beside(subject)
+    return Taken(*targeted(subject, beside, settings, seed, spurious=False))
+
+
+def take_scr(work: Work, subject: Opened, settings: Spurious, seed: int) -> Taken:
+    """Spurious correlation removal."""
+    beside = work.state.beside(subject)
+    return Taken(*targeted(subject, beside, settings, seed, spurious=True))
+
+
+def take_autointerp(work: Work, subject: Opened, settings: Autointerp, seed: int) -> Taken:
+    """Explanations by a judge, and how much they tell."""
+    state: Evaluating = work.state
+    log = work.run / "answers" / f"{subject.name}.jsonl"
+    windows = [*state.held_out, *state.training]
+    total = 6 * settings.latents * len(subject.dictionaries)
+    with work.reporter.bar(f"asking {settings.judge}", total, "questions") as advance:
+        beside = state.beside(subject)
+        return Taken(*autointerp(subject, windows, beside, settings, log, seed, advance=advance))
+
+
+def take_disentangling(work: Work, subject: Opened, settings: Disentangling, seed: int) -> Taken:
+    """One attribute changed, the others looked at."""
+    return Taken(*disentangling(subject, work.state.beside(subject), settings, seed))
+
+
+def take_benchmarks(work: Work, subject: Opened, settings: Benchmarks, seed: int) -> Taken:
+    """General benchmarks in every condition."""
+    total = len(subject.conditions)
+    with work.reporter.bar(f"benchmarks {subject.name}", total, "conditions") as advance:
+        return Taken(benchmarks(subject, settings, seed, advance))
+
+
 TAKERS: dict[str, Callable[[Work, Opened, Any, int], Taken]] = {
     "core": take_core,
     "probing": take_probing,
     "absorption": take_absorption,
+    "tpp": take_tpp,
+    "scr": take_scr,
+    "autointerp": take_autointerp,
+    "disentangling": take_disentangling,
+    "benchmarks": take_benchmarks,
 }

@@ -213,7 +213,7 @@ DEFINITIONS: dict[str, Definition] = {
         "label after − before) / (accuracy of a probe trained on the label alone − before), of the "
         "direction in which the biased probe is worse",
         f"nothing changed, 0; {_RANDOM}",
-        "bootstrap over held-out rows, the same resamples for what stands beside",
+        "Fieller's over held-out rows; differences paired by row",
         _TARGETED,
         f"{_BENCH}; caveat: arXiv 2605.18229",
         "above",
