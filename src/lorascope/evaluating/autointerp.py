@@ -10,14 +10,14 @@ For each latent, on passages of the study's texts:
    fires on, in the others one that it does not, and says of each whether the mark is right.
 
 Both are balanced: whoever always says the same scores ½. The same is asked of as many latents of a
-random-decoder dictionary. Every request and answer is kept in `answers/` of the run folder, and what
-has an answer there is not asked again.
+random-decoder dictionary. Every request and answer is kept in `answers/` of the run folder, and
+what has an answer there is not asked again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.evaluating.settings import Autointerp
 from lorascope.evaluating.subjects import Opened
+from lorascope.measures.rows import CHUNK
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
@@ -280,15 +281,28 @@ def score_estimates(
 def chosen(dictionary: Dictionary, found: Passages, settings: Autointerp, seed: int) -> list[Asked]:
     """Latents drawn from those that fire often enough, with what is asked about them."""
     draw = generator(seed, "latents")
-    codes = dictionary.encode(found.rows.to(dictionary.directions)).float().cpu()
+    order = torch.randperm(dictionary.n_latents, generator=draw)
+    half = settings.questions // 2
+    fired = torch.cat([(one.amax(1) > 0) for one in _codes(dictionary, found)]).sum(0)
+    often = (fired >= settings.minimum) & (fired <= len(found.ids) - half)
+    tried = [latent for latent in order.tolist() if bool(often[latent])][: 4 * settings.latents]
+    if not tried:
+        return []
+    codes = torch.cat([one[:, :, tried] for one in _codes(dictionary, found)])
     asked: list[Asked] = []
-    for latent in torch.randperm(dictionary.n_latents, generator=draw).tolist():
-        one = questions_of(found, codes[:, :, latent], latent, settings, seed)
+    for column, latent in enumerate(tried):
+        one = questions_of(found, codes[:, :, column], latent, settings, seed)
         if one is not None:
             asked.append(one)
         if len(asked) == settings.latents:
             break
     return asked
+
+
+def _codes(dictionary: Dictionary, found: Passages) -> Iterator[Float[Tensor, "p t n"]]:
+    """Every latent's activations, some passages at a time."""
+    for rows in found.rows.split(max(1, CHUNK // found.rows.shape[1])):
+        yield dictionary.encode(rows.to(dictionary.directions)).float().cpu()
 
 
 def autointerp(

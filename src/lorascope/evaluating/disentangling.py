@@ -132,9 +132,8 @@ def pairs_of(
         others = tuple(
             one for one in known if one.entity == base.entity and one.attribute != attribute
         )
-        for source in rest:
-            if source.answer != base.answer and others:
-                found.append(Pair(base, source, others))
+        sources = [one for one in rest if one.answer != base.answer and others]
+        found += [Pair(base, source, others) for source in sources]
     draw.shuffle(found)
     if len(found) < _FEWEST or len({one.answer for one in learned}) < 2:
         raise InputError(
