@@ -1,4 +1,4 @@
-"""Explanations: a judge that sees scores 1, the same answer always scores ½, none is asked twice."""
+"""Explanations: a judge that sees scores 1, always the same scores ½, none is asked twice."""
 
 import http.server
 import json

@@ -79,8 +79,11 @@ def take_probing(work: Work, subject: Opened, settings: Probing, seed: int) -> T
 
 
 def take_absorption(work: Work, subject: Opened, settings: Absorption, seed: int) -> Taken:
-    """First letters that more special latents took over."""
-    return Taken(*absorption(subject, work.state.beside(subject), settings, seed))
+    """First letters that more special latents took over; a vocabulary without words is told."""
+    try:
+        return Taken(*absorption(subject, work.state.beside(subject), settings, seed))
+    except InputError as error:
+        return Taken(warnings=[f"absorption of {subject.name}: {error}"])
 
 
 def take_tpp(work: Work, subject: Opened, settings: Targeted, seed: int) -> Taken:
