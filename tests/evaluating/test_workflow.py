@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from lorascope.models.load import load_base
 from lorascope.progress import Reporter
 from lorascope.report.evaluate import COLUMNS, evaluation_tables
 from lorascope.report.result import read_results
+from lorascope.workflows import speed
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,20 @@ def test_what_cannot_be_evaluated_is_refused(made):
         study(autointerp={"judge": "x", "questions": 3})
     with pytest.raises(InputError, match="use letters"):
         study(subjects={"a/b": subject})
-    with pytest.raises(InputError, match="layers.7"):
+    with pytest.raises(InputError, match=r"layers\.7"):
         plan_evaluate(study(subjects={"a": {"dictionaries": {"layers.7": "x"}}}))
     asked = plan_evaluate(study(autointerp={"judge": "j", "latents": 10}))
     assert "j is asked 60 questions at most: 20 explanations" in asked.questions[0]
+
+
+STUDIES = Path(__file__).parents[2] / "studies"
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("evaluate_*.yaml")), ids=lambda f: f.stem)
+def test_shipped_studies_are_planned_offline(file, monkeypatch):
+    monkeypatch.setattr(speed, "_SECONDS", 0.0)
+    study = EvaluateStudy.read(file)
+    assert study.name == file.stem
+    said = dict(plan_evaluate(study).lines())
+    assert {f"  {name}" for name in study.asked} <= said.keys()
+    assert ("judge" in said) == (study.autointerp is not None)

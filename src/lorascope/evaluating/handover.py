@@ -44,7 +44,7 @@ model = HookedTransformer.from_pretrained_no_processing(
 )
 sae = SAE.load_from_disk(here / "dictionary")
 """
-_SAEBENCH = '''"""Sparse probing with SAEBench: pip install sae-bench==0.6.0, in its own environment."""
+_SAEBENCH = '''"""Sparse probing with SAEBench: pip install sae-bench==0.6.0, elsewhere."""
 
 {loading}
 from unittest.mock import patch
