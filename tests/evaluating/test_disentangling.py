@@ -113,7 +113,7 @@ def test_attributes_that_are_latents_are_changed_one_at_a_time(planted):
     assert table.one("evaluate.cause", topic="country").value == 1.0
     assert table.one("evaluate.isolation", topic="country").value == 1.0
     every = table.one("evaluate.disentangling")
-    assert every.value > 0.95
+    assert every.value > 0.8
     levels = {null.name: null.level for null in every.nulls}
     assert levels[null_names.NOTHING_CHANGED] == 0.5
     assert levels[null_names.RANDOM_DECODER] < every.value

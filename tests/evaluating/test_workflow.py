@@ -93,6 +93,10 @@ def test_the_command_prints_json_and_a_plan(made, tmp_path, monkeypatch, capsys)
     said = json.loads(capsys.readouterr().out)
     assert said["report"] == str(tmp_path / "run" / "report" / "index.html")
     assert {row["measure"] for row in said["estimates"]} >= {"evaluate.fvu", "evaluate.loss"}
+    (fvu,) = [row for row in said["estimates"] if row["measure"] == "evaluate.fvu"]
+    assert fvu["nulls"][0]["null"] == "mean predictor"
+    assert fvu["nulls"][0]["verdict"] == "below"
+    assert fvu["site"] == "layers.1"
 
 
 def test_a_fit_of_adapt_with_it_and_without(made, identity_dictionary, cut, tmp_path):

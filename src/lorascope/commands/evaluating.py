@@ -141,10 +141,11 @@ def _run(
     if not json_:
         say(str(page))
         return
+    from lorascope.report.evaluate import evaluation_record
     from lorascope.report.result import read_results
 
-    table = read_results(out).numbers.to_frame()
-    say_json({"report": str(page), "estimates": table.to_dict("records")})
+    numbers = [evaluation_record(one) for one in read_results(out).numbers]
+    say_json({"report": str(page), "estimates": numbers})
 
 
 def evaluate_study(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,6 +91,34 @@ def evaluation_cells(estimate: Estimate) -> list[Cell]:
         Cell(number(detectable(gap))) if not math.isnan(gap[0]) else Cell("–"),
         Cell.plain(verdict_words(estimate) if estimate.nulls else "–"),
     ]
+
+
+def evaluation_record(estimate: Estimate) -> dict[str, Any]:
+    """One number as plain data: what it is of, its interval, all it stands beside, its verdict."""
+    key = {name: value for name, value in asdict(estimate.key).items() if value not in ("", None)}
+    nulls = []
+    for null in estimate.nulls:
+        gap = estimate.difference(null)
+        nulls.append(
+            {
+                "null": null.name,
+                "rival": null.rival,
+                "level": null.level,
+                "difference": list(gap),
+                "shows_from": detectable(gap),
+                "verdict": estimate.against(null),
+            }
+        )
+    return {
+        "measure": estimate.measure,
+        **key,
+        "value": estimate.value,
+        "interval": list(estimate.interval),
+        "n": estimate.n,
+        "unit": estimate.unit,
+        "nulls": nulls,
+        "verdict": estimate.verdict,
+    }
 
 
 def evaluation_label(estimate: Estimate) -> str:
