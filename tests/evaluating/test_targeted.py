@@ -14,13 +14,12 @@ from lorascope.evaluating.targeted import (
     effects,
     scr_estimates,
     scr_scores,
-    scr_texts,
     tpp_estimates,
     tpp_scores,
-    tpp_texts,
     train_probe,
     zeroed,
 )
+from lorascope.evaluating.targeted_texts import scr_texts, tpp_texts
 from lorascope.results import Estimates, Key, null_names
 
 WIDTH = 12

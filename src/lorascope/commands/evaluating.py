@@ -34,50 +34,55 @@ if TYPE_CHECKING:
 _SUBJECT = "subject"
 
 
+StudyFile = Annotated[Path | None, typer.Argument(help="Study file; or use the options.")]
+Model = Annotated[str | None, typer.Option(help="Base model: hub id or folder.")]
+Dictionary = Annotated[
+    list[str] | None,
+    typer.Option("--dictionary", help="Dictionary to evaluate: site=address. Repeatable."),
+]
+Reseeded = Annotated[
+    list[str] | None,
+    typer.Option("--reseeded", help="The same of another seed: site=address. Repeatable."),
+]
+Fitted = Annotated[
+    str | None, typer.Option("--fitted", help="Folder of a fit that adapt made around them.")
+]
+FineTune = Annotated[
+    str | None, typer.Option("--adapter", help="Adapter (a fine-tune) to put on the model.")
+]
+Delta = Annotated[bool, typer.Option("--delta", help="The dictionary is of the adapter's deltas.")]
+Given = Annotated[list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")]
+Only = Annotated[
+    str | None, typer.Option("--only", help="Evaluations, comma-separated: core,probing,…")
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--sets", help="Labelled sets to probe: table, wheel, id.")
+]
+Tasks = Annotated[str | None, typer.Option("--tasks", help="Tasks of lm-eval, comma-separated.")]
+Judge = Annotated[str | None, typer.Option("--judge", help="Model that explains latents.")]
+Force = Annotated[bool, typer.Option("--force", help="Accept files of another model or site.")]
+Redo = Annotated[
+    bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
+]
+
+
 def evaluate(
-    study: Annotated[Path | None, typer.Argument(help="Study file; or use the options.")] = None,
-    model: Annotated[str | None, typer.Option(help="Base model: hub id or folder.")] = None,
-    dictionary: Annotated[
-        list[str] | None,
-        typer.Option("--dictionary", help="Dictionary to evaluate: site=address. Repeatable."),
-    ] = None,
-    reseeded: Annotated[
-        list[str] | None,
-        typer.Option("--reseeded", help="The same of another seed: site=address. Repeatable."),
-    ] = None,
-    fitted: Annotated[
-        str | None, typer.Option("--fitted", help="Folder of a fit that adapt made around them.")
-    ] = None,
-    adapter: Annotated[
-        str | None, typer.Option("--adapter", help="Adapter (a fine-tune) to put on the model.")
-    ] = None,
-    delta: Annotated[
-        bool, typer.Option("--delta", help="The dictionary is of the adapter's deltas.")
-    ] = False,
-    texts: Annotated[
-        list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")
-    ] = None,
-    only: Annotated[
-        str | None, typer.Option("--only", help="Evaluations, comma-separated: core,probing,…")
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--sets", help="Labelled sets to probe: table, wheel, dataset id."),
-    ] = None,
-    tasks: Annotated[
-        str | None, typer.Option("--tasks", help="Tasks of lm-eval, comma-separated.")
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option("--judge", help="Model that explains latents and is asked.")
-    ] = None,
+    study: StudyFile = None,
+    model: Model = None,
+    dictionary: Dictionary = None,
+    reseeded: Reseeded = None,
+    fitted: Fitted = None,
+    adapter: FineTune = None,
+    delta: Delta = False,
+    texts: Given = None,
+    only: Only = None,
+    sets: Sets = None,
+    tasks: Tasks = None,
+    judge: Judge = None,
     set_: Set = None,
     out: Out = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Accept files that name another model or site.")
-    ] = False,
-    redo: Annotated[
-        bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
-    ] = False,
+    force: Force = False,
+    redo: Redo = False,
     workers: Workers = 1,
     threads: Threads = None,
     ray: Ray = None,
@@ -98,26 +103,21 @@ def evaluate(
 
     `lorascope evaluate --model embedded --fitted runs/around/fits/layers.3-lora-s0 --only core`
 
-    `lorascope evaluate --model google/gemma-2-2b --sets sae_probes-0.4.2-py3-none-any.whl
-    --dictionary layers.12=hf://google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`
-
     `lorascope evaluate --model embedded --only benchmarks --tasks embedded --plan`
     """
-    given = {
-        "model": model,
-        "texts": texts,
-        "dictionaries": pairs("--dictionary", dictionary or [], "layers.5=runs/mine"),
-        "reseeded": pairs("--reseeded", reseeded or [], "layers.5=runs/mine-seed1"),
+    what: dict[str, Any] = {
         "fitted": fitted,
         "adapter": adapter,
         "delta": delta,
-        "only": only,
-        "sets": sets,
-        "tasks": tasks,
-        "judge": judge,
         "force": force,
+        "only": only,
     }
-    settings = evaluate_study(study, given, changes=set_)
+    what |= {"model": model, "texts": texts}
+    what |= {"sets": sets, "tasks": tasks, "judge": judge}
+    example = "layers.5=runs/mine"
+    what["dictionaries"] = pairs("--dictionary", dictionary or [], example)
+    what["reseeded"] = pairs("--reseeded", reseeded or [], example)
+    settings = evaluate_study(study, what, changes=set_)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
     if plan:
         print_plan_of_run(settings, folder, redo)

@@ -19,7 +19,7 @@ code keeps the epoch that is best on the rows it then measures on; here the last
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,15 +28,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from lorascope import embedded
 from lorascope.adapt.ways import ADAPTED, SPLICED
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
-from lorascope.evaluating.labelled import classes, table_rows
 from lorascope.evaluating.pooling import STREAM, Pooled, pooled
 from lorascope.evaluating.probing import OWN
 from lorascope.evaluating.settings import Targeted
 from lorascope.evaluating.subjects import Opened
+from lorascope.evaluating.targeted_texts import scr_texts, tpp_texts
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
@@ -44,7 +43,6 @@ from lorascope.results.null_names import NOTHING_CHANGED, RANDOM_DECODER
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import normal_interval, or_point
 
-_MOST_CLASSES = 5
 # Accuracy that a clean probe has to be ahead of a biased one, as published.
 _LEAST_GAP = 0.001
 
@@ -276,88 +274,6 @@ def scr_estimates(found: Removed, place: Key) -> list[Estimate]:
             Estimate("evaluate.scr", value, interval, len(after), "share", tuple(nulls), at)
         )
     return estimates
-
-
-Texts = tuple[list[str], list[tuple[int, ...]]]
-
-
-def tpp_texts(settings: Targeted, seed: int) -> tuple[Texts, Texts]:
-    """(texts, class of each) to train on and held out.
-
-    Raises:
-        InputError: fewer than two classes, or too few texts of one.
-    """
-    found = classes(settings.source)
-    chosen = {
-        name: list(dict.fromkeys(texts)) for name, texts in list(found.items())[:_MOST_CLASSES]
-    }
-    return _cut(chosen, {name: (i,) for i, name in enumerate(chosen)}, settings, seed)
-
-
-def scr_texts(settings: Targeted, seed: int) -> tuple[Texts, Texts]:
-    """(texts, label and spurious attribute of each) to train on and held out; four equal groups.
-
-    Raises:
-        InputError: a column is missing, holds something else than 0 and 1, or a group is too small.
-    """
-    groups: dict[str, list[str]] = {}
-    marks: dict[str, tuple[int, ...]] = {}
-    for text, label, spurious in _marked(settings.source):
-        name = f"label {label}, spurious {spurious}"
-        groups.setdefault(name, []).append(text)
-        marks[name] = (label, spurious)
-    if len(groups) < 4:
-        raise InputError(
-            f"{settings.source}: scr needs texts of all four pairs of label and spurious (0 or 1 "
-            f"each); there are {', '.join(sorted(groups)) or 'none'}"
-        )
-    return _cut({n: list(dict.fromkeys(t)) for n, t in groups.items()}, marks, settings, seed)
-
-
-def _marked(source: str) -> list[tuple[str, int, int]]:
-    if source == "embedded":
-        kinds = {"coding": 1, "factual": 0}
-        known = [one for one in embedded.instructions() if one["category"] in kinds]
-        return [
-            (record[side], label, kinds[record["category"]])
-            for record in known
-            for label, side in enumerate(("instruction", "output"))
-        ]
-    found = []
-    for row in table_rows(source):
-        try:
-            label, spurious = int(row["label"]), int(row["spurious"])
-            text = str(row["text"])
-        except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{source}: scr needs columns text, label and spurious, the last two 0 or 1; this "
-                f"row has {', '.join(map(str, row))}"
-            ) from None
-        found.append((text, label, spurious))
-    return found
-
-
-def _cut(
-    groups: Mapping[str, Sequence[str]],
-    marks: Mapping[str, tuple[int, ...]],
-    settings: Targeted,
-    seed: int,
-) -> tuple[Texts, Texts]:
-    fewest = min(map(len, groups.values()))
-    share = min(1.0, fewest / (settings.train + settings.test))
-    train, test = int(share * settings.train), int(share * settings.test)
-    if min(train, test) < 8:
-        raise InputError(
-            f"{settings.source}: {fewest} different texts of one group; 8 to train on and 8 to "
-            "measure on are needed"
-        )
-    parts: list[Texts] = [([], []), ([], [])]
-    for name, texts in groups.items():
-        order = torch.randperm(len(texts), generator=generator(seed, "group", name)).tolist()
-        for part, places in zip(parts, (order[:train], order[train : train + test]), strict=True):
-            part[0].extend(texts[i] for i in places)
-            part[1].extend(marks[name] for _ in places)
-    return parts[0], parts[1]
 
 
 @torch.no_grad()
