@@ -130,12 +130,12 @@ def test_means_over_sets_are_paired_by_set():
 
 
 def with_word(seed, count):
-    """Texts of seven words, every other one ending with w7 w7, and their labels."""
+    """Texts of seven words, five of them w7 in every other one, and their labels."""
     random = torch.Generator().manual_seed(seed)
     texts, labels = [], []
     for i in range(count):
         words = [f"w{10 + int(j)}" for j in torch.randint(40, (7,), generator=random)]
-        texts.append(" ".join([*words[:5], "w7", "w7"] if i % 2 else words))
+        texts.append(" ".join([*words[:2], *["w7"] * 5] if i % 2 else words))
         labels.append(i % 2)
     return texts, labels
 

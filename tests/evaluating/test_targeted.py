@@ -150,7 +150,7 @@ def test_texts_of_the_package_and_of_a_table(tmp_path):
     assert len(texts) == 200
     assert {one for (one,) in marks} == {0, 1, 2, 3, 4}
     assert not set(texts) & set(other)
-    (texts, marks), _ = scr_texts(Spurious(train=20, test=10), 0)
+    (texts, marks), _ = scr_texts(Spurious(train=20, test=16), 0)
     assert len(texts) == 80
     assert {pair: marks.count(pair) for pair in set(marks)} == {
         (0, 0): 20,

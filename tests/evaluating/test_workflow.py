@@ -62,7 +62,7 @@ def test_a_run_its_page_and_its_resuming(made, tmp_path):
     assert set(tables) == {"core", "probing"}
     (table,) = tables["probing"]
     cells = dict(zip(COLUMNS, table.rows[0][1], strict=True))
-    assert cells["Floor"].text == "0.5"
+    assert cells["Floor"].value == 0.5
     assert cells["Shows from"].text != "–"
     text = page.read_text()
     assert "Sparse probing" in text
