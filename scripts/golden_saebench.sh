@@ -12,6 +12,8 @@ venv=${VENV:-$folder/venv}
 if [ ! -x "$venv/bin/python" ]; then
     python3 -m venv "$venv"
     "$venv/bin/pip" install -q sae-bench==0.6.0
+    # Not used here; one built for another torch than the one beside it stops transformers' import.
+    "$venv/bin/pip" uninstall -q -y torchvision
 fi
 cd "$folder"
 "$venv/bin/python" "$here/scripts/golden_saebench.py" "$here/tests/evaluating/golden_saebench.json"

@@ -157,10 +157,10 @@ def evaluate(
     Raises:
         InputError: anything that has to be mended first.
     """
-    left_out = {name: None for name in DEFAULT if name not in only}
-    chosen = {name: {} for name in only if name not in DEFAULT}
-    plain = {"model": model, "texts": _texts(texts), "subjects": dict(subjects)}
-    plain |= {**left_out, **chosen, **settings}
+    plain: dict[str, Any] = {"model": model, "texts": _texts(texts), "subjects": dict(subjects)}
+    for name in (*DEFAULT, *only):
+        plain[name] = {} if name in only else None
+    plain |= settings
     study = EvaluateStudy.parse(plain, "evaluate")
     folder = _folder(out, study)
     run_evaluate(study, folder, Reporter(quiet), f"lorascope.evaluate in {folder}", redo)

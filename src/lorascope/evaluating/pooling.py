@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lorascope.activations.text import Document, Segment
-from lorascope.activations.tokens import batches, windows
+from lorascope.activations.tokens import Window, batches, windows
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.evaluating.settings import Pool
@@ -42,7 +42,7 @@ def pooled(
     """
     documents = [Document((Segment(text),)) for text in texts]
     first: dict[int, int] = {}
-    made = []
+    made: list[Window] = []
     for window in windows(documents, subject.tokenizer, context):
         if window.document not in first:
             first[window.document] = len(made)
