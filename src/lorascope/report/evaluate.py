@@ -63,6 +63,8 @@ _OF: Final = {
     "disentangling": ("cause", "isolation", "disentangling"),
     "benchmarks": ("benchmark",),
 }
+# Topics of numbers that are means over sets or attributes.
+_MEANS: Final = ("all sets", "all attributes")
 # Sets of one source that stand in the table; all are in the long one.
 _MOST_ROWS: Final = 120
 
@@ -170,7 +172,7 @@ def evaluation_tables(results: Results) -> dict[str, list[PaperTable]]:
 
 def _shown(estimates: Sequence[Estimate]) -> list[Estimate]:
     """Means over sets first; single sets as far as there is room."""
-    first = [e for e in estimates if not e.key.topic or e.key.topic.startswith("all ")]
+    first = [e for e in estimates if not e.key.topic or e.key.topic in _MEANS]
     rest = [e for e in estimates if e not in first]
     return [*first, *rest][:_MOST_ROWS]
 
@@ -209,7 +211,7 @@ def _over_k(results: Results) -> Iterable[Figure]:
     taken = [
         e
         for e in results.numbers
-        if e.measure == "evaluate.probe_accuracy" and e.key.topic.startswith("all ")
+        if e.measure == "evaluate.probe_accuracy" and e.key.topic in _MEANS
     ]
     if not taken:
         return
@@ -249,7 +251,7 @@ def evaluation_sentences(results: Results) -> list[str]:
         for e in results.numbers:
             if e.measure != measure or (setting and e.key.setting != setting):
                 continue
-            if e.key.topic and not (e.key.topic.startswith("all ") and e.key.k == 1):
+            if e.key.topic and not (e.key.topic in _MEANS and e.key.k == 1):
                 continue
             rival = e.headline
             beside = f", {rival.name} {number(rival.level)}" if rival is not None else ""
