@@ -49,6 +49,7 @@ from lorascope.stats.intervals import or_point
 ZERO, MEAN, RANDOM, RESEEDED = "zero", "mean", "random", "reseeded"
 # Kinds of ablation, as settings of keys.
 ABLATIONS = (ZERO, MEAN)
+RECOVERED = {"ce": "evaluate.ce_recovered", "kl": "evaluate.kl_recovered"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,9 +265,7 @@ def recovered(
             place = replace(_place(subject, side), setting=f"{ablation} ablation")
             n = int(tokens.sum())
             estimates.append(
-                Estimate(
-                    f"evaluate.{kind}_recovered", value, interval, n, "share", tuple(nulls), place
-                )
+                Estimate(RECOVERED[kind], value, interval, n, "share", tuple(nulls), place)
             )
     return estimates
 
@@ -303,7 +302,7 @@ def _changes(subject: Opened, shares: Mapping[str, Mapping[str, Evaluated]]) -> 
                 continue
             columns = torch.stack([column for side in sides for column in side], 1)
             value, interval = smooth(_gap, columns, tokens)
-            about = f"evaluate.{kind}_recovered"
+            about = RECOVERED[kind]
             place = replace(_place(subject, ADAPTED), about=about, setting=f"{ablation} ablation")
             found.append(_change(value, interval, int(tokens.sum()), "share", place))
     return found

@@ -30,11 +30,11 @@ _JUDGED = (
 
 DEFINITIONS: dict[str, Definition] = {
     "evaluate.loss": Definition(
-        "Loss",
+        "Loss in each condition",
         "nats/token",
         "−log p(token | earlier tokens), mean over held-out tokens predicted at a position that is "
         "no special token",
-        "the original model",
+        "nothing spliced: the original model",
         _DOCUMENTS,
         _CORE,
         apart="below",
@@ -81,7 +81,7 @@ DEFINITIONS: dict[str, Definition] = {
         sampled="documents",
     ),
     "evaluate.fvu": Definition(
-        "FVU",
+        "FVU of what is read",
         "ratio",
         "Σ ‖x − x̂‖² / Σ ‖x − x̄‖² over held-out rows of the stream that the dictionary reads; for a "
         "delta dictionary, of what the adapter adds",
@@ -95,7 +95,7 @@ DEFINITIONS: dict[str, Definition] = {
         sampled="documents",
     ),
     "evaluate.l0": Definition(
-        "L0",
+        "L0 of what is read",
         "latents/token",
         "active latents a held-out row, mean",
         f"{_RANDOM}, a reference; {_OTHER}",
@@ -103,7 +103,7 @@ DEFINITIONS: dict[str, Definition] = {
         "evaluating/reconstructing.py",
     ),
     "evaluate.dead_share": Definition(
-        "Dead latents",
+        "Dead latents of a dictionary",
         "share",
         "share of latents that are active on no held-out row; it falls with the number of rows",
         f"the same of {_RANDOM}, a reference; {_OTHER}",
@@ -126,7 +126,7 @@ DEFINITIONS: dict[str, Definition] = {
         "share",
         "share of held-out rows, half of each label, that a logistic regression (C = 1) on the k "
         "latents of largest |mean₁ − mean₀| tells right; latents pooled over a text's tokens",
-        f"always the same answer; k channels of the stream, chosen likewise; {_RANDOM}; the whole "
+        f"as many channels of the stream, chosen likewise; {_RANDOM}; always the same answer, the whole "
         f"stream and {_OTHER}",
         "Wilson over held-out rows, differences paired by row; over all sets: t over sets",
         _PROBING,
@@ -140,7 +140,7 @@ DEFINITIONS: dict[str, Definition] = {
         "Probe AUC",
         "share",
         "how often the same regression scores a row of label 1 above one of label 0, ties half",
-        f"always the same answer, ½; k channels of the stream; {_RANDOM}; the whole stream and "
+        f"as many channels of the stream; {_RANDOM}; always the same answer, ½, the whole stream and "
         f"{_OTHER}",
         "DeLong over held-out rows, paired; over all sets: t over sets",
         _PROBING,
@@ -156,7 +156,7 @@ DEFINITIONS: dict[str, Definition] = {
         f"share of words absorbed, {_LETTERS}: no main latent of the letter is active, and the "
         "active latent that writes most along the probe has a cosine of 0.025 or more with it and "
         "brings 0.4 or more of its projection",
-        f"no absorption, 0; {_RANDOM}",
+        f"nothing changed: no absorption, 0; {_RANDOM}",
         _OVER_LETTERS,
         _ABSORPTION,
         f"{_BENCH}; Chanin et al. 2024",
@@ -172,7 +172,7 @@ DEFINITIONS: dict[str, Definition] = {
         "with the probe, not the letter's own, write along it (at most what is missing), m what "
         "the letter's main latents write; 0 where m is all of the stream's projection or the three "
         "bring less than 0.4 of it, 1 where m is 0 or less",
-        f"no absorption, 0; {_RANDOM}",
+        f"nothing changed: no absorption, 0; {_RANDOM}",
         _OVER_LETTERS,
         _ABSORPTION,
         f"{_BENCH}",
@@ -288,7 +288,7 @@ DEFINITIONS: dict[str, Definition] = {
         "Benchmark",
         "share",
         "lm-eval's own metric of the task, mean over items",
-        "the original model on the same items, paired",
+        "nothing spliced: the original model on the same items, paired",
         "normal, over items; differences paired by item",
         "evaluating/benchmarks.py",
         "lm-eval 0.4.13",
