@@ -126,8 +126,8 @@ DEFINITIONS: dict[str, Definition] = {
         "share",
         "share of held-out rows, half of each label, that a logistic regression (C = 1) on the k "
         "latents of largest |mean₁ − mean₀| tells right; latents pooled over a text's tokens",
-        f"as many channels of the stream, chosen likewise; {_RANDOM}; always the same answer, the whole "
-        f"stream and {_OTHER}",
+        f"as many channels of the stream, chosen likewise; {_RANDOM}; always the same answer, the "
+        f"whole stream and {_OTHER}",
         "Wilson over held-out rows, differences paired by row; over all sets: t over sets",
         _PROBING,
         f"{_BENCH} (sparse probing); sae-probes",
@@ -140,8 +140,8 @@ DEFINITIONS: dict[str, Definition] = {
         "Probe AUC",
         "share",
         "how often the same regression scores a row of label 1 above one of label 0, ties half",
-        f"as many channels of the stream; {_RANDOM}; always the same answer, ½, the whole stream and "
-        f"{_OTHER}",
+        f"as many channels of the stream; {_RANDOM}; always the same answer, ½, the "
+        f"whole stream and {_OTHER}",
         "DeLong over held-out rows, paired; over all sets: t over sets",
         _PROBING,
         "sae-probes",
