@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lorascope.dictionaries.files import open_dictionary as open_dictionary
     from lorascope.dictionaries.files import save as save
     from lorascope.errors import InputError as InputError
+    from lorascope.fits.wrapper import Spliced as Spliced
     from lorascope.latent_adapters.adapter import LatentAdapter as LatentAdapter
     from lorascope.latent_adapters.loading import load as load
     from lorascope.measures.alignment import max_cosine as max_cosine
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lorascope.notebook import adapt as adapt
     from lorascope.notebook import audit as audit
     from lorascope.notebook import compare as compare
+    from lorascope.notebook import evaluate as evaluate
     from lorascope.notebook import latent as latent
     from lorascope.notebook import open_run as open_run
     from lorascope.reading.result import Read as Read
@@ -48,7 +50,7 @@ _HOME = {
     **dict.fromkeys(
         ("BatchTopK", "Gated", "JumpReLU", "Matryoshka", "ReLU", "TopK"), "training.architectures"
     ),
-    **dict.fromkeys(("adapt", "audit", "compare", "latent", "open_run"), "notebook"),
+    **dict.fromkeys(("adapt", "audit", "compare", "evaluate", "latent", "open_run"), "notebook"),
     **dict.fromkeys(("Latent", "Latents", "StudyRun"), "study_run"),
     "AdaptedModel": "models.adapted",
     "Null": "results",
@@ -59,6 +61,7 @@ _HOME = {
     "InputError": "errors",
     "Job": "training.dictionaries",
     "Read": "reading.result",
+    "Spliced": "fits.wrapper",
     "Reading": "reading.settings",
     "read": "reading.running",
     "Resemblance": "resembling.resemble",

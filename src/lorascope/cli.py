@@ -27,6 +27,7 @@ from lorascope.commands import (
     checking,
     comparisons,
     dictionaries,
+    evaluating,
     features,
     latents,
     reading,
@@ -69,6 +70,7 @@ app.command()(studies.demo)
 app.command()(audits.audit)
 app.command()(adapts.adapt)
 app.command()(latents.latent)
+app.command()(evaluating.evaluate)
 app.command()(studies.plan)
 app.command()(checking.check)
 app.command()(checking.scan)

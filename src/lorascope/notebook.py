@@ -1,7 +1,7 @@
 """Studies from Python: run one, open a finished one, look at its numbers, figures and latents.
 
-`audit`, `adapt`, `latent` and `compare` take what the commands of these names take, and return the
-finished run. Everything is on disk; a run opened again tomorrow is the same.
+`audit`, `adapt`, `latent`, `evaluate` and `compare` take what the commands of these names take, and
+return the finished run. Everything is on disk; a run opened again tomorrow is the same.
 """
 
 from __future__ import annotations
@@ -18,12 +18,19 @@ from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.workflow import audit as run_audit
 from lorascope.studies.compare.workflow import CompareSettings
 from lorascope.studies.compare.workflow import compare as run_compare
+from lorascope.studies.evaluate.settings import DEFAULT, EvaluateStudy, Evaluation
+from lorascope.studies.evaluate.workflow import evaluate as run_evaluate
 from lorascope.studies.latent.study import LatentStudy
 from lorascope.studies.latent.workflow import learn_latent as run_latent
 from lorascope.study_run import StudyRun
 
 PathLike = str | os.PathLike[str]
-_NAMES: dict[type, str] = {AuditStudy: "audit", AdaptStudy: "adapt", LatentStudy: "latent"}
+_NAMES: dict[type, str] = {
+    AuditStudy: "audit",
+    AdaptStudy: "adapt",
+    LatentStudy: "latent",
+    EvaluateStudy: "evaluate",
+}
 
 
 def open_run(folder: PathLike) -> StudyRun:
@@ -133,6 +140,38 @@ def latent(
     plain = {"model": model, "behaviour": str(behaviour), "site": site, **settings}
     study = LatentStudy.parse(plain, "latent")
     return _finished(run_latent, study, out, quiet, redo)
+
+
+def evaluate(
+    model: str,
+    texts: str | Sequence[str] | Mapping[str, Any],
+    subjects: Mapping[str, Any],
+    *,
+    only: Sequence[Evaluation] = DEFAULT,
+    out: PathLike | None = None,
+    quiet: bool = False,
+    redo: bool = False,
+    **settings: Any,
+) -> StudyRun:
+    """Evaluate dictionaries, and spliced, adapted and fine-tuned models.
+
+    Args:
+        model: hub id, folder, or "embedded".
+        texts: as `audit` takes them.
+        subjects: {name: what stands in the model}, as the study's file has them:
+            `{"mine": {"dictionaries": {"layers.3": "runs/mine"}}}`, with `adapter` or `fitted`.
+        only: which evaluations; those that `settings` say something of come in addition.
+        out, quiet, redo, settings: as `audit` takes them.
+
+    Raises:
+        InputError: anything that has to be mended first.
+    """
+    plain: dict[str, Any] = {"model": model, "texts": _texts(texts), "subjects": dict(subjects)}
+    for name in (*DEFAULT, *only):
+        plain[name] = {} if name in only else None
+    plain |= settings
+    study = EvaluateStudy.parse(plain, "evaluate")
+    return _finished(run_evaluate, study, out, quiet, redo)
 
 
 def compare(

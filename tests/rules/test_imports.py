@@ -53,17 +53,20 @@ def test_every_shipped_study_is_parsed_without_them(tmp_path):
     code = f"""
 from pathlib import Path
 from lorascope.config import read_yaml
+from lorascope.studies.evaluate.settings import EvaluateStudy
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.studies.latent.study import LatentStudy
 from lorascope.studies.audit.study import AuditStudy
 kinds = {{"audit": AuditStudy, "adapt": AdaptStudy, "latent": LatentStudy}}
+kinds["evaluate"] = EvaluateStudy
 for path in sorted(Path({str(STUDIES)!r}).glob("*.yaml")):
     study = kinds[read_yaml(path).get("workflow", "audit")].read(path)
     print(type(study).__name__, study.digest()[:8])
 """
     returned, heavy, seconds, said = imported(code, tmp_path)
     assert returned == 0, said
-    assert {"AuditStudy", "AdaptStudy", "LatentStudy"} == {s.split()[0] for s in said.splitlines()}
+    kinds = {"AuditStudy", "AdaptStudy", "LatentStudy", "EvaluateStudy"}
+    assert kinds == {line.split()[0] for line in said.splitlines()}
     assert heavy == []
     assert seconds < SECONDS
 
@@ -101,6 +104,10 @@ EMBEDDED = STUDIES / "embedded.yaml"
         ["adapt", "--model", "embedded", "--texts", "embedded", "--dictionary", "layers.1=./nope"],
         ["latent", "--model", "embedded", "--behaviour", "nope", "--site", "1"],
         ["latent", STUDIES / "latent_embedded.yaml", "--manner", "in verse"],
+        ["evaluate", "nope.yaml"],
+        ["evaluate", "--model", "embedded", "--dictionary", "layers.1=./nope"],
+        ["evaluate", "--model", "embedded", "--fitted", "empty"],
+        ["evaluate", "--model", "embedded", "--only", "cores"],
         ["train-adapter", "--ranks", "four"],
         ["train-adapter", "--records", "nope.json"],
         ["dictionary", "./nope"],

@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "lorascope"
 MODULES = sorted(SOURCE.rglob("*.py"))
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
-STUDIES = ("audit", "adapt", "latent", "compare", "behaviour")
+STUDIES = ("audit", "adapt", "latent", "compare", "behaviour", "evaluate")
 # Lowest floor first; a folder or module imports from lower floors only, and from itself. Studies
 # stand side by side: none imports another.
 FLOORS = (

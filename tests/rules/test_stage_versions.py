@@ -21,7 +21,7 @@ RECORD = Path(__file__).with_name("stage_versions.json")
 def makers():
     """{name: [version, hash of the code]} of every stage's function of the package."""
     for module in walk_packages(lorascope.__path__, "lorascope."):
-        if ".workflows" in module.name or ".studies" in module.name:
+        if any(part in module.name for part in (".workflows", ".studies", ".evaluating")):
             import_module(module.name)
     return {
         name: [maker.version, maker.source]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lorascope.runners import Runner
     from lorascope.studies.audit.study import AuditStudy
 
-Workflow = Literal["audit", "adapt", "latent"]
+Workflow = Literal["audit", "adapt", "latent", "evaluate"]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; the same one resumes.")]
 BaseDictionary = Annotated[
     list[str] | None,

@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from lorascope.studies.adapt.study import AdaptStudy
     from lorascope.studies.audit.plan import Plan
     from lorascope.studies.audit.study import AuditStudy
+    from lorascope.studies.evaluate.plan import EvaluatePlan
+    from lorascope.studies.evaluate.settings import EvaluateStudy
     from lorascope.studies.latent.plan import LatentPlan
     from lorascope.studies.latent.study import LatentStudy
 
 
 def print_plan(
-    study: AuditStudy | AdaptStudy | LatentStudy,
+    study: AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy,
     out: Path,
     device: str | None = None,
     memory: float | None = None,
@@ -53,7 +55,9 @@ def print_plan(
         say(f"lorascope: warning: {line}", err=True)
 
 
-def print_plan_of_run(study: AuditStudy | AdaptStudy | LatentStudy, out: Path, redo: bool) -> None:
+def print_plan_of_run(
+    study: AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy, out: Path, redo: bool
+) -> None:
     """As `print_plan`, once the run folder is known to be this study's to use."""
     from lorascope.studies import missing
 
@@ -61,8 +65,11 @@ def print_plan_of_run(study: AuditStudy | AdaptStudy | LatentStudy, out: Path, r
     print_plan(study, out)
 
 
-def _cost(study: AuditStudy | AdaptStudy | LatentStudy) -> Plan | AdaptPlan | LatentPlan:
+def _cost(
+    study: AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy,
+) -> Plan | AdaptPlan | LatentPlan | EvaluatePlan:
     from lorascope.studies.adapt.study import AdaptStudy
+    from lorascope.studies.evaluate.settings import EvaluateStudy
     from lorascope.studies.latent.study import LatentStudy
 
     if isinstance(study, AdaptStudy):
@@ -73,6 +80,10 @@ def _cost(study: AuditStudy | AdaptStudy | LatentStudy) -> Plan | AdaptPlan | La
         from lorascope.studies.latent.plan import plan_latent
 
         return plan_latent(study)
+    if isinstance(study, EvaluateStudy):
+        from lorascope.studies.evaluate.plan import plan_evaluate
+
+        return plan_evaluate(study)
     from lorascope.studies.audit.plan import plan
 
     return plan(study)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
 from lorascope.commands.adapts import adapt_study, run_adapt
 from lorascope.commands.audits import run_audit
+from lorascope.commands.evaluating import evaluate_study
 from lorascope.commands.latents import latent_study, run_latent
 from lorascope.commands.options import (
     Adapter,
@@ -20,7 +21,6 @@ from lorascope.commands.options import (
     Quiet,
     Revision,
     Set,
-    Workflow,
     audit_study,
     of_base,
     workflow_of,
@@ -49,7 +49,7 @@ def demo(
 
     `lorascope demo latent`
     """
-    known = get_args(Workflow)
+    known = list(_DEMOS)
     if workflow not in known:
         hint = did_you_mean(workflow, known)
         raise InputError(f'there is no demo "{workflow}".{hint} There are: {", ".join(known)}')
@@ -111,6 +111,11 @@ def plan(
         if adapter or sites or texts or dictionary:
             raise InputError(f"{study}: a latent study is changed with --model and --set alone")
         print_plan(latent_study(study, {"model": model}, None, changes), out, device, memory)
+    elif workflow == "evaluate":
+        if adapter or sites or dictionary:
+            raise InputError(f"{study}: an evaluation is changed with --model, --texts and --set")
+        asked = evaluate_study(study, {"model": model, "texts": texts}, changes=changes)
+        print_plan(asked, out, device, memory)
     else:
         given = audit_study(study, model, adapter, sites, texts, dictionary, changes, False)
         print_plan(given, out, device, memory)

@@ -97,6 +97,40 @@ class Spliced(nn.Module):
         parts = (part for part in self._parts if isinstance(part, Dictionary))
         return dict(zip(self._sites, parts, strict=True))
 
+    @property
+    def config(self) -> Any:
+        """The model's own configuration."""
+        return self.module.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the input embedding."""
+        found: torch.device = self.get_input_embeddings().weight.device
+        return found
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's weights; dictionaries keep their own."""
+        found: torch.dtype = self.get_input_embeddings().weight.dtype
+        return found
+
+    @property
+    def name_or_path(self) -> str:
+        """The model's id."""
+        return self.model or str(getattr(self.module, "name_or_path", ""))
+
+    def get_input_embeddings(self) -> Any:
+        """The model's own."""
+        return self.module.get_input_embeddings()  # type: ignore[operator]
+
+    def get_output_embeddings(self) -> Any:
+        """The model's own."""
+        return self.module.get_output_embeddings()  # type: ignore[operator]
+
+    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+        """As the model's own; evaluators call it on any model that they are given."""
+        self.module.tie_weights(*args, **kwargs)  # type: ignore[operator]
+
     @contextmanager
     def splice(self) -> Iterator[Splice]:
         """Within the `with`, `module` itself is spliced."""

@@ -75,3 +75,13 @@ RANDOM_CHOICE: Final = "random choice among the candidates"
 RANDOM_DIRECTION: Final = "random direction"
 MATCHED_LATENTS: Final = "latents like it"
 OTHER_LATENTS: Final = "as many latents like them"
+
+# Of evaluations.
+RANDOM_DECODER: Final = "random-decoder dictionary"
+OTHER_DICTIONARY: Final = "dictionary of another seed"
+ABLATED: Final = "the ablation itself"
+NO_ADAPTER: Final = "the same without the adapter"
+CHANNELS: Final = "as many channels of the stream"
+WHOLE_STREAM: Final = "probe on the whole stream"
+COIN: Final = "always the same answer"
+NOTHING_CHANGED: Final = "nothing changed"

@@ -32,6 +32,17 @@ def or_point(value: float, interval: Interval) -> Interval:
     return (value, value) if math.isnan(interval[0]) else interval
 
 
+def detectable(interval: Interval) -> float:
+    """The smallest true difference that data with this interval of a difference show.
+
+    (z₀.₉₇₅ + z₀.₈) standard errors, the standard error read off the half-width: a difference of
+    this size leaves zero in four of five such samples. nan where there is no interval.
+    """
+    low, high = interval
+    quantile = float(stats.norm.ppf(1 - TAIL))
+    return (high - low) / 2 * (quantile + float(stats.norm.ppf(0.8))) / quantile
+
+
 def _cut(x: float, low: float, high: float) -> float:
     return x if math.isnan(x) else min(max(x, low), high)
 

@@ -14,16 +14,20 @@ from lorascope.behaviours.manners import judged
 from lorascope.behaviours.records import read_set
 from lorascope.config import Settings
 from lorascope.dictionaries.addresses import require_there
+from lorascope.errors import InputError
 from lorascope.models.places import adapter_folder, adapter_in, model_address
 from lorascope.runs import Run
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.behaviour.study import MeasureBehaviour
+from lorascope.studies.evaluate.settings import EvaluateStudy, Subject
 from lorascope.studies.latent.study import LatentStudy
 from lorascope.workflows.settings import OnTexts, TrainStudy
 
 
-def in_study(study: AuditStudy | AdaptStudy | LatentStudy, *, planned: bool = False) -> None:
+def in_study(
+    study: AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy, *, planned: bool = False
+) -> None:
     """Model, adapters, texts, dictionaries and behaviour of a study.
 
     Args:
@@ -39,7 +43,10 @@ def in_study(study: AuditStudy | AdaptStudy | LatentStudy, *, planned: bool = Fa
     if isinstance(study, AuditStudy):
         _adapters(study.given)
         _sources(study.train.records if study.train is not None else ())
-    if not planned:
+    if isinstance(study, EvaluateStudy):
+        for name, subject in study.subjects.items():
+            _subject(name, subject)
+    elif not planned:
         _made(study)
 
 
@@ -77,6 +84,17 @@ def _made(study: AuditStudy | AdaptStudy | LatentStudy) -> None:
     else:
         _behaviour(study.behaviour)
         _dictionaries([study.dictionary] if study.dictionary is not None else [])
+
+
+def _subject(name: str, subject: Subject) -> None:
+    """What an evaluation of one subject reads."""
+    _adapters({name: subject.adapter} if subject.adapter else {})
+    _dictionaries((*subject.dictionaries.values(), *subject.reseeded.values()))
+    if subject.fitted and not (Path(subject.fitted) / "lorascope.json").is_file():
+        raise InputError(
+            f"subject {name}: {subject.fitted} holds no lorascope.json; give the folder of a fit "
+            "that lorascope adapt made, below fits/ of its run"
+        )
 
 
 def _sources(sources: Iterable[str]) -> None:

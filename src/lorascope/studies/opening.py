@@ -20,6 +20,10 @@ from lorascope.studies.audit import workflow as audit
 from lorascope.studies.audit.plan import plan
 from lorascope.studies.audit.state import Audited
 from lorascope.studies.audit.study import AuditStudy
+from lorascope.studies.evaluate import workflow as evaluating
+from lorascope.studies.evaluate.plan import plan_evaluate
+from lorascope.studies.evaluate.settings import EvaluateStudy
+from lorascope.studies.evaluate.state import Evaluating
 from lorascope.studies.latent import workflow as latent
 from lorascope.studies.latent.plan import plan_latent
 from lorascope.studies.latent.state import LatentRun
@@ -28,7 +32,7 @@ from lorascope.workflows.cost import Cost
 from lorascope.workflows.needs import stated
 from lorascope.workflows.run_folders import run_folder
 
-Study = AuditStudy | AdaptStudy | LatentStudy
+Study = AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy
 
 
 @dataclass(frozen=True)
@@ -101,18 +105,26 @@ def _latent(study: LatentStudy, folder: Path, reporter: Reporter) -> OpenedStudy
     return OpenedStudy(state, Graph(latent.stages(state)))
 
 
+def _evaluate(study: EvaluateStudy, folder: Path, reporter: Reporter) -> OpenedStudy:
+    state = Evaluating(study, folder, reporter)
+    return OpenedStudy(state, Graph(evaluating.stages(state)))
+
+
 _STUDIES: dict[str, type[Study]] = {
     "audit": AuditStudy,
     "adapt": AdaptStudy,
     "latent": LatentStudy,
+    "evaluate": EvaluateStudy,
 }
 _PLANS: dict[type, Callable[[Any], Cost]] = {
     AuditStudy: partial(plan, estimates=False),
     AdaptStudy: partial(plan_adapt, estimates=False),
     LatentStudy: partial(plan_latent, estimates=False),
+    EvaluateStudy: partial(plan_evaluate, estimates=False),
 }
 _OPEN: dict[type, Callable[[Any, Path, Reporter], OpenedStudy]] = {
     AuditStudy: _audit,
     AdaptStudy: _adapt,
     LatentStudy: _latent,
+    EvaluateStudy: _evaluate,
 }

@@ -28,6 +28,14 @@ _PARTS = {
     "frontier": ("answers",),
     "latents": ("ablation",),
     "times": ("times",),
+    "core": ("core",),
+    "probing": ("probing",),
+    "absorption": ("absorption",),
+    "tpp": ("tpp",),
+    "scr": ("scr",),
+    "autointerp": ("autointerp",),
+    "disentangling": ("disentangling",),
+    "benchmarks": ("benchmarks",),
 }
 # Put together from tables: nothing but the interpreter and its libraries.
 _SMALL = ("results", "texts")

@@ -12,6 +12,7 @@ from lorascope.measures.definitions import (
     causes,
     check,
     comparison,
+    evaluate,
     latent,
     pursuit,
     readable,
@@ -55,6 +56,7 @@ for _part in (
     adapting,
     check,
     resemblance,
+    evaluate,
 ):
     for _measure, _known in _part.DEFINITIONS.items():
         define(_measure, _known)

@@ -1,0 +1,174 @@
+"""An evaluation: its stages, and what is found in them put together.
+
+1. Read the texts, split by hash: some give means and baselines, the others are measured on.
+2. Each evaluation of each subject is a stage of its own.
+3. Write the results table, make the report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lorascope import report
+from lorascope.config import Settings
+from lorascope.errors import InputError
+from lorascope.models.identity import model_identity
+from lorascope.progress import Reporter
+from lorascope.report.result import write_estimates
+from lorascope.runners import Runner
+from lorascope.runners.local import run_here
+from lorascope.runs import command_of, read_json, versions, write_atomically
+from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
+from lorascope.studies.evaluate import taking
+from lorascope.studies.evaluate.plan import plan_evaluate
+from lorascope.studies.evaluate.settings import Core, EvaluateStudy
+from lorascope.studies.evaluate.state import Evaluating, require_texts
+from lorascope.workflows.cost import refuse_what_cannot_fit
+from lorascope.workflows.measured import Measured
+from lorascope.workflows.needs import stated
+from lorascope.workflows.run_folders import run_folder
+
+WORKFLOW, TEXTS, RESULTS = "evaluate", "texts", "results"
+_FILE, FACTS = "texts.json", "facts.json"
+
+
+def evaluate(
+    study: EvaluateStudy,
+    out: Path,
+    reporter: Reporter,
+    command: str = "",
+    redo: bool = False,
+    runner: Runner = run_here,
+) -> Path:
+    """Run or resume an evaluation in `out` and return the report's path.
+
+    Args:
+        redo: where `out` holds this study with other settings, make again what depends on them.
+        runner: where its stages are made; one after the other in this process by default.
+
+    Raises:
+        InputError: anything the user has to mend, before anything costly where that is possible.
+    """
+    with run_folder(out, study, redo, command) as run:
+        cost = plan_evaluate(study, estimates=False)
+        refuse_what_cannot_fit(cost, out)
+        for note in cost.questions:
+            reporter.say(note)
+        state = Evaluating(study, out, reporter)
+        graph = stated(Graph(stages(state)), cost)
+        runner(graph, run, state, reporter)
+        drop_others(graph, out)
+        reporter.say("writing the report")
+        return report.build(out)
+
+
+@stage(version=1, title="reading texts")
+def read(work: Work, *, identity: Mapping[str, Any], core: Core | None) -> None:
+    """Count the texts, and refuse those that cannot carry the numbers.
+
+    Args:
+        core: how many tokens of them every evaluation reads.
+
+    Raises:
+        InputError: too few, or the model has been replaced since the study was read.
+    """
+    del core
+    name, revision, _, content = identity["model"]
+    if model_identity(name, revision) != content:
+        raise InputError(f"{name}: has changed since the study was read; run it again")
+    record = require_texts(work.state)
+    write_atomically(work.folder / _FILE, json.dumps(record, indent=1) + "\n")
+
+
+@stage(version=1, title="evaluating")
+def take(
+    work: Work,
+    *,
+    evaluation: str,
+    subject: str,
+    settings: Settings,
+    identity: Mapping[str, Any],
+    seed: int,
+) -> None:
+    """One evaluation of one subject.
+
+    Args:
+        identity: what the subject is made of.
+        seed: of draws.
+    """
+    del identity
+    state: Evaluating = work.state
+    with state.opened(subject) as found:
+        taken = taking.TAKERS[evaluation](work, found, settings, seed)
+    Measured(taken.estimates, taken.warnings).write(work.folder)
+    write_atomically(work.folder / FACTS, json.dumps(taken.facts, indent=1) + "\n")
+
+
+def stages(state: Evaluating) -> Iterator[Stage]:
+    """Every stage of an evaluation: `texts`, `<evaluation>/<subject>`, `results`."""
+    study = state.study
+    yield Stage(TEXTS, read, {"identity": state.identity(), "core": study.core})
+    found = []
+    for name in study.subjects:
+        identity = state.subject_identity(name)
+        for evaluation in study.asked:
+            if not _applies(study, name, evaluation):
+                continue
+            arguments = {
+                "evaluation": evaluation,
+                "subject": name,
+                "settings": getattr(study, evaluation),
+                "identity": {**identity, "subject": study.subjects[name], "force": study.force},
+                "seed": study.seed,
+            }
+            one = Stage(f"{evaluation}/{name}", take, arguments, (TEXTS,))
+            found.append(one.name)
+            yield one
+    yield Stage(RESULTS, put_together, {"study": study}, (TEXTS, *found))
+
+
+def _applies(study: EvaluateStudy, name: str, evaluation: str) -> bool:
+    """Whether an evaluation says anything of a subject: most are of dictionaries."""
+    subject = study.subjects[name]
+    return evaluation in ("core", "benchmarks") or bool(subject.dictionaries or subject.fitted)
+
+
+@stage(version=1, title="putting results together")
+def put_together(work: Work, *, study: EvaluateStudy) -> None:
+    """The results table and all that the report says beside it."""
+    measured, found = Measured(), {}
+    for name in work.stage.inputs:
+        if name == TEXTS:
+            continue
+        measured.add(Measured.read(work.input(name)))
+        found[name] = read_json(work.input(name) / FACTS)
+    write_estimates(measured.estimates, work.folder)
+    records = {name: record_of(work.input(name)) for name in work.stage.inputs}
+    facts = {
+        "workflow": WORKFLOW,
+        "model": {"id": study.model, "revision": study.revision, "dtype": study.dtype},
+        "texts": read_json(work.input(TEXTS) / _FILE),
+        "subjects": {name: one.plain() for name, one in study.subjects.items()},
+        "found": found,
+        "warnings": [*_warnings(study), *measured.told],
+        "command": command_of(work.run),
+        "versions": versions(),
+        "seconds": {name: one["seconds"] for name, one in records.items()},
+        "made_from": {name: one["key"] for name, one in records.items()},
+        "settings": study.plain(),
+    }
+    write_atomically(work.folder / "facts.json", json.dumps(facts, indent=1) + "\n")
+
+
+def _warnings(study: EvaluateStudy) -> list[str]:
+    found = []
+    if study.tpp is not None or study.scr is not None:
+        found.append(
+            "SCR and TPP: a study of 2026 (arXiv 2605.18229) finds that TPP falls as a "
+            "dictionary's training goes on and that SCR correlates negatively with quality where "
+            "many latents are zeroed; read them beside those of the random-decoder dictionary"
+        )
+    return found

@@ -1,0 +1,109 @@
+"""The package's task through lm-eval, against sums of log-probabilities taken by hand."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import lorascope as ls
+from lorascope.errors import InputError
+from lorascope.fits.conditions import ADAPTED, ORIGINAL, SPLICED, UNSPLICED
+from lorascope.models.load import load_base
+from lorascope.models.sites import parse_site
+from lorascope.results import Estimates, null_names
+from lorascope.studies.evaluate import benchmarks as module
+from lorascope.studies.evaluate.benchmarks import benchmark_estimates, embedded_task, task_scores
+from lorascope.studies.evaluate.settings import Benchmarks
+from lorascope.studies.evaluate.subjects import Opened
+
+lm_eval = pytest.importorskip("lm_eval")
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_base("embedded", device="cpu")
+
+
+def by_hand(model, tokenizer, item):
+    """Whether the right choice has the larger log-probability after the question."""
+    scores = []
+    for choice in item["choices"]:
+        start = tokenizer(item["question"])["input_ids"]
+        whole = tokenizer(item["question"] + choice)["input_ids"]
+        ids = torch.tensor([whole])
+        with torch.no_grad():
+            log_p = model(input_ids=ids).logits.float().log_softmax(-1)
+        places = range(len(start), len(whole))
+        scores.append(sum(float(log_p[0, at - 1, whole[at]]) for at in places))
+    return float(scores[item["answer"]] == max(scores))
+
+
+def test_lm_eval_scores_the_packages_task_as_a_hand_does(embedded):
+    model, tokenizer = embedded
+    bare = Opened("none", model, tokenizer)
+    found = task_scores(bare, ORIGINAL, Benchmarks(limit=8))["embedded"]
+    (path,) = embedded_task()["dataset_kwargs"]["data_files"].values()
+    items = [json.loads(line) for line in Path(path).read_text().splitlines()][:8]
+    assert found == [by_hand(model, tokenizer, item) for item in items]
+    assert sum(found) > 0
+
+
+def test_spliced_models_are_taken_by_lm_eval_and_splicing_shows(embedded):
+    """`ls.Spliced` is a model for lm-eval; an empty dictionary makes it worse."""
+    from lm_eval.models.huggingface import HFLM
+
+    model, tokenizer = embedded
+    width = model.config.hidden_size
+    from lorascope.dictionaries.relu import ReluDictionary
+
+    parts = (torch.zeros(width, 4), torch.zeros(4), torch.zeros(4, width), torch.zeros(width))
+    empty = ReluDictionary(*parts)
+    spliced = ls.Spliced(model, {"layers.3": empty})
+    held = HFLM(pretrained=spliced, tokenizer=tokenizer, batch_size=4)
+    assert held.device == spliced.device
+    (value, _), *_ = held._loglikelihood_tokens([(("a", "b"), [2, 50, 60], [70])])
+    with torch.no_grad():
+        expected = spliced(input_ids=torch.tensor([[2, 50, 60]])).logits[0, -1].log_softmax(-1)[70]
+        bare = model(input_ids=torch.tensor([[2, 50, 60]])).logits[0, -1].log_softmax(-1)[70]
+    assert value == pytest.approx(float(expected), abs=1e-4)
+    assert value != pytest.approx(float(bare), abs=1e-2)
+    site = parse_site("layers.3")
+    subject = Opened("empty", model, tokenizer, {site: empty}, {site: empty})
+    settings = Benchmarks(limit=24)
+    without = task_scores(subject, SPLICED, settings)["embedded"]
+    original = task_scores(subject, ORIGINAL, settings)["embedded"]
+    assert sum(without) < sum(original)
+
+
+def test_items_are_paired(subject, identity_dictionary):
+    on = replace(subject({"layers.1": identity_dictionary}), adapter="tuned")
+    scores = {
+        ORIGINAL: {"task": [1.0, 1.0, 0.0, 1.0]},
+        SPLICED: {"task": [0.0, 1.0, 0.0, 0.0]},
+        UNSPLICED: {"task": [1.0, 1.0, 1.0, 1.0]},
+        ADAPTED: {"task": [1.0, 1.0, 0.0, 0.0]},
+    }
+    table = Estimates(benchmark_estimates(scores, on))
+    values = {one.key.model: one.value for one in table.select("evaluate.benchmark")}
+    assert values == {ORIGINAL: 0.75, SPLICED: 0.25, UNSPLICED: 1.0, ADAPTED: 0.5}
+    spliced = table.one("evaluate.benchmark", model=SPLICED)
+    (null,) = spliced.nulls
+    assert null.name == null_names.NOTHING_SPLICED
+    half = 3.182446 * 0.57735 / 2  # t of three degrees times the spread of −1, 0, 0, −1
+    assert null.difference == pytest.approx((-0.5 - half, -0.5 + half), rel=1e-4)
+    assert table.one("evaluate.change").value == 0.25
+
+
+def test_what_lm_eval_does_not_know_is_refused(embedded, monkeypatch):
+    bare = Opened("none", *embedded)
+    with pytest.raises(InputError, match="cannot run no_such_task"):
+        task_scores(bare, ORIGINAL, Benchmarks(tasks=("no_such_task",)))
+
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(module.importlib, "import_module", missing)
+    with pytest.raises(InputError, match=r"lorascope\[eval\]"):
+        task_scores(bare, ORIGINAL, Benchmarks())
