@@ -13,6 +13,7 @@ import pandas as pd
 
 from lorascope.errors import InputError
 from lorascope.models.adapted import BASE
+from lorascope.reading.carried import Carrier, finite
 from lorascope.reading.changed import ChangedToken, FirstToken
 from lorascope.reading.passages import Place
 from lorascope.reading.phrases import Phrase, Voices, words_of
@@ -88,6 +89,7 @@ class Read:
         first: tokens that the first deltas point to.
         divergence: on ordinary text; None where it was left out.
         samples: every continuation.
+        carriers: what is left of the phrases without some modules.
         settings: of the reading, as plain data.
         cautions: what to know before relying on it.
         seconds: wall-clock time.
@@ -105,6 +107,7 @@ class Read:
     first: tuple[FirstToken, ...]
     divergence: Divergence | None
     samples: tuple[Sample, ...]
+    carriers: tuple[Carrier, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -177,11 +180,11 @@ class Read:
         for name, table in self.tables().items():
             table.to_parquet(folder / f"{name}.parquet")
             write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
-        data = json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
+        data = json.dumps(finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
         write_atomically(folder / MARK, data + "\n")
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Phrases (null adapters' too), changed tokens, places, first tokens and samples."""
+        """Phrases (null adapters' too), changed tokens, places, first tokens, samples, carriers."""
         phrases = [{"face": self.adapter, **_row(p)} for p in self.phrases]
         for name, found in zip(self.nulls, self.null_phrases, strict=True):
             phrases += [{"face": name, **_row(p)} for p in found]
@@ -191,6 +194,7 @@ class Read:
             "places": _table(map(_row, self.places), _columns(Place)),
             "first_tokens": _table(map(_row, self.first), _columns(FirstToken)),
             "samples": _table(map(_row, self.samples), _columns(Sample)),
+            "carriers": _table(map(_row, self.carriers), _columns(Carrier)),
         }
 
     @classmethod
@@ -231,6 +235,7 @@ def _revived(data: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "divergence": divergence,
         "samples": tuple(Sample(**one) for one in data["samples"]),
+        "carriers": tuple(map(Carrier.revived, data["carriers"])),
     }
 
 
@@ -241,14 +246,6 @@ def _phrases(found: Sequence[Mapping[str, Any]]) -> tuple[Phrase, ...]:
 def _numbers(values: Sequence[float | None]) -> tuple[Any, ...]:
     """JSON has no nan: null stands for it."""
     return tuple(math.nan if value is None else value for value in values)
-
-
-def _finite(data: Any) -> Any:
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    return [_finite(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def _row(one: Any) -> dict[str, Any]:

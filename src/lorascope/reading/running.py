@@ -14,6 +14,7 @@ from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.sites import Site
 from lorascope.models.truncation import truncated
+from lorascope.reading.carriers import module_carriers
 from lorascope.reading.changed import changed_tokens, first_tokens
 from lorascope.reading.decoding import Condition, decode, texts
 from lorascope.reading.found import Divergence, Read, Sample
@@ -67,11 +68,7 @@ def read(
         model.info(name)
         if name == adapter:
             raise InputError(f'reference "{name}" is the adapter itself; give another one')
-    prompts = (
-        prompts_of(settings.prompts, model.tokenizer)
-        if settings.prompts
-        else shipped_prompts(model.tokenizer)
-    )
+    prompts = prompts_for(model, settings)
     nulls, cautions = _nulls(model, adapter, settings)
     samples = _samples(model, adapter, nulls, prompts, settings, progress)
     found = Read(
@@ -93,7 +90,18 @@ def read(
     found = with_phrases(found, settings)
     if settings.documents:
         found = _with_passages(found, model, settings, progress)
+    if settings.carriers and found.phrases:
+        with progress.bar("who carries it", 2 * settings.tokens, "tokens of each") as advance:
+            carried = module_carriers(model, found, prompts, settings, advance)
+        found = replace(found, carriers=tuple(carried))
     return replace(found, seconds=round(time.perf_counter() - started, 1))
+
+
+def prompts_for(model: AdaptedModel, settings: Reading) -> list[Prompt]:
+    """The user's own prompts, or those shipped."""
+    if settings.prompts:
+        return prompts_of(settings.prompts, model.tokenizer)
+    return shipped_prompts(model.tokenizer)
 
 
 def _nulls(

@@ -34,6 +34,8 @@ class Reading(Settings):
         texts: sources of ordinary text, as studies name them; by default an audit's own, and else
             the packaged instructions.
         references: other adapters of the model: what they say too is not this one's own.
+        carriers: find out without which modules, and in an audit without which latents, the
+            phrases are not said.
         seed: of sampling and of null adapters.
     """
 
@@ -52,6 +54,7 @@ class Reading(Settings):
     prompts: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    carriers: bool = True
     seed: int = 0
 
     @field_validator("strengths", "ranks")

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from lorascope.measures.definitions import definition_of
 from lorascope.report.beside import beside
+from lorascope.report.carriers import carrier_rows
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.conditions import seeds
 from lorascope.report.drawn import Figure
@@ -114,7 +115,7 @@ def render(
         paper=paper_tables(results),
         null_table=null_table(results),
         samples=facts.get("samples", []),
-        readings=readings(results),
+        readings=readings(results, browsed),
         fact_tables=[*fact_tables(facts), *([stages] if stages.rows else [])],
         definitions=[each for table in tables for each in table.definitions],
         command=str(facts.get("command", "")),
@@ -137,13 +138,14 @@ def _title(results: Results) -> str:
     return study_title(settings, f"what {whose} did to {model}")
 
 
-def readings(results: Results) -> list[dict[str, Any]]:
+def readings(results: Results, browsed: Sequence[Browsed] = ()) -> list[dict[str, Any]]:
     """What each adapter learned, in words, for the page; numbers printed."""
     told = results.facts.get("read", {})
     return [
         {
             **told[name],
             "adapter": name,
+            "carried": carrier_rows(told[name].get("carriers", []), name, browsed),
             "phrases": [
                 {**one, "q": number(one["q"]), "nulls": ", ".join(map(str, one["nulls"])) or "–"}
                 for one in told[name]["phrases"]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from lorascope.reading.changed import ChangedToken
 from lorascope.reading.found import Read, Sample
 from lorascope.reading.phrases import LEAST_PROMPTS, LIFT, Phrase
+from lorascope.report.carriers import carried_sentences, carrier_rows
 from lorascope.report.formatting import interval, listing, number, plural, visible
 from lorascope.report.rendering import asset, rendered
 from lorascope.results.null_names import ADAPTER
@@ -44,6 +46,7 @@ def render(found: Read, command: str = "") -> str:
         places=[{**vars(place), "kl": number(place.kl)} for place in found.places],
         first=[{**vars(one), "z": number(one.z), "null": number(one.null)} for one in found.first],
         samples=_by_prompt(found),
+        carriers=carrier_rows([asdict(one) for one in found.carriers], found.adapter, ()),
         probability=number,
         command=command,
         settings=json.dumps(found.settings, indent=2, ensure_ascii=False),
@@ -56,7 +59,7 @@ def sentences(found: Read) -> list[str]:
     said = [*_verdict(found), _chance(found)]
     if found.divergence is not None:
         said += [_changed(found), _first(found)]
-    return said
+    return said + carried_sentences(found.carriers)
 
 
 def sides(changed: Sequence[ChangedToken]) -> tuple[list[ChangedToken], list[ChangedToken]]:

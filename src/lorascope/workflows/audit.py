@@ -37,6 +37,7 @@ from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
 from lorascope.workflows import (
     adapters,
     browsing,
+    carrying,
     effects,
     gating,
     learning,
@@ -118,6 +119,7 @@ def _stages(state: Audited) -> Iterator[Stage]:
         yield from massive.stages(study, site, own, bases[site])
     yield from effects.stages(state)
     yield from browsing.stages(state, bases)
+    yield from carrying.stages(state)
     yield from weighing.stages(study, list(bases.values()))
 
 

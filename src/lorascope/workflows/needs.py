@@ -22,6 +22,7 @@ _PARTS = {
     "effects": ("effects",),
     "features": ("effects",),
     "read": ("effects", "capture"),
+    "carriers": ("effects", "capture"),
     "weights": ("weights",),
     "written": ("weights",),
     "fits": ("fits",),
