@@ -12,11 +12,13 @@ from typing import Any, Final
 import pandas as pd
 
 from lorascope.errors import InputError
+from lorascope.measures.definitions import declared
 from lorascope.models.adapted import BASE
 from lorascope.reading.carried import Carrier, finite
 from lorascope.reading.changed import ChangedToken, FirstToken
 from lorascope.reading.passages import Place
 from lorascope.reading.phrases import Phrase, Voices, words_of
+from lorascope.results import Estimate, Estimates, Key, Null
 from lorascope.runs import read_json, write_atomically
 
 MARK: Final = "read.json"
@@ -90,6 +92,7 @@ class Read:
         divergence: on ordinary text; None where it was left out.
         samples: every continuation.
         carriers: what is left of the phrases without some modules.
+        estimates: its numbers, each beside null adapters'.
         settings: of the reading, as plain data.
         cautions: what to know before relying on it.
         seconds: wall-clock time.
@@ -108,6 +111,7 @@ class Read:
     divergence: Divergence | None
     samples: tuple[Sample, ...]
     carriers: tuple[Carrier, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -184,7 +188,8 @@ class Read:
         write_atomically(folder / MARK, data + "\n")
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Phrases (null adapters' too), changed tokens, places, first tokens, samples, carriers."""
+        """Phrases (null adapters' too), changed tokens, places, first tokens, samples, carriers and
+        numbers."""
         phrases = [{"face": self.adapter, **_row(p)} for p in self.phrases]
         for name, found in zip(self.nulls, self.null_phrases, strict=True):
             phrases += [{"face": name, **_row(p)} for p in found]
@@ -195,6 +200,7 @@ class Read:
             "first_tokens": _table(map(_row, self.first), _columns(FirstToken)),
             "samples": _table(map(_row, self.samples), _columns(Sample)),
             "carriers": _table(map(_row, self.carriers), _columns(Carrier)),
+            "estimates": Estimates(map(declared, self.estimates)).to_frame(),
         }
 
     @classmethod
@@ -236,11 +242,32 @@ def _revived(data: Mapping[str, Any]) -> dict[str, Any]:
         "divergence": divergence,
         "samples": tuple(Sample(**one) for one in data["samples"]),
         "carriers": tuple(map(Carrier.revived, data["carriers"])),
+        "estimates": tuple(map(_estimate, data["estimates"])),
     }
 
 
 def _phrases(found: Sequence[Mapping[str, Any]]) -> tuple[Phrase, ...]:
     return tuple(Phrase(**{**one, "nulls": tuple(one["nulls"])}) for one in found)
+
+
+def _estimate(one: Mapping[str, Any]) -> Estimate:
+    nulls = tuple(
+        Null(
+            **{
+                **null,
+                **dict(zip(("level", "low", "high"), _levels(null), strict=True)),
+                "difference": None if null["difference"] is None else _numbers(null["difference"]),
+            }
+        )
+        for null in one["nulls"]
+    )
+    (value,) = _numbers([one["value"]])
+    changed = {"value": value, "interval": _numbers(one["interval"]), "nulls": nulls}
+    return Estimate(**{**one, **changed, "key": Key(**one["key"])})
+
+
+def _levels(null: Mapping[str, Any]) -> tuple[Any, ...]:
+    return _numbers([null["level"], null["low"], null["high"]])
 
 
 def _numbers(values: Sequence[float | None]) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from lorascope.reading.carriers import module_carriers
 from lorascope.reading.changed import changed_tokens, first_tokens
 from lorascope.reading.decoding import Condition, decode, texts
 from lorascope.reading.found import Divergence, Read, Sample
+from lorascope.reading.numbers import first_estimates, passage_estimates, recurring_share
 from lorascope.reading.passages import Passages, chosen_windows, passages
 from lorascope.reading.phrases import recurring
 from lorascope.reading.prompts import Prompt, prompts_of, shipped_prompts
@@ -156,6 +157,7 @@ def with_phrases(found: Read, settings: Reading) -> Read:
         found,
         phrases=tuple(recurring(voices, settings)),
         null_phrases=tuple(map(tuple, turned)),
+        estimates=(recurring_share(voices, found.adapter, settings),),
     )
 
 
@@ -180,6 +182,11 @@ def _with_passages(found: Read, model: AdaptedModel, settings: Reading, progress
         places=passed.places,
         first=tuple(first_tokens(model, passed, found.adapter, found.nulls, settings)),
         divergence=_divergence(passed, found.adapter, found.nulls),
+        estimates=(
+            *found.estimates,
+            *passage_estimates(passed, found.adapter, found.nulls),
+            *first_estimates(model, passed, found.adapter, found.nulls, settings),
+        ),
     )
 
 

@@ -46,6 +46,13 @@ TOPICS: Final = (
         ("response_loss",),
     ),
     Topic(
+        "reading",
+        "What it says",
+        "Does the adapter say something again and again, and how far do its predictions move on "
+        "ordinary text?",
+        ("reading",),
+    ),
+    Topic(
         "size",
         "Size of the change",
         "How far did the adapter move the residual stream, and in how many dimensions?",

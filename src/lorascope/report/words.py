@@ -84,6 +84,30 @@ def _behaviour(results: Results) -> list[str]:
     return [said(claim, rows, "below", numbers, "adapter")]
 
 
+def _reading(results: Results) -> list[str]:
+    sentences = []
+    for measure, claim, what in (
+        (
+            "reading.recurring",
+            "What comes back at some prompts is said at others more often than chance by",
+            "share of continuations",
+        ),
+        (
+            "reading.moved",
+            "More probability moves between words of ordinary text than chance for",
+            "share of probability",
+        ),
+    ):
+        rows = measured(results, measure)
+        if rows:
+            sentences.append(said(claim, rows, "above", f"{what} {ranges(rows)}", "adapter"))
+    whole = [row for row in measured(results, "reading.kl") if not row.key.setting]
+    if whole:
+        claim, numbers = "KL on ordinary text is above chance for", f"nats/token {ranges(whole)}"
+        sentences.append(said(claim, whole, "above", numbers, "adapter"))
+    return sentences
+
+
 def _size(results: Results) -> list[str]:
     sentences = []
     rank = measured(results, "delta_rank")
@@ -358,6 +382,7 @@ def _seeds(results: Results) -> list[str]:
 
 _SENTENCES: dict[str, Callable[[Results], list[str]]] = {
     "behaviour": _behaviour,
+    "reading": _reading,
     "size": _size,
     "reconstruction": _reconstruction,
     "pursuit": _pursuit,

@@ -177,7 +177,7 @@ def capture(work: Work, *, identity: dict[str, Any]) -> None:
         )
 
 
-@stage(version=1, title="putting results together")
+@stage(version=2, title="putting results together")
 def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> None:
     """The results table and all that the report says beside it.
 
@@ -191,6 +191,7 @@ def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> No
     measured.add(found.measured)
     for name in _measured_in(state, work.stage.inputs):
         measured.add(Measured.read(work.input(name)))
+    measured.estimates.extend(wording.estimates_of(state))
     measured.warnings.extend(browsing.without_latents(work.run))
     judged = without_verdicts(judged_without(beside_draws(measured.estimates)), found.verdicts)
     own = [e for e in judged if e.key.draw is None]

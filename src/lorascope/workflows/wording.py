@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from lorascope.activations.text import read_documents
@@ -15,6 +15,7 @@ from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
 from lorascope.report.carriers import carried_sentences
 from lorascope.report.reading import sentences, write_page
+from lorascope.results import Estimate
 from lorascope.stages import Stage, Work, stage
 from lorascope.workflows.state import GATES, Audited
 from lorascope.workflows.study import AuditStudy
@@ -26,7 +27,7 @@ CARRIERS = "carriers"
 _LISTED = 12
 
 
-@stage(version=1, title="reading adapters")
+@stage(version=2, title="reading adapters")
 def put_into_words(work: Work, *, adapter: str, settings: Reading, content: str) -> None:
     """Read one adapter beside its null adapters; tables, and a page of its own.
 
@@ -85,6 +86,19 @@ def facts_of(state: Audited) -> dict[str, dict[str, Any]]:
         )
         for name in state.adapters
     }
+
+
+def estimates_of(state: Audited) -> list[Estimate]:
+    """Every reading's numbers, with the keys of the study's adapters."""
+    if state.study.reading is None:
+        return []
+    return [
+        replace(
+            one, key=replace(state.variants.keys[name], site=one.key.site, setting=one.key.setting)
+        )
+        for name in state.adapters
+        for one in Read.load(state.folder / READ / name).estimates
+    ]
 
 
 def _facts(found: Read, carriers: Sequence[Carrier]) -> dict[str, Any]:

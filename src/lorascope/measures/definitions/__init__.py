@@ -13,6 +13,7 @@ from lorascope.measures.definitions import (
     comparison,
     latent,
     pursuit,
+    reading,
     seeds,
     weights,
     yardsticks,
@@ -32,6 +33,7 @@ _EVERY: dict[str, Definition] = {
     **comparison.DEFINITIONS,
     **latent.DEFINITIONS,
     **behaviour.DEFINITIONS,
+    **reading.DEFINITIONS,
     **adapt.DEFINITIONS,
     **check.DEFINITIONS,
 }
