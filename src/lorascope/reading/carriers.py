@@ -34,6 +34,8 @@ from lorascope.stats.intervals import Interval
 
 # Phrases whose carriers are sought, leading latents taken out singly and together.
 PHRASES, SINGLY, TOGETHER = 6, 3, (4, 16, 32)
+# A phrase said less often with the other random numbers is not told of.
+_FEW = 3
 # Depths that modules are left out by.
 DEPTHS = 4
 
@@ -157,10 +159,12 @@ class _Search:
         again = list(dict.fromkeys([*chosen, *(o for found in beside.values() for o in found)]))
         before, *left = self._counted([None, *again], self._again)
         at = dict(zip(again, left, strict=True))
+        said = [p for p, n in zip(self._phrases, before.sum(1).tolist(), strict=True) if n >= _FEW]
         return [
             self._carrier(one, phrase, before, at, beside[one])
             for one in chosen
-            for phrase in (ALL, *self._phrases)
+            for phrase in (ALL, *said)
+            if before.sum() >= _FEW
         ]
 
     def _carrier(
@@ -189,6 +193,8 @@ class _Search:
     def modules(self, groups: Mapping[str, Modules]) -> list[Carrier]:
         """What is left without each group of modules, of all phrases together."""
         whole, *left = self._counted([None, *groups.values()], self._again)
+        if whole.sum() < _FEW:
+            return []
         sizes = {
             path: weight_update(self._model, self._adapter, path).norm() ** 2
             for path in modules_of(self._model, self._adapter)

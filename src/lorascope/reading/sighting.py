@@ -62,7 +62,9 @@ class Sight:
 
     def alike(self, one: Latents, seed: int) -> list[Latents]:
         """Others of the same dictionary that fire as often and as strongly; sets of as many."""
-        found = most_alike(self.strengths[one.reads], torch.tensor(one.numbers), ALTERNATIVES)
+        # Sets share what is like their members: there must be enough for each.
+        most = max(ALTERNATIVES, 2 * len(one.numbers)) if len(one.numbers) > 1 else ALTERNATIVES
+        found = most_alike(self.strengths[one.reads], torch.tensor(one.numbers), most)
         if len(one.numbers) == 1:
             return [Latents(one.reads, (int(n),)) for n in found[0].tolist() if n >= 0]
         random, sets = generator(seed, "matched sets", *one.numbers), []

@@ -14,7 +14,8 @@ from lorascope.report.conditions import Tally, against_reference, measured, seed
 from lorascope.report.findings import Findings, judged
 from lorascope.report.formatting import listing, number, plural, span
 from lorascope.report.latents import Browsed
-from lorascope.report.opening import cautions, leads
+from lorascope.report.opening import cautions, leads, live
+from lorascope.report.questions import Question, Shown, questions, shown_examples
 from lorascope.report.result import Results
 from lorascope.report.topics import TOPICS
 from lorascope.results import Estimate
@@ -37,13 +38,17 @@ class Words:
     Attributes:
         scope: what was audited.
         overall: how much was found among the primary numbers, and how much a null adapter yields.
-        leads: titles and sentences of the first screen.
+        questions: the first screen's, with their answers.
+        shown: a prompt of each adapter, before and after.
+        leads: titles and sentences of what was found, number by number.
         by_topic: every sentence of each topic, by the topic's key.
         cautions: what to beware of, empty when there is nothing.
     """
 
     scope: str
     overall: str
+    questions: list[Question]
+    shown: list[Shown]
     leads: list[tuple[str, str]]
     by_topic: dict[str, list[str]]
     cautions: list[str]
@@ -59,6 +64,8 @@ def words(results: Results, browsed: Sequence[Browsed] = ()) -> Words:
     return Words(
         scope=_scope(results),
         overall=Findings.of(results).overall,
+        questions=questions(results, live(results), browsed),
+        shown=shown_examples(results),
         leads=leads(results, by_topic, browsed),
         by_topic=by_topic,
         cautions=cautions(results),
