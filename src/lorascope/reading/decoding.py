@@ -66,11 +66,14 @@ def decode(
     conditions: Sequence[Condition],
     settings: Reading,
     advance: Callable[[int], object] = lambda steps: None,
+    observe: Callable[[int, Tensor, Tensor, Tensor], object] | None = None,
 ) -> list[list[list[int]]]:
     """Token ids by prompt and condition, without the token that ends a text.
 
     Args:
         advance: told of every step; `settings.tokens` in all.
+        observe: shown at every step, of each condition held against the base: its number, its
+            logits, the base's, and which prompts' continuations go on.
 
     Raises:
         InputError: a prompt leaves no room for that many tokens.
@@ -95,6 +98,8 @@ def decode(
             own = readers[group].rows(logits[group], column)
             if condition.held_against_base:
                 base = readers[_BASE].rows(logits[_BASE], column)
+                if observe is not None:
+                    observe(column, own, base, ~ended[:, column])
             scores = amplified(own, base, condition.strength, settings.floor)
             chosen[:, column] = _chosen(scores, noise, settings.temperature)
         ended |= torch.isin(chosen, endings)

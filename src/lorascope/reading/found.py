@@ -18,6 +18,7 @@ from lorascope.reading.carried import Carrier, finite
 from lorascope.reading.changed import ChangedToken, FirstToken
 from lorascope.reading.passages import Place
 from lorascope.reading.phrases import Phrase, Voices, words_of
+from lorascope.reading.when import Act, Occasion
 from lorascope.results import Estimate, Estimates, Key, Null
 from lorascope.runs import read_json, write_atomically
 
@@ -92,6 +93,9 @@ class Read:
         divergence: on ordinary text; None where it was left out.
         samples: every continuation.
         carriers: what is left of the phrases without some modules.
+        acts: how much it acts on each prompt.
+        occasions: kinds of prompts, and words in them, beside all others.
+        null_occasions: how many stand apart with each null adapter in its place.
         estimates: its numbers, each beside null adapters'.
         settings: of the reading, as plain data.
         cautions: what to know before relying on it.
@@ -111,6 +115,9 @@ class Read:
     divergence: Divergence | None
     samples: tuple[Sample, ...]
     carriers: tuple[Carrier, ...] = ()
+    acts: tuple[Act, ...] = ()
+    occasions: tuple[Occasion, ...] = ()
+    null_occasions: tuple[int, ...] = ()
     estimates: tuple[Estimate, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
@@ -200,6 +207,8 @@ class Read:
             "first_tokens": _table(map(_row, self.first), _columns(FirstToken)),
             "samples": _table(map(_row, self.samples), _columns(Sample)),
             "carriers": _table(map(_row, self.carriers), _columns(Carrier)),
+            "prompts": _table(map(_row, self.acts), _columns(Act)),
+            "occasions": _table(map(_row, self.occasions), _columns(Occasion)),
             "estimates": Estimates(map(declared, self.estimates)).to_frame(),
         }
 
@@ -242,6 +251,11 @@ def _revived(data: Mapping[str, Any]) -> dict[str, Any]:
         "divergence": divergence,
         "samples": tuple(Sample(**one) for one in data["samples"]),
         "carriers": tuple(map(Carrier.revived, data["carriers"])),
+        "acts": tuple(Act(**{**one, "nulls": tuple(one["nulls"])}) for one in data["acts"]),
+        "occasions": tuple(
+            Occasion(**{**one, "null": _numbers([one["null"]])[0]}) for one in data["occasions"]
+        ),
+        "null_occasions": tuple(data["null_occasions"]),
         "estimates": tuple(map(_estimate, data["estimates"])),
     }
 

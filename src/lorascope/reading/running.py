@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Protocol
+
+from torch import Tensor
 
 from lorascope.activations.text import read_documents
 from lorascope.errors import InputError, NoNullAdapter
@@ -20,9 +22,10 @@ from lorascope.reading.decoding import Condition, decode, texts
 from lorascope.reading.found import Divergence, Read, Sample
 from lorascope.reading.numbers import first_estimates, passage_estimates, recurring_share
 from lorascope.reading.passages import Passages, chosen_windows, passages
-from lorascope.reading.phrases import recurring
-from lorascope.reading.prompts import Prompt, prompts_of, shipped_prompts
+from lorascope.reading.phrases import recurring, words_of
+from lorascope.reading.prompts import Prompt, category_prompts, prompts_of, shipped_prompts
 from lorascope.reading.settings import Reading
+from lorascope.reading.when import Acting, acts, null_occasions, occasions
 from lorascope.stats.documents import ratio
 
 # The texts that come with the package.
@@ -71,7 +74,7 @@ def read(
             raise InputError(f'reference "{name}" is the adapter itself; give another one')
     prompts = prompts_for(model, settings)
     nulls, cautions = _nulls(model, adapter, settings)
-    samples = _samples(model, adapter, nulls, prompts, settings, progress)
+    samples, kl = _samples(model, adapter, nulls, prompts, settings, progress)
     found = Read(
         model=model.id,
         adapter=adapter,
@@ -88,7 +91,7 @@ def read(
         settings=settings.plain(),
         cautions=cautions,
     )
-    found = with_phrases(found, settings)
+    found = _with_occasions(with_phrases(found, settings), prompts, kl, settings)
     if settings.documents:
         found = _with_passages(found, model, settings, progress)
     if settings.carriers and found.phrases:
@@ -100,9 +103,13 @@ def read(
 
 def prompts_for(model: AdaptedModel, settings: Reading) -> list[Prompt]:
     """The user's own prompts, or those shipped."""
+    tokenizer = model.tokenizer
     if settings.prompts:
-        return prompts_of(settings.prompts, model.tokenizer)
-    return shipped_prompts(model.tokenizer)
+        return prompts_of(settings.prompts, tokenizer, settings.kinds)
+    found = {prompt.text: prompt for prompt in shipped_prompts(tokenizer)}
+    for prompt in category_prompts(settings.categories, tokenizer):
+        found.setdefault(prompt.text, prompt)
+    return list(found.values())
 
 
 def _nulls(
@@ -127,26 +134,47 @@ def _samples(
     prompts: Sequence[Prompt],
     settings: Reading,
     progress: Progress,
-) -> list[Sample]:
-    """Every continuation: prompts in order, within each the faces, ranks and strengths."""
+) -> tuple[list[Sample], dict[str, Tensor]]:
+    """Every continuation, prompts in order, within each the faces, ranks and strengths; and how far
+    each face is from the base at each prompt."""
     found: list[list[Sample]] = [[] for _ in prompts]
     amplified = [Condition(f, a) for f in (adapter, *nulls) for a in settings.strengths]
     beside = [Condition(BASE), *(Condition(f, 0.0) for f in settings.references)]
     beside += [Condition(f, a) for f in settings.references for a in settings.strengths if a]
     ranks: tuple[int | None, ...] = (None, *settings.ranks)
     steps = settings.tokens * len(ranks)
+    acting = Acting([*beside, *amplified], len(prompts))
     with progress.bar(f"samples of {adapter}", steps, "tokens of each") as advance:
         for rank in ranks:
             conditions = amplified if rank is not None else [*beside, *amplified]
             cut = nullcontext() if rank is None else truncated(model, (adapter, *nulls), rank)
             with cut:
-                ids = decode(model, prompts, conditions, settings, advance)
+                watched = acting if rank is None else None
+                ids = decode(model, prompts, conditions, settings, advance, watched)
             for own, prompt, row in zip(found, prompts, texts(model, ids), strict=True):
                 own += [
                     Sample(prompt.text, c.face, rank, c.strength, text)
                     for c, text in zip(conditions, row, strict=True)
                 ]
-    return [sample for row in found for sample in row]
+    return [sample for row in found for sample in row], acting.kl
+
+
+def _with_occasions(
+    found: Read, prompts: Sequence[Prompt], kl: Mapping[str, Tensor], settings: Reading
+) -> Read:
+    """The reading with how much the adapter acts on each prompt, and on which kinds."""
+    phrases = [f" {phrase.text} " for phrase in found.phrases]
+    said = []
+    for row in found.voices().own:
+        joined = [f" {' '.join(words_of(text))} " for text in row]
+        said.append(sum(any(p in text for p in phrases) for text in joined) / len(joined))
+    every = acts(prompts, kl, found.adapter, found.nulls, said)
+    return replace(
+        found,
+        acts=tuple(every),
+        occasions=tuple(occasions(every, settings.level)),
+        null_occasions=tuple(null_occasions(every, settings.level)),
+    )
 
 
 def with_phrases(found: Read, settings: Reading) -> Read:

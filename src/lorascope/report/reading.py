@@ -13,6 +13,7 @@ from pathlib import Path
 from lorascope.reading.changed import ChangedToken
 from lorascope.reading.found import Read, Sample
 from lorascope.reading.phrases import LEAST_PROMPTS, LIFT, Phrase
+from lorascope.reading.when import Occasion
 from lorascope.report.carriers import carried_sentences, carrier_rows
 from lorascope.report.formatting import interval, listing, number, plural, visible
 from lorascope.report.rendering import asset, rendered
@@ -47,6 +48,9 @@ def render(found: Read, command: str = "") -> str:
         first=[{**vars(one), "z": number(one.z), "null": number(one.null)} for one in found.first],
         samples=_by_prompt(found),
         carriers=carrier_rows([asdict(one) for one in found.carriers], found.adapter, ()),
+        occasions=[_occasion(one) for one in found.occasions],
+        null_occasions=", ".join(map(str, found.null_occasions)) or "–",
+        acts=sorted(found.acts, key=lambda one: -one.kl),
         probability=number,
         command=command,
         settings=json.dumps(found.settings, indent=2, ensure_ascii=False),
@@ -56,7 +60,7 @@ def render(found: Read, command: str = "") -> str:
 
 def sentences(found: Read) -> list[str]:
     """What was found, in a few plain sentences; the verdict first."""
-    said = [*_verdict(found), _chance(found)]
+    said = [*_verdict(found), _chance(found), *_when(found)]
     if found.divergence is not None:
         said += [_changed(found), _first(found)]
     return said + carried_sentences(found.carriers)
@@ -101,6 +105,26 @@ def _chance(found: Read) -> str:
         f"are phrases at a false discovery rate of {found.settings['level']:.0%} that are at least "
         f"{LIFT:g} times as frequent as a null adapter's."
     )
+
+
+def _when(found: Read) -> list[str]:
+    """On which prompts it acts: kinds and words apart from all others."""
+    level = found.settings["level"]
+    apart = [one for one in found.occasions if one.q <= level and one.kl > one.elsewhere]
+    if len(found.occasions) == 0:
+        return []
+    counts = listing([str(count) for count in found.null_occasions], 20) or "none tried"
+    chance = f"null adapters beside each other stand apart on {counts}"
+    if not apart:
+        kinds = plural(sum(one.of == "kind" for one in found.occasions), "kind")
+        return [f"It acts alike on the prompts tried ({kinds}; {chance})."]
+    told = [
+        f"{'prompts with ' if one.of == 'words' else ''}“{visible(one.name)}” "
+        f"({one.prompts}: KL {number(one.kl)} nats/token, elsewhere {number(one.elsewhere)}, null "
+        f"adapters {number(one.null)})"
+        for one in apart
+    ]
+    return [f"It acts more on {listing(told, 3)}; {chance}."]
 
 
 def _changed(found: Read) -> str:
@@ -156,6 +180,11 @@ def _of_nulls(phrase: Phrase) -> str:
 def _phrase(phrase: Phrase) -> dict[str, object]:
     nulls = ", ".join(map(str, phrase.nulls)) or "–"
     return {**vars(phrase), "nulls": nulls, "p": number(phrase.p), "q": number(phrase.q)}
+
+
+def _occasion(one: Occasion) -> dict[str, object]:
+    numbers = {key: number(value) for key, value in vars(one).items() if isinstance(value, float)}
+    return {**vars(one), **numbers, "name": visible(one.name)}
 
 
 def _word(word: ChangedToken) -> dict[str, object]:
