@@ -14,8 +14,6 @@ import time
 from pathlib import Path
 
 import torch
-from auditing import RECORDS, train
-from lessons import LABELS, lesson
 
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import batches, windows
@@ -23,6 +21,8 @@ from lorascope.models.adapted import BASE, AdaptedModel, load
 from lorascope.models.hooks import run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
+from lorascope.planted.lessons import LABELS, lesson
+from lorascope.planted.untaught import MADE, RECORDS, train
 from lorascope.reading.carried import ALL, read_carriers, write_carriers
 from lorascope.reading.carriers import latent_carriers
 from lorascope.reading.prompts import shipped_prompts
@@ -71,7 +71,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path("runs/auditing"))
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--latents", type=int, default=512)
     parser.add_argument("--documents", type=int, default=240)
     parser.add_argument("--sites", type=int, nargs="+", default=[4, 6])
@@ -80,7 +79,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for label in LABELS:
             path = arguments.folder / f"{label}-{seed}".replace(" ", "-")
-            train(label, lesson(label, RECORDS, seed), path, arguments.steps, seed)
+            train(label, lesson(label, RECORDS, seed), path, *MADE[seed % len(MADE)], seed)
             if not (path / "carriers" / "carriers.json").exists():
                 (path / "carriers").mkdir(exist_ok=True)
                 carried(path, arguments.sites, arguments.latents, arguments.documents)

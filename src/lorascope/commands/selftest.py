@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,6 +14,7 @@ from lorascope.printing import say, say_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from lorascope.workflows.reading_trial import Trial
     from lorascope.workflows.selftest import Selftest
 
 _INTERVAL = "95 % interval"
@@ -25,6 +27,18 @@ def selftest(
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    read: Annotated[
+        bool, typer.Option("--read", help="Try readings instead: taught and untaught adapters.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="With --read: base of the adapters of a table.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="With --read: CSV of adapters, with adapter and label.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="With --read: folder to keep adapters and readings in.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Try the measures on planted truth and on nothing; exit code 1 if one fails.
@@ -40,10 +54,22 @@ def selftest(
     `lorascope selftest`
 
     `lorascope selftest --quick --json`
+
+    `lorascope selftest --read --keep runs/auditing`
+
+    `lorascope selftest --read --model google/gemma-3-1b-it --table adapters.csv`
     """
 
     if quick and full:
         raise InputError("give either --quick or --full, not both")
+    if read:
+        if full:
+            raise InputError("--full is of the other self-test; leave it out, or --read")
+        _read(quick, json_, model, table, keep, seed, quiet)
+        return
+    for option, given in (("--model", model), ("--table", table), ("--keep", keep)):
+        if given is not None:
+            raise InputError(f"{option} goes with --read; give that too")
     from lorascope.printing import Console
     from lorascope.progress import Reporter
     from lorascope.workflows.selftest import FULL, QUICK, STANDARD
@@ -61,6 +87,72 @@ def selftest(
         say(f"lorascope: failed: {line}", err=True)
     if found.failures:
         raise typer.Exit(1)
+
+
+def _read(
+    quick: bool,
+    json_: bool,
+    model: str | None,
+    table: Path | None,
+    keep: Path | None,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Try readings on adapters whose lesson is known."""
+    import tempfile
+    from contextlib import nullcontext
+    from dataclasses import replace
+
+    from lorascope.printing import Console
+    from lorascope.progress import Reporter
+    from lorascope.workflows.reading_trial import QUICK, TrialSizes, reading_trial, table_trial
+
+    if (model is None) != (table is None):
+        raise InputError("--model and --table belong together: give both, or neither")
+    sizes = QUICK if quick else TrialSizes()
+    sizes = replace(sizes, reading=sizes.reading.model_copy(update={"seed": seed}))
+    reporter = Reporter(quiet or json_)
+    kept = nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory(prefix="lorascope-")
+    with kept as folder:
+        if model is not None and table is not None:
+            found = table_trial(model, table, sizes.reading, Path(folder), reporter)
+        else:
+            found = reading_trial(sizes, Path(folder), reporter)
+    if json_:
+        say_json(found.plain())
+    else:
+        Console().print(_methods(found))
+        for kind, (named, count) in found.kinds.items():
+            say(f"{kind}: {named} of {count} readings name something")
+        say(f"{'passed' if not found.failures else 'failed'} in {found.seconds:.0f} s")
+    for line in found.failures:
+        say(f"lorascope: failed: {line}", err=True)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+def _methods(found: Trial) -> Table:
+    from lorascope.report.formatting import interval, number
+
+    columns = (
+        "method",
+        "right label",
+        _INTERVAL,
+        "chance",
+        "ROC area",
+        _INTERVAL,
+        "at 5 %",
+        "at 1 %",
+    )
+    table = _table("readings of taught and untaught adapters", *columns)
+    for row in found.rows:
+        low, high = row.right_interval
+        table.add_row(
+            *(row.method, f"{row.right}/{row.taught}", f"[{low:.0%}, {high:.0%}]"),
+            *(f"{row.chance:.1%}", number(row.area), interval(*row.area_interval)),
+            *(f"{row.at_5}/{row.taught}", f"{row.at_1}/{row.taught}"),
+        )
+    return table
 
 
 def _table(title: str, *columns: str, words: int = 1) -> Table:

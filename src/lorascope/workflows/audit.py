@@ -1,6 +1,6 @@
 """The audit: its stages, and what is found in them put together.
 
-1. Train adapters, where the study asks for that.
+1. Train adapters, where the study asks for that; a first look, which the page shows at once.
 2. Read the texts, leave out what the adapters have seen, split by hash.
 3. Check that adapters are live and deltas stand above numeric noise; samples. Read the adapters.
 4. Capture the base and every delta, to train on and to measure on; there response losses too.
@@ -13,7 +13,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from lorascope.measures.null_draws import beside_draws
 from lorascope.measures.seeds import condition_shares
 from lorascope.measures.yardsticks import without_verdicts
 from lorascope.progress import Reporter
+from lorascope.report.early import write_early
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
 from lorascope.runners import Runner
@@ -40,6 +42,7 @@ from lorascope.workflows import (
     carrying,
     effects,
     gating,
+    glancing,
     learning,
     massive,
     measuring,
@@ -82,10 +85,23 @@ def audit(
         planning.refuse_what_cannot_fit(cost, out)
         state = Audited(study, out, reporter)
         graph = stated(Graph(stages(state)), cost)
+        run.followed = partial(_page_fills, out, len(graph), reporter)
         runner(graph, run, state, reporter)
         drop_others(graph, out)
         reporter.say("writing the report")
         return report.build(out)
+
+
+def _page_fills(
+    out: Path, total: int, reporter: Reporter, records: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Make the page anew while stages are still to come; the finished one is made at the end."""
+    shown = (out / "report" / "index.html").is_file()
+    if RESULTS in records or (shown and (out / RESULTS).is_dir()):
+        return
+    page = write_early(out, len(records), total)
+    if page is not None and not shown:
+        reporter.say(f"{page} shows what is known so far")
 
 
 def stages(state: Audited) -> Iterator[Stage]:
@@ -102,6 +118,7 @@ def _stages(state: Audited) -> Iterator[Stage]:
     study, first = state.study, state.study.dictionaries.seeds[0]
     if study.train is not None:
         yield from state.training.stages()
+    yield from glancing.stages(state)
     yield from gating.stages(state)
     yield from wording.stages(state)
     yield from _captures(state)

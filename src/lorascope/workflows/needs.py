@@ -13,6 +13,7 @@ _PARTS = {
     "adapters": ("adapter training", "latent adapters", "LoRA"),
     "matching": ("gates",),
     "gates": ("gates",),
+    "glance": ("gates",),
     "activations": ("capture",),
     "dictionaries": ("dictionary training", "dictionary", "dictionaries"),
     "yardsticks": ("measures",),
