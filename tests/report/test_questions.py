@@ -137,3 +137,23 @@ def test_rows_link_into_the_browser(browsed):
     assert rows[1]["size"] == "40 % of the update"
     assert rows[1]["carries"]
     assert carrier_rows([asdict(latent((3,), 0.8, ()))], "b", [browsed])[0]["links"] == []
+
+
+def test_drifts_stand_beside_what_returns(make_run, browsed):
+    row = {"latent": 5, "before": 0.1, "after": 0.2, "switched": 0.1, "energy_before": 1.0,
+           "energy_after": 2.0, "change": 4.0, "null_change": 0.1, "share": 0.25, "q": 0.01,
+           "gains": ["\x14"], "loses": []}  # fmt: skip
+    one = {"site": "layers.1", "adapter": "a", "tokens": 100, "latents": 64, "looked_at": 60,
+           "drifting": 1, "nulls": [0, 2, 0], "n_nulls": 3, "share": 0.25,
+           "rows": [row]}  # fmt: skip
+    results = read_results(
+        make_run(ESTIMATES, adapters=[{"name": "a"}], read=told([]), drift=[one])
+    )
+    said = words(results, [browsed])
+    answer = {q.title: q.answers for q in said.questions}[TITLES[4]][0]
+    assert "1 of 60 base latents fire more, less or elsewhere under a" in answer
+    assert "null adapters beside each other: 0, 2 and 0" in answer
+    assert "25.0 % of the delta's energy" in answer
+    page = render(results, [], [], [])
+    assert 'id="drift"' in page
+    assert "⟨0x14⟩" in page

@@ -24,6 +24,7 @@ from lorascope.report.carriers import carrier_rows
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.conditions import seeds
 from lorascope.report.drawn import Figure
+from lorascope.report.drift import drift_sections
 from lorascope.report.features import feature_section, write_features
 from lorascope.report.figures import figures, write_figures
 from lorascope.report.formatting import detail, listing, number, shortened, study_title
@@ -116,6 +117,7 @@ def render(
         null_table=null_table(results),
         samples=facts.get("samples", []),
         readings=readings(results, browsed),
+        drifts=drift_sections(facts, results.adapters),
         fact_tables=[*fact_tables(facts), *([stages] if stages.rows else [])],
         definitions=[each for table in tables for each in table.definitions],
         command=str(facts.get("command", "")),

@@ -9,6 +9,7 @@ from typing import Any, Final
 from lorascope.reading.carried import ALL, Carrier
 from lorascope.report.carriers import carried_sentences
 from lorascope.report.conditions import measured
+from lorascope.report.drift import drift_sentence
 from lorascope.report.formatting import (
     interval,
     listing,
@@ -203,6 +204,14 @@ def _strongest(here: Sequence[Browsed]) -> str:
 
 
 def _seen(results: Results, name: str, _: Sequence[Browsed]) -> str:
+    """What returns through the base dictionary, and how many of its latents drift."""
+    drifts = [one for one in results.facts.get("drift", []) if one["adapter"] == name]
+    most = max(drifts, key=lambda one: one["drifting"], default=None)
+    lines = [_returned(results, name), *([drift_sentence(most)] if most else [])]
+    return " ".join(line for line in lines if line)
+
+
+def _returned(results: Results, name: str) -> str:
     base, delta = (_of(results, name, "recovery.kl", Of(which)) for which in (BASE, DELTA))
     if base:
         best = max(base, key=lambda e: e.value)

@@ -40,6 +40,7 @@ from lorascope.workflows import (
     adapters,
     browsing,
     carrying,
+    drifting,
     effects,
     gating,
     glancing,
@@ -137,6 +138,7 @@ def _stages(state: Audited) -> Iterator[Stage]:
     yield from effects.stages(state)
     yield from browsing.stages(state, bases)
     yield from carrying.stages(state)
+    yield from drifting.stages(state)
     yield from weighing.stages(study, list(bases.values()))
 
 
@@ -220,6 +222,7 @@ def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> No
     record["yardsticks"] = [verdict.record() for verdict in found.verdicts]
     record["massive"] = found.massive
     record["read"] = wording.facts_of(state)
+    record["drift"] = drifting.facts_of(state)
     write_atomically(work.folder / "facts.json", json.dumps(record, indent=1) + "\n")
 
 

@@ -19,6 +19,7 @@ _PARTS = {
     "yardsticks": ("measures",),
     "measures": ("measures", "pursuit"),
     "massive": ("measures", "pursuit"),
+    "drift": ("measures",),
     "recovered": ("effects",),
     "effects": ("effects",),
     "features": ("effects",),
@@ -35,7 +36,7 @@ _PARTS = {
 # Put together from tables: nothing but the interpreter and its libraries.
 _SMALL = ("results", "texts")
 # Stages that compute on the CPU wherever the study runs.
-_ON_CPU = ("yardsticks", "measures", "massive", "weights", "written", *_SMALL)
+_ON_CPU = ("yardsticks", "measures", "massive", "drift", "weights", "written", *_SMALL)
 
 
 def stated(graph: Graph, cost: Cost) -> Graph:
