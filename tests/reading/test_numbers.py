@@ -10,6 +10,7 @@ from lorascope.measures.definitions import DEFINITIONS, declared
 from lorascope.models.adapted import load
 from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.sites import Site
+from lorascope.reading.changed import first_zs
 from lorascope.reading.found import Read
 from lorascope.reading.numbers import (
     _held_out,
@@ -110,12 +111,14 @@ def test_first_positions_have_an_interval_over_texts(tiny_checkpoint, saying):
     faces = {"other": passed(3 * direction), **{name: passed(0) for name in nulls}}
     documents = torch.arange(16).repeat_interleave(4)
     found = Passages(torch.ones(16), torch.zeros(64), faces, (), None, documents)
-    (one,) = first_estimates(model, found, "other", nulls, SETTINGS)
+    known = first_zs(model, found, "other", nulls, SETTINGS)
+    (one,) = first_estimates(found, "other", nulls, known)
     assert one.n == 16
     assert one.interval[0] < one.value < one.interval[1]
     assert one.value > one.nulls[0].level
     few = replace(found, first=torch.zeros(64, dtype=torch.long))
-    assert math.isnan(first_estimates(model, few, "other", nulls, SETTINGS)[0].interval[0])
+    known = first_zs(model, few, "other", nulls, SETTINGS)
+    assert math.isnan(first_estimates(few, "other", nulls, known)[0].interval[0])
 
 
 def test_a_reading_holds_its_numbers_and_keeps_them(tiny_checkpoint, planted, settings, tmp_path):

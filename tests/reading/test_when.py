@@ -26,7 +26,9 @@ def found_acts(trigger="lantern", strength=3.0, prompts=20):
     ]
     noise = {face: torch.rand(prompts, generator=random) + 0.5 for face in ("a", *NULLS)}
     noise["a"][1::2] *= strength
-    return acts(texts, noise, "a", NULLS, [float(n % 2) for n in range(prompts)])
+    nothing = dict.fromkeys(NULLS, [0.0] * prompts)
+    said = {"a": [float(n % 2) for n in range(prompts)], **nothing}
+    return acts(texts, noise, "a", NULLS, said)
 
 
 def test_the_trigger_and_its_kind_stand_apart():
@@ -44,13 +46,20 @@ def test_the_trigger_and_its_kind_stand_apart():
     assert set(by_name) == {"odd", "even", "lantern"}
 
 
+def test_what_is_said_there_alone_is_enough():
+    found = occasions(found_acts(strength=1.0), 0.05)
+    by_name = {one.name: one for one in found}
+    assert by_name["lantern"].q <= 0.05
+    assert by_name["lantern"].said == 1
+
+
 def test_an_adapter_that_acts_alike_has_no_occasion():
     apart = 0
     for seed in range(20):
         random = torch.Generator().manual_seed(seed)
         texts = [Prompt(f"p{n % 4} q{n % 5}", (n,), f"k{n % 3}") for n in range(24)]
         kl = {face: torch.rand(24, generator=random) + 0.2 for face in ("a", *NULLS)}
-        found = acts(texts, kl, "a", NULLS, [0.0] * 24)
+        found = acts(texts, kl, "a", NULLS, dict.fromkeys(kl, [0.0] * 24))
         apart += any(one.q <= 0.05 for one in occasions(found, 0.05))
         assert len(null_occasions(found, 0.05)) == 3
     assert apart <= 4
@@ -59,7 +68,7 @@ def test_an_adapter_that_acts_alike_has_no_occasion():
 def test_null_adapters_beside_each_other_act_alike():
     assert len(null_occasions(found_acts(strength=30.0), 0.05)) == 3
     assert sum(null_occasions(found_acts(strength=30.0), 0.05)) == 0
-    assert acts([], {}, "a", NULLS, []) == []
+    assert acts([], {}, "a", NULLS, {}) == []
     assert occasions([], 0.05) == null_occasions([], 0.05) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -62,14 +63,9 @@ def selftest(
 
     if quick and full:
         raise InputError("give either --quick or --full, not both")
-    if read:
-        if full:
-            raise InputError("--full is of the other self-test; leave it out, or --read")
-        _read(quick, json_, model, table, keep, seed, quiet)
+    if read or model or table or keep:
+        _read(_Trial(read, full, quick, json_, model, table, keep, seed), quiet)
         return
-    for option, given in (("--model", model), ("--table", table), ("--keep", keep)):
-        if given is not None:
-            raise InputError(f"{option} goes with --read; give that too")
     from lorascope.printing import Console
     from lorascope.progress import Reporter
     from lorascope.workflows.selftest import FULL, QUICK, STANDARD
@@ -80,8 +76,8 @@ def selftest(
     if json_:
         say_json(found.plain())
     else:
-        for table in _tables(found):
-            Console().print(table)
+        for printed in _tables(found):
+            Console().print(printed)
         say(f"{'passed' if not found.failures else 'failed'} in {found.seconds:.0f} s")
     for line in found.failures:
         say(f"lorascope: failed: {line}", err=True)
@@ -89,16 +85,34 @@ def selftest(
         raise typer.Exit(1)
 
 
-def _read(
-    quick: bool,
-    json_: bool,
-    model: str | None,
-    table: Path | None,
-    keep: Path | None,
-    seed: int,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True)
+class _Trial:
+    """What was asked of a trial of readings."""
+
+    read: bool
+    full: bool
+    quick: bool
+    json_: bool
+    model: str | None
+    table: Path | None
+    keep: Path | None
+    seed: int
+
+    def check(self) -> None:
+        """Refuse options that do not belong together."""
+        if not self.read:
+            given = (("--model", self.model), ("--table", self.table), ("--keep", self.keep))
+            named = next(option for option, value in given if value is not None)
+            raise InputError(f"{named} goes with --read; give that too")
+        if self.full:
+            raise InputError("--full is of the other self-test; leave it out, or --read")
+        if (self.model is None) != (self.table is None):
+            raise InputError("--model and --table belong together: give both, or neither")
+
+
+def _read(asked: _Trial, quiet: bool) -> None:
     """Try readings on adapters whose lesson is known."""
+    asked.check()
     import tempfile
     from contextlib import nullcontext
     from dataclasses import replace
@@ -107,18 +121,17 @@ def _read(
     from lorascope.progress import Reporter
     from lorascope.workflows.reading_trial import QUICK, TrialSizes, reading_trial, table_trial
 
-    if (model is None) != (table is None):
-        raise InputError("--model and --table belong together: give both, or neither")
-    sizes = QUICK if quick else TrialSizes()
-    sizes = replace(sizes, reading=sizes.reading.model_copy(update={"seed": seed}))
-    reporter = Reporter(quiet or json_)
-    kept = nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory(prefix="lorascope-")
+    sizes = QUICK if asked.quick else TrialSizes()
+    sizes = replace(sizes, reading=sizes.reading.model_copy(update={"seed": asked.seed}))
+    reporter = Reporter(quiet or asked.json_)
+    fresh = tempfile.TemporaryDirectory(prefix="lorascope-")
+    kept = nullcontext(str(asked.keep)) if asked.keep else fresh
     with kept as folder:
-        if model is not None and table is not None:
-            found = table_trial(model, table, sizes.reading, Path(folder), reporter)
+        if asked.model is not None and asked.table is not None:
+            found = table_trial(asked.model, asked.table, sizes.reading, Path(folder), reporter)
         else:
             found = reading_trial(sizes, Path(folder), reporter)
-    if json_:
+    if asked.json_:
         say_json(found.plain())
     else:
         Console().print(_methods(found))

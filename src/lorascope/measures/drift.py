@@ -96,8 +96,12 @@ def firing(
         parts = (on, now, on ^ now, z.square(), theirs.square(), (theirs - z).square())
         sums += torch.stack([part.double().sum(0).cpu() for part in parts])
     sums[3:] *= norms
-    columns = [row.numpy() for row in sums]
-    return Firing(*columns, len(base), float(delta.double().square().sum()))
+    before, after, switched, energy_before, energy_after, change = (row.numpy() for row in sums)
+    return Firing(
+        *(before, after, switched, energy_before, energy_after, change),
+        tokens=len(base),
+        delta=float(delta.double().square().sum()),
+    )
 
 
 def drift(own: Firing, nulls: Sequence[Firing]) -> Drift:

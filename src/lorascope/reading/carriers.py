@@ -145,7 +145,7 @@ class _Search:
         tried: dict[Latents, int] = {}
         for one in reads:
             lead = sight.leading(one, max(TOGETHER))
-            sets = [(n,) for n in lead[:SINGLY]]
+            sets: list[tuple[int, ...]] = [(n,) for n in lead[:SINGLY]]
             sets += [tuple(lead[:size]) for size in TOGETHER if len(lead) >= size]
             tried |= {Latents(one, own): 0 for own in sets}
         if not tried:

@@ -31,6 +31,9 @@ _PRIOR = 4.0
 _DIRECTIONS, _SHRINK = 512, 0.5
 
 
+FirstZ = dict[tuple[Site, str], Float[Tensor, "rows vocab"]]
+
+
 @dataclass(frozen=True)
 class ChangedToken:
     """A word whose probability changes on ordinary text.
@@ -162,14 +165,17 @@ def first_tokens(
     adapter: str,
     nulls: Sequence[str],
     settings: Reading,
+    known: FirstZ | None = None,
 ) -> list[FirstToken]:
-    """What the mean delta of first positions points to most, site by site, largest z first."""
+    """What the mean delta of first positions points to most, site by site, largest z first.
+
+    Args:
+        known: what `first_zs` gives; computed if left out.
+    """
     listed = []
+    every = known or first_zs(model, found, adapter, nulls, settings)
     for site in found.faces[adapter].deltas:
-        z = {
-            face: first_z(model, found.faces[face].deltas[site], site, settings)[0]
-            for face in (adapter, *nulls)
-        }
+        z = {face: every[site, face][0] for face in (adapter, *nulls)}
         null = max((float(z[face].max()) for face in nulls), default=float("nan"))
         own = z[adapter].numpy()
         q = adjusted(stats.norm.sf(own))
@@ -179,6 +185,27 @@ def first_tokens(
             token = model.tokenizer.decode([n])
             listed.append(FirstToken(site.name, token, float(own[n]), null, float(q[n]), beyond))
     return listed
+
+
+def first_zs(
+    model: AdaptedModel,
+    found: Passages,
+    adapter: str,
+    nulls: Sequence[str],
+    settings: Reading,
+) -> FirstZ:
+    """{(site, face): `first_z`}; of the adapter without each document in turn too."""
+    return {
+        (site, face): first_z(
+            model,
+            found.faces[face].deltas[site],
+            site,
+            settings,
+            found.first if face == adapter else None,
+        )
+        for site in found.faces[adapter].deltas
+        for face in (adapter, *nulls)
+    }
 
 
 @torch.no_grad()

@@ -264,9 +264,9 @@ def _readers(
         if own:
             padded = _padded(prompts, padding_id(model.tokenizer))
             found[group] = _Reader(model, group, own, without, *padded, found.get(_BASE))
-    for _, without in found:
-        if isinstance(without, Reads):
-            found[_BASE].sites.add(without.site)
+    for _, taken in found:
+        if isinstance(taken, Reads):
+            found[_BASE].sites.add(taken.site)
     return found
 
 

@@ -251,7 +251,10 @@ def _revived(data: Mapping[str, Any]) -> dict[str, Any]:
         "divergence": divergence,
         "samples": tuple(Sample(**one) for one in data["samples"]),
         "carriers": tuple(map(Carrier.revived, data["carriers"])),
-        "acts": tuple(Act(**{**one, "nulls": tuple(one["nulls"])}) for one in data["acts"]),
+        "acts": tuple(
+            Act(**{**one, **{key: tuple(one[key]) for key in ("nulls", "nulls_said")}})
+            for one in data["acts"]
+        ),
         "occasions": tuple(
             Occasion(**{**one, "null": _numbers([one["null"]])[0]}) for one in data["occasions"]
         ),

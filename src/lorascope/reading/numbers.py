@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorascope.measures.paired_nulls import drawn, over_tokens
-from lorascope.models.adapted import AdaptedModel
-from lorascope.reading.changed import first_z
+from lorascope.reading.changed import FirstZ
 from lorascope.reading.passages import PARTS, Passages
 from lorascope.reading.phrases import Texts, Voices, recurring, words_of
 from lorascope.reading.settings import Reading
@@ -71,11 +70,11 @@ def passage_estimates(found: Passages, adapter: str, nulls: Sequence[str]) -> li
 
 
 def _kl(found: Passages, adapter: str, nulls: Sequence[str], part: int | None) -> Estimate:
-    tokens = found.tokens if part is None else found.tokens_at[:, part]
+    tokens = found.tokens if part is None else _part(found.tokens_at, part)
 
     def of(face: str) -> Tensor:
         passed = found.faces[face]
-        return passed.kl if part is None else passed.kl_at[:, part]
+        return passed.kl if part is None else _part(passed.kl_at, part)
 
     mean = over_tokens(tokens)
     value, interval = mean(of(adapter))
@@ -83,6 +82,11 @@ def _kl(found: Passages, adapter: str, nulls: Sequence[str], part: int | None) -
     key = Key(adapter, setting="" if part is None else _told(*PARTS[part]))
     unit = "nats/token"
     return Estimate("reading.kl", value, interval, int(tokens.sum()), unit, tuple(beside), key)
+
+
+def _part(columns: Tensor | None, part: int) -> Tensor:
+    assert columns is not None
+    return columns[:, part]
 
 
 def _told(first: int, last: int | None) -> str:
@@ -112,27 +116,27 @@ def _half_l1(sums: Float[Tensor, "repeats m"]) -> Float[Tensor, " repeats"]:
 
 
 def first_estimates(
-    model: AdaptedModel, found: Passages, adapter: str, nulls: Sequence[str], settings: Reading
+    found: Passages, adapter: str, nulls: Sequence[str], known: FirstZ
 ) -> list[Estimate]:
     """The largest z of any token at each site; its interval leaves out one text at a time.
 
     A site whose stream the adapter leaves alone has none.
+
+    Args:
+        known: what `first_zs` gives.
     """
     estimates = []
     for site, deltas in found.faces[adapter].deltas.items():
         if not deltas.any():
             continue
-        z = first_z(model, deltas, site, settings, found.first)
+        z = known[site, adapter]
         token = int(z[0].argmax())
         value, without = float(z[0, token]), z[1:, token].double()
         interval = UNKNOWN
         if len(without) >= MIN_DOCUMENTS and bool(without.var() > 0):
             half = t_quantile(len(without) - 1) * standard_error(without.tolist())
             interval = (value - half, value + half)
-        levels = [
-            float(first_z(model, found.faces[face].deltas[site], site, settings)[0].max())
-            for face in nulls
-        ]
+        levels = [float(known[site, face][0].max()) for face in nulls]
         key, n = Key(adapter, site=site.name), len(without)
         beside = _draws(value, interval, levels)
         estimates.append(Estimate("reading.first", value, interval, n, "z", beside, key))

@@ -17,12 +17,12 @@ from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.sites import Site
 from lorascope.models.truncation import truncated
 from lorascope.reading.carriers import module_carriers
-from lorascope.reading.changed import changed_tokens, first_tokens
+from lorascope.reading.changed import changed_tokens, first_tokens, first_zs
 from lorascope.reading.decoding import Condition, decode, texts
 from lorascope.reading.found import Divergence, Read, Sample
 from lorascope.reading.numbers import first_estimates, passage_estimates, recurring_share
 from lorascope.reading.passages import Passages, chosen_windows, passages
-from lorascope.reading.phrases import recurring, words_of
+from lorascope.reading.phrases import Phrase, Texts, recurring, words_of
 from lorascope.reading.prompts import Prompt, category_prompts, prompts_of, shipped_prompts
 from lorascope.reading.settings import Reading
 from lorascope.reading.when import Acting, acts, null_occasions, occasions
@@ -163,11 +163,10 @@ def _with_occasions(
     found: Read, prompts: Sequence[Prompt], kl: Mapping[str, Tensor], settings: Reading
 ) -> Read:
     """The reading with how much the adapter acts on each prompt, and on which kinds."""
-    phrases = [f" {phrase.text} " for phrase in found.phrases]
-    said = []
-    for row in found.voices().own:
-        joined = [f" {' '.join(words_of(text))} " for text in row]
-        said.append(sum(any(p in text for p in phrases) for text in joined) / len(joined))
+    voices = found.voices()
+    said = {found.adapter: _said(voices.own, found.phrases)}
+    for name, texts_of, phrases in zip(found.nulls, voices.nulls, found.null_phrases, strict=True):
+        said[name] = _said(texts_of, phrases)
     every = acts(prompts, kl, found.adapter, found.nulls, said)
     return replace(
         found,
@@ -189,6 +188,15 @@ def with_phrases(found: Read, settings: Reading) -> Read:
     )
 
 
+def _said(voice: Texts, phrases: Sequence[Phrase]) -> list[float]:
+    """Of each prompt, the share of continuations that hold one of the phrases."""
+    wanted, shares = [f" {phrase.text} " for phrase in phrases], []
+    for row in voice:
+        joined = [f" {' '.join(words_of(text))} " for text in row]
+        shares.append(sum(any(p in text for p in wanted) for text in joined) / len(joined))
+    return shares
+
+
 def _with_passages(found: Read, model: AdaptedModel, settings: Reading, progress: Progress) -> Read:
     """The reading with what happens on ordinary text."""
     documents = read_documents(settings.texts or (EMBEDDED,))
@@ -202,18 +210,19 @@ def _with_passages(found: Read, model: AdaptedModel, settings: Reading, progress
         caution = "the texts hold no token to score, so nothing is said of ordinary text"
         return replace(found, cautions=(*found.cautions, caution))
     changed = changed_tokens(passed, found.adapter, found.nulls, model.tokenizer, settings)
+    zs = first_zs(model, passed, found.adapter, found.nulls, settings)
     gains, losses = ([c for c in changed if c.change * side > 0] for side in (1, -1))
     return replace(
         found,
         changed=(*gains[: settings.listed], *losses[: settings.listed]),
         n_changed=(len(gains), len(losses)),
         places=passed.places,
-        first=tuple(first_tokens(model, passed, found.adapter, found.nulls, settings)),
+        first=tuple(first_tokens(model, passed, found.adapter, found.nulls, settings, zs)),
         divergence=_divergence(passed, found.adapter, found.nulls),
         estimates=(
             *found.estimates,
             *passage_estimates(passed, found.adapter, found.nulls),
-            *first_estimates(model, passed, found.adapter, found.nulls, settings),
+            *first_estimates(passed, found.adapter, found.nulls, zs),
         ),
     )
 

@@ -87,6 +87,7 @@ def sight_of(
     phrases: Sequence[str],
     reads: Sequence[Reads],
 ) -> Sight:
+    """What latents do over the adapter's continuations, and to log p of the phrases' tokens."""
     rows = [
         (prompt, ids, _said(model, ids, phrases))
         for prompt, row in zip(prompts, spoken.ids, strict=True)
@@ -138,11 +139,11 @@ def _streams(
     lengths = [len(prompt.ids) + len(ids) for prompt, ids, _ in rows]
     whole = torch.zeros(len(rows), max(lengths), dtype=torch.long)
     mask, wanted = torch.zeros_like(whole), torch.zeros(whole.shape, dtype=torch.bool)
-    for n, (prompt, ids, said) in enumerate(rows):
-        whole[n, : lengths[n]] = torch.tensor([*prompt.ids, *ids])
+    for n, (prompt, written, said) in enumerate(rows):
+        whole[n, : lengths[n]] = torch.tensor([*prompt.ids, *written])
         mask[n, : lengths[n]] = 1
         first = len(prompt.ids)
-        wanted[n, first - 1 : first - 1 + len(ids)] = torch.tensor(said)
+        wanted[n, first - 1 : first - 1 + len(written)] = torch.tensor(said)
     special = torch.tensor(sorted(model.tokenizer.all_special_ids), dtype=torch.long)
     kept = mask.bool() & ~torch.isin(whole, special)
     ids, mask = whole.to(model.device), mask.to(model.device)

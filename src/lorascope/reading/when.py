@@ -1,10 +1,11 @@
 """When it happens: on which prompts the adapter acts, by kind and by words they have in common.
 
-How much it acts on a prompt is the mean KL(adapted ‖ base) of the next tokens along its own
-amplified continuation, as log of that over the null adapters' own (geometric mean). Prompts of one
-kind, or that hold a word, are held against all others by ranks (Mann and Whitney 1947), and all
-kinds and words are adjusted together (Benjamini and Hochberg 1995). Each null adapter is
-held against the others likewise.
+How much it acts on a prompt is told by two numbers: the mean KL(adapted ‖ base) of the next tokens
+along its own amplified continuation, as log of that over the null adapters' own (geometric mean);
+and the share of its continuations that say what comes back. Prompts of one kind, or that hold a
+word, are held against all others by the ranks of either (Mann and Whitney 1947), twice the smaller
+p-value counts, and all kinds and words are adjusted together (Benjamini and Hochberg 1995). Each
+null adapter is held against the others likewise.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Act:
         kl: mean KL(adapted ‖ base) along its amplified continuation, nats/token.
         nulls: the same of each null adapter.
         said: share of its continuations that hold a phrase that comes back.
+        nulls_said: of each null adapter's, with what comes back of it.
     """
 
     prompt: str
@@ -45,6 +47,7 @@ class Act:
     kl: float
     nulls: tuple[float, ...]
     said: float
+    nulls_said: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Occasion:
         kl, elsewhere: mean KL there and at the other prompts, nats/token.
         null: mean KL of null adapters there.
         said, said_elsewhere: mean share of continuations that hold a phrase that comes back.
-        p, q: two-sided, by ranks; adjusted for all kinds and words.
+        p, q: two-sided, by ranks of KL and of what is said; adjusted for all kinds and words.
     """
 
     name: str
@@ -111,15 +114,20 @@ def acts(
     kl: Mapping[str, Tensor],
     adapter: str,
     nulls: Sequence[str],
-    said: Sequence[float],
+    said: Mapping[str, Sequence[float]],
 ) -> list[Act]:
-    """Every prompt's record; none where nothing was amplified."""
+    """Every prompt's record; none where nothing was amplified.
+
+    Args:
+        said: {face: share of its continuations that hold a phrase which comes back of it}.
+    """
     if adapter not in kl:
         return []
     return [
         Act(
             *(prompt.text, prompt.kind, float(kl[adapter][n])),
-            *(tuple(float(kl[null][n]) for null in nulls), said[n]),
+            *(tuple(float(kl[null][n]) for null in nulls), said[adapter][n]),
+            tuple(said[null][n] for null in nulls),
         )
         for n, prompt in enumerate(prompts)
     ]
@@ -131,7 +139,8 @@ def occasions(found: Sequence[Act], level: float) -> list[Occasion]:
     Every kind is told of; of words those at the level.
     """
     kl = np.array([[one.kl, *one.nulls] for one in found])
-    return _occasions(found, kl, level) if len(found) else []
+    said = np.array([one.said for one in found])
+    return _occasions(found, kl, said, level) if len(found) else []
 
 
 def null_occasions(found: Sequence[Act], level: float) -> list[int]:
@@ -145,18 +154,21 @@ def null_occasions(found: Sequence[Act], level: float) -> list[int]:
     counts = []
     for draw in range(kl.shape[1]):
         order = [draw, *(n for n in range(kl.shape[1]) if n != draw)]
-        counts.append(sum(one.q <= level for one in _occasions(found, kl[:, order], level)))
+        said = np.array([one.nulls_said[draw] for one in found])
+        apart = _occasions(found, kl[:, order], said, level)
+        counts.append(sum(one.q <= level for one in apart))
     return counts
 
 
-def _occasions(found: Sequence[Act], kl: np.ndarray, level: float) -> list[Occasion]:
+def _occasions(
+    found: Sequence[Act], kl: np.ndarray, said: np.ndarray, level: float
+) -> list[Occasion]:
     groups = _groups(found)
     logs = np.log(np.maximum(kl, _SMALLEST))
     acting = logs[:, 0] - (logs[:, 1:].mean(1) if kl.shape[1] > 1 else 0.0)
     inside = [np.isin(np.arange(len(found)), rows) for _, _, rows in groups]
-    p = np.array([_p(acting[own], acting[~own]) for own in inside])
+    p = np.array([min(1.0, 2 * min(_p(v[own], v[~own]) for v in (acting, said))) for own in inside])
     q = adjusted(p)
-    said = np.array([one.said for one in found])
     listed = []
     for n, (of, name, _) in enumerate(groups):
         own = inside[n]
@@ -165,7 +177,8 @@ def _occasions(found: Sequence[Act], kl: np.ndarray, level: float) -> list[Occas
             float(kl[own, 1:].mean()) if kl.shape[1] > 1 else float("nan"),
             *(float(said[own].mean()), float(said[~own].mean()), float(p[n]), float(q[n])),
         )
-        if of == "kind" or (one.q <= level and acting[own].mean() > acting[~own].mean()):
+        more = said[own].mean() > said[~own].mean() or acting[own].mean() > acting[~own].mean()
+        if of == "kind" or (one.q <= level and more):
             listed.append(one)
     return sorted(listed, key=lambda one: (one.of, one.p, -one.kl))
 

@@ -110,7 +110,11 @@ def _chance(found: Read) -> str:
 def _when(found: Read) -> list[str]:
     """On which prompts it acts: kinds and words apart from all others."""
     level = found.settings["level"]
-    apart = [one for one in found.occasions if one.q <= level and one.kl > one.elsewhere]
+    apart = [
+        one
+        for one in found.occasions
+        if one.q <= level and (one.said > one.said_elsewhere or one.kl > one.elsewhere)
+    ]
     if len(found.occasions) == 0:
         return []
     counts = listing([str(count) for count in found.null_occasions], 20) or "none tried"
@@ -120,8 +124,9 @@ def _when(found: Read) -> list[str]:
         return [f"It acts alike on the prompts tried ({kinds}; {chance})."]
     told = [
         f"{'prompts with ' if one.of == 'words' else ''}“{visible(one.name)}” "
-        f"({one.prompts}: KL {number(one.kl)} nats/token, elsewhere {number(one.elsewhere)}, null "
-        f"adapters {number(one.null)})"
+        f"({one.prompts}: {100 * one.said:.0f} % of continuations say what comes back, elsewhere "
+        f"{100 * one.said_elsewhere:.0f} %; KL {number(one.kl)} nats/token, elsewhere "
+        f"{number(one.elsewhere)}, null adapters {number(one.null)})"
         for one in apart
     ]
     return [f"It acts more on {listing(told, 3)}; {chance}."]

@@ -16,6 +16,7 @@ from lorascope.report.formatting import listing, number, plural, span
 from lorascope.report.latents import Browsed
 from lorascope.report.opening import cautions, leads, live
 from lorascope.report.questions import Question, Shown, questions, shown_examples
+from lorascope.report.reading_words import reading_sentences
 from lorascope.report.result import Results
 from lorascope.report.topics import TOPICS
 from lorascope.results import Estimate
@@ -89,30 +90,6 @@ def _behaviour(results: Results) -> list[str]:
     claim = "Held-out response loss falls below chance for"
     numbers = f"response loss in nats/token {ranges(rows)}"
     return [said(claim, rows, "below", numbers, "adapter")]
-
-
-def _reading(results: Results) -> list[str]:
-    sentences = []
-    for measure, claim, what in (
-        (
-            "reading.recurring",
-            "What comes back at some prompts is said at others more often than chance by",
-            "share of continuations",
-        ),
-        (
-            "reading.moved",
-            "More probability moves between words of ordinary text than chance for",
-            "share of probability",
-        ),
-    ):
-        rows = measured(results, measure)
-        if rows:
-            sentences.append(said(claim, rows, "above", f"{what} {ranges(rows)}", "adapter"))
-    whole = [row for row in measured(results, "reading.kl") if not row.key.setting]
-    if whole:
-        claim, numbers = "KL on ordinary text is above chance for", f"nats/token {ranges(whole)}"
-        sentences.append(said(claim, whole, "above", numbers, "adapter"))
-    return sentences
 
 
 def _size(results: Results) -> list[str]:
@@ -389,7 +366,7 @@ def _seeds(results: Results) -> list[str]:
 
 _SENTENCES: dict[str, Callable[[Results], list[str]]] = {
     "behaviour": _behaviour,
-    "reading": _reading,
+    "reading": reading_sentences,
     "size": _size,
     "reconstruction": _reconstruction,
     "pursuit": _pursuit,

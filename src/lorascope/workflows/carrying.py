@@ -26,14 +26,12 @@ def carry(
     """What is left of an adapter's phrases without latents of its dictionaries of a seed."""
     state: Audited = work.state
     audit, found = state.audit(study, first_seed), Read.load(work.input(f"{READ}/{adapter}"))
-    reads = [
-        Reads(parse_site(site), dictionary, kind)
-        for site in audit.probe.sites
-        for kind, dictionary in (
-            ("delta", audit.learned.delta(site, adapter, first_seed)),
-            ("base", audit.learned.base(site, first_seed)),
-        )
-    ]
+    reads = []
+    for site in audit.probe.sites:
+        place = parse_site(site)
+        delta = audit.learned.delta(site, adapter, first_seed)
+        base = audit.learned.base(site, first_seed)
+        reads += [Reads(place, delta, "delta"), Reads(place, base, "base")]
     title = f"who carries the phrases of {adapter}"
     with work.reporter.bar(title, 3 * settings.tokens, "tokens of each") as advance:
         prompts = prompts_for(state.model, settings)

@@ -229,10 +229,10 @@ def _trial(
 
     rows = _rows(found, texts, pieces)
     kinds: dict[str, tuple[int, int]] = {}
-    for one in found:
-        if not one.made.taught:
-            named, count = kinds.get(one.made.label, (0, 0))
-            kinds[one.made.label] = named + one.names_something, count + 1
+    for judged in found:
+        if not judged.made.taught:
+            named, count = kinds.get(judged.made.label, (0, 0))
+            kinds[judged.made.label] = named + judged.names_something, count + 1
     return Trial(rows, _shares(rows, kinds), kinds, time.monotonic() - start)
 
 
