@@ -301,8 +301,9 @@ def _rows(
         {label: sum(choices[m][n][label] for m in METHODS) for label in texts}
         for n in range(len(ours))
     ]
-    scores = {
-        m: tuple([one.told[m].score for one in side] for side in (ours, theirs)) for m in METHODS
+    scores: dict[str, _Scores] = {
+        m: ([one.told[m].score for one in ours], [one.told[m].score for one in theirs])
+        for m in METHODS
     }
     scores[TOGETHER] = _together(scores)
     return [_row(method, choices[method], ours, *scores[method]) for method in (*METHODS, TOGETHER)]
