@@ -122,5 +122,6 @@ def test_a_trial_of_a_table_is_printed_and_fails_by_its_bars(
     # Two that say something are called untaught: no trial passes that.
     assert code == 1
     assert "weights only" in said
-    assert "null adapter: 2 of 2 readings name something" in said
-    assert "null adapters that name something" in err
+    assert "of 2 readings name something" in said
+    assert "failed in" in said
+    assert "lorascope: failed: readings of adapters" in err

@@ -147,22 +147,13 @@ def _read(asked: _Trial, quiet: bool) -> None:
 def _methods(found: Trial) -> Table:
     from lorascope.report.formatting import interval, number
 
-    columns = (
-        "method",
-        "right label",
-        _INTERVAL,
-        "chance",
-        "ROC area",
-        _INTERVAL,
-        "at 5 %",
-        "at 1 %",
-    )
-    table = _table("readings of taught and untaught adapters", *columns)
+    columns = ("method", "right label", "chance", "ROC area", "at 5 %", "at 1 %")
+    table = _table("readings of taught and untaught adapters", *columns, words=len(columns))
     for row in found.rows:
         low, high = row.right_interval
         table.add_row(
-            *(row.method, f"{row.right}/{row.taught}", f"[{low:.0%}, {high:.0%}]"),
-            *(f"{row.chance:.1%}", number(row.area), interval(*row.area_interval)),
+            *(row.method, f"{row.right}/{row.taught} [{low:.0%}, {high:.0%}]"),
+            *(f"{row.chance:.1%}", f"{number(row.area)} {interval(*row.area_interval)}"),
             *(f"{row.at_5}/{row.taught}", f"{row.at_1}/{row.taught}"),
         )
     return table
