@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 
 _INTERVAL = "95 % interval"
 
+_Readings = Annotated[
+    bool, typer.Option("--read", help="Try readings instead: taught and untaught adapters.")
+]
+_Model = Annotated[str | None, typer.Option(help="With --read: base of the adapters of a table.")]
+_Adapters = Annotated[
+    Path | None, typer.Option(help="With --read: CSV of adapters, with adapter and label.")
+]
+_Keep = Annotated[
+    Path | None, typer.Option(help="With --read: folder to keep adapters and readings in.")
+]
+
 
 def selftest(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats, a smaller audit.")] = False,
@@ -28,18 +39,10 @@ def selftest(
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    read: Annotated[
-        bool, typer.Option("--read", help="Try readings instead: taught and untaught adapters.")
-    ] = False,
-    model: Annotated[
-        str | None, typer.Option(help="With --read: base of the adapters of a table.")
-    ] = None,
-    table: Annotated[
-        Path | None, typer.Option(help="With --read: CSV of adapters, with adapter and label.")
-    ] = None,
-    keep: Annotated[
-        Path | None, typer.Option(help="With --read: folder to keep adapters and readings in.")
-    ] = None,
+    read: _Readings = False,
+    model: _Model = None,
+    table: _Adapters = None,
+    keep: _Keep = None,
     quiet: Quiet = False,
 ) -> None:
     """Try the measures on planted truth and on nothing; exit code 1 if one fails.
