@@ -61,7 +61,8 @@ def writing(tiny_checkpoint, tiny_model, tmp_path_factory):
 
 
 def reads_of(towards, latents=12):
-    """A dictionary of the delta there: every latent reads the word's direction, one writes it."""
+    """A dictionary of the delta there: every latent reads the word's direction, one writes it;
+    the others fire as often, a tenth as strongly."""
     random = torch.Generator().manual_seed(0)
     written = torch.randn(latents, len(towards), generator=random)
     written -= (written @ towards)[:, None] * towards
