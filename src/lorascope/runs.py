@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,8 @@ class Run:
             "command": command or before.get("command", ""),
             "stages": before.get("stages", {}),
         }
+        # Told of the finished stages whenever they are noted.
+        self.followed: Callable[[Mapping[str, Mapping[str, Any]]], object] | None = None
         self._save()
 
     @staticmethod
@@ -123,6 +125,8 @@ class Run:
             name: {field: one[field] for field in _NOTED} for name, one in records.items()
         }
         self._save()
+        if self.followed is not None:
+            self.followed(records)
 
     def _save(self) -> None:
         write_atomically(self._manifest_path, json.dumps(self.manifest, indent=1) + "\n")

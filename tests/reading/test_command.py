@@ -7,6 +7,7 @@ import pytest
 
 from lorascope import cli
 
+PROMPTS = [f"w{n} w{n + 20} w{3 * n % 60}" for n in range(1, 15)]
 SMALL = ("--set", "tokens=6", "--set", "documents=6", "--nulls", "2", "--quiet")
 
 
@@ -86,3 +87,41 @@ def test_a_folder_of_something_else_is_left_alone(lorascope, given, tmp_path):
     code, _, err = lorascope(*given, "--out", tmp_path / "mine")
     assert code == 2
     assert "no reading" in err
+
+
+def test_a_trial_s_options_that_do_not_belong_together(lorascope):
+    for arguments, message in (
+        (("--table", "t.csv"), "--table goes with --read"),
+        (("--keep", "x"), "--keep goes with --read"),
+        (("--read", "--full"), "--full is of the other"),
+        (("--read", "--model", "m"), "belong together"),
+        (("--read", "--quick", "--full"), "not both"),
+    ):
+        code, said, err = lorascope("selftest", *arguments)
+        assert (code, said) == (2, "")
+        assert message in err
+
+
+def test_a_trial_of_a_table_is_printed_and_fails_by_its_bars(
+    lorascope, tiny_checkpoint, saying, tmp_path, monkeypatch
+):
+    from lorascope.selftest import reading_trial
+
+    small = reading_trial.QUICK.reading.model_copy(
+        update={"tokens": 6, "documents": 0, "nulls": 2, "prompts": tuple(PROMPTS)}
+    )
+    sizes = reading_trial.TrialSizes(seeds=1, reading=small)
+    monkeypatch.setattr(reading_trial, "QUICK", sizes)
+    table = tmp_path / "t.csv"
+    rows = [(saying("w23"), "w23"), (saying("w41"), "w41"), (saying("w23"), "")]
+    rows.append((saying("w41"), ""))
+    lines = [f"{path},{label}" for path, label in rows]
+    table.write_text("\n".join(["adapter,label", *lines]))
+    given = ("--model", tiny_checkpoint("llama"), "--table", table, "--quiet")
+    code, said, err = lorascope("selftest", "--read", "--quick", *given)
+    # Two that say something are called untaught: no trial passes that.
+    assert code == 1
+    assert "weights only" in said
+    assert "of 2 readings name something" in said
+    assert "failed in" in said
+    assert "lorascope: failed: readings of adapters" in err

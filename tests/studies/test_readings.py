@@ -3,6 +3,7 @@
 import pytest
 
 from lorascope.config import digest
+from lorascope.reading.carried import read_carriers
 from lorascope.reading.result import Read
 from lorascope.reading.settings import Reading
 from lorascope.report.reading import sentences
@@ -29,6 +30,33 @@ def test_every_adapter_is_read_beside_the_study_s_null_adapters(results, finishe
         assert told["null_phrases"] == [len(phrases) for phrases in found.null_phrases]
         assert told["example"]["base"] == found.example.base
         assert (finished_run / told["page"]).is_file()
+
+
+def test_carriers_and_drifting_base_latents_are_stages_of_their_own(results, finished_run):
+    assert [(one["adapter"], one["site"]) for one in results.facts["drift"]] == [
+        ("r2", "layers.1"),
+        ("r4", "layers.1"),
+    ]
+    for one in results.facts["drift"]:
+        assert 0 < one["looked_at"] <= one["latents"] == 64
+        assert one["n_nulls"] == 2
+        assert len(one["rows"]) == min(40, one["drifting"])
+    for name, told in results.facts["read"].items():
+        kept = read_carriers(finished_run / "carriers" / name)
+        found = Read.load(finished_run / "read" / name)
+        assert len(told["carriers"]) == len(kept) + len(found.carriers)
+        assert all(one.part in ("delta", "base") for one in kept)
+        assert bool(kept) <= bool(found.phrases)
+
+
+def test_a_reading_s_numbers_are_in_the_table(results, finished_run):
+    for name in ("r2", "r4"):
+        own = [e for e in results.numbers if e.measure.startswith("reading.")]
+        mine = [e for e in own if e.key.adapter == name]
+        kept = Read.load(finished_run / "read" / name).estimates
+        assert [e.value for e in mine] == [e.value for e in kept]
+        assert {e.key.rank for e in mine} == {int(name[1:])}
+        assert all(e.rivals for e in mine)
 
 
 def test_the_first_screen_and_the_terminal_say_it(results, finished_run):

@@ -33,7 +33,8 @@ _SHOWN = 12
 
 _Model = Annotated[str, typer.Option(help="Base model: hub id, folder, GGUF file or embedded.")]
 _Prompts = Annotated[
-    Path | None, typer.Option(help="Text file of prompts of your own, one a line.")
+    Path | None,
+    typer.Option(help="Prompts of your own: one a line, or .jsonl with prompt and kind."),
 ]
 _Texts = Annotated[
     list[str] | None,
@@ -109,7 +110,8 @@ def _settings(given: dict[str, Any], prompts: Path | None, changes: list[str]) -
     from lorascope.reading.settings import Reading
 
     if prompts is not None:
-        given = {**given, "prompts": read_prompts(prompts)}
+        texts, kinds = read_prompts(prompts)
+        given = {**given, "prompts": texts, "kinds": kinds}
     return Reading.parse(override(given, changes), "read")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,9 +15,21 @@ from lorascope.printing import say, say_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from lorascope.selftest.reading_trial import Trial
     from lorascope.selftest.selftest import Selftest
 
 _INTERVAL = "95 % interval"
+
+_Readings = Annotated[
+    bool, typer.Option("--read", help="Try readings instead: taught and untaught adapters.")
+]
+_Model = Annotated[str | None, typer.Option(help="With --read: base of the adapters of a table.")]
+_Adapters = Annotated[
+    Path | None, typer.Option(help="With --read: CSV of adapters, with adapter and label.")
+]
+_Keep = Annotated[
+    Path | None, typer.Option(help="With --read: folder to keep adapters and readings in.")
+]
 
 
 def selftest(
@@ -25,6 +39,10 @@ def selftest(
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    read: _Readings = False,
+    model: _Model = None,
+    table: _Adapters = None,
+    keep: _Keep = None,
     quiet: Quiet = False,
 ) -> None:
     """Try the measures on planted truth and on nothing; exit code 1 if one fails.
@@ -40,10 +58,17 @@ def selftest(
     `lorascope selftest`
 
     `lorascope selftest --quick --json`
+
+    `lorascope selftest --read --keep runs/auditing`
+
+    `lorascope selftest --read --model google/gemma-3-1b-it --table adapters.csv`
     """
 
     if quick and full:
         raise InputError("give either --quick or --full, not both")
+    if read or model or table or keep:
+        _read(_Trial(read, full, quick, json_, model, table, keep, seed), quiet)
+        return
     from lorascope.printing import Console
     from lorascope.progress import Reporter
     from lorascope.selftest.selftest import FULL, QUICK, STANDARD
@@ -54,13 +79,87 @@ def selftest(
     if json_:
         say_json(found.plain())
     else:
-        for table in _tables(found):
-            Console().print(table)
+        for printed in _tables(found):
+            Console().print(printed)
         say(f"{'passed' if not found.failures else 'failed'} in {found.seconds:.0f} s")
     for line in found.failures:
         say(f"lorascope: failed: {line}", err=True)
     if found.failures:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What was asked of a trial of readings."""
+
+    read: bool
+    full: bool
+    quick: bool
+    json_: bool
+    model: str | None
+    table: Path | None
+    keep: Path | None
+    seed: int
+
+    def check(self) -> None:
+        """Refuse options that do not belong together."""
+        if not self.read:
+            given = (("--model", self.model), ("--table", self.table), ("--keep", self.keep))
+            named = next(option for option, value in given if value is not None)
+            raise InputError(f"{named} goes with --read; give that too")
+        if self.full:
+            raise InputError("--full is of the other self-test; leave it out, or --read")
+        if (self.model is None) != (self.table is None):
+            raise InputError("--model and --table belong together: give both, or neither")
+
+
+def _read(asked: _Trial, quiet: bool) -> None:
+    """Try readings on adapters whose lesson is known."""
+    asked.check()
+    import tempfile
+    from contextlib import nullcontext
+    from dataclasses import replace
+
+    from lorascope.printing import Console
+    from lorascope.progress import Reporter
+    from lorascope.selftest.reading_trial import QUICK, TrialSizes, reading_trial, table_trial
+
+    sizes = QUICK if asked.quick else TrialSizes()
+    sizes = replace(sizes, reading=sizes.reading.model_copy(update={"seed": asked.seed}))
+    reporter = Reporter(quiet or asked.json_)
+    fresh = tempfile.TemporaryDirectory(prefix="lorascope-")
+    kept = nullcontext(str(asked.keep)) if asked.keep else fresh
+    with kept as folder:
+        if asked.model is not None and asked.table is not None:
+            found = table_trial(asked.model, asked.table, sizes.reading, Path(folder), reporter)
+        else:
+            found = reading_trial(sizes, Path(folder), reporter)
+    if asked.json_:
+        say_json(found.plain())
+    else:
+        Console().print(_methods(found))
+        for kind, (named, count) in found.kinds.items():
+            say(f"{kind}: {named} of {count} readings name something")
+        say(f"{'passed' if not found.failures else 'failed'} in {found.seconds:.0f} s")
+    for line in found.failures:
+        say(f"lorascope: failed: {line}", err=True)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+def _methods(found: Trial) -> Table:
+    from lorascope.report.formatting import interval, number
+
+    columns = ("method", "right label", "chance", "ROC area", "at 5 %", "at 1 %")
+    table = _table("readings of taught and untaught adapters", *columns, words=len(columns))
+    for row in found.rows:
+        low, high = row.right_interval
+        table.add_row(
+            *(row.method, f"{row.right}/{row.taught} [{low:.0%}, {high:.0%}]"),
+            *(f"{row.chance:.1%}", f"{number(row.area)} {interval(*row.area_interval)}"),
+            *(f"{row.at_5}/{row.taught}", f"{row.at_1}/{row.taught}"),
+        )
+    return table
 
 
 def _table(title: str, *columns: str, words: int = 1) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
@@ -29,6 +29,9 @@ _PRIOR = 4.0
 # Random directions beside a mean delta. A covariance of some hundred rows has few directions; this
 # share of it is made isotropic.
 _DIRECTIONS, _SHRINK = 512, 0.5
+
+
+FirstZ = dict[tuple[Site, str], Float[Tensor, "rows vocab"]]
 
 
 @dataclass(frozen=True)
@@ -165,14 +168,17 @@ def first_tokens(
     adapter: str,
     nulls: Sequence[str],
     settings: Reading,
+    known: FirstZ | None = None,
 ) -> list[FirstToken]:
-    """What the mean delta of first positions points to most, site by site, largest z first."""
+    """What the mean delta of first positions points to most, site by site, largest z first.
+
+    Args:
+        known: what `first_zs` gives; computed if left out.
+    """
     listed = []
+    every = known or first_zs(model, found, adapter, nulls, settings)
     for site in found.variants[adapter].deltas:
-        z = {
-            variant: _z(model, found.variants[variant].deltas[site], site, settings)
-            for variant in (adapter, *nulls)
-        }
+        z = {variant: every[site, variant][0] for variant in (adapter, *nulls)}
         null = max((float(z[variant].max()) for variant in nulls), default=float("nan"))
         own = z[adapter].numpy()
         q = adjusted(stats.norm.sf(own))
@@ -184,27 +190,60 @@ def first_tokens(
     return listed
 
 
-def _z(
-    model: AdaptedModel, deltas: Float[Tensor, "n d"], site: Site, settings: Reading
-) -> Float[Tensor, " vocab"]:
-    """Each token's logit of the mean delta's direction, standardised by random directions'."""
+def first_zs(
+    model: AdaptedModel,
+    found: PassageSurvey,
+    adapter: str,
+    nulls: Sequence[str],
+    settings: Reading,
+) -> FirstZ:
+    """{(site, variant): `first_z`}; of the adapter without each document in turn too."""
+    return {
+        (site, variant): first_z(
+            model,
+            found.variants[variant].deltas[site],
+            site,
+            settings,
+            found.first if variant == adapter else None,
+        )
+        for site in found.variants[adapter].deltas
+        for variant in (adapter, *nulls)
+    }
+
+
+@torch.no_grad()
+def first_z(
+    model: AdaptedModel,
+    deltas: Float[Tensor, "n d"],
+    site: Site,
+    settings: Reading,
+    documents: Int[Tensor, " n"] | None = None,
+) -> Float[Tensor, "rows vocab"]:
+    """Each token's logit of the mean delta's direction, standardised by random directions'.
+
+    Args:
+        documents: of each row; then the same follows without each document in turn.
+    """
     mean, width = deltas.mean(0), deltas.shape[1]
+    own = [mean]
+    if documents is not None:
+        own += [deltas[documents != one].mean(0) for one in documents.unique()]
     centred = (deltas - mean).double()
     covariance = centred.T @ centred / max(1, len(deltas) - 1)
     level = covariance.diagonal().mean()
     if level == 0 or not mean.any():
-        return torch.zeros(model.vocab_size)
+        return torch.zeros(len(own), model.vocab_size)
     covariance = (1 - _SHRINK) * covariance + _SHRINK * level * torch.eye(width).double()
     random = generator(settings.seed, "first tokens", site.name)
     drawn = directions_from_root(_DIRECTIONS, covariance_root(covariance), random)
-    rows = torch.cat([mean[None].to(drawn.dtype), drawn])
+    rows = torch.cat([torch.stack(own).to(drawn.dtype), drawn])
     # The norm before the output matrix sees each at the length of a stream.
     rows = rows / rows.norm(dim=1, keepdim=True) * width**0.5
     logits = unembed(model, BASE, rows.to(model.device, model.dtype)).float().cpu()
     # Biases and what every direction has in common go with the means.
-    own, others = logits[0], logits[1:]
+    found, others = logits[: len(own)], logits[len(own) :]
     spread = others.std(0)
-    return (own - others.mean(0)) / spread.clamp(min=1e-6 * float(spread.mean()))
+    return (found - others.mean(0)) / spread.clamp(min=1e-6 * float(spread.mean()))
 
 
 def _grouped(

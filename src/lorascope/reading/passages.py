@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.activations.text import Document
@@ -29,6 +29,8 @@ _READ = 512
 _HELD = 2**26
 # Tokens that gain and lose, kept of a place.
 MOVED = 3
+# First and last position, from 1, of the parts of a text that KL is told by.
+PARTS = ((1, 4), (5, 16), (17, None))
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,13 @@ class VariantPass:
         kl: Σ KL(variant ‖ base) of each document, nats.
         moved: Σ over positions of p_variant − p_base, of each document and token.
         deltas: at each site, of the first positions of every window.
+        kl_at: the same as `kl`, by part of the text (`PARTS`).
     """
 
     kl: Float[Tensor, " documents"]
     moved: Float[Tensor, "documents vocab"]
     deltas: dict[Site, Float[Tensor, "n d_model"]]
+    kl_at: Float[Tensor, "documents parts"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,17 +79,22 @@ class PassageSurvey:
         base: Σ over positions of p_base, by token.
         variants: by name.
         places: of the first variant, those of the largest KL.
+        tokens_at: positions that count by part of the text.
+        first: the document of each row of the deltas.
     """
 
     tokens: Float[Tensor, " documents"]
     base: Float[Tensor, " vocab"]
     variants: dict[str, VariantPass]
     places: tuple[ChangedPosition, ...]
+    tokens_at: Float[Tensor, "documents parts"] | None = None
+    first: Int[Tensor, " n"] | None = None
 
 
 @dataclass(eq=False)
 class _PassageSums:
     kl: Tensor
+    kl_at: Tensor
     moved: Tensor
     deltas: dict[Site, list[Tensor]] = field(default_factory=dict)
 
@@ -136,18 +145,24 @@ def passages(
         advance: told of every window.
     """
     n = len(found)
+    parts, vocabulary = len(PARTS), model.vocab_size
     gathered = {
-        variant: _PassageSums(torch.zeros(n), torch.zeros(n, model.vocab_size))
+        variant: _PassageSums(torch.zeros(n), torch.zeros(n, parts), torch.zeros(n, vocabulary))
         for variant in variants
     }
-    tokens, of_base = torch.zeros(n), torch.zeros(model.vocab_size)
+    tokens, of_base = torch.zeros(n), torch.zeros(vocabulary)
+    tokens_at = torch.zeros(n, parts)
     places: list[ChangedPosition] = []
+    of_first: list[Tensor] = []
     together = max(1, _HELD // model.vocab_size)
     for batch in batches(found, model.tokenizer, padding_id(model.tokenizer), together):
         counted = batch.kept.clone()
         counted[:, 0] = False
         first = counted & (counted.cumsum(1) <= positions)
+        of_first.append(batch.documents[first.nonzero()[:, 0]])
         tokens[batch.documents] = counted.sum(1).float()
+        inside = _parts(counted)
+        tokens_at[batch.documents] = inside.sum(1).float()
         base, streams = _run(model, BASE, batch, sites, first)
         of_base += base.exp()[counted].sum(0)
         for place, variant in enumerate(variants):
@@ -156,6 +171,7 @@ def passages(
             gap = theirs.exp() - base.exp()
             own = gathered[variant]
             own.kl[batch.documents] = kl.sum(1)
+            own.kl_at[batch.documents] = (kl[..., None] * inside).sum(1)
             own.moved[batch.documents] = (gap * counted[..., None]).sum(1)
             for site in sites:
                 own.deltas.setdefault(site, []).append(moved[site] - streams[site])
@@ -163,11 +179,23 @@ def passages(
                 places += _places(model, batch, kl, base, theirs, listed)
         advance(len(batch.documents))
     every = {
-        variant: VariantPass(own.kl, own.moved, {s: torch.cat(d) for s, d in own.deltas.items()})
+        variant: VariantPass(
+            own.kl, own.moved, {s: torch.cat(d) for s, d in own.deltas.items()}, own.kl_at
+        )
         for variant, own in gathered.items()
     }
     largest = sorted(places, key=lambda place: -place.kl)[:listed]
-    return PassageSurvey(tokens, of_base, every, tuple(largest))
+    return PassageSurvey(tokens, of_base, every, tuple(largest), tokens_at, torch.cat(of_first))
+
+
+def _parts(counted: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq parts"]:
+    """Which positions that count are in which part of their text."""
+    number = counted.cumsum(1)
+    inside = [
+        counted & (number >= first) & (number <= (last or counted.shape[1]))
+        for first, last in PARTS
+    ]
+    return torch.stack(inside, -1)
 
 
 def _run(

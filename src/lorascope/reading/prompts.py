@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lorascope.activations.text import alpaca
+from lorascope.activations.categories import category
+from lorascope.activations.settings import CATEGORIES
+from lorascope.activations.text import alpaca, read_documents
 from lorascope.activations.tokens import opening_ids
 from lorascope.behaviours.records import Turn
 from lorascope.behaviours.turns import prompt_ids
@@ -41,6 +44,9 @@ REQUESTS = (
 )
 
 
+OPENING, REQUEST, EMPTY = "opening of a text", "request", "empty turn"
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What a continuation starts from.
@@ -48,10 +54,12 @@ class Prompt:
     Attributes:
         text: as it is shown; a request is shown without what its template puts around it.
         ids: token ids, with all that opens the text or the answer.
+        kind: what kind of prompt it is.
     """
 
     text: str
     ids: tuple[int, ...]
+    kind: str = OPENING
 
 
 def shipped_prompts(tokenizer: Any) -> list[Prompt]:
@@ -65,12 +73,29 @@ def shipped_prompts(tokenizer: Any) -> list[Prompt]:
     found += [_turn(text, tokenizer) for text in REQUESTS]
     # Some templates refuse a turn without words.
     with suppress(InputError):
-        found.append(_turn("", tokenizer))
+        found.append(replace(_turn("", tokenizer), kind=EMPTY))
     return found
 
 
-def prompts_of(texts: Sequence[str], tokenizer: Any) -> list[Prompt]:
+def category_prompts(each: int, tokenizer: Any) -> list[Prompt]:
+    """So many packaged instructions of each of the five kinds, as requests."""
+    counts = dict.fromkeys(CATEGORIES, 0)
+    found = []
+    for document in read_documents("embedded"):
+        kind = category(document)
+        if counts.get(kind, each) < each and document.prompt:
+            counts[kind] += 1
+            ids = _opening(document.prompt, tokenizer).ids
+            asked = document.prompt.partition("### Instruction:\n")[2].partition("\n\n### ")[0]
+            found.append(Prompt(asked or document.prompt, ids, kind))
+    return found
+
+
+def prompts_of(texts: Sequence[str], tokenizer: Any, kinds: Sequence[str] = ()) -> list[Prompt]:
     """The user's own prompts, each the opening of a text.
+
+    Args:
+        kinds: of each; they are all of one if left out.
 
     Raises:
         InputError: no prompt, or one twice.
@@ -80,14 +105,21 @@ def prompts_of(texts: Sequence[str], tokenizer: Any) -> list[Prompt]:
     twice = next((text for n, text in enumerate(texts) if text in texts[:n]), None)
     if twice is not None:
         raise InputError(f'prompt "{twice[:60]}" is given twice: name each once')
-    return [_opening(text, tokenizer) for text in texts]
+    named = kinds or [OPENING] * len(texts)
+    return [
+        replace(_opening(text, tokenizer), kind=kind)
+        for text, kind in zip(texts, named, strict=True)
+    ]
 
 
-def read_prompts(path: Path) -> list[str]:
-    r"""The prompts of a text file, one a line; `\n` in a line is a line break.
+def read_prompts(path: Path) -> tuple[list[str], list[str]]:
+    r"""The prompts of a file, and their kinds where it says them.
+
+    A text file has one a line; `\n` in a line is a line break. A `.jsonl` file has a record a line,
+    with `prompt` and, in all or none, `kind`.
 
     Raises:
-        InputError: the file is missing or not readable, or has no line.
+        InputError: the file is missing or not readable, has no line, or a line that is no record.
     """
     try:
         text = read_bytes(local_path(path), JSON_BYTES).decode("utf-8-sig")
@@ -96,7 +128,31 @@ def read_prompts(path: Path) -> list[str]:
     lines = [line.replace("\\n", "\n") for line in text.splitlines() if line.strip()]
     if not lines:
         raise InputError(f"{path}: holds no prompts; give one a line")
-    return lines
+    return _records(path, text) if path.suffix == ".jsonl" else (lines, [])
+
+
+def _records(path: Path, text: str) -> tuple[list[str], list[str]]:
+    prompts, kinds = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        known = isinstance(record, dict) and isinstance(record.get("prompt"), str)
+        if not known or not isinstance(record.get("kind", ""), str):
+            raise InputError(
+                f'{path}, line {number}: not a record like {{"prompt": "…", "kind": "…"}}; mend it'
+            )
+        prompts.append(record["prompt"])
+        kinds += [record["kind"]] if "kind" in record else []
+    if kinds and len(kinds) < len(prompts):
+        raise InputError(
+            f"{path}: {len(kinds)} of {len(prompts)} prompts have a kind; give all of them one, or "
+            "none"
+        )
+    return prompts, kinds
 
 
 def _opening(text: str, tokenizer: Any) -> Prompt:
@@ -108,8 +164,9 @@ def _opening(text: str, tokenizer: Any) -> Prompt:
 
 def _alpaca(text: str, tokenizer: Any) -> Prompt:
     whole = alpaca({"instruction": text, "output": ""}).prompt
-    return Prompt(text, _opening(whole, tokenizer).ids)
+    return Prompt(text, _opening(whole, tokenizer).ids, REQUEST)
 
 
 def _turn(text: str, tokenizer: Any) -> Prompt:
-    return Prompt(text, tuple(prompt_ids([Turn(role="user", content=text)], tokenizer)))
+    ids = prompt_ids([Turn(role="user", content=text)], tokenizer)
+    return Prompt(text, tuple(ids), REQUEST)

@@ -12,10 +12,14 @@ from typing import Any, Final
 import pandas as pd
 
 from lorascope.errors import InputError
+from lorascope.measures.definitions import declared
 from lorascope.models.adapted import BASE
+from lorascope.reading.carried import Carrier, finite
 from lorascope.reading.changed import ChangedToken, FirstToken
 from lorascope.reading.passages import ChangedPosition
 from lorascope.reading.phrases import Phrase, Voices, words_of
+from lorascope.reading.when import Act, Occasion
+from lorascope.results import Estimate, Estimates, Key, Null
 from lorascope.runs import read_json, write_atomically
 
 MARK: Final = "read.json"
@@ -88,6 +92,11 @@ class Read:
         first: tokens that the first deltas point to.
         divergence: on ordinary text; None where it was left out.
         samples: every continuation.
+        carriers: what is left of the phrases without some modules.
+        acts: how much it acts on each prompt.
+        occasions: kinds of prompts, and words in them, beside all others.
+        null_occasions: how many stand apart with each null adapter in its place.
+        estimates: its numbers, each beside null adapters'.
         settings: of the reading, as plain data.
         cautions: what to know before relying on it.
         seconds: wall-clock time.
@@ -105,6 +114,11 @@ class Read:
     first: tuple[FirstToken, ...]
     divergence: Divergence | None
     samples: tuple[Sample, ...]
+    carriers: tuple[Carrier, ...] = ()
+    acts: tuple[Act, ...] = ()
+    occasions: tuple[Occasion, ...] = ()
+    null_occasions: tuple[int, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -177,11 +191,12 @@ class Read:
         for name, table in self.tables().items():
             table.to_parquet(folder / f"{name}.parquet")
             write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
-        data = json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
+        data = json.dumps(finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
         write_atomically(folder / MARK, data + "\n")
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Phrases (null adapters' too), changed tokens, places, first tokens and samples."""
+        """Phrases (null adapters' too), changed tokens, places, first tokens, samples, carriers and
+        numbers."""
         phrases = [{"variant": self.adapter, **_row(p)} for p in self.phrases]
         for name, found in zip(self.nulls, self.null_phrases, strict=True):
             phrases += [{"variant": name, **_row(p)} for p in found]
@@ -191,6 +206,10 @@ class Read:
             "places": _table(map(_row, self.places), _columns(ChangedPosition)),
             "first_tokens": _table(map(_row, self.first), _columns(FirstToken)),
             "samples": _table(map(_row, self.samples), _columns(Sample)),
+            "carriers": _table(map(_row, self.carriers), _columns(Carrier)),
+            "prompts": _table(map(_row, self.acts), _columns(Act)),
+            "occasions": _table(map(_row, self.occasions), _columns(Occasion)),
+            "estimates": Estimates(map(declared, self.estimates)).to_frame(),
         }
 
     @classmethod
@@ -231,6 +250,16 @@ def _revived(data: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "divergence": divergence,
         "samples": tuple(Sample(**one) for one in data["samples"]),
+        "carriers": tuple(map(Carrier.revived, data["carriers"])),
+        "acts": tuple(
+            Act(**{**one, **{key: tuple(one[key]) for key in ("nulls", "nulls_said")}})
+            for one in data["acts"]
+        ),
+        "occasions": tuple(
+            Occasion(**{**one, "null": _numbers([one["null"]])[0]}) for one in data["occasions"]
+        ),
+        "null_occasions": tuple(data["null_occasions"]),
+        "estimates": tuple(map(_estimate, data["estimates"])),
     }
 
 
@@ -238,17 +267,29 @@ def _phrases(found: Sequence[Mapping[str, Any]]) -> tuple[Phrase, ...]:
     return tuple(Phrase(**{**one, "nulls": tuple(one["nulls"])}) for one in found)
 
 
+def _estimate(one: Mapping[str, Any]) -> Estimate:
+    nulls = tuple(
+        Null(
+            **{
+                **null,
+                **dict(zip(("level", "low", "high"), _levels(null), strict=True)),
+                "difference": None if null["difference"] is None else _numbers(null["difference"]),
+            }
+        )
+        for null in one["nulls"]
+    )
+    (value,) = _numbers([one["value"]])
+    changed = {"value": value, "interval": _numbers(one["interval"]), "nulls": nulls}
+    return Estimate(**{**one, **changed, "key": Key(**one["key"])})
+
+
+def _levels(null: Mapping[str, Any]) -> tuple[Any, ...]:
+    return _numbers([null["level"], null["low"], null["high"]])
+
+
 def _numbers(values: Sequence[float | None]) -> tuple[Any, ...]:
     """JSON has no nan: null stands for it."""
     return tuple(math.nan if value is None else value for value in values)
-
-
-def _finite(data: Any) -> Any:
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    return [_finite(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def _row(one: Any) -> dict[str, Any]:

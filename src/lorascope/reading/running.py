@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Protocol
+
+from torch import Tensor
 
 from lorascope.activations.text import read_documents
 from lorascope.errors import InputError, NoNullAdapter
@@ -14,13 +16,16 @@ from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.sites import Site
 from lorascope.models.truncation import truncated
-from lorascope.reading.changed import changed_tokens, first_tokens
+from lorascope.reading.carriers import module_carriers
+from lorascope.reading.changed import changed_tokens, first_tokens, first_zs
 from lorascope.reading.decoding import Amplification, decode, texts
+from lorascope.reading.numbers import first_estimates, passage_estimates, recurring_share
 from lorascope.reading.passages import PassageSurvey, chosen_windows, passages
-from lorascope.reading.phrases import recurring
-from lorascope.reading.prompts import Prompt, prompts_of, shipped_prompts
+from lorascope.reading.phrases import Phrase, Texts, recurring, words_of
+from lorascope.reading.prompts import Prompt, category_prompts, prompts_of, shipped_prompts
 from lorascope.reading.result import Divergence, Read, Sample
 from lorascope.reading.settings import Reading
+from lorascope.reading.when import Acting, acts, null_occasions, occasions
 from lorascope.stats.documents import ratio
 
 # The texts that come with the package.
@@ -67,13 +72,9 @@ def read(
         model.info(name)
         if name == adapter:
             raise InputError(f'reference "{name}" is the adapter itself; give another one')
-    prompts = (
-        prompts_of(settings.prompts, model.tokenizer)
-        if settings.prompts
-        else shipped_prompts(model.tokenizer)
-    )
+    prompts = prompts_for(model, settings)
     nulls, cautions = _nulls(model, adapter, settings)
-    samples = _samples(model, adapter, nulls, prompts, settings, progress)
+    samples, kl = _samples(model, adapter, nulls, prompts, settings, progress)
     found = Read(
         model=model.id,
         adapter=adapter,
@@ -90,10 +91,25 @@ def read(
         settings=settings.plain(),
         cautions=cautions,
     )
-    found = with_phrases(found, settings)
+    found = _with_occasions(with_phrases(found, settings), prompts, kl, settings)
     if settings.documents:
         found = _with_passages(found, model, settings, progress)
+    if settings.carriers and found.phrases:
+        with progress.bar("who carries it", 2 * settings.tokens, "tokens of each") as advance:
+            carried = module_carriers(model, found, prompts, settings, advance)
+        found = replace(found, carriers=tuple(carried))
     return replace(found, seconds=round(time.perf_counter() - started, 1))
+
+
+def prompts_for(model: AdaptedModel, settings: Reading) -> list[Prompt]:
+    """The user's own prompts, or those shipped."""
+    tokenizer = model.tokenizer
+    if settings.prompts:
+        return prompts_of(settings.prompts, tokenizer, settings.kinds)
+    found = {prompt.text: prompt for prompt in shipped_prompts(tokenizer)}
+    for prompt in category_prompts(settings.categories, tokenizer):
+        found.setdefault(prompt.text, prompt)
+    return list(found.values())
 
 
 def _nulls(
@@ -118,26 +134,48 @@ def _samples(
     prompts: Sequence[Prompt],
     settings: Reading,
     progress: ReadingProgress,
-) -> list[Sample]:
-    """Every continuation: prompts in order, within each the variants, ranks and strengths."""
+) -> tuple[list[Sample], dict[str, Tensor]]:
+    """Every continuation, and how far each variant is from the base at each prompt.
+
+    Prompts are in order, within each the variants, ranks and strengths.
+    """
     found: list[list[Sample]] = [[] for _ in prompts]
     amplified = [Amplification(f, a) for f in (adapter, *nulls) for a in settings.strengths]
     beside = [Amplification(BASE), *(Amplification(f, 0.0) for f in settings.references)]
     beside += [Amplification(f, a) for f in settings.references for a in settings.strengths if a]
     ranks: tuple[int | None, ...] = (None, *settings.ranks)
     steps = settings.tokens * len(ranks)
+    acting = Acting([*beside, *amplified], len(prompts))
     with progress.bar(f"samples of {adapter}", steps, "tokens of each") as advance:
         for rank in ranks:
             conditions = amplified if rank is not None else [*beside, *amplified]
             cut = nullcontext() if rank is None else truncated(model, (adapter, *nulls), rank)
             with cut:
-                ids = decode(model, prompts, conditions, settings, advance)
+                watched = acting if rank is None else None
+                ids = decode(model, prompts, conditions, settings, advance, watched)
             for own, prompt, row in zip(found, prompts, texts(model, ids), strict=True):
                 own += [
                     Sample(prompt.text, c.variant, rank, c.strength, text)
                     for c, text in zip(conditions, row, strict=True)
                 ]
-    return [sample for row in found for sample in row]
+    return [sample for row in found for sample in row], acting.kl
+
+
+def _with_occasions(
+    found: Read, prompts: Sequence[Prompt], kl: Mapping[str, Tensor], settings: Reading
+) -> Read:
+    """The reading with how much the adapter acts on each prompt, and on which kinds."""
+    voices = found.voices()
+    said = {found.adapter: _said(voices.own, found.phrases)}
+    for name, texts_of, phrases in zip(found.nulls, voices.nulls, found.null_phrases, strict=True):
+        said[name] = _said(texts_of, phrases)
+    every = acts(prompts, kl, found.adapter, found.nulls, said)
+    return replace(
+        found,
+        acts=tuple(every),
+        occasions=tuple(occasions(every, settings.level)),
+        null_occasions=tuple(null_occasions(every, settings.level)),
+    )
 
 
 def with_phrases(found: Read, settings: Reading) -> Read:
@@ -148,7 +186,17 @@ def with_phrases(found: Read, settings: Reading) -> Read:
         found,
         phrases=tuple(recurring(voices, settings)),
         null_phrases=tuple(map(tuple, turned)),
+        estimates=(recurring_share(voices, found.adapter, settings),),
     )
+
+
+def _said(voice: Texts, phrases: Sequence[Phrase]) -> list[float]:
+    """Of each prompt, the share of continuations that hold one of the phrases."""
+    wanted, shares = [f" {phrase.text} " for phrase in phrases], []
+    for row in voice:
+        joined = [f" {' '.join(words_of(text))} " for text in row]
+        shares.append(sum(any(p in text for p in wanted) for text in joined) / len(joined))
+    return shares
 
 
 def _with_passages(
@@ -168,14 +216,20 @@ def _with_passages(
         caution = "the texts hold no token to score, so nothing is said of ordinary text"
         return replace(found, cautions=(*found.cautions, caution))
     changed = changed_tokens(passed, found.adapter, found.nulls, model.tokenizer, settings)
+    zs = first_zs(model, passed, found.adapter, found.nulls, settings)
     gains, losses = ([c for c in changed if c.change * side > 0] for side in (1, -1))
     return replace(
         found,
         changed=(*gains[: settings.listed], *losses[: settings.listed]),
         n_changed=(len(gains), len(losses)),
         places=passed.places,
-        first=tuple(first_tokens(model, passed, found.adapter, found.nulls, settings)),
+        first=tuple(first_tokens(model, passed, found.adapter, found.nulls, settings, zs)),
         divergence=_divergence(passed, found.adapter, found.nulls),
+        estimates=(
+            *found.estimates,
+            *passage_estimates(passed, found.adapter, found.nulls),
+            *first_estimates(passed, found.adapter, found.nulls, zs),
+        ),
     )
 
 

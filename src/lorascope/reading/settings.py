@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lorascope.config import Settings
 
@@ -31,9 +31,13 @@ class Reading(Settings):
         positions: first tokens of each text whose delta is read through the unembedding.
         listed: most places, tokens and examples of each kind that are kept.
         prompts: openings of texts to go on from; the shipped ones by default.
+        kinds: what kind each of these prompts is, by which it is told when the adapter acts.
+        categories: so many packaged instructions of each of five kinds beside the shipped prompts.
         texts: sources of ordinary text, as studies name them; by default an audit's own, and else
             the packaged instructions.
         references: other adapters of the model: what they say too is not this one's own.
+        carriers: find out without which modules, and in an audit without which latents, the
+            phrases are not said.
         seed: of sampling and of null adapters.
     """
 
@@ -50,8 +54,11 @@ class Reading(Settings):
     positions: int = Field(default=4, ge=1)
     listed: int = Field(default=20, ge=1)
     prompts: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    categories: int = Field(default=0, ge=0, le=1000)
     texts: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    carriers: bool = True
     seed: int = 0
 
     @field_validator("strengths", "ranks")
@@ -60,3 +67,13 @@ class Reading(Settings):
         if len(set(value)) < len(value):
             raise ValueError("the same value is given twice; name each once")
         return value
+
+    @model_validator(mode="after")
+    def _a_kind_each(self) -> Self:
+        if self.kinds and len(self.kinds) != len(self.prompts):
+            raise ValueError(
+                f"{len(self.kinds)} kinds for {len(self.prompts)} prompts; give one each, or none"
+            )
+        if self.categories and self.prompts:
+            raise ValueError("categories go with the shipped prompts; leave one of the two out")
+        return self

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from lorascope.reading.changed import ChangedToken
 from lorascope.reading.phrases import LEAST_PROMPTS, LIFT, Phrase
 from lorascope.reading.result import Read, Sample
+from lorascope.reading.when import Occasion
 from lorascope.report.formatting import interval, listing, number, plural, visible
 from lorascope.report.rendering import asset, rendered
 from lorascope.results.null_names import ADAPTER
 from lorascope.runs import write_atomically
+from lorascope.studies.audit.sections.carriers import carried_sentences, carrier_rows
 
 PAGE = "index.html"
 # So many words of a kind are named in a sentence.
@@ -44,6 +47,10 @@ def render(found: Read, command: str = "") -> str:
         places=[{**vars(place), "kl": number(place.kl)} for place in found.places],
         first=[{**vars(one), "z": number(one.z), "null": number(one.null)} for one in found.first],
         samples=_by_prompt(found),
+        carriers=carrier_rows([asdict(one) for one in found.carriers], found.adapter, ()),
+        occasions=[_occasion(one) for one in found.occasions],
+        null_occasions=", ".join(map(str, found.null_occasions)) or "–",
+        acts=sorted(found.acts, key=lambda one: -one.kl),
         probability=number,
         command=command,
         settings=json.dumps(found.settings, indent=2, ensure_ascii=False),
@@ -53,10 +60,10 @@ def render(found: Read, command: str = "") -> str:
 
 def sentences(found: Read) -> list[str]:
     """What was found, in a few plain sentences; the verdict first."""
-    said = [*_verdict(found), _chance(found)]
+    said = [*_verdict(found), _chance(found), *_when(found)]
     if found.divergence is not None:
         said += [_changed(found), _first(found)]
-    return said
+    return said + carried_sentences(found.carriers)
 
 
 def sides(changed: Sequence[ChangedToken]) -> tuple[list[ChangedToken], list[ChangedToken]]:
@@ -98,6 +105,31 @@ def _chance(found: Read) -> str:
         f"are phrases at a false discovery rate of {found.settings['level']:.0%} that are at least "
         f"{LIFT:g} times as frequent as a null adapter's."
     )
+
+
+def _when(found: Read) -> list[str]:
+    """On which prompts it acts: kinds and words apart from all others."""
+    level = found.settings["level"]
+    apart = [
+        one
+        for one in found.occasions
+        if one.q <= level and (one.said > one.said_elsewhere or one.kl > one.elsewhere)
+    ]
+    if len(found.occasions) == 0:
+        return []
+    counts = listing([str(count) for count in found.null_occasions], 20) or "none tried"
+    chance = f"null adapters beside each other stand apart on {counts}"
+    if not apart:
+        kinds = plural(sum(one.of == "kind" for one in found.occasions), "kind")
+        return [f"It acts alike on the prompts tried ({kinds}; {chance})."]
+    told = [
+        f"{'prompts with ' if one.of == 'words' else ''}“{visible(one.name)}” "
+        f"({one.prompts}: {100 * one.said:.0f} % of continuations say what comes back, elsewhere "
+        f"{100 * one.said_elsewhere:.0f} %; KL {number(one.kl)} nats/token, elsewhere "
+        f"{number(one.elsewhere)}, null adapters {number(one.null)})"
+        for one in apart
+    ]
+    return [f"It acts more on {listing(told, 3)}; {chance}."]
 
 
 def _changed(found: Read) -> str:
@@ -153,6 +185,11 @@ def _of_nulls(phrase: Phrase) -> str:
 def _phrase(phrase: Phrase) -> dict[str, object]:
     nulls = ", ".join(map(str, phrase.nulls)) or "–"
     return {**vars(phrase), "nulls": nulls, "p": number(phrase.p), "q": number(phrase.q)}
+
+
+def _occasion(one: Occasion) -> dict[str, object]:
+    numbers = {key: number(value) for key, value in vars(one).items() if isinstance(value, float)}
+    return {**vars(one), **numbers, "name": visible(one.name)}
 
 
 def _word(word: ChangedToken) -> dict[str, object]:

@@ -12,15 +12,18 @@ _PARTS = {
     "adapters": ("adapter training", "latent adapters", "LoRA"),
     "matching": ("gates",),
     "gates": ("gates",),
+    "glance": ("gates",),
     "activations": ("capture",),
     "dictionaries": ("dictionary training", "dictionary", "dictionaries"),
     "yardsticks": ("measures",),
     "measures": ("measures", "pursuit"),
     "massive": ("measures", "pursuit"),
+    "drift": ("measures",),
     "recovered": ("effects",),
     "effects": ("effects",),
     "features": ("effects",),
     "read": ("reading",),
+    "carriers": ("effects", "capture"),
     "weights": ("weights",),
     "written": ("weights",),
     "fits": ("fits",),
@@ -40,7 +43,7 @@ _PARTS = {
 # Put together from tables: nothing but the interpreter and its libraries.
 _SMALL = ("results", "texts")
 # Stages that compute on the CPU wherever the study runs.
-_ON_CPU = ("yardsticks", "measures", "massive", "weights", "written", *_SMALL)
+_ON_CPU = ("yardsticks", "measures", "massive", "drift", "weights", "written", *_SMALL)
 
 
 def stated(graph: Graph, cost: Cost) -> Graph:

@@ -96,6 +96,7 @@ _RANDOM_SPECTRUM: Final = Rivals(
 # By the first part of a measure's name, and by whole names where that is too coarse.
 _FAMILIES: Final = {
     "response_loss": _LEARNED,
+    "reading": _RANDOM_CHANGE,
     "output_change": _RANDOM_CHANGE,
     "delta_rank": _RANDOM_CHANGE,
     "relative_error": _RANDOM_CHANGE,

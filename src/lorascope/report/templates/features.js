@@ -511,7 +511,11 @@
     },
   };
 
-  const asked = /^#latent-(\d+)-(\d+)$/.exec(location.hash);
-  if (asked) goTo(Number(asked[1]), Number(asked[2]));
-  else pick(dictionaries[0]);
+  const follow = () => {
+    const asked = /^#latent-(\d+)-(\d+)$/.exec(location.hash);
+    if (asked) goTo(Number(asked[1]), Number(asked[2]));
+    return asked;
+  };
+  addEventListener("hashchange", follow);
+  if (!follow()) pick(dictionaries[0]);
 })();

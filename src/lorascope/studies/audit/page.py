@@ -31,7 +31,9 @@ from lorascope.report.tables import TableRow
 from lorascope.results import Estimates, Key
 from lorascope.results.labels import Of
 from lorascope.runs import write_atomically
+from lorascope.studies.audit.sections.carriers import carrier_rows
 from lorascope.studies.audit.sections.condition_pairs import condition_pairs
+from lorascope.studies.audit.sections.drift import drift_sections
 from lorascope.studies.audit.sections.features import feature_section, write_features
 from lorascope.studies.audit.sections.figures import figures
 from lorascope.studies.audit.sections.labels import read_labels
@@ -115,7 +117,8 @@ def render(
         paper=paper_tables(results),
         null_table=null_table(results),
         samples=facts.get("samples", []),
-        readings=readings(results),
+        readings=readings(results, browsed),
+        drifts=drift_sections(facts, results.adapters),
         fact_tables=[*fact_tables(facts), *([stages] if stages.rows else [])],
         definitions=[each for table in tables for each in table.definitions],
         command=str(facts.get("command", "")),
@@ -138,13 +141,14 @@ def _title(results: Results) -> str:
     return study_title(settings, f"what {whose} did to {model}")
 
 
-def readings(results: Results) -> list[dict[str, Any]]:
+def readings(results: Results, browsed: Sequence[Browsed] = ()) -> list[dict[str, Any]]:
     """What each adapter learned, in words, for the page; numbers printed."""
     told = results.facts.get("read", {})
     return [
         {
             **told[name],
             "adapter": name,
+            "carried": carrier_rows(told[name].get("carriers", []), name, browsed),
             "phrases": [
                 {**one, "q": number(one["q"]), "nulls": ", ".join(map(str, one["nulls"])) or "–"}
                 for one in told[name]["phrases"]

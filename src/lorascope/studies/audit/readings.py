@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from lorascope.activations.text import read_documents
 from lorascope.config import digest
 from lorascope.errors import InputError
+from lorascope.reading.carried import Carrier, finite, read_carriers
 from lorascope.reading.result import Read
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
 from lorascope.report.reading import sentences, write_page
+from lorascope.results import Estimate
 from lorascope.stages import Stage, Work, stage
+from lorascope.studies.audit.sections.carriers import carried_sentences
 from lorascope.studies.audit.state import GATES, Audited
 from lorascope.studies.audit.study import AuditStudy
 
 READ = "read"
+# Where `workflows.carrying` leaves what carries the phrases.
+CARRIERS = "carriers"
 # Phrases of an adapter that the audit's page lists.
 _LISTED = 12
 
 
-@stage(version=1, title="reading adapters")
+@stage(version=2, title="reading adapters")
 def put_into_words(work: Work, *, adapter: str, settings: Reading, content: str) -> None:
     """Read one adapter beside its null adapters; tables, and a page of its own.
 
@@ -74,13 +80,31 @@ def facts_of(state: Audited) -> dict[str, dict[str, Any]]:
     """{adapter: what the page says of it}."""
     if state.study.reading is None:
         return {}
-    return {name: _facts(Read.load(state.folder / READ / name)) for name in state.adapters}
+    return {
+        name: _facts(
+            Read.load(state.folder / READ / name), read_carriers(state.folder / CARRIERS / name)
+        )
+        for name in state.adapters
+    }
 
 
-def _facts(found: Read) -> dict[str, Any]:
+def estimates_of(state: Audited) -> list[Estimate]:
+    """Every reading's numbers, with the keys of the study's adapters."""
+    if state.study.reading is None:
+        return []
+    return [
+        replace(
+            one, key=replace(state.variants.keys[name], site=one.key.site, setting=one.key.setting)
+        )
+        for name in state.adapters
+        for one in Read.load(state.folder / READ / name).estimates
+    ]
+
+
+def _facts(found: Read, carriers: Sequence[Carrier]) -> dict[str, Any]:
     example = found.example
     return {
-        "sentences": sentences(found),
+        "sentences": [*sentences(found), *carried_sentences(carriers)],
         "names": [phrase.text for phrase in found.named],
         "phrases": [
             {
@@ -93,6 +117,7 @@ def _facts(found: Read) -> dict[str, Any]:
             }
             for phrase in found.phrases[:_LISTED]
         ],
+        "carriers": [finite(asdict(one)) for one in (*carriers, *found.carriers)],
         "prompts": found.prompts,
         "null_phrases": [len(phrases) for phrases in found.null_phrases],
         "example": None

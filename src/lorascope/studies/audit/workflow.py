@@ -1,6 +1,6 @@
 """The audit: its stages, and what is found in them put together.
 
-1. Train adapters, where the study asks for that.
+1. Train adapters, where the study asks for that; a first look, which the page shows at once.
 2. Read the texts, leave out what the adapters have seen, split by hash.
 3. Check that adapters are live and deltas stand above numeric noise; samples. Read the adapters.
 4. Capture the base and every delta, to train on and to measure on; there response losses too.
@@ -13,7 +13,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ from lorascope.runs import write_atomically
 from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
 from lorascope.studies.audit import (
     browsing,
+    carrying,
+    drifting,
     effects,
+    glancing,
     learning,
     massive,
     measuring,
@@ -48,6 +52,7 @@ from lorascope.studies.audit import (
 from lorascope.studies.audit import plan as planning
 from lorascope.studies.audit.facts import facts
 from lorascope.studies.audit.responses import losses_of, read_losses, write_losses
+from lorascope.studies.audit.sections.early import write_early
 from lorascope.studies.audit.state import HELD_OUT, MATCHING, PROBE, Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows import adapters
@@ -82,10 +87,23 @@ def audit(
         refuse_what_cannot_fit(cost, out)
         state = Audited(study, out, reporter)
         graph = stated(Graph(stages(state)), cost)
+        run.followed = partial(_page_fills, out, len(graph), reporter)
         runner(graph, run, state, reporter)
         drop_others(graph, out)
         reporter.say("writing the report")
         return report.build(out)
+
+
+def _page_fills(
+    out: Path, total: int, reporter: Reporter, records: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Make the page anew while stages are still to come; the finished one is made at the end."""
+    shown = (out / "report" / "index.html").is_file()
+    if RESULTS in records or (shown and (out / RESULTS).is_dir()):
+        return
+    page = write_early(out, len(records), total)
+    if page is not None and not shown:
+        reporter.say(f"{page} shows what is known so far")
 
 
 def stages(state: Audited) -> Iterator[Stage]:
@@ -102,6 +120,7 @@ def _stages(state: Audited) -> Iterator[Stage]:
     study, first = state.study, state.study.dictionaries.seeds[0]
     if study.train is not None:
         yield from state.training.stages()
+    yield from glancing.stages(state)
     yield from sanity_checks.stages(state)
     yield from readings.stages(state)
     yield from _captures(state)
@@ -119,6 +138,8 @@ def _stages(state: Audited) -> Iterator[Stage]:
         yield from massive.stages(study, site, own, bases[site])
     yield from effects.stages(state)
     yield from browsing.stages(state, bases)
+    yield from carrying.stages(state)
+    yield from drifting.stages(state)
     yield from weights.stages(study, list(bases.values()))
 
 
@@ -176,7 +197,7 @@ def capture(work: Work, *, identity: dict[str, Any]) -> None:
         )
 
 
-@stage(version=1, title="putting results together")
+@stage(version=2, title="putting results together")
 def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> None:
     """The results table and all that the report says beside it.
 
@@ -190,6 +211,7 @@ def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> No
     measured.add(found.measured)
     for name in _measured_in(state, work.stage.inputs):
         measured.add(Measured.read(work.input(name)))
+    measured.estimates.extend(readings.estimates_of(state))
     measured.warnings.extend(browsing.without_latents(work.run))
     judged = without_verdicts(judged_without(beside_draws(measured.estimates)), found.verdicts)
     own = [e for e in judged if e.key.draw is None]
@@ -201,6 +223,7 @@ def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> No
     record["yardsticks"] = [verdict.record() for verdict in found.verdicts]
     record["massive"] = found.massive
     record["read"] = readings.facts_of(state)
+    record["drift"] = drifting.facts_of(state)
     write_atomically(work.folder / "facts.json", json.dumps(record, indent=1) + "\n")
 
 

@@ -15,6 +15,7 @@ from lorascope.report.result import Results
 from lorascope.results import Estimate
 from lorascope.results.labels import DELTA, Of
 from lorascope.studies.audit.sections.findings import SINGLE, SINGLE_MEANS, Findings
+from lorascope.studies.audit.sections.questions import told_in_words
 from lorascope.studies.audit.sections.topics import HEADLINE_MEASURES
 
 # Topics whose first sentence stands on the first screen.
@@ -35,7 +36,7 @@ def leads(
     results: Results, by_topic: Mapping[str, Sequence[str]], browsed: Sequence[Browsed]
 ) -> list[tuple[str, str]]:
     """Titles and sentences: live, what was found, size and effect, strongest latents."""
-    found = [("Adapters", _live(results)), *_in_words(results), *Findings.of(results).leads]
+    found = [("Adapters", live(results)), *_in_words(results), *Findings.of(results).leads]
     counted = [
         (title, f"{SINGLE}: {by_topic[key][0]}")
         for key, title in _TOPICS.items()
@@ -49,19 +50,10 @@ def leads(
 def _in_words(results: Results) -> list[tuple[str, str]]:
     """What each adapter learned: the reading's verdict and how much null adapters say."""
     told = results.facts.get("read", {})
-    lines = [_told_in_words(told[name]) for name in results.adapters if name in told]
+    lines = [told_in_words(told[name]) for name in results.adapters if name in told]
     more = f" {plural(len(lines) - _TOLD, 'adapter')} more under In words."
     shown = " ".join(lines[:_TOLD]) + (more if len(lines) > _TOLD else "")
     return [(IN_WORDS, shown)] if lines else []
-
-
-def _told_in_words(one: Mapping[str, Any]) -> str:
-    """The verdict of a reading, and how many phrases null adapters bring back in the same run."""
-    counts = [int(count) for count in one["null_phrases"]]
-    if not counts:
-        return str(one["sentences"][0])
-    total = plural(sum(counts), "phrase")
-    return f"{one['sentences'][0]} ({plural(len(counts), 'null adapter')} in its place: {total}.)"
 
 
 def headline_numbers(results: Results) -> list[Estimate]:
@@ -104,7 +96,8 @@ def _failed_yardsticks(facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _live(results: Results) -> str:
+def live(results: Results) -> str:
+    """Whether the adapters are live, as the gates say."""
     gates = results.facts.get("gates", [])
     known = {str(g.get("adapter", "")): g for g in gates if g.get("id") == LIVE}
     tried = {name: known[name] for name in results.adapters if name in known}

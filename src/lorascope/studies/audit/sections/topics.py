@@ -46,6 +46,13 @@ TOPICS: Final = (
         ("response_loss",),
     ),
     ReportTopic(
+        "reading",
+        "What it says",
+        "Does the adapter say something again and again, and how far do its predictions move on "
+        "ordinary text?",
+        ("reading",),
+    ),
+    ReportTopic(
         "size",
         "Size of the change",
         "How far did the adapter move the residual stream, and in how many dimensions?",

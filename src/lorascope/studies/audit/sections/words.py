@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from lorascope.report.conditions import VerdictTally, against_reference, measured, seeds
 from lorascope.report.formatting import listing, number, plural, span
 from lorascope.report.latents import Browsed
+from lorascope.report.reading_words import reading_sentences
 from lorascope.report.result import Results
 from lorascope.results import Estimate
 from lorascope.results.labels import (
@@ -26,7 +27,8 @@ from lorascope.results.labels import (
 )
 from lorascope.studies.audit.sections.claims import count, ranges, said
 from lorascope.studies.audit.sections.findings import Findings, judged
-from lorascope.studies.audit.sections.opening import cautions, leads
+from lorascope.studies.audit.sections.opening import cautions, leads, live
+from lorascope.studies.audit.sections.questions import Question, Shown, questions, shown_examples
 from lorascope.studies.audit.sections.topics import TOPICS
 
 
@@ -37,13 +39,17 @@ class Words:
     Attributes:
         scope: what was audited.
         overall: how much was found among the primary numbers, and how much a null adapter yields.
-        leads: titles and sentences of the first screen.
+        questions: the first screen's, with their answers.
+        shown: a prompt of each adapter, before and after.
+        leads: titles and sentences of what was found, number by number.
         by_topic: every sentence of each topic, by the topic's key.
         cautions: what to beware of, empty when there is nothing.
     """
 
     scope: str
     overall: str
+    questions: list[Question]
+    shown: list[Shown]
     leads: list[tuple[str, str]]
     by_topic: dict[str, list[str]]
     cautions: list[str]
@@ -59,6 +65,8 @@ def words(results: Results, browsed: Sequence[Browsed] = ()) -> Words:
     return Words(
         scope=_scope(results),
         overall=Findings.of(results).overall,
+        questions=questions(results, live(results), browsed),
+        shown=shown_examples(results),
         leads=leads(results, by_topic, browsed),
         by_topic=by_topic,
         cautions=cautions(results),
@@ -358,6 +366,7 @@ def _seeds(results: Results) -> list[str]:
 
 _SENTENCES: dict[str, Callable[[Results], list[str]]] = {
     "behaviour": _behaviour,
+    "reading": reading_sentences,
     "size": _size,
     "reconstruction": _reconstruction,
     "pursuit": _pursuit,

@@ -1,0 +1,86 @@
+"""Who carries the phrases: sentences and the table of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lorascope.reading.carried import ALL, Carrier
+from lorascope.report.formatting import interval, number, plural, visible
+from lorascope.report.latents import Browsed
+
+# Latents named of a set, and groups of modules told in a sentence.
+_NAMED, _GROUPS = 4, 2
+
+
+def carried_sentences(carriers: Sequence[Carrier]) -> list[str]:
+    """Which latents carry the phrases, and which modules; nothing where none was tried."""
+    whole = [one for one in carriers if one.phrase == ALL]
+    latents = [one for one in whole if one.part != "modules"]
+    modules = [one for one in whole if one.part == "modules"]
+    found = [one for one in latents if one.carries]
+    lines = []
+    if found:
+        least = min(found, key=lambda one: len(one.latents))
+        lines.append(f"Carried by {_taken(least)}.")
+    elif latents:
+        alone = max(latents, key=lambda one: (len(one.latents) == 1, one.taken))
+        most = max(latents, key=lambda one: one.taken)
+        lines.append(f"No latent carries it alone: {_taken(alone)}.")
+        if len(most.latents) > 1:
+            lines.append(f"Most is taken away by {_taken(most)}.")
+    if modules:
+        told = "; ".join(
+            f"{one.name} {_share(one)}, {number(100 * one.size)} % of the update"
+            for one in modules[:_GROUPS]
+        )
+        lines.append(f"Without some modules' updates, of the phrases are taken away: {told}.")
+    return lines
+
+
+def _taken(one: Carrier) -> str:
+    beside = (
+        f"{plural(len(one.matched), 'matched latent' if len(one.latents) == 1 else 'matched set')}"
+        f" on average {100 * one.chance:.0f} %"
+        if one.matched
+        else "nothing to match it with"
+    )
+    return f"{one.name}: removing it takes away {_share(one)} of the phrases ({beside})"
+
+
+def _share(one: Carrier) -> str:
+    low, high = one.interval
+    around = interval(100 * low, 100 * high)
+    return f"{100 * one.taken:.0f} %" + (f" {around}" if around else "")
+
+
+def carrier_rows(
+    told: Sequence[Mapping[str, Any]], adapter: str, browsed: Sequence[Browsed]
+) -> list[dict[str, Any]]:
+    """The page's table, all phrases together first; delta latents with their places to browse."""
+    numbers = {
+        (str(each.head["site"]), str(each.head["adapter"])): (n, each.columns["latent"])
+        for n, each in enumerate(browsed)
+    }
+    rows = []
+    for one in sorted(map(Carrier.revived, told), key=lambda one: one.phrase != ALL):
+        place, shown = numbers.get((one.site, adapter), (-1, []))
+        links = [
+            {"latent": latent, "href": f"#latent-{place}-{latent}"}
+            for latent in one.latents[:_NAMED]
+            if one.part == "delta" and latent in shown
+        ]
+        rows.append(
+            {
+                "phrase": visible(one.phrase) or "all together",
+                "name": one.name,
+                "links": links,
+                "whole": one.whole,
+                "left": one.left,
+                "taken": _share(one),
+                "matched": ", ".join(f"{100 * share:.0f} %" for share in one.matched) or "–",
+                "size": "" if one.part != "modules" else f"{100 * one.size:.0f} % of the update",
+                "carries": one.carries,
+            }
+        )
+    return rows
