@@ -30,6 +30,8 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
     client.execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day, other on every run
+        if cell.cell_type == "code":  # bars and libraries' notes; errors have stopped the run
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
     return notebook
 
 

@@ -67,7 +67,7 @@ def into_repository(markdown: str, place: Path, address: str) -> str:
 
 def api() -> str:
     """A heading for each group of public names, a section for each name."""
-    homes = {name: home for name, home in lorascope._HOME.items()}
+    homes = dict(lorascope._HOME)
     parts = []
     for group, modules in GROUPS.items():
         names = [name for name, home in homes.items() if home.startswith(modules)]

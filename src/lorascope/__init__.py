@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from lorascope.dictionaries.dictionary import Dictionary as Dictionary
     from lorascope.dictionaries.files import open_dictionary as open_dictionary
     from lorascope.dictionaries.files import save as save
+    from lorascope.dictionaries.sae import SAE as SAE
     from lorascope.errors import InputError as InputError
     from lorascope.latent_adapters.adapter import LatentAdapter as LatentAdapter
     from lorascope.latent_adapters.loading import load as load
@@ -57,6 +58,7 @@ _HOME = {
     "Job": "training.dictionaries",
     "Read": "reading.found",
     "Reading": "reading.settings",
+    "SAE": "dictionaries.sae",
     "read": "reading.running",
     "LatentAdapter": "latent_adapters.adapter",
     "check": "checking.check",
