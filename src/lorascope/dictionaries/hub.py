@@ -170,9 +170,11 @@ def _results(estimate: Estimate, facts: Described) -> list[EvalResult]:
     texts = ", ".join(facts.texts) or "texts of its study"
     fixed: dict[str, Any] = {
         "task_type": "feature-extraction",
-        "task_name": of or facts.title,
+        "task_name": "Reconstruction of the residual stream",
         "dataset_type": next((dataset_of(t) for t in facts.texts if is_hub_id(t)), "other"),
         "dataset_name": f"{texts}, held-out documents",
+        # The hub's reader puts results together by the dataset's configuration and by no name.
+        "dataset_config": of or facts.title,
         "metric_type": estimate.measure,
     }
     name = f"{estimate.measure} ({estimate.unit})"
