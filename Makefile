@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install install-dev demo test test-slow check bench docs site gallery instructions package clean
+.PHONY: install install-dev demo test test-slow check bench docs site notebooks gallery instructions package clean
 
 install: $(VENV)/installed
 
@@ -49,6 +49,9 @@ docs: install-dev
 
 site: docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: install-dev
+	HF_HUB_OFFLINE=1 $(BIN)/python scripts/run_notebooks.py
 
 gallery: install-dev
 	$(BIN)/python scripts/make_gallery.py
