@@ -91,6 +91,11 @@ def test_the_card_has_every_number_beside_its_chance_level(published, finished_r
     assert len(model_index_to_eval_results(stored)[1]) == len(results)
 
 
+def test_nothing_published_says_where_on_this_machine_it_lay(published, finished_run):
+    for file in (p for p in published.rglob("*") if p.is_file() and p.suffix != ".safetensors"):
+        assert str(finished_run.parent) not in file.read_text(), file
+
+
 def test_some_dictionaries_are_chosen_by_name(finished_run, tmp_path):
     publish_folder(finished_run, "me/a", Wish(only=("*-delta-r4-seed0",)), tmp_path / "out")
     made = [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()]
@@ -210,6 +215,7 @@ def test_a_spliced_model_and_a_fit(dictionary, tiny_checkpoint, tmp_path):
     torch.testing.assert_close(opened(ids).logits, expected(ids).logits)
     assert not torch.equal(opened(ids).logits, load_base(model)[0](ids).logits)
     assert "low-rank adapter" in card_of(tmp_path / "out").text
+    assert str(run) not in card_of(tmp_path / "out").text
     # The same idiom for the model itself.
     opened.push_to_hub("me/spliced", dry_run=tmp_path / "again")
     again = Spliced.from_pretrained(tmp_path / "again", device="cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lorascope.dictionaries.hub import UNNAMED, Described
+from lorascope.dictionaries.hub import UNNAMED, Described, public
 from lorascope.results.estimate import Estimate
 
 
@@ -24,6 +24,7 @@ def described(
         dictionaries: {site: which stands there, in words}.
         adapted: whether a LoRA adapter was fitted around them.
     """
+    model = public(model)
     sites = ", ".join(f"`{site}`" for site in dictionaries)
     fitted = "a low-rank adapter fitted around them" if adapted else "no adapter"
     listed = "\n".join(f"- `{site}`: {what}" for site, what in dictionaries.items())

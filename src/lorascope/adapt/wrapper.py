@@ -28,6 +28,7 @@ from lorascope.dictionaries.addresses import HUB
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.dictionaries.hub import Described, OnHub
+from lorascope.dictionaries.model_card import in_words
 from lorascope.dictionaries.registry import SCHEME
 from lorascope.errors import InputError
 from lorascope.foreign import first_line
@@ -210,7 +211,10 @@ class Spliced(nn.Module, OnHub):
 
     def described(self) -> Described:
         """What its model card says."""
-        names = {site.name: repr(one) for site, one in self.dictionaries.items()}
+        names = {
+            site.name: in_words(one.card, (one.n_latents, one.d_model), one.architecture)
+            for site, one in self.dictionaries.items()
+        }
         return described(self.model, names, isinstance(self.module, PeftModel))
 
 

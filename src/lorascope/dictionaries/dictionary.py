@@ -19,7 +19,7 @@ from lorascope.activations.massive import Levelling
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.hub import Described, OnHub
 from lorascope.dictionaries.maps import Maps
-from lorascope.dictionaries.model_card import described
+from lorascope.dictionaries.model_card import described, portable
 
 
 class Dictionary(nn.Module, OnHub, ABC):
@@ -35,6 +35,13 @@ class Dictionary(nn.Module, OnHub, ABC):
 
     Raises:
         ValueError: shapes that do not belong together.
+
+    Examples:
+        >>> import torch
+        >>> sae = ls.SAE.from_pretrained("runs/mine/dictionaries/layers.5-base-seed0")
+        >>> z = sae.encode(torch.zeros(3, sae.d_model))
+        >>> tuple(z.shape), tuple(sae.decode(z).shape), tuple(sae.directions.shape)
+        ((3, 64), (3, 192), (64, 192))
     """
 
     architecture: ClassVar[str]
@@ -119,7 +126,11 @@ class Dictionary(nn.Module, OnHub, ABC):
         """Write it in SAELens layout with its card, without a model card."""
         from lorascope.dictionaries.formats.saelens_layout import write
 
-        write(self, folder)
+        given, self.card = self.card, portable(self.card)
+        try:
+            write(self, folder)
+        finally:
+            self.card = given
 
     def described(self) -> Described:
         """What its model card says."""

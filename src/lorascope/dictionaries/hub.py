@@ -167,7 +167,7 @@ def _results(estimate: Estimate, facts: Described) -> list[EvalResult]:
     if not _finite(estimate.value):
         return []
     of = _belongs_to(estimate.key)
-    texts = ", ".join(facts.texts) or "texts of its study"
+    texts = ", ".join(map(public, facts.texts)) or "texts of its study"
     fixed: dict[str, Any] = {
         "task_type": "feature-extraction",
         "task_name": "Reconstruction of the residual stream",
@@ -294,6 +294,12 @@ def require_repo_id(repo_id: str) -> None:
 def is_hub_id(text: str) -> bool:
     """Whether a name can be an id of the hub, and is no path of this machine."""
     return bool(_HUB_ID.fullmatch(dataset_of(text))) and not Path(text).exists()
+
+
+def public(name: str) -> str:
+    """What a path or id is called where others read it: paths of this machine by their end."""
+    path = Path(name).expanduser()
+    return path.name if path.is_absolute() or path.exists() else name
 
 
 def dataset_of(text: str) -> str:

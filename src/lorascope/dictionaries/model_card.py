@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lorascope.dictionaries.addresses import HUB, SCHEME
 from lorascope.dictionaries.card import Card
-from lorascope.dictionaries.hub import UNNAMED, Described, as_json
+from lorascope.dictionaries.hub import UNNAMED, Described, as_json, public
 from lorascope.results.estimate import Estimate
 
 _TARGETS = {
@@ -45,6 +46,20 @@ def described(
     )
 
 
+def portable(card: Card) -> Card:
+    """The card without where on this machine the dictionary was opened from."""
+    if card.source.startswith((HUB, SCHEME)):
+        return card
+    return card.model_copy(update={"source": "", "format": ""})
+
+
+def in_words(card: Card, shape: tuple[int, int], architecture: str) -> str:
+    """A dictionary in a few words, with its address where that is on the hub."""
+    address = portable(card).source
+    where = f", `{address}`" if address else ""
+    return f"{architecture}, {shape[0]:,} latents, width {shape[1]:,}{where}"
+
+
 def title(card: Card, shape: tuple[int, int]) -> str:
     """Its heading."""
     of = f" of {card.adapter}" if card.target == "delta" and card.adapter else ""
@@ -61,7 +76,7 @@ def sentences(card: Card, shape: tuple[int, int], architecture: str) -> str:
         f"on {target}"
     ]
     said.append(f" at `{card.site}` (output of that block, counted from 0)" if card.site else "")
-    said.append(f" of `{card.model}`" if card.model else "")
+    said.append(f" of `{public(card.model)}`" if card.model else "")
     said.append(f" at revision `{card.revision}`" if card.revision else "")
     said.append(f"; {card.tokens:,} rows seen, seed {card.seed}." if card.tokens else ".")
     return "".join(said)

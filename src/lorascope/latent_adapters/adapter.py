@@ -30,7 +30,7 @@ from transformers import PreTrainedConfig
 
 from lorascope.dictionaries.addresses import HUB, SCHEME
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.dictionaries.files import open_dictionary, save
+from lorascope.dictionaries.files import open_dictionary
 from lorascope.dictionaries.hub import publish
 from lorascope.errors import InputError, require_kind
 from lorascope.latent_adapters.card import CARD, WEIGHTS, LatentCard, read_card
@@ -73,6 +73,12 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
 
     Attributes:
         card: what it was trained for; needed to save it.
+
+    Examples:
+        >>> sae = ls.open_dictionary("runs/mine/dictionaries/layers.5-base-seed0")
+        >>> adapter = ls.LatentAdapter(sae, rank=1, scale=0.1)
+        >>> len(adapter.pairs(5)), adapter.pairs(5)[0]._fields
+        (5, ('read', 'written', 'weight'))
     """
 
     def __init__(
@@ -291,7 +297,7 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
     def save_whole(self, folder: Path) -> None:
         """As `save_pretrained`, the dictionary with it where that has no address on the hub."""
         if self.card is not None and not self.dictionary.card.source.startswith((HUB, SCHEME)):
-            save(self.dictionary, folder / DICTIONARY)
+            self.dictionary.write_to(folder / DICTIONARY)
             over = self.card.dictionary.model_copy(update={"address": str(folder / DICTIONARY)})
             whole = self.keeping(*self.support())
             whole.card = self.card.model_copy(update={"dictionary": over})

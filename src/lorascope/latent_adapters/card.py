@@ -13,7 +13,7 @@ from pydantic import Field
 from lorascope.adapt.wrapper import identity
 from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.dictionaries.hub import UNNAMED, Described, model_card
+from lorascope.dictionaries.hub import UNNAMED, Described, model_card, public
 from lorascope.dictionaries.registry import SCHEME
 from lorascope.errors import InputError
 from lorascope.models.adapter_files import LATENT_FILE
@@ -136,7 +136,7 @@ class LatentCard(Settings):
         """What the model card is made from."""
         over = self.dictionary
         return Described(
-            title=f"Latent adapter of {self.model}, rank {self.rank} at {self.site}",
+            title=f"Latent adapter of {public(self.model)}, rank {self.rank} at {self.site}",
             library="lorascope",
             paragraphs=[
                 f"Rank {self.rank} at {self.site}, over a dictionary of {over.n_latents:,} latents "

@@ -237,6 +237,13 @@ def max_cosine(
 
     Raises:
         InputError: one of the two is neither, or they are of different widths.
+
+    Examples:
+        >>> import torch
+        >>> draws = torch.Generator().manual_seed(0)
+        >>> one, other = torch.randn(2, 40, 16, generator=draws)
+        >>> ls.max_cosine(one, other).verdict  # one set of random directions and another
+        'equal'
     """
     require_kind(seed, Integral, "the seed", "a whole number")
     a, b = (_directions(*each) for each in (("first", first), ("second", second)))

@@ -91,6 +91,11 @@ class Read:
         settings: of the reading, as plain data.
         cautions: what to know before relying on it.
         seconds: wall-clock time.
+
+    Examples:
+        >>> found = ls.Read.load("runs/read")
+        >>> found.adapter, len(found.samples) > 0
+        ('mine', True)
     """
 
     model: str

@@ -35,6 +35,10 @@ class Reading(Settings):
             the packaged instructions.
         references: other adapters of the model: what they say too is not this one's own.
         seed: of sampling and of null adapters.
+
+    Examples:
+        >>> ls.Reading(strengths=(0, 2), tokens=24).nulls
+        3
     """
 
     strengths: tuple[Strength, ...] = Field(default=(0.0, 2.0), min_length=1)

@@ -22,9 +22,9 @@ from lorascope.config import read_yaml
 from lorascope.dictionaries import model_card as dictionary_card
 from lorascope.dictionaries.addresses import HUB, SCHEME
 from lorascope.dictionaries.dictionary import Dictionary
-from lorascope.dictionaries.files import open_dictionary, save
+from lorascope.dictionaries.files import open_dictionary
 from lorascope.dictionaries.formats.saelens_layout import WEIGHTS as SAE_WEIGHTS
-from lorascope.dictionaries.hub import README, Described, RepoType, model_card, publish
+from lorascope.dictionaries.hub import README, Described, RepoType, model_card, public, publish
 from lorascope.errors import InputError
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.card import WEIGHTS as LATENT_WEIGHTS
@@ -121,7 +121,7 @@ def writer(source: Path, wish: Wish) -> tuple[Callable[[Path], None], RepoType]:
 def write_dictionary(source: Path, folder: Path, wish: Wish) -> None:
     """One dictionary at the top of its repository."""
     found, run = open_dictionary(source), run_of(source)
-    save(found, folder)
+    found.write_to(folder)
     numbers = dictionary_numbers(run, source.name)
     described = _dictionary(found, "", numbers, texts_of(run), wish)
     write_atomically(folder / README, model_card(described))
@@ -142,7 +142,7 @@ def write_dictionaries(run: Path, folder: Path, wish: Wish) -> None:
     texts, parts = texts_of(run), []
     for source in chosen:
         found = open_dictionary(source)
-        save(found, folder / source.name)
+        found.write_to(folder / source.name)
         numbers = dictionary_numbers(run, source.name)
         parts.append(_dictionary(found, source.name, numbers, texts, wish))
     listed = "\n".join(
@@ -150,7 +150,7 @@ def write_dictionaries(run: Path, folder: Path, wish: Wish) -> None:
     )
     warnings = list(dict.fromkeys(part.paragraphs[1] for part in parts))
     first = next((one for one in parts if "delta" in one.tags), parts[0])
-    model = first.model.rsplit("/", 1)[-1]
+    model = public(first.model).rsplit("/", 1)[-1]
     whole = replace(
         first,
         title=f"Sparse autoencoders of an audit of {model or 'a model'}",
@@ -206,9 +206,10 @@ def write_fit(source: Path, folder: Path, wish: Wish) -> None:
             found, address = _fitted_around(run, site, wanted, source)
         if not address:
             address = f"{DICTIONARIES}/{site}"
-            save(found, folder / address)
+            found.write_to(folder / address)
         sites[site] = Standing(address=address, identity=wanted)
-        shown[site] = repr(found)
+        shape = (found.n_latents, found.d_model)
+        shown[site] = dictionary_card.in_words(found.card, shape, found.architecture)
     for name in _PEFT_FILES:
         (folder / ADAPTER).mkdir(exist_ok=True)
         shutil.copyfile(source / name, folder / ADAPTER / name)
@@ -295,13 +296,7 @@ def dictionary_numbers(run: Path | None, name: str) -> Estimates:
 
 def fit_numbers(run: Path | None, name: str) -> list[Estimate]:
     """What a study measured of one fit: its settings and seed are its folder's name."""
-    of = re.fullmatch(r"(?P<cell>.+)-s(?P<seed>\d+)", name)
-    seed = int(of["seed"]) if of else None
-    return [
-        one
-        for one in numbers_of(run)
-        if one.measure in OF_FIT and one.key.seed == seed and _of_fit(one.key, name)
-    ]
+    return [one for one in numbers_of(run) if one.measure in OF_FIT and _name_of(one.key) == name]
 
 
 def _is_fit(source: Path) -> bool:
@@ -311,8 +306,9 @@ def _is_fit(source: Path) -> bool:
     return is_adapter and {"dictionaries", "held_out"} <= set(read_json(card))
 
 
-def _of_fit(key: Key, name: str) -> bool:
-    return bool(key.dictionary) and name.startswith(f"{key.dictionary}-")
+def _name_of(key: Key) -> str:
+    """The folder of the fit that a number is of."""
+    return f"{key.dictionary}-{key.adapter}-s{key.seed}"
 
 
 def _dictionary(
