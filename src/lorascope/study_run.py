@@ -44,7 +44,7 @@ class Latent:
         record: promoted and suppressed tokens, examples, nearest latents.
 
     Examples:
-        >>> latent = ls.open_run("runs/mine").latents()[0]
+        >>> latent = ls.open_run("runs/mine").latents("mine", "layers.5")[0]
         >>> type(latent.index).__name__, len(latent.promotes) > 0, "«" in latent.examples[0]
         ('int', True, True)
     """
@@ -173,7 +173,7 @@ class StudyRun:
 
     Examples:
         >>> run = ls.open_run("runs/mine")
-        >>> run.dictionary("layers.5", "mine").n_latents, "max_cosine" in run.figures
+        >>> run.dictionary("layers.5", "mine").n_latents, len(run.figures) > 5
         (64, True)
     """
 

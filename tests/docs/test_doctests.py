@@ -25,7 +25,7 @@ FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 def folder(tmp_path_factory):
     """Where the examples run, with an adapter of the embedded model in it."""
     place = tmp_path_factory.mktemp("examples")
-    training = {"ranks": [2], "steps": 2, "batch": 4, "context": 160, "held_out": 0.3}
+    training = {"ranks": [2, 4], "steps": 2, "batch": 4, "context": 160, "held_out": 0.3}
     study = TrainStudy.parse({"documents": 60, "training": training}, "example")
     run_training(study, place / "runs" / "adapters", Reporter(quiet=True))
     before = os.getcwd()  # noqa: PTH109 - put back as it was

@@ -241,9 +241,9 @@ def max_cosine(
     Examples:
         >>> import torch
         >>> draws = torch.Generator().manual_seed(0)
-        >>> one, other = torch.randn(2, 40, 16, generator=draws)
-        >>> ls.max_cosine(one, other).verdict  # one set of random directions and another
-        'equal'
+        >>> one = torch.randn(40, 16, generator=draws)
+        >>> ls.max_cosine(one, one + 0.1 * torch.randn(40, 16, generator=draws)).verdict
+        'above'
     """
     require_kind(seed, Integral, "the seed", "a whole number")
     a, b = (_directions(*each) for each in (("first", first), ("second", second)))

@@ -176,8 +176,9 @@ class Read:
         named = [phrase.text for phrase in self.named]
         return {**asdict(self), "names_something": bool(named), "named": named}
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: str | Path) -> None:
         """Write `read.json` and each table as CSV and parquet into a folder."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables().items():
             table.to_parquet(folder / f"{name}.parquet")
@@ -199,12 +200,13 @@ class Read:
         }
 
     @classmethod
-    def load(cls, folder: Path) -> Read:
+    def load(cls, folder: str | Path) -> Read:
         """What `write` left in a folder.
 
         Raises:
             InputError: it holds no reading, or a damaged one.
         """
+        folder = Path(folder)
         data = read_json(folder / MARK)
         try:
             return cls(**{**data, **_revived(data)})

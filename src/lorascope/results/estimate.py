@@ -56,7 +56,7 @@ class Null:
 
     Examples:
         >>> ls.Null("isotropic", 0.066, 0.065, 0.067)
-        isotropic: 0.066 [0.065, 0.067]
+        Null(isotropic 0.066 [0.065, 0.067], reference)
     """
 
     name: str
