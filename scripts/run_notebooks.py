@@ -16,7 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-SECONDS = 900
+SECONDS = 3600
 
 
 def execute(path: Path, folder: Path) -> nbformat.NotebookNode:

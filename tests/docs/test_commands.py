@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 from functools import cache
@@ -83,6 +84,14 @@ def parse(line: str) -> None:
 
 
 LINES = [(named(path), line) for path in PAGES for line in commands(path.read_text("utf-8"))]
+LINES += [
+    (named(path), line)
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for cell in json.loads(path.read_text("utf-8"))["cells"]
+    for source in "".join(cell["source"]).splitlines()
+    if source.startswith("!")
+    for line in called(source[1:])
+]
 
 
 @pytest.mark.parametrize(("page", "line"), LINES, ids=[f"{p}: {line}" for p, line in LINES])

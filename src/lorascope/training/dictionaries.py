@@ -150,9 +150,8 @@ def fit_many(
 
     Examples:
         >>> import torch
-        >>> rows = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
         >>> jobs = [ls.Job(ls.TopK(n_latents=32, k=k)) for k in (2, 4)]
-        >>> [d.k for d, history in ls.fit_many(jobs, rows, ls.Fitting(epochs=1, batch=64))]
+        >>> [d.k for d, _ in ls.fit_many(jobs, torch.randn(400, 16), ls.Fitting(batch=64))]
         [2, 4]
     """
     _require_jobs(jobs)
