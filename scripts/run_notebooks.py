@@ -32,7 +32,9 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
         cell.metadata.pop("execution", None)  # times of day, other on every run
         if cell.cell_type == "code":  # bars and libraries' notes; errors have stopped the run
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-    return notebook
+    # Nothing of where it ran.
+    text = nbformat.writes(notebook).replace(f"{folder.resolve().as_uri()}/", "")
+    return nbformat.reads(text.replace(str(folder.resolve()), "."), as_version=4)
 
 
 def main() -> None:
