@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 
 from huggingface_hub import EvalResult, HfApi, ModelCardData
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from lorascope.errors import InputError
 from lorascope.foreign import first_line, local_path
