@@ -241,7 +241,8 @@ def write_space(run: Path, folder: Path, wish: Wish) -> None:
         if (page.parent / part).is_dir():
             shutil.copytree(page.parent / part, folder / part)
     title = study_of(run).get("name") or run.name
-    data = {"title": f"{title}: lorascope", "sdk": "static", "app_file": "index.html"}
+    data: dict[str, Any] = {"title": f"{title}: lorascope", "sdk": "static"}
+    data["app_file"] = "index.html"
     data |= {"pinned": False, "tags": ["lorascope", "interpretability"]}
     data |= {"license": wish.license} if wish.license else {}
     lines = [f"{key}: {json.dumps(value)}" for key, value in data.items()]
