@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install install-dev demo test test-slow check bench docs instructions clean
+.PHONY: install install-dev demo test test-slow check bench docs site notebooks gallery instructions package clean
 
 install: $(VENV)/installed
 
@@ -18,7 +18,7 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,saelens]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,eval,notebooks,saelens,trackers]'
 	@touch $@
 
 demo: install
@@ -45,9 +45,23 @@ bench: install-dev
 
 docs: install-dev
 	$(BIN)/python scripts/write_measures_doc.py
+	$(BIN)/python scripts/write_settings_doc.py
+
+site: docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: install-dev
+	HF_HUB_OFFLINE=1 $(BIN)/python scripts/run_notebooks.py
+
+gallery: install-dev
+	$(BIN)/python scripts/make_gallery.py
 
 instructions: install-dev
 	PYTHONPATH=scripts $(BIN)/python -m instructions.generate --out src/lorascope/embedded/instructions.jsonl.gz
 
+package: install-dev
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist runs .mypy_cache .ruff_cache .pytest_cache

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from lorascope.dictionaries.dictionary import Dictionary as Dictionary
     from lorascope.dictionaries.files import open_dictionary as open_dictionary
     from lorascope.dictionaries.files import save as save
+    from lorascope.dictionaries.sae import SAE as SAE
     from lorascope.errors import InputError as InputError
     from lorascope.fits.wrapper import Spliced as Spliced
     from lorascope.latent_adapters.adapter import LatentAdapter as LatentAdapter
@@ -63,6 +64,7 @@ _HOME = {
     "Read": "reading.result",
     "Spliced": "fits.wrapper",
     "Reading": "reading.settings",
+    "SAE": "dictionaries.sae",
     "read": "reading.running",
     "Resemblance": "resembling.resemble",
     "resemble": "resembling.resemble",

@@ -30,6 +30,7 @@ from lorascope.commands import (
     evaluating,
     features,
     latents,
+    publishing,
     reading,
     selftest,
     stages,
@@ -85,6 +86,7 @@ app.command()(stages.stages)
 app.command()(stages.stage)
 app.command()(stages.slurm)
 app.command()(features.features)
+app.command()(publishing.publish)
 app.command()(selftest.selftest)
 
 # typer carries click within it or depends on it; either way this is the base of usage errors.

@@ -24,7 +24,15 @@ _ADVICE = {
 
 
 class InputError(ValueError):
-    """The input is wrong. The message says what, where and what to do, in one line."""
+    """The input is wrong. The message says what, where and what to do, in one line.
+
+    Examples:
+        >>> try:
+        ...     ls.open_dictionary("no/such/folder")
+        ... except ls.InputError as error:
+        ...     print(str(error).partition(":")[0])
+        no/such/folder
+    """
 
 
 class UnknownName(InputError, KeyError):  # noqa: N818 - it names what there is not

@@ -38,6 +38,10 @@ def open_run(folder: PathLike) -> StudyRun:
 
     Raises:
         InputError: it is no run folder, or the run is not finished.
+
+    Examples:
+        >>> ls.open_run("runs/mine").facts["model"]["id"]
+        'embedded'
     """
     run = StudyRun(Path(folder))
     run.results  # noqa: B018 - an unfinished one is refused here
@@ -68,6 +72,25 @@ def audit(
 
     Raises:
         InputError: anything that has to be mended first.
+
+    Examples:
+        >>> run = ls.audit(
+        ...     "embedded",
+        ...     {"mine": "runs/adapters/adapters/r2", "other": "runs/adapters/adapters/r4"},
+        ...     {"sources": ["embedded"], "documents": 90, "held_out": 0.5},
+        ...     ["layers.5"],
+        ...     out="runs/mine",
+        ...     quiet=True,
+        ...     dictionaries={
+        ...         "architecture": {"n_latents": 64},
+        ...         "fitting": {"epochs": 1, "batch": 128},
+        ...     },
+        ...     controls={"null_adapters": 0, "gaussian_dictionaries": 0},
+        ...     measures={"rows": 300, "repeats": 2, "effects": False, "weights": False},
+        ...     reading=None,
+        ... )
+        >>> run.folder.name, "delta_norm" in set(run.estimates.measure)
+        ('mine', True)
     """
     named = {
         name: str(where) if isinstance(where, str | os.PathLike) else [str(one) for one in where]
@@ -136,6 +159,28 @@ def latent(
 
     Raises:
         InputError: anything that has to be mended first.
+
+    Examples:
+        >>> run = ls.latent(
+        ...     "embedded-it",
+        ...     "embedded",
+        ...     "layers.4",
+        ...     out="runs/latent",
+        ...     quiet=True,
+        ...     seeds=[0],
+        ...     context=64,
+        ...     train_dictionary={
+        ...         "architecture": {"architecture": "topk", "n_latents": 64, "k": 8},
+        ...         "documents": 40,
+        ...     },
+        ...     choices={"dense": {"kind": "dense"}, "few": {"kind": "top_m", "m": 8}},
+        ...     training={"steps": 2, "batch": 4},
+        ...     lora=None,
+        ...     prompting=False,
+        ...     measures={"prompts": 8, "sizes": [8], "new_tokens": 2, "draws": 2, "latents": 2},
+        ... )
+        >>> sorted(set(run.estimates.adapter) & {"dense", "few"})
+        ['dense', 'few']
     """
     plain = {"model": model, "behaviour": str(behaviour), "site": site, **settings}
     study = LatentStudy.parse(plain, "latent")
@@ -191,6 +236,11 @@ def compare(
 
     Raises:
         InputError: the two cannot be compared.
+
+    Examples:
+        >>> found = ls.compare("runs/mine:mine", ":other", out="runs/compared", quiet=True)
+        >>> "compare.cosine" in set(found.estimates.measure)
+        True
     """
     plain = {"first": str(first), "second": str(second), **settings}
     chosen = CompareSettings.parse(plain, "compare")

@@ -42,6 +42,11 @@ class Latent:
         head: what is said of the dictionary: site, adapter, seed, sizes, chance levels.
         row: its row of the table: density, mean, what it writes, its effects where they were taken.
         record: promoted and suppressed tokens, examples, nearest latents.
+
+    Examples:
+        >>> latent = ls.open_run("runs/mine").latents("mine", "layers.5")[0]
+        >>> type(latent.index).__name__, len(latent.promotes) > 0, "«" in latent.examples[0]
+        ('int', True, True)
     """
 
     run: StudyRun
@@ -122,7 +127,13 @@ class Latent:
 
 
 class Latents(Sequence[Latent]):
-    """The latents of one delta dictionary that fire, those that write most first."""
+    """The latents of one delta dictionary that fire, those that write most first.
+
+    Examples:
+        >>> latents = ls.open_run("runs/mine").latents("mine", "layers.5")
+        >>> len(latents) == len(latents.to_frame()), len(latents[:3])
+        (True, 3)
+    """
 
     def __init__(self, run: StudyRun, browsed: Browsed) -> None:
         self._run, self._browsed = run, browsed
@@ -159,6 +170,11 @@ class StudyRun:
 
     Attributes:
         folder: where it is.
+
+    Examples:
+        >>> run = ls.open_run("runs/mine")
+        >>> run.dictionary("layers.5", "mine").n_latents, len(run.figures) > 5
+        (64, True)
     """
 
     folder: Path

@@ -6,6 +6,7 @@ The section stands in a page of its own.
 import json
 import shutil
 from importlib.resources import files
+from urllib.parse import quote
 
 import pytest
 from browsed_latents import HOSTILE, LATENTS, columns, head, latents, records, set_value
@@ -64,6 +65,11 @@ def opened(chromium, address):
     assert chromium.errors == []
     assert chromium.js("window.hacked") is None
     assert chromium.js("document.querySelectorAll('img, #features-browser script').length") == 0
+
+
+def linked(*parts):
+    """The address of a latent."""
+    return "/".join(quote(str(part), safe="!'()*") for part in parts)
 
 
 def count(page):
@@ -131,7 +137,7 @@ def test_a_latent_opens_by_keyboard_and_escape_returns(opened):
     assert "Max cosine 0.0100 with base latent 1: ▲" not in text
     assert "[1.00 %, 2.00 %] of tokens (0.400 % of norm-matched random vectors)" in text
     assert "= within, chance 0.200 [0.100, 0.300]" in text
-    assert opened.js("location.hash") == "#latent-0-2"
+    assert opened.js("location.hash") == f"#{linked(HOSTILE, 'layers.1', 2)}"
     opened.press("Escape")
     assert opened.js("document.getElementById('features-detail').hidden")
     assert opened.js("document.activeElement.dataset.latent") == "2"
@@ -179,6 +185,53 @@ def test_an_address_with_a_latent_opens_it(chromium, address):
         "1398"
     )
     assert chromium.errors == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        (linked("plain", "layers.1", 1398), "Latent 1398 of plain · layers.1 · seed 0"),
+        (linked("plain", "layers.1", "seed0", 6), "Latent 6 of plain · layers.1 · seed 0"),
+        (linked(HOSTILE, "layers.1", 4), "Latent 4 of </script>"),
+    ],
+)
+def test_the_address_of_a_latent_can_be_written_by_hand(chromium, address, asked, shown):
+    chromium.open(f"{address}#{asked}")
+    chromium.until("document.querySelector('#features-detail h3')")
+    heading = chromium.js("document.querySelector('#features-detail h3').textContent")
+    assert heading.startswith(shown.partition("</")[0])
+    assert chromium.errors == []
+
+
+@pytest.mark.parametrize("asked", ["plain/layers.9/4", "plain/layers.1/seed7/4", "%E0/layers.1/4"])
+def test_an_address_of_nothing_opens_the_table(chromium, address, asked):
+    chromium.open(f"{address}#{asked}")
+    chromium.until("document.querySelectorAll('#features-rows tr').length === 50")
+    assert chromium.js("document.getElementById('features-detail').hidden")
+    assert chromium.errors == []
+
+
+def test_following_such_an_address_on_the_page_opens_the_latent(opened):
+    opened.js("location.hash = 'plain/layers.1/8'")
+    opened.until(
+        "document.querySelector('#features-detail h3')?.textContent.startsWith('Latent 8')"
+    )
+    assert opened.js("document.getElementById('features-dictionary').value") == "1"
+
+
+def test_a_slash_goes_to_the_search_and_enter_opens_what_is_found(opened):
+    opened.js("document.body.focus()")
+    opened.press("/")
+    assert opened.js("document.activeElement.id") == "features-search"
+    set_value(opened, "search", "word69 tok693", "input")
+    opened.press("/")  # typed into the search, it stays there
+    assert opened.js("document.activeElement.id") == "features-search"
+    opened.press("ArrowDown")
+    assert opened.js("document.activeElement.dataset.latent") == "1386"
+    opened.js("document.getElementById('features-search').focus()")
+    opened.press("Enter")
+    opened.until("document.querySelector('#features-detail h3')")
+    assert opened.js("location.hash").endswith("/1386")
 
 
 @pytest.mark.parametrize(("theme", "ink"), [("light", "26, 34, 44"), ("dark", "228, 232, 237")])

@@ -226,7 +226,7 @@ def test_two_conditions_stand_side_by_side(opened):
     assert rows[0][:2] == ["left", "0"]
     assert rows[0][3:5] == ["▲ 0.900", "6"]
     opened.js("document.querySelector('#sides-pairs td:nth-child(5) button').click()")
-    opened.until("location.hash === '#latent-1-6'")
+    opened.until(f"location.hash === '#{quote('=r8')}/layers.1/6'")
     opened.js(
         "(() => { const s = document.getElementById('sides-right'); s.value = '3';"
         "s.dispatchEvent(new Event('change')); })()"
@@ -275,3 +275,81 @@ def test_a_link_to_a_latent_opens_it(opened, address):
     opened.open(f"{address}#{quote('latent-1-4')}")
     opened.until("document.querySelector('#features-detail h3')")
     assert text(opened, "#features-detail h3").startswith("Latent 4 of =r8")
+
+
+def copied(page, kind, table):
+    """What a table's button puts on the clipboard."""
+    page.js(
+        "window.written = null; Object.defineProperty(navigator, 'clipboard', { configurable: true,"
+        " value: { writeText: async (text) => { window.written = text; } } });"
+    )
+    bar = f"document.querySelector('{table}').closest('.scroll').previousElementSibling"
+    page.js(f"{bar}.querySelector('[data-copy={kind}]').click()")
+    page.until("window.written !== null")
+    return page.js("window.written")
+
+
+def test_every_table_is_copied_as_markdown(opened):
+    tables, bars = opened.js(
+        "['main table', '.copies'].map((each) => document.querySelectorAll(each).length)"
+    )
+    assert tables == bars > 5
+    text = copied(opened, "Markdown", "#size table.estimates")
+    head, rule, *rows = text.strip().splitlines()
+    cells = [cell.strip() for cell in head.strip("|").split("|")]
+    assert cells[0] == "Number"
+    assert {"Value", "Chance", "Verdict"} <= set(cells)
+    assert rule.count("|") == head.count("|")
+    assert "---:" in rule
+    shown = opened.js("document.querySelectorAll('#size table.estimates tbody tr').length")
+    assert len(rows) == shown
+    # Names that try to be markup are text in the copy too.
+    named = next(row for row in rows if "onerror" in row)
+    assert "<img" not in named.replace("\\<", "")
+
+
+def test_every_table_is_copied_as_latex(opened):
+    text = copied(opened, "LaTeX", "#verdicts table")
+    lines = text.strip().splitlines()
+    assert lines[0].startswith("\\begin{tabular}{l")
+    assert lines[-1] == "\\end{tabular}"
+    assert (lines.count("\\toprule"), lines.count("\\midrule"), lines.count("\\bottomrule")) == (
+        1,
+        1,
+        1,
+    )
+    columns = len(lines[0].partition("}{")[2].rstrip("}"))
+    rows = [line for line in lines if line.endswith("\\\\")]
+    assert all(line.replace("\\&", "").count("&") == columns - 1 for line in rows)
+    assert not {"▲", "▼", "−", "·"} & set(text)
+    assert "_" not in text.replace("\\_", "")
+
+
+def test_where_the_clipboard_is_closed_the_button_says_so(opened):
+    opened.js(
+        "Object.defineProperty(navigator, 'clipboard', { configurable: true, value: undefined });"
+        "document.execCommand = () => false; document.querySelector('[data-copy]').click()"
+    )
+    opened.until("document.querySelector('[data-copy]').textContent === 'not allowed here'")
+    assert opened.js("document.querySelectorAll('body > textarea').length") == 0
+
+
+def test_printed_the_page_has_its_numbers_and_no_buttons(opened, address):
+    opened.open(address)
+    drawn(opened)
+    paper = {"printBackground": True, "paperWidth": 8.27, "paperHeight": 11.69}
+    pdf = base64.b64decode(opened.call("Page.printToPDF", **paper)["data"])
+    assert pdf.startswith(b"%PDF")
+    assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") + pdf.count(b"/Type /Page/") > 1
+    opened.call("Emulation.setEmulatedMedia", media="print", features=[])
+    try:
+        for hidden in ("nav", ".copies", ".controls", ".figure-files"):
+            assert (
+                opened.js(f"getComputedStyle(document.querySelector('{hidden}')).display") == "none"
+            )
+        assert (
+            opened.js("getComputedStyle(document.querySelector('#verdicts table')).display")
+            != "none"
+        )
+    finally:
+        opened.call("Emulation.setEmulatedMedia", media="", features=[])

@@ -122,6 +122,8 @@ EMBEDDED = STUDIES / "embedded.yaml"
         ["behaviour", "make", "--topic", "maths", "--manner", "french", "--set", "siz=1"],
         ["behaviour", "measure", "nope"],
         ["selftest", "--quick", "--full"],
+        ["publish", "nope", "me/saes"],
+        ["publish", "empty"],
         ["init", "taken"],
     ],
     ids=lambda arguments: " ".join(Path(a).name for a in map(str, arguments)),

@@ -38,6 +38,12 @@ def deltas(
 
     Raises:
         InputError: unknown adapter, unknown site, no text, or an argument of the wrong kind.
+
+    Examples:
+        >>> model = ls.load("embedded", {"mine": "runs/adapters/adapters/r2"})
+        >>> found = ls.deltas(model, ["A river runs north."], ["layers.2", "layers.5"], "mine")
+        >>> list(found), found["layers.5"].d_model
+        (['layers.2', 'layers.5'], 192)
     """
     require_kind(model, AdaptedModel, "the model", 'load("MODEL", adapters={"r4": "FOLDER"})')
     require_kind(adapter, str, "the adapter", f"the name of one of {', '.join(model.adapters)}")

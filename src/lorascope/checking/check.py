@@ -156,6 +156,11 @@ def check(
 
     Raises:
         InputError: there is no adapter, its files are damaged, or the model does not fit.
+
+    Examples:
+        >>> found = ls.check("runs/adapters/adapters/r2")
+        >>> [finding.message for finding in found.findings if finding.level == "error"]
+        []
     """
     wanted = "the folder of an adapter, or its id on the hub"
     require_kind(adapter, (str, os.PathLike), "the adapter", wanted)

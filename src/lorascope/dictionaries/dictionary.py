@@ -6,7 +6,9 @@ are converted where they are read.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -15,10 +17,12 @@ from torch import Tensor, nn
 
 from lorascope.activations.massive import Levelling
 from lorascope.dictionaries.card import Card
+from lorascope.dictionaries.hub import Described, OnHub
 from lorascope.dictionaries.maps import Maps
+from lorascope.dictionaries.model_card import described, portable
 
 
-class Dictionary(nn.Module, ABC):
+class Dictionary(nn.Module, OnHub, ABC):
     """z = activate((x − b_dec) W_enc + b_enc), x̂ = z W_dec + b_dec (equations 3 and 4).
 
     Args:
@@ -31,6 +35,13 @@ class Dictionary(nn.Module, ABC):
 
     Raises:
         ValueError: shapes that do not belong together.
+
+    Examples:
+        >>> import torch
+        >>> sae = ls.SAE.from_pretrained("runs/mine/dictionaries/layers.5-base-seed0")
+        >>> z = sae.encode(torch.zeros(3, sae.d_model))
+        >>> tuple(z.shape), tuple(sae.decode(z).shape), tuple(sae.directions.shape)
+        ((3, 64), (3, 192), (64, 192))
     """
 
     architecture: ClassVar[str]
@@ -88,6 +99,42 @@ class Dictionary(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
         """Reconstruction of raw stream vectors."""
         return self.decode(self.encode(x))
+
+    @classmethod
+    def from_pretrained(
+        cls, address: str | os.PathLike[str], *, site: str | None = None
+    ) -> Dictionary:
+        """Open a dictionary, whatever its format and architecture.
+
+        Args:
+            address: a folder, `owner/repo` or `owner/repo/folder` on the hub, or any address that
+                `open_dictionary` takes.
+            site: what it reads, for a file that does not say.
+
+        Raises:
+            InputError: as `open_dictionary`.
+        """
+        # Formats are above this module.
+        from lorascope.dictionaries.files import open_dictionary
+
+        text = os.fspath(address)
+        if not Path(text).expanduser().exists() and "://" not in text and ":" not in text:
+            text = f"hf://{text}" if text.count("/") and text[0] not in "./~" else text
+        return open_dictionary(text, site)
+
+    def write_to(self, folder: Path) -> None:
+        """Write it in SAELens layout with its card, without a model card."""
+        from lorascope.dictionaries.formats.saelens_layout import write
+
+        given, self.card = self.card, portable(self.card)
+        try:
+            write(self, folder)
+        finally:
+            self.card = given
+
+    def described(self) -> Described:
+        """What its model card says."""
+        return described(self.card, (self.n_latents, self.d_model), self.architecture)
 
     @torch.no_grad()
     def rotated(self, rotation: Float[Tensor, "d d"]) -> Dictionary:

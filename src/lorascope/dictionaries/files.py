@@ -70,6 +70,10 @@ def open_dictionary(address: str | Path, site: str | None = None) -> Dictionary:
     Raises:
         InputError: nothing is there, no known format is, the file cannot be read as a dictionary
             of finite numbers, or it says another site than the end of the address.
+
+    Examples:
+        >>> ls.open_dictionary("runs/mine/dictionaries/layers.5-delta-mine-seed0").card.target
+        'delta'
     """
     wanted = "a folder, hf://owner/repo/folder or saelens:release/id"
     require_kind(address, (str, Path), "the dictionary's address", wanted)
@@ -101,6 +105,14 @@ def save(dictionary: Dictionary, folder: str | Path) -> None:
 
     Raises:
         InputError: `dictionary` is none, or `folder` no path.
+
+    Examples:
+        >>> import torch
+        >>> rows = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
+        >>> sae = ls.fit(ls.TopK(n_latents=32, k=4), rows, fitting=ls.Fitting(epochs=1, batch=64))
+        >>> ls.save(sae, "saved")
+        >>> ls.open_dictionary("saved")
+        TopKDictionary(32 latents of 16 dimensions, saved)
     """
     made = "what fit or open_dictionary returned, then the folder"
     require_kind(dictionary, Dictionary, "the dictionary to save", made)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from huggingface_hub import snapshot_download
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -24,8 +25,12 @@ from lorascope.config import Settings, digest
 from lorascope.dictionaries.addresses import HUB
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary, save
+from lorascope.dictionaries.hub import Described, OnHub
+from lorascope.dictionaries.model_card import in_words
 from lorascope.dictionaries.registry import SCHEME
 from lorascope.errors import InputError
+from lorascope.fits.model_card import described
+from lorascope.foreign import first_line
 from lorascope.models.adapter_files import read
 from lorascope.models.freezing import fingerprint
 from lorascope.models.load import load_base
@@ -59,7 +64,7 @@ class SplicedFile(Settings):
     error_term: bool = False
 
 
-class Spliced(nn.Module):
+class Spliced(nn.Module, OnHub):
     """A causal language model, with or without an adapter, with dictionaries in its stream.
 
     Args:
@@ -208,6 +213,43 @@ class Spliced(nn.Module):
             special_ids=file.special_ids,
             error_term=file.error_term,
         )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        place: str | Path,
+        module: PreTrainedModel | None = None,
+        *,
+        revision: str | None = None,
+        **loading: Any,
+    ) -> Self:
+        """A saved model, from a folder or from the hub; otherwise as `open`.
+
+        Raises:
+            InputError: nothing is there, it is none of these, or a dictionary is not the same.
+        """
+        folder = Path(place).expanduser()
+        if not folder.is_dir():
+            try:
+                folder = Path(snapshot_download(str(place), revision=revision))
+            except Exception as error:
+                raise InputError(
+                    f"{place}: no folder, and cannot be fetched from the hub; check the path, the "
+                    f"id and the network ({first_line(error)})"
+                ) from None
+        return cls.open(folder, module, **loading)
+
+    def write_to(self, folder: Path) -> None:
+        """As `save`: everything but a model card."""
+        self.save(folder)
+
+    def described(self) -> Described:
+        """What its model card says."""
+        names = {
+            site.name: in_words(one.card, (one.n_latents, one.d_model), one.architecture)
+            for site, one in self.dictionaries.items()
+        }
+        return described(self.model, names, isinstance(self.module, PeftModel))
 
 
 def identity(dictionary: Dictionary) -> str:

@@ -14,6 +14,7 @@ Source: SAE-LoRA, section "Method".
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from numbers import Integral
@@ -27,11 +28,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
 
+from lorascope.dictionaries.addresses import HUB, SCHEME
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary
+from lorascope.dictionaries.hub import publish
 from lorascope.errors import InputError, require_kind
 from lorascope.latent_adapters.card import CARD, WEIGHTS, LatentCard, read_card
-from lorascope.latent_adapters.files import fetched, read_weights, write_weights
+from lorascope.latent_adapters.files import DICTIONARY, fetched, read_weights, write_weights
 from lorascope.latent_adapters.sparsity import Choice, Dense, Fixed, HardConcrete
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.dimensions import width
@@ -70,6 +73,12 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
 
     Attributes:
         card: what it was trained for; needed to save it.
+
+    Examples:
+        >>> sae = ls.open_dictionary("runs/mine/dictionaries/layers.5-base-seed0")
+        >>> adapter = ls.LatentAdapter(sae, rank=1, scale=0.1)
+        >>> len(adapter.pairs(5)), adapter.pairs(5)[0]._fields
+        (5, ('read', 'written', 'weight'))
     """
 
     def __init__(
@@ -284,6 +293,46 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
         card = self.card.model_copy(update={"dictionary": over})
         write_atomically(save_directory / CARD, json.dumps(card.plain(), indent=1) + "\n")
         write_atomically(save_directory / "README.md", card.readme())
+
+    def save_whole(self, folder: Path) -> None:
+        """As `save_pretrained`, the dictionary with it where that has no address on the hub."""
+        if self.card is not None and not self.dictionary.card.source.startswith((HUB, SCHEME)):
+            self.dictionary.write_to(folder / DICTIONARY)
+            over = self.card.dictionary.model_copy(update={"address": str(folder / DICTIONARY)})
+            whole = self.keeping(*self.support())
+            whole.card = self.card.model_copy(update={"dictionary": over})
+            whole.save_pretrained(folder)
+        else:
+            self.save_pretrained(folder)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        dry_run: str | os.PathLike[str] | None = None,
+        private: bool = False,
+        token: str | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Upload as `save_whole` writes it, as a model repository; returns where it is.
+
+        Args:
+            repo_id: `owner/name`; made if missing.
+            dry_run: write the folder that would be uploaded here instead.
+            token: by default the one that `hf auth login` stored.
+            revision: branch to upload to.
+
+        Raises:
+            InputError: `repo_id` is none, the folder is taken, or the hub refuses the upload.
+        """
+        return publish(
+            self.save_whole,
+            repo_id,
+            dry_run=None if dry_run is None else Path(dry_run),
+            private=private,
+            token=token,
+            revision=revision,
+        )
 
     def _read_chunk(
         self, rows: Float[Tensor, "some d"], read: Float[Tensor, "r n"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +12,12 @@ from pydantic import Field
 
 from lorascope.config import Settings
 from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.hub import UNNAMED, Described, model_card, public
 from lorascope.dictionaries.registry import SCHEME
 from lorascope.errors import InputError
 from lorascope.fits.wrapper import identity
 from lorascope.models.adapter_files import LATENT_FILE
+from lorascope.results.estimate import Estimate
 from lorascope.runs import read_json
 
 # How far below its run's folder an adapter lies: RUN/adapters/NAME.
@@ -121,19 +124,40 @@ class LatentCard(Settings):
             f"given ({given}); give that one, or train an adapter over this one"
         )
 
-    def readme(self) -> str:
-        """What the folder's README says."""
+    def readme(
+        self, numbers: Sequence[Estimate] = (), texts: Sequence[str] = (), license: str = ""
+    ) -> str:
+        """What the folder's README says: the model card."""
+        return model_card(self.described(numbers, texts, license))
+
+    def described(
+        self, numbers: Sequence[Estimate] = (), texts: Sequence[str] = (), license: str = ""
+    ) -> Described:
+        """What the model card is made from."""
         over = self.dictionary
-        return (
-            f"# Latent adapter of {self.model}\n\n"
-            f"Rank {self.rank} at {self.site}, over a dictionary of {over.n_latents:,} latents "
-            f"({over.address or 'not saved'}; a relative path starts from this folder). It acts by "
-            "a hook and changes no weight; how it was trained stands in "
-            f"`{CARD}`.\n\n"
-            "```python\n"
-            "import lorascope as ls\n\n"
-            f'model = ls.load({json.dumps(self.model)}, adapters={{"latent": "this folder"}})\n'
-            "```\n"
+        return Described(
+            title=f"Latent adapter of {public(self.model)}, rank {self.rank} at {self.site}",
+            library="lorascope",
+            paragraphs=[
+                f"Rank {self.rank} at {self.site}, over a dictionary of {over.n_latents:,} latents "
+                f"({over.address or 'not saved'}; a relative path starts from this folder). It "
+                "acts by a hook and changes no weight; how it was trained stands in "
+                f"`{CARD}`.",
+                "It reads latents of the dictionary and writes latents of the same: "
+                "`adapter.pairs()` lists latent read, latent written, weight.",
+            ],
+            usage=(
+                "import lorascope as ls\n\n"
+                f'adapter = ls.LatentAdapter.from_pretrained("{UNNAMED}")\n'
+                f"model = ls.load({json.dumps(self.model)}, "
+                f'adapters={{"latent": "{UNNAMED}"}})'
+            ),
+            model=self.model,
+            relation="adapter",
+            tags=("sae", "adapter", "mechanistic-interpretability"),
+            texts=texts,
+            numbers=numbers,
+            license=license,
         )
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from lorascope.errors import InputError
 
+# Of an adapter that carries its dictionary along: the folder of it.
+DICTIONARY = "dictionary"
 _TENSORS = ("read", "read_latents", "scale", "write", "written_latents")
 
 
@@ -28,7 +30,10 @@ def fetched(place: str, revision: str | None, names: Sequence[str], **options: A
         wanted = {name: options[name] for name in kept if options.get(name) is not None}
         try:
             found = snapshot_download(
-                place, revision=revision, allow_patterns=list(names), **wanted
+                place,
+                revision=revision,
+                allow_patterns=[*names, f"{DICTIONARY}/*"],
+                **wanted,
             )
         except Exception as error:
             reason = " ".join(str(error).split())[:160]

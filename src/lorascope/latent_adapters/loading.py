@@ -41,6 +41,11 @@ def load(
     Raises:
         InputError: something is missing, damaged, or does not fit; says what to do.
         RuntimeError: the base no longer computes the same once the adapters are on and off.
+
+    Examples:
+        >>> model = ls.load("embedded", {"mine": "runs/adapters/adapters/r2"})
+        >>> model.variants
+        ('base', 'mine')
     """
     wanted = 'a Hugging Face id, a folder, "embedded" or "embedded-it"'
     require_kind(model, (str, Path), "the model", wanted)

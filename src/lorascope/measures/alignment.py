@@ -237,6 +237,13 @@ def max_cosine(
 
     Raises:
         InputError: one of the two is neither, or they are of different widths.
+
+    Examples:
+        >>> import torch
+        >>> draws = torch.Generator().manual_seed(0)
+        >>> one = torch.randn(40, 16, generator=draws)
+        >>> ls.max_cosine(one, one + 0.1 * torch.randn(40, 16, generator=draws)).verdict
+        'above'
     """
     require_kind(seed, Integral, "the seed", "a whole number")
     a, b = (_directions(*each) for each in (("first", first), ("second", second)))

@@ -47,6 +47,9 @@ class AdaptedModel:
     Attributes:
         id: what the base model was asked for by.
         tokenizer: the base model's tokenizer.
+
+    >>> ls.load("embedded")
+    AdaptedModel(embedded, 8 blocks × 192; adapters: none; shows base)
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, id: str) -> None:

@@ -100,6 +100,11 @@ class Read:
         settings: of the reading, as plain data.
         cautions: what to know before relying on it.
         seconds: wall-clock time.
+
+    Examples:
+        >>> found = ls.Read.load("runs/read")
+        >>> found.adapter, len(found.samples) > 0
+        ('mine', True)
     """
 
     model: str
@@ -185,8 +190,9 @@ class Read:
         named = [phrase.text for phrase in self.named]
         return {**asdict(self), "names_something": bool(named), "named": named}
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: str | Path) -> None:
         """Write `read.json` and each table as CSV and parquet into a folder."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables().items():
             table.to_parquet(folder / f"{name}.parquet")
@@ -213,12 +219,13 @@ class Read:
         }
 
     @classmethod
-    def load(cls, folder: Path) -> Read:
+    def load(cls, folder: str | Path) -> Read:
         """What `write` left in a folder.
 
         Raises:
             InputError: it holds no reading, or a damaged one.
         """
+        folder = Path(folder)
         data = read_json(folder / MARK)
         try:
             return cls(**{**data, **_revived(data)})

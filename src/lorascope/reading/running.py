@@ -64,6 +64,12 @@ def read(
     Raises:
         InputError: no such adapter, texts or prompts that cannot be used, ranks of an adapter
             that has none.
+
+    Examples:
+        >>> model = ls.load("embedded", {"mine": "runs/adapters/adapters/r2"})
+        >>> short = ls.Reading(strengths=(0,), tokens=4, nulls=1, documents=4)
+        >>> found = ls.read(model, "mine", short)
+        >>> found.write("runs/read")
     """
     started = time.perf_counter()
     settings, progress = settings or Reading(), progress or Silence()

@@ -39,6 +39,10 @@ class Reading(Settings):
         carriers: find out without which modules, and in an audit without which latents, the
             phrases are not said.
         seed: of sampling and of null adapters.
+
+    Examples:
+        >>> ls.Reading(strengths=(0, 2), tokens=24).nulls
+        3
     """
 
     strengths: tuple[Strength, ...] = Field(default=(0.0, 2.0), min_length=1)

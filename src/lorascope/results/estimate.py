@@ -53,6 +53,10 @@ class Null:
             from both intervals (MOVER) if None.
         p: two-sided p-value of value = level; from the interval of the difference if None.
         draws: how many draws the level was made from; 0 where it is no mean of draws.
+
+    Examples:
+        >>> ls.Null("isotropic", 0.066, 0.065, 0.067)
+        Null(isotropic 0.066 [0.065, 0.067], reference)
     """
 
     name: str
@@ -92,6 +96,12 @@ class Estimate:
         margin: differences up to this size count as none, in `unit`; None where none is stated.
         judged: False where what it was measured with fails its own yardsticks: value, interval and
             nulls stand, and there is no verdict and no p-value.
+
+    Examples:
+        >>> rival = ls.Null("null adapters", 0.30, 0.25, 0.35, rival=True)
+        >>> found = ls.Estimate("recovery.kl", 0.84, (0.80, 0.88), 512, "share", (rival,))
+        >>> found.verdict, found.chance
+        ('above', 0.3)
     """
 
     measure: str

@@ -89,6 +89,11 @@ class Estimates(Sequence[Estimate]):
 
     Args:
         estimates: any; later changes of the iterable change nothing here.
+
+    Examples:
+        >>> table = ls.Estimates([ls.Estimate("delta_norm", 1.5, (1.4, 1.6), 200, "stream units")])
+        >>> table.select("delta_norm")[0].value, list(table.to_frame().columns)[:2]
+        (1.5, ['measure', 'adapter'])
     """
 
     def __init__(self, estimates: Iterable[Estimate] = ()) -> None:

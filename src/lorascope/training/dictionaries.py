@@ -58,6 +58,10 @@ class Job:
         checkpoint: file to keep the run's state in; the run goes on from there if it exists.
         observers: look at this dictionary's steps.
         saving: where and when to save it on the way, with the time it took.
+
+    Examples:
+        >>> [ls.Job(ls.ReLU(n_latents=64), seed=seed).seed for seed in (0, 1)]
+        [0, 1]
     """
 
     architecture: Architecture
@@ -111,6 +115,12 @@ def fit(
     Raises:
         InputError: too few rows for one batch, rows that are all zero or not finite, or an argument
             of the wrong kind.
+
+    Examples:
+        >>> import torch
+        >>> rows = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
+        >>> ls.fit(ls.TopK(n_latents=32, k=4), rows, fitting=ls.Fitting(epochs=1, batch=64))
+        TopKDictionary(32 latents of 16 dimensions)
     """
     job = Job(architecture, seed, card, checkpoint, observers)
     return fit_many([job], rows, fitting, device=device)[0][0]
@@ -137,6 +147,12 @@ def fit_many(
 
     Returns each dictionary with the history of its steps: error (of inputs scaled to mean norm 1,
     massive coordinates taken down), l0, and l1 or dead where the architecture has them.
+
+    Examples:
+        >>> import torch
+        >>> jobs = [ls.Job(ls.TopK(n_latents=32, k=k)) for k in (2, 4)]
+        >>> [d.k for d, _ in ls.fit_many(jobs, torch.randn(400, 16), ls.Fitting(batch=64))]
+        [2, 4]
     """
     _require_jobs(jobs)
     source = as_rows(rows)

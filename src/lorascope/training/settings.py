@@ -29,6 +29,10 @@ class Fitting(Settings):
             every case. Directions are looked for in base streams alone.
         products: type of the large matrix products; "auto" takes bfloat16 where the hardware has
             it. Weights and optimiser state are float32 in every case.
+
+    Examples:
+        >>> ls.Fitting(epochs=2, batch=256).steps(rows=1000)
+        8
     """
 
     epochs: float = Field(default=8, gt=0)

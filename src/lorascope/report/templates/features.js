@@ -267,6 +267,37 @@
     return visible(`${shortened(adapter)} · ${site} · seed ${seed}`);
   }
 
+  // The address of a latent, `r32/layers.18/127`; `r32/layers.18/seed1/127` where other seeds come
+  // first. Names of adapters may hold anything.
+  function link(dictionary, latent) {
+    const { adapter, site, seed } = dictionary.head;
+    const first = dictionaries.find(({ head }) => head.adapter === adapter && head.site === site);
+    const seeds = first === dictionary ? [] : [`seed${seed}`];
+    return [adapter, site, ...seeds, latent].map(encodeURIComponent).join("/");
+  }
+
+  // The dictionary's number and the latent that an address names; null for none.
+  function linked(hash) {
+    const numbers = /^#latent-(\d+)-(\d+)$/.exec(hash);
+    if (numbers) return [Number(numbers[1]), Number(numbers[2])];
+    const parts = /^#([^/]+)\/([^/]+)\/(?:seed([^/]+)\/)?(\d+)$/.exec(hash);
+    if (!parts) return null;
+    let names;
+    try {
+      names = parts.slice(1, 4).map((text) => text && decodeURIComponent(text));
+    } catch {
+      return null;
+    }
+    const [adapter, site, seed] = names;
+    const found = dictionaries.findIndex(
+      ({ head }) =>
+        head.adapter === adapter &&
+        head.site === site &&
+        (seed === undefined || String(head.seed) === seed)
+    );
+    return found < 0 ? null : [found, Number(parts[4])];
+  }
+
   async function pick(dictionary) {
     view.dictionary = dictionary;
     at("dictionary").value = String(dictionary.number);
@@ -309,7 +340,7 @@
     }
     if (open?.dictionary !== dictionary || open.index !== index) return;
     place.replaceChildren(heading, actions(), ...body);
-    history.replaceState(null, "", `#latent-${dictionary.number}-${latent}`);
+    history.replaceState(null, "", `#${link(dictionary, latent)}`);
     heading.focus({ preventScroll: true });
     place.scrollIntoView({ block: "nearest" });
   }
@@ -511,11 +542,29 @@
     },
   };
 
-  const follow = () => {
-    const asked = /^#latent-(\d+)-(\d+)$/.exec(location.hash);
-    if (asked) goTo(Number(asked[1]), Number(asked[2]));
-    return asked;
-  };
-  addEventListener("hashchange", follow);
-  if (!follow()) pick(dictionaries[0]);
+  // "/" goes to the search from anywhere, Enter and the arrow down from there into the table.
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest?.("input, select, textarea, [contenteditable]");
+    if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    at("search").focus();
+    at("search").select();
+    at("search").scrollIntoView({ block: "center" });
+  });
+  at("search").addEventListener("keydown", (event) => {
+    const first = at("rows").querySelector("[data-latent]");
+    if (!first || !["Enter", "ArrowDown"].includes(event.key)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (event.key === "Enter") first.click();
+    else first.focus();
+  });
+  window.addEventListener("hashchange", () => {
+    const there = linked(location.hash);
+    if (there) goTo(...there);
+  });
+
+  const asked = linked(location.hash);
+  if (asked) goTo(...asked);
+  else pick(dictionaries[0]);
 })();

@@ -104,6 +104,7 @@ def render(
     scripts = [vega_script(), asset("script.js")]
     scripts += [features.script] if features else []
     scripts += [asset("sides.js")] if sides else []
+    scripts += [asset("copying.js")]
     return rendered(
         "index.html.j2",
         title=_title(results),

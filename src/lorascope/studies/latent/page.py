@@ -79,7 +79,7 @@ def render(results: Results, drawn: Sequence[Figure]) -> str:
     facts, numbers = results.facts, list(results.numbers)
     pooled = [e for e in numbers if e.key.seed is None] if len(facts["seeds"]) > 1 else numbers
     measures = dict.fromkeys(e.measure for e in numbers)
-    scripts = [vega_script(), asset("script.js")]
+    scripts = [vega_script(), asset("script.js"), asset("copying.js")]
     return rendered(
         "latent.html.j2",
         facts=facts,

@@ -97,6 +97,10 @@ class ReLU(PenalisedSettings):
 
     Attributes:
         l1: λ, for inputs scaled to mean norm 1.
+
+    Examples:
+        >>> ls.ReLU(n_latents=4096, l1=0.1).architecture
+        'relu'
     """
 
     architecture: Literal["relu"] = "relu"
@@ -109,7 +113,12 @@ class ReLU(PenalisedSettings):
 
 
 class TopK(RevivedSettings):
-    """Settings of a TopK dictionary."""
+    """Settings of a TopK dictionary.
+
+    Examples:
+        >>> ls.TopK(n_latents=4096, k=32).k
+        32
+    """
 
     architecture: Literal["topk"] = "topk"
 
@@ -120,7 +129,12 @@ class TopK(RevivedSettings):
 
 
 class BatchTopK(RevivedSettings):
-    """Settings of a BatchTopK dictionary; k latents a row are active on average."""
+    """Settings of a BatchTopK dictionary; k latents a row are active on average.
+
+    Examples:
+        >>> ls.BatchTopK(n_latents=4096, k=32).architecture
+        'batch_topk'
+    """
 
     architecture: Literal["batch_topk"] = "batch_topk"
 
@@ -137,6 +151,10 @@ class JumpReLU(PenalisedSettings):
         penalty: λ, the loss of one active latent.
         bandwidth: ε, how near its threshold a pre-activation must be to move it.
         threshold: where thresholds start.
+
+    Examples:
+        >>> ls.JumpReLU(n_latents=4096, target_l0=40).threshold
+        0.03
     """
 
     architecture: Literal["jumprelu"] = "jumprelu"
@@ -155,6 +173,10 @@ class Matryoshka(BatchTopK):
 
     Attributes:
         prefixes: nested dictionaries, each a share of the latents, rising to 1.
+
+    Examples:
+        >>> ls.Matryoshka(n_latents=64, k=4, prefixes=(0.25, 1.0)).ends
+        (16, 64)
     """
 
     architecture: Literal["matryoshka"] = "matryoshka"  # type: ignore[assignment]
@@ -185,6 +207,10 @@ class Gated(PenalisedSettings):
 
     Attributes:
         l1: λ, on the gates, for inputs scaled to mean norm 1.
+
+    Examples:
+        >>> ls.Gated(n_latents=4096).l1
+        0.15
     """
 
     architecture: Literal["gated"] = "gated"

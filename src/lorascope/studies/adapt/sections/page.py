@@ -99,7 +99,7 @@ class Page:
 
     def html(self) -> str:
         """One self-contained file."""
-        scripts = [vega_script(), asset("script.js")]
+        scripts = [vega_script(), asset("script.js"), asset("copying.js")]
         return rendered(
             "adapt.html.j2",
             page=self,
