@@ -75,8 +75,6 @@ def compare(
 
     `lorascope compare runs/benign runs/suspect`
 
-    `lorascope compare runs/demo:r4 :r32 --sites layers.5`
-
     `lorascope compare runs/benign:r8 runs/suspect:r8 --json`
 
     `lorascope compare runs/adapt-gemma runs/adapt-llama runs/adapt-embedded`
