@@ -42,7 +42,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 
 
 def into_repository(markdown: str, place: Path, address: str | None) -> str:
-    """Links that leave docs/ as links to files of the repository, or as words where it has no address.
+    """Links that leave docs/ as links to files of the repository; words where it has no address.
 
     Raises:
         PluginError: there is no such file.

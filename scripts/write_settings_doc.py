@@ -18,7 +18,7 @@ from lorascope.reading.settings import Reading
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.behaviour.making import BehaviourStudy
-from lorascope.studies.behaviour.study import BehavingStudy
+from lorascope.studies.behaviour.study import MeasureBehaviour
 from lorascope.studies.compare.study import CompareSettings
 from lorascope.studies.latent.study import LatentStudy
 from lorascope.workflows.settings import TrainStudy
@@ -33,7 +33,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "read": Reading,
     "train-adapter": TrainStudy,
     "behaviour make": BehaviourStudy,
-    "behaviour measure": BehavingStudy,
+    "behaviour measure": MeasureBehaviour,
     "check": CheckSettings,
     "scan": ScanSettings,
 }

@@ -29,7 +29,7 @@ def good(tmp_path):
 
 @pytest.fixture
 def bad(tmp_path):
-    tensors = factors(layers=6)
+    tensors = factors(layers=4)
     next(iter(tensors.values()))[0, 0] = float("nan")
     return write(tmp_path / "bad; touch boom", tensors)
 

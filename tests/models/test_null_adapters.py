@@ -13,7 +13,7 @@ import lorascope
 from lorascope.errors import InputError, NoNullAdapter
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
-from lorascope.models.null_adapters import add_null_adapters
+from lorascope.models.null_adapters import add_null_adapters, null_adapters_in_turn
 from lorascope.models.sanity_checks import verify_live
 from lorascope.models.updates import lora_updates, weight_update
 
@@ -169,6 +169,25 @@ def test_a_draw_depends_on_seed_and_adapter_and_on_nothing_else(
     paths = [path for path in drawn if path.endswith("q_proj")]
     U = [torch.linalg.svd(drawn[path])[0][:, :4] for path in paths]
     assert (U[0].T @ U[1]).square().sum() / 4 < 0.5
+
+
+@pytest.mark.parametrize("case", [*CASES, "bias"])
+def test_draws_in_turn_are_those_put_on_together(tiny_checkpoint, save_adapter, tmp_path, case):
+    biased = ("gpt2", {"bias": "all", "target_modules": ["c_attn"]})
+    architecture, fields = biased if case == "bias" else CASES[case]
+    folder = str(save_adapter(tmp_path / "a", architecture, **fields))
+    together = opened(tiny_checkpoint, architecture, {"a": folder})
+    names = add_null_adapters(together, "a", 3, seed=5)
+    wanted = [logits(together, name) for name in names]
+    model = opened(tiny_checkpoint, architecture, {"a": folder})
+    own, base = logits(model, "a"), logits(model, "base")
+    found = [logits(model, name) for name in null_adapters_in_turn(model, "a", 3, seed=5)]
+    assert [torch.equal(one, other) for one, other in zip(found, wanted, strict=True)] == [True] * 3
+    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
+    assert torch.equal(logits(model, "a"), own)
+    assert torch.equal(logits(model, "base"), base)
+    assert len(model.null_adapters) == (3 if case == "bias" else 1)
 
 
 def test_singular_vectors_are_random(tiny_checkpoint, save_adapter, tmp_path):

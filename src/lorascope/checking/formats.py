@@ -33,7 +33,7 @@ def schema() -> dict[str, Any]:
 
 def plain(found: Check) -> dict[str, Any]:
     """Everything of a check as plain data; what is no number is None."""
-    read, effect = found.read, found.effect
+    read = found.read
     return {
         "schema": f"lorascope-check-{VERSION}",
         "lorascope": lorascope.__version__,
@@ -69,27 +69,30 @@ def plain(found: Check) -> dict[str, Any]:
             for one in found.outliers
         ],
         "reference": {"what": found.reference.what, "adapters": found.reference.count},
-        "model": None
-        if effect is None
-        else {
-            "id": found.settings.model,
-            "live": effect.live,
-            "restored": effect.restored,
-            "documents": effect.documents,
-            "tokens": effect.tokens,
-            "draws": found.settings.draws,
-            "merged_difference": None if effect.merged is None else _known(effect.merged),
-            "rounded": [
-                {"rounding": one.rounding, "kept": _known(one.kept)} for one in effect.rounded
-            ],
-            "scales": [
-                {"factor": at.factor, "kl": _known(at.kl), "loss": _known(at.loss)}
-                for at in effect.curve
-            ],
-        },
+        "model": _of_model(found),
         "gates": [
             {"option": gate.option, "passed": gate.passed, "message": gate.message}
             for gate in found.gates
+        ],
+    }
+
+
+def _of_model(found: Check) -> dict[str, Any] | None:
+    effect = found.effect
+    if effect is None:
+        return None
+    return {
+        "id": found.settings.model,
+        "live": effect.live,
+        "restored": effect.restored,
+        "documents": effect.documents,
+        "tokens": effect.tokens,
+        "draws": found.settings.draws,
+        "merged_difference": None if effect.merged is None else _known(effect.merged),
+        "rounded": [{"rounding": one.rounding, "kept": _known(one.kept)} for one in effect.rounded],
+        "scales": [
+            {"factor": at.factor, "kl": _known(at.kl), "loss": _known(at.loss)}
+            for at in effect.curve
         ],
     }
 

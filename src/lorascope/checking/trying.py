@@ -26,7 +26,7 @@ from lorascope.measures.weights import WeightSettings
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.adapter_config import LORA
 from lorascope.models.load import load_base, padding_id
-from lorascope.models.null_adapters import add_null_adapters
+from lorascope.models.null_adapters import null_adapters_in_turn
 from lorascope.models.prepared import prepare
 from lorascope.models.sanity_checks import base_logits, verify_base_unchanged, verify_live
 from lorascope.models.tuned_copies import share
@@ -187,14 +187,13 @@ def _nulls(
 ) -> Iterator[_DocumentSums]:
     """Every null adapter's sums; none where no random adapter matches this one."""
     try:
-        nulls = add_null_adapters(model, name, settings.draws, settings.seed)
+        for null in null_adapters_in_turn(model, name, settings.draws, settings.seed):
+            with model.variant(null):
+                sums = texts.sums(texts.logits(model))
+            advance(1)
+            yield sums
     except NoNullAdapter as error:
         found.findings.append(Finding("not-measured", "warning", f"no null adapters: {error}"))
-        return
-    for null in nulls:
-        with model.variant(null):
-            yield texts.sums(texts.logits(model))
-        advance(1)
 
 
 def _estimates(

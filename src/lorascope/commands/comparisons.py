@@ -21,27 +21,35 @@ if TYPE_CHECKING:
     from lorascope.studies.compare.workflow import Comparison
 
 
+_Runs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN[:ADAPTER]... | ADAPTER...",
+        help="Finished audits, two at most, :ADAPTER for another of the same run; or runs of "
+        "lorascope adapt, two or more; or folders of adapters, two or more.",
+    ),
+]
+_Sites = Annotated[
+    str | None, typer.Option(help="Comma-separated; by default all that both captured.")
+]
+_Rows = Annotated[int, typer.Option(help="Most common tokens to use.")]
+_FalseRate = Annotated[
+    float, typer.Option("--false-rate", help="Share of listed latents that may be false.")
+]
+_Seed = Annotated[int, typer.Option(help="Of the draws of nulls and bootstraps.")]
+_Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder; runs/compare-FIRST-SECOND by default.")
+]
+
+
 def compare(
     context: typer.Context,
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN[:ADAPTER]... | ADAPTER...",
-            help="Finished audits, two at most, :ADAPTER for another of the same run; or runs of "
-            "lorascope adapt, two or more; or folders of adapters, two or more.",
-        ),
-    ],
-    sites: Annotated[
-        str | None, typer.Option(help="Comma-separated; by default all that both captured.")
-    ] = None,
-    rows: Annotated[int, typer.Option(help="Most common tokens to use.")] = 20000,
-    false_rate: Annotated[
-        float, typer.Option("--false-rate", help="Share of listed latents that may be false.")
-    ] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of the draws of nulls and bootstraps.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder; runs/compare-FIRST-SECOND by default.")
-    ] = None,
+    runs: _Runs,
+    sites: _Sites = None,
+    rows: _Rows = 20000,
+    false_rate: _FalseRate = 0.1,
+    seed: _Seed = 0,
+    out: _Out = None,
     model: resembling.Model = None,
     texts: resembling.Texts = None,
     documents: resembling.Documents = 32,
@@ -66,8 +74,6 @@ def compare(
     **Examples**
 
     `lorascope compare runs/benign runs/suspect`
-
-    `lorascope compare runs/demo:r4 :r32 --sites layers.5`
 
     `lorascope compare runs/benign:r8 runs/suspect:r8 --json`
 

@@ -112,6 +112,7 @@ def _print(found: Resemblance) -> None:
     from lorascope.report.formatting import interval, number
     from lorascope.resembling.page import sentences
     from lorascope.resembling.resemble import MEASURES, other
+    from lorascope.results import ADAPTER
 
     rows = [(name, found.neighbours(name)[0]) for name in found.names if found.neighbours(name)]
     values = {
@@ -128,7 +129,7 @@ def _print(found: Resemblance) -> None:
         Column("most like", [other(one, name) for name, one in rows], 1, wraps=True),
         Column("over inputs", [number(one.value) for _, one in rows], 2),
         Column("95 %", [interval(*one.interval) for _, one in rows], 6),
-        Column("null adapters", [interval(h.low, h.high) if h else "" for h in headlines], 3),
+        Column(ADAPTER, [interval(h.low, h.high) if h else "" for h in headlines], 3),
         Column("verdict", [one.verdict for _, one in rows], 4),
         *(
             Column(title, beside(measure), rank)

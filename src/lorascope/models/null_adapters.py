@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -76,6 +76,36 @@ def add_null_adapters(model: AdaptedModel, name: str, draws: int, seed: int) -> 
             for null in nulls:
                 _add(model, null, parts, partial(generator, seed, PURPOSE, identity))
     return tuple(null.name for null in nulls)
+
+
+def null_adapters_in_turn(model: AdaptedModel, name: str, draws: int, seed: int) -> Iterator[str]:
+    """The draws of `add_null_adapters`, one at a time: each is there until the next is asked for.
+
+    Of a LoRA adapter without biases all of them take the first one's place, so that PEFT puts one
+    on and memory holds one; `info` stays the first's. The numbers are the same bit for bit.
+
+    Yields:
+        the variant that is the draw now.
+
+    Raises:
+        InputError, NoNullAdapter: as `add_null_adapters`.
+    """
+    alike = model.has_weights(name) and model.info(name).kind == LORA
+    if not alike or model.trained_biases(name):
+        yield from add_null_adapters(model, name, draws, seed)
+        return
+    (null,) = add_null_adapters(model, name, 1, seed)
+    yield null
+    with model.variant(BASE) as base, torch.no_grad():
+        parts = list(parts_of(model, name, base))
+        identity = _identity(base, parts)
+    peft_name = model.peft_name(null)
+    for info in _infos(model.info(name), identity, draws, seed)[1:]:
+        with torch.no_grad():
+            values = _drawn(info, parts, partial(generator, seed, PURPOSE, identity))
+            for part, one in zip(parts, values, strict=True):
+                part.put(peft_name, one)
+        yield null
 
 
 @torch.no_grad()

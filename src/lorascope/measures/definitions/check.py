@@ -106,7 +106,7 @@ DEFINITIONS: dict[str, Definition] = {
         "or to four with one for every 32 weights",
         f"{ROUNDED_BASE}: KL(rounded base ‖ base) on the same texts",
         "jackknife over documents, of eight or more; of the difference in pairs",
-        "checking/merging.py",
+        "checking/effect.py",
         "",
         "below",
         rivals=(ROUNDED_BASE,),

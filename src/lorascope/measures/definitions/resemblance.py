@@ -10,10 +10,10 @@ _DRAWS = (
     "adapters of the other; p is the pair's rank among them. Beside it, where adapters are said to "
     f"be taught alike: {OTHER_SEED}"
 )
-_NULLS = f"random updates of the same modules, shapes and singular values; {_DRAWS}"
-_SPACES = f"uniformly random subspaces of the same dimensions; {_DRAWS}"
+_NULLS = f"{ADAPTER}: random updates of the same modules, shapes and singular values; {_DRAWS}"
+_SPACES = f"{ADAPTER}: uniformly random subspaces of the same dimensions; {_DRAWS}"
 _EXACT = "the value alone: the weights are read, nothing is sampled"
-_FILE = "resembling/products.py"
+_FILE = "resembling/resemble.py"
 _ANY = "any two updates of these sizes are as alike"
 
 DEFINITIONS: dict[str, Definition] = {
