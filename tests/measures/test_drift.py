@@ -7,7 +7,7 @@ from scipy import special
 
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.measures.drift import (
-    Firing,
+    DriftFiring,
     _inverse_trigamma,
     _prior,
     drift,
@@ -38,7 +38,7 @@ def counted(random, latents=400, drifting=(), size=1.0):
     change[list(drifting)] += 120
     switched = np.abs(change) + random.poisson(10, latents)
     ones = np.ones(latents)
-    return Firing(before, before + change, switched, ones, ones, ones, 5000, 2.0 * latents)
+    return DriftFiring(before, before + change, switched, ones, ones, ones, 5000, 2.0 * latents)
 
 
 def test_planted_drifts_are_found_and_share_the_delta():

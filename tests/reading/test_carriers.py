@@ -14,7 +14,7 @@ from lorascope.reading.carried import ALL, Carrier, read_carriers, write_carrier
 from lorascope.reading.carriers import _quarter, grouped, latent_carriers
 from lorascope.reading.decoding import Amplification, decode
 from lorascope.reading.prompts import prompts_of
-from lorascope.reading.removing import Latents, Modules, Reads, left_out, modules_of
+from lorascope.reading.removing import Modules, Reads, TakenLatents, left_out, modules_of
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
 from lorascope.reading.sighting import Spoken, _said
@@ -132,7 +132,7 @@ def test_taking_out_everything_leaves_the_base(writing):
     width = 2 * model.d_model
     whole = ReluDictionary(both.T, torch.zeros(width), both, torch.zeros(model.d_model))
     reads = Reads(Site(LAST), whole, "delta")
-    everything, nothing = Latents(reads, tuple(range(width))), Latents(reads, ())
+    everything, nothing = TakenLatents(reads, tuple(range(width))), TakenLatents(reads, ())
     prompts = prompts_of(SETTINGS.prompts[:3], model.tokenizer)
     conditions = [
         Amplification(BASE),

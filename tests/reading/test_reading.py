@@ -22,7 +22,7 @@ from lorascope.reading.changed import _times, changed_tokens, first_tokens
 from lorascope.reading.passages import PassageSurvey, VariantPass, chosen_windows, passages
 from lorascope.reading.result import Read, Sample
 from lorascope.reading.running import read
-from lorascope.report.reading import render, sentences
+from lorascope.studies.audit.sections.reading import render, sentences
 
 WORD = "w23"
 

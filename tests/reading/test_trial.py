@@ -14,7 +14,7 @@ from lorascope.errors import InputError
 from lorascope.models.adapted import load
 from lorascope.planted import judge, lessons, untaught
 from lorascope.planted.judge import METHODS, Judge, Told, detected, of_directions, roc_area
-from lorascope.planted.untaught import NULL, OWN, Made
+from lorascope.planted.untaught import NULL, OWN, MadeAdapters
 from lorascope.reading.phrases import words_of
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
@@ -54,7 +54,7 @@ def test_area_and_detection_by_hand():
 
 def judged(label, words, score):
     told = {method: Told({words: 1.0}, score) for method in METHODS}
-    return _Judged(Made(label, 0, Path("x")), told, score > 1)
+    return _Judged(MadeAdapters(label, 0, Path("x")), told, score > 1)
 
 
 def test_rows_count_choices_and_detections():

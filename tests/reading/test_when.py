@@ -12,7 +12,7 @@ from lorascope.reading.prompts import Prompt, category_prompts, read_prompts, sh
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
 from lorascope.reading.when import Acting, acts, null_occasions, occasions
-from lorascope.report.reading import render, sentences
+from lorascope.studies.audit.sections.reading import render, sentences
 
 NULLS = ("n0", "n1", "n2")
 

@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "lorascope"
 MODULES = sorted(SOURCE.rglob("*.py"))
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
-STUDIES = ("audit", "adapt", "latent", "compare", "behaviour", "evaluate")
+STUDIES = ("audit", "adapt", "latent", "compare", "behaviour")
 # Lowest floor first; a folder or module imports from lower floors only, and from itself. Studies
 # stand side by side: none imports another.
 FLOORS = (
@@ -39,14 +39,15 @@ FLOORS = (
     "fits",
     "latent_adapters",
     "behaviours",
-    "planted",
     "reading",
+    "planted",
     "checking",
     "report",
     "workflows",
     "resembling",
     "integrations",
     *(f"studies.{name}" for name in STUDIES),
+    "studies.evaluate",  # of what other studies made: its page and splits are those of `adapt`
     "studies",
     "cards",
     "selftest",
@@ -61,7 +62,8 @@ FLOORS = (
 
 def floor(name: str) -> int:
     """All studies are on one floor."""
-    return FLOORS.index(f"studies.{STUDIES[0]}" if name.startswith("studies.") else name)
+    side_by_side = name.removeprefix("studies.") in STUDIES and name.startswith("studies.")
+    return FLOORS.index(f"studies.{STUDIES[0]}" if side_by_side else name)
 
 
 def part(path: Path) -> str:
@@ -71,7 +73,7 @@ def part(path: Path) -> str:
 
 
 def _part(pieces: tuple[str, ...]) -> str:
-    if pieces[0] == "studies" and len(pieces) > 1 and pieces[1] in STUDIES:
+    if pieces[0] == "studies" and len(pieces) > 1 and pieces[1] in (*STUDIES, "evaluate"):
         return ".".join(pieces[:2])
     return pieces[0]
 

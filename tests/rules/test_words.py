@@ -62,8 +62,8 @@ def measures():
 
 
 def test_the_table_and_names_are_seen():
-    assert {"variant", "way", "attributed"} <= replaced()
-    assert words("FaceLosses") >= {"variant", "losses"}
+    assert {"face", "way", "foretold"} <= replaced()
+    assert words("FaceLosses") >= {"face", "losses"}
     assert "batch_tokens" in settings()["Capture"]
     assert {"rank", "rate"} <= set(settings()["Lora"])
     assert "adapt.loss_spliced" in set(measures())

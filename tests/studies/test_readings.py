@@ -6,11 +6,11 @@ from lorascope.config import digest
 from lorascope.reading.carried import read_carriers
 from lorascope.reading.result import Read
 from lorascope.reading.settings import Reading
-from lorascope.report.reading import sentences
 from lorascope.report.result import read_results
 from lorascope.studies.audit.page import readings
 from lorascope.studies.audit.readings import _content, settings_of
 from lorascope.studies.audit.sections.opening import IN_WORDS
+from lorascope.studies.audit.sections.reading import sentences
 from lorascope.studies.audit.sections.terminal import summary_data
 from lorascope.studies.audit.study import AuditStudy
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,7 @@ def of_base(changes: Sequence[str] | None, dtype: str | None, revision: str | No
     """The options --dtype and --revision as changes of settings, before those of --set."""
     given = {"dtype": dtype, "revision": revision}
     # Quoted, so that a commit of digits alone stays text.
-    found = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    found = [f"{key}='{value}'" for key, value in given.items() if value is not None]
     return [*found, *(changes or [])]
 
 

@@ -127,7 +127,7 @@ def _run(
     from lorascope.latent_adapters.loading import load
     from lorascope.printing import Console
     from lorascope.reading.running import read as run
-    from lorascope.report.reading import write_page
+    from lorascope.studies.audit.sections.reading import write_page
 
     loaded: AdaptedModel = load(model, named, **of_model)
     found = run(loaded, next(iter(named)), settings, reporter)
@@ -178,7 +178,7 @@ def _require_free(folder: Path) -> None:
 def _print(found: Read, console: Any) -> None:
     from rich.text import Text
 
-    from lorascope.report.reading import sentences
+    from lorascope.studies.audit.sections.reading import sentences
 
     _print_example(found, console)
     _print_phrases(found, console)
@@ -236,7 +236,7 @@ def _print_changed(found: Read, console: Any) -> None:
     from rich.text import Text
 
     from lorascope.report.formatting import number, visible
-    from lorascope.report.reading import sides
+    from lorascope.studies.audit.sections.reading import sides
 
     if not found.changed:
         return

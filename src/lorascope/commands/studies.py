@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,12 @@ from lorascope.commands.options import (
 from lorascope.commands.planning import print_plan
 from lorascope.errors import InputError, did_you_mean
 from lorascope.printing import say
+
+if TYPE_CHECKING:
+    from lorascope.studies.adapt.study import AdaptStudy
+    from lorascope.studies.audit.study import AuditStudy
+    from lorascope.studies.evaluate.settings import EvaluateStudy
+    from lorascope.studies.latent.study import LatentStudy
 
 
 def demo(
@@ -99,26 +105,26 @@ def plan(
     `lorascope plan studies/embedded.yaml --memory 16`
     """
     workflow, changes = workflow_of(study), of_base(set_, dtype, revision)
+    asked: AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy
     if workflow == "adapt":
-        if adapter or sites:
-            raise InputError(
-                f"{study}: an adapt study has neither --adapter nor --sites; use --set"
-            )
-        print_plan(
-            adapt_study(study, model, dictionary, texts, changes, False), out, device, memory
-        )
+        _refuse_options(study, "an adapt study has neither --adapter nor --sites", adapter, sites)
+        asked = adapt_study(study, model, dictionary, texts, changes, False)
     elif workflow == "latent":
-        if adapter or sites or texts or dictionary:
-            raise InputError(f"{study}: a latent study is changed with --model and --set alone")
-        print_plan(latent_study(study, {"model": model}, None, changes), out, device, memory)
+        said = "a latent study is changed with --model and --set alone"
+        _refuse_options(study, said, adapter, sites, texts, dictionary)
+        asked = latent_study(study, {"model": model}, None, changes)
     elif workflow == "evaluate":
-        if adapter or sites or dictionary:
-            raise InputError(f"{study}: an evaluation is changed with --model, --texts and --set")
+        said = "an evaluation is changed with --model, --texts and --set"
+        _refuse_options(study, said, adapter, sites, dictionary)
         asked = evaluate_study(study, {"model": model, "texts": texts}, changes=changes)
-        print_plan(asked, out, device, memory)
     else:
-        given = audit_study(study, model, adapter, sites, texts, dictionary, changes, False)
-        print_plan(given, out, device, memory)
+        asked = audit_study(study, model, adapter, sites, texts, dictionary, changes, False)
+    print_plan(asked, out, device, memory)
+
+
+def _refuse_options(study: Path | None, why: str, *given: object) -> None:
+    if any(given):
+        raise InputError(f"{study}: {why}; use --set")
 
 
 def report(

@@ -31,7 +31,7 @@ Column = Float[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, eq=False)
-class Firing:
+class DriftFiring:
     """What the latents do over some tokens with one adapter on, beside the base.
 
     Attributes:
@@ -67,7 +67,7 @@ class Drift:
         share: of the delta's energy, Σ ‖Δz_j d_j‖² / Σ ‖h_Δ‖².
     """
 
-    firing: Firing
+    firing: DriftFiring
     change: Column
     elsewhere: Column
     null_change: Column
@@ -85,7 +85,7 @@ class Drift:
 @torch.no_grad()
 def firing(
     dictionary: Dictionary, base: Float[Tensor, "rows d"], delta: Float[Tensor, "rows d"]
-) -> Firing:
+) -> DriftFiring:
     """Count and sum over rows of the stream without and with an adapter."""
     norms = dictionary.directions.norm(dim=1).square().double().cpu()
     sums = torch.zeros(6, dictionary.n_latents, dtype=torch.float64)
@@ -97,14 +97,14 @@ def firing(
         sums += torch.stack([part.double().sum(0).cpu() for part in parts])
     sums[3:] *= norms
     before, after, switched, energy_before, energy_after, change = (row.numpy() for row in sums)
-    return Firing(
+    return DriftFiring(
         *(before, after, switched, energy_before, energy_after, change),
         tokens=len(base),
         delta=float(delta.double().square().sum()),
     )
 
 
-def drift(own: Firing, nulls: Sequence[Firing]) -> Drift:
+def drift(own: DriftFiring, nulls: Sequence[DriftFiring]) -> Drift:
     """An adapter's drift beside null adapters'; without two of them p and q are nan."""
     change, elsewhere = _statistics(own)
     beside = [_statistics(one) for one in nulls]
@@ -124,7 +124,7 @@ def drift(own: Firing, nulls: Sequence[Firing]) -> Drift:
     return Drift(own, change, elsewhere, changes.mean(0), places.mean(0), p, q, share)
 
 
-def null_drifts(nulls: Sequence[Firing], level: float) -> list[int]:
+def null_drifts(nulls: Sequence[DriftFiring], level: float) -> list[int]:
     """How many latents drift at the level for each null adapter beside the others."""
     if len(nulls) < 3:
         return []
@@ -134,7 +134,7 @@ def null_drifts(nulls: Sequence[Firing], level: float) -> list[int]:
     ]
 
 
-def _statistics(one: Firing) -> tuple[Column, Column]:
+def _statistics(one: DriftFiring) -> tuple[Column, Column]:
     total = one.before + one.after
     root = np.sqrt(np.where(total >= LEAST, total, np.nan))
     return (one.after - one.before) / root, one.switched / root

@@ -33,7 +33,7 @@ MADE = ((4, 40), (8, 24))
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeAdapters:
     """An adapter on disk.
 
     Attributes:
@@ -52,7 +52,7 @@ class Made:
 
 def adapters(
     folder: Path, labels: Sequence[str], seeds: int, nulls: int, trained_nulls: int
-) -> Iterator[Made]:
+) -> Iterator[MadeAdapters]:
     """Taught adapters, then untaught ones; those that the folder holds are used again.
 
     Args:
@@ -66,10 +66,10 @@ def adapters(
             path = folder / f"{label}-{seed}".replace(" ", "-")
             train(label, lesson(label, RECORDS, seed), path, rank, steps, seed)
             taught.append(path)
-            yield Made(label, seed, path)
+            yield MadeAdapters(label, seed, path)
     for number in range(nulls):
         path = folder / f"null-{number}"
-        yield Made(NULL, number, random_update(taught[number % len(taught)], path, number))
+        yield MadeAdapters(NULL, number, random_update(taught[number % len(taught)], path, number))
     if not trained_nulls:
         return
     model = load("embedded", {}, device="cpu")
@@ -79,7 +79,7 @@ def adapters(
             path = folder / f"{kind}-{number}".replace(" ", "-")
             if not path.exists():
                 train(kind, make(model, number), path, rank, steps, number)
-            yield Made(kind, number, path)
+            yield MadeAdapters(kind, number, path)
 
 
 def train(
@@ -139,4 +139,4 @@ def random_tokens(model: AdaptedModel, seed: int) -> list[Record]:
     ]
 
 
-__all__ = ["LABELS", "MADE", "NOTHING", "Made", "adapters", "random_update", "train"]
+__all__ = ["LABELS", "MADE", "NOTHING", "MadeAdapters", "adapters", "random_update", "train"]

@@ -25,7 +25,7 @@ from lorascope.models.updates import weight_update, within_block
 from lorascope.reading.carried import ALL, Carrier
 from lorascope.reading.decoding import Amplification, decode, texts
 from lorascope.reading.prompts import Prompt
-from lorascope.reading.removing import Latents, Modules, Reads, modules_of
+from lorascope.reading.removing import Modules, Reads, TakenLatents, modules_of
 from lorascope.reading.result import Read
 from lorascope.reading.settings import Reading
 from lorascope.reading.sighting import Spoken, sight_of
@@ -61,7 +61,9 @@ def latent_carriers(
     if not phrases or not reads:
         advance(3 * settings.tokens)
         return []
-    return _Search(model, found.adapter, list(prompts), phrases, settings, advance).latents(reads)
+    return _CarrierSearch(model, found.adapter, list(prompts), phrases, settings, advance).latents(
+        reads
+    )
 
 
 def module_carriers(
@@ -80,7 +82,7 @@ def module_carriers(
     if not phrases or not groups:
         advance(2 * settings.tokens)
         return []
-    search = _Search(model, found.adapter, list(prompts), phrases, settings, advance)
+    search = _CarrierSearch(model, found.adapter, list(prompts), phrases, settings, advance)
     return search.modules(groups)
 
 
@@ -89,7 +91,7 @@ def leading_phrases(found: Read) -> list[str]:
     return [phrase.text for phrase in (found.named or found.phrases)[:PHRASES]]
 
 
-class _Search:
+class _CarrierSearch:
     def __init__(
         self,
         model: AdaptedModel,
@@ -117,7 +119,7 @@ class _Search:
 
     def _speak(
         self,
-        without: Sequence[Latents | Modules | None],
+        without: Sequence[TakenLatents | Modules | None],
         settings: Reading,
         strengths: Sequence[float],
         step: int = 1,
@@ -129,7 +131,7 @@ class _Search:
         return Spoken(ids, texts(self._model, ids))
 
     def _counted(
-        self, without: Sequence[Latents | Modules | None], settings: Reading, step: int = 1
+        self, without: Sequence[TakenLatents | Modules | None], settings: Reading, step: int = 1
     ) -> list[Int[Tensor, "phrases prompts"]]:
         """Of each removal: which continuations hold a phrase."""
         spoken = self._speak(without, settings, [self._strength] * len(without), step)
@@ -142,12 +144,12 @@ class _Search:
         sight = sight_of(
             self._model, self._adapter, self._prompts, self._plain, self._phrases, reads
         )
-        tried: dict[Latents, int] = {}
+        tried: dict[TakenLatents, int] = {}
         for one in reads:
             lead = sight.leading(one, max(TOGETHER))
             sets: list[tuple[int, ...]] = [(n,) for n in lead[:SINGLY]]
             sets += [tuple(lead[:size]) for size in TOGETHER if len(lead) >= size]
-            tried |= {Latents(one, own): 0 for own in sets}
+            tried |= {TakenLatents(one, own): 0 for own in sets}
         if not tried:
             self._advance(2 * self._settings.tokens)
             return []
@@ -169,11 +171,11 @@ class _Search:
 
     def _carrier(
         self,
-        one: Latents,
+        one: TakenLatents,
         phrase: str,
         whole: Tensor,
-        at: dict[Latents, Tensor],
-        beside: Sequence[Latents],
+        at: dict[TakenLatents, Tensor],
+        beside: Sequence[TakenLatents],
     ) -> Carrier:
         site, several = one.reads.site.name, len(one.numbers)
         which = f"latent {one.numbers[0]}" if several == 1 else f"{several} leading latents"
@@ -208,7 +210,7 @@ class _Search:
         return sorted(found, key=lambda one: -one.taken)
 
 
-def _single(tried: Mapping[Latents, int]) -> list[Latents]:
+def _single(tried: Mapping[TakenLatents, int]) -> list[TakenLatents]:
     """Of each kind of dictionary the latent without which fewest phrases are left."""
     found = []
     for kind in ("delta", "base"):
@@ -217,7 +219,7 @@ def _single(tried: Mapping[Latents, int]) -> list[Latents]:
     return found
 
 
-def _sets(tried: Mapping[Latents, int], whole: int) -> list[Latents]:
+def _sets(tried: Mapping[TakenLatents, int], whole: int) -> list[TakenLatents]:
     """Of each kind the smallest set that takes half away, or the one that takes away most."""
     found = []
     for kind in ("delta", "base"):

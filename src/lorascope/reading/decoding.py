@@ -32,7 +32,7 @@ from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
 from lorascope.reading.prompts import Prompt
-from lorascope.reading.removing import Latents, Modules, Reads, left_out
+from lorascope.reading.removing import Modules, Reads, TakenLatents, left_out
 from lorascope.reading.settings import Reading
 
 
@@ -46,18 +46,20 @@ class Amplification:
 
     variant: str
     strength: float = 0.0
-    without: Latents | Modules | None = None
+    without: TakenLatents | Modules | None = None
 
     @property
     def held_against_base(self) -> bool:
         """Whether the base has to be run beside it."""
-        return self.variant != BASE and (self.strength != 0 or isinstance(self.without, Latents))
+        return self.variant != BASE and (
+            self.strength != 0 or isinstance(self.without, TakenLatents)
+        )
 
     @property
     def group(self) -> tuple[str, Reads | Modules | None]:
         """Conditions of one group are rows of the same forward passes."""
         own = self.without
-        return self.variant, own.reads if isinstance(own, Latents) else own
+        return self.variant, own.reads if isinstance(own, TakenLatents) else own
 
 
 @torch.no_grad()
@@ -261,7 +263,9 @@ def _readers(
             columns[_BASE].append(column)
     found: dict[_Group, _Reader] = {}
     for group, own in columns.items():
-        without = [one.numbers for c in own if isinstance(one := conditions[c].without, Latents)]
+        without = [
+            one.numbers for c in own if isinstance(one := conditions[c].without, TakenLatents)
+        ]
         if own:
             padded = _padded(prompts, padding_id(model.tokenizer))
             found[group] = _Reader(model, group, own, without, *padded, found.get(_BASE))

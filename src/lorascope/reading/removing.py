@@ -76,7 +76,7 @@ class Reads:
 
 
 @dataclass(frozen=True)
-class Latents:
+class TakenLatents:
     """Latents of a dictionary, taken out wherever they fire."""
 
     reads: Reads

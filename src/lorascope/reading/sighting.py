@@ -17,7 +17,7 @@ from lorascope.models.sites import Site
 from lorascope.randomness import generator
 from lorascope.reading.phrases import words_of
 from lorascope.reading.prompts import Prompt
-from lorascope.reading.removing import Latents, Reads
+from lorascope.reading.removing import Reads, TakenLatents
 
 # Latents, and sets of them, beside what was chosen.
 ALTERNATIVES, SETS = 6, 3
@@ -48,7 +48,7 @@ def _joined(text: str) -> str:
 
 
 @dataclass(eq=False)
-class Sight:
+class ReadingSight:
     """Latents over the adapter's continuations: first-order effects, and how much each fires."""
 
     attributed: dict[Reads, Float[Tensor, " n"]]
@@ -60,13 +60,13 @@ class Sight:
         found = attributed.topk(min(most, int((attributed > 0).sum()))).indices
         return [int(latent) for latent in found.tolist()]
 
-    def alike(self, one: Latents, seed: int) -> list[Latents]:
+    def alike(self, one: TakenLatents, seed: int) -> list[TakenLatents]:
         """Others of the same dictionary that fire as often and as strongly; sets of as many."""
         # Sets share what is like their members: there must be enough for each.
         most = max(ALTERNATIVES, 2 * len(one.numbers)) if len(one.numbers) > 1 else ALTERNATIVES
         found = most_alike(self.strengths[one.reads], torch.tensor(one.numbers), most)
         if len(one.numbers) == 1:
-            return [Latents(one.reads, (int(n),)) for n in found[0].tolist() if n >= 0]
+            return [TakenLatents(one.reads, (int(n),)) for n in found[0].tolist() if n >= 0]
         random, sets = generator(seed, "matched sets", *one.numbers), []
         for _ in range(SETS):
             drawn: list[int] = []
@@ -75,7 +75,7 @@ class Sight:
                 if free:
                     drawn.append(free[int(torch.randint(len(free), (1,), generator=random))])
             if len(drawn) == len(one.numbers):
-                sets.append(Latents(one.reads, tuple(drawn)))
+                sets.append(TakenLatents(one.reads, tuple(drawn)))
         return sets
 
 
@@ -86,7 +86,7 @@ def sight_of(
     spoken: Spoken,
     phrases: Sequence[str],
     reads: Sequence[Reads],
-) -> Sight:
+) -> ReadingSight:
     """What latents do over the adapter's continuations, and to log p of the phrases' tokens."""
     rows = [
         (prompt, ids, _said(model, ids, phrases))
@@ -107,7 +107,7 @@ def sight_of(
             along = gradient.to(z) @ one.dictionary.directions.T
             attributed[one] += (z * along).double().sum(0).cpu()
             strengths[one].append((z.abs() * norms[one]).float().cpu())
-    return Sight(attributed, {one: torch.cat(found) for one, found in strengths.items()})
+    return ReadingSight(attributed, {one: torch.cat(found) for one, found in strengths.items()})
 
 
 def _said(model: AdaptedModel, ids: Sequence[int], phrases: Sequence[str]) -> list[bool]:

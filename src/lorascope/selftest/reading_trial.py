@@ -44,7 +44,7 @@ from lorascope.planted.judge import (
 )
 from lorascope.planted.lessons import LABELS, lesson, lesson_texts
 from lorascope.planted.shares import Share
-from lorascope.planted.untaught import NULL, RECORDS, Made, adapters
+from lorascope.planted.untaught import NULL, RECORDS, MadeAdapters, adapters
 from lorascope.progress import Reporter
 from lorascope.reading.phrases import words_of
 from lorascope.reading.result import MARK, Read
@@ -153,7 +153,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Judged:
-    made: Made
+    made: MadeAdapters
     told: dict[str, Told]
     names_something: bool
 
@@ -184,7 +184,7 @@ def table_trial(
     return _trial(model, made, len(made), texts, settings, folder, reporter, start)
 
 
-def read_table(table: Path) -> tuple[list[Made], dict[str, list[str]]]:
+def read_table(table: Path) -> tuple[list[MadeAdapters], dict[str, list[str]]]:
     """The adapters of a table, and the texts of each label; raises as `table_trial`."""
     try:
         with local_path(table).open(newline="", encoding="utf-8-sig") as file:
@@ -196,7 +196,7 @@ def read_table(table: Path) -> tuple[list[Made], dict[str, list[str]]]:
         adapter, label = (row.get("adapter") or "").strip(), (row.get("label") or "").strip()
         if not adapter or "label" not in row:
             raise InputError(f"{table}, line {number}: needs the columns adapter and label")
-        made.append(Made(label or NULL, number, Path(adapter)))
+        made.append(MadeAdapters(label or NULL, number, Path(adapter)))
         if label:
             source = (row.get("texts") or "").strip()
             own = [one.text for one in read_documents(source)] if source else [label]
@@ -208,7 +208,7 @@ def read_table(table: Path) -> tuple[list[Made], dict[str, list[str]]]:
 
 def _trial(
     model: str,
-    made: Iterable[Made],
+    made: Iterable[MadeAdapters],
     total: int,
     texts: dict[str, list[str]],
     settings: Reading,
@@ -241,7 +241,7 @@ def _device(model: str) -> str:
     return "cpu" if model == "embedded" else "auto"
 
 
-def _read(model_id: str, made: Made, settings: Reading, folder: Path) -> _Judged:
+def _read(model_id: str, made: MadeAdapters, settings: Reading, folder: Path) -> _Judged:
     model = load(model_id, {"adapter": str(made.path)}, device=_device(model_id))
     kept = folder / "readings" / f"{made.label}-{made.number}".replace(" ", "-")
     if not (kept / MARK).exists():

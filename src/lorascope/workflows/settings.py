@@ -59,6 +59,7 @@ class OnTexts(Settings):
 
 
 def require_different(seeds: tuple[int, ...]) -> None:
+    """ValueError where a seed is given twice."""
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds {list(seeds)} repeat; give different ones")
 

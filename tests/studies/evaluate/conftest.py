@@ -9,7 +9,7 @@ from lorascope.activations.tokens import windows
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.models.load import load_base
 from lorascope.models.sites import parse_site
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 WIDTH = 32
 SITE = parse_site("layers.1")
@@ -49,7 +49,7 @@ def subject(loaded):
         module, tokenizer = loaded
         placed = {parse_site(site): one for site, one in (dictionaries or {}).items()}
         special = tuple(tokenizer.all_special_ids)
-        return Opened(
+        return OpenedSubject(
             "mine", module, tokenizer, placed, placed, **{"special_ids": special, **fields}
         )
 

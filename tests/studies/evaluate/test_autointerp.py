@@ -15,7 +15,7 @@ from lorascope.errors import InputError
 from lorascope.models.sites import parse_site
 from lorascope.results import Estimates, Key, null_names
 from lorascope.studies.evaluate.autointerp import (
-    Passages,
+    JudgedPassages,
     autointerp,
     chosen,
     marked,
@@ -60,7 +60,7 @@ def found():
     """Passages of random words, each word an axis of the stream."""
     ids = torch.randint(WORDS, (160, 8), generator=torch.Generator().manual_seed(0))
     texts = [[f"word{i:02d}" for i in one] for one in ids.tolist()]
-    return Passages(ids, torch.eye(WORDS)[ids], texts)
+    return JudgedPassages(ids, torch.eye(WORDS)[ids], texts)
 
 
 def words_as_latents():

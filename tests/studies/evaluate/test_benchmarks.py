@@ -16,7 +16,7 @@ from lorascope.results import Estimates, null_names
 from lorascope.studies.evaluate import benchmarks as module
 from lorascope.studies.evaluate.benchmarks import benchmark_estimates, embedded_task, task_scores
 from lorascope.studies.evaluate.settings import Benchmarks
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 lm_eval = pytest.importorskip("lm_eval")
 
@@ -42,7 +42,7 @@ def by_hand(model, tokenizer, item):
 
 def test_lm_eval_scores_the_packages_task_as_a_hand_does(embedded):
     model, tokenizer = embedded
-    bare = Opened("none", model, tokenizer)
+    bare = OpenedSubject("none", model, tokenizer)
     found = task_scores(bare, ORIGINAL, Benchmarks(limit=8))["embedded"]
     (path,) = embedded_task()["dataset_kwargs"]["data_files"].values()
     items = [json.loads(line) for line in Path(path).read_text().splitlines()][:8]
@@ -70,7 +70,7 @@ def test_spliced_models_are_taken_by_lm_eval_and_splicing_shows(embedded):
     assert value == pytest.approx(float(expected), abs=1e-4)
     assert value != pytest.approx(float(bare), abs=1e-2)
     site = parse_site("layers.3")
-    subject = Opened("empty", model, tokenizer, {site: empty}, {site: empty})
+    subject = OpenedSubject("empty", model, tokenizer, {site: empty}, {site: empty})
     settings = Benchmarks(limit=24)
     without = task_scores(subject, SPLICED, settings)["embedded"]
     original = task_scores(subject, ORIGINAL, settings)["embedded"]
@@ -97,7 +97,7 @@ def test_items_are_paired(subject, identity_dictionary):
 
 
 def test_what_lm_eval_does_not_know_is_refused(embedded, monkeypatch):
-    bare = Opened("none", *embedded)
+    bare = OpenedSubject("none", *embedded)
     with pytest.raises(InputError, match="cannot run no_such_task"):
         task_scores(bare, ORIGINAL, Benchmarks(tasks=("no_such_task",)))
 

@@ -19,7 +19,7 @@ from lorascope.studies.evaluate.baselines import random_decoder
 from lorascope.studies.evaluate.core import core, recovered
 from lorascope.studies.evaluate.reconstructing import histogram, tell
 from lorascope.studies.evaluate.rows import StreamRows, stream_rows
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 SITE = "layers.1"
 
@@ -172,7 +172,9 @@ def on(fine_tuned, dictionary, **fields):
     module, tokenizer = fine_tuned
     placed = {parse_site(SITE): dictionary}
     special = tuple(tokenizer.all_special_ids)
-    return Opened("mine", module, tokenizer, placed, placed, {}, special, adapter="tuned", **fields)
+    return OpenedSubject(
+        "mine", module, tokenizer, placed, placed, {}, special, adapter="tuned", **fields
+    )
 
 
 def test_with_an_adapter_every_number_is_taken_with_it_and_without(

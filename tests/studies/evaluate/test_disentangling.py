@@ -13,7 +13,7 @@ from lorascope.models.sites import parse_site
 from lorascope.results import Estimates, Key, null_names
 from lorascope.studies.evaluate import disentangling as module
 from lorascope.studies.evaluate.disentangling import (
-    Prompt,
+    RavelPrompt,
     attribute_estimates,
     disentangling,
     mean_estimate,
@@ -23,7 +23,7 @@ from lorascope.studies.evaluate.disentangling import (
 )
 from lorascope.studies.evaluate.probing import OWN
 from lorascope.studies.evaluate.settings import Disentangling
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 SITE = parse_site("layers.0")
 COUNTRIES, COLOURS = 4, 3
@@ -84,12 +84,12 @@ def planted(monkeypatch):
         for question, attribute, answer in ((1, "country", country), (2, "colour", 4 + colour)):
             ids = (0, token, question)
             name = f"e{number}"
-            prompts.append(Prompt(name, name, attribute, ids, 1, FIRST_ANSWER + answer))
+            prompts.append(RavelPrompt(name, name, attribute, ids, 1, FIRST_ANSWER + answer))
     model = Planted(rows)
     eye = torch.eye(WIDTH)
     axes = ReluDictionary(eye, torch.zeros(WIDTH), eye, torch.zeros(WIDTH))
     monkeypatch.setattr(module, "read_prompts", lambda *_: prompts)
-    return Opened("axes", model, None, {SITE: axes}, {SITE: axes}), prompts
+    return OpenedSubject("axes", model, None, {SITE: axes}, {SITE: axes}), prompts
 
 
 def noise():

@@ -9,8 +9,8 @@ from lorascope.studies.evaluate.pooling import STREAM
 from lorascope.studies.evaluate.probing import OWN
 from lorascope.studies.evaluate.settings import Spurious, Targeted
 from lorascope.studies.evaluate.targeted import (
-    Removed,
-    Rows,
+    LabelledRows,
+    RemovedLatents,
     TrainedProbe,
     effects,
     scr_estimates,
@@ -63,7 +63,7 @@ def four_classes(known):
         codes[OWN], directions[OWN] = codes[null_names.RANDOM_DECODER], noise
     every = {STREAM: stream, **codes}
     parts = ({k: x[:240] for k, x in every.items()}, {k: x[240:] for k, x in every.items()})
-    return Rows(*parts, directions), (marks[:240], marks[240:])
+    return LabelledRows(*parts, directions), (marks[:240], marks[240:])
 
 
 QUICK = Targeted(n=(1,), epochs=15, rate=2e-2)
@@ -103,7 +103,7 @@ def attributes():
     random = (stream @ noise.T).clamp(min=0)
     every = {STREAM: stream, OWN: stream.clamp(min=0), null_names.RANDOM_DECODER: random}
     parts = ({k: x[:240] for k, x in every.items()}, {k: x[240:] for k, x in every.items()})
-    rows = Rows(*parts, {OWN: torch.eye(WIDTH), null_names.RANDOM_DECODER: noise})
+    rows = LabelledRows(*parts, {OWN: torch.eye(WIDTH), null_names.RANDOM_DECODER: noise})
     return rows, (label[:240], spurious[:240]), (label[240:], spurious[240:])
 
 
@@ -123,10 +123,10 @@ def test_scr_by_hand():
     before = torch.tensor([1.0, 0.0, 0.0, 0.0] * 4)
     clean = torch.tensor([1.0, 1.0, 1.0, 0.0] * 4)
     after = {(OWN, 2): torch.tensor([1.0, 1.0, 0.0, 0.0] * 4)}
-    one = Estimates(scr_estimates(Removed(before, clean, after), Key())).one("evaluate.scr")
+    one = Estimates(scr_estimates(RemovedLatents(before, clean, after), Key())).one("evaluate.scr")
     assert one.value == pytest.approx((0.5 - 0.25) / (0.75 - 0.25))
     with pytest.raises(InputError, match="as good"):
-        scr_estimates(Removed(before, before, after), Key())
+        scr_estimates(RemovedLatents(before, before, after), Key())
 
 
 def test_tpp_by_hand():

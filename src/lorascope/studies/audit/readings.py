@@ -13,10 +13,10 @@ from lorascope.reading.carried import Carrier, finite, read_carriers
 from lorascope.reading.result import Read
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
-from lorascope.report.reading import sentences, write_page
 from lorascope.results import Estimate
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.sections.carriers import carried_sentences
+from lorascope.studies.audit.sections.reading import sentences, write_page
 from lorascope.studies.audit.state import GATES, Audited
 from lorascope.studies.audit.study import AuditStudy
 

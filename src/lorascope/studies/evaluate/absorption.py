@@ -43,7 +43,7 @@ from lorascope.stats.intervals import normal_interval, or_point, within
 from lorascope.studies.evaluate.letters import LETTERS, Word, labels_of, word_rows, words
 from lorascope.studies.evaluate.logistic import Logistic, fit_logistic
 from lorascope.studies.evaluate.settings import Absorption
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 ACTIVE = 1e-8
 FULL, FRACTION, SPLITS = (
@@ -270,7 +270,7 @@ def split_words(chosen: Sequence[Word], seed: int) -> Bool[Tensor, " words"]:
 
 
 def absorption(
-    subject: Opened,
+    subject: OpenedSubject,
     others: Mapping[bool, Mapping[Site, Mapping[str, Dictionary]]],
     settings: Absorption,
     seed: int = 0,

@@ -42,7 +42,7 @@ from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import COIN, RANDOM_DECODER
 from lorascope.stats.intervals import normal_interval, or_point, within
 from lorascope.studies.evaluate.settings import Autointerp
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 _LOCAL: Final = "local:"
 _BATCH_TOKENS = 4096
@@ -67,7 +67,7 @@ _REMINDER: Final = "Answer with {count} digits, 0 or 1, separated by spaces, and
 
 
 @dataclass(frozen=True, eq=False)
-class Passages:
+class JudgedPassages:
     """Stretches of text of one length, with the stream at each token.
 
     Attributes:
@@ -105,8 +105,8 @@ def answerer(judge: str) -> Answerer:
 
 @torch.no_grad()
 def passages(
-    subject: Opened, windows: Sequence[Window], site: Site, tokens: int, *, adapter: bool
-) -> Passages:
+    subject: OpenedSubject, windows: Sequence[Window], site: Site, tokens: int, *, adapter: bool
+) -> JudgedPassages:
     """Passages of exactly so many tokens, special ones left out.
 
     Raises:
@@ -130,7 +130,7 @@ def passages(
     whole = torch.stack(ids)
     decode = subject.tokenizer.decode
     texts = [[str(decode([token])) for token in one] for one in whole.tolist()]
-    return Passages(whole, torch.stack(rows), texts)
+    return JudgedPassages(whole, torch.stack(rows), texts)
 
 
 def marked(texts: Sequence[str], places: Sequence[int]) -> str:
@@ -140,7 +140,7 @@ def marked(texts: Sequence[str], places: Sequence[int]) -> str:
 
 
 def questions_of(
-    found: Passages, codes: Float[Tensor, "p t"], latent: int, settings: Autointerp, seed: int
+    found: JudgedPassages, codes: Float[Tensor, "p t"], latent: int, settings: Autointerp, seed: int
 ) -> Asked | None:
     """What is asked about a latent; None where it fires in too few passages, or in too many.
 
@@ -278,7 +278,9 @@ def score_estimates(
 
 
 @torch.no_grad()
-def chosen(dictionary: Dictionary, found: Passages, settings: Autointerp, seed: int) -> list[Asked]:
+def chosen(
+    dictionary: Dictionary, found: JudgedPassages, settings: Autointerp, seed: int
+) -> list[Asked]:
     """Latents drawn from those that fire often enough, with what is asked about them."""
     draw = generator(seed, "latents")
     order = torch.randperm(dictionary.n_latents, generator=draw)
@@ -299,14 +301,14 @@ def chosen(dictionary: Dictionary, found: Passages, settings: Autointerp, seed: 
     return asked
 
 
-def _codes(dictionary: Dictionary, found: Passages) -> Iterator[Float[Tensor, "p t n"]]:
+def _codes(dictionary: Dictionary, found: JudgedPassages) -> Iterator[Float[Tensor, "p t n"]]:
     """Every latent's activations, some passages at a time."""
     for rows in found.rows.split(max(1, CHUNK // found.rows.shape[1])):
         yield dictionary.encode(rows.to(dictionary.directions)).float().cpu()
 
 
 def autointerp(
-    subject: Opened,
+    subject: OpenedSubject,
     windows: Sequence[Window],
     others: Mapping[bool, Mapping[Site, Mapping[str, Dictionary]]],
     settings: Autointerp,

@@ -25,7 +25,7 @@ from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import NO_ADAPTER, NOTHING_SPLICED
 from lorascope.stats.intervals import normal_interval, or_point
 from lorascope.studies.evaluate.settings import Benchmarks
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 EMBEDDED: Final = "embedded"
 # What lm-eval calls the package's task.
@@ -66,7 +66,9 @@ def embedded_task() -> dict[str, Any]:
 
 
 @torch.no_grad()
-def task_scores(subject: Opened, condition: str, settings: Benchmarks, seed: int = 0) -> Scores:
+def task_scores(
+    subject: OpenedSubject, condition: str, settings: Benchmarks, seed: int = 0
+) -> Scores:
     """{task: score of every item, in order} of one condition.
 
     Raises:
@@ -156,7 +158,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def benchmark_estimates(scores: Mapping[str, Scores], subject: Opened) -> list[Estimate]:
+def benchmark_estimates(scores: Mapping[str, Scores], subject: OpenedSubject) -> list[Estimate]:
     """Every task in every condition, beside the original on the same items.
 
     Args:
@@ -189,7 +191,7 @@ def _estimate(measure: str, values: torch.Tensor, nulls: tuple[Null, ...], place
     return Estimate(measure, float(values.mean()), interval, len(values), "share", nulls, place)
 
 
-def _place(subject: Opened, condition: str, task: str) -> Key:
+def _place(subject: OpenedSubject, condition: str, task: str) -> Key:
     return Key(
         adapter=subject.adapter if condition in (ADAPTED, UNSPLICED) else "",
         site="+".join(site.name for site in subject.dictionaries),
@@ -200,7 +202,7 @@ def _place(subject: Opened, condition: str, task: str) -> Key:
 
 
 def benchmarks(
-    subject: Opened, settings: Benchmarks, seed: int = 0, advance: Any = lambda done: None
+    subject: OpenedSubject, settings: Benchmarks, seed: int = 0, advance: Any = lambda done: None
 ) -> list[Estimate]:
     """All tasks in all conditions of a subject.
 

@@ -42,9 +42,9 @@ from lorascope.results.null_names import (
 from lorascope.stats.documents import ratio, smooth
 from lorascope.stats.intervals import or_point
 from lorascope.studies.evaluate.baselines import random_decoder
-from lorascope.studies.evaluate.reconstructing import Told, tell
+from lorascope.studies.evaluate.reconstructing import Reconstructed, tell
 from lorascope.studies.evaluate.rows import StreamRows, stream_rows
-from lorascope.studies.evaluate.subjects import Opened, Put
+from lorascope.studies.evaluate.subjects import OpenedSubject, Put
 
 ZERO, MEAN, RANDOM, RESEEDED = "zero", "mean", "random", "reseeded"
 # Kinds of ablation, as settings of keys.
@@ -80,7 +80,7 @@ class CoreFound:
 
 @torch.no_grad()
 def core(
-    subject: Opened, training: Sequence[Window], held_out: Sequence[Window], seed: int = 0
+    subject: OpenedSubject, training: Sequence[Window], held_out: Sequence[Window], seed: int = 0
 ) -> CoreFound:
     """Reconstruction at every site, and loss and KL of every condition.
 
@@ -90,7 +90,7 @@ def core(
     """
     found = CoreFound()
     baselines: dict[bool, Baselines] = {}
-    told: dict[bool, dict[Site, Told]] = {}
+    told: dict[bool, dict[Site, Reconstructed]] = {}
     for adapter in subject.read_with if subject.dictionaries else ():
         learned = stream_rows(subject, training, adapter=adapter)
         measured = stream_rows(subject, held_out, adapter=adapter)
@@ -108,12 +108,12 @@ def core(
 
 
 def _reconstruct(
-    subject: Opened,
+    subject: OpenedSubject,
     learned: Mapping[Site, StreamRows],
     measured: Mapping[Site, StreamRows],
     adapter: bool,
     seed: int,
-) -> tuple[Baselines, dict[Site, Told]]:
+) -> tuple[Baselines, dict[Site, Reconstructed]]:
     means, random, told = {}, {}, {}
     for site, rows in learned.items():
         dictionary = subject.dictionary(site, adapter=adapter)
@@ -133,7 +133,7 @@ def active_latents(dictionary: Dictionary, rows: Float[Tensor, "rows d"]) -> flo
     return float((dictionary.encode(some) > 0).sum(1).double().mean())
 
 
-def _place(subject: Opened, condition: str, site: str = "") -> Key:
+def _place(subject: OpenedSubject, condition: str, site: str = "") -> Key:
     """Where a number stands: subject, condition, adapter, site."""
     where = site or "+".join(one.name for one in subject.dictionaries)
     with_adapter = condition in (ADAPTED, UNSPLICED)
@@ -153,7 +153,7 @@ def _constant(mean: Tensor, x: Tensor) -> Tensor:
     return mean.to(x).expand_as(x)
 
 
-def _ways(subject: Opened, side: str, beside: Baselines) -> dict[str, Condition]:
+def _ways(subject: OpenedSubject, side: str, beside: Baselines) -> dict[str, Condition]:
     """What one side's numbers are made from: ablations and baselines, run as their reference is."""
     adapter = subject.reference(side) == UNSPLICED
     puts: dict[str, Put] = {
@@ -167,7 +167,7 @@ def _ways(subject: Opened, side: str, beside: Baselines) -> dict[str, Condition]
 
 
 def _losses(
-    subject: Opened, held_out: Sequence[Window], baselines: Mapping[bool, Baselines]
+    subject: OpenedSubject, held_out: Sequence[Window], baselines: Mapping[bool, Baselines]
 ) -> list[Estimate]:
     ways = {name: subject.way(name) for name in subject.conditions}
     run = partial(evaluate, subject.module, subject.tokenizer, held_out)
@@ -200,7 +200,7 @@ def _losses(
 
 
 def _absolute(
-    subject: Opened, condition: str, one: Evaluated, original: Evaluated
+    subject: OpenedSubject, condition: str, one: Evaluated, original: Evaluated
 ) -> list[Estimate]:
     """Loss of one condition, and its KL from the original."""
     place, n = _place(subject, condition), int(one.tokens.sum())
@@ -232,7 +232,7 @@ def _parts(
 
 
 def recovered(
-    subject: Opened, side: str, found: Mapping[str, Evaluated], before: Evaluated | None
+    subject: OpenedSubject, side: str, found: Mapping[str, Evaluated], before: Evaluated | None
 ) -> list[Estimate]:
     """CE and KL recovered of one condition with dictionaries, for each ablation.
 
@@ -282,7 +282,9 @@ def _beside(name: str, above: Sums, below: Sums, other: Sums, tokens: Sums, riva
     return Null(name, level, *or_point(level, around), rival=rival, difference=gap)
 
 
-def _changes(subject: Opened, shares: Mapping[str, Mapping[str, Evaluated]]) -> list[Estimate]:
+def _changes(
+    subject: OpenedSubject, shares: Mapping[str, Mapping[str, Evaluated]]
+) -> list[Estimate]:
     """Paired differences, with the adapter less without it."""
     without, with_ = shares[SPLICED], shares[ADAPTED]
     tokens = with_["side"].tokens

@@ -39,7 +39,7 @@ from lorascope.stats.intervals import normal_interval, or_point, wilson_interval
 from lorascope.studies.evaluate.labelled import table_rows
 from lorascope.studies.evaluate.probing import OWN
 from lorascope.studies.evaluate.settings import Disentangling
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 _COLUMNS = ("prompt", "entity", "attribute", "answer")
 _FEWEST = 8
@@ -47,7 +47,7 @@ _KINDS = ("cause", "isolation")
 
 
 @dataclass(frozen=True)
-class Prompt:
+class RavelPrompt:
     """One prompt that the model answers right.
 
     Attributes:
@@ -73,12 +73,12 @@ class Pair:
         others: prompts about the base entity's other attributes.
     """
 
-    base: Prompt
-    source: Prompt
-    others: tuple[Prompt, ...]
+    base: RavelPrompt
+    source: RavelPrompt
+    others: tuple[RavelPrompt, ...]
 
 
-def read_prompts(source: str, tokenizer: Any) -> list[Prompt]:
+def read_prompts(source: str, tokenizer: Any) -> list[RavelPrompt]:
     """The prompts of a table, as token ids.
 
     Raises:
@@ -101,12 +101,12 @@ def read_prompts(source: str, tokenizer: Any) -> list[Prompt]:
         place = max(i for i, (start, stop) in enumerate(spans) if start < end and stop > start)
         answer = tokenizer(str(row["answer"]), add_special_tokens=False)["input_ids"][0]
         ids = tuple(coded["input_ids"])
-        found.append(Prompt(text, entity, str(row["attribute"]), ids, place, answer))
+        found.append(RavelPrompt(text, entity, str(row["attribute"]), ids, place, answer))
     return found
 
 
 @torch.no_grad()
-def next_token(subject: Opened, prompt: Prompt, *, adapter: bool) -> int:
+def next_token(subject: OpenedSubject, prompt: RavelPrompt, *, adapter: bool) -> int:
     """The most likely next token, nothing spliced."""
     with subject.way("unspliced" if adapter else "original")():
         logits = subject.module(torch.tensor([prompt.ids], device=subject.device)).logits
@@ -114,8 +114,8 @@ def next_token(subject: Opened, prompt: Prompt, *, adapter: bool) -> int:
 
 
 def pairs_of(
-    known: Sequence[Prompt], attribute: str, most: int, seed: int
-) -> tuple[list[Prompt], list[Pair]]:
+    known: Sequence[RavelPrompt], attribute: str, most: int, seed: int
+) -> tuple[list[RavelPrompt], list[Pair]]:
     """(prompts to choose latents on, pairs of other entities' prompts) of one attribute.
 
     Raises:
@@ -159,7 +159,9 @@ def telling(
 
 
 @torch.no_grad()
-def row_at(subject: Opened, prompt: Prompt, site: Site, *, adapter: bool) -> Float[Tensor, " d"]:
+def row_at(
+    subject: OpenedSubject, prompt: RavelPrompt, site: Site, *, adapter: bool
+) -> Float[Tensor, " d"]:
     """The stream at the entity's last token."""
     ids = torch.tensor([prompt.ids], device=subject.device)
     with subject.way("unspliced" if adapter else "original")():
@@ -168,7 +170,12 @@ def row_at(subject: Opened, prompt: Prompt, site: Site, *, adapter: bool) -> Flo
 
 @torch.no_grad()
 def exchanged(
-    subject: Opened, prompt: Prompt, site: Site, added: Float[Tensor, " d"], *, adapter: bool
+    subject: OpenedSubject,
+    prompt: RavelPrompt,
+    site: Site,
+    added: Float[Tensor, " d"],
+    *,
+    adapter: bool,
 ) -> int:
     """The most likely next token with `added` put onto the entity's last token."""
 
@@ -186,10 +193,10 @@ def exchanged(
 
 @torch.no_grad()
 def outcomes(
-    subject: Opened,
+    subject: OpenedSubject,
     dictionary: Dictionary | None,
     site: Site,
-    learned: Sequence[Prompt],
+    learned: Sequence[RavelPrompt],
     pairs: Sequence[Pair],
     k: int,
     *,
@@ -276,7 +283,7 @@ def mean_estimate(found: Sequence[Outcomes], place: Key) -> Estimate:
 
 
 def disentangling(
-    subject: Opened,
+    subject: OpenedSubject,
     others: Mapping[bool, Mapping[Site, Mapping[str, Dictionary]]],
     settings: Disentangling,
     seed: int = 0,

@@ -27,7 +27,7 @@ from lorascope.errors import InputError
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 from lorascope.randomness import derived_seed
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 LETTERS = string.ascii_lowercase
 ASKED = " has the first letter:"
@@ -83,7 +83,13 @@ def prompt(
 
 @torch.no_grad()
 def word_rows(
-    subject: Opened, chosen: Sequence[Word], examples: int, site: Site, *, adapter: bool, seed: int
+    subject: OpenedSubject,
+    chosen: Sequence[Word],
+    examples: int,
+    site: Site,
+    *,
+    adapter: bool,
+    seed: int,
 ) -> Float[Tensor, "words d"]:
     """The stream at the token of each word asked about, float32."""
     draw = random.Random(derived_seed(seed, "prompts"))

@@ -15,7 +15,7 @@ from lorascope.errors import InputError
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 from lorascope.studies.evaluate.settings import Pool
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 STREAM = "stream"
 _BATCH_TOKENS = 4096
@@ -24,7 +24,7 @@ Pooled = dict[str, Float[Tensor, "texts n"]]
 
 @torch.no_grad()
 def pooled(
-    subject: Opened,
+    subject: OpenedSubject,
     texts: Sequence[str],
     site: Site,
     dictionaries: Mapping[str, Dictionary],

@@ -38,7 +38,7 @@ from lorascope.studies.evaluate.labelled import Labelled, majority
 from lorascope.studies.evaluate.logistic import auc_interval, fit_logistic, placements
 from lorascope.studies.evaluate.pooling import STREAM, Pooled, pooled
 from lorascope.studies.evaluate.settings import Probing
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 ACCURACY, AUC = "evaluate.probe_accuracy", "evaluate.probe_auc"
 OWN = "own"
@@ -48,7 +48,7 @@ ALL_SETS = "all sets"
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ScoredProbe:
     """One probe on held-out rows.
 
     Attributes:
@@ -73,7 +73,7 @@ class Scored:
         return float(self.over.mean())
 
 
-Probes = dict[tuple[str, int], Scored]
+Probes = dict[tuple[str, int], ScoredProbe]
 
 
 def best(rows: Float[Tensor, "rows n"], labels: Int[Tensor, " rows"], k: int) -> Int[Tensor, " k"]:
@@ -86,7 +86,7 @@ def probe(
     train: tuple[Float[Tensor, "rows n"], Int[Tensor, " rows"]],
     test: tuple[Float[Tensor, "held_out n"], Int[Tensor, " held_out"]],
     k: int | None,
-) -> Scored:
+) -> ScoredProbe:
     """A regression on the k best columns, or on all where k is None, on held-out rows."""
     (x, y), (other, labels) = train, test
     chosen = None if k is None else best(x, y, k)
@@ -96,7 +96,7 @@ def probe(
     scores = fitted.scores(other)
     over, under, _ = placements(scores, labels)
     correct = ((scores > 0).long() == labels).double()
-    return Scored(correct, over, under, () if chosen is None else tuple(chosen.tolist()))
+    return ScoredProbe(correct, over, under, () if chosen is None else tuple(chosen.tolist()))
 
 
 def probes(train: Pooled, test: Pooled, labels: tuple[Tensor, Tensor], ks: Sequence[int]) -> Probes:
@@ -121,7 +121,7 @@ def probes(train: Pooled, test: Pooled, labels: tuple[Tensor, Tensor], ks: Seque
 
 
 def probe_set(
-    subject: Opened,
+    subject: OpenedSubject,
     site: Site,
     one: Labelled,
     others: Mapping[str, Dictionary],
@@ -251,7 +251,7 @@ def change_estimates(
 
 @torch.no_grad()
 def probing(
-    subject: Opened,
+    subject: OpenedSubject,
     sets: Sequence[Labelled],
     others: Mapping[bool, Mapping[Site, Mapping[str, Dictionary]]],
     settings: Probing,

@@ -24,7 +24,7 @@ EDGES = tuple(-5.0 + step / 2 for step in range(11))
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
+class ReadRows:
     """One dictionary on held-out rows.
 
     Attributes:
@@ -44,7 +44,7 @@ class Read:
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class Reconstructed:
     """A dictionary and what stands beside it, on the same rows.
 
     Attributes:
@@ -55,8 +55,8 @@ class Told:
         rows: by document.
     """
 
-    own: Read
-    others: dict[str, Read]
+    own: ReadRows
+    others: dict[str, ReadRows]
     components: Float[Tensor, " documents"]
     total: Float[Tensor, " documents"]
     rows: Float[Tensor, " documents"]
@@ -91,7 +91,7 @@ class Told:
         )
         return found
 
-    def less(self, without: Told, place: Key) -> list[Estimate]:
+    def less(self, without: Reconstructed, place: Key) -> list[Estimate]:
         """FVU and L0 with the adapter less those without, on the same tokens."""
         nulls = (Null.exact(NO_ADAPTER, 0.0, rival=True),)
         n, found = int(self.rows.sum()), []
@@ -139,7 +139,7 @@ def tell(
     training: Float[Tensor, "rows d"],
     measured: StreamRows,
     others: Mapping[str, Dictionary],
-) -> Told:
+) -> Reconstructed:
     """Read held-out rows with a dictionary and with what stands beside it.
 
     Args:
@@ -160,10 +160,10 @@ def tell(
         left.append((x - (x @ axes.T) @ axes).double().square().sum(1))
     rest, _ = by_document(torch.cat(left), documents)
     beside = {name: _read(one, measured) for name, one in others.items()}
-    return Told(own, beside, rest, whole, counts)
+    return Reconstructed(own, beside, rest, whole, counts)
 
 
-def _read(dictionary: Dictionary, measured: StreamRows) -> Read:
+def _read(dictionary: Dictionary, measured: StreamRows) -> ReadRows:
     errors, active = [], []
     per_latent = torch.zeros(dictionary.n_latents, dtype=torch.long)
     for chunk in chunks(measured.rows):
@@ -175,4 +175,4 @@ def _read(dictionary: Dictionary, measured: StreamRows) -> Read:
         per_latent += fires.sum(0).cpu()
     error, _ = by_document(torch.cat(errors), measured.documents)
     counted, _ = by_document(torch.cat(active), measured.documents)
-    return Read(error, counted, per_latent)
+    return ReadRows(error, counted, per_latent)

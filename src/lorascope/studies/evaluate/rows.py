@@ -13,7 +13,7 @@ from lorascope.activations.tokens import Window, batches
 from lorascope.errors import InputError
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 
 BATCH_TOKENS = 4096
 
@@ -36,7 +36,7 @@ class StreamRows:
 
 @torch.no_grad()
 def stream_rows(
-    subject: Opened, windows: Sequence[Window], *, adapter: bool
+    subject: OpenedSubject, windows: Sequence[Window], *, adapter: bool
 ) -> dict[Site, StreamRows]:
     """The rows that the dictionaries read of some windows, by site.
 

@@ -32,7 +32,7 @@ from lorascope.studies.evaluate.baselines import random_decoder
 from lorascope.studies.evaluate.core import active_latents
 from lorascope.studies.evaluate.rows import stream_rows
 from lorascope.studies.evaluate.settings import EvaluateStudy, Subject
-from lorascope.studies.evaluate.subjects import Opened, around, opened
+from lorascope.studies.evaluate.subjects import OpenedSubject, around, opened
 from lorascope.workflows.sizes import SizedModel, base_of
 from lorascope.workflows.texts import read_split
 
@@ -138,7 +138,7 @@ class Evaluating:
         return found
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[Opened]:
+    def opened(self, name: str) -> Iterator[OpenedSubject]:
         """Within the `with`, a subject on the model; raises as `subjects.opened`."""
         study = self.study
         arguments: Any = {"model": study.model, "force": study.force}
@@ -146,14 +146,14 @@ class Evaluating:
         with opened(name, subject, self.module, self.tokenizer, **arguments) as found:
             yield found
 
-    def beside(self, subject: Opened) -> Beside:
+    def beside(self, subject: OpenedSubject) -> Beside:
         """Dictionaries for a subject's to stand beside; made once in a process."""
         if subject.name not in self._beside:
             self._beside[subject.name] = beside(subject, self.training, self.study.seed)
         return self._beside[subject.name]
 
 
-def beside(subject: Opened, training: Sequence[Window], seed: int) -> Beside:
+def beside(subject: OpenedSubject, training: Sequence[Window], seed: int) -> Beside:
     """Random-decoder dictionaries for every site of a subject, and those of another seed."""
     found: Beside = {}
     for adapter in subject.read_with if subject.dictionaries else ():

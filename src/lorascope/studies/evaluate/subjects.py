@@ -41,7 +41,7 @@ Put = Mapping[Site, Callable[[Rows], Rows]]
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class OpenedSubject:
     """A subject on its model.
 
     Attributes:
@@ -182,7 +182,7 @@ def opened(
     *,
     model: str = "",
     force: bool = False,
-) -> Iterator[Opened]:
+) -> Iterator[OpenedSubject]:
     """A subject on a bare model; the adapter goes again at the end.
 
     Raises:
@@ -201,14 +201,14 @@ def opened(
     for one in (*placed.values(), *reseeded.values()):
         one.to(next(module.parameters()).device)
     special = tuple(tokenizer.all_special_ids)
-    found = Opened(name, module, tokenizer, placed, placed, reseeded, special)
+    found = OpenedSubject(name, module, tokenizer, placed, placed, reseeded, special)
     dressed: nn.Module = module
     try:
         if subject.fitted:
             folder = Path(subject.fitted)
             fit = open_fitted(folder, module, placed, force=force)
             dressed = fit.module
-            found = Opened(
+            found = OpenedSubject(
                 name,
                 dressed,
                 tokenizer,
@@ -222,7 +222,7 @@ def opened(
         elif subject.adapter:
             dressed, called = _fine_tuned(module, subject.adapter)
             rest = (placed, placed, reseeded, special, called)
-            found = Opened(name, dressed, tokenizer, *rest, delta=subject.delta)
+            found = OpenedSubject(name, dressed, tokenizer, *rest, delta=subject.delta)
         yield found
     finally:
         if isinstance(dressed, PeftModel):

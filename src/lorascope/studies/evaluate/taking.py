@@ -27,7 +27,7 @@ from lorascope.studies.evaluate.settings import (
     Targeted,
 )
 from lorascope.studies.evaluate.state import Evaluating
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 from lorascope.studies.evaluate.targeted import targeted
 
 
@@ -45,7 +45,7 @@ class Taken:
     warnings: list[str] = field(default_factory=list)
 
 
-def take_core(work: Work, subject: Opened, settings: Core, seed: int) -> Taken:
+def take_core(work: Work, subject: OpenedSubject, settings: Core, seed: int) -> Taken:
     """Reconstruction and what splicing costs."""
     del settings  # how many tokens decides the windows
     state: Evaluating = work.state
@@ -67,7 +67,7 @@ def sets_of(settings: Probing) -> list[Labelled]:
     return found
 
 
-def take_probing(work: Work, subject: Opened, settings: Probing, seed: int) -> Taken:
+def take_probing(work: Work, subject: OpenedSubject, settings: Probing, seed: int) -> Taken:
     """Probes on few latents."""
     state: Evaluating = work.state
     sets = sets_of(settings)
@@ -78,7 +78,7 @@ def take_probing(work: Work, subject: Opened, settings: Probing, seed: int) -> T
     return Taken(found, {"sets": rows})
 
 
-def take_absorption(work: Work, subject: Opened, settings: Absorption, seed: int) -> Taken:
+def take_absorption(work: Work, subject: OpenedSubject, settings: Absorption, seed: int) -> Taken:
     """First letters that more special latents took over; a vocabulary without words is told."""
     try:
         return Taken(*absorption(subject, work.state.beside(subject), settings, seed))
@@ -86,19 +86,19 @@ def take_absorption(work: Work, subject: Opened, settings: Absorption, seed: int
         return Taken(warnings=[f"absorption of {subject.name}: {error}"])
 
 
-def take_tpp(work: Work, subject: Opened, settings: Targeted, seed: int) -> Taken:
+def take_tpp(work: Work, subject: OpenedSubject, settings: Targeted, seed: int) -> Taken:
     """Targeted probe perturbation."""
     beside = work.state.beside(subject)
     return Taken(*targeted(subject, beside, settings, seed, spurious=False))
 
 
-def take_scr(work: Work, subject: Opened, settings: Spurious, seed: int) -> Taken:
+def take_scr(work: Work, subject: OpenedSubject, settings: Spurious, seed: int) -> Taken:
     """Spurious correlation removal."""
     beside = work.state.beside(subject)
     return Taken(*targeted(subject, beside, settings, seed, spurious=True))
 
 
-def take_autointerp(work: Work, subject: Opened, settings: Autointerp, seed: int) -> Taken:
+def take_autointerp(work: Work, subject: OpenedSubject, settings: Autointerp, seed: int) -> Taken:
     """Explanations by a judge, and how much they tell."""
     state: Evaluating = work.state
     log = work.run / "answers" / f"{subject.name}.jsonl"
@@ -109,19 +109,21 @@ def take_autointerp(work: Work, subject: Opened, settings: Autointerp, seed: int
         return Taken(*autointerp(subject, windows, beside, settings, log, seed, advance=advance))
 
 
-def take_disentangling(work: Work, subject: Opened, settings: Disentangling, seed: int) -> Taken:
+def take_disentangling(
+    work: Work, subject: OpenedSubject, settings: Disentangling, seed: int
+) -> Taken:
     """One attribute changed, the others looked at."""
     return Taken(*disentangling(subject, work.state.beside(subject), settings, seed))
 
 
-def take_benchmarks(work: Work, subject: Opened, settings: Benchmarks, seed: int) -> Taken:
+def take_benchmarks(work: Work, subject: OpenedSubject, settings: Benchmarks, seed: int) -> Taken:
     """General benchmarks in every condition."""
     total = len(subject.conditions)
     with work.reporter.bar(f"benchmarks {subject.name}", total, "conditions") as advance:
         return Taken(benchmarks(subject, settings, seed, advance))
 
 
-TAKERS: dict[str, Callable[[Work, Opened, Any, int], Taken]] = {
+TAKERS: dict[str, Callable[[Work, OpenedSubject, Any, int], Taken]] = {
     "core": take_core,
     "probing": take_probing,
     "absorption": take_absorption,

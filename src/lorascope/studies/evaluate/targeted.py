@@ -40,7 +40,7 @@ from lorascope.stats.intervals import normal_interval, or_point
 from lorascope.studies.evaluate.pooling import STREAM, Pooled, pooled
 from lorascope.studies.evaluate.probing import OWN
 from lorascope.studies.evaluate.settings import Targeted
-from lorascope.studies.evaluate.subjects import Opened
+from lorascope.studies.evaluate.subjects import OpenedSubject
 from lorascope.studies.evaluate.targeted_texts import scr_texts, tpp_texts
 
 # Accuracy that a clean probe has to be ahead of a biased one, as published.
@@ -112,7 +112,7 @@ def zeroed(
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class LabelledRows:
     """Pooled rows of one dictionary with its directions.
 
     Attributes:
@@ -126,7 +126,7 @@ class Rows:
 
 
 def tpp_scores(
-    rows: Rows, marks: tuple[Tensor, Tensor], settings: Targeted, seed: int
+    rows: LabelledRows, marks: tuple[Tensor, Tensor], settings: Targeted, seed: int
 ) -> dict[tuple[str, int], Float[Tensor, " classes"]]:
     """{(dictionary, n): TPP of each class}.
 
@@ -180,7 +180,7 @@ def _against(
 
 
 @dataclass(frozen=True, eq=False)
-class Removed:
+class RemovedLatents:
     """SCR's parts on held-out rows: 1 where the label is told.
 
     Attributes:
@@ -195,12 +195,12 @@ class Removed:
 
 
 def scr_scores(
-    rows: Rows,
+    rows: LabelledRows,
     train: tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]],
     test: tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]],
     settings: Targeted,
     seed: int,
-) -> Removed:
+) -> RemovedLatents:
     """What zeroing the latents of the other attribute gives back.
 
     Args:
@@ -219,7 +219,7 @@ def scr_scores(
         for n in settings.n:
             changed = zeroed(held_out, rows.test[name], directions, strength, n)
             after[name, n] = biased.right(changed, test[worse])
-    return Removed(before[worse], own[worse].right(held_out, test[worse]), after)
+    return RemovedLatents(before[worse], own[worse].right(held_out, test[worse]), after)
 
 
 def tpp_estimates(
@@ -245,7 +245,7 @@ def tpp_estimates(
     return estimates
 
 
-def scr_estimates(found: Removed, place: Key) -> list[Estimate]:
+def scr_estimates(found: RemovedLatents, place: Key) -> list[Estimate]:
     """SCR for each n.
 
     Raises:
@@ -278,7 +278,7 @@ def scr_estimates(found: Removed, place: Key) -> list[Estimate]:
 
 @torch.no_grad()
 def targeted(
-    subject: Opened,
+    subject: OpenedSubject,
     others: Mapping[bool, Mapping[Site, Mapping[str, Dictionary]]],
     settings: Targeted,
     seed: int = 0,
@@ -296,7 +296,7 @@ def targeted(
             apart: Any = {"adapter": adapter, "context": settings.context}
             both = [pooled(subject, part[0], site, read, **apart) for part in (train, test)]
             directions = {name: one.directions.float().cpu() for name, one in read.items()}
-            rows = Rows(both[0], both[1], directions)
+            rows = LabelledRows(both[0], both[1], directions)
             place = Key(
                 adapter=subject.adapter if adapter else "",
                 site=site.name,

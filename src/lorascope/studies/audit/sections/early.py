@@ -9,9 +9,9 @@ from typing import Any
 from lorascope.models.adapted import BASE
 from lorascope.reading.result import MARK, Read
 from lorascope.report.formatting import number, plural, shown_passage
-from lorascope.report.reading import sentences
 from lorascope.report.rendering import asset, rendered
 from lorascope.runs import read_json, write_atomically
+from lorascope.studies.audit.sections.reading import sentences
 
 GLANCE = "glance/glance.json"
 

@@ -39,7 +39,7 @@ TITLES: Final = (
 
 
 @dataclass(frozen=True)
-class Question:
+class FirstQuestion:
     """One question and the answers, one or two sentences an adapter."""
 
     title: str
@@ -61,7 +61,7 @@ class Shown:
     amplified: str
 
 
-def questions(results: Results, live: str, browsed: Sequence[Browsed]) -> list[Question]:
+def questions(results: Results, live: str, browsed: Sequence[Browsed]) -> list[FirstQuestion]:
     """The five in their order; one without an answer is left out.
 
     Args:
@@ -83,7 +83,7 @@ def questions(results: Results, live: str, browsed: Sequence[Browsed]) -> list[Q
     if several and len(results.adapters) > TOLD:
         more = plural(len(results.adapters) - TOLD, "adapter")
         answers = [[*a, f"{more} more below."] if len(a) >= TOLD else a for a in answers]
-    return [Question(t, a) for t, a in zip(TITLES, answers, strict=True) if a]
+    return [FirstQuestion(t, a) for t, a in zip(TITLES, answers, strict=True) if a]
 
 
 def shown_examples(results: Results) -> list[Shown]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from lorascope.report.conditions import VerdictTally, against_reference, measured, seeds
 from lorascope.report.formatting import listing, number, plural, span
 from lorascope.report.latents import Browsed
-from lorascope.report.reading_words import reading_sentences
 from lorascope.report.result import Results
 from lorascope.results import Estimate
 from lorascope.results.labels import (
@@ -28,7 +27,13 @@ from lorascope.results.labels import (
 from lorascope.studies.audit.sections.claims import count, ranges, said
 from lorascope.studies.audit.sections.findings import Findings, judged
 from lorascope.studies.audit.sections.opening import cautions, leads, live
-from lorascope.studies.audit.sections.questions import Question, Shown, questions, shown_examples
+from lorascope.studies.audit.sections.questions import (
+    FirstQuestion,
+    Shown,
+    questions,
+    shown_examples,
+)
+from lorascope.studies.audit.sections.reading_words import reading_sentences
 from lorascope.studies.audit.sections.topics import TOPICS
 
 
@@ -48,7 +53,7 @@ class Words:
 
     scope: str
     overall: str
-    questions: list[Question]
+    questions: list[FirstQuestion]
     shown: list[Shown]
     leads: list[tuple[str, str]]
     by_topic: dict[str, list[str]]
