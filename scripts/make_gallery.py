@@ -154,7 +154,7 @@ ENTRIES = (
         "A model fitted around a dictionary",
         "`lorascope demo adapt --quick`: a dictionary in the stream costs cross-entropy, low-rank "
         "adapters win part of it back.",
-        "The share won back, beside cheaper ways at the same budget.",
+        "The loss recovered, beside cheaper ways at the same budget.",
         demo("adapt"),
     ),
     Entry(

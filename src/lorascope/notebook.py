@@ -114,15 +114,6 @@ def adapt(
 ) -> StudyRun:
     """Fit a model around frozen dictionaries: what splicing them costs, what a fit recovers.
 
-    Example:
-        run = ls.adapt(
-            "embedded",
-            "embedded",
-            {"train": {"sites": ["layers.3"], "n_latents": [512], "k": [8], "tokens": 30_000}},
-            fit={"lora": {"rank": 16, "blocks": "all"}, "tokens": 6_000},
-        )
-        run.estimates.select("adapt.share_closed")
-
     Args:
         model: hub id, folder, or "embedded".
         texts: to train and fit on, and to measure on, told apart by hash; as `audit` takes them.
@@ -132,6 +123,22 @@ def adapt(
 
     Raises:
         InputError: anything that has to be mended first.
+
+    Examples:
+        >>> run = ls.adapt(
+        ...     "embedded",
+        ...     {"sources": ["embedded"], "documents": 60, "held_out": 0.3},
+        ...     {"train": {"sites": ["layers.3"], "n_latents": [64], "k": [4], "tokens": 1000}},
+        ...     out="runs/adapt",
+        ...     quiet=True,
+        ...     seeds=[0],
+        ...     measure_tokens=600,
+        ...     context=64,
+        ...     fit={"lora": {"rank": 2}, "tokens": 600, "batch": 4, "random_draws": 2},
+        ...     experiments={"ranks": [2], "baselines": [], "single_blocks": False},
+        ... )
+        >>> run.table.select("adapt.loss_spliced")[0].unit
+        'nats/token'
     """
     plain = {"model": model, "texts": _texts(texts), "dictionaries": dict(dictionaries)}
     plain |= settings
@@ -210,6 +217,18 @@ def evaluate(
 
     Raises:
         InputError: anything that has to be mended first.
+
+    Examples:
+        >>> run = ls.evaluate(
+        ...     "embedded",
+        ...     {"sources": ["embedded"], "documents": 60},
+        ...     {"itself": {}},
+        ...     only=["core"],
+        ...     out="runs/evaluate",
+        ...     quiet=True,
+        ... )
+        >>> run.table.select("evaluate.loss")[0].unit
+        'nats/token'
     """
     plain: dict[str, Any] = {"model": model, "texts": _texts(texts), "subjects": dict(subjects)}
     for name in (*DEFAULT, *only):

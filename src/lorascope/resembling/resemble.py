@@ -86,6 +86,12 @@ class Resemblance:
         clusters: by similarity in function space.
         documents, tokens: what was streamed.
         settings: what was asked for.
+
+    Examples:
+        >>> pair = ["runs/adapters/adapters/r2", "runs/adapters/adapters/r4"]
+        >>> found = ls.resemble(pair, "embedded", documents=8, tokens=16)
+        >>> sorted(found.similarities)[0]
+        'resemble.function'
     """
 
     model: str
@@ -243,6 +249,12 @@ def resemble(
 
     Raises:
         InputError: an adapter is missing, damaged or no plain LoRA, or they are of several bases.
+
+    Examples:
+        >>> pair = ["runs/adapters/adapters/r2", "runs/adapters/adapters/r4"]
+        >>> found = ls.resemble(pair, "embedded", documents=8, tokens=16)
+        >>> found.adapters
+        ('r2', 'r4')
     """
     require_kind(adapters, (list, tuple), "the adapters", "a list of folders or ids")
     require_kind(model, (str, os.PathLike, type(None)), "the model", "a folder or an id, or None")
