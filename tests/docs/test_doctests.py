@@ -20,7 +20,16 @@ MAKERS = ("audit", "read", "latent", "compare")
 # Their examples open what those of the makers have left, or the adapter.
 READERS = (
     *("Dictionary", "Latent", "LatentAdapter", "Latents", "Read", "SAE", "StudyRun"),
-    *("check", "deltas", "load", "open_dictionary", "open_run", "Resemblance", "resemble"),
+    *(
+        "check",
+        "deltas",
+        "load",
+        "open_dictionary",
+        "open_run",
+        "Resemblance",
+        "Spliced",
+        "resemble",
+    ),
 )
 OTHERS = [n for n in ls.__all__ if n not in (*MAKERS, *READERS, "__version__")]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

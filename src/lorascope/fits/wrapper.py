@@ -80,13 +80,8 @@ class Spliced(nn.Module, OnHub):
     Examples:
         >>> import torch
         >>> model = ls.load("embedded").module
-        >>> sae = ls.SAE(
-        ...     W_enc=torch.zeros(192, 8),
-        ...     b_enc=torch.zeros(8),
-        ...     W_dec=torch.zeros(8, 192),
-        ...     b_dec=torch.zeros(192),
-        ... )
-        >>> spliced = ls.Spliced(model, {"layers.3": sae})
+        >>> sae = ls.SAE.from_pretrained("runs/mine/dictionaries/layers.5-base-seed0")
+        >>> spliced = ls.Spliced(model, {"layers.5": sae})
         >>> spliced(torch.tensor([[1, 2, 3]])).logits.shape[:2]
         torch.Size([1, 3])
     """

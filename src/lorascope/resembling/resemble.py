@@ -253,8 +253,8 @@ def resemble(
     Examples:
         >>> pair = ["runs/adapters/adapters/r2", "runs/adapters/adapters/r4"]
         >>> found = ls.resemble(pair, "embedded", documents=8, tokens=16)
-        >>> found.adapters
-        ('r2', 'r4')
+        >>> [adapter.name for adapter in found.adapters]
+        ['r2', 'r4']
     """
     require_kind(adapters, (list, tuple), "the adapters", "a list of folders or ids")
     require_kind(model, (str, os.PathLike, type(None)), "the model", "a folder or an id, or None")
