@@ -68,8 +68,8 @@ OTHERS = {
     "balance": {"categories": ["a"], "probe": 1, "held_out": 1},
     "held_out": 0.35,
 }
-# fields with a single possible value
-FIXED = {"architecture.architecture"}
+# fields with a single possible value, or none without another field
+FIXED = {"architecture.architecture", "reading.kinds"}
 
 
 def study(which):

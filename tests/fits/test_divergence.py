@@ -9,7 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, CohereConfig, GraniteConfig
 
 from lorascope.errors import InputError
-from lorascope.outputs.divergence import divergence, token_divergences, token_losses, token_scores
+from lorascope.outputs.divergence import (
+    mean_divergence,
+    token_divergences,
+    token_losses,
+    token_scores,
+)
 from lorascope.outputs.head import Head, final_states
 from lorascope.randomness import generator
 
@@ -52,7 +57,7 @@ def test_value_and_gradient_are_autograds(name, direction, chunk):
     head, (spliced, original) = made(name), states()
     expected = full(spliced, original, head, direction)
     (wanted,) = torch.autograd.grad(3 * expected, spliced)
-    found = divergence(spliced, original, head, direction, chunk=chunk)
+    found = mean_divergence(spliced, original, head, direction, chunk=chunk)
     (gradient,) = torch.autograd.grad(3 * found, spliced)
     assert expected > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
@@ -68,7 +73,7 @@ def test_a_large_vocabulary_costs_no_digits(direction):
     expected = full_in_float64(wide, original.double(), exact, direction)
     (wanted,) = torch.autograd.grad(expected, wide)
     narrow = spliced.clone().requires_grad_()
-    found = divergence(narrow, original, Head(weight), direction)
+    found = mean_divergence(narrow, original, Head(weight), direction)
     (gradient,) = torch.autograd.grad(found, narrow)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     again = spliced.clone().requires_grad_()
@@ -92,7 +97,7 @@ def test_directions_by_hand():
     of_original = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2)
     assert of_spliced < 0.9 * of_original
     for direction, expected in zip(DIRECTIONS, (of_spliced, of_original), strict=True):
-        assert divergence(spliced, original, head, direction).item() == pytest.approx(expected)
+        assert mean_divergence(spliced, original, head, direction).item() == pytest.approx(expected)
         found = token_divergences(spliced, original, head, direction)
         assert found.tolist() == pytest.approx([expected])
         both = token_scores(spliced, original, torch.tensor([1]), head, direction)
@@ -106,9 +111,9 @@ def test_directions_by_hand():
 
 def test_parts_of_a_step_add_up():
     head, (spliced, original) = made("soft cap"), states()
-    whole = divergence(spliced, original, head)
+    whole = mean_divergence(spliced, original, head)
     parts = [
-        divergence(spliced[rows], original[rows], head, tokens=TOKENS)
+        mean_divergence(spliced[rows], original[rows], head, tokens=TOKENS)
         for rows in (slice(0, 9), slice(9, TOKENS))
     ]
     torch.testing.assert_close(sum(parts), whole)
@@ -119,11 +124,11 @@ def test_parts_of_a_step_add_up():
 
 def test_equal_models_do_not_diverge():
     head, (spliced, _) = made("all"), states()
-    loss = divergence(spliced, spliced.detach().clone(), head)
+    loss = mean_divergence(spliced, spliced.detach().clone(), head)
     (gradient,) = torch.autograd.grad(loss, spliced)
     assert abs(loss.item()) < 1e-6
     assert gradient.abs().max() < 1e-6
-    assert divergence(spliced[:0], spliced[:0], head, tokens=4).item() == 0
+    assert mean_divergence(spliced[:0], spliced[:0], head, tokens=4).item() == 0
     assert token_divergences(spliced[:0], spliced[:0], head).shape == (0,)
     none = torch.zeros(0, dtype=torch.long)
     assert [each.shape for each in token_scores(spliced[:0], spliced[:0], none, head)] == [(0,)] * 2
@@ -137,7 +142,7 @@ def test_autocast_is_within_the_rounding_of_bfloat16(name, direction):
     (wanted,) = torch.autograd.grad(exact, spliced)
     with torch.autocast("cpu", torch.bfloat16):
         theirs = full(spliced, original, head, direction)
-        found = divergence(spliced, original, head, direction, chunk=7 * VOCABULARY)
+        found = mean_divergence(spliced, original, head, direction, chunk=7 * VOCABULARY)
     (obvious,) = torch.autograd.grad(theirs, spliced)
     (gradient,) = torch.autograd.grad(found, spliced)
     assert found.dtype == gradient.dtype == torch.float32
@@ -151,7 +156,7 @@ def test_autocast_is_within_the_rounding_of_bfloat16(name, direction):
 def test_a_model_in_bfloat16_gets_gradients_in_bfloat16():
     head, (spliced, original) = made(dtype=torch.bfloat16), states()
     low = spliced.detach().bfloat16().requires_grad_()
-    divergence(low, original.bfloat16(), head).backward()
+    mean_divergence(low, original.bfloat16(), head).backward()
     (wanted,) = torch.autograd.grad(full(spliced, original, made(), DIRECTIONS[0]), spliced)
     assert low.grad.dtype == torch.bfloat16
     assert (low.grad.float() - wanted).norm() < 3e-2 * wanted.norm()
@@ -172,7 +177,7 @@ def test_full_logits_are_never_held():
             return found
 
     with Watch():
-        divergence(spliced, original, head, chunk=4 * VOCABULARY).backward()
+        mean_divergence(spliced, original, head, chunk=4 * VOCABULARY).backward()
     assert max(largest) == max(4 * VOCABULARY, VOCABULARY * WIDTH)
     with Watch():
         full(spliced, original, head, DIRECTIONS[0])

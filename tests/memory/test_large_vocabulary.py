@@ -11,11 +11,11 @@ from held import Held
 
 from lorascope.activations import noise_floor as noise
 from lorascope.activations.tokens import TokenBatch, Window
-from lorascope.measures import outputs
 from lorascope.models import finer, sanity_checks
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site
-from lorascope.training import model_losses
+from lorascope.outputs import responses as model_losses
+from lorascope.outputs import scoring as outputs
 
 VOCABULARY, TOKENS, WINDOWS = 16384, 64, 8
 # Bytes of the logits of all positions of the batch: 33 MB.

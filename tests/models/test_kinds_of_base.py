@@ -104,6 +104,7 @@ def test_fewer_bits_without_the_package_are_refused(tiny_checkpoint, monkeypatch
 
 
 def test_the_settings_are_those_of_qlora(tiny_checkpoint):
+    pytest.importorskip("bitsandbytes")
     from lorascope.models.load import read_config
 
     config = read_config(str(tiny_checkpoint("llama")))

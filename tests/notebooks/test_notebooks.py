@@ -13,9 +13,6 @@ import lorascope
 from run_notebooks import NOTEBOOKS, execute
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
-HOSTED = re.compile(
-    r"https://colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/main/(\S+?)\)"
-)
 BYTES = 1_000_000
 # `make notebooks` keeps the outputs of all; those without any were never run there.
 KEPT = [path for path in PATHS if '"output_type"' in path.read_text("utf-8")]
@@ -58,15 +55,6 @@ def test_what_is_kept_is_whole_and_small(path):
     text = path.read_text("utf-8")
     assert str(Path.home()) not in text
     assert "/tmp" not in text
-
-
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_its_link_opens_this_very_notebook(path):
-    first = nbformat.read(path, as_version=4).cells[0].source
-    [(repository, file)] = HOSTED.findall(first)
-    assert file == f"notebooks/{path.name}"
-    page = (NOTEBOOKS.parent / "docs" / "tutorials" / "notebooks.md").read_text("utf-8")
-    assert (repository, file) in HOSTED.findall(page)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

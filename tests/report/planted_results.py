@@ -52,6 +52,10 @@ LEVELS = {
 }
 ANY_LEVEL = (0.5, 0.05)
 NULLS = {"max_cosine": ("covariance-matched", "isotropic", "rotated"), "angle": ("isotropic",)}
+# Evaluations and adapters beside one another have pages of their own.
+OF_STUDIES = tuple(
+    measure for measure in DEFINITIONS if not measure.startswith(("evaluate.", "resemble."))
+)
 
 
 def planted(side: str, measure: str, place: Key, noise: random.Random) -> Estimate:
@@ -81,7 +85,7 @@ def planted_estimates(
     adapters: dict[str, int | None] | None = None,
     sites: Sequence[str] = SITES,
     seeds: Sequence[int] = (0,),
-    measures: Sequence[str] = tuple(DEFINITIONS),
+    measures: Sequence[str] = OF_STUDIES,
 ) -> list[Estimate]:
     """Every measure at every adapter, site and seed, all on one side of chance."""
     noise = random.Random(5)

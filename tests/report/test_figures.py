@@ -294,7 +294,7 @@ def test_files_are_written_for_every_figure(run_folder: Path, drawn: list[Figure
 def test_tables_are_the_results_split_by_topic(run_folder: Path, results: Results):
     folder = run_folder / "report" / "tables"
     keys = [table.topic.key for table in topic_tables(results)]
-    assert keys[:4] == ["behaviour", "size", "reconstruction", "pursuit"]
+    assert keys[:4] == ["behaviour", "reading", "size", "reconstruction"]
     parts = [pd.read_csv(folder / f"{key}.csv") for key in keys]
     assert sum(map(len, parts)) == len(results.estimates)
     values = sorted(estimate.value for estimate in results.estimates)

@@ -152,14 +152,17 @@ def test_hours_and_memory_of_named_cards(file):
     lines = dict(plan_adapt(AdaptStudy.read(file)).lines())
     cards = {name: said for name, said in lines.items() if name.startswith("on one ")}
     assert set(cards) == {
-        f"on one {card}" for card in ("A100, 40 GB", "A100, 80 GB", "H100, 80 GB", "H200, 141 GB")
+        f"on one {card}"
+        for card in ("A100 SXM 40 GB", "A100 SXM 80 GB", "H100 SXM 80 GB", "H200 SXM")
     }
-    assert re.fullmatch(r"about [\d,.]+ h, \d+ GB", cards["on one H200, 141 GB"])
-    small = cards["on one A100, 40 GB"]
+    assert re.fullmatch(r"about [\d,.]+ h, \d+ GB", cards["on one H200 SXM"])
+    small = cards["on one A100 SXM 40 GB"]
     if file == LLAMA:
         assert small.startswith("too small: ")
     elif small.startswith("about"):
-        hours = [float(s.split()[1].replace(",", "")) for s in (small, cards["on one H100, 80 GB"])]
+        hours = [
+            float(s.split()[1].replace(",", "")) for s in (small, cards["on one H100 SXM 80 GB"])
+        ]
         assert 2 < hours[0] / hours[1] < 3.2
 
 

@@ -28,7 +28,8 @@ ANGLES = [f"angle.{x}" for x in ("mean", "min", "above_70", "below_20")]
 YARDSTICKS = [f"yardstick.{x}" for x in ("fvu", "fvu_pca", "l0", "live_share")]
 ERRORS = ["relative_error", "relative_error.frobenius"]
 FURTHER = (
-    *("ablation", "latent_", "output_change", "pca", "pursuit", "recovery", "variance", "weights"),
+    *("ablation", "latent_", "output_change", "pca", "pursuit", "reading", "recovery", "variance"),
+    "weights",
 )
 ONE_A_SITE = [
     "delta_norm",

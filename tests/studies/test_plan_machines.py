@@ -10,11 +10,11 @@ import torch
 from lorascope import cli
 from lorascope.errors import InputError
 from lorascope.studies.audit import plan as plan_module
-from lorascope.studies.audit.costs import ON_CPU, StudyCounts, reading
+from lorascope.studies.audit.costs import StudyCounts, reading
 from lorascope.studies.audit.demo import demo_study
-from lorascope.studies.audit.plan import plan, what_does_not_fit
+from lorascope.studies.audit.plan import plan
 from lorascope.workflows.advice import lowers_memory, lowers_time
-from lorascope.workflows.cost import Cost, CostPart
+from lorascope.workflows.cost import ON_CPU, Cost, CostPart, what_does_not_fit
 from lorascope.workflows.machines import MACHINES, machine_named
 
 PARTS = (

@@ -19,6 +19,8 @@ from lorascope.studies.compare.finished import Finished
 # Both read the model.
 EFFECTS = ("effects/r2", "effects/r4", "features/layers.1-r2", "features/layers.1-r4")
 MEASURES = "measures/layers.1"
+DRIFT = ("drift/layers.1-r2", "drift/layers.1-r4")
+CARRIERS = ("carriers/r2", "carriers/r4")
 YARDSTICKS = "yardsticks/layers.1"
 # Read the model too.
 RECOVERED = ("recovered/layers.1-seed0", "recovered/layers.1-seed1")
@@ -87,7 +89,7 @@ def test_other_measures_redo_what_reads_them(run, study, quiet):
     before, old = stages(run), estimates(run)
     audit(changed, run, quiet, redo=True)
     read = {MEASURES, MASSIVE, YARDSTICKS, "results"}
-    assert redone(before, run) == {*EFFECTS, *RECOVERED, *read}
+    assert redone(before, run) == {*EFFECTS, *RECOVERED, *DRIFT, *read}
     assert set(estimates(run)["measure"]) == set(old["measure"])
     # Every document is cut at one length, so the limit is met from below.
     assert estimates(run).query("measure == 'delta_norm'")["n"].between(250, 300).all()
@@ -113,7 +115,7 @@ def test_other_dictionaries_redo_themselves_and_what_reads_them(run, study, quie
     # Those of the ablation have a λ of their own.
     mine = {name for name in dictionaries if "l1=" not in name}
     read = {*EFFECTS, *RECOVERED, MEASURES, MASSIVE, WRITTEN, YARDSTICKS, "weights", "results"}
-    assert redone(before, run) == mine | read
+    assert redone(before, run) == mine | read | {*DRIFT, *CARRIERS}
 
 
 def test_what_the_study_no_longer_asks_for_goes_without_the_model(run, study, quiet, no_model):

@@ -6,13 +6,13 @@ from functools import partial
 
 import pytest
 import torch
-from lorascope.fits.evaluation import Evaluated
 
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.fits.conditions import ADAPTED, ORIGINAL, SPLICED, UNSPLICED
 from lorascope.fits.wrapper import with_adapter
 from lorascope.models.hooks import replace
 from lorascope.models.sites import parse_site
+from lorascope.outputs.evaluation import Evaluated
 from lorascope.results import Estimates, Key, null_names
 from lorascope.stats.intervals import detectable
 from lorascope.studies.evaluate.baselines import random_decoder
