@@ -9,10 +9,10 @@ import torch
 
 from lorascope import cli
 from lorascope.errors import InputError
-from lorascope.studies.audit import plan as plan_module
 from lorascope.studies.audit.costs import StudyCounts, reading
 from lorascope.studies.audit.demo import demo_study
 from lorascope.studies.audit.plan import plan
+from lorascope.workflows import cost as cost_module
 from lorascope.workflows.advice import lowers_memory, lowers_time
 from lorascope.workflows.cost import ON_CPU, Cost, CostPart, what_does_not_fit
 from lorascope.workflows.machines import MACHINES, machine_named
@@ -27,7 +27,7 @@ COST = Cost(disk=10**6, parts=PARTS, device="cpu")
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch):
-    monkeypatch.setattr(plan_module, "product_speed", lambda device, dtype: 1e11)
+    monkeypatch.setattr(cost_module, "product_speed", lambda device, dtype: 1e11)
 
 
 def test_hours_on_a_machine_follow_from_its_stated_speed():
