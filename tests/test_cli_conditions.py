@@ -212,7 +212,12 @@ def test_a_read_only_folder(lorascope, command, tmp_path):
 def test_a_stop_is_one_line(lorascope, command, monkeypatch, number, code):
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(audits, "run_audit", lambda *_: os.kill(os.getpid(), number))
-    found, out, err = lorascope(*command)
+    # Jobs that a shell starts in the background ignore it.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        found, out, err = lorascope(*command)
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     assert (found, out) == (code, "")
     assert one_line(err) == "lorascope: stopped; run the same command to go on"
     assert signal.getsignal(signal.SIGTERM) is before
