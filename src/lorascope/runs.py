@@ -96,6 +96,8 @@ class Run:
         }
         # Told of the finished stages whenever they are noted.
         self.followed: Callable[[Mapping[str, Mapping[str, Any]]], object] | None = None
+        # Stages that a study which is refused leaves behind only beside others.
+        self.passing: set[str] = set()
         self._save()
 
     @staticmethod

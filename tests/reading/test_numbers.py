@@ -47,7 +47,11 @@ def test_what_comes_back_at_the_other_half_is_counted_there():
     assert not _held_out(half, SETTINGS)[::2].any()
     nothing = recurring_share(voices(lambda n: f"u{n}"), "a", SETTINGS)
     assert nothing.value == 0
-    assert declared(nothing).verdict == "equal"
+    # None of 16 prompts: Wilson's 0 of 16 reaches to z²/(16 + z²) = 0.194, beyond the margin.
+    assert nothing.interval == pytest.approx((0, 0.1936), abs=1e-4)
+    assert nothing.nulls[0].difference == pytest.approx((-0.1936, 0.1936), abs=1e-4)
+    assert declared(nothing).verdict == "not settled"
+    assert everywhere.interval == pytest.approx((1 - 0.1936, 1), abs=1e-4)
 
 
 def passages(scale=1.0):
@@ -85,6 +89,11 @@ def test_kl_by_part_of_the_text_and_probability_that_moves():
     assert all(one.verdict == "above" for one in estimates)
     low, high = moved.interval
     assert low < moved.value < high
+    # The difference is of the same texts: what all variants share in a text leaves nothing open.
+    shared = replace(found, variants=dict.fromkeys(found.variants, found.variants["a"]))
+    same = passage_estimates(shared, "a", NULLS)[-1]
+    assert same.nulls[0].difference is not None
+    assert math.isnan(same.nulls[0].difference[0])
     alike = [declared(one) for one in passage_estimates(passages(0.06), "a", NULLS)]
     assert alike[0].verdict != "above"
 

@@ -157,7 +157,7 @@ def test_a_site_before_the_first_adapted_block_is_refused_before_capture(
     plain = settings(adapters={"late": str(late)})
     with pytest.raises(InputError, match=r'adapter "late" changes nothing at layers\.1'):
         audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
-    assert not (tmp_path / "run" / "activations").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_ablation_names_what_the_study_has(settings):

@@ -64,23 +64,12 @@ class Described:
     license: str = ""
 
 
-class OnHub:
-    """What writes itself into a folder and says what it is can be saved and published."""
+class Published:
+    """What can be uploaded as a model repository."""
 
     @abstractmethod
-    def write_to(self, folder: Path) -> None:
-        """Write the files without the model card."""
-
-    @abstractmethod
-    def described(self) -> Described:
-        """What the model card says."""
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the files and a model card, `README.md`."""
-        place = local_path(os.fspath(folder))
-        place.mkdir(parents=True, exist_ok=True)
-        self.write_to(place)
-        write_atomically(place / README, model_card(self.described()))
+    def save_whole(self, folder: Path) -> None:
+        """Write what is uploaded: everything it needs, with the model card."""
 
     def push_to_hub(
         self,
@@ -103,13 +92,36 @@ class OnHub:
             InputError: `repo_id` is none, the folder is taken, or the hub refuses the upload.
         """
         return publish(
-            self.save_pretrained,
+            self.save_whole,
             repo_id,
             dry_run=None if dry_run is None else local_path(os.fspath(dry_run)),
             private=private,
             token=token,
             revision=revision,
         )
+
+
+class OnHub(Published):
+    """What writes itself into a folder and says what it is can be saved and published."""
+
+    @abstractmethod
+    def write_to(self, folder: Path) -> None:
+        """Write the files without the model card."""
+
+    @abstractmethod
+    def described(self) -> Described:
+        """What the model card says."""
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the files and a model card, `README.md`."""
+        place = local_path(os.fspath(folder))
+        place.mkdir(parents=True, exist_ok=True)
+        self.write_to(place)
+        write_atomically(place / README, model_card(self.described()))
+
+    def save_whole(self, folder: Path) -> None:
+        """As `save_pretrained`."""
+        self.save_pretrained(folder)
 
 
 def publish(

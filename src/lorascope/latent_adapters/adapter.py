@@ -14,7 +14,6 @@ Source: SAE-LoRA, section "Method".
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from numbers import Integral
@@ -31,7 +30,7 @@ from transformers import PreTrainedConfig
 from lorascope.dictionaries.addresses import HUB, SCHEME
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary
-from lorascope.dictionaries.hub import publish
+from lorascope.dictionaries.hub import Published
 from lorascope.errors import InputError, require_kind
 from lorascope.latent_adapters.card import CARD, WEIGHTS, LatentCard, read_card
 from lorascope.latent_adapters.files import DICTIONARY, fetched, read_weights, write_weights
@@ -59,7 +58,9 @@ class Relation(NamedTuple):
     weight: float
 
 
-class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["sae", "adapter"]):
+class LatentAdapter(  # type: ignore[misc]  # the mixin uploads without a dry run
+    nn.Module, Published, ModelHubMixin, library_name="lorascope", tags=["sae", "adapter"]
+):
     """The trainable factors over one frozen dictionary.
 
     Args:
@@ -304,35 +305,6 @@ class LatentAdapter(nn.Module, ModelHubMixin, library_name="lorascope", tags=["s
             whole.save_pretrained(folder)
         else:
             self.save_pretrained(folder)
-
-    def push_to_hub(  # type: ignore[override]
-        self,
-        repo_id: str,
-        *,
-        dry_run: str | os.PathLike[str] | None = None,
-        private: bool = False,
-        token: str | None = None,
-        revision: str | None = None,
-    ) -> str:
-        """Upload as `save_whole` writes it, as a model repository; returns where it is.
-
-        Args:
-            repo_id: `owner/name`; made if missing.
-            dry_run: write the folder that would be uploaded here instead.
-            token: by default the one that `hf auth login` stored.
-            revision: branch to upload to.
-
-        Raises:
-            InputError: `repo_id` is none, the folder is taken, or the hub refuses the upload.
-        """
-        return publish(
-            self.save_whole,
-            repo_id,
-            dry_run=None if dry_run is None else Path(dry_run),
-            private=private,
-            token=token,
-            revision=revision,
-        )
 
     def _read_chunk(
         self, rows: Float[Tensor, "some d"], read: Float[Tensor, "r n"]

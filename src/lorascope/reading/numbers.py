@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.measures.paired_nulls import drawn, over_tokens
+from lorascope.measures.paired_nulls import Measured, Sums, added, drawn, over_tokens
+from lorascope.models.sites import Site
 from lorascope.reading.changed import FirstZ
 from lorascope.reading.passages import PARTS, PassageSurvey
 from lorascope.reading.phrases import Texts, Voices, recurring, words_of
 from lorascope.reading.settings import Reading
 from lorascope.results import ADAPTER, Estimate, Key, Null
-from lorascope.stats.documents import smooth, standard_error
+from lorascope.stats.documents import standard_error, weighed
 from lorascope.stats.intervals import (
     MIN_DOCUMENTS,
     UNKNOWN,
+    Interval,
     or_point,
     prediction_interval,
     t_quantile,
+    wilson_interval,
 )
 
 
@@ -34,11 +37,29 @@ def recurring_share(voices: Voices, adapter: str, settings: Reading) -> Estimate
     variants = [voices, *(voices.exchanged(draw) for draw in range(len(voices.nulls)))]
     own, *nulls = (_held_out(one, settings) for one in variants)
     counts = torch.tensor([float(len(row)) for row in voices.own])
-    mean = over_tokens(counts)
-    value, interval = mean(own)
+    mean = _share_of_prompts(counts)
+    value, (low, high) = mean(own)
     beside = drawn(ADAPTER, own, nulls, mean)
-    n = int(counts.sum())
+    n, interval = int(counts.sum()), (max(0.0, low), min(1.0, high))
     return Estimate("reading.recurring", value, interval, n, "share", tuple(beside), Key(adapter))
+
+
+def _share_of_prompts(counts: Sums) -> Callable[[Sums], Measured]:
+    """`over_tokens` of continuations by prompt, where prompts that are all alike leave some open.
+
+    None of n prompts, or all of them, says little of the next: as far as Wilson's interval of
+    0 of n reaches.
+    """
+    mean = over_tokens(counts)
+
+    def share(sums: Sums) -> Measured:
+        value, interval = mean(sums)
+        if interval[0] == interval[1]:
+            reach = wilson_interval(0, len(counts))[1]
+            interval = (value - reach, value + reach)
+        return value, interval
+
+    return share
 
 
 def _held_out(voices: Voices, settings: Reading) -> Float[Tensor, " prompts"]:
@@ -96,18 +117,14 @@ def _told(first: int, last: int | None) -> str:
 def _moved(found: PassageSurvey, adapter: str, nulls: Sequence[str]) -> Estimate:
     """Half the L1 distance between mean next-token probabilities, with and without the adapter."""
 
-    def of(variant: str) -> tuple[float, tuple[float, float]]:
-        columns = torch.cat([found.variants[variant].moved, found.tokens[:, None]], 1)
-        return smooth(
-            lambda sums: sums[:, :-1].abs().sum(1) / (2 * sums[:, -1]), columns, found.tokens
-        )
+    def of(variant: str) -> tuple[float, Tensor]:
+        columns = torch.cat([found.variants[variant].moved, found.tokens[:, None]], 1).cpu()
+        rows = weighed(columns.double(), found.tokens)
+        whole = rows.sum(0)
+        return float(_half_l1(whole[None])[0]), _half_l1(whole - rows)
 
-    value, interval = of(adapter)
-    levels = [of(variant)[0] for variant in nulls]
-    n, unit = int(found.tokens.sum()), "share"
-    return Estimate(
-        *("reading.moved", value, interval, n, unit, _draws(value, interval, levels), Key(adapter))
-    )
+    n = int(found.tokens.sum())
+    return _beside("reading.moved", of(adapter), list(map(of, nulls)), n, "share", Key(adapter))
 
 
 def _half_l1(sums: Float[Tensor, "repeats m"]) -> Float[Tensor, " repeats"]:
@@ -120,7 +137,8 @@ def first_estimates(
 ) -> list[Estimate]:
     """The largest z of any token at each site; its interval leaves out one text at a time.
 
-    A site whose stream the adapter leaves alone has none.
+    A site whose stream the adapter leaves alone has none. Of null adapters the z alone is known:
+    without each text in turn theirs would take as much memory as the adapter's, each.
 
     Args:
         known: what `first_zs` gives.
@@ -129,31 +147,50 @@ def first_estimates(
     for site, deltas in found.variants[adapter].deltas.items():
         if not deltas.any():
             continue
-        z = known[site, adapter]
-        token = int(z[0].argmax())
-        value, without = float(z[0, token]), z[1:, token].double()
-        interval = UNKNOWN
-        if len(without) >= MIN_DOCUMENTS and bool(without.var() > 0):
-            half = t_quantile(len(without) - 1) * standard_error(without.tolist())
-            interval = (value - half, value + half)
-        levels = [float(known[site, variant][0].max()) for variant in nulls]
-        key, n = Key(adapter, site=site.name), len(without)
-        beside = _draws(value, interval, levels)
-        estimates.append(Estimate("reading.first", value, interval, n, "z", beside, key))
+
+        def of(variant: str, site: Site = site) -> tuple[float, Tensor]:
+            z = known[site, variant]
+            token = int(z[0].argmax())
+            return float(z[0, token]), z[1:, token].double()
+
+        whole = of(adapter)
+        key, n = Key(adapter, site=site.name), len(whole[1])
+        beside = list(map(of, nulls))
+        estimates.append(_beside("reading.first", whole, beside, n, "z", key))
     return estimates
 
 
-def _draws(
-    value: float, interval: tuple[float, float], levels: Sequence[float]
-) -> tuple[Null, ...]:
-    """Null adapters as further draws; no interval of the difference for a single one."""
-    if not levels:
-        return ()
+def _beside(
+    measure: str,
+    own: tuple[float, Tensor],
+    nulls: Sequence[tuple[float, Tensor]],
+    n: int,
+    unit: str,
+    key: Key,
+) -> Estimate:
+    """A number beside null adapters on the same texts, each with its values without one text.
+
+    Where the null adapters' values without one text are not known, theirs are taken to be fixed.
+    """
+    value, without = own
+    interval = _jackknife(value, without)
+    if not nulls:
+        return Estimate(measure, value, interval, n, unit, (), key)
+    levels = [level for level, _ in nulls]
     level = math.fsum(levels) / len(levels)
     bounds = prediction_interval(levels) if len(levels) > 1 else UNKNOWN
-    low, high = or_point(level, bounds)
     gap = value - level
-    down = math.hypot(value - interval[0], bounds[1] - level)
-    up = math.hypot(interval[1] - value, level - bounds[0])
-    apart = (gap - down, gap + up)
-    return (Null(ADAPTER, level, low, high, difference=apart, draws=len(levels)),)
+    known = [one for _, one in nulls if len(one) == len(without)]
+    theirs = torch.stack(known).mean(0) if len(known) == len(nulls) else level
+    over_texts = _jackknife(gap, without - theirs)
+    apart = added(gap, over_texts, (gap - (bounds[1] - level), gap + (level - bounds[0])))
+    low, high = or_point(level, bounds)
+    null = Null(ADAPTER, level, low, high, difference=apart, draws=len(levels))
+    return Estimate(measure, value, interval, n, unit, (null,), key)
+
+
+def _jackknife(value: float, without: Float[Tensor, " texts"]) -> Interval:
+    if len(without) < MIN_DOCUMENTS or not bool(without.var() > 0):
+        return UNKNOWN
+    half = t_quantile(len(without) - 1) * standard_error(without.tolist())
+    return value - half, value + half

@@ -14,7 +14,7 @@ DEFINITIONS: dict[str, Definition] = {
         "share of the adapter's continuations that hold a phrase which comes back, by the rule of "
         "the reading, at the other half of the prompts: every second prompt, and the others",
         "",
-        _PROMPTS,
+        f"{_PROMPTS}; where all prompts are alike, as far as Wilson's interval of 0 of n reaches",
         "reading/numbers.py",
         apart="above",
         sampled="prompts",

@@ -13,12 +13,12 @@ from lorascope.studies.adapt.cells import FitGrid, asked
 from lorascope.studies.adapt.state import require_held_out
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.training.dictionaries import product_dtype
-from lorascope.workflows.cost import Cost, CostPart, refuse_what_cannot_fit
+from lorascope.workflows.cost import Cost, CostPart
 from lorascope.workflows.gpus import on_gpus
 from lorascope.workflows.sizes import OfTexts, SizedModel, StudySizes, base_of, sizes_of
 from lorascope.workflows.speed import device_of
 
-__all__ = ["AdaptPlan", "plan_adapt", "refuse_what_cannot_fit"]
+__all__ = ["AdaptPlan", "plan_adapt"]
 
 
 @dataclass(frozen=True, kw_only=True)

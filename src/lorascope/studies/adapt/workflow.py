@@ -14,15 +14,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lorascope import report
 from lorascope.measures.adapting import bounded
 from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
 from lorascope.runners import Runner
 from lorascope.runners.local import run_here
-from lorascope.runs import write_atomically
-from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
+from lorascope.runs import Run, write_atomically
+from lorascope.stages import Graph, Stage, Work, record_of, stage
 from lorascope.studies.adapt import (
     dictionaries,
     fits,
@@ -33,12 +32,11 @@ from lorascope.studies.adapt import (
     times,
 )
 from lorascope.studies.adapt.facts import facts
-from lorascope.studies.adapt.plan import plan_adapt, refuse_what_cannot_fit
+from lorascope.studies.adapt.plan import AdaptPlan, plan_adapt
 from lorascope.studies.adapt.state import Adapted
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.needs import stated
-from lorascope.workflows.run_folders import run_folder
+from lorascope.workflows.running import run_study
 
 RESULTS = "results"
 
@@ -60,17 +58,13 @@ def adapt(
     Raises:
         InputError: anything the user has to mend, before anything costly where that is possible.
     """
-    with run_folder(out, study, redo, command) as run:
-        cost = plan_adapt(study, estimates=False)
-        refuse_what_cannot_fit(cost, out)
-        state = Adapted(study, out, reporter)
-        graph = stated(Graph(stages(state)), cost)
+
+    def before(run: Run, state: Adapted, graph: Graph, cost: AdaptPlan) -> None:
         if len(graph.records(out)) < len(graph):
             reading.require_budgets(state)
-        runner(graph, run, state, reporter)
-        drop_others(graph, out)
-        reporter.say("writing the report")
-        return report.build(out)
+
+    asked = (study, out, reporter, command, redo, runner)
+    return run_study(*asked, plan=plan_adapt, opened=Adapted, stages=stages, before=before)
 
 
 def stages(state: Adapted) -> Iterator[Stage]:

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lorascope import report
 from lorascope.activations.collect import Capture, collect
 from lorascope.activations.shards import Shards
 from lorascope.config import digest
@@ -33,8 +32,8 @@ from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
 from lorascope.runners import Runner
 from lorascope.runners.local import run_here
-from lorascope.runs import write_atomically
-from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
+from lorascope.runs import Run, write_atomically
+from lorascope.stages import Graph, Stage, Work, record_of, stage
 from lorascope.studies.audit import (
     browsing,
     carrying,
@@ -56,11 +55,9 @@ from lorascope.studies.audit.sections.early import write_early
 from lorascope.studies.audit.state import HELD_OUT, MATCHING, PROBE, Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows import adapters
-from lorascope.workflows.cost import refuse_what_cannot_fit
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.needs import stated
 from lorascope.workflows.run_dictionaries import DICTIONARIES, AuditDictionary, brought_at
-from lorascope.workflows.run_folders import run_folder
+from lorascope.workflows.running import run_study
 
 RESULTS = "results"
 
@@ -82,16 +79,13 @@ def audit(
     Raises:
         InputError: anything the user has to mend, before anything costly where that is possible.
     """
-    with run_folder(out, study, redo, command) as run:
-        cost = planning.plan(study, estimates=False)
-        refuse_what_cannot_fit(cost, out)
-        state = Audited(study, out, reporter)
-        graph = stated(Graph(stages(state)), cost)
+
+    def before(run: Run, state: Audited, graph: Graph, cost: planning.Plan) -> None:
         run.followed = partial(_page_fills, out, len(graph), reporter)
-        runner(graph, run, state, reporter)
-        drop_others(graph, out)
-        reporter.say("writing the report")
-        return report.build(out)
+        run.passing.add(glancing.GLANCE)
+
+    asked = (study, out, reporter, command, redo, runner)
+    return run_study(*asked, plan=planning.plan, opened=Audited, stages=stages, before=before)
 
 
 def _page_fills(

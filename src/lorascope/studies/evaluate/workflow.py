@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorascope import report
 from lorascope.config import Settings
 from lorascope.errors import InputError
 from lorascope.models.identity import model_identity
@@ -20,16 +19,14 @@ from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.runners import Runner
 from lorascope.runners.local import run_here
-from lorascope.runs import command_of, read_json, versions, write_atomically
-from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
+from lorascope.runs import Run, command_of, read_json, versions, write_atomically
+from lorascope.stages import Graph, Stage, Work, record_of, stage
 from lorascope.studies.evaluate import taking
-from lorascope.studies.evaluate.plan import plan_evaluate
+from lorascope.studies.evaluate.plan import EvaluatePlan, plan_evaluate
 from lorascope.studies.evaluate.settings import Core, EvaluateStudy
 from lorascope.studies.evaluate.state import Evaluating, require_texts
-from lorascope.workflows.cost import refuse_what_cannot_fit
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.needs import stated
-from lorascope.workflows.run_folders import run_folder
+from lorascope.workflows.running import run_study
 
 WORKFLOW, TEXTS, RESULTS = "evaluate", "texts", "results"
 _FILE, FACTS = "texts.json", "facts.json"
@@ -52,17 +49,13 @@ def evaluate(
     Raises:
         InputError: anything the user has to mend, before anything costly where that is possible.
     """
-    with run_folder(out, study, redo, command) as run:
-        cost = plan_evaluate(study, estimates=False)
-        refuse_what_cannot_fit(cost, out)
+
+    def before(run: Run, state: Evaluating, graph: Graph, cost: EvaluatePlan) -> None:
         for note in cost.questions:
             reporter.say(note)
-        state = Evaluating(study, out, reporter)
-        graph = stated(Graph(stages(state)), cost)
-        runner(graph, run, state, reporter)
-        drop_others(graph, out)
-        reporter.say("writing the report")
-        return report.build(out)
+
+    asked = (study, out, reporter, command, redo, runner)
+    return run_study(*asked, plan=plan_evaluate, opened=Evaluating, stages=stages, before=before)
 
 
 @stage(version=1, title="reading texts")

@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lorascope import report
 from lorascope.behaviours.arithmetic import NEAR
 from lorascope.behaviours.constancy import Answers, constancy_estimates
 from lorascope.behaviours.judging import JudgedAnswers, rates
@@ -39,7 +38,7 @@ from lorascope.results import Estimate, Key
 from lorascope.runners import Runner
 from lorascope.runners.local import run_here
 from lorascope.runs import command_of, read_json, versions, write_atomically
-from lorascope.stages import Graph, Stage, Work, drop_others, record_of, stage
+from lorascope.stages import Stage, Work, record_of, stage
 from lorascope.studies.latent import answers, dictionary, naming, pairing, training
 from lorascope.studies.latent.answers import LORA, PROMPTED, UNTOUCHED, Cut
 from lorascope.studies.latent.plan import plan_latent
@@ -47,8 +46,7 @@ from lorascope.studies.latent.state import LatentRun
 from lorascope.studies.latent.study import DENSE, LatentStudy
 from lorascope.studies.latent.training import CHOICE, HISTORY, adapter_at, adapter_name
 from lorascope.workflows.left_out import left_out
-from lorascope.workflows.needs import stated
-from lorascope.workflows.run_folders import run_folder
+from lorascope.workflows.running import run_study
 
 RESULTS = "results"
 
@@ -70,12 +68,8 @@ def learn_latent(
     Raises:
         InputError: anything the user has to mend, before anything costly where that is possible.
     """
-    with run_folder(out, study, redo, command) as run:
-        state = LatentRun(study, out, reporter)
-        graph = stated(Graph(stages(state)), plan_latent(study, estimates=False))
-        runner(graph, run, state, reporter)
-        drop_others(graph, out)
-        return report.build(out)
+    asked = (study, out, reporter, command, redo, runner)
+    return run_study(*asked, plan=plan_latent, opened=LatentRun, stages=stages)
 
 
 def stages(state: LatentRun) -> Iterator[Stage]:
