@@ -302,6 +302,18 @@ def test_the_command(finished_run, tmp_path, monkeypatch, capsys):
     assert "holds something already" in capsys.readouterr().err
     assert call(finished_run) == 2
     assert "--dry-run" in capsys.readouterr().err
+    licensed = tmp_path / "licensed"
+    assert call(finished_run, *only, "--license", "apache-2.0", "--dry-run", licensed) == 0
+    assert ModelCard.load(licensed / "README.md").data.license == "apache-2.0"
+    page = tmp_path / "page"
+    assert call(finished_run, "me/page", "--report", "--dry-run", page) == 0
+    assert (page / "index.html").is_file()
+    wishes = []
+    monkeypatch.setattr(
+        publishing, "publish_folder", lambda *asked: wishes.append(asked) or "there"
+    )
+    assert call(finished_run, "me/saes", "--private", "--revision", "draft") == 0
+    assert (wishes[0][2].private, wishes[0][2].revision, wishes[0][3]) == (True, "draft", None)
 
 
 def test_the_numbers_of_cards_are_defined():

@@ -8,6 +8,7 @@ import pytest
 
 import lorascope as ls
 from lorascope import cli
+from lorascope.commands.evaluating import evaluate_study
 from lorascope.dictionaries.files import save
 from lorascope.errors import InputError
 from lorascope.fits.fitting import fit
@@ -99,6 +100,45 @@ def test_the_command_prints_json_and_a_plan(made, tmp_path, monkeypatch, capsys)
     assert fvu["site"] == "layers.1"
 
 
+def test_the_command_takes_another_seed_as_a_reference(made, tmp_path, monkeypatch, capsys):
+    folder, plain = made
+    options = [
+        *("evaluate", "--model", plain["model"], "--texts", str(folder / "texts.jsonl")),
+        *("--dictionary", f"layers.1={folder / 'dictionary'}", "--only", "core"),
+        *("--reseeded", f"layers.1={folder / 'dictionary'}", "--json"),
+        *("--set", "core.tokens=300", "--set", "core.training_tokens=300"),
+        *("--set", "texts.held_out=0.3", "--set", "context=32", "--set", "device=cpu"),
+        *("--out", str(tmp_path / "run")),
+    ]
+    monkeypatch.setattr(sys, "argv", ["lorascope", *options])
+    cli.main()
+    said = json.loads(capsys.readouterr().out)["estimates"]
+    (fvu,) = [row for row in said if row["measure"] == "evaluate.fvu"]
+    # It is the same dictionary here: the level is the value itself.
+    levels = {null["null"]: null["level"] for null in fvu["nulls"]}
+    assert levels["dictionary of another seed"] == pytest.approx(fvu["value"])
+
+
+def test_options_say_what_a_study_file_would():
+    given = {
+        "model": "m",
+        "dictionaries": {"layers.1": "d"},
+        "adapter": "a",
+        "delta": True,
+        "sets": ["labelled.csv"],
+        "tasks": "embedded, other",
+        "judge": "j",
+        "only": "probing,benchmarks,autointerp",
+    }
+    study = evaluate_study(None, given)
+    (subject,) = study.subjects.values()
+    assert (subject.adapter, subject.delta, subject.dictionaries) == ("a", True, {"layers.1": "d"})
+    assert study.asked == ("probing", "autointerp", "benchmarks")
+    assert study.probing.sets == ("labelled.csv",)
+    assert study.benchmarks.tasks == ("embedded", "other")
+    assert study.autointerp.judge == "j"
+
+
 def test_a_fit_of_adapt_with_it_and_without(made, identity_dictionary, cut, tmp_path):
     """A fit's folder alone is enough: its dictionaries are found in its run."""
     folder, plain = made
@@ -165,7 +205,7 @@ def test_what_cannot_be_evaluated_is_refused(made):
     assert "j is asked 60 questions at most: 20 explanations" in asked.questions[0]
 
 
-STUDIES = Path(__file__).parents[2] / "studies"
+STUDIES = Path(__file__).parents[3] / "studies"
 
 
 @pytest.mark.parametrize("file", sorted(STUDIES.glob("evaluate_*.yaml")), ids=lambda f: f.stem)
