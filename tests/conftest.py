@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -27,7 +28,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from lorascope import embedded
+from lorascope import cli, embedded
 from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.latent_adapters.adapter import LatentAdapter
@@ -200,3 +201,19 @@ def looked_at(chromium: Chromium) -> Callable[[Path], Chromium]:
         return chromium
 
     return look
+
+
+@pytest.fixture
+def lorascope(monkeypatch, capsys):
+    """`lorascope(*arguments)`: exit code, stdout and stderr of the command in this process."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lorascope", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        return code, *capsys.readouterr()
+
+    return call

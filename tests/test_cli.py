@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorascope import cli, report
+from lorascope import report
 from lorascope.commands import audits
 from lorascope.studies.audit.demo import demo_study
 from lorascope.workflows import cost
@@ -39,22 +39,6 @@ SMALL = [
     "measures.samples=0",
     "device=cpu",
 ]
-
-
-@pytest.fixture
-def lorascope(monkeypatch, capsys):
-    """`lorascope(*arguments)`: exit code, stdout and stderr of the command in this process."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lorascope", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lorascope import cli, report
+from lorascope import report
 from lorascope.activations import shards
 from lorascope.commands import audits
 from lorascope.errors import as_system_error, system_error
@@ -37,22 +37,6 @@ SMALL = [
     "measures.latents=0",
     "device=cpu",
 ]
-
-
-@pytest.fixture
-def lorascope(monkeypatch, capsys):
-    """`lorascope(*arguments)`: exit code, stdout and stderr of the command in this process."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lorascope", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import sys
 import warnings
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope import cli
 from lorascope.dictionaries.card import Card
 from lorascope.dictionaries.files import save
 from lorascope.dictionaries.relu import ReluDictionary
@@ -21,21 +19,10 @@ GOLDEN = Path(__file__).parent / "reference" / "golden"
 TRAINER = GOLDEN / "dictionary_learning" / "batch_top_k" / "trainer_0"
 
 
-@pytest.fixture
-def lorascope(monkeypatch, capsys):
-    """`lorascope(*arguments)`: exit code, stdout and stderr of the command in this process."""
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """A terminal in which no table is cut."""
     monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lorascope", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")

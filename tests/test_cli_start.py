@@ -16,28 +16,11 @@ import torch
 import transformers
 
 import lorascope as package
-from lorascope import cli
 from lorascope.embedded import starters
 
 ROOT = Path(__file__).parents[1]
 STUDIES = ROOT / "studies"
 WHEEL_BYTES = 22_000_000
-
-
-@pytest.fixture
-def lorascope(monkeypatch, capsys):
-    """`lorascope(*arguments)`: exit code, stdout and stderr of the command in this process."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lorascope", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def test_versions_are_those_of_the_libraries_in_use(lorascope):

@@ -8,24 +8,7 @@ import sys
 
 import pytest
 
-from lorascope import cli
 from lorascope.behaviours.records import read_set
-
-
-@pytest.fixture
-def lorascope(monkeypatch, capsys):
-    """`lorascope(*arguments)`: exit code, stdout and stderr of the command in this process."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lorascope", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.mark.parametrize("command", ["make", "measure"])

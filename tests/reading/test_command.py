@@ -1,30 +1,11 @@
 """The command: a page and tables, JSON, and one line for wrong input."""
 
 import json
-import sys
 
 import pytest
 
-from lorascope import cli
-
 PROMPTS = [f"w{n} w{n + 20} w{3 * n % 60}" for n in range(1, 15)]
 SMALL = ("--set", "tokens=6", "--set", "documents=6", "--nulls", "2", "--quiet")
-
-
-@pytest.fixture
-def lorascope(monkeypatch, capsys):
-    """`lorascope(*arguments)`: exit code, stdout and stderr of the command in this process."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lorascope", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

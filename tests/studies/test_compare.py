@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import sys
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorascope import cli
 from lorascope.activations.shards import ShardWriter
 from lorascope.errors import InputError
 from lorascope.measures.definitions import DEFINITIONS
@@ -292,30 +290,20 @@ def test_refuses_a_folder_that_holds_something_else(finished_run, tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
-def call(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["lorascope", *map(str, arguments)])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stopped:
-        code = stopped.code or 0
-    return code, *capsys.readouterr()
-
-
-def test_the_command(finished_run, tmp_path, monkeypatch, capsys):
+def test_the_command(finished_run, tmp_path, lorascope):
     out = tmp_path / "out"
     arguments = ("compare", f"{finished_run}:r2", ":r4", "--rows", 500, "--out", out)
-    code, printed, _ = call(monkeypatch, capsys, *arguments, "--quiet")
+    code, printed, _ = lorascope(*arguments, "--quiet")
     assert code == 0
     assert "r2: no latent active under it alone" in " ".join(printed.split())
     assert printed.rstrip().endswith("index.html")
     # The same folder again, as data.
-    code, printed, _ = call(monkeypatch, capsys, *arguments, "--json")
+    code, printed, _ = lorascope(*arguments, "--json")
     data = json.loads(printed)
     assert code == 0
     assert {"estimates", "chance_levels", "only_here", "texts", "adapters"} <= set(data)
     assert data["tokens"]["compared"]["tokens"] <= 500
-    code, _, complaint = call(monkeypatch, capsys, "compare", finished_run, tmp_path / "none")
+    code, _, complaint = lorascope("compare", finished_run, tmp_path / "none")
     assert code == 2
     assert complaint.count("\n") == 1
 
