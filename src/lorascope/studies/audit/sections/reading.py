@@ -124,12 +124,21 @@ def _when(found: Read) -> list[str]:
         return [f"It acts alike on the prompts tried ({kinds}; {chance})."]
     told = [
         f"{'prompts with ' if one.of == 'words' else ''}“{visible(one.name)}” "
-        f"({one.prompts}: {100 * one.said:.0f} % of continuations say what comes back, elsewhere "
-        f"{100 * one.said_elsewhere:.0f} %; KL {number(one.kl)} nats/token, elsewhere "
+        f"({one.prompts}: {_said(one)}KL {number(one.kl)} nats/token, elsewhere "
         f"{number(one.elsewhere)}, null adapters {number(one.null)})"
         for one in apart
     ]
     return [f"It acts more on {listing(told, 3)}; {chance}."]
+
+
+def _said(one: Occasion) -> str:
+    """How often what comes back is said; nothing where it is said nowhere."""
+    if not (one.said or one.said_elsewhere):
+        return ""
+    return (
+        f"{100 * one.said:.0f} % of continuations say what comes back, elsewhere "
+        f"{100 * one.said_elsewhere:.0f} %; "
+    )
 
 
 def _changed(found: Read) -> str:
