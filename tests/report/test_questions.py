@@ -11,6 +11,7 @@ from lorascope.results import ADAPTER, Estimate, Key, Null
 from lorascope.results.labels import BASE, DELTA
 from lorascope.studies.audit.page import render
 from lorascope.studies.audit.sections.carriers import carried_sentences, carrier_rows
+from lorascope.studies.audit.sections.drift import drift_sentence
 from lorascope.studies.audit.sections.questions import TITLES
 from lorascope.studies.audit.sections.words import words
 
@@ -157,3 +158,35 @@ def test_drifts_stand_beside_what_returns(make_run, browsed):
     page = render(results, [], [], [])
     assert 'id="drift"' in page
     assert "⟨0x14⟩" in page
+
+
+def drift(**facts):
+    return {
+        "adapter": "a", "site": "layers.1", "looked_at": 500, "drifting": 30, "share": 0.25,
+        "nulls": [], "n_nulls": 0, "rows": [], **facts,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({}, "no null adapters, so nothing is called a drift"),
+        ({"n_nulls": 2}, "too few to say how many a null adapter shows"),
+        ({"n_nulls": 3, "nulls": [0, 22, 1]}, "more than any; null adapters beside each other: 0"),
+        ({"n_nulls": 3, "nulls": [0, 30, 1]}, "no more than a null adapter"),
+    ],
+)
+def test_drifting_latents_are_held_against_the_null_adapters_counts(facts, told):
+    sentence = drift_sentence(drift(**facts))
+    assert told in sentence
+    assert "discovery" not in sentence
+
+
+def test_the_site_told_of_is_the_one_furthest_beyond_its_null_adapters(make_run, browsed):
+    many = drift(site="layers.2", drifting=40, nulls=[0, 50], n_nulls=2)
+    beyond = drift(site="layers.3", drifting=20, nulls=[0, 2], n_nulls=2)
+    results = read_results(
+        make_run(ESTIMATES, adapters=[{"name": "a"}], read=told([]), drift=[many, beyond])
+    )
+    answer = {q.title: q.answers for q in words(results, [browsed]).questions}[TITLES[4]][0]
+    assert "layers.3: 20 of 500" in answer

@@ -22,7 +22,7 @@ from lorascope.report.result import Results
 from lorascope.results import Estimate
 from lorascope.results.labels import BASE, DELTA, Of
 from lorascope.studies.audit.sections.carriers import carried_sentences
-from lorascope.studies.audit.sections.drift import drift_sentence
+from lorascope.studies.audit.sections.drift import beyond_nulls, drift_sentence
 
 # Adapters that the first screen tells of; all of them stand below.
 TOLD: Final = 3
@@ -206,7 +206,7 @@ def _strongest(here: Sequence[Browsed]) -> str:
 def _seen(results: Results, name: str, _: Sequence[Browsed]) -> str:
     """What returns through the base dictionary, and how many of its latents drift."""
     drifts = [one for one in results.facts.get("drift", []) if one["adapter"] == name]
-    most = max(drifts, key=lambda one: one["drifting"], default=None)
+    most = max(drifts, key=beyond_nulls, default=None)
     lines = [_returned(results, name), *([drift_sentence(most)] if most else [])]
     return " ".join(line for line in lines if line)
 
