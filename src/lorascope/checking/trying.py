@@ -26,6 +26,7 @@ from lorascope.measures.weights import WeightSettings
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.adapter_config import LORA
 from lorascope.models.load import load_base, padding_id
+from lorascope.models.mixed import can_mix
 from lorascope.models.null_adapters import null_adapters_in_turn
 from lorascope.models.prepared import prepare
 from lorascope.models.sanity_checks import base_logits, verify_base_unchanged, verify_live
@@ -130,24 +131,23 @@ def try_on(
     model, before = _load(name, folder, settings)
     texts = _TriedTexts(model, settings)
     found = Effect(documents=len(texts.counts), tokens=len(texts.index))
-    ids, mask = texts.batch.inputs(model.device)
-    try:
-        verify_live(model, name, ids, mask)
-        found.live = True
-    except InputError as error:
-        found.findings.append(Finding("not-live", "error", str(error)))
     plain = model.info(name).kind == LORA
     steps = settings.draws + len(SCALES) + 2 * len(ROUNDINGS) + settings.intruders + 3
     with reporter.bar("model", steps, "passes") as advance:
         with model.variant(name):
             adapted = texts.logits(model)
+        _live(model, name, texts, adapted, found)
         value = texts.sums(adapted)
         advance(1)
         draws = list(_nulls(model, name, settings, texts, found, advance))
         found.estimates = _estimates(name, texts, value, draws)
         if plain:
+            known = {1.0: value}
+            if can_mix(model, [name]):
+                # Without its updates the model is the base; other parts an adapter may have stay.
+                known[0.0] = texts.sums(texts.base_logits)
             for factor in SCALES:
-                sums = value if factor == 1 else _at(model, name, texts, factor)
+                sums = known[factor] if factor in known else _at(model, name, texts, factor)
                 found.curve.append(AtScale(factor, texts.mean(sums.kl), texts.mean(sums.loss)))
                 advance(1)
             _merge(model, name, texts, adapted, found, advance)
@@ -175,6 +175,20 @@ def _load(name: str, folder: Path, settings: CheckSettings) -> tuple[AdaptedMode
     else:
         model.add_tuned(files, share(base), before)
     return model, before
+
+
+def _live(
+    model: AdaptedModel, name: str, texts: _TriedTexts, adapted: Tensor, found: Effect
+) -> None:
+    """Whether the adapter changes logits, or at least the stream."""
+    found.live = not torch.equal(adapted, texts.base_logits)
+    if found.live:
+        return
+    try:
+        verify_live(model, name, *texts.batch.inputs(model.device))
+        found.live = True
+    except InputError as error:
+        found.findings.append(Finding("not-live", "error", str(error)))
 
 
 def _nulls(

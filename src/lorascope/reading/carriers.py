@@ -1,8 +1,9 @@
 """Who carries a phrase: latents and modules without which the adapter does not say it.
 
-1. The adapter writes again what the reading has (`decode`), and every continuation goes through it
-   once more with gradients: what log p of the phrases' tokens would lose, to first order, without
-   each latent. The latents that would cost most lead.
+1. The adapter writes again what the reading has (`decode`), at the least strength at which the
+   phrases are said, and every continuation goes through it once more with gradients: what log p of
+   the phrases' tokens would lose, to first order, without each latent. The latents that would cost
+   most lead.
 2. Leading latents of each dictionary, singly and so many together, are taken out while the adapter
    writes after every second prompt, with the reading's own random numbers. Chosen are the latent
    that takes away most, and the smallest set of one dictionary that takes away half.
@@ -61,9 +62,7 @@ def latent_carriers(
     if not phrases or not reads:
         advance(3 * settings.tokens)
         return []
-    return _CarrierSearch(model, found.adapter, list(prompts), phrases, settings, advance).latents(
-        reads
-    )
+    return _CarrierSearch(model, found, list(prompts), phrases, settings, advance).latents(reads)
 
 
 def module_carriers(
@@ -76,13 +75,13 @@ def module_carriers(
     """What is left of the leading phrases without the updates of some modules.
 
     Args:
-        advance: told of every token written; twice `settings.tokens` in all.
+        advance: told of every token written; `settings.tokens` in all.
     """
     phrases, groups = leading_phrases(found), grouped(model, found.adapter)
     if not phrases or not groups:
-        advance(2 * settings.tokens)
+        advance(settings.tokens)
         return []
-    search = _CarrierSearch(model, found.adapter, list(prompts), phrases, settings, advance)
+    search = _CarrierSearch(model, found, list(prompts), phrases, settings, advance)
     return search.modules(groups)
 
 
@@ -95,38 +94,28 @@ class _CarrierSearch:
     def __init__(
         self,
         model: AdaptedModel,
-        adapter: str,
+        found: Read,
         prompts: list[Prompt],
         phrases: list[str],
         settings: Reading,
         advance: Callable[[int], object],
     ) -> None:
-        self._model, self._adapter, self._prompts = model, adapter, prompts
-        self._phrases, self._advance = phrases, advance
+        self._model, self._adapter, self._prompts = model, found.adapter, prompts
+        self._phrases, self._settings, self._advance = phrases, settings, advance
         self._again = settings.model_copy(update={"seed": settings.seed + 1})
         # The least amplification under which the phrases are said.
-        spoken = self._speak([None] * len(settings.strengths), settings, settings.strengths)
-        said = [
-            int(spoken.counts(phrases, slice(n, n + 1)).sum()) for n in range(len(spoken.texts[0]))
-        ]
+        said = [int(_as_read(found, a).counts(phrases, slice(1)).sum()) for a in settings.strengths]
         enough = [a for a, n in zip(settings.strengths, said, strict=True) if 2 * n >= max(said)]
         self._strength = min(enough)
-        column = settings.strengths.index(self._strength)
-        self._plain = Spoken(
-            [[row[column]] for row in spoken.ids], [[row[column]] for row in spoken.texts]
-        )
-        self._settings = settings
 
     def _speak(
         self,
         without: Sequence[TakenLatents | Modules | None],
         settings: Reading,
-        strengths: Sequence[float],
         step: int = 1,
     ) -> Spoken:
-        """One continuation of every `step`th prompt for each removal, at its strength."""
-        pairs = zip(strengths, without, strict=True)
-        conditions = [Amplification(self._adapter, a, one) for a, one in pairs]
+        """One continuation of every `step`th prompt for each removal."""
+        conditions = [Amplification(self._adapter, self._strength, one) for one in without]
         ids = decode(self._model, self._prompts[::step], conditions, settings, self._advance)
         return Spoken(ids, texts(self._model, ids))
 
@@ -134,16 +123,15 @@ class _CarrierSearch:
         self, without: Sequence[TakenLatents | Modules | None], settings: Reading, step: int = 1
     ) -> list[Int[Tensor, "phrases prompts"]]:
         """Of each removal: which continuations hold a phrase."""
-        spoken = self._speak(without, settings, [self._strength] * len(without), step)
+        spoken = self._speak(without, settings, step)
         return [spoken.counts(self._phrases, slice(n, n + 1)) for n in range(len(without))]
 
     def latents(self, reads: Sequence[Reads]) -> list[Carrier]:
         """What the latents of some dictionaries carry, of each phrase and of all together."""
         if not reads:
             return []
-        sight = sight_of(
-            self._model, self._adapter, self._prompts, self._plain, self._phrases, reads
-        )
+        plain = self._speak([None], self._settings)
+        sight = sight_of(self._model, self._adapter, self._prompts, plain, self._phrases, reads)
         tried: dict[TakenLatents, int] = {}
         for one in reads:
             lead = sight.leading(one, max(TOGETHER))
@@ -155,7 +143,7 @@ class _CarrierSearch:
             return []
         counts = self._counted(list(tried), self._settings, step=2)
         tried = {one: int(own.sum()) for one, own in zip(tried, counts, strict=True)}
-        whole = int(self._plain.counts(self._phrases, slice(1))[:, ::2].sum())
+        whole = int(plain.counts(self._phrases, slice(1))[:, ::2].sum())
         chosen = [*_single(tried), *_sets(tried, whole)]
         beside = {one: sight.alike(one, self._settings.seed) for one in chosen}
         again = list(dict.fromkeys([*chosen, *(o for found in beside.values() for o in found)]))
@@ -208,6 +196,12 @@ class _CarrierSearch:
             taken = self._taken(ALL, whole, counts)
             found.append(Carrier(ALL, "modules", name, "", (), *taken, size=size))
         return sorted(found, key=lambda one: -one.taken)
+
+
+def _as_read(found: Read, strength: float) -> Spoken:
+    """The adapter's own continuations of one strength, in the order of the prompts, as texts."""
+    own = [one for one in found.own if one.rank is None and one.strength == strength]
+    return Spoken([], [[one.text] for one in own])
 
 
 def _single(tried: Mapping[TakenLatents, int]) -> list[TakenLatents]:

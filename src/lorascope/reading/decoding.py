@@ -4,36 +4,36 @@ The next token comes from logits_adapted + a · (logits_adapted − logits_base)
 the adapted model gives at least a share of what it gives its best token (Li et al. 2022,
 arXiv 2210.15097; for what a fine-tune learned: arXiv 2605.25902).
 
-All variants go on together, one forward pass each a step: rows of every prompt and strength, and of
-the base the rows that an amplified row is held against. Each variant keeps its own cache. The noise
-of the sampling is one for each prompt and step, the same for every variant and strength: where two
+All variants go on together: rows of every prompt and strength, and of the base the rows that an
+amplified row is held against (`passes`). A text that has ended takes no more part. The noise of the
+sampling is one for each prompt and step, the same for every variant and strength: where two
 variants foresee the same, they say the same. A variant from which something is taken out
-(`removing`) is read as a variant of its own; what latents write is told from the base's stream
-after the same tokens.
+(`removing`) is read as a variant of its own.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
 from lorascope.errors import InputError
 from lorascope.models.adapted import BASE, AdaptedModel
-from lorascope.models.hooks import replace
-from lorascope.models.load import padding_id
-from lorascope.models.sites import Site
+from lorascope.models.mixed import UnmixedRows, can_mix
 from lorascope.randomness import generator
+from lorascope.reading.passes import RowOf, RowPass, Source
 from lorascope.reading.prompts import Prompt
-from lorascope.reading.removing import Modules, Reads, TakenLatents, left_out
+from lorascope.reading.removing import Modules, TakenLatents
 from lorascope.reading.settings import Reading
+
+# Tokens of prompts that go through the model in one pass.
+_TOGETHER = 8192
+# Padded prompt tokens that a pass more a step is worth.
+_WORTH = 24
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,9 @@ class Amplification:
         )
 
     @property
-    def group(self) -> tuple[str, Reads | Modules | None]:
-        """Conditions of one group are rows of the same forward passes."""
-        own = self.without
-        return self.variant, own.reads if isinstance(own, TakenLatents) else own
+    def source(self) -> Source:
+        """Which rows it goes on from."""
+        return Source(self.variant, self.without)
 
 
 @torch.no_grad()
@@ -76,39 +75,34 @@ def decode(
     Args:
         advance: told of every step; `settings.tokens` in all.
         observe: shown at every step, of each condition held against the base: its number, its
-            logits, the base's, and which prompts' continuations go on.
+            logits, the base's, and the numbers of the prompts they are of, those whose
+            continuations go on.
 
     Raises:
         InputError: a prompt leaves no room for that many tokens.
     """
     _check_room(model, prompts, settings)
-    readers = _readers(model, prompts, conditions)
-    endings = torch.tensor(sorted(_endings(model)), dtype=torch.long, device=model.device)
-    random = [generator(settings.seed, "decoding", n) for n in range(len(prompts))]
-    shape = (len(prompts), len(conditions))
-    ended = torch.zeros(shape, dtype=torch.bool, device=model.device)
-    written: list[Tensor] = []
+    together = can_mix(model, [one.variant for one in conditions])
+    try:
+        batches = _batches(model, prompts, conditions, settings, together)
+    except UnmixedRows:
+        batches = _batches(model, prompts, conditions, settings, False)
+    endings = _endings(model)
     for step in range(settings.tokens):
-        if written and bool(ended.all()):
+        for batch in batches:
+            batch.choose(settings, endings, observe)
+        if not any(batch.goes_on for batch in batches):
             advance(settings.tokens - step)
             break
-        latest = written[-1] if written else None
-        logits = {group: reader.read(latest) for group, reader in readers.items()}
-        noise = _noise(random, model.vocab_size, settings).to(model.device)
-        chosen = torch.zeros(shape, dtype=torch.long, device=model.device)
-        for column, condition in enumerate(conditions):
-            group, base = condition.group, None
-            own = readers[group].rows(logits[group], column)
-            if condition.held_against_base:
-                base = readers[_BASE].rows(logits[_BASE], column)
-                if observe is not None:
-                    observe(column, own, base, ~ended[:, column])
-            scores = amplified(own, base, condition.strength, settings.floor)
-            chosen[:, column] = _chosen(scores, noise, settings.temperature)
-        ended |= torch.isin(chosen, endings)
-        written.append(chosen)
+        if step + 1 < settings.tokens:
+            for batch in batches:
+                batch.go_on()
         advance(1)
-    return _cut(torch.stack(written, dim=-1), endings)
+    found: list[list[list[int]]] = [[] for _ in prompts]
+    for batch in batches:
+        for number, row in zip(batch.numbers, batch.texts, strict=True):
+            found[number] = row
+    return found
 
 
 def amplified(
@@ -121,7 +115,7 @@ def amplified(
     possible: Bool[Tensor, "rows vocab"] = adapted >= adapted.max(1, keepdim=True).values + (
         torch.tensor(floor, device=adapted.device).log()
     )
-    scores = adapted if base is None else adapted + strength * (adapted - base)
+    scores = adapted if base is None or not strength else adapted + strength * (adapted - base)
     return scores.masked_fill(~possible, -torch.inf)
 
 
@@ -131,159 +125,187 @@ def texts(model: AdaptedModel, found: Sequence[Sequence[Sequence[int]]]) -> list
     return [list(decoded([list(ids) for ids in row], skip_special_tokens=True)) for row in found]
 
 
-_Group = tuple[str, Reads | Modules | None]
-_BASE: _Group = (BASE, None)
+def _batches(
+    model: AdaptedModel,
+    prompts: Sequence[Prompt],
+    conditions: Sequence[Amplification],
+    settings: Reading,
+    together: bool,
+) -> list[_Batch]:
+    """All prompts, begun; those of unlike length apart where that saves more than it costs."""
+    sources = {one.source for one in conditions}
+    numbers = sorted(range(len(prompts)), key=lambda n: len(prompts[n].ids))
+    parts = [numbers]
+    if together:
+        least = _WORTH * settings.tokens / len(sources)
+        parts = _alike([len(prompts[n].ids) for n in numbers], numbers, least)
+    return [_Batch(model, prompts, sorted(own), conditions, settings, together) for own in parts]
 
 
-@dataclass(eq=False)
-class _Reader:
-    """One variant and the rows it reads, prompt by prompt; what they have read is in its cache.
+def _alike(lengths: Sequence[int], numbers: list[int], least: float) -> list[list[int]]:
+    """Numbers of ascending lengths, cut in two where that saves most padding, and so on.
+
+    Args:
+        least: padding that must be saved by a cut.
+    """
+    saved = [n * (lengths[-1] - lengths[n - 1]) for n in range(1, len(lengths))]
+    if not saved or max(saved) <= least:
+        return [numbers]
+    cut = saved.index(max(saved)) + 1
+    return [
+        *_alike(lengths[:cut], numbers[:cut], least),
+        *_alike(lengths[cut:], numbers[cut:], least),
+    ]
+
+
+class _Follower(NamedTuple):
+    """A condition that goes on after a prompt.
 
     Attributes:
-        columns: numbers of the conditions that are its rows.
-        without: of each column the latents taken out.
-        base: the base's reader, of which the rows of these columns are read before.
-        sites: where its own streams at the newest tokens are kept.
+        rows: of each prompt its row.
+        key: source, the row so far, and the token it goes on with: those alike share a row.
+        against: of each prompt the base's row, where latents are taken out.
     """
 
-    model: AdaptedModel
-    group: _Group
-    columns: list[int]
-    without: list[tuple[int, ...]]
-    ids: Tensor
-    attended: Tensor
-    base: _Reader | None = None
-    sites: set[Site] = field(default_factory=set)
-    streams: dict[Site, Tensor] = field(default_factory=dict)
-    cache: Any = None
+    rows: list[int]
+    prompt: int
+    key: tuple[int, int, int]
+    against: list[int] | None = None
 
-    def rows(self, logits: Float[Tensor, "rows vocab"], column: int) -> Float[Tensor, "p vocab"]:
-        """The rows of one condition, a prompt each."""
-        return logits[self.columns.index(column) :: len(self.columns)]
 
-    def read(self, latest: Int[Tensor, "prompts conditions"] | None) -> Tensor:
-        """Float32 logits after the latest token of each row; after the prompts at first."""
-        several = len(self.columns)
-        if latest is None:
-            if isinstance(self.group[1], Reads):
-                self._spread(several)
-                return self._forward(self.ids)
-            # Rows of one prompt are alike until something is written.
-            return self._forward(self.ids).repeat_interleave(several, 0)
-        new = latest[:, self.columns].reshape(-1, 1)
-        if len(self.ids) != len(new):
-            self._spread(several)
-        self.ids = torch.cat([self.ids, new.cpu()], 1)
-        self.attended = torch.cat([self.attended, torch.ones_like(new).cpu()], 1)
-        return self._forward(new if self.cache is not None else self.ids)
+class _Batch:
+    """Some of the prompts with all that is written after them.
 
-    def _spread(self, several: int) -> None:
-        self.ids = self.ids.repeat_interleave(several, 0)
-        self.attended = self.attended.repeat_interleave(several, 0)
-        if self.cache is not None:
-            self.cache.batch_repeat_interleave(several)
+    Attributes:
+        numbers: of the prompts.
+        texts: ids so far, by prompt and condition.
+    """
 
-    def _forward(self, new: Int[Tensor, "rows seq"]) -> Tensor:
-        device = self.model.device
-        with self.model.variant(self.group[0]) as module, self._changed(module, new):
-            taken = inspect.signature(module.forward).parameters
-            given: dict[str, Any] = {"use_cache": True}
-            if self.cache is None:
-                self.cache = DynamicCache(config=module.config)
-            given["past_key_values"] = self.cache
-            if "position_ids" in taken:
-                places = (self.attended.cumsum(1) - 1).clamp(min=0)
-                given["position_ids"] = places[:, -new.shape[1] :].to(device)
-            if "logits_to_keep" in taken:
-                given["logits_to_keep"] = 1
-            found = module(
-                input_ids=new.to(device), attention_mask=self.attended.to(device), **given
-            )
-        logits: Tensor = found.logits[:, -1].float()
-        return logits
-
-    @contextmanager
-    def _changed(self, module: Any, new: Int[Tensor, "rows seq"]) -> Iterator[None]:
-        """Streams are kept at the sites, and taken out is what is to be."""
-        variant, without = self.group
-        with ExitStack() as stack:
-            for site in self.sites:
-                stack.enter_context(replace(module, site, self._keep(site)))
-            if isinstance(without, Modules):
-                stack.enter_context(left_out(self.model, variant, without))
-            elif without is not None:
-                assert self.base is not None
-                base, kept = self.base.stream(without.site, self.columns), self._kept(new)
-                numbers = [
-                    own for _ in range(len(new) // len(self.columns)) for own in self.without
-                ]
-
-                def take_out(stream: Tensor) -> Tensor:
-                    written = without.written(stream, base, numbers, kept)
-                    return stream.float() - written.to(stream.device)
-
-                stack.enter_context(replace(module, without.site, take_out))
-            yield
-
-    def _keep(self, site: Site) -> Callable[[Tensor], Tensor]:
-        def keep(stream: Tensor) -> Tensor:
-            self.streams[site] = stream
-            return stream
-
-        return keep
-
-    def stream(self, site: Site, columns: Sequence[int]) -> Float[Tensor, "rows seq d"]:
-        """The stream at the newest tokens, in rows of some of the columns."""
-        found, several = self.streams[site], len(self.columns)
-        if self._unspread:
-            return found.repeat_interleave(len(columns), 0)
-        places = [self.columns.index(column) for column in columns]
-        return found.unflatten(0, (-1, several))[:, places].flatten(0, 1)
+    def __init__(
+        self,
+        model: AdaptedModel,
+        prompts: Sequence[Prompt],
+        numbers: Sequence[int],
+        conditions: Sequence[Amplification],
+        settings: Reading,
+        together: bool,
+    ) -> None:
+        self.numbers, self._conditions, self._model = numbers, conditions, model
+        own = [prompts[n] for n in numbers]
+        self.texts: list[list[list[int]]] = [[[] for _ in conditions] for _ in own]
+        self._random = [generator(settings.seed, "decoding", n) for n in numbers]
+        self._going = [list(range(len(own))) for _ in conditions]
+        width = max(len(prompt.ids) for prompt in own) * len(own)
+        self._passes = _passes(model, conditions, max(1, _TOGETHER // width) if together else 0)
+        self._logits = [one.begin(own) for one in self._passes]
+        # Of every source its pass and its number there; of every condition and prompt its row.
+        self._places = {
+            source: (n, number)
+            for n, one in enumerate(self._passes)
+            for number, source in enumerate(one.sources)
+        }
+        self._own, self._base = [], []
+        for condition in conditions:
+            _, number = self._places[condition.source]
+            self._own.append([number * len(own) + n for n in range(len(own))])
+            self._base.append(list(range(len(own))))
 
     @property
-    def _unspread(self) -> bool:
-        """Whether the newest tokens were those of the prompts, a row each."""
-        return self.streams[next(iter(self.sites))].shape[1] == self.ids.shape[1]
+    def goes_on(self) -> bool:
+        """Whether some text has not ended."""
+        return any(self._going)
 
-    def _kept(self, new: Int[Tensor, "rows seq"]) -> Bool[Tensor, "rows seq"]:
-        """Where latents are taken out: at tokens of the text, not at special ones."""
-        special = torch.tensor(sorted(self.model.tokenizer.all_special_ids), dtype=torch.long)
-        attended = self.attended[:, -new.shape[1] :].bool()
-        return attended & ~torch.isin(new.cpu(), special)
+    def choose(
+        self,
+        settings: Reading,
+        endings: set[int],
+        observe: Callable[[int, Tensor, Tensor, Tensor], object] | None,
+    ) -> None:
+        """Write a token of every text that goes on."""
+        lively = sorted(set().union(*self._going))
+        if not lively:
+            return
+        random = [self._random[n] for n in lively]
+        noise = _noise(random, self._model.vocab_size, settings).to(self._model.device)
+        place = {prompt: n for n, prompt in enumerate(lively)}
+        for column, condition in enumerate(self._conditions):
+            going = self._going[column]
+            if not going:
+                continue
+            number, _ = self._places[condition.source]
+            own, base = _rows(self._logits[number], self._own[column], going), None
+            if condition.held_against_base:
+                base = _rows(self._logits[0], self._base[column], going)
+                if observe is not None:
+                    observe(column, own, base, torch.tensor([self.numbers[n] for n in going]))
+            scores = amplified(own, base, condition.strength, settings.floor)
+            here = noise[torch.tensor([place[n] for n in going]).to(noise.device)]
+            chosen = _chosen(scores, here, settings.temperature).tolist()
+            for prompt, token in zip(going, chosen, strict=True):
+                if token not in endings:
+                    self.texts[prompt][column].append(token)
+            self._going[column] = [
+                p for p, token in zip(going, chosen, strict=True) if token not in endings
+            ]
+
+    def go_on(self) -> None:
+        """Read the tokens written last."""
+        for number, one in enumerate(self._passes):
+            wanted = sorted(self._followed(number), key=lambda follower: follower.key[0])
+            keys = list(dict.fromkeys(follower.key for follower in wanted))
+            places = {key: n for n, key in enumerate(keys)}
+            for follower in wanted:
+                follower.rows[follower.prompt] = places[follower.key]
+            partners = {
+                follower.key: follower.against[follower.prompt]
+                for follower in wanted
+                if follower.against is not None
+            }
+            if keys:
+                sources, parents, tokens = zip(*keys, strict=True)
+                rows = [
+                    RowOf(of, partners.get(key, -1)) for of, key in zip(sources, keys, strict=True)
+                ]
+                self._logits[number] = one.go_on(rows, parents, tokens)
+
+    def _followed(self, number: int) -> Iterator[_Follower]:
+        """What goes on in a pass."""
+        for column, condition in enumerate(self._conditions):
+            of, source = self._places[condition.source]
+            own, base = self._own[column], self._base[column]
+            taken = isinstance(condition.without, TakenLatents)
+            for prompt in self._going[column]:
+                token = self.texts[prompt][column][-1]
+                if number == 0 and condition.held_against_base:
+                    yield _Follower(base, prompt, (0, base[prompt], token))
+                if number == of:
+                    key = (source, own[prompt], token)
+                    yield _Follower(own, prompt, key, base if taken else None)
 
 
-def _readers(
-    model: AdaptedModel, prompts: Sequence[Prompt], conditions: Sequence[Amplification]
-) -> dict[_Group, _Reader]:
-    """Every group's reader, the base's first."""
-    columns: dict[_Group, list[int]] = {_BASE: []}
-    for column, condition in enumerate(conditions):
-        columns.setdefault(condition.group, []).append(column)
-        if condition.held_against_base:
-            columns[_BASE].append(column)
-    found: dict[_Group, _Reader] = {}
-    for group, own in columns.items():
-        without = [
-            one.numbers for c in own if isinstance(one := conditions[c].without, TakenLatents)
-        ]
-        if own:
-            padded = _padded(prompts, padding_id(model.tokenizer))
-            found[group] = _Reader(model, group, own, without, *padded, found.get(_BASE))
-    for _, taken in found:
-        if isinstance(taken, Reads):
-            found[_BASE].sites.add(taken.site)
+def _rows(logits: Float[Tensor, "rows v"], rows: list[int], of: list[int]) -> Tensor:
+    return logits[torch.tensor([rows[n] for n in of]).to(logits.device)]
+
+
+def _passes(model: AdaptedModel, conditions: Sequence[Amplification], most: int) -> list[RowPass]:
+    """Every source in a pass, the base's first.
+
+    Args:
+        most: sources of a pass; 0 where each has to go by itself.
+    """
+    sources = list(dict.fromkeys(one.source for one in conditions))
+    if any(one.held_against_base for one in conditions) or Source(BASE) in sources:
+        sources = [Source(BASE), *(one for one in sources if one != Source(BASE))]
+    size = max(1, most)
+    found = [
+        RowPass(model, sources[start : start + size], most > 0)
+        for start in range(0, len(sources), size)
+    ]
+    for one in found:
+        one.base = found[0]
+    taken = [one.without for one in sources if isinstance(one.without, TakenLatents)]
+    found[0].sites = {own.reads.site for own in taken}
     return found
-
-
-def _padded(prompts: Sequence[Prompt], padding: int) -> tuple[Tensor, Tensor]:
-    """Ids and mask, padded on the left."""
-    width = max(len(prompt.ids) for prompt in prompts)
-    ids = torch.full((len(prompts), width), padding)
-    attended = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
-        attended[row, width - len(prompt.ids) :] = 1
-    return ids, attended
 
 
 def _noise(
@@ -300,21 +322,15 @@ def _noise(
 def _chosen(
     scores: Float[Tensor, "rows vocab"], noise: Float[Tensor, "rows vocab"], temperature: float
 ) -> Int[Tensor, " rows"]:
-    return (scores / temperature + noise if temperature else scores).argmax(1)
+    if temperature not in (0, 1):
+        scores = scores / temperature
+    return (scores + noise if temperature else scores).argmax(1)
 
 
 def _endings(model: AdaptedModel) -> set[int]:
     configured = getattr(model.module.generation_config, "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
     return {id for id in (model.tokenizer.eos_token_id, *listed) if isinstance(id, int)}
-
-
-def _cut(written: Int[Tensor, "p c t"], endings: Int[Tensor, " e"]) -> list[list[list[int]]]:
-    ends = torch.isin(written, endings).cumsum(-1) > 0
-    return [
-        [ids[~stop].tolist() for ids, stop in zip(row, stops, strict=True)]
-        for row, stops in zip(written.cpu(), ends.cpu(), strict=True)
-    ]
 
 
 def _check_room(model: AdaptedModel, prompts: Sequence[Prompt], settings: Reading) -> None:

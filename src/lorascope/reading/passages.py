@@ -167,12 +167,10 @@ def passages(
         of_base += base.exp()[counted].sum(0)
         for place, variant in enumerate(variants):
             theirs, moved = _run(model, variant, batch, sites, first)
-            kl = (theirs.exp() * (theirs - base)).sum(-1).masked_fill(~counted, 0.0)
-            gap = theirs.exp() - base.exp()
             own = gathered[variant]
+            kl = _against(base, theirs, counted, batch.documents, own.moved)
             own.kl[batch.documents] = kl.sum(1)
             own.kl_at[batch.documents] = (kl[..., None] * inside).sum(1)
-            own.moved[batch.documents] = (gap * counted[..., None]).sum(1)
             for site in sites:
                 own.deltas.setdefault(site, []).append(moved[site] - streams[site])
             if place == 0:
@@ -186,6 +184,25 @@ def passages(
     }
     largest = sorted(places, key=lambda place: -place.kl)[:listed]
     return PassageSurvey(tokens, of_base, every, tuple(largest), tokens_at, torch.cat(of_first))
+
+
+def _against(
+    base: Float[Tensor, "batch seq vocab"],
+    theirs: Float[Tensor, "batch seq vocab"],
+    counted: Bool[Tensor, "batch seq"],
+    documents: Int[Tensor, " batch"],
+    moved: Float[Tensor, "documents vocab"],
+) -> Float[Tensor, "batch seq"]:
+    """KL of every position that counts, 0 elsewhere; summed differences go into `moved`.
+
+    One window at a time: copies of a whole batch's probabilities would not stay in the cache.
+    """
+    kl = torch.zeros(counted.shape)
+    for n, (document, here) in enumerate(zip(documents.tolist(), counted, strict=True)):
+        p = theirs[n].exp()
+        kl[n] = ((theirs[n] - base[n]).mul_(p)).sum(-1).masked_fill(~here, 0.0)
+        moved[document] = p.sub_(base[n].exp()).mul_(here[:, None]).sum(0)
+    return kl
 
 
 def _parts(counted: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq parts"]:
@@ -211,7 +228,9 @@ def _run(
         model.variant(variant) as module,
         capture(module, sites, attention_mask=mask, stop=False) as captured,
     ):
-        found = logits(module, ids, mask).float().log_softmax(-1).cpu()
+        found = logits(module, ids, mask).float().cpu()
+    for window in found:
+        window.copy_(window.log_softmax(-1))
     return found, {site: captured[site].float().cpu()[first] for site in sites}
 
 

@@ -101,7 +101,7 @@ def read(
     if settings.documents:
         found = _with_passages(found, model, settings, progress)
     if settings.carriers and found.phrases:
-        with progress.bar("who carries it", 2 * settings.tokens, "tokens of each") as advance:
+        with progress.bar("who carries it", settings.tokens, "tokens of each") as advance:
             carried = module_carriers(model, found, prompts, settings, advance)
         found = replace(found, carriers=tuple(carried))
     return replace(found, seconds=round(time.perf_counter() - started, 1))

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
@@ -92,18 +92,19 @@ class Acting:
     def __call__(
         self,
         column: int,
-        own: Float[Tensor, "prompts vocab"],
-        base: Float[Tensor, "prompts vocab"],
-        going: Bool[Tensor, " prompts"],
+        own: Float[Tensor, "going vocab"],
+        base: Float[Tensor, "going vocab"],
+        going: Int[Tensor, " going"],
     ) -> None:
-        """Add a step of one condition, of the prompts whose continuation goes on."""
+        """Add a step of one condition, of the prompts of these numbers, whose continuation goes
+        on."""
         variant = self._faces.get(column)
         if variant is None:
             return
         ours, theirs = own.log_softmax(1), base.log_softmax(1)
         kl = (ours.exp() * (ours - theirs)).sum(1)
-        self._sums[variant] += (kl * going).cpu()
-        self._steps[variant] += going.cpu()
+        self._sums[variant].index_add_(0, going, kl.cpu())
+        self._steps[variant].index_add_(0, going, torch.ones(len(going)))
 
     @property
     def kl(self) -> dict[str, Float[Tensor, " prompts"]]:

@@ -304,7 +304,8 @@ def _offset_domain(rows: Sequence[Row]) -> list[str]:
 def _panels(
     layers: alt.LayerChart, rows: Sequence[Row], column: str, order: list[str], width: int
 ) -> alt.TopLevelMixin:
-    data = alt.Data(values=list(rows))
+    # Altair copies a list at every step of a chart, row by row; a tuple it takes as it is.
+    data = alt.Data(values=tuple(rows))
     if len(order) < 2 and (not order or not order[0]):
         return layers.properties(data=data)
     header = alt.Header(title=None, labelFontSize=12, labelFontWeight=600)
