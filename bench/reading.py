@@ -101,7 +101,8 @@ def obvious(
             scores = amplified(own.read(latest), beside, condition.strength, settings.floor)
             written.append((scores / settings.temperature - noise.log()).argmax(1))
         columns.append(torch.stack(written, 1).tolist())
-    return [[row[: (row + [ends]).index(ends)] for row in rows] for rows in zip(*columns)]
+    cut = [[row[: [*row, ends].index(ends)] for row in rows] for rows in columns]
+    return [list(rows) for rows in zip(*cut, strict=True)]
 
 
 def ours(
@@ -127,7 +128,9 @@ def main() -> None:
     given = parser.parse_args()
     versions = f"lorascope {metadata.version('lorascope')}, torch {torch.__version__}"
     threads = torch.get_num_threads()
-    print(f"{versions}, Python {platform.python_version()}, {platform.machine()}, {threads} threads")
+    print(
+        f"{versions}, Python {platform.python_version()}, {platform.machine()}, {threads} threads"
+    )
     with tempfile.TemporaryDirectory() as folder:
         model = opened(given.model, Path(folder), given.size)
         nulls = add_null_adapters(model, "a", given.nulls, 0)
@@ -144,7 +147,7 @@ def main() -> None:
                 now = resource.getrusage(resource.RUSAGE_SELF).ru_utime
                 seconds[number].append(now - started)
     first, second = map(statistics.median, seconds)
-    pairs = [(a, b) for rows in zip(*texts) for a, b in zip(*rows)]
+    pairs = list(zip(*([one for row in found for one in row] for found in texts), strict=True))
     same = sum(a == b for a, b in pairs)
     print(f"{len(prompts)} prompts, {len(conditions)} conditions, {given.tokens} tokens")
     print(f"obvious {first:.2f} s, ours {second:.2f} s, ×{first / second:.2f}")

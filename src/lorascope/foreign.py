@@ -22,6 +22,8 @@ JSON_BYTES = 2**30
 _YAML_VALUES = 100_000
 _YAML_DEPTH = 64
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+_HALF_BYTES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -127,7 +129,15 @@ def parse_json(text: str | bytes, where: object, advice: str = "mend the file") 
         data = json.loads(text)
     except Exception as error:
         raise InputError(f"{where}: not readable as JSON ({first_line(error)}); {advice}") from None
-    return repair(data)[0]
+    return repair(data)[0] if _may_hold_halves(text) else data
+
+
+def _may_hold_halves(text: str | bytes) -> bool:
+    """Whether a JSON text may hold half a surrogate pair, as it stands or as an escape."""
+    if isinstance(text, str):
+        return _HALF.search(text) is not None
+    # A zero byte stands in encodings of two or four bytes a character.
+    return b"\0" in text or _HALF_BYTES.search(text) is not None
 
 
 def parse_yaml(text: str, where: object) -> Any:

@@ -19,7 +19,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,7 +180,7 @@ class Graph:
             self.keys[one.name] = self._key(one)
 
     def _key(self, one: Stage) -> str:
-        maker = [one.maker.name, one.maker.version, metadata.version("lorascope")]
+        maker = [one.maker.name, one.maker.version, _version()]
         inputs = {name: self.keys[name] for name in one.inputs}
         return digest([maker, plain(one.arguments), inputs])
 
@@ -233,6 +233,12 @@ class Graph:
                 found.append([])
             found[level].append(unit)
         return found
+
+
+@cache
+def _version() -> str:
+    """The package's own, which is looked up in its files."""
+    return metadata.version("lorascope")
 
 
 def plain(value: Any) -> Any:

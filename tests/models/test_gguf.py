@@ -155,6 +155,19 @@ def test_a_file_of_float32_is_the_model_bit_for_bit(plain, exact):
     assert stored_as(str(exact), ours) == ""
 
 
+def test_names_are_mapped_once(exact, monkeypatch):
+    asked, whole = [], gguf.get_tensor_name_map
+
+    def counted(*arguments):
+        asked.append(arguments)
+        return whole(*arguments)
+
+    monkeypatch.setattr(gguf, "get_tensor_name_map", counted)
+    load_base(str(exact), device="cpu")
+    assert len(asked) == 1
+    assert gguf.get_tensor_name_map is counted
+
+
 def test_a_rounded_file_gives_the_numbers_that_gguf_gives(plain, rounded):
     ours, tokenizer = load_base(str(rounded), device="cpu")
     theirs = AutoModelForCausalLM.from_pretrained(plain).eval()

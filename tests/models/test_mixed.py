@@ -1,5 +1,7 @@
 """Rows of one batch under several variants are what each variant gives alone."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -74,8 +76,17 @@ def test_adapters_that_are_more_than_maps_go_one_after_the_other(
     assert not can_mix(model, [BASE, "b"])
 
 
-@pytest.mark.parametrize("prompts", [(3, 4, 2), (1, 2, 40, 41, 1, 39)])
-def test_texts_are_the_same_together_and_in_turn(model, monkeypatch, prompts):
+@contextmanager
+def refusing(*_):
+    """What `mixed` does where a layer is given other rows."""
+    raise UnmixedRows
+    yield
+
+
+@pytest.mark.parametrize(
+    ("prompts", "refused"), [((3, 4, 2), False), ((1, 2, 40, 41, 1, 39), False), ((3, 1), True)]
+)
+def test_texts_are_the_same_together_and_in_turn(model, monkeypatch, prompts, refused):
     given = [Prompt(str(n), tuple(range(5, 5 + n))) for n in prompts]
     (null,) = model.nulls_of("a")
     every = modules_of(model, "a")
@@ -94,11 +105,14 @@ def test_texts_are_the_same_together_and_in_turn(model, monkeypatch, prompts):
         return decode(model, given, conditions, Reading(tokens=12), observe=observe)
 
     together = run(True)
-    monkeypatch.setattr("lorascope.reading.decoding.can_mix", lambda *_: False)
+    if refused:
+        monkeypatch.setattr("lorascope.reading.passes.mixed", refusing)
+    else:
+        monkeypatch.setattr("lorascope.reading.decoding.can_mix", lambda *_: False)
     assert run(False) == together
 
     def order(found):
         return sorted((column, n) for column, going in found for n in going)
 
     assert order(seen[True]) == order(seen[False])
-    assert len({str(row) for rows in together for row in rows}) > 8
+    assert len({str(row) for rows in together for row in rows}) > 2 * len(prompts)

@@ -9,11 +9,13 @@ from peft import PeftModel
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
 from lorascope.models.hooks import capture
+from lorascope.models.prepared import prepare
 from lorascope.models.sites import Site, block_list
 from lorascope.models.updates import (
     DenseUpdate,
     LoraUpdate,
     base_weight,
+    lora_layers,
     lora_updates,
     stream_gain,
     updated_modules,
@@ -243,3 +245,20 @@ def _written(model, path):
         directions = directions[:, :1]
     factors = torch.linalg.lstsq(directions, moved[:, None]).solution
     return bool((directions @ factors - moved[:, None]).norm() < 1e-3 * moved.norm())
+
+
+def test_layers_of_an_adapter_that_comes_later_are_found(tiny_checkpoint, save_adapter, tmp_path):
+    base = str(tiny_checkpoint("llama"))
+    first, second = (
+        save_adapter(tmp_path / name, target_modules=[target])
+        for name, target in (("a", "q_proj"), ("b", "down_proj"))
+    )
+    model = load(base, {"a": str(first)}, device="cpu")
+    before = [path for path, _ in lora_layers(model)]
+    assert before
+    assert all(path.endswith("q_proj") for path in before)
+    (ready,) = prepare(base, {"b": second})
+    model.add_adapter(ready.files)
+    after = [path for path, _ in lora_layers(model)]
+    assert {path for path in after if path.endswith("down_proj")}
+    assert set(before) < set(after)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from lorascope.errors import InputError
@@ -101,6 +103,22 @@ def require_reader(model: str) -> None:
             f'model "{model}" is a GGUF file and the package gguf is not installed: '
             "pip install 'lorascope[gguf]', or give the model as its authors published it"
         )
+
+
+@contextmanager
+def names_mapped_once() -> Iterator[None]:
+    """Within the `with`, gguf makes the map of a model's tensor names once.
+
+    transformers asks for it at every module, and to make it takes longer than to read the weights.
+    """
+    import gguf
+
+    whole = gguf.get_tensor_name_map
+    gguf.get_tensor_name_map = cache(whole)
+    try:
+        yield
+    finally:
+        gguf.get_tensor_name_map = whole
 
 
 def quantisation(path: Path) -> Quantisation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers import (
 
 from lorascope import embedded
 from lorascope.errors import InputError, did_you_mean
-from lorascope.models.gguf_files import gguf_of, require_reader
+from lorascope.models.gguf_files import gguf_of, names_mapped_once, require_reader
 from lorascope.models.places import model_address
 from lorascope.models.stored import (
     FEWER_BITS,
@@ -82,7 +83,9 @@ def load_base(
         # other attention kernels drop Gemma-2's score capping and give NaN at padding
         arguments["attn_implementation"] = "eager"
     try:
-        loaded, report = opener_of(config).from_pretrained(source, revision=revision, **arguments)
+        with names_mapped_once() if inside else nullcontext():
+            opener = opener_of(config)
+            loaded, report = opener.from_pretrained(source, revision=revision, **arguments)
         tokenizer = read_tokenizer(model, revision)
     except InputError:
         raise

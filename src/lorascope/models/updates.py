@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -136,6 +137,10 @@ class DenseUpdate:
 
 
 Update = LoraUpdate | DenseUpdate
+
+# By model: its variants, and the LoRA layers there were with them.
+_Layers = tuple[tuple[str, ...], list[tuple[str, LoraLayer]]]
+_layers: WeakKeyDictionary[AdaptedModel, _Layers] = WeakKeyDictionary()
 
 
 def _numerical(found: Svd) -> Svd:
@@ -334,7 +339,11 @@ def _module(model: AdaptedModel, path: str) -> nn.Module:
 
 def lora_layers(model: AdaptedModel) -> list[tuple[str, LoraLayer]]:
     """Every module of the bare model that any LoRA adapter is put on, with its path."""
-    return [(path, m) for path, m in bare_model(model).named_modules() if isinstance(m, LoraLayer)]
+    # Thousands of modules are gone through again only where adapters have come on.
+    if model not in _layers or _layers[model][0] != model.variants:
+        every = bare_model(model).named_modules()
+        _layers[model] = (model.variants, [(p, m) for p, m in every if isinstance(m, LoraLayer)])
+    return list(_layers[model][1])
 
 
 def _bare(layer: nn.Module) -> Any:

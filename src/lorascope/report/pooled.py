@@ -17,7 +17,10 @@ def conditions(results: Results, measure: str, of: Of | None = None) -> list[Est
 
     Intervals are over documents and seeds (`results.seeds`). `key.adapter` is the group.
     """
-    return over_seeds(_chosen(results, measure, of), results.groups)
+    if (measure, of) not in results.pooled:
+        found = over_seeds(_chosen(results, measure, of), results.groups)
+        results.pooled[measure, of] = tuple(found)
+    return list(results.pooled[measure, of])
 
 
 def at_first_setting(estimates: Sequence[Estimate]) -> list[Estimate]:

@@ -12,6 +12,7 @@ from typing import Any
 from lorascope.errors import InputError
 from lorascope.measures.definitions import declared
 from lorascope.results import Estimate, Estimates
+from lorascope.results.labels import Of
 
 TABLE = "estimates.parquet"
 
@@ -35,6 +36,11 @@ class Results:
     def numbers(self) -> Estimates:
         """The numbers of the adapters that were given, not of null adapters."""
         return self.estimates.of_adapters
+
+    @cached_property
+    def pooled(self) -> dict[tuple[str, Of | None], tuple[Estimate, ...]]:
+        """What `report.pooled.conditions` has found: figures, tables and texts ask again."""
+        return {}
 
     @cached_property
     def adapters(self) -> list[str]:

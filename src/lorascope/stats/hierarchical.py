@@ -21,9 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scipy import stats
-
-from lorascope.stats.intervals import TAIL, UNKNOWN, Interval, t_quantile
+from lorascope.stats.intervals import TAIL, UNKNOWN, Interval, normal_quantile, t_quantile
 
 _POWER = 0.75
 
@@ -61,7 +59,7 @@ def _half(values: Sequence[float], documents: float) -> float:
         return documents
     mean = math.fsum(values) / n
     seeds = math.fsum((x - mean) ** 2 for x in values) / (n - 1) / n
-    z, t = float(stats.norm.ppf(1 - TAIL)), t_quantile(n - 1)
+    z, t = normal_quantile(1 - TAIL), t_quantile(n - 1)
     whole = (documents / z) ** 2 + seeds
     if not whole > 0:
         return whole

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -39,14 +40,21 @@ def detectable(interval: Interval) -> float:
     this size leaves zero in four of five such samples. nan where there is no interval.
     """
     low, high = interval
-    quantile = float(stats.norm.ppf(1 - TAIL))
-    return (high - low) / 2 * (quantile + float(stats.norm.ppf(0.8))) / quantile
+    quantile = normal_quantile(1 - TAIL)
+    return (high - low) / 2 * (quantile + normal_quantile(0.8)) / quantile
 
 
 def _cut(x: float, low: float, high: float) -> float:
     return x if math.isnan(x) else min(max(x, low), high)
 
 
+@cache
+def normal_quantile(p: float) -> float:
+    """Of the normal distribution."""
+    return float(stats.norm.ppf(p))
+
+
+@cache
 def t_quantile(degrees: float, tail: float = TAIL) -> float:
     """Of Student's t; the normal distribution's at infinitely many degrees."""
     return float(stats.t.ppf(1 - tail, degrees))
@@ -71,7 +79,7 @@ def wilson_interval(successes: int, n: int) -> Interval:
 
 def wilson_share(share: float, n: float) -> Interval:
     """The same of a share of n independent units, where n need not be whole."""
-    z2 = float(stats.norm.ppf(1 - TAIL)) ** 2
+    z2 = normal_quantile(1 - TAIL) ** 2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     low = 0.0 if share == 0 else max(0.0, centre - half)

@@ -112,7 +112,7 @@ def _learning(results: Results) -> Iterator[Figure]:
             ],
         )
         .properties(width=240, height=190)
-        .facet(data=alt.Data(values=rows), facet=alt.Facet("site:N", title=None), columns=3)
+        .facet(data=alt.Data(values=tuple(rows)), facet=alt.Facet("site:N", title=None), columns=3)
     )
     caption = "Relative error of each delta dictionary on held-out deltas after every epoch."
     yield Figure.of(
@@ -154,7 +154,7 @@ def _ablation(results: Results) -> Iterator[Figure]:
         ),
         base.mark_point(filled=True, size=60).encode(y=y, color=colour, tooltip=tooltip),
         base.mark_text(dx=8, dy=-9, align="left", fontSize=10).encode(y=y, text="setting:N"),
-        data=alt.Data(values=rows),
+        data=alt.Data(values=tuple(rows)),
     ).properties(width=420, height=240)
     caption = (
         "One condition trained at several sparsities; marks: held-out error with 95 % interval."
