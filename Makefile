@@ -39,7 +39,9 @@ bench: install-dev
 	$(BIN)/python bench/sae_training.py
 	$(BIN)/python bench/geometry.py
 	$(BIN)/python bench/adapt.py
+	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/effects.py
+	$(BIN)/python bench/reading.py
 	$(BIN)/python bench/report.py
 	$(BIN)/python bench/check.py
 
