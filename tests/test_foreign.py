@@ -112,3 +112,19 @@ def test_home_is_meant_by_a_tilde(tmp_path, monkeypatch):
     assert str(local_path("~nobody-by-this-name/a")) == "~nobody-by-this-name/a"
     (tmp_path / "s.yaml").write_text(json.dumps({"a": 1}))
     assert read_yaml(local_path("~/s.yaml")) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["x\\ud83d"]',
+        '["x\\uD83D"]',
+        '["x\ud83d"]',
+        b'["x\\ud83d"]',
+        b'["x\xed\xa0\xbd"]',
+        '["x\ud83d"]'.encode("utf-16", "surrogatepass"),
+        '["x\\ud83d"]'.encode("utf-32"),
+    ],
+)
+def test_halves_are_found_however_they_are_written(text):
+    assert parse_json(text, "here") == ["x\ufffd"]
