@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from lorascope.activations.sources import RecordTally
 from lorascope.activations.text import Document, Segment, alpaca, chat, read_documents
 from lorascope.errors import InputError
 
@@ -179,3 +180,13 @@ def test_missing_sources(tmp_path):
         read_documents(str(tmp_path / "empty"))
     with pytest.raises(InputError, match="neither a file here nor a dataset that opens"):
         read_documents("nobody/no-such-dataset")
+
+
+def test_the_packaged_texts_are_the_same_every_time_and_nobody_s_list_is_shared():
+    tally = RecordTally()
+    read, known = read_documents("embedded", tally=tally), read_documents("embedded")
+    assert known == read
+    assert tally.records >= len(read) > 1000
+    known.clear()
+    assert read_documents(["embedded"]) == read
+    assert read_documents("embedded", 3) == read[:3]

@@ -10,6 +10,7 @@ import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from lorascope.activations.chat import ASSISTANT, ROLES, USER, Message
@@ -22,6 +23,8 @@ ALPACA_OPENING = (
     "Below is an instruction that describes a task{extra}. Write a response that appropriately "
     "completes the request."
 )
+# The source that comes with the package.
+_PACKAGED = "embedded"
 # Categories of characters that leave no mark, and letters and symbols that are blank.
 _UNSEEN = ("Cc", "Cf", "Cn", "Cs", "Zl", "Zp", "Zs", "Mn", "Me")
 _BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
@@ -246,7 +249,21 @@ def read_documents(
     Raises:
         InputError: a source is missing, unreadable, malformed or holds no text.
     """
-    tally = tally if tally is not None else RecordTally()
+    packaged = sources == _PACKAGED or list(sources) == [_PACKAGED]
+    if packaged and tally is None and (limit is None or limit > 0):
+        return list(_packaged(template)[:limit])
+    return _read(sources, limit, tally if tally is not None else RecordTally(), template)
+
+
+@cache
+def _packaged(template: Template) -> tuple[Document, ...]:
+    """All documents that come with the package: a study reads them again and again."""
+    return tuple(_read(_PACKAGED, None, RecordTally(), template))
+
+
+def _read(
+    sources: str | Sequence[str], limit: int | None, tally: RecordTally, template: Template
+) -> list[Document]:
     seen: set[str] = set()
     found: list[Document] = []
     for source in [sources] if isinstance(sources, str) else sources:
