@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lorascope.models.adapted import BASE, load
-from lorascope.models.mixed import Share, UnmixedRows, can_mix, mixed
+from lorascope.models.mixed import UnmixedRows, VariantRows, can_mix, mixed
 from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.updates import lora_layers
 from lorascope.reading.decoding import Amplification, decode
@@ -29,10 +29,10 @@ def test_rows_are_those_of_each_variant_alone(model):
     (null,) = model.nulls_of("a")
     without = tuple(path for path in modules_of(model, "a") if "down_proj" in path)
     shares = [
-        Share(BASE, slice(0, 2)),
-        Share("a", slice(2, 4)),
-        Share("a", slice(4, 6), frozenset(without)),
-        Share(null, slice(6, 7)),
+        VariantRows(BASE, slice(0, 2)),
+        VariantRows("a", slice(2, 4)),
+        VariantRows("a", slice(4, 6), frozenset(without)),
+        VariantRows(null, slice(6, 7)),
     ]
     with mixed(model, shares) as module:
         found = module(ids).logits
@@ -57,7 +57,7 @@ def test_rows_are_those_of_each_variant_alone(model):
 
 @torch.no_grad()
 def test_other_rows_than_the_batch_are_refused(model):
-    with pytest.raises(UnmixedRows), mixed(model, [Share("a", slice(0, 3))]) as module:
+    with pytest.raises(UnmixedRows), mixed(model, [VariantRows("a", slice(0, 3))]) as module:
         module(torch.tensor([[5, 6], [7, 8]]))
     assert not any("forward" in layer.__dict__ for _, layer in lora_layers(model))
 

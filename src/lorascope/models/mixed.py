@@ -23,7 +23,7 @@ from lorascope.models.updates import lora_layers
 
 
 @dataclass(frozen=True)
-class Share:
+class VariantRows:
     """Rows of a batch that run under one variant.
 
     Attributes:
@@ -69,7 +69,7 @@ def _plain(layer: nn.Module) -> bool:
 
 
 @contextmanager
-def mixed(model: AdaptedModel, shares: Sequence[Share]) -> Iterator[PreTrainedModel]:
+def mixed(model: AdaptedModel, shares: Sequence[VariantRows]) -> Iterator[PreTrainedModel]:
     """Within the `with`, rows of a batch run under the variants that `shares` say.
 
     Yields the model.
@@ -97,7 +97,7 @@ def mixed(model: AdaptedModel, shares: Sequence[Share]) -> Iterator[PreTrainedMo
 _Added = tuple[slice, nn.Module, nn.Module, float]
 
 
-def _own(model: AdaptedModel, path: str, layer: Any, shares: Sequence[Share]) -> list[_Added]:
+def _own(model: AdaptedModel, path: str, layer: Any, shares: Sequence[VariantRows]) -> list[_Added]:
     found: list[_Added] = []
     for share in shares:
         name = model.peft_name(share.variant) if share.variant != BASE else ""

@@ -24,7 +24,7 @@ from transformers.cache_utils import DynamicCache
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.hooks import replace
 from lorascope.models.load import padding_id
-from lorascope.models.mixed import Share, mixed
+from lorascope.models.mixed import VariantRows, mixed
 from lorascope.models.sites import Site
 from lorascope.reading.prompts import Prompt
 from lorascope.reading.removing import Modules, Reads, TakenLatents, left_out
@@ -133,12 +133,12 @@ class RowPass:
                 stack.enter_context(left_out(self.model, source.variant, source.without))
             yield module
 
-    def _shares(self) -> Iterator[Share]:
+    def _shares(self) -> Iterator[VariantRows]:
         start = 0
         for number, own in groupby(self.rows, key=lambda row: row.source):
             stop, source = start + len(list(own)), self.sources[number]
             silent = source.without.paths if isinstance(source.without, Modules) else ()
-            yield Share(source.variant, slice(start, stop), frozenset(silent))
+            yield VariantRows(source.variant, slice(start, stop), frozenset(silent))
             start = stop
 
     @contextmanager
