@@ -190,6 +190,15 @@ def test_halves_are_balanced_and_share_no_text():
         Labelled("few", ("a", "b"), (0, 1)).halves(40, 20, 0)
 
 
+def test_a_text_with_both_labels_is_left_out():
+    texts, labels = [f"text {i}" for i in range(60)], [i % 2 for i in range(60)]
+    one = Labelled("doubtful", (*texts, "text 0", "text 1"), (*labels, 1, 0))
+    for seed in range(5):
+        train, test = one.halves(30, 26, seed)
+        assert not {"text 0", "text 1"} & {*train.texts, *test.texts}
+    assert len(train.texts) + len(test.texts) == 56
+
+
 def test_the_packages_own_sets():
     found = embedded_sets()
     assert len({one.name for one in found}) == 10

@@ -51,13 +51,19 @@ class Labelled:
     def halves(self, train: int, test: int, seed: int) -> tuple[Labelled, Labelled]:
         """Rows to train on and rows held out, half of each label in both; no text is in both.
 
+        A text that stands more than once is one row; one with both labels is none.
+
         Raises:
             InputError: too few different texts of a label.
         """
         chosen = random.Random(derived_seed(seed, "rows", self.name))
         by_label: dict[int, list[str]] = {0: [], 1: []}
-        for text, label in dict(zip(self.texts, self.labels, strict=True)).items():
-            by_label[label].append(text)
+        marked: dict[str, set[int]] = {}
+        for text, label in zip(self.texts, self.labels, strict=True):
+            marked.setdefault(text, set()).add(label)
+        for text, labels in marked.items():
+            if len(labels) == 1:
+                by_label[min(labels)].append(text)
         fewest = min(len(texts) for texts in by_label.values())
         total = train + test
         share = min(1.0, 2 * fewest / total)
