@@ -1,6 +1,7 @@
 """The command: a page and tables, JSON, and one line for wrong input."""
 
 import json
+import shutil
 
 import pytest
 
@@ -27,6 +28,22 @@ def test_a_page_and_tables(lorascope, given, tmp_path):
     assert {"index.html", "read.json", "phrases.csv", "samples.parquet"} <= names
     assert "w23" in (out / "index.html").read_text()
     assert lorascope(*given, "--out", out)[0] == 0
+
+
+def test_the_base_is_by_default_the_one_that_the_adapter_names(lorascope, given, tmp_path):
+    command, planted, _, model, *rest = given
+    adapter = shutil.copytree(planted, tmp_path / planted.name)
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "base_model_name_or_path": str(model)}))
+    code, said, err = lorascope(command, adapter, *rest, "--json")
+    assert code == 0, err
+    told = json.loads(lorascope(*given, "--json")[1])
+    assert {**json.loads(said), "seconds": 0} == {**told, "seconds": 0}
+    path.write_text(json.dumps({**config, "base_model_name_or_path": None}))
+    code, _, err = lorascope(command, adapter, *rest)
+    assert code == 2
+    assert "name no base model; give --model" in err
 
 
 def test_json(lorascope, given):

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 _SHOWN = 12
 
 
-_Model = Annotated[str, typer.Option(help="Base model: hub id, folder, GGUF file or embedded.")]
+_Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Base model: hub id, folder, GGUF file or embedded. By default the one that the "
+        "adapter's files name."
+    ),
+]
 _Prompts = Annotated[
     Path | None,
     typer.Option(help="Prompts of your own: one a line, or .jsonl with prompt and kind."),
@@ -52,7 +58,7 @@ _Force = Annotated[bool, typer.Option("--force", help="Accept an adapter that na
 
 def read(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder or hub id.")],
-    model: _Model,
+    model: _Model = None,
     prompts: _Prompts = None,
     texts: _Texts = None,
     strengths: Annotated[
@@ -82,11 +88,12 @@ def read(
 
     `lorascope read runs/adapters/r4 --model embedded`
 
-    `lorascope read me/mine --model google/gemma-2-2b --ranks 1 --out runs/read-mine`
+    `lorascope read me/mine --ranks 1 --out runs/read-mine`
 
     `lorascope read suspect --model base --reference benign --set tokens=48 --json`
     """
     from lorascope.progress import Reporter
+    from lorascope.studies.audit.defaults import base_of_adapters
 
     named = _named([adapter, *(reference or [])])
     given: dict[str, Any] = {
@@ -100,8 +107,9 @@ def read(
     settings = _settings(given, prompts, set_ or [])
     if out is not None:
         _require_free(out)
+    base = base_of_adapters(named) if model is None else model
     of_model = {"dtype": known_dtype(dtype), "revision": revision, "force": force}
-    _run(model, named, settings, out, json_, Reporter(quiet or json_), of_model)
+    _run(base, named, settings, out, json_, Reporter(quiet or json_), of_model)
 
 
 def _settings(given: dict[str, Any], prompts: Path | None, changes: list[str]) -> Reading:
