@@ -19,7 +19,7 @@ if [ ! -x "$venv/bin/python" ]; then
     python3 -m venv "$venv"
     # What its evaluation imports; its other requirements draw pictures.
     "$venv/bin/pip" install -q torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 einops==0.8.2 \
-        sentencepiece==0.2.3 protobuf==7.36.2 'python-socketio[client]==5.18.1' tqdm
+        sentencepiece==0.2.3 protobuf==7.36.2 'python-socketio[client]==5.18.1' tqdm pillow
     "$venv/bin/pip" install -q --no-deps dictionary_learning==0.1.0 nnsight==0.3.7
 fi
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from lorascope.reading.result import Read
     from lorascope.reading.settings import Reading
 
+# Where a judge's answers are kept below --out.
+_ANSWERS = "answers.jsonl"
 # Most rows of a table on the terminal.
 _SHOWN = 12
 
@@ -53,6 +55,13 @@ _Reference = Annotated[
     list[str] | None,
     typer.Option(help="Another adapter: what it says too is not counted. Repeatable."),
 ]
+_Judge = Annotated[
+    str | None,
+    typer.Option(
+        help="A language model that says it in a sentence, scored beside null adapters: its id at "
+        "OPENAI_BASE_URL, or local:MODEL. None by default."
+    ),
+]
 _Force = Annotated[bool, typer.Option("--force", help="Accept an adapter that names another base.")]
 
 
@@ -67,6 +76,7 @@ def read(
     ranks: _Ranks = None,
     nulls: Annotated[int, typer.Option(help="Null adapters, each read as the adapter is.")] = 3,
     reference: _Reference = None,
+    judge: _Judge = None,
     seed: Annotated[int, typer.Option(help="Of sampling and of null adapters.")] = 0,
     dtype: DTypeOf = None,
     revision: Revision = None,
@@ -103,6 +113,7 @@ def read(
         "references": list(named)[1:],
         "seed": seed,
         **({"texts": list(texts)} if texts else {}),
+        **({"judge": judge} if judge is not None else {}),
     }
     settings = _settings(given, prompts, set_ or [])
     if out is not None:
@@ -138,7 +149,8 @@ def _run(
     from lorascope.studies.audit.sections.reading import write_page
 
     loaded: AdaptedModel = load(model, named, **of_model)
-    found = run(loaded, next(iter(named)), settings, reporter)
+    answers = None if out is None else out / _ANSWERS
+    found = run(loaded, next(iter(named)), settings, reporter, answers)
     page = None
     if out is not None:
         found.write(out)
@@ -179,7 +191,8 @@ def _require_free(folder: Path) -> None:
 
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give --out a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
+    held = {one.name for one in folder.iterdir()} if folder.is_dir() else set()
+    if held - {_ANSWERS} and MARK not in held:
         raise InputError(f"{folder}: not empty and no reading; give --out another folder")
 
 

@@ -37,14 +37,14 @@ def recurring_share(voices: Voices, adapter: str, settings: Reading) -> Estimate
     variants = [voices, *(voices.exchanged(draw) for draw in range(len(voices.nulls)))]
     own, *nulls = (_held_out(one, settings) for one in variants)
     counts = torch.tensor([float(len(row)) for row in voices.own])
-    mean = _share_of_prompts(counts)
+    mean = share_of_prompts(counts)
     value, (low, high) = mean(own)
     beside = drawn(ADAPTER, own, nulls, mean)
     n, interval = int(counts.sum()), (max(0.0, low), min(1.0, high))
     return Estimate("reading.recurring", value, interval, n, "share", tuple(beside), Key(adapter))
 
 
-def _share_of_prompts(counts: Sums) -> Callable[[Sums], Measured]:
+def share_of_prompts(counts: Sums) -> Callable[[Sums], Measured]:
     """`over_tokens` of continuations by prompt, where prompts that are all alike leave some open.
 
     None of n prompts, or all of them, says little of the next: as far as Wilson's interval of

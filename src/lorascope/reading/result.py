@@ -77,6 +77,24 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class JudgedSentence:
+    """What a judge says of one variant, and whether it tells the variant apart.
+
+    Attributes:
+        variant: the adapter or a null adapter.
+        said: in a sentence; empty where the judge sees nothing.
+        right: prompts not shown at which it finds the variant's continuation; half a prompt each
+            where there is no sentence or no answer.
+        tried: of so many.
+    """
+
+    variant: str
+    said: str
+    right: float
+    tried: int
+
+
+@dataclass(frozen=True)
 class Read:
     """What an adapter learned, in words, and what null adapters of its size seem to have learned.
 
@@ -97,6 +115,8 @@ class Read:
         occasions: kinds of prompts, and words in them, beside all others.
         null_occasions: how many stand apart with each null adapter in its place.
         estimates: its numbers, each beside null adapters'.
+        judge: what the judge is called; empty without one.
+        judged: its sentence about the adapter, then about each null adapter.
         settings: of the reading, as plain data.
         cautions: what to know before relying on it.
         seconds: wall-clock time.
@@ -124,6 +144,8 @@ class Read:
     occasions: tuple[Occasion, ...] = ()
     null_occasions: tuple[int, ...] = ()
     estimates: tuple[Estimate, ...] = ()
+    judge: str = ""
+    judged: tuple[JudgedSentence, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -201,8 +223,8 @@ class Read:
         write_atomically(folder / MARK, data + "\n")
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Phrases (null adapters' too), changed tokens, places, first tokens, samples, carriers and
-        numbers."""
+        """Phrases (null adapters' too), changed tokens, places, first tokens, samples, carriers,
+        a judge's sentences and numbers."""
         phrases = [{"variant": self.adapter, **_row(p)} for p in self.phrases]
         for name, found in zip(self.nulls, self.null_phrases, strict=True):
             phrases += [{"variant": name, **_row(p)} for p in found]
@@ -215,6 +237,7 @@ class Read:
             "carriers": _table(map(_row, self.carriers), _columns(Carrier)),
             "prompts": _table(map(_row, self.acts), _columns(Act)),
             "occasions": _table(map(_row, self.occasions), _columns(Occasion)),
+            "judged": _table(map(_row, self.judged), _columns(JudgedSentence)),
             "estimates": Estimates(map(declared, self.estimates)).to_frame(),
         }
 
@@ -267,6 +290,7 @@ def _revived(data: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "null_occasions": tuple(data["null_occasions"]),
         "estimates": tuple(map(_estimate, data["estimates"])),
+        "judged": tuple(JudgedSentence(**one) for one in data["judged"]),
     }
 
 

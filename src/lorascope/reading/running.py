@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
 
 from lorascope.activations.text import read_documents
+from lorascope.behaviours.answerers import answerer
+from lorascope.behaviours.asking import Answerer, AnswerLog, Asker
 from lorascope.errors import InputError, NoNullAdapter
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.null_adapters import add_null_adapters
@@ -19,6 +23,7 @@ from lorascope.models.truncation import truncated
 from lorascope.reading.carriers import module_carriers
 from lorascope.reading.changed import changed_tokens, first_tokens, first_zs
 from lorascope.reading.decoding import Amplification, decode, texts
+from lorascope.reading.judged import n_requests, with_sentence
 from lorascope.reading.numbers import first_estimates, passage_estimates, recurring_share
 from lorascope.reading.passages import PassageSurvey, chosen_windows, passages
 from lorascope.reading.phrases import Phrase, Texts, recurring, words_of
@@ -55,15 +60,20 @@ def read(
     adapter: str,
     settings: Reading | None = None,
     progress: ReadingProgress | None = None,
+    answers: Path | None = None,
 ) -> Read:
     """What the adapter learned, in words, beside null adapters of the same spectrum.
 
     Null adapters that the model has of the adapter already are the ones used; else as many as the
     settings say are put on the model and stay.
 
+    Args:
+        answers: file that keeps every request to the judge and its answer; what it holds is not
+            asked again. By default they are not kept.
+
     Raises:
         InputError: no such adapter, texts or prompts that cannot be used, ranks of an adapter
-            that has none.
+            that has none, a judge that does not answer.
 
     Examples:
         >>> model = ls.load("embedded", {"mine": "runs/adapters/adapters/r2"})
@@ -74,6 +84,7 @@ def read(
     started = time.perf_counter()
     settings, progress = settings or Reading(), progress or Silence()
     model.info(adapter)
+    judge = answerer(settings.judge) if settings.judge else None
     for name in settings.references:
         model.info(name)
         if name == adapter:
@@ -104,6 +115,8 @@ def read(
         with progress.bar("who carries it", settings.tokens, "tokens of each") as advance:
             carried = module_carriers(model, found, prompts, settings, advance)
         found = replace(found, carriers=tuple(carried))
+    if judge is not None:
+        found = _with_sentence(found, judge, answers, settings, progress)
     return replace(found, seconds=round(time.perf_counter() - started, 1))
 
 
@@ -182,6 +195,21 @@ def _with_occasions(
         occasions=tuple(occasions(every, settings.level)),
         null_occasions=tuple(null_occasions(every, settings.level)),
     )
+
+
+def _with_sentence(
+    found: Read,
+    judge: Answerer,
+    answers: Path | None,
+    settings: Reading,
+    progress: ReadingProgress,
+) -> Read:
+    """The reading with what a judge says of it."""
+    total = n_requests(found.prompts, len(found.nulls))
+    with tempfile.TemporaryDirectory() as folder:
+        asker = Asker(judge, AnswerLog(answers or Path(folder) / "answers.jsonl"))
+        with progress.bar(f"judged by {settings.judge}", total, "answers") as advance:
+            return with_sentence(found, asker, settings.judge, settings.seed, advance)
 
 
 def with_phrases(found: Read, settings: Reading) -> Read:

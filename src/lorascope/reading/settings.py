@@ -38,6 +38,9 @@ class Reading(Settings):
         references: other adapters of the model: what they say too is not this one's own.
         carriers: find out without which modules, and in an audit without which latents, the
             phrases are not said.
+        judge: a language model that says it in a sentence, scored beside what it says of null
+            adapters: its id behind the endpoint of OPENAI_BASE_URL, or `local:MODEL`; by default
+            none.
         seed: of sampling and of null adapters.
 
     Examples:
@@ -63,6 +66,7 @@ class Reading(Settings):
     texts: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     carriers: bool = True
+    judge: str = ""
     seed: int = 0
 
     @field_validator("strengths", "ranks")

@@ -19,6 +19,18 @@ DEFINITIONS: dict[str, Definition] = {
         apart="above",
         sampled="prompts",
     ),
+    "reading.judged": Definition(
+        "A judge's sentence tells the adapter apart",
+        "share",
+        "share of the prompts that the judge has not seen at which, by its sentence about the "
+        "adapter, it finds the adapter's continuation beside a null adapter's; ½ where it says "
+        "nothing",
+        "",
+        f"{_PROMPTS}; where all prompts are alike, as far as Wilson's interval of 0 of n reaches",
+        "reading/judged.py",
+        apart="above",
+        sampled="prompts",
+    ),
     "reading.kl": Definition(
         "KL on ordinary text",
         "nats/token",

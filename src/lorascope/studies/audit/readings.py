@@ -16,18 +16,20 @@ from lorascope.reading.settings import Reading
 from lorascope.results import Estimate
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.sections.carriers import carried_sentences
-from lorascope.studies.audit.sections.reading import sentences, write_page
+from lorascope.studies.audit.sections.reading import judged_sentences, sentences, write_page
 from lorascope.studies.audit.state import GATES, Audited
 from lorascope.studies.audit.study import AuditStudy
 
 READ = "read"
+# Where a judge's answers are kept.
+ANSWERS = "answers"
 # Where `workflows.carrying` leaves what carries the phrases.
 CARRIERS = "carriers"
 # Phrases of an adapter that the audit's page lists.
 _LISTED = 12
 
 
-@stage(version=2, title="reading adapters")
+@stage(version=3, title="reading adapters")
 def put_into_words(work: Work, *, adapter: str, settings: Reading, content: str) -> None:
     """Read one adapter beside its null adapters; tables, and a page of its own.
 
@@ -42,7 +44,8 @@ def put_into_words(work: Work, *, adapter: str, settings: Reading, content: str)
             f"{', '.join(settings.texts)}: changed since the study was read; run again"
         )
     state: Audited = work.state
-    found = read(state.model, adapter, settings, work.reporter)
+    answers = state.folder / ANSWERS / f"read-{adapter}.jsonl"
+    found = read(state.model, adapter, settings, work.reporter, answers)
     found.write(work.folder)
     write_page(found, work.folder)
 
@@ -105,6 +108,7 @@ def _facts(found: Read, carriers: Sequence[Carrier]) -> dict[str, Any]:
     example = found.example
     return {
         "sentences": [*sentences(found), *carried_sentences(carriers)],
+        "judged": judged_sentences(found),
         "names": [phrase.text for phrase in found.named],
         "phrases": [
             {

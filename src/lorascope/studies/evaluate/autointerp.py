@@ -28,9 +28,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorascope.activations.tokens import Window, batches
+from lorascope.behaviours.answerers import answerer
 from lorascope.behaviours.asking import Answerer, AnswerLog, Asker, MalformedError, Question
-from lorascope.behaviours.endpoint import Endpoint
-from lorascope.behaviours.local import LocalModel
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.fits.conditions import ADAPTED, SPLICED
@@ -44,7 +43,6 @@ from lorascope.stats.intervals import normal_interval, or_point, within
 from lorascope.studies.evaluate.settings import Autointerp
 from lorascope.studies.evaluate.subjects import OpenedSubject
 
-_LOCAL: Final = "local:"
 _BATCH_TOKENS = 4096
 # Tokens at or above this share of a passage's largest activation are marked.
 _MARKED = 0.5
@@ -94,13 +92,6 @@ class Asked:
     shown: tuple[str, ...]
     detection: tuple[tuple[str, int], ...]
     fuzzing: tuple[tuple[str, int], ...]
-
-
-def answerer(judge: str) -> Answerer:
-    """What answers: a model on this machine, or behind the endpoint of the environment."""
-    if judge.startswith(_LOCAL):
-        return LocalModel(judge.removeprefix(_LOCAL), max_tokens=128)
-    return Endpoint(judge, max_tokens=256)
 
 
 @torch.no_grad()

@@ -142,12 +142,14 @@ def _learned(results: Results, name: str, _: Sequence[Browsed]) -> str:
 
 
 def told_in_words(one: Mapping[str, Any]) -> str:
-    """The verdict of a reading, and how many phrases null adapters bring back in the same run."""
+    """The verdict of a reading, how many phrases null adapters bring back in the same run, and what
+    a judge says where one was asked."""
     counts = [int(count) for count in one["null_phrases"]]
-    if not counts:
-        return str(one["sentences"][0])
-    total = plural(sum(counts), "phrase")
-    return f"{one['sentences'][0]} ({plural(len(counts), 'null adapter')} in its place: {total}.)"
+    said = [str(one["sentences"][0])]
+    if counts:
+        total = plural(sum(counts), "phrase")
+        said.append(f"({plural(len(counts), 'null adapter')} in its place: {total}.)")
+    return " ".join([*said, *one.get("judged", [])])
 
 
 def _latents(results: Results, name: str, browsed: Sequence[Browsed]) -> str:

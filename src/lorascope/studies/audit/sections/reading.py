@@ -50,6 +50,7 @@ def render(found: Read, command: str = "") -> str:
         carriers=carrier_rows([asdict(one) for one in found.carriers], found.adapter, ()),
         occasions=[_occasion(one) for one in found.occasions],
         null_occasions=", ".join(map(str, found.null_occasions)) or "–",
+        judged=[(one, f"{one.right:g}") for one in found.judged],
         acts=sorted(found.acts, key=lambda one: -one.kl),
         probability=number,
         command=command,
@@ -60,7 +61,7 @@ def render(found: Read, command: str = "") -> str:
 
 def sentences(found: Read) -> list[str]:
     """What was found, in a few plain sentences; the verdict first."""
-    said = [*_verdict(found), _chance(found), *_when(found)]
+    said = [*_verdict(found), _chance(found), *judged_sentences(found), *_when(found)]
     if found.divergence is not None:
         said += [_changed(found), _first(found)]
     return said + carried_sentences(found.carriers)
@@ -105,6 +106,24 @@ def _chance(found: Read) -> str:
         f"are phrases at a false discovery rate of {found.settings['level']:.0%} that are at least "
         f"{LIFT:g} times as frequent as a null adapter's."
     )
+
+
+def judged_sentences(found: Read) -> list[str]:
+    """A judge's sentence, how often it tells the adapter apart, and how often null adapters'."""
+    if not found.judged:
+        return []
+    own, *nulls = found.judged
+    judge = f"Judge {visible(found.judge)}"
+    counts = [f"{one.right:g}" if one.said else "nothing said" for one in nulls]
+    beside = f" (null adapters' own sentences: {listing(counts, 20)})" if counts else ""
+    if not own.said:
+        return [f"{judge} sees nothing that the adapter was taught{beside}."]
+    other = "null adapters" if nulls else "the base"
+    return [
+        f"{judge}: “{visible(own.said)}” By this it finds the adapter beside {other} at "
+        f"{own.right:g} of {own.tried} prompts that it had not seen{beside}; always the same "
+        "answer is right at half."
+    ]
 
 
 def _when(found: Read) -> list[str]:
