@@ -14,7 +14,7 @@ from pathlib import Path
 from lorascope.embedded import instructions
 from lorascope.progress import Reporter
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.studies.audit.workflow import audit
+from lorascope.studies.audit.workflow import AUDIT
 from lorascope.studies.compare.workflow import CompareSettings, Comparison, compare
 from lorascope.workflows.adapters import TrainStudy, run_training
 
@@ -81,7 +81,7 @@ def audit_all(folder: Path, adapters: dict[str, str]) -> Path:
             "weights": False,
         },
     }
-    audit(AuditStudy.parse(study, "study"), folder / "run", Reporter())
+    AUDIT.run(AuditStudy.parse(study, "study"), folder / "run", Reporter())
     return folder / "run"
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorascope import report
-from lorascope.commands import audits
+from lorascope.commands import running
 from lorascope.studies.audit.demo import demo_study
 from lorascope.workflows import cost
 
@@ -468,7 +468,7 @@ def test_default_run_folder_is_named_from_the_whole_study(
 ):
     monkeypatch.chdir(tmp_path)
     outs = []
-    monkeypatch.setattr(audits, "run_audit", lambda study, out, *_: outs.append(Path(out)))
+    monkeypatch.setattr(running, "run", lambda study, out, *_: outs.append(Path(out)))
     for change in ("seed=0", "seed=1", "measures.repeats=4"):
         assert lorascope("audit", *options(change))[0] == 0
     assert len(set(outs)) == 3

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from lorascope import cli
-from lorascope.commands import adapters, adapts, audits, latents, studies
+from lorascope.commands import adapters, running, studies
 from lorascope.errors import InputError
 
 HOURS = ["--dtype", "bfloat16", "--revision", "1234567"]
@@ -30,12 +30,10 @@ def run(monkeypatch, capsys):
 def given(monkeypatch):
     """The settings that a command comes to, taken where they would be run."""
     found = []
-    monkeypatch.setattr(audits, "run_audit", lambda study, *_, **__: found.append(study))
-    monkeypatch.setattr(adapts, "run_adapt", lambda study, *_, **__: found.append(study))
-    monkeypatch.setattr(latents, "run_latent", lambda study, *_, **__: found.append(study))
+    monkeypatch.setattr(running, "run", lambda study, *_: found.append(study))
+    monkeypatch.setattr(running, "print_plan", lambda study, *_: found.append(study))
     monkeypatch.setattr(adapters, "_train", lambda study, *_, **__: found.append(study))
     monkeypatch.setattr(studies, "print_plan", lambda study, *_, **__: found.append(study))
-    monkeypatch.setattr(audits, "print_plan_of_run", lambda study, *_, **__: found.append(study))
     return found
 
 

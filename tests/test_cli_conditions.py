@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from lorascope import report
 from lorascope.activations import shards
-from lorascope.commands import audits
+from lorascope.commands import running
 from lorascope.errors import as_system_error, system_error
 from lorascope.locking import locked
 from lorascope.report.left_out import left_out_lines
@@ -154,7 +154,7 @@ def test_what_the_system_refuses_is_one_line(lorascope, command, monkeypatch, er
     def refuse(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(audits, "run_audit", refuse)
+    monkeypatch.setattr(running, "run", refuse)
     code, out, err = lorascope(*command)
     assert (code, out) == (2, "")
     assert said in one_line(err)
@@ -171,7 +171,7 @@ def test_faults_of_our_own_are_not_hidden(lorascope, command, monkeypatch):
     def wrong(*_args, **_kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(audits, "run_audit", wrong)
+    monkeypatch.setattr(running, "run", wrong)
     with pytest.raises(ZeroDivisionError):
         lorascope(*command)
 
@@ -195,7 +195,7 @@ def test_a_read_only_folder(lorascope, command, tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stop_is_one_line(lorascope, command, monkeypatch, number, code):
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(audits, "run_audit", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(running, "run", lambda *_: os.kill(os.getpid(), number))
     # Jobs that a shell starts in the background ignore it.
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -7,30 +7,21 @@ return the finished run. Everything is on disk; a run opened again tomorrow is t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lorascope.progress import Reporter
 from lorascope.studies.adapt.study import AdaptStudy
-from lorascope.studies.adapt.workflow import adapt as run_adapt
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.studies.audit.workflow import audit as run_audit
 from lorascope.studies.compare.workflow import CompareSettings
 from lorascope.studies.compare.workflow import compare as run_compare
 from lorascope.studies.evaluate.settings import DEFAULT, EvaluateStudy, Evaluation
-from lorascope.studies.evaluate.workflow import evaluate as run_evaluate
 from lorascope.studies.latent.study import LatentStudy
-from lorascope.studies.latent.workflow import learn_latent as run_latent
+from lorascope.studies.opening import Study, workflow_of
 from lorascope.study_run import StudyRun
 
 PathLike = str | os.PathLike[str]
-_NAMES: dict[type, str] = {
-    AuditStudy: "audit",
-    AdaptStudy: "adapt",
-    LatentStudy: "latent",
-    EvaluateStudy: "evaluate",
-}
 
 
 def open_run(folder: PathLike) -> StudyRun:
@@ -99,7 +90,7 @@ def audit(
     plain = {"model": model, "adapters": named, "sites": list(sites), "texts": _texts(texts)}
     plain |= settings
     study = AuditStudy.parse(plain, "audit")
-    return _finished(run_audit, study, out, quiet, redo)
+    return _finished(study, out, quiet, redo)
 
 
 def adapt(
@@ -143,7 +134,7 @@ def adapt(
     plain = {"model": model, "texts": _texts(texts), "dictionaries": dict(dictionaries)}
     plain |= settings
     study = AdaptStudy.parse(plain, "adapt")
-    return _finished(run_adapt, study, out, quiet, redo)
+    return _finished(study, out, quiet, redo)
 
 
 def latent(
@@ -191,7 +182,7 @@ def latent(
     """
     plain = {"model": model, "behaviour": str(behaviour), "site": site, **settings}
     study = LatentStudy.parse(plain, "latent")
-    return _finished(run_latent, study, out, quiet, redo)
+    return _finished(study, out, quiet, redo)
 
 
 def evaluate(
@@ -235,7 +226,7 @@ def evaluate(
         plain[name] = {} if name in only else None
     plain |= settings
     study = EvaluateStudy.parse(plain, "evaluate")
-    return _finished(run_evaluate, study, out, quiet, redo)
+    return _finished(study, out, quiet, redo)
 
 
 def compare(
@@ -267,13 +258,12 @@ def compare(
     return open_run(compared.report.parents[1])
 
 
-def _finished(
-    run: Callable[..., Path], study: Any, out: PathLike | None, quiet: bool, redo: bool
-) -> StudyRun:
+def _finished(study: Study, out: PathLike | None, quiet: bool, redo: bool) -> StudyRun:
     """Run or resume a study in its folder, and open it."""
     own = Path("runs") / f"{study.name}-{study.digest()[:8]}"
     folder = own if out is None else Path(out)
-    run(study, folder, Reporter(quiet), f"lorascope.{_NAMES[type(study)]} in {folder}", redo)
+    workflow = workflow_of(study)
+    workflow.run(study, folder, Reporter(quiet), f"lorascope.{workflow.name} in {folder}", redo)
     return open_run(folder)
 
 

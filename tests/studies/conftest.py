@@ -9,7 +9,7 @@ import pytest
 from lorascope import report
 from lorascope.progress import Reporter
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.studies.audit.workflow import audit
+from lorascope.studies.audit.workflow import AUDIT
 
 RECORDS = 120
 
@@ -86,7 +86,7 @@ def study(settings, records):
 def finished_run(study, quiet, tmp_path_factory):
     """The run folder of the finished audit; read it, and copy it before changing it."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    audit(study, out, quiet, "lorascope audit tiny.yaml")
+    AUDIT.run(study, out, quiet, "lorascope audit tiny.yaml")
     return out
 
 

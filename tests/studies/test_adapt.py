@@ -34,7 +34,7 @@ from lorascope.studies.adapt.facts import disturbed
 from lorascope.studies.adapt.plan import plan_adapt
 from lorascope.studies.adapt.state import Adapted, spread
 from lorascope.studies.adapt.study import AdaptStudy
-from lorascope.studies.adapt.workflow import adapt, stages
+from lorascope.studies.adapt.workflow import ADAPT, stages
 
 BLOCKS = 3
 
@@ -117,7 +117,7 @@ def study(plain):
 def finished(study, quiet, tmp_path_factory):
     """The run folder of the whole study; copy it before changing it."""
     out = tmp_path_factory.mktemp("adapt") / "tiny"
-    adapt(study, out, quiet, "lorascope adapt tiny.yaml")
+    ADAPT.run(study, out, quiet, "lorascope adapt tiny.yaml")
     return out
 
 
@@ -251,7 +251,7 @@ def test_nothing_is_done_twice_wherever_the_folder_lies(
     monkeypatch.setattr(fits_module, "fit", refuse)
     monkeypatch.setattr(state_module, "load_base", refuse)
     made = stages_of(run)
-    adapt(study, run, quiet)
+    ADAPT.run(study, run, quiet)
     assert stages_of(run) == made
     pd.testing.assert_frame_equal(before, pd.read_parquet(run / "results" / "estimates.parquet"))
 
@@ -347,7 +347,7 @@ def test_another_margin_measures_nothing_again(finished, study, quiet, tmp_path,
     before = stages_of(run)
     monkeypatch.setattr(state_module, "load_base", lambda *_, **__: pytest.fail("loaded"))
     monkeypatch.setattr(lorascope.report, "build", lambda folder: folder)
-    adapt(study.model_copy(update={"margin": 0.01}), run, quiet, redo=True)
+    ADAPT.run(study.model_copy(update={"margin": 0.01}), run, quiet, redo=True)
     assert redone(before, run) == {"results"}
     general = read_results(run).estimates.select("adapt.general_loss")
     assert 0 < max(one.margin for one in general) <= 0.01
@@ -359,12 +359,12 @@ def test_a_dictionary_brought_along_is_known_by_its_content(plain, finished, qui
     data = quick(plain).plain()
     data["dictionaries"] = {"bring": {"mine": {"site": "layers.1", "address": str(mine)}}}
     study, run = AdaptStudy.parse(data, "brought"), tmp_path / "run"
-    adapt(study, run, quiet)
+    ADAPT.run(study, run, quiet)
     before = stages_of(run)
     shutil.copytree(mine, tmp_path / "moved")
     shutil.rmtree(mine)
     shutil.copytree(tmp_path / "moved", mine)
-    adapt(study, run, quiet)
+    ADAPT.run(study, run, quiet)
     assert redone(before, run) == set()
     state = Adapted(study, run, quiet)
     assert state.brought.keys() == {"mine"}
@@ -374,7 +374,7 @@ def test_a_dictionary_brought_along_is_known_by_its_content(plain, finished, qui
     save(other, mine)
     with pytest.raises(InputError, match="has changed since the study was read"):
         state.open("mine")
-    adapt(study, run, quiet)
+    ADAPT.run(study, run, quiet)
     fits = {f"fits/{cell.name}" for cell in asked(study, BLOCKS).fits}
     assert redone(before, run) == {"dictionaries/mine", *fits, "results"}
 
@@ -401,9 +401,9 @@ def test_curves_of_shares_that_fall_on_one_step_and_of_a_training_that_was_stopp
     monkeypatch.setattr(running, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(lorascope.report, "build", lambda folder: folder)
     with pytest.raises(KeyboardInterrupt):
-        adapt(study, run, quiet)
+        ADAPT.run(study, run, quiet)
     assert not (run / "times" / "end_to_end").exists()
-    adapt(study, run, quiet)
+    ADAPT.run(study, run, quiet)
     assert steps[:4] == [0, 1, 2, 3]
     assert steps[4] == 3
     curves = read_results(run).facts["times"]
@@ -431,7 +431,7 @@ def test_times_taken_beside_other_stages_are_not_to_be_trusted():
 def test_a_stop_loses_at_most_one_fit(plain, quiet, tmp_path, monkeypatch):
     study = quick(plain)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    adapt(study, whole, quiet)
+    ADAPT.run(study, whole, quiet)
     names = [cell.name for cell in asked(study, BLOCKS).fits]
     assert len(names) == 2
     real, calls, steps = fits_module.fit, [], []
@@ -451,14 +451,14 @@ def test_a_stop_loses_at_most_one_fit(plain, quiet, tmp_path, monkeypatch):
     monkeypatch.setattr(fits_module, "fit", fit)
     monkeypatch.setattr(running, "SAVE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        adapt(study, stopped, quiet)
+        ADAPT.run(study, stopped, quiet)
     done = read_json(stopped / "manifest.json")["stages"]
     assert f"fits/{names[0]}" in done
     assert f"fits/{names[1]}" not in done
     # The fit that was stopped goes on from the step before.
     assert len(list((stopped / "checkpoints").glob("*.pt"))) == 1
     steps.clear()
-    adapt(study, stopped, quiet)
+    ADAPT.run(study, stopped, quiet)
     assert len(calls) == 3
     assert steps[0] == 3
     assert not (stopped / "checkpoints").exists()
@@ -475,13 +475,13 @@ def test_dictionaries_brought_along(plain, finished, quiet, tmp_path):
     data = quick(plain).plain()
     data["dictionaries"] = {"bring": {"mine": {"site": "layers.1", "address": str(copy)}}}
     run = tmp_path / "run"
-    adapt(AdaptStudy.parse(data, "brought"), run, quiet)
+    ADAPT.run(AdaptStudy.parse(data, "brought"), run, quiet)
     (one,) = read_results(run).facts["dictionaries"]
     assert (one["name"], one["n_latents"], one["source"]) == ("mine", 64, str(copy))
     assert one["l0"] == pytest.approx(4, abs=0.5)
     data["dictionaries"]["bring"]["mine"]["site"] = "layers.0"
     with pytest.raises(InputError, match=r"layers\.1"):
-        adapt(AdaptStudy.parse(data, "elsewhere"), tmp_path / "elsewhere", quiet)
+        ADAPT.run(AdaptStudy.parse(data, "elsewhere"), tmp_path / "elsewhere", quiet)
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -512,13 +512,13 @@ def thresholds(plain, finished, tmp_path):
 def test_fits_before_thresholds_are_refused_before_anything_is_trained(thresholds, quiet, tmp_path):
     for several in (False, True):
         with pytest.raises(InputError, match=r"block 0 acts on what the jumprelu .* blocks 2 to 2"):
-            adapt(thresholds(several=several), tmp_path / "refused", quiet)
+            ADAPT.run(thresholds(several=several), tmp_path / "refused", quiet)
         assert not (tmp_path / "refused").exists()
 
 
 def test_fits_before_thresholds_say_what_became_of_l0(thresholds, quiet, tmp_path):
     with pytest.warns(UserWarning, match="L0 can drift"):
-        adapt(thresholds(distances=True, before_thresholds=True), tmp_path / "run", quiet)
+        ADAPT.run(thresholds(distances=True, before_thresholds=True), tmp_path / "run", quiet)
     found = read_results(tmp_path / "run").facts
     (line,) = [line for line in found["warnings"] if "latents a token" in line]
     before = found["dictionaries"][0]["l0"]
@@ -557,7 +557,7 @@ def test_fits_before_thresholds_say_what_became_of_l0(thresholds, quiet, tmp_pat
 def test_refusals_say_what_to_mend_and_leave_nothing(plain, quiet, tmp_path, change, line):
     out = tmp_path / "refused"
     with pytest.raises(InputError) as caught:
-        adapt(AdaptStudy.parse(plain(**change), "study"), out, quiet)
+        ADAPT.run(AdaptStudy.parse(plain(**change), "study"), out, quiet)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not out.exists()

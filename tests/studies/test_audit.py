@@ -19,7 +19,7 @@ from lorascope.runs import read_json
 from lorascope.selftest.null_audit import null_audit_shares
 from lorascope.studies.audit.measuring import TRAINED_ON
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.studies.audit.workflow import audit
+from lorascope.studies.audit.workflow import AUDIT
 
 COLUMNS = "measure, adapter, rank, site, seed, dictionary, value, chance, low, high, n, unit"
 ADAPTERS, SEEDS = ("r2", "r4"), (0, 1)
@@ -262,7 +262,7 @@ def test_documents_an_adapter_saw_are_left_out_and_counted(
         texts={"seen": [str(seen_by_full)]},
         dictionaries={"seeds": [0], "controls": []},
     )
-    audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
+    AUDIT.run(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
     found = read_results(tmp_path / "run")
     kept = sum(found.facts["tokens"][part]["documents"] for part in ("probe", "held_out"))
     assert kept == len(documents) - 12
@@ -296,7 +296,7 @@ def test_dora_rslora_and_a_full_fine_tune_are_audited_alike(
         "rslora": str(save_adapter(tmp_path / "rslora", target_modules=targets, use_rslora=True)),
     }
     plain = settings(adapters=adapters, dictionaries={"seeds": [0], "controls": []})
-    audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
+    AUDIT.run(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
     found = read_results(tmp_path / "run")
     kinds = {a["name"]: (a["dora"], a["rslora"], a["rank"]) for a in found.facts["adapters"]}
     assert kinds["full"] == (False, False, None)

@@ -10,7 +10,7 @@ from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.results import Estimates
 from lorascope.results.null_names import ADAPTER
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.studies.audit.workflow import audit
+from lorascope.studies.audit.workflow import AUDIT
 
 
 @pytest.mark.slow  # a whole audit of its own
@@ -25,7 +25,7 @@ def test_audited_beside_a_lora(
     given = {"latent": str(folder), "plain": str(lora), "loha": str(tmp_path / "loha")}
     plain = settings(adapters=given, sites=["layers.1", "layers.2"], force=True)
     study = AuditStudy.parse(plain, "tiny study")
-    page = audit(study, tmp_path / "run", quiet)
+    page = AUDIT.run(study, tmp_path / "run", quiet)
     assert page.is_file()
     table = Estimates.read(tmp_path / "run" / "results" / "estimates.parquet").select().to_frame()
     of_latent, of_lora, of_loha = (

@@ -27,15 +27,13 @@ from lorascope.studies.latent.demo import latent_demo
 from lorascope.studies.latent.plan import plan_latent
 from lorascope.studies.latent.state import LatentRun
 from lorascope.studies.latent.study import LatentStudy
-from lorascope.studies.latent.workflow import learn_latent
+from lorascope.studies.latent.workflow import LATENT
 
 
 @pytest.fixture(scope="session")
 def latent_run(latent_settings, quiet, tmp_path_factory):
     out = tmp_path_factory.mktemp("latent") / "run"
-    learn_latent(
-        LatentStudy.parse(latent_settings(), "tiny"), out, quiet, "lorascope latent x.yaml"
-    )
+    LATENT.run(LatentStudy.parse(latent_settings(), "tiny"), out, quiet, "lorascope latent x.yaml")
     return out
 
 
@@ -142,12 +140,12 @@ def test_the_same_command_changes_nothing_and_a_change_makes_again_what_it_must(
     )
     before = made(run)
     study = LatentStudy.parse(latent_settings(), "tiny")
-    learn_latent(study, run, quiet)
+    LATENT.run(study, run, quiet)
     assert made(run) == before
     more = LatentStudy.parse(latent_settings(measures={"sizes": [2]}), "tiny")
     with pytest.raises(InputError, match=r"holds another study \(differs in measures\.sizes\)"):
-        learn_latent(more, run, quiet)
-    learn_latent(more, run, quiet, redo=True)
+        LATENT.run(more, run, quiet)
+    LATENT.run(more, run, quiet, redo=True)
     after = made(run)
     assert after.keys() == before.keys()
     redone = {name for name in before if before[name] != after[name]}
@@ -188,7 +186,7 @@ def test_refusals(latent_settings, exchanges, write_lines, quiet, tmp_path):
 
     def refused(match, **sections):
         with pytest.raises(InputError, match=match) as caught:
-            learn_latent(LatentStudy.parse(latent_settings(**sections), "tiny"), out, quiet)
+            LATENT.run(LatentStudy.parse(latent_settings(**sections), "tiny"), out, quiet)
         assert "\n" not in str(caught.value)
         assert not out.exists()
 

@@ -22,22 +22,22 @@ from lorascope.stages import RECORD, Graph, record_of
 from lorascope.studies.latent import workflow
 from lorascope.studies.latent.state import LatentRun
 from lorascope.studies.latent.study import LatentStudy
-from lorascope.studies.latent.workflow import learn_latent
+from lorascope.studies.latent.workflow import LATENT
 from lorascope.studies.opening import open_study
 
-LATENT = [f"{choice}-s{seed}" for choice in ("dense", "raw-L1", "top-m") for seed in (0, 1)]
-CUT = [name for name in LATENT if not name.startswith("dense")]
+ADAPTERS = [f"{choice}-s{seed}" for choice in ("dense", "raw-L1", "top-m") for seed in (0, 1)]
+CUT = [name for name in ADAPTERS if not name.startswith("dense")]
 DICTIONARY = "dictionaries/layers.0"
 # What reads the dictionary or an adapter over it.
 OVER_IT = {
     *("choice", "latents", "pairs", "results"),
-    *(f"{kind}/{name}" for kind in ("adapters", "answers", "frontier") for name in LATENT),
+    *(f"{kind}/{name}" for kind in ("adapters", "answers", "frontier") for name in ADAPTERS),
 }
 OF_THE_MODEL = {"adapters/lora", "answers/untouched", "answers/LoRA", "frontier/untouched"}
 EVERYTHING = {DICTIONARY, "answers/prompted", *OVER_IT, *OF_THE_MODEL}
 JUDGED = {
     *("latents", "pairs", "results", "frontier/untouched"),
-    *(f"frontier/{name}" for name in LATENT),
+    *(f"frontier/{name}" for name in ADAPTERS),
 }
 ANSWERS = {name for name in EVERYTHING if name.startswith("answers/")}
 
@@ -51,7 +51,7 @@ def keys_of(plain, folder, quiet):
     ("sections", "expected"),
     [
         ({"name": "other"}, {"results"}),
-        ({"measures": {"sizes": [2]}}, {"results", *(f"frontier/{name}" for name in LATENT)}),
+        ({"measures": {"sizes": [2]}}, {"results", *(f"frontier/{name}" for name in ADAPTERS)}),
         (
             {"measures": {"most": 5}},
             {"choice", "latents", "pairs", "results", *(f"answers/{name}" for name in CUT)},
@@ -169,9 +169,9 @@ def test_two_processes_find_what_one_does_and_stages_read_what_they_say(
         run_here(Graph(one for one in graph if one.name != "results"), run, little, reporter)
         run_here(graph, run, state, reporter)
 
-    learn_latent(study, here, quiet, "lorascope latent x.yaml", runner=with_little)
+    LATENT.run(study, here, quiet, "lorascope latent x.yaml", runner=with_little)
     runner = in_pool(open_study, workers=2, threads=1)
-    learn_latent(study, pool, quiet, "lorascope latent x.yaml", runner=runner)
+    LATENT.run(study, pool, quiet, "lorascope latent x.yaml", runner=runner)
     files = (run / "results" / "estimates.parquet" for run in (here, pool))
     tables = [Estimates.read(file).to_frame() for file in files]
     assert len(tables[0]) > 20
@@ -192,7 +192,7 @@ def test_a_dictionary_brought_along_is_read_and_kept_apart(latent_settings, quie
     save_dictionary(tmp_path / "brought")
     out, address = tmp_path / "run", str(tmp_path / "brought")
     study = small(latent_settings, dictionary=address, prompting=False)
-    learn_latent(study, out, quiet)
+    LATENT.run(study, out, quiet)
     facts = read_json(out / "results" / "facts.json")
     assert facts["dictionary"]["latents"] == 40
     assert facts["dictionary"]["address"] == address
@@ -203,6 +203,6 @@ def test_a_dictionary_brought_along_is_read_and_kept_apart(latent_settings, quie
     names = [str(path.parent.relative_to(out)) for path in out.rglob(RECORD)]
     before = {name: (out / name).stat().st_ino for name in names}
     save_dictionary(tmp_path / "brought", seed=1)
-    learn_latent(study, out, quiet)
+    LATENT.run(study, out, quiet)
     after = {name: (out / name).stat().st_ino for name in names}
     assert {name for name in names if before[name] == after[name]} == OF_THE_MODEL

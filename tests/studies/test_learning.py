@@ -16,7 +16,7 @@ from lorascope.report.result import read_results
 from lorascope.runs import read_json
 from lorascope.studies.audit.learning import bring, rows_for, wanted
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.studies.audit.workflow import audit
+from lorascope.studies.audit.workflow import AUDIT
 from lorascope.workflows.run_dictionaries import AuditDictionary
 
 
@@ -114,7 +114,7 @@ def with_base(settings, save_adapter, tiny_checkpoint, quiet, no_report, tmp_pat
             adapters={"a": str(adapter)},
             dictionaries={"seeds": [0], "controls": [], "base": {"layers.1": address}},
         )
-        audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
+        AUDIT.run(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
         return tmp_path / "run"
 
     return run
@@ -156,7 +156,7 @@ def test_a_site_before_the_first_adapted_block_is_refused_before_capture(
     late = save_adapter(tmp_path / "a", target_modules=["o_proj"], layers_to_transform=[2])
     plain = settings(adapters={"late": str(late)})
     with pytest.raises(InputError, match=r'adapter "late" changes nothing at layers\.1'):
-        audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
+        AUDIT.run(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
     assert not (tmp_path / "run").exists()
 
 

@@ -19,7 +19,7 @@ from lorascope.studies.audit.learning import RunDictionaries
 from lorascope.studies.audit.measuring import SETTINGS, Audit, at_site
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.variants import Variants
-from lorascope.studies.audit.workflow import audit
+from lorascope.studies.audit.workflow import AUDIT
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.run_dictionaries import AuditDictionary
 
@@ -163,7 +163,7 @@ def test_warnings_reach_the_report(settings, save_adapter, quiet, tmp_path):
         dictionaries={"seeds": [0], "controls": []},
         measures={"angles_k": [8, 33]},
     )
-    page = audit(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
+    page = AUDIT.run(AuditStudy.parse(plain, "test"), tmp_path / "run", quiet)
     facts = json.loads((tmp_path / "run" / "results" / "facts.json").read_text())
     drawn = [line for line in facts["warnings"] if re.match(r"draw |\d+ draws ", line)]
     # One line for all draws of a null that fail alike.

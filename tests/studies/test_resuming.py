@@ -13,7 +13,7 @@ from lorascope.studies.audit import effects, learning, measuring, state
 from lorascope.studies.audit import weights as weighing
 from lorascope.studies.audit import workflow as audit_module
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.studies.audit.workflow import audit
+from lorascope.studies.audit.workflow import AUDIT
 from lorascope.studies.compare.finished import Finished
 
 # Both read the model.
@@ -58,7 +58,7 @@ def no_model(monkeypatch):
 
 def test_a_finished_run_is_not_done_again(run, study, quiet, no_model):
     before = stages(run)
-    audit(study, run, quiet)
+    AUDIT.run(study, run, quiet)
     assert redone(before, run) == set()
 
 
@@ -73,7 +73,7 @@ def test_a_run_goes_on_and_opens_wherever_its_folder_lies(
     assert opened.trace().keys() == Finished.open(finished_run).trace().keys()
     before = stages(run)
     shutil.rmtree(run / "results")
-    audit(study, run, quiet)
+    AUDIT.run(study, run, quiet)
     assert redone(before, run) == {"results"}
     facts = read_json(run / "results" / "facts.json")
     assert [one["path"] for one in facts["adapters"]] == ["adapters/r2", "adapters/r4"]
@@ -85,9 +85,9 @@ def test_other_measures_redo_what_reads_them(run, study, quiet):
     plain["measures"] |= {"rows": 300}
     changed = AuditStudy.parse(plain, "test")
     with pytest.raises(InputError, match=r"another study \(differs in measures\.rows\)"):
-        audit(changed, run, quiet)
+        AUDIT.run(changed, run, quiet)
     before, old = stages(run), estimates(run)
-    audit(changed, run, quiet, redo=True)
+    AUDIT.run(changed, run, quiet, redo=True)
     read = {MEASURES, MASSIVE, YARDSTICKS, "results"}
     assert redone(before, run) == {*EFFECTS, *RECOVERED, *DRIFT, *read}
     assert set(estimates(run)["measure"]) == set(old["measure"])
@@ -99,7 +99,7 @@ def test_other_angles_are_measured_without_the_model(run, study, quiet, no_model
     plain = study.plain()
     plain["measures"] |= {"angles_k": [4]}
     before = stages(run)
-    audit(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
+    AUDIT.run(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
     assert redone(before, run) == {MEASURES, MASSIVE, "results"}
     assert set(estimates(run).query("measure == 'angle.mean'")["k"]) == {4}
 
@@ -109,7 +109,7 @@ def test_other_dictionaries_redo_themselves_and_what_reads_them(run, study, quie
     plain["dictionaries"]["architecture"] |= {"l1": 0.3}
     changed = AuditStudy.parse(plain, "test")
     before = stages(run)
-    audit(changed, run, quiet, redo=True)
+    AUDIT.run(changed, run, quiet, redo=True)
     dictionaries = {name for name in before if name.startswith("dictionaries/")}
     assert len(dictionaries) == 20
     # Those of the ablation have a λ of their own.
@@ -123,7 +123,7 @@ def test_what_the_study_no_longer_asks_for_goes_without_the_model(run, study, qu
     plain["dictionaries"]["seeds"] = [0]
     before = stages(run)
     old = Estimates.read(run / "results" / "estimates.parquet")
-    audit(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
+    AUDIT.run(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
     after = stages(run)
     gone = {name for name in before if name.endswith("seed1")}
     assert gone
@@ -142,9 +142,9 @@ def test_a_refused_redo_keeps_the_study_that_was_there(run, study, quiet):
     plain["dictionaries"]["base"] = {"layers.0": "nowhere"}
     kept = (run / "study.yaml").read_text(encoding="utf-8")
     with pytest.raises(InputError):
-        audit(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
+        AUDIT.run(AuditStudy.parse(plain, "test"), run, quiet, redo=True)
     assert (run / "study.yaml").read_text(encoding="utf-8") == kept
-    audit(study, run, quiet)
+    AUDIT.run(study, run, quiet)
 
 
 def test_a_dictionary_that_was_deleted_comes_back_the_same(run, study, quiet, no_model):
@@ -152,7 +152,7 @@ def test_a_dictionary_that_was_deleted_comes_back_the_same(run, study, quiet, no
     weights = (run / name / "sae_weights.safetensors").read_bytes()
     before = stages(run)
     shutil.rmtree(run / name)
-    audit(study, run, quiet)
+    AUDIT.run(study, run, quiet)
     assert redone(before, run) == {name}
     assert (run / name / "sae_weights.safetensors").read_bytes() == weights
 
@@ -161,7 +161,7 @@ def test_activations_that_were_deleted_come_back_the_same(run, study, quiet):
     before, old = stages(run), estimates(run)
     shutil.rmtree(run / "activations")
     shutil.rmtree(run / "results")
-    audit(study, run, quiet)
+    AUDIT.run(study, run, quiet)
     assert redone(before, run) == {"activations/probe", "activations/held_out", "results"}
     pd.testing.assert_frame_equal(estimates(run), old)
 
@@ -198,11 +198,11 @@ def test_interrupted_runs_end_with_the_same_results(
     with monkeypatch.context() as patch:
         stop_at(patch, module, name, call)
         with pytest.raises(KeyboardInterrupt):
-            audit(study, run, quiet)
+            AUDIT.run(study, run, quiet)
     done = stages(run)
     assert unfinished not in done
     assert not (run / unfinished).exists()
-    audit(study, run, quiet)
+    AUDIT.run(study, run, quiet)
     after = stages(run)
     assert all(after[stage] == entry for stage, entry in done.items())
     assert after.keys() == stages(finished_run).keys()
@@ -216,15 +216,15 @@ def test_a_refused_study_leaves_nothing_and_the_folder_can_be_used(
     run = tmp_path / "run"
     wrong = AuditStudy.parse(settings(adapters={"r4": str(tmp_path / "typo")}), "test")
     with pytest.raises(InputError, match="typo"):
-        audit(wrong, run, quiet)
+        AUDIT.run(wrong, run, quiet)
     assert not run.exists()
     run.mkdir()
     with pytest.raises(InputError, match="typo"):
-        audit(wrong, run, quiet)
+        AUDIT.run(wrong, run, quiet)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me", encoding="utf-8")
     with pytest.raises(InputError, match="not empty and not a run folder"):
-        audit(study, tmp_path / "mine", quiet)
+        AUDIT.run(study, tmp_path / "mine", quiet)
     assert (tmp_path / "mine" / "notes.txt").read_text(encoding="utf-8") == "keep me"
 
 
@@ -232,6 +232,6 @@ def test_a_refused_study_keeps_what_was_there(run, study, quiet):
     (run / "activations" / "probe" / "manifest.json").write_text("{", encoding="utf-8")
     shutil.rmtree(run / MEASURES)
     with pytest.raises(InputError, match=r"manifest\.json: not readable"):
-        audit(study, run, quiet)
+        AUDIT.run(study, run, quiet)
     assert (run / "results" / "estimates.csv").exists()
     assert (run / "adapters" / "r2").is_dir()

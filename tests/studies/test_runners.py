@@ -20,7 +20,7 @@ from lorascope.runners.pool import in_pool
 from lorascope.runners.slurm import Jobs, write_jobs
 from lorascope.stages import Graph, record_of
 from lorascope.studies.audit.state import Audited
-from lorascope.studies.audit.workflow import audit, stages
+from lorascope.studies.audit.workflow import AUDIT, stages
 from lorascope.studies.opening import open_study, prepare, read_study
 
 ENVIRONMENT = {
@@ -53,7 +53,7 @@ def prepared(study, tmp_path):
 
 
 def test_a_pool_gives_the_same_numbers_bit_for_bit(study, finished_run, quiet, tmp_path):
-    audit(study, tmp_path / "run", quiet, runner=in_pool(open_study, 2, 1))
+    AUDIT.run(study, tmp_path / "run", quiet, runner=in_pool(open_study, 2, 1))
     same(tmp_path / "run", finished_run)
     assert (tmp_path / "run" / "report" / "index.html").exists()
 
@@ -289,7 +289,7 @@ def test_a_ray_cluster_loses_a_node_and_gives_the_same_numbers(
             cluster.remove_node(other, allow_graceful=False)
 
     try:
-        audit(
+        AUDIT.run(
             study,
             tmp_path / "run",
             Watching(quiet=True),

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorascope.commands.options import (
+    BaseModel,
     DTypeOf,
+    Force,
     Out,
     PlanOnly,
     Quiet,
     Ray,
+    Redo,
     Revision,
     Set,
-    StagePlace,
+    StudyFile,
+    Texts,
     Threads,
     Workers,
+    in_section,
     of_base,
     pairs,
-    require_workflow,
+    read_settings,
+    require_options,
 )
-from lorascope.commands.planning import print_plan_of_run
-from lorascope.errors import InputError
+from lorascope.commands.running import StagePlace, run_or_plan
 from lorascope.printing import say
 
 if TYPE_CHECKING:
@@ -36,27 +39,19 @@ _REQUIRED = {"--model": "model", "--dictionary": "dictionaries", "--texts": "tex
 
 
 def adapt(
-    study: Annotated[Path | None, typer.Argument(help="Study file; or use the options.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Base model: hub id, folder or GGUF file.")
-    ] = None,
+    study: StudyFile = None,
+    model: BaseModel = None,
     dictionary: Annotated[
         list[str] | None,
         typer.Option("--dictionary", help="Dictionary to fit around: site=address. Repeatable."),
     ] = None,
-    texts: Annotated[
-        list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")
-    ] = None,
+    texts: Texts = None,
     dtype: DTypeOf = None,
     revision: Revision = None,
     set_: Set = None,
     out: Out = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Accept files that name another model or site.")
-    ] = False,
-    redo: Annotated[
-        bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
-    ] = False,
+    force: Force = False,
+    redo: Redo = False,
     workers: Workers = 1,
     threads: Threads = None,
     ray: Ray = None,
@@ -76,26 +71,9 @@ def adapt(
     --texts texts.jsonl --set fit.tokens=2000000 --out runs/around`
     """
     settings = adapt_study(study, model, dictionary, texts, of_base(set_, dtype, revision), force)
-    folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
-    if plan:
-        print_plan_of_run(settings, folder, redo)
-        return
-    run_adapt(settings, folder, quiet, redo, StagePlace(workers, threads, ray))
-
-
-def run_adapt(
-    study: AdaptStudy, out: Path, quiet: bool, redo: bool = False, place: StagePlace | None = None
-) -> None:
-    """Run a study and print where its report is."""
-    from lorascope.studies import missing
-
-    missing.in_study(study)
-    missing.in_folder(out, study, redo)
-    from lorascope.progress import Reporter
-    from lorascope.studies.adapt.workflow import adapt as run
-
-    command = shlex.join(["lorascope", *sys.argv[1:]])
-    say(str(run(study, out, Reporter(quiet), command, redo, (place or StagePlace()).runner())))
+    page = run_or_plan(settings, out, plan, quiet, redo, StagePlace(workers, threads, ray))
+    if page is not None:
+        say(str(page))
 
 
 def adapt_study(
@@ -107,11 +85,10 @@ def adapt_study(
     force: bool,
 ) -> AdaptStudy:
     """The study that a file and options say together; options win."""
-    from lorascope.config import override, read_yaml
+    from lorascope.config import override
     from lorascope.studies.adapt.study import AdaptStudy
 
-    require_workflow(study, "adapt")
-    data: dict[str, Any] = read_yaml(study) if study is not None else {}
+    data = read_settings(study, "adapt")
     if model is not None:
         data["model"] = model
     if dictionaries:
@@ -119,13 +96,8 @@ def adapt_study(
         named = {site: {"site": site, "address": address} for site, address in brought.items()}
         data["dictionaries"] = {"bring": named}
     if texts:
-        before = data.get("texts")
-        kept = before if isinstance(before, dict) else {}
-        data["texts"] = {**kept, "sources": list(texts)}
+        in_section(data, "texts", sources=list(texts))
     if force:
         data["force"] = True
-    if study is None:
-        missing = [option for option, key in _REQUIRED.items() if key not in data]
-        if missing:
-            raise InputError(f"give a study file, or the options {', '.join(missing)}")
+    require_options(study, data, _REQUIRED)
     return AdaptStudy.parse(override(data, changes or []), str(study or "options"))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,20 +12,24 @@ from lorascope.commands.options import (
     Adapter,
     BaseDictionary,
     DTypeOf,
+    Force,
     Json,
     Out,
     PlanOnly,
     Quiet,
     Ray,
+    Redo,
     Revision,
     Set,
-    StagePlace,
+    Texts,
     Threads,
     Workers,
-    audit_study,
+    in_section,
     of_base,
+    pairs,
+    read_settings,
 )
-from lorascope.commands.planning import print_plan_of_run
+from lorascope.commands.running import StagePlace, run_or_plan
 from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
@@ -52,20 +55,14 @@ def audit(
     model: _Model = None,
     adapter: Adapter = None,
     sites: _Sites = None,
-    texts: Annotated[
-        list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")
-    ] = None,
+    texts: Texts = None,
     dictionary: BaseDictionary = None,
     dtype: DTypeOf = None,
     revision: Revision = None,
     set_: Set = None,
     out: Out = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Accept files that name another base model.")
-    ] = False,
-    redo: Annotated[
-        bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
-    ] = False,
+    force: Force = False,
+    redo: Redo = False,
     workers: Workers = 1,
     threads: Threads = None,
     ray: Ray = None,
@@ -94,38 +91,66 @@ def audit(
         raise InputError("give either --plan or --json, not both")
     changes = of_base(set_, dtype, revision)
     settings = audit_study(study, model, adapter, sites, texts, dictionary, changes, force)
-    folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
-    if plan:
-        print_plan_of_run(settings, folder, redo)
-        return
-    run_audit(settings, folder, quiet, json_, redo, StagePlace(workers, threads, ray))
+    place = StagePlace(workers, threads, ray)
+    page = run_or_plan(settings, out, plan, quiet or json_, redo, place)
+    if page is not None:
+        print_verdicts(page, quiet, json_)
 
 
-def run_audit(
-    study: AuditStudy,
-    out: Path,
-    quiet: bool,
-    json_: bool,
-    redo: bool = False,
-    place: StagePlace | None = None,
-) -> None:
-    """Run it, then print the verdicts as a table or as JSON, and the report's path."""
-    from lorascope.studies import missing
-
-    missing.in_study(study)
-    missing.in_folder(out, study, redo)
+def print_verdicts(page: Path, quiet: bool, json_: bool) -> None:
+    """The verdicts of a finished audit as a table or as JSON, and the report's path."""
     from lorascope.printing import Console
-    from lorascope.progress import Reporter
     from lorascope.studies.audit.sections.terminal import summary, summary_data
-    from lorascope.studies.audit.workflow import audit as run
 
-    command = shlex.join(["lorascope", *sys.argv[1:]])
-    path = run(
-        study, out, Reporter(quiet or json_), command, redo, (place or StagePlace()).runner()
-    )
+    folder = page.parents[1]
     if json_:
-        say_json(summary_data(out, path))
+        say_json(summary_data(folder, page))
         return
     if not quiet:
-        Console().print(summary(out))
-    say(str(path))
+        Console().print(summary(folder))
+    say(str(page))
+
+
+def audit_study(
+    study: Path | None,
+    model: str | None,
+    adapter: Sequence[str] | None,
+    sites: str | None,
+    texts: Sequence[str] | None,
+    dictionaries: Sequence[str] | None,
+    changes: Sequence[str] | None,
+    force: bool,
+) -> AuditStudy:
+    """The study that a file and options say together; options win.
+
+    A folder in the file's place is an adapter. Without a file the base model is the one that the
+    adapters name, sites are three depths, and texts those of the package.
+    """
+    from lorascope.config import override
+    from lorascope.studies.audit.defaults import completed, named_adapters
+    from lorascope.studies.audit.study import AuditStudy
+
+    if study is not None and study.is_dir():
+        study, adapter = None, [str(study), *(adapter or [])]
+    data = read_settings(study, "audit")
+    data.pop("workflow", None)
+    if model is not None:
+        data["model"] = model
+    if adapter:
+        data["adapters"] = named_adapters(adapter)
+        data.pop("train", None)
+    if sites is not None:
+        data["sites"] = [site.strip() for site in sites.split(",") if site.strip()]
+    if texts:
+        in_section(data, "texts", sources=list(texts))
+    if dictionaries:
+        brought = pairs("--dictionary", dictionaries, "layers.5=runs/mine")
+        in_section(data, "dictionaries", base=brought)
+    if force:
+        data["force"] = True
+    data = override(data, changes or [])
+    if study is None:
+        if not data.get("adapters"):
+            raise InputError("give a study file, an adapter's folder, or --adapter")
+        data = completed(data)
+    return AuditStudy.parse(data, str(study or "options"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +9,7 @@ import typer
 
 from lorascope.commands import resembling
 from lorascope.commands.options import Quiet
+from lorascope.commands.running import command_line
 from lorascope.errors import InputError
 from lorascope.printing import Column, say, say_json, say_table
 
@@ -81,7 +80,7 @@ def compare(
 
     `lorascope compare adapters/new adapters/known-* --alike known-a0,known-a1`
     """
-    command = shlex.join(["lorascope", *sys.argv[1:]])
+    command = command_line()
     if resembling.are_adapters(runs, model):
         _refuse_given(context, ("sites", "rows", "false_rate"), "is for audits")
         given = {"model": model, "texts": texts, "documents": documents, "tokens": tokens}

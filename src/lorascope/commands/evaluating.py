@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,19 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorascope.commands.options import (
+    Force,
     Json,
     Out,
     PlanOnly,
     Quiet,
     Ray,
+    Redo,
     Set,
-    StagePlace,
+    StudyFile,
+    Texts,
     Threads,
     Workers,
+    in_section,
     pairs,
-    require_workflow,
+    read_settings,
 )
-from lorascope.commands.planning import print_plan_of_run
+from lorascope.commands.running import StagePlace, run_or_plan
 from lorascope.errors import InputError, did_you_mean
 from lorascope.printing import say, say_json
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 _SUBJECT = "subject"
 
 
-StudyFile = Annotated[Path | None, typer.Argument(help="Study file; or use the options.")]
 Model = Annotated[str | None, typer.Option(help="Base model: hub id or folder.")]
 Dictionary = Annotated[
     list[str] | None,
@@ -51,7 +52,6 @@ FineTune = Annotated[
     str | None, typer.Option("--adapter", help="Adapter (a fine-tune) to put on the model.")
 ]
 Delta = Annotated[bool, typer.Option("--delta", help="The dictionary is of the adapter's deltas.")]
-Given = Annotated[list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")]
 Only = Annotated[
     str | None, typer.Option("--only", help="Evaluations, comma-separated: core,probing,…")
 ]
@@ -60,10 +60,6 @@ Sets = Annotated[
 ]
 Tasks = Annotated[str | None, typer.Option("--tasks", help="Tasks of lm-eval, comma-separated.")]
 Judge = Annotated[str | None, typer.Option("--judge", help="Model that explains latents.")]
-Force = Annotated[bool, typer.Option("--force", help="Accept files of another model or site.")]
-Redo = Annotated[
-    bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
-]
 
 
 def evaluate(
@@ -74,7 +70,7 @@ def evaluate(
     fitted: Fitted = None,
     adapter: FineTune = None,
     delta: Delta = False,
-    texts: Given = None,
+    texts: Texts = None,
     only: Only = None,
     sets: Sets = None,
     tasks: Tasks = None,
@@ -118,33 +114,20 @@ def evaluate(
     what["dictionaries"] = pairs("--dictionary", dictionary or [], example)
     what["reseeded"] = pairs("--reseeded", reseeded or [], example)
     settings = evaluate_study(study, what, changes=set_)
-    folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
-    if plan:
-        print_plan_of_run(settings, folder, redo)
-        return
     place = StagePlace(workers, threads, ray)
-    _run(settings, folder, quiet or json_, redo, place, json_)
+    page = run_or_plan(settings, out, plan, quiet or json_, redo, place)
+    if page is not None:
+        _print(page, json_)
 
 
-def _run(
-    study: EvaluateStudy, out: Path, quiet: bool, redo: bool, place: StagePlace, json_: bool
-) -> None:
-    from lorascope.studies import missing
-
-    missing.in_study(study)
-    missing.in_folder(out, study, redo)
-    from lorascope.progress import Reporter
-    from lorascope.studies.evaluate.workflow import evaluate as run
-
-    command = shlex.join(["lorascope", *sys.argv[1:]])
-    page = run(study, out, Reporter(quiet), command, redo, place.runner())
+def _print(page: Path, json_: bool) -> None:
     if not json_:
         say(str(page))
         return
     from lorascope.report.result import read_results
     from lorascope.studies.evaluate.page import evaluation_record
 
-    numbers = [evaluation_record(one) for one in read_results(out).numbers]
+    numbers = [evaluation_record(one) for one in read_results(page.parents[1]).numbers]
     say_json({"report": str(page), "estimates": numbers})
 
 
@@ -156,18 +139,15 @@ def evaluate_study(
     Args:
         given: options by name, as `evaluate` takes them; those left out or empty change nothing.
     """
-    from lorascope.config import override, read_yaml
+    from lorascope.config import override
     from lorascope.studies.evaluate.settings import EvaluateStudy
 
-    require_workflow(study, "evaluate")
-    data: dict[str, Any] = read_yaml(study) if study is not None else {}
+    data = read_settings(study, "evaluate")
     if given.get("model") is not None:
         data["model"] = given["model"]
     _subjects(data, given)
     if given.get("texts"):
-        before = data.get("texts")
-        kept = before if isinstance(before, dict) else {}
-        data["texts"] = {**kept, "sources": list(given["texts"])}
+        in_section(data, "texts", sources=list(given["texts"]))
     data.setdefault("texts", {"sources": ["embedded"]})
     _evaluations(data, given)
     if given.get("force"):
@@ -211,4 +191,4 @@ def _evaluations(data: dict[str, Any], given: Mapping[str, Any]) -> None:
             continue
         if option == "tasks":
             value = [one.strip() for one in value.split(",") if one.strip()]
-        data[section] = {**(data.get(section) or {}), field: value}
+        in_section(data, section, **{field: value})

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lorascope.commands.options import (
+    BaseModel,
     DTypeOf,
+    Force,
     Out,
     PlanOnly,
     Quiet,
     Ray,
+    Redo,
     Revision,
     Set,
-    StagePlace,
+    StudyFile,
     Threads,
     Workers,
+    in_section,
     of_base,
-    require_workflow,
+    read_settings,
+    require_options,
 )
-from lorascope.commands.planning import print_plan_of_run
-from lorascope.errors import InputError
+from lorascope.commands.running import StagePlace, run_or_plan
 from lorascope.printing import say
 
 if TYPE_CHECKING:
@@ -34,10 +36,8 @@ _REQUIRED = {"--model": "model", "--behaviour": "behaviour", "--site": "site"}
 
 
 def latent(
-    study: Annotated[Path | None, typer.Argument(help="Study file; or use the options.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Base model: hub id, folder or GGUF file.")
-    ] = None,
+    study: StudyFile = None,
+    model: BaseModel = None,
     behaviour: Annotated[
         str | None, typer.Option(help="Set made by lorascope behaviour make, or embedded.")
     ] = None,
@@ -53,12 +53,8 @@ def latent(
     revision: Revision = None,
     set_: Set = None,
     out: Out = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Accept a dictionary made for another model or site.")
-    ] = False,
-    redo: Annotated[
-        bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
-    ] = False,
+    force: Force = False,
+    redo: Redo = False,
     workers: Workers = 1,
     threads: Threads = None,
     ray: Ray = None,
@@ -82,27 +78,9 @@ def latent(
     given = {"model": model, "behaviour": behaviour, "site": site, "dictionary": dictionary}
     changes = of_base(set_, dtype, revision)
     settings = latent_study(study, {**given, "manner": manner}, rank, changes, force)
-    folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
-    if plan:
-        print_plan_of_run(settings, folder, redo)
-        return
-    run_latent(settings, folder, quiet, redo, StagePlace(workers, threads, ray))
-
-
-def run_latent(
-    study: LatentStudy, out: Path, quiet: bool, redo: bool = False, place: StagePlace | None = None
-) -> None:
-    """Run a latent study and print where its report is."""
-    from lorascope.studies import missing
-
-    missing.in_study(study)
-    missing.in_folder(out, study, redo)
-    from lorascope.progress import Reporter
-    from lorascope.studies.latent.workflow import learn_latent
-
-    command = shlex.join(["lorascope", *sys.argv[1:]])
-    runner = (place or StagePlace()).runner()
-    say(str(learn_latent(study, out, Reporter(quiet), command, redo, runner)))
+    page = run_or_plan(settings, out, plan, quiet, redo, StagePlace(workers, threads, ray))
+    if page is not None:
+        say(str(page))
 
 
 def latent_study(
@@ -113,19 +91,14 @@ def latent_study(
     force: bool = False,
 ) -> LatentStudy:
     """The study that a file and options say together; options win."""
-    from lorascope.config import override, read_yaml
+    from lorascope.config import override
     from lorascope.studies.latent.study import LatentStudy
 
-    require_workflow(study, "latent")
-    data: dict[str, Any] = read_yaml(study) if study is not None else {}
+    data = read_settings(study, "latent")
     data |= {name: value for name, value in given.items() if value is not None}
     if rank is not None:
-        before = data.get("training")
-        data["training"] = {**(before if isinstance(before, dict) else {}), "rank": rank}
+        in_section(data, "training", rank=rank)
     if force:
         data["force"] = True
-    if study is None:
-        missing = [option for option, key in _REQUIRED.items() if key not in data]
-        if missing:
-            raise InputError(f"give a study file, or the options {', '.join(missing)}")
+    require_options(study, data, _REQUIRED)
     return LatentStudy.parse(override(data, changes or []), str(study or "options"))

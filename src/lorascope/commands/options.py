@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from lorascope.errors import InputError, did_you_mean
 
-if TYPE_CHECKING:
-    from lorascope.runners import Runner
-    from lorascope.studies.audit.study import AuditStudy
-
-Workflow = Literal["audit", "adapt", "latent", "evaluate"]
+WorkflowName = Literal["audit", "adapt", "latent", "evaluate"]
+StudyFile = Annotated[Path | None, typer.Argument(help="Study file; or use the options.")]
+BaseModel = Annotated[str | None, typer.Option(help="Base model: hub id, folder or GGUF file.")]
+Texts = Annotated[list[str] | None, typer.Option(help="File, folder or dataset id. Repeatable.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Accept files made for another model or site.")
+]
+Redo = Annotated[
+    bool, typer.Option("--redo", help="Settings have changed: redo what depends on them.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; the same one resumes.")]
 BaseDictionary = Annotated[
     list[str] | None,
@@ -88,56 +92,38 @@ def of_base(changes: Sequence[str] | None, dtype: str | None, revision: str | No
     return [*found, *(changes or [])]
 
 
-def audit_study(
-    study: Path | None,
-    model: str | None,
-    adapter: Sequence[str] | None,
-    sites: str | None,
-    texts: Sequence[str] | None,
-    dictionaries: Sequence[str] | None,
-    changes: Sequence[str] | None,
-    force: bool,
-) -> AuditStudy:
-    """The study that a file and options say together; options win.
+def read_settings(study: Path | None, wanted: WorkflowName) -> dict[str, Any]:
+    """The settings in a study file, which options are then laid over; none without a file.
 
-    A folder in the file's place is an adapter. Without a file the base model is the one that the
-    adapters name, sites are three depths, and texts those of the package.
+    Raises:
+        InputError: it is of another workflow, or not readable.
     """
-    from lorascope.config import override, read_yaml
-    from lorascope.studies.audit.defaults import completed, named_adapters
-    from lorascope.studies.audit.study import AuditStudy
+    from lorascope.config import read_yaml
 
-    if study is not None and study.is_dir():
-        study, adapter = None, [str(study), *(adapter or [])]
-    data: dict[str, Any] = read_yaml(study) if study is not None else {}
-    require_workflow(study, "audit")
-    data.pop("workflow", None)
-    if model is not None:
-        data["model"] = model
-    if adapter:
-        data["adapters"] = named_adapters(adapter)
-        data.pop("train", None)
-    if sites is not None:
-        data["sites"] = [site.strip() for site in sites.split(",") if site.strip()]
-    if texts:
-        before = data.get("texts")
-        kept = before if isinstance(before, dict) else {}
-        data["texts"] = {**kept, "sources": list(texts)}
-    if dictionaries:
-        before = data.get("dictionaries")
-        brought = pairs("--dictionary", dictionaries, "layers.5=runs/mine")
-        data["dictionaries"] = {**(before if isinstance(before, dict) else {}), "base": brought}
-    if force:
-        data["force"] = True
-    data = override(data, changes or [])
-    if study is None:
-        if not data.get("adapters"):
-            raise InputError("give a study file, an adapter's folder, or --adapter")
-        data = completed(data)
-    return AuditStudy.parse(data, str(study or "options"))
+    require_workflow(study, wanted)
+    return read_yaml(study) if study is not None else {}
 
 
-def workflow_of(study: Path | None) -> str:
+def in_section(data: dict[str, Any], section: str, **given: Any) -> None:
+    """Lay what options say over a section of settings; the rest of it stays."""
+    before = data.get(section)
+    data[section] = {**(before if isinstance(before, dict) else {}), **given}
+
+
+def require_options(
+    study: Path | None, data: Mapping[str, Any], required: Mapping[str, str]
+) -> None:
+    """Refuse settings without a study file that lack what a study must have.
+
+    Args:
+        required: {option: the setting it stands for}.
+    """
+    missing = [option for option, key in required.items() if key not in data]
+    if study is None and missing:
+        raise InputError(f"give a study file, or the options {', '.join(missing)}")
+
+
+def named_workflow(study: Path | None) -> str:
     """Which workflow a study file is of; an audit does not say what it is.
 
     Raises:
@@ -147,58 +133,21 @@ def workflow_of(study: Path | None) -> str:
 
     if study is None or study.is_dir():
         return "audit"
-    known, found = get_args(Workflow), str(read_yaml(study).get("workflow", "audit"))
+    known, found = get_args(WorkflowName), str(read_yaml(study).get("workflow", "audit"))
     if found not in known:
         hint = did_you_mean(found, known)
         raise InputError(f'{study}: no workflow "{found}".{hint} There are: {", ".join(known)}')
     return found
 
 
-def require_workflow(study: Path | None, wanted: Workflow) -> None:
+def require_workflow(study: Path | None, wanted: WorkflowName) -> None:
     """Refuse a study file of another workflow.
 
     Raises:
         InputError: says which it is of, and the command for it.
     """
-    if study is not None and (found := workflow_of(study)) != wanted:
+    if study is not None and (found := named_workflow(study)) != wanted:
         raise InputError(f"{study}: holds a study of {found}; run lorascope {found} {study}")
-
-
-@dataclass(frozen=True)
-class StagePlace:
-    """Where a study's stages are made, as options say.
-
-    Attributes:
-        workers, threads, ray: as the options of these names.
-    """
-
-    workers: int = 1
-    threads: int | None = None
-    ray: str | None = None
-
-    def runner(self) -> Runner:
-        """What makes the stages there.
-
-        Raises:
-            InputError: two places are named, or Ray is not installed.
-        """
-        from lorascope.runners.local import run_here
-        from lorascope.runners.pool import in_pool
-        from lorascope.studies.opening import open_study
-
-        if self.ray is not None:
-            from lorascope.runners.on_ray import on_ray
-
-            if self.workers > 1:
-                raise InputError("give --workers or --ray, not both")
-            return on_ray(open_study, self.ray, self.threads)
-        if self.workers > 1:
-            return in_pool(open_study, self.workers, self.threads)
-        if self.threads is not None:
-            import torch
-
-            torch.set_num_threads(self.threads)
-        return run_here
 
 
 def pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +17,7 @@ from lorascope.commands.options import (
     known_dtype,
     numbers,
 )
+from lorascope.commands.running import command_line
 from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
@@ -154,7 +153,7 @@ def _run(
     page = None
     if out is not None:
         found.write(out)
-        page = write_page(found, out, shlex.join(["lorascope", *sys.argv[1:]]))
+        page = write_page(found, out, command_line())
     if json_:
         say_json({**found.plain(), "report": str(page) if page else None})
         return

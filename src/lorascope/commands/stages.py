@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorascope.commands.options import Json, Out, Quiet, Set
+from lorascope.commands.running import usual_folder
 from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
+    from lorascope.runners import OpenedStudy
     from lorascope.stages import Graph, Stage
-    from lorascope.studies.opening import OpenedStudy
 
 
 def stages(
@@ -145,6 +146,6 @@ def _prepared(study: Path, changes: list[str] | None, out: Path | None) -> Path:
             raise InputError(f"{study}: a run folder has its settings; leave out --set and --out")
         return study
     settings = read_study(study, changes or [])
-    folder = out or Path("runs") / f"{settings.name}-{settings.digest()[:8]}"
+    folder = out or usual_folder(settings)
     prepare(settings, folder)
     return folder

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorascope.commands.adapts import adapt_study, run_adapt
-from lorascope.commands.audits import run_audit
+from lorascope.commands.adapts import adapt_study
+from lorascope.commands.audits import audit_study, print_verdicts
 from lorascope.commands.evaluating import evaluate_study
-from lorascope.commands.latents import latent_study, run_latent
+from lorascope.commands.latents import latent_study
 from lorascope.commands.options import (
     Adapter,
     BaseDictionary,
@@ -21,19 +20,19 @@ from lorascope.commands.options import (
     Quiet,
     Revision,
     Set,
-    audit_study,
+    StudyFile,
+    named_workflow,
     of_base,
-    workflow_of,
 )
 from lorascope.commands.planning import print_plan
+from lorascope.commands.running import run
 from lorascope.errors import InputError, did_you_mean
 from lorascope.printing import say
 
 if TYPE_CHECKING:
-    from lorascope.studies.adapt.study import AdaptStudy
-    from lorascope.studies.audit.study import AuditStudy
-    from lorascope.studies.evaluate.settings import EvaluateStudy
-    from lorascope.studies.latent.study import LatentStudy
+    from lorascope.studies.opening import Study
+
+_DEMOS = ("audit", "adapt", "latent")
 
 
 def demo(
@@ -55,17 +54,35 @@ def demo(
 
     `lorascope demo latent`
     """
-    known = list(_DEMOS)
-    if workflow not in known:
-        hint = did_you_mean(workflow, known)
-        raise InputError(f'there is no demo "{workflow}".{hint} There are: {", ".join(known)}')
+    if workflow not in _DEMOS:
+        hint = did_you_mean(workflow, _DEMOS)
+        raise InputError(f'there is no demo "{workflow}".{hint} There are: {", ".join(_DEMOS)}')
     if json_ and workflow != "audit":
         raise InputError(f"demo {workflow} --json: only an audit prints its verdicts as JSON")
-    _DEMOS[workflow](quick, out, json_, quiet)
+    study = _demo_study(workflow, quick)
+    page = run(study, out or Path("runs") / study.name, quiet or json_)
+    if workflow == "audit":
+        print_verdicts(page, quiet, json_)
+    else:
+        say(str(page))
+
+
+def _demo_study(workflow: str, quick: bool) -> Study:
+    if workflow == "audit":
+        from lorascope.studies.audit.demo import demo_study
+
+        return demo_study(quick)
+    if workflow == "adapt":
+        from lorascope.studies.adapt.demo import adapt_demo
+
+        return adapt_demo(quick)
+    from lorascope.studies.latent.demo import latent_demo
+
+    return latent_demo(quick)
 
 
 def plan(
-    study: Annotated[Path | None, typer.Argument(help="Study file; or use the options.")] = None,
+    study: StudyFile = None,
     model: Annotated[str | None, typer.Option(help="Base model: hub id or folder.")] = None,
     adapter: Adapter = None,
     sites: Annotated[str | None, typer.Option(help="Comma-separated sites.")] = None,
@@ -104,8 +121,8 @@ def plan(
 
     `lorascope plan studies/embedded.yaml --memory 16`
     """
-    workflow, changes = workflow_of(study), of_base(set_, dtype, revision)
-    asked: AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy
+    workflow, changes = named_workflow(study), of_base(set_, dtype, revision)
+    asked: Study
     if workflow == "adapt":
         _refuse_options(study, "an adapt study has neither --adapter nor --sites", adapter, sites)
         asked = adapt_study(study, model, dictionary, texts, changes, False)
@@ -139,31 +156,3 @@ def report(
     from lorascope.report import build
 
     say(str(build(run)))
-
-
-def _audit(quick: bool, out: Path | None, json_: bool, quiet: bool) -> None:
-    from lorascope.studies.audit.demo import demo_study
-
-    study = demo_study(quick)
-    run_audit(study, out or Path("runs") / study.name, quiet, json_)
-
-
-def _adapt(quick: bool, out: Path | None, _json: bool, quiet: bool) -> None:
-    from lorascope.studies.adapt.demo import adapt_demo
-
-    study = adapt_demo(quick)
-    run_adapt(study, out or Path("runs") / study.name, quiet)
-
-
-def _latent(quick: bool, out: Path | None, _json: bool, quiet: bool) -> None:
-    from lorascope.studies.latent.demo import latent_demo
-
-    study = latent_demo(quick)
-    run_latent(study, out or Path("runs") / study.name, quiet)
-
-
-_DEMOS: dict[str, Callable[[bool, Path | None, bool, bool], None]] = {
-    "audit": _audit,
-    "adapt": _adapt,
-    "latent": _latent,
-}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lorascope.progress import Reporter
 from lorascope.runs import Run
@@ -14,16 +15,18 @@ from lorascope.stages import Graph
 Runner = Callable[[Graph, Run, Any, Reporter], None]
 
 
-class Opened(Protocol):
-    """A study's run folder, opened in any process."""
+@dataclass(frozen=True)
+class OpenedStudy:
+    """A study's run folder, opened in one process.
 
-    @property
-    def state(self) -> Any:
-        """Model, texts and finished stages, each read when first asked for."""
+    Attributes:
+        state: what its stages share in the process: model, texts and finished stages, each read
+            when first asked for.
+        graph: its stages.
+    """
 
-    @property
-    def graph(self) -> Graph:
-        """The study's stages."""
+    state: Any
+    graph: Graph
 
 
-Opener = Callable[[Path, Reporter], Opened]
+Opener = Callable[[Path, Reporter], OpenedStudy]

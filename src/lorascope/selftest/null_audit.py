@@ -16,7 +16,7 @@ from lorascope.progress import Reporter
 from lorascope.report.result import read_results
 from lorascope.results import Estimates
 from lorascope.studies.audit.study import AuditStudy, Controls, Dictionaries, Measures
-from lorascope.studies.audit.workflow import audit
+from lorascope.studies.audit.workflow import AUDIT
 from lorascope.training.adapters import LoraTraining
 from lorascope.training.architectures import ReLU
 from lorascope.training.dictionaries import Fitting
@@ -77,7 +77,7 @@ class NullAudit:
 
 def null_audit(size: NullAudit, folder: Path, reporter: Reporter, seed: int = 0) -> list[Share]:
     """Run the audit in `folder` and count the verdicts about null draws."""
-    audit(size.study(seed), folder, reporter)
+    AUDIT.run(size.study(seed), folder, reporter)
     return null_audit_shares(read_results(folder).estimates, size.strict)
 
 

@@ -2,50 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lorascope.config import override, read_yaml
 from lorascope.errors import InputError
 from lorascope.progress import Reporter
+from lorascope.runners import OpenedStudy
 from lorascope.stages import Graph
-from lorascope.studies.adapt import workflow as adapt
-from lorascope.studies.adapt.plan import plan_adapt
-from lorascope.studies.adapt.state import Adapted
 from lorascope.studies.adapt.study import AdaptStudy
-from lorascope.studies.audit import workflow as audit
-from lorascope.studies.audit.plan import plan
-from lorascope.studies.audit.state import Audited
+from lorascope.studies.adapt.workflow import ADAPT
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.studies.evaluate import workflow as evaluating
-from lorascope.studies.evaluate.plan import plan_evaluate
+from lorascope.studies.audit.workflow import AUDIT
 from lorascope.studies.evaluate.settings import EvaluateStudy
-from lorascope.studies.evaluate.state import Evaluating
-from lorascope.studies.latent import workflow as latent
-from lorascope.studies.latent.plan import plan_latent
-from lorascope.studies.latent.state import LatentRun
+from lorascope.studies.evaluate.workflow import EVALUATE
 from lorascope.studies.latent.study import LatentStudy
-from lorascope.workflows.cost import Cost
+from lorascope.studies.latent.workflow import LATENT
 from lorascope.workflows.needs import stated
 from lorascope.workflows.run_folders import run_folder
+from lorascope.workflows.running import Workflow
 
 Study = AuditStudy | AdaptStudy | LatentStudy | EvaluateStudy
+WORKFLOWS: tuple[Workflow[Any], ...] = (AUDIT, ADAPT, LATENT, EVALUATE)
+_BY_NAME = {one.name: one for one in WORKFLOWS}
+_BY_SETTINGS = {one.settings: one for one in WORKFLOWS}
 
 
-@dataclass(frozen=True)
-class OpenedStudy:
-    """A study's run folder.
-
-    Attributes:
-        state: what its stages share in one process.
-        graph: its stages.
-    """
-
-    state: Any
-    graph: Graph
+def workflow_of(study: Study) -> Workflow[Any]:
+    """The kind of study that settings are of."""
+    return _BY_SETTINGS[type(study)]
 
 
 def open_study(folder: Path, reporter: Reporter) -> OpenedStudy:
@@ -57,13 +43,13 @@ def open_study(folder: Path, reporter: Reporter) -> OpenedStudy:
     if not (folder / "study.yaml").is_file():
         raise InputError(f"{folder}: not a run folder (there is no study.yaml); give one")
     study = read_study(folder / "study.yaml")
-    return _OPEN[type(study)](study, folder, reporter)
+    return workflow_of(study).open(study, folder, reporter)
 
 
 def with_needs(folder: Path, opened: OpenedStudy) -> Graph:
     """The stages of an opened study with what each takes while it runs; raises as `plan`."""
     study = read_study(folder / "study.yaml")
-    return stated(opened.graph, _PLANS[type(study)](study))
+    return stated(opened.graph, workflow_of(study).plan(study, estimates=False))
 
 
 def read_study(path: Path, changes: Sequence[str] = ()) -> Study:
@@ -76,55 +62,16 @@ def read_study(path: Path, changes: Sequence[str] = ()) -> Study:
         InputError: they are not valid, or of a workflow whose stages are not made alone.
     """
     data = override(read_yaml(path), changes)
-    kind = str(data.get("workflow", "audit"))
-    if kind not in _STUDIES:
+    kind = str(data.get("workflow", AUDIT.name))
+    if kind not in _BY_NAME:
         raise InputError(f"{path}: holds a study of {kind}, whose stages cannot be made alone")
-    if kind == "audit":
+    if kind == AUDIT.name:
         data.pop("workflow", None)
-    return _STUDIES[kind].parse(data, str(path))
+    study: Study = _BY_NAME[kind].settings.parse(data, str(path))
+    return study
 
 
 def prepare(study: Study, folder: Path) -> None:
     """Make a run folder, or find the study's own, so that its stages can be made."""
     with run_folder(folder, study):
         pass
-
-
-def _audit(study: AuditStudy, folder: Path, reporter: Reporter) -> OpenedStudy:
-    state = Audited(study, folder, reporter)
-    return OpenedStudy(state, Graph(audit.stages(state)))
-
-
-def _adapt(study: AdaptStudy, folder: Path, reporter: Reporter) -> OpenedStudy:
-    state = Adapted(study, folder, reporter)
-    return OpenedStudy(state, Graph(adapt.stages(state)))
-
-
-def _latent(study: LatentStudy, folder: Path, reporter: Reporter) -> OpenedStudy:
-    state = LatentRun(study, folder, reporter)
-    return OpenedStudy(state, Graph(latent.stages(state)))
-
-
-def _evaluate(study: EvaluateStudy, folder: Path, reporter: Reporter) -> OpenedStudy:
-    state = Evaluating(study, folder, reporter)
-    return OpenedStudy(state, Graph(evaluating.stages(state)))
-
-
-_STUDIES: dict[str, type[Study]] = {
-    "audit": AuditStudy,
-    "adapt": AdaptStudy,
-    "latent": LatentStudy,
-    "evaluate": EvaluateStudy,
-}
-_PLANS: dict[type, Callable[[Any], Cost]] = {
-    AuditStudy: partial(plan, estimates=False),
-    AdaptStudy: partial(plan_adapt, estimates=False),
-    LatentStudy: partial(plan_latent, estimates=False),
-    EvaluateStudy: partial(plan_evaluate, estimates=False),
-}
-_OPEN: dict[type, Callable[[Any, Path, Reporter], OpenedStudy]] = {
-    AuditStudy: _audit,
-    AdaptStudy: _adapt,
-    LatentStudy: _latent,
-    EvaluateStudy: _evaluate,
-}

@@ -130,6 +130,14 @@ class Cost:
         speeds = self.speeds()
         return {part.name: part.seconds(speeds[part.name]) for part in self.parts}
 
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) for a table; times the device's products for a moment."""
+        return [*self.sizes(), *self.prices()]
+
+    def sizes(self) -> list[tuple[str, str]]:
+        """(what, how much) of the study's own sizes: model, texts, dictionaries, …."""
+        return []
+
     def prices(self) -> list[tuple[str, str]]:
         """(what, how much) of disk, memory, arithmetic and time; times products for a moment."""
         seconds = self.seconds()

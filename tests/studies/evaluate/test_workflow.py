@@ -21,7 +21,7 @@ from lorascope.studies.evaluate import subjects
 from lorascope.studies.evaluate.page import COLUMNS, evaluation_tables
 from lorascope.studies.evaluate.plan import plan_evaluate
 from lorascope.studies.evaluate.settings import EvaluateStudy
-from lorascope.studies.evaluate.workflow import evaluate
+from lorascope.studies.evaluate.workflow import EVALUATE
 from lorascope.workflows import speed
 
 
@@ -52,7 +52,7 @@ def made(tiny_checkpoint, identity_dictionary, tmp_path_factory):
 def test_a_run_its_page_and_its_resuming(made, tmp_path):
     _, plain = made
     study = EvaluateStudy.parse(plain, "test")
-    page = evaluate(study, tmp_path / "run", Reporter(quiet=True))
+    page = EVALUATE.run(study, tmp_path / "run", Reporter(quiet=True))
     results = read_results(tmp_path / "run")
     assert results.numbers.one("evaluate.kl_recovered", setting="zero ablation").value > 0.99
     (probed,) = results.numbers.select("evaluate.probe_accuracy")
@@ -70,10 +70,10 @@ def test_a_run_its_page_and_its_resuming(made, tmp_path):
     assert "random-decoder dictionary" in text
     before = {f: f.stat().st_mtime_ns for f in (tmp_path / "run").rglob("stage.json")}
     assert {f.parent.name for f in before} == {"texts", "mine", "results"}
-    evaluate(study, tmp_path / "run", Reporter(quiet=True))
+    EVALUATE.run(study, tmp_path / "run", Reporter(quiet=True))
     assert {f: f.stat().st_mtime_ns for f in before} == before
     with pytest.raises(InputError, match="another study"):
-        evaluate(study.model_copy(update={"seed": 1}), tmp_path / "run", Reporter(quiet=True))
+        EVALUATE.run(study.model_copy(update={"seed": 1}), tmp_path / "run", Reporter(quiet=True))
 
 
 def test_the_command_prints_json_and_a_plan(made, tmp_path, monkeypatch, capsys):

@@ -43,8 +43,8 @@ class AdaptPlan(Cost):
     fits: int
     fit_tokens: int
 
-    def lines(self) -> list[tuple[str, str]]:
-        """(what, how much) for a table; times the device's products for a moment."""
+    def sizes(self) -> list[tuple[str, str]]:
+        """(what, how much) of the study's own sizes."""
         trained, brought = self.dictionaries
         return [
             ("model", f"{self.parameters:,} parameters, {self.blocks} blocks of {self.d_model}"),
@@ -56,9 +56,12 @@ class AdaptPlan(Cost):
             ),
             ("dictionaries", f"{trained} trained here, {brought} brought along"),
             ("fits", f"{self.fits}, {self.fit_tokens:,} tokens in all"),
-            *self.prices(),
-            *((f"on one {card}", what) for card, what in on_gpus(self.parts)),
         ]
+
+    def prices(self) -> list[tuple[str, str]]:
+        """As any study's, and the time on cards one would rent."""
+        rented = [(f"on one {card}", what) for card, what in on_gpus(self.parts)]
+        return [*super().prices(), *rented]
 
 
 def plan_adapt(study: AdaptStudy, *, estimates: bool = True) -> AdaptPlan:

@@ -12,14 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from lorascope.measures.adapting import bounded
-from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
-from lorascope.runners import Runner
-from lorascope.runners.local import run_here
 from lorascope.runs import Run, write_atomically
 from lorascope.stages import Graph, Stage, Work, record_of, stage
 from lorascope.studies.adapt import (
@@ -32,39 +28,19 @@ from lorascope.studies.adapt import (
     times,
 )
 from lorascope.studies.adapt.facts import facts
-from lorascope.studies.adapt.plan import AdaptPlan, plan_adapt
+from lorascope.studies.adapt.plan import plan_adapt
 from lorascope.studies.adapt.state import Adapted
 from lorascope.studies.adapt.study import AdaptStudy
+from lorascope.workflows.cost import Cost
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.running import run_study
+from lorascope.workflows.running import Workflow
 
 RESULTS = "results"
 
 
-def adapt(
-    study: AdaptStudy,
-    out: Path,
-    reporter: Reporter,
-    command: str = "",
-    redo: bool = False,
-    runner: Runner = run_here,
-) -> Path:
-    """Run or resume an adapt study in `out` and return the report's path.
-
-    Args:
-        redo: where `out` holds this study with other settings, make again what depends on them.
-        runner: where its stages are made; one after the other in this process by default.
-
-    Raises:
-        InputError: anything the user has to mend, before anything costly where that is possible.
-    """
-
-    def before(run: Run, state: Adapted, graph: Graph, cost: AdaptPlan) -> None:
-        if len(graph.records(out)) < len(graph):
-            reading.require_budgets(state)
-
-    asked = (study, out, reporter, command, redo, runner)
-    return run_study(*asked, plan=plan_adapt, opened=Adapted, stages=stages, before=before)
+def _refuse_small_budgets(run: Run, state: Adapted, graph: Graph, cost: Cost) -> None:
+    if len(graph.records(run.folder)) < len(graph):
+        reading.require_budgets(state)
 
 
 def stages(state: Adapted) -> Iterator[Stage]:
@@ -108,3 +84,6 @@ def put_together(work: Work, *, study: AdaptStudy) -> None:
     record = facts(state, study, found, records)
     record["warnings"] += measured.told
     write_atomically(work.folder / "facts.json", json.dumps(record, indent=1) + "\n")
+
+
+ADAPT = Workflow("adapt", AdaptStudy, plan_adapt, Adapted, stages, _refuse_small_budgets)

@@ -46,8 +46,8 @@ class Plan(Cost):
     dictionary_steps: int
     adapter_steps: int
 
-    def lines(self) -> list[tuple[str, str]]:
-        """(what, how much) for a table; times the device's products for a moment."""
+    def sizes(self) -> list[tuple[str, str]]:
+        """(what, how much) of the study's own sizes."""
         return [
             ("model", f"{self.parameters:,} parameters, {self.blocks} blocks of {self.d_model}"),
             ("adapters × sites", f"{self.adapters} × {self.sites}"),
@@ -61,7 +61,6 @@ class Plan(Cost):
                 "dictionaries",
                 f"{self.dictionaries} of {self.dictionary_steps:,} steps each{self.about}",
             ),
-            *self.prices(),
         ]
 
 

@@ -30,8 +30,6 @@ from lorascope.measures.yardsticks import without_verdicts
 from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
-from lorascope.runners import Runner
-from lorascope.runners.local import run_here
 from lorascope.runs import Run, write_atomically
 from lorascope.stages import Graph, Stage, Work, record_of, stage
 from lorascope.studies.audit import (
@@ -55,37 +53,17 @@ from lorascope.studies.audit.sections.early import write_early
 from lorascope.studies.audit.state import HELD_OUT, MATCHING, PROBE, Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows import adapters
+from lorascope.workflows.cost import Cost
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.run_dictionaries import DICTIONARIES, AuditDictionary, brought_at
-from lorascope.workflows.running import run_study
+from lorascope.workflows.running import Workflow
 
 RESULTS = "results"
 
 
-def audit(
-    study: AuditStudy,
-    out: Path,
-    reporter: Reporter,
-    command: str = "",
-    redo: bool = False,
-    runner: Runner = run_here,
-) -> Path:
-    """Run or resume an audit in `out` and return the report's path.
-
-    Args:
-        redo: where `out` holds this study with other settings, make again what depends on them.
-        runner: where its stages are made; one after the other in this process by default.
-
-    Raises:
-        InputError: anything the user has to mend, before anything costly where that is possible.
-    """
-
-    def before(run: Run, state: Audited, graph: Graph, cost: planning.Plan) -> None:
-        run.followed = partial(_page_fills, out, len(graph), reporter)
-        run.passing.add(glancing.GLANCE)
-
-    asked = (study, out, reporter, command, redo, runner)
-    return run_study(*asked, plan=planning.plan, opened=Audited, stages=stages, before=before)
+def _show_what_is_known(run: Run, state: Audited, graph: Graph, cost: Cost) -> None:
+    run.followed = partial(_page_fills, run.folder, len(graph), state.reporter)
+    run.passing.add(glancing.GLANCE)
 
 
 def _page_fills(
@@ -228,3 +206,6 @@ def _measured_in(state: Audited, inputs: tuple[str, ...]) -> list[str]:
     names += [f"{kind}/{site}" for site in sites for kind in (massive.STAGE, massive.WRITTEN)]
     names += [f"{effects.EFFECTS}/{adapter}" for adapter in state.adapters]
     return [name for name in (*names, weights.WEIGHTS) if name in inputs]
+
+
+AUDIT = Workflow("audit", AuditStudy, planning.plan, Audited, stages, _show_what_is_known)

@@ -40,14 +40,13 @@ class EvaluatePlan(Cost):
     passes: dict[str, int]
     questions: tuple[str, ...] = ()
 
-    def lines(self) -> list[tuple[str, str]]:
-        """(what, how much) for a table; times the device's products for a moment."""
+    def sizes(self) -> list[tuple[str, str]]:
+        """(what, how much) of the study's own sizes."""
         return [
             ("model", f"{self.parameters:,} parameters, {self.blocks} blocks of {self.d_model}"),
             ("subjects", f"{self.subjects}"),
             *((f"  {name}", f"{tokens:,} tokens at most") for name, tokens in self.passes.items()),
             *(("judge", line) for line in self.questions),
-            *self.prices(),
         ]
 
 

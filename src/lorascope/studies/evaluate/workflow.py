@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from lorascope.config import Settings
 from lorascope.errors import InputError
 from lorascope.models.identity import model_identity
-from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
-from lorascope.runners import Runner
-from lorascope.runners.local import run_here
 from lorascope.runs import Run, command_of, read_json, versions, write_atomically
 from lorascope.stages import Graph, Stage, Work, record_of, stage
 from lorascope.studies.evaluate import taking
@@ -26,36 +22,15 @@ from lorascope.studies.evaluate.plan import EvaluatePlan, plan_evaluate
 from lorascope.studies.evaluate.settings import Core, EvaluateStudy
 from lorascope.studies.evaluate.state import Evaluating, require_texts
 from lorascope.workflows.measured import Measured
-from lorascope.workflows.running import run_study
+from lorascope.workflows.running import Workflow
 
 WORKFLOW, TEXTS, RESULTS = "evaluate", "texts", "results"
 _FILE, FACTS = "texts.json", "facts.json"
 
 
-def evaluate(
-    study: EvaluateStudy,
-    out: Path,
-    reporter: Reporter,
-    command: str = "",
-    redo: bool = False,
-    runner: Runner = run_here,
-) -> Path:
-    """Run or resume an evaluation in `out` and return the report's path.
-
-    Args:
-        redo: where `out` holds this study with other settings, make again what depends on them.
-        runner: where its stages are made; one after the other in this process by default.
-
-    Raises:
-        InputError: anything the user has to mend, before anything costly where that is possible.
-    """
-
-    def before(run: Run, state: Evaluating, graph: Graph, cost: EvaluatePlan) -> None:
-        for note in cost.questions:
-            reporter.say(note)
-
-    asked = (study, out, reporter, command, redo, runner)
-    return run_study(*asked, plan=plan_evaluate, opened=Evaluating, stages=stages, before=before)
+def _say_what_it_asks(run: Run, state: Evaluating, graph: Graph, cost: EvaluatePlan) -> None:
+    for note in cost.questions:
+        state.reporter.say(note)
 
 
 @stage(version=1, title="reading texts")
@@ -165,3 +140,6 @@ def _warnings(study: EvaluateStudy) -> list[str]:
             "many latents are zeroed; read them beside those of the random-decoder dictionary"
         )
     return found
+
+
+EVALUATE = Workflow(WORKFLOW, EvaluateStudy, plan_evaluate, Evaluating, stages, _say_what_it_asks)

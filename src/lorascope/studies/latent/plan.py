@@ -58,8 +58,8 @@ class LatentPlan(Cost):
     adapters: int
     steps: int
 
-    def lines(self) -> list[tuple[str, str]]:
-        """(what, how much) for a table; times the device's products for a moment."""
+    def sizes(self) -> list[tuple[str, str]]:
+        """(what, how much) of the study's own sizes."""
         known, about = self.records, self.about
         written = 2 * self.rank * self.latents
         return [
@@ -72,7 +72,6 @@ class LatentPlan(Cost):
             ("tokens", f"{known.train * known.tokens:,.0f} to train on{about}"),
             ("dictionary", f"{self.latents:,} latents"),
             ("adapters", f"{self.adapters} of {self.steps:,} steps, {written:,} weights at most"),
-            *self.prices(),
         ]
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from lorascope.behaviours.arithmetic import NEAR
@@ -32,11 +31,8 @@ from lorascope.latent_adapters.frontier import (
     overlap_estimates,
     sparsity_estimates,
 )
-from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
-from lorascope.runners import Runner
-from lorascope.runners.local import run_here
 from lorascope.runs import command_of, read_json, versions, write_atomically
 from lorascope.stages import Stage, Work, record_of, stage
 from lorascope.studies.latent import answers, dictionary, naming, pairing, training
@@ -46,30 +42,9 @@ from lorascope.studies.latent.state import LatentRun
 from lorascope.studies.latent.study import DENSE, LatentStudy
 from lorascope.studies.latent.training import CHOICE, HISTORY, adapter_at, adapter_name
 from lorascope.workflows.left_out import left_out
-from lorascope.workflows.running import run_study
+from lorascope.workflows.running import Workflow
 
 RESULTS = "results"
-
-
-def learn_latent(
-    study: LatentStudy,
-    out: Path,
-    reporter: Reporter,
-    command: str = "",
-    redo: bool = False,
-    runner: Runner = run_here,
-) -> Path:
-    """Run or resume a latent study in `out` and return the report's path.
-
-    Args:
-        redo: where `out` holds this study with other settings, make again what depends on them.
-        runner: where its stages are made; one after the other in this process by default.
-
-    Raises:
-        InputError: anything the user has to mend, before anything costly where that is possible.
-    """
-    asked = (study, out, reporter, command, redo, runner)
-    return run_study(*asked, plan=plan_latent, opened=LatentRun, stages=stages)
 
 
 def stages(state: LatentRun) -> Iterator[Stage]:
@@ -301,3 +276,6 @@ def _warnings(state: LatentRun, sizes: dict[str, Cut]) -> list[str]:
         "the prompts, so nothing can be said of what is kept of it; train longer, at a higher "
         "rate, or at another site",
     ]
+
+
+LATENT = Workflow("latent", LatentStudy, plan_latent, LatentRun, stages)
