@@ -77,7 +77,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(lorascope, command, tmp_pat
     assert (code, out) == (2, "")
     line = one_line(err)
     assert "base-00000.safetensors: No space left on device; free some space" in line
-    assert list(stages(tmp_path)) == ["glance", "matching", "gates", "read/tiny"]
+    assert list(stages(tmp_path)) == ["glance", "matching", "sanity_checks", "read/tiny"]
     left = [path.name for path in (tmp_path / "run").rglob("*") if "partial" in path.name]
     assert left == []
     assert not (tmp_path / "run" / ".lock").exists()
@@ -99,7 +99,7 @@ def test_what_was_overwritten_in_place_is_not_taken_for_what_it_was(lorascope, c
     assert code == 0, err
     after = stages(tmp_path)
     assert after.keys() == before.keys()
-    for name in ("gates", "activations/probe", "results"):
+    for name in ("sanity_checks", "activations/probe", "results"):
         assert after[name]["key"] != before[name]["key"]
 
 
@@ -215,7 +215,7 @@ def test_a_stop_in_the_middle_of_a_stage_leaves_nothing_half_made(
 
     monkeypatch.setattr(shards, "save_file", stopped)
     assert lorascope(*command)[0] == 143
-    assert list(stages(tmp_path)) == ["glance", "matching", "gates", "read/tiny"]
+    assert list(stages(tmp_path)) == ["glance", "matching", "sanity_checks", "read/tiny"]
     assert not [path for path in (tmp_path / "run").rglob("*") if "partial" in path.name]
     assert not (tmp_path / "run" / ".lock").exists()
 

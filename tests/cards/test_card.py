@@ -46,8 +46,8 @@ def run(tmp_path_factory):
     write_estimates(estimates, folder / "results")
     facts = facts_for(estimates)
     told = {"sentences": ["It says <b>arr</b> | and `more`."], "null_phrases": [0], "cautions": []}
-    gates = [{"gate": "bits|back", "passed": False, "detail": "3 of 64"}]
-    facts |= {"read": {"r4": told}, "gates": gates}
+    checks = [{"check": "bits|back", "passed": False, "detail": "3 of 64"}]
+    facts |= {"read": {"r4": told}, "sanity_checks": checks}
     for one in facts["adapters"]:
         place = folder / "adapters" / one["name"]
         place.mkdir(parents=True)

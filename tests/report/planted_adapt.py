@@ -80,7 +80,7 @@ def planted_adapt_run(
         "reference": name,
         "experiments": {"baselines": baselines, "scaling": scaling, "reference": baselines[:1]},
         "fits": fits,
-        "gates": [],
+        "sanity_checks": [],
         "warnings": [],
         "times": {},
         "steering": [],

@@ -164,13 +164,13 @@ def facts_for(estimates: Sequence[Estimate]) -> dict[str, object]:
             "training": {"documents": 900, "tokens": 168_405, "special": 1800, "outliers": 12},
             "held_out": {"documents": 90, "tokens": 16_233, "special": 180, "outliers": 1},
         },
-        "gates": [
+        "sanity_checks": [
             {
-                "gate": "adapter is live",
+                "check": "adapter is live",
                 "passed": True,
                 "detail": "outputs differ on 64 of 64 rows",
             },
-            {"gate": "rows disjoint", "passed": True, "detail": "no hash in common"},
+            {"check": "rows disjoint", "passed": True, "detail": "no hash in common"},
         ],
         "warnings": [],
         "adapter_training": [

@@ -113,7 +113,7 @@ def test_hostile_text_stays_text(make_run: MakeRun, plant: Plant):
     run = make_run(
         plant(adapters={HOSTILE: None}, measures=["delta_norm", "max_cosine.mean"]),
         warnings=[HOSTILE],
-        gates=[{"gate": HOSTILE, "passed": False, "detail": HOSTILE}],
+        sanity_checks=[{"check": HOSTILE, "passed": False, "detail": HOSTILE}],
         samples=[{"prompt": HOSTILE, "base": HOSTILE, "adapted": {HOSTILE: HOSTILE}}],
         command=HOSTILE,
         settings={"text": HOSTILE},

@@ -77,9 +77,9 @@ def browsed(tmp_path):
 
 
 def said_of(make_run, carriers, browsed, **facts):
-    gates = [{"id": "live", "adapter": "a", "passed": True}]
+    checks = [{"id": "live", "adapter": "a", "passed": True}]
     facts = {
-        "gates": gates,
+        "sanity_checks": checks,
         "adapters": [{"name": "a", "rank": 4}],
         "read": told(carriers),
         **facts,

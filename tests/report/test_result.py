@@ -74,3 +74,15 @@ def test_unfinished_and_damaged_runs_are_refused_with_the_file_named(tmp_path: P
     (folder / "estimates.parquet").write_bytes(b"not parquet")
     with pytest.raises(InputError, match="no table of estimates"):
         read_results(tmp_path)
+
+
+def test_runs_made_before_sanity_checks_had_their_name_are_read(make_run, plant):
+    """Their facts call them gates, and each of them a gate."""
+    facts = {"gates": [{"gate": "base restored", "passed": False, "detail": "3 bits"}]}
+    run = make_run(plant(), **facts)
+    path = run / "results" / "facts.json"
+    before = json.loads(path.read_text())
+    del before["sanity_checks"]
+    path.write_text(json.dumps(before))
+    (one,) = read_results(run).facts["sanity_checks"]
+    assert (one["check"], one["passed"], one["detail"]) == ("base restored", False, "3 bits")

@@ -88,9 +88,12 @@ def test_each_seed_counts_and_the_scope_says_so(make_run: MakeRun, plant: Plant)
 
 
 def test_failed_gates_come_before_warnings(make_run: MakeRun, plant: Plant):
-    gates = [{"gate": "noise floor", "passed": False, "detail": "below it at layers.1"}]
-    said = said_of(make_run, plant(), gates=gates, warnings=["few tokens"])
-    assert said.cautions[:2] == ["Gate failed: noise floor. below it at layers.1", "few tokens"]
+    checks = [{"check": "noise floor", "passed": False, "detail": "below it at layers.1"}]
+    said = said_of(make_run, plant(), sanity_checks=checks, warnings=["few tokens"])
+    assert said.cautions[:2] == [
+        "Sanity check failed: noise floor. below it at layers.1",
+        "few tokens",
+    ]
 
 
 def test_matrix_cells_count_sites_on_each_side(make_run: MakeRun, plant: Plant):
@@ -151,13 +154,13 @@ def test_ranges_and_shares_read_well():
 
 
 def test_the_opening_says_what_one_minute_should_leave(make_run: MakeRun, plant: Plant):
-    gates: list[dict[str, object]] = [
-        {"id": "live", "adapter": f"r{r}", "gate": "alive", "passed": True} for r in (4, 8, 16, 32)
+    checks: list[dict[str, object]] = [
+        {"id": "live", "adapter": f"r{r}", "check": "alive", "passed": True} for r in (4, 8, 16, 32)
     ]
-    gates.append({"id": "restored", "gate": "back as it was", "passed": True})
+    checks.append({"id": "restored", "check": "back as it was", "passed": True})
     mixed = [*plant("found", measures=["angle.mean"]), *plant("chance", measures=["overlap"])]
     mixed += plant("found", measures=["delta_norm", "recovery.kl", "improvement"])
-    said = said_of(make_run, mixed, gates=gates)
+    said = said_of(make_run, mixed, sanity_checks=checks)
     leads = dict(said.leads)
     assert list(leads) == [
         *("Adapters", "r4", "r8", "r16", "r32", "By single intervals"),
@@ -173,8 +176,8 @@ def test_the_opening_says_what_one_minute_should_leave(make_run: MakeRun, plant:
 
 
 def test_an_adapter_that_is_not_live_is_named_first(make_run: MakeRun, plant: Plant):
-    gates = [{"id": "live", "adapter": name, "passed": name != "r8"} for name in ("r4", "r8")]
-    said = said_of(make_run, plant(measures=["delta_norm"]), gates=gates)
+    checks = [{"id": "live", "adapter": name, "passed": name != "r8"} for name in ("r4", "r8")]
+    said = said_of(make_run, plant(measures=["delta_norm"]), sanity_checks=checks)
     assert said.leads[0] == (
         "Adapters",
         "Not live: r8. Their numbers say nothing about an adapter.",

@@ -199,7 +199,7 @@ def test_every_number_stands_in_the_results(finished, study):
 
 def test_fits_are_ordinary_adapters_and_leave_the_base_alone(finished, study):
     facts = read_results(finished).facts
-    assert all(gate["passed"] for gate in facts["gates"])
+    assert all(one["passed"] for one in facts["sanity_checks"])
     name = "layers.0-64-k4-lora-all-r2-s0"
     module, _ = load_base(study.model, device="cpu")
     peft = PeftModel.from_pretrained(module, str(finished / "fits" / name))

@@ -219,7 +219,7 @@ def test_facts_say_what_the_run_did(finished_run, study):
     assert facts["settings"] == study.plain()
     assert facts["model"]["d_model"] == 32
     assert [a["name"] for a in facts["adapters"]] == list(ADAPTERS)
-    assert all(gate["passed"] for gate in facts["gates"])
+    assert all(one["passed"] for one in facts["sanity_checks"])
     assert [row["held_out_after"] < row["held_out_before"] for row in facts["adapter_training"]]
     # Base of two seeds; for each adapter a delta of two, two controls, two of Gaussian rows and one
     # of each of two null adapters; two of the ablation.
@@ -266,7 +266,7 @@ def test_documents_an_adapter_saw_are_left_out_and_counted(
     found = read_results(tmp_path / "run")
     kept = sum(found.facts["tokens"][part]["documents"] for part in ("probe", "held_out"))
     assert kept == len(documents) - 12
-    (line,) = [g["detail"] for g in found.facts["gates"] if g["gate"] == "disjoint rows"]
+    (line,) = [g["detail"] for g in found.facts["sanity_checks"] if g["check"] == "disjoint rows"]
     assert line.startswith("12 documents the adapters had seen were left out")
     table = found.numbers.select().to_frame()
     table = table[table["adapter"] != ""]  # yardsticks of the base dictionary have none
@@ -313,20 +313,20 @@ def test_dora_rslora_and_a_full_fine_tune_are_audited_alike(
 
 def test_null_adapters_are_matched_by_the_deltas_norm(finished_run):
     """On probe texts to 2 %; on the held-out ones nearly so."""
-    gates = read_json(finished_run / "gates" / "gates.json")
-    assert gates["matches"] == read_json(finished_run / "matching" / "matches.json")
-    assert gates["matches"].keys() == gates["null_adapters"].keys()
-    assert len(gates["matches"]) == 2 * 2
-    for name, match in gates["matches"].items():
+    checks = read_json(finished_run / "sanity_checks" / "sanity_checks.json")
+    assert checks["matches"] == read_json(finished_run / "matching" / "matches.json")
+    assert checks["matches"].keys() == checks["null_adapters"].keys()
+    assert len(checks["matches"]) == 2 * 2
+    for name, match in checks["matches"].items():
         assert match["ratios"]["layers.1"] == pytest.approx(1, abs=0.0201)
-        assert match["factor"] == gates["null_adapters"][name]["factor"] != 1
+        assert match["factor"] == checks["null_adapters"][name]["factor"] != 1
     shards = Shards.open(finished_run / "activations" / "held_out")
     norms = {
         variant: shards.load("layers.1", variant).norm(dim=1).mean()
         for variant in shards.manifest["variants"]
     }
-    assert {name.split("~")[0] for name in gates["matches"]} == set(ADAPTERS)
-    for name in gates["matches"]:
+    assert {name.split("~")[0] for name in checks["matches"]} == set(ADAPTERS)
+    for name in checks["matches"]:
         assert float(norms[name] / norms[name.split("~")[0]]) == pytest.approx(1, abs=0.1)
 
 

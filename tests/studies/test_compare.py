@@ -216,8 +216,20 @@ def test_refuses_a_run_without_activations(finished_run, other_run, tmp_path):
     assert "have been removed" in refusal(f"{finished_run}:r2", f"{other_run}:r4", tmp_path)
 
 
-def test_refuses_another_base_model(finished_run, other_run, tmp_path):
-    edit(other_run / "gates" / "gates.json", lambda g: g["model"].update(d_model=48))
+def called_gates(run):
+    """A run folder as it was before sanity checks had this name."""
+    (run / "sanity_checks").rename(run / "gates")
+    (run / "gates" / "sanity_checks.json").rename(run / "gates" / "gates.json")
+    edit(
+        run / "manifest.json", lambda m: m["stages"].update(gates=m["stages"].pop("sanity_checks"))
+    )
+
+
+@pytest.mark.parametrize("name", ["sanity_checks", "gates"])
+def test_refuses_another_base_model(finished_run, other_run, tmp_path, name):
+    if name == "gates":
+        called_gates(other_run)
+    edit(other_run / name / f"{name}.json", lambda record: record["model"].update(d_model=48))
     said = refusal(f"{finished_run}:r2", f"{other_run}:r4", tmp_path)
     assert "different base models" in said
     assert "d_model 32 and 48" in said

@@ -24,7 +24,15 @@ from lorascope.studies.audit.yardsticks import judge_dictionaries, massive_at
 from lorascope.workflows.measured import Measured
 
 D, COORDINATE, SIZE = 32, 7, 60.0
-MADE = ("matching", "gates", "activations", "dictionaries", "yardsticks", "measures", "massive")
+MADE = (
+    "matching",
+    "sanity_checks",
+    "activations",
+    "dictionaries",
+    "yardsticks",
+    "measures",
+    "massive",
+)
 MADE = (*MADE, "written", "recovered")
 
 

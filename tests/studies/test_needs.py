@@ -22,15 +22,20 @@ def part(name, memory):
 
 @pytest.mark.parametrize(("device", "gpus"), [("cpu", 0.0), ("cuda", 1.0)])
 def test_a_stage_needs_what_its_part_of_the_plan_does(device, gpus):
-    parts = (part("measures", 300), part("pursuit", 500), part("effects", 900), part("gates", 40))
+    parts = (
+        part("measures", 300),
+        part("pursuit", 500),
+        part("effects", 900),
+        part("sanity checks", 40),
+    )
     cost = Cost(disk=1, parts=parts, device=device)
-    names = ("measures/layers.1", "effects/a", "gates", "results", "something/else")
+    names = ("measures/layers.1", "effects/a", "sanity_checks", "results", "something/else")
     found = stated(Graph(Stage(name, train) for name in names), cost)
     needs = {one.name: one.need for one in found}
     base = resident(part("nothing", 0))
     assert needs["measures/layers.1"] == Need(500 + base, 0.0)
     assert needs["effects/a"] == Need(900 + base, gpus)
-    assert needs["gates"] == Need(40 + base, gpus)
+    assert needs["sanity_checks"] == Need(40 + base, gpus)
     assert needs["results"].memory == base
     assert needs["something/else"].memory == 900 + base
 

@@ -67,7 +67,7 @@ def test_arithmetic_of_the_tiny_study_by_hand(cost):
     # Base, two adapters and four null adapters through two of three blocks; held-out texts through
     # the third and the head as well.
     assert flops["capture"] == 2 * (2 * BLOCK) * tokens * 7
-    assert flops["gates"] == pytest.approx(2 * (BLOCK + HEAD) * cost.held_out_tokens * 7)
+    assert flops["sanity checks"] == pytest.approx(2 * (BLOCK + HEAD) * cost.held_out_tokens * 7)
     # Five products of two operations a row, in batches of 128; the ablation's two for two epochs.
     steps = 18 * cost.dictionary_steps + 2 * math.ceil(2 * cost.probe_tokens / 128)
     assert flops["dictionary training"] == 10 * D * LATENTS * 128 * steps

@@ -92,7 +92,7 @@ def test_stages_are_made_side_by_side_but_not_beside_a_whole_run(prepared):
     ):
         pass
     with locked(prepared):
-        refused = lorascope("stage", prepared, "gates")
+        refused = lorascope("stage", prepared, "sanity_checks")
         assert refused.returncode == 2
         assert "is at work on it" in refused.stderr
 
@@ -245,7 +245,7 @@ def test_a_real_slurm_makes_a_run_one_of_whose_tasks_was_killed(
     while queue := slurm_says("squeue", "-h", "-r", "-o", "%i %t %j").split("\n")[:-1]:
         assert time.monotonic() < until, queue
         running = [line.split()[0] for line in queue if line.split()[1] == "R"]
-        if not killed and running and record_of(run / "gates"):
+        if not killed and running and record_of(run / "sanity_checks"):
             subprocess.run(["scancel", "--signal=KILL", running[0]], env=ENVIRONMENT, check=True)
             killed = True
         time.sleep(0.5)

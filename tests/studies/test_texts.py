@@ -112,16 +112,16 @@ def test_a_run_reads_its_texts_so(settings, hundred, tmp_path):
     plain = settings(adapters={}, train={}, texts=texts)
     clean = Audited(AuditStudy.parse(plain, "test"), None, None)
     assert (clean.texts.excluded, clean.texts.overlap) == (50, 0)
-    gate = _disjoint(clean)
-    assert gate["passed"]
-    assert gate["detail"].startswith("50 documents the adapters had seen were left out")
+    check = _disjoint(clean)
+    assert check["passed"]
+    assert check["detail"].startswith("50 documents the adapters had seen were left out")
     plain["texts"]["keep_seen"] = True
     leaky = Audited(AuditStudy.parse(plain, "test"), None, None)
     assert leaky.texts.overlap > 10
-    gate = _disjoint(leaky)
-    assert not gate["passed"]
+    check = _disjoint(leaky)
+    assert not check["passed"]
     count = f"{leaky.texts.overlap} of {len(leaky.texts.probe)} documents"
-    assert gate["detail"].startswith(count)
+    assert check["detail"].startswith(count)
 
 
 def test_the_gate_says_how_the_sides_were_parted():

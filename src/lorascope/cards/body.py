@@ -123,14 +123,15 @@ def _checked(results: Results, name: str) -> Iterator[str]:
         f"Audited with lorascope {lorascope.__version__} on {_plain(model)}{counted}. Definitions "
         "of the numbers come with lorascope."
     )
-    gates = [g for g in facts.get("gates", []) if g.get("adapter", name) == name]
-    if gates:
+    checks = [c for c in facts.get("sanity_checks", []) if c.get("adapter", name) == name]
+    if checks:
         yield ""
-        yield "| gate | passed | seen |"
+        yield "| sanity check | passed | seen |"
         yield "|---|---|---|"
-        for gate in gates:
-            passed = "yes" if gate.get("passed", True) else "**no**"
-            yield f"| {_cell(gate.get('gate', ''))} | {passed} | {_cell(gate.get('detail', ''))} |"
+        for check in checks:
+            passed = "yes" if check.get("passed", True) else "**no**"
+            told = (_cell(check.get(key, "")) for key in ("check", "detail"))
+            yield "| {} | {passed} | {} |".format(*told, passed=passed)
     found = cautions(results)
     if found:
         yield ""

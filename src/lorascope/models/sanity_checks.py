@@ -1,4 +1,4 @@
-"""Gates before any measurement: an adapter is live, and the base is still the base.
+"""Sanity checks before any measurement: an adapter is live, and the base is still the base.
 
 One rule says what live means, and every command and `load` go by it: on tokens that it may act on,
 an adapter changes the stream at the sites that are looked at, or, where none is named, the stream
@@ -30,7 +30,7 @@ _ROWS = 8192
 # Logits of one pass: 128 MB in float32.
 _LOGITS = 2**25
 
-# Ids of gates in a run's facts.
+# Ids of sanity checks in a run's facts.
 LIVE, RESTORED, NOISE = "live", "restored", "noise"
 
 
@@ -176,7 +176,7 @@ def _as_fits(
 
 
 def probe_ids(model: AdaptedModel) -> Int[Tensor, "batch seq"]:
-    """The small fixed batch that gates try a model on."""
+    """The small fixed batch that sanity checks try a model on."""
     return torch.arange(2 * _PROBE_TOKENS, device=model.device).reshape(2, -1) % model.vocab_size
 
 

@@ -162,7 +162,7 @@ def _require_switchable(
         reason = "it computes something else each time"
     elif not torch.equal(whole, inner):
         reason = "it acts outside the model's modules"
-    # A difference of NaNs is that of the weights; the liveness gate says so with its place.
+    # A difference of NaNs is that of the weights; the liveness check says so with its place.
     if reason is not None and bool(inner.isfinite().all()):
         raise InputError(
             f'adapter "{files.info.name}": its peft_type is {kind}, not supported as it is: '

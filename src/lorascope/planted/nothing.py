@@ -133,7 +133,7 @@ def _pursued(
 def no_effect(seed: int) -> list[Estimate]:
     """An adapter that changes nothing but the last digits.
 
-    As the gate measures the floor, it is the larger of two differences on a few texts.
+    As the sanity check measures the floor, it is the larger of two differences on a few texts.
     """
     random = generator(seed, "no effect")
     noise = isotropic(DOCUMENTS * LENGTH, D, random) * _sizes(DOCUMENTS, random)

@@ -28,13 +28,13 @@ def schema() -> dict[str, Any]:
 def plain(results: Results) -> dict[str, Any]:
     """Every number with its chance levels, and what it was made with; what is no number is None."""
     facts = results.facts
-    gates = [
+    checks = [
         {
-            "gate": str(one.get("gate", "")),
+            "check": str(one.get("check", "")),
             "passed": bool(one.get("passed", True)),
             "detail": str(one.get("detail", "")),
         }
-        for one in facts.get("gates", [])
+        for one in facts.get("sanity_checks", [])
     ]
     return {
         "schema": f"lorascope-results-{VERSION}",
@@ -45,7 +45,7 @@ def plain(results: Results) -> dict[str, Any]:
             {"name": str(one["name"]), "rank": one.get("rank"), "sha256": one.get("sha256") or None}
             for one in facts.get("adapters", [])
         ],
-        "gates": gates,
+        "sanity_checks": checks,
         "warnings": [str(warning) for warning in facts.get("warnings", [])],
         "estimates": [_number(one) for one in results.estimates],
     }

@@ -24,8 +24,8 @@ class Results:
     Attributes:
         run: the run folder.
         estimates: every number, those of null adapters too.
-        facts: everything that is not an estimate: model, adapters, tokens, gates, warnings, ….
-            Its text comes from files and models and is not to be trusted as markup.
+        facts: everything that is not an estimate: model, adapters, tokens, sanity checks,
+            warnings, …. Its text comes from files and models and is not to be trusted as markup.
     """
 
     run: Path
@@ -94,6 +94,8 @@ def _read_facts(path: Path) -> dict[str, Any]:
         )
     if not isinstance(facts, dict):
         raise InputError(f"{path} must hold one JSON object; remake the run's results.")
+    if "gates" in facts:  # what sanity checks were called in runs made before they had this name
+        facts["sanity_checks"] = [{"check": one.get("gate", ""), **one} for one in facts["gates"]]
     return facts
 
 

@@ -10,9 +10,9 @@ from lorascope.workflows.cost import RESIDENT, Cost, resident
 # Parts of a plan by the first word of a stage's name; of any other the hungriest part counts.
 _PARTS = {
     "adapters": ("adapter training", "latent adapters", "LoRA"),
-    "matching": ("gates",),
-    "gates": ("gates",),
-    "glance": ("gates",),
+    "matching": ("sanity checks",),
+    "sanity_checks": ("sanity checks",),
+    "glance": ("sanity checks",),
     "activations": ("capture",),
     "dictionaries": ("dictionary training", "dictionary", "dictionaries"),
     "yardsticks": ("measures",),

@@ -24,7 +24,7 @@ def facts(
     found: dict[str, Any],
     stages: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Model, dictionaries, fits by experiment, gates, warnings and settings.
+    """Model, dictionaries, fits by experiment, sanity checks, warnings and settings.
 
     Args:
         found: what else the stages found, by name: texts, times, steering.
@@ -41,7 +41,7 @@ def facts(
         "reference": asked.reference.name,
         "experiments": {name: [cell.name for cell in cells] for name, cells in asked.cells.items()},
         "fits": fits,
-        "gates": _gates(fits),
+        "sanity_checks": _checks(fits),
         "left_out": _left_out(found.get("texts", {})),
         "warnings": [
             *found.get("texts", {}).get("warnings", []),
@@ -70,7 +70,7 @@ def _left_out(texts: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _gates(fits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _checks(fits: list[dict[str, Any]]) -> list[dict[str, Any]]:
     bases = {one["base"] for one in fits}
     frozen: dict[tuple[str, str], set[str]] = {}
     for one in fits:
@@ -80,7 +80,7 @@ def _gates(fits: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if fits:
         lines.append(
             {
-                "gate": "base model frozen",
+                "check": "base model frozen",
                 "passed": len(bases) == 1,
                 "detail": f"fingerprint {', '.join(sorted(b[:16] for b in bases))} before and "
                 f"after each of {len(fits)} fits",
@@ -88,14 +88,14 @@ def _gates(fits: list[dict[str, Any]]) -> list[dict[str, Any]]:
         )
         lines.append(
             {
-                "gate": "dictionaries frozen",
+                "check": "dictionaries frozen",
                 "passed": all(len(marks) == 1 for marks in frozen.values()),
                 "detail": f"{len(frozen)} dictionaries, each the same before and after every fit",
             }
         )
     lines.append(
         {
-            "gate": "disjoint documents",
+            "check": "disjoint documents",
             "passed": True,
             "detail": "training and held-out documents are told apart by hash of their text",
         }

@@ -84,14 +84,14 @@ def capture(
     )
 
 
-def gates(
+def sanity_checks(
     shape: Shape, sizes: StudySizes, counts: StudyCounts, dtype: torch.dtype, held: int
 ) -> CostPart:
     """Response loss of base and every adapter: the passes that capture held-out texts go on behind
     the deepest site, through the map to the vocabulary."""
     rest = shape.block_parameters * (1 - counts.deepest / shape.blocks) + shape.head_parameters
     flops = 2.0 * rest * sizes.held_out_tokens * counts.variants
-    return CostPart("gates", flops, held, dtype, reached(0.25, shape.d_model))
+    return CostPart("sanity checks", flops, held, dtype, reached(0.25, shape.d_model))
 
 
 def reading(

@@ -1,4 +1,4 @@
-"""What a report says that is not an estimate: model, adapters, gates, warnings, settings."""
+"""What a report says beside its estimates: model, adapters, sanity checks, warnings, settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def facts(
         dictionaries: a record of each that was trained.
         stages: what made each stage.
     """
-    gates, probe, held_out = state.gates, state.probe_rows, state.held_out_rows
+    checks, probe, held_out = state.sanity_checks, state.probe_rows, state.held_out_rows
     counts = {
         name: {
             "documents": shards.manifest["documents"],
@@ -46,19 +46,19 @@ def facts(
             for key in ("name", "rank", "alpha", "path", "sha256", "base", "dora", "rslora")
         }
         | {"parameters": record["n_parameters"], "group": state.study.groups[record["name"]]}
-        for record in gates["adapters"].values()
+        for record in checks["adapters"].values()
     ]
     return {
-        "model": gates["model"],
+        "model": checks["model"],
         "adapters": adapters,
         "tokens": counts,
         "texts": texts,
         "left_out": [of_texts(texts), *_tokens_left_out(probe, held_out)],
         "sites": probe.sites,
-        "gates": _gate_lines(state, gates, probe, held_out),
-        "warnings": _warnings(state, gates, probe),
+        "sanity_checks": _check_lines(state, checks, probe, held_out),
+        "warnings": _warnings(state, checks, probe),
         "adapter_training": outcomes(state.trained),
-        "samples": gates["samples"],
+        "samples": checks["samples"],
         "dictionaries": dictionaries,
         "command": command_of(state.folder),
         "versions": versions(),
@@ -83,46 +83,46 @@ def _tokens_left_out(probe: Shards, held_out: Shards) -> list[dict[str, Any]]:
     ]
 
 
-def _gate_lines(
-    state: Audited, gates: dict[str, Any], probe: Shards, held_out: Shards
+def _check_lines(
+    state: Audited, checks: dict[str, Any], probe: Shards, held_out: Shards
 ) -> list[dict[str, Any]]:
     lines = [
         {
             "id": LIVE,
             "adapter": one["name"],
-            "gate": f"adapter {one['name']} is live",
+            "check": f"adapter {one['name']} is live",
             "passed": True,
             "detail": f"largest logit difference {one['max_logit_difference']:.3g}; mean delta "
             f"norm after the last block {one['delta_norm']:.3g}",
         }
-        for one in gates["live"]
+        for one in checks["live"]
     ]
     lines.append(
         {
             "id": RESTORED,
-            "gate": "base restored",
+            "check": "base restored",
             "passed": True,
             "detail": "with adapters off the logits equal the bare model's bit for bit",
         }
     )
     lines += [
         {
-            "gate": f"base of adapter {name}",
+            "check": f"base of adapter {name}",
             "passed": True,
             "detail": f"{compared} (compared since the names differ)",
         }
-        for name, record in gates["adapters"].items()
+        for name, record in checks["adapters"].items()
         if (compared := record.get("base_compared"))
     ]
-    floors = ", ".join(f"{site} {value:.2g}" for site, value in gates["noise_floor"].items())
-    lines.append({"id": NOISE, "gate": NOISE_FLOOR, "passed": True, "detail": floors})
+    floors = ", ".join(f"{site} {value:.2g}" for site, value in checks["noise_floor"].items())
+    lines.append({"id": NOISE, "check": NOISE_FLOOR, "passed": True, "detail": floors})
     lines.append(_disjoint(state))
     lines += _rendered(state)
     for name, shards in (("training", probe), ("held-out", held_out)):
         manifest = shards.manifest
         lines.append(
             {
-                "gate": f"masked {name} tokens",
+                "check": f"masked {name} tokens",
                 "passed": True,
                 "detail": f"{manifest['special']} special"
                 f"{_spelled(manifest['written_special'])}, {manifest['outliers']} outliers "
@@ -149,7 +149,7 @@ def _rendered(state: Audited) -> list[dict[str, Any]]:
         )
     else:
         detail = "the tokenizer has none: turns stand under plain headings"
-    return [{"gate": "chat template", "passed": True, "detail": detail}]
+    return [{"check": "chat template", "passed": True, "detail": detail}]
 
 
 def _spelled(count: int) -> str:
@@ -170,10 +170,10 @@ def _disjoint(state: Audited) -> dict[str, Any]:
             f"{texts.excluded} documents the adapters had seen were left out; training and "
             f"held-out documents {apart}"
         )
-    return {"gate": "disjoint rows", "passed": not texts.overlap, "detail": detail}
+    return {"check": "disjoint rows", "passed": not texts.overlap, "detail": detail}
 
 
-def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]:
+def _warnings(state: Audited, checks: dict[str, Any], probe: Shards) -> list[str]:
     found = text_warnings(state.texts)
     unknown = [
         name
@@ -191,7 +191,7 @@ def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]
             "the texts are the package's own instructions, not such as the adapter was made for: "
             "what it does there may be little of what it does; give --texts"
         )
-    if stored := gates["model"].get("stored"):
+    if stored := checks["model"].get("stored"):
         found.append(
             f"the base's weights are rounded ({stored}): it is the base of an adapter that was "
             "trained on another precision only up to that rounding"
@@ -199,16 +199,16 @@ def _warnings(state: Audited, gates: dict[str, Any], probe: Shards) -> list[str]
     share = probe.manifest["outliers"] / max(1, probe.manifest["rows"])
     if share > 0.01:
         found.append(f"{share:.1%} of the tokens were masked as outliers of the base norm")
-    for one in gates["live"]:
-        floor = max(gates["noise_floor"].values())
+    for one in checks["live"]:
+        floor = max(checks["noise_floor"].values())
         if one["delta_norm"] < 3 * floor:
             found.append(f"{one['name']}: the delta is within 3 times the numeric noise floor")
     if state.study.controls.null_adapters:
         found.extend(
             f"{reason}; no verdict on it has a random adapter as its rival"
-            for reason in gates.get("without_null", {}).values()
+            for reason in checks.get("without_null", {}).values()
         )
-    for name, record in gates["matches"].items():
+    for name, record in checks["matches"].items():
         match = Match(**record)
         if not match.reached:
             found.append(

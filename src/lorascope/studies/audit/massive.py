@@ -24,7 +24,7 @@ from lorascope.results import Estimate
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.learning import RunDictionaries
 from lorascope.studies.audit.measuring import PARENTS, SETTINGS, Audit, at_site
-from lorascope.studies.audit.state import GATES, HELD_OUT, PROBE, Audited
+from lorascope.studies.audit.state import HELD_OUT, PROBE, SANITY_CHECKS, Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.weights import of_all_modules, written_by_null
 from lorascope.studies.audit.yardsticks import massive_at
@@ -75,7 +75,7 @@ def stages(study: AuditStudy, site: str, dictionaries: Sequence[str], base: str)
     yield Stage(f"{STAGE}/{site}", measure, arguments, (*PARENTS, *dictionaries))
     if study.measures.weights:
         arguments = {"study": study.only(*_WRITTEN_SETTINGS), "first_seed": first, "site": site}
-        yield Stage(f"{WRITTEN}/{site}", write, arguments, (GATES, PROBE, HELD_OUT, base))
+        yield Stage(f"{WRITTEN}/{site}", write, arguments, (SANITY_CHECKS, PROBE, HELD_OUT, base))
 
 
 def audit_without(audit: Audit, massive: Mapping[str, Massive]) -> Audit:

@@ -32,7 +32,7 @@ TRAINED_ON: dict[Control, str] = {
     "shuffled": "trained on row-shuffled deltas",
     "permuted": "trained on dimension-permuted deltas",
 }
-PARENTS = ("gates", "activations/probe", "activations/held_out")
+PARENTS = ("sanity_checks", "activations/probe", "activations/held_out")
 # What the numbers of a site read of the study.
 SETTINGS = (
     *("measures.rows", "measures.repeats", "measures.pursuit", "measures.angles_k"),

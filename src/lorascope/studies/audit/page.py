@@ -109,7 +109,7 @@ def render(
         "index.html.j2",
         title=_title(results),
         said=said,
-        gates=facts.get("gates", []),
+        sanity_checks=facts.get("sanity_checks", []),
         adapters=results.adapters,
         matrix=verdict_matrix(results),
         seeds=seeds(results),

@@ -185,7 +185,7 @@ def _parts(
     device, d = device_of(study.device), shape.d_model
     weights = computing_dtype(study.dtype)
     captured = costs.capture(study, shape, sizes, counts, weights)
-    found = [captured, costs.gates(shape, sizes, counts, weights, captured.memory)]
+    found = [captured, costs.sanity_checks(shape, sizes, counts, weights, captured.memory)]
     if study.train is not None:
         products = product_dtype(study.train.training.products, device)
         found.insert(0, costs.adapter_training(study, shape, sizes, weights, products))

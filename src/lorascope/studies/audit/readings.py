@@ -17,7 +17,7 @@ from lorascope.results import Estimate
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.sections.carriers import carried_sentences
 from lorascope.studies.audit.sections.reading import judged_sentences, sentences, write_page
-from lorascope.studies.audit.state import GATES, Audited
+from lorascope.studies.audit.state import SANITY_CHECKS, Audited
 from lorascope.studies.audit.study import AuditStudy
 
 READ = "read"
@@ -58,7 +58,7 @@ def stages(state: Audited) -> Iterator[Stage]:
     shared = {"settings": settings, "content": _content(settings)}
     for adapter in state.adapters:
         arguments = {"adapter": adapter, **shared}
-        yield Stage(f"{READ}/{adapter}", put_into_words, arguments, (GATES,))
+        yield Stage(f"{READ}/{adapter}", put_into_words, arguments, (SANITY_CHECKS,))
 
 
 def settings_of(study: AuditStudy) -> Reading:

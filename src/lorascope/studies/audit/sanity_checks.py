@@ -1,4 +1,4 @@
-"""The gates of an audit: what must hold before anything is measured, kept as one stage.
+"""The sanity checks of an audit: what must hold before anything is measured, kept as one stage.
 
 Adapters are live, reach every site, and stand above numeric noise; samples are taken here too.
 """
@@ -21,12 +21,12 @@ from lorascope.models.sanity_checks import verify_all_live
 from lorascope.models.stored import stored_as
 from lorascope.runs import write_atomically
 from lorascope.stages import Stage, Work, stage
-from lorascope.studies.audit.state import GATES, MATCHING, Audited
+from lorascope.studies.audit.state import MATCHING, SANITY_CHECKS, Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows.adapters import ADAPTERS
 
 
-@stage(version=1, title="checking adapters")
+@stage(version=2, title="checking adapters")
 def check(work: Work, *, study: AuditStudy, identity: dict[str, Any]) -> None:
     """What must hold before measuring, and samples.
 
@@ -39,7 +39,7 @@ def check(work: Work, *, study: AuditStudy, identity: dict[str, Any]) -> None:
     chosen = pad(state.held_out[:8], model.tokenizer, padding_id(model.tokenizer))
     # Each adapter is tried, then noise and samples are taken.
     every = (*model.adapters, *model.null_adapters)
-    title = "gates: adapters live, numeric noise floor"
+    title = "sanity checks: adapters live, numeric noise floor"
     with work.reporter.bar(title, len(every) + 2, "checks") as advance:
         ids, attended = chosen.inputs(model.device)
         live = verify_all_live(model, every, ids, attended, sites, advance)
@@ -57,7 +57,7 @@ def check(work: Work, *, study: AuditStudy, identity: dict[str, Any]) -> None:
         "model": _model_record(model, identity["model"][0]),
         "samples": samples,
     }
-    write_atomically(work.folder / "gates.json", json.dumps(record, indent=1) + "\n")
+    write_atomically(work.folder / "sanity_checks.json", json.dumps(record, indent=1) + "\n")
 
 
 @stage(version=1, title="matching null adapters")
@@ -78,14 +78,14 @@ def match(work: Work, *, identity: dict[str, Any]) -> None:
 
 
 def stages(state: Audited) -> Iterator[Stage]:
-    """The stages `matching`, where the study asks for that, and `gates`."""
+    """The stages `matching`, where the study asks for that, and `sanity_checks`."""
     trained = tuple(f"{ADAPTERS}/{name}" for name in state.trained)
     if state.matched_on:
         arguments = {"identity": state.identity(state.matched_on)}
         yield Stage(MATCHING, match, arguments, trained)
     before = (MATCHING,) if state.matched_on else trained
     study, identity = state.study.only("measures.samples"), state.identity(state.texts.held_out)
-    yield Stage(GATES, check, {"study": study, "identity": identity}, before)
+    yield Stage(SANITY_CHECKS, check, {"study": study, "identity": identity}, before)
 
 
 def _model_record(model: AdaptedModel, id: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from lorascope.workflows.run_dictionaries import AuditDictionary
 from lorascope.workflows.sizes import SizedModel, base_of
 from lorascope.workflows.texts import read_split
 
-MATCHING, GATES = "matching", "gates"
+MATCHING, SANITY_CHECKS = "matching", "sanity_checks"
 PROBE, HELD_OUT = "activations/probe", "activations/held_out"
 # Null adapters are matched on the openings of this many documents, up to this many tokens.
 _MATCH_DOCUMENTS = 16
@@ -242,14 +242,14 @@ class Audited:
     # What finished stages hold.
 
     @cached_property
-    def gates(self) -> dict[str, Any]:
+    def sanity_checks(self) -> dict[str, Any]:
         """The record of the checks."""
-        return dict(read_json(self.folder / GATES / "gates.json"))
+        return dict(read_json(self.folder / SANITY_CHECKS / "sanity_checks.json"))
 
     @cached_property
     def variants(self) -> Variants:
         """The adapters and the null adapters that there are."""
-        return Variants.read(self.gates)
+        return Variants.read(self.sanity_checks)
 
     @cached_property
     def probe_rows(self) -> Shards:
@@ -286,6 +286,6 @@ class Audited:
             self.held_out_rows,
             RunDictionaries(folders, self.brought),
             self.variants,
-            self.gates["noise_floor"],
+            self.sanity_checks["noise_floor"],
             first_seed,
         )

@@ -31,9 +31,9 @@ class Variants:
     keys: Mapping[str, Key]
 
     @classmethod
-    def read(cls, gates: Mapping[str, Any]) -> Variants:
+    def read(cls, checks: Mapping[str, Any]) -> Variants:
         """From the record of an audit's checks."""
-        records = {**gates["adapters"], **gates["null_adapters"]}
+        records = {**checks["adapters"], **checks["null_adapters"]}
         return cls({name: key_of(AdapterInfo(**one)) for name, one in records.items()})
 
     @property

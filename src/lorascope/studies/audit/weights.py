@@ -24,7 +24,7 @@ from lorascope.results import Estimate, Key
 from lorascope.results.labels import ALL_MODULES
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.measuring import Audit
-from lorascope.studies.audit.state import GATES, HELD_OUT, PROBE, Audited
+from lorascope.studies.audit.state import HELD_OUT, PROBE, SANITY_CHECKS, Audited
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows.measured import Measured
 
@@ -58,7 +58,7 @@ def stages(study: AuditStudy, bases: Sequence[str]) -> Iterator[Stage]:
     if study.measures.weights:
         first = study.dictionaries.seeds[0]
         arguments = {"study": study.only(*_SETTINGS), "first_seed": first}
-        yield Stage(WEIGHTS, weigh, arguments, (GATES, PROBE, HELD_OUT, *bases))
+        yield Stage(WEIGHTS, weigh, arguments, (SANITY_CHECKS, PROBE, HELD_OUT, *bases))
 
 
 def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Measured:

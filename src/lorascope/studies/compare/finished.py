@@ -29,7 +29,7 @@ from lorascope.errors import InputError, did_you_mean
 from lorascope.models import dimensions
 from lorascope.models.adapter_files import locate
 from lorascope.runs import read_json
-from lorascope.studies.compare.study import AuditedStudy, in_finished
+from lorascope.studies.compare.study import AuditedStudy, in_finished, sanity_checks_of
 from lorascope.training.adapters import CARD
 from lorascope.workflows.run_dictionaries import AuditDictionary
 from lorascope.workflows.texts import read_split
@@ -70,7 +70,7 @@ class Finished:
 
     Attributes:
         study: its settings.
-        facts: what its gates found out about model and adapters.
+        facts: what its sanity checks found out about model and adapters.
         held_out: activations measured on.
     """
 
@@ -88,7 +88,8 @@ class Finished:
         """
         study = in_finished(folder)
         held_out = Shards.open(folder / "activations" / "held_out")
-        return cls(folder, study, read_json(folder / "gates" / "gates.json"), held_out)
+        name = sanity_checks_of(folder)
+        return cls(folder, study, read_json(folder / name / f"{name}.json"), held_out)
 
     @property
     def model(self) -> dict[str, Any]:

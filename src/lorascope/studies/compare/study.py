@@ -81,7 +81,12 @@ class CompareSettings(Settings):
 
 
 # Stages that others read of a finished audit.
-_STAGES = ("gates", "activations/held_out", "results")
+_STAGES = ("activations/held_out", "results")
+
+
+def sanity_checks_of(folder: Path) -> str:
+    """The stage of an audit's sanity checks; "gates" in runs made before it had that name."""
+    return "gates" if (folder / "gates").is_dir() else "sanity_checks"
 
 
 def in_compared(first: str, second: str) -> None:
@@ -103,7 +108,7 @@ def in_finished(folder: Path) -> AuditedStudy:
     except InputError as error:
         raise InputError(f"{folder}: not an audit of this version ({error})") from None
     stages = read_json(folder / "manifest.json").get("stages", {})
-    for stage in _STAGES:
+    for stage in (sanity_checks_of(folder), *_STAGES):
         if stage not in stages:
             raise InputError(
                 f"{folder}: the audit is not finished ({stage} is missing); run lorascope "

@@ -69,7 +69,7 @@ class Page:
     Attributes:
         title, eyebrow, heading, scope: its head.
         verdict: first the two sentences that matter most.
-        warnings, gates: what to know before relying on it.
+        warnings, sanity_checks: what to know before relying on it.
         parts: its sections.
         fact_tables: about the run.
         steering: the steered latents.
@@ -86,7 +86,7 @@ class Page:
     scope: str
     verdict: list[str]
     warnings: list[str]
-    gates: list[dict[str, Any]] = field(default_factory=list)
+    sanity_checks: list[dict[str, Any]] = field(default_factory=list)
     parts: list[ExperimentPart]
     fact_tables: list[FactTable]
     steering: list[dict[str, Any]] = field(default_factory=list)
@@ -144,7 +144,7 @@ def render_adapt(
         scope=scope(found),
         verdict=verdict(found),
         warnings=[*left_out_lines(facts), *(str(one) for one in facts.get("warnings", []))],
-        gates=facts.get("gates", []),
+        sanity_checks=facts.get("sanity_checks", []),
         parts=parts_of(SECTIONS, sentences(found), drawn, tables, not_asked),
         fact_tables=_fact_tables(found),
         steering=facts.get("steering", []),

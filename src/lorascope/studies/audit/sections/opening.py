@@ -67,9 +67,13 @@ def headline_numbers(results: Results) -> list[Estimate]:
 
 
 def cautions(results: Results) -> list[str]:
-    """Failed gates and yardsticks, what was left out, the run's warnings, dead latents, …"""
-    gates = [gate for gate in results.facts.get("gates", []) if not gate.get("passed", True)]
-    found = [f"Gate failed: {gate.get('gate', '')}. {gate.get('detail', '')}" for gate in gates]
+    """Failed sanity checks and yardsticks, what was left out, warnings, dead latents, …"""
+    checks = results.facts.get("sanity_checks", [])
+    found = [
+        f"Sanity check failed: {one.get('check', '')}. {one.get('detail', '')}"
+        for one in checks
+        if not one.get("passed", True)
+    ]
     found += [*_failed_yardsticks(results.facts), *left_out_lines(results.facts)]
     found += [str(warning) for warning in results.facts.get("warnings", [])]
     read = results.facts.get("read", {})
@@ -97,17 +101,17 @@ def _failed_yardsticks(facts: Mapping[str, Any]) -> list[str]:
 
 
 def live(results: Results) -> str:
-    """Whether the adapters are live, as the gates say."""
-    gates = results.facts.get("gates", [])
-    known = {str(g.get("adapter", "")): g for g in gates if g.get("id") == LIVE}
+    """Whether the adapters are live, as the sanity checks say."""
+    checks = results.facts.get("sanity_checks", [])
+    known = {str(g.get("adapter", "")): g for g in checks if g.get("id") == LIVE}
     tried = {name: known[name] for name in results.adapters if name in known}
     if not tried:
         return ""
-    live = [name for name, gate in tried.items() if gate.get("passed", True)]
+    live = [name for name, one in tried.items() if one.get("passed", True)]
     if len(live) < len(tried):
         silent = listing([name for name in tried if name not in live])
         return f"Not live: {silent}. Their numbers say nothing about an adapter."
-    restored = any(g.get("id") == RESTORED and g.get("passed", False) for g in gates)
+    restored = any(g.get("id") == RESTORED and g.get("passed", False) for g in checks)
     back = "; with adapters off its outputs return bit for bit" if restored else ""
     return (
         f"{_named(results, live)} {'is' if len(live) == 1 else 'are'} live: every tensor of the "

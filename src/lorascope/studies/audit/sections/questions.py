@@ -65,7 +65,7 @@ def questions(results: Results, live: str, browsed: Sequence[Browsed]) -> list[F
     """The five in their order; one without an answer is left out.
 
     Args:
-        live: what the gates say.
+        live: what the sanity checks say.
     """
     names = results.adapters[:TOLD]
     several = len(results.adapters) > 1
