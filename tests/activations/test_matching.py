@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from lorascope import load as load_any
 from lorascope.activations import matching
 from lorascope.activations.collect import Capture, collect
-from lorascope.activations.matching import Match, match_all_delta_norms, match_delta_norms
+from lorascope.activations.matching import Match, match_delta_norms
 from lorascope.activations.shards import Shards
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import windows
@@ -79,7 +79,7 @@ def test_the_delta_is_as_large_as_the_adapters(opened, documents, tmp_path, case
         rescale_null_adapter(model, name, 0.3)
     found = windows(documents, model.tokenizer, FLOAT32.context)
     before = {variant: logits(model, variant) for variant in ("base", "a")}
-    matches = match_delta_norms(model, "a", found, SITES, FLOAT32)
+    matches = match_delta_norms(model, ["a"], found, SITES, FLOAT32)
     assert tuple(matches) == model.null_adapters
     norms = captured_norms(model, found, tmp_path / "rows")
     for name, match in matches.items():
@@ -91,7 +91,7 @@ def test_the_delta_is_as_large_as_the_adapters(opened, documents, tmp_path, case
     assert all(torch.equal(logits(model, variant), value) for variant, value in before.items())
     again = opened(case)
     add_null_adapters(again, "a", 2, seed=3)
-    assert match_delta_norms(again, "a", found, SITES, FLOAT32) == matches
+    assert match_delta_norms(again, ["a"], found, SITES, FLOAT32) == matches
     for name in model.null_adapters:
         assert torch.equal(logits(again, name), logits(model, name))
         assert again.info(name) == model.info(name)
@@ -112,10 +112,10 @@ def test_what_cannot_be_reached_is_said(opened, documents, monkeypatch):
     model = opened("lora")
     add_null_adapters(model, "a", 1, seed=0)
     found = windows(documents, model.tokenizer, 16)
-    reached = match_delta_norms(model, "a", found, SITES, FLOAT32)["a~null0"]
+    reached = match_delta_norms(model, ["a"], found, SITES, FLOAT32)["a~null0"]
     largest = 1 + (max(reached.factor, 1 / reached.factor) - 1) / 2
     monkeypatch.setattr(matching, "LARGEST", largest)
-    match = match_delta_norms(model, "a", found, SITES, FLOAT32)["a~null0"]
+    match = match_delta_norms(model, ["a"], found, SITES, FLOAT32)["a~null0"]
     assert not match.reached
     assert max(match.factor, 1 / match.factor) == pytest.approx(largest, rel=1e-3)
     assert abs(math.log(match.ratio)) > math.log(1.02)
@@ -195,18 +195,18 @@ def test_what_there_is_nothing_to_match_on_is_refused(
     deep = save_adapter(tmp_path / "b", target_modules=r".*layers\.2\..*q_proj")
     model = load(str(tiny_checkpoint("llama")), {"b": str(deep)}, device="cpu")
     found = windows(documents, model.tokenizer, 16)
-    assert match_delta_norms(model, "b", found, SITES, FLOAT32) == {}
+    assert match_delta_norms(model, ["b"], found, SITES, FLOAT32) == {}
     add_null_adapters(model, "b", 1, seed=0)
     with pytest.raises(InputError, match=r"nothing at layers\.1"):
-        match_delta_norms(model, "b", found, SITES, FLOAT32)
+        match_delta_norms(model, ["b"], found, SITES, FLOAT32)
     with pytest.raises(InputError, match="no token"):
-        match_delta_norms(model, "b", [], SITES, FLOAT32)
+        match_delta_norms(model, ["b"], [], SITES, FLOAT32)
     with pytest.raises(InputError, match="no adapter named"):
-        match_delta_norms(model, "b~null0", found, SITES, FLOAT32)
+        match_delta_norms(model, ["b~null0"], found, SITES, FLOAT32)
     hooked = load_any(
         str(tiny_checkpoint("llama")), {"latent": save_latent_adapter(tmp_path)}, device="cpu"
     )
-    assert match_delta_norms(hooked, "latent", found, SITES, FLOAT32) == {}
+    assert match_delta_norms(hooked, ["latent"], found, SITES, FLOAT32) == {}
 
 
 def test_on_the_embedded_model(tmp_path):
@@ -238,7 +238,7 @@ def test_on_the_embedded_model(tmp_path):
     before = logits(model, "base")
     texts = matching._KnownWindows(model, found, sites, Capture())
     assert texts.norms("a~null0")["layers.3"] < 0.8 * texts.norms("a")["layers.3"]
-    matches = match_delta_norms(model, "a", found, sites, Capture())
+    matches = match_delta_norms(model, ["a"], found, sites, Capture())
     for match in matches.values():
         assert match.ratios.keys() == {"layers.3", "layers.5"}
         assert match.ratio == pytest.approx(1, abs=0.0201)
@@ -263,11 +263,11 @@ def test_all_adapters_are_matched_beside_one_run_of_the_base(
     model, found = drawn()
     alone = {}
     for name in model.adapters:
-        alone |= match_delta_norms(model, name, found, SITES, FLOAT32)
+        alone |= match_delta_norms(model, [name], found, SITES, FLOAT32)
     model, found = drawn()
     passes, told = [], []
     hook = model.module.register_forward_pre_hook(lambda *_: passes.append(model.current))
-    together = match_all_delta_norms(model, model.adapters, found, SITES, FLOAT32, told.append)
+    together = match_delta_norms(model, model.adapters, found, SITES, FLOAT32, told.append)
     hook.remove()
     assert together == alone
     assert list(together) == list(model.null_adapters)

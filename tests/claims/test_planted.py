@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lorascope.activations.scaling import mean_and_covariance
-from lorascope.geometry.chance import covariance_matched, isotropic
+from lorascope.geometry.chance import covariance_root, directions_from_root, isotropic
 from lorascope.geometry.cosine import max_cosine
 from lorascope.measures.alignment import (
     NullSettings,
@@ -55,7 +55,7 @@ def test_share_of_latents_beyond_chance_is_the_share_planted(from_base):
     alive = firing(learned, rows).alive
     cosines, _ = max_cosine(learned.directions[alive], base)
     _, covariance = mean_and_covariance([rows])
-    null, _ = max_cosine(covariance_matched(20000, covariance, random), base)
+    null, _ = max_cosine(directions_from_root(20000, covariance_root(covariance), random), base)
     beyond = (cosines > null.quantile(0.99)).float().mean().item()
     assert beyond == pytest.approx(from_base / FEATURES, abs=0.12)
     estimates = max_cosine_estimates(

@@ -198,9 +198,6 @@ def test_an_architecture_without_a_layout_is_not_written(random_dictionary, tmp_
         def activate(self, pre):
             return pre
 
-        def _with(self, changed):
-            raise NotImplementedError
-
     parts = dict(random_dictionary("relu").named_buffers())
     with pytest.raises(TypeError, match="Linear has no SAELens layout"):
         save(Linear(**parts), tmp_path)

@@ -46,7 +46,7 @@ def test_gaussian_rows_have_the_mean_and_covariance():
 
 def test_covariance_matched_directions_are_normalised_gaussian_rows():
     covariance = skewed_covariance()
-    x = chance.covariance_matched(20_000, covariance, seeded())
+    x = chance.directions_from_root(20_000, chance.covariance_root(covariance), seeded())
     torch.testing.assert_close(x.norm(dim=1), torch.ones(20_000))
     reference = np.random.default_rng(0).multivariate_normal(
         np.zeros(4), covariance.numpy(), 20_000
@@ -111,7 +111,7 @@ def test_draws_follow_the_generator_and_leave_the_global_seed_alone():
     rows, covariance = torch.ones(5, 4), skewed_covariance()
     for draw in (
         lambda g: chance.isotropic(5, 4, g),
-        lambda g: chance.covariance_matched(5, covariance, g),
+        lambda g: chance.directions_from_root(5, chance.covariance_root(covariance), g),
         lambda g: chance.gaussian_rows(5, torch.zeros(4), covariance, g),
         lambda g: chance.rotated(rows, g),
         lambda g: chance.random_subspace(6, 2, g),

@@ -12,8 +12,8 @@ from lorascope.activations.tokens import Window, windows
 from lorascope.measures.behaviour import (
     VariantLosses,
     continuations,
+    document_losses,
     response_loss,
-    response_losses,
 )
 from lorascope.measures.definitions import definition
 from lorascope.models.adapted import load
@@ -53,7 +53,8 @@ def naive_losses(model, variant):
 @pytest.mark.parametrize("batch_tokens", [8, 4096])
 @pytest.mark.parametrize("variant", ["base", "a"])
 def test_losses_are_those_of_a_loop_over_tokens(model, variant, batch_tokens):
-    sums, tokens = response_losses(model, variant, WINDOWS, batch_tokens)
+    with model.variant(variant) as module:
+        sums, tokens = document_losses(module, model.tokenizer, WINDOWS, batch_tokens)
     expected, counts = naive_losses(model, variant)
     assert tokens.tolist() == counts == [3, 4, 0]
     assert sums.tolist() == pytest.approx(expected, rel=1e-4)
@@ -71,7 +72,8 @@ def test_losses_come_from_the_passes_that_capture(model, batch_tokens, tmp_path)
     hook.remove()
     assert taken == len(passes) / 2
     for variant in ("base", "a"):
-        alone = response_losses(model, variant, WINDOWS, batch_tokens)
+        with model.variant(variant) as module:
+            alone = document_losses(module, model.tokenizer, WINDOWS, batch_tokens)
         assert all(torch.equal(x, y) for x, y in zip(losses.of(variant), alone, strict=True))
         assert alone[0].any()
         one, two = (Shards.open(tmp_path / name) for name in ("one", "two"))

@@ -59,19 +59,20 @@ class Match:
 @torch.no_grad()
 def match_delta_norms(
     model: AdaptedModel,
-    adapter: str,
+    adapters: Sequence[str],
     found: Sequence[Window],
     sites: Sequence[Site],
     settings: Capture,
     advance: Callable[[int], None] = lambda nulls: None,
 ) -> dict[str, Match]:
-    """Rescale every null adapter of `adapter` to its mean delta norm, and say how near it came.
+    """Rescale every null adapter to its adapter's mean delta norm, and say how near it came.
 
     The factor is the one at which mean ‖h_Δ(null)‖ / mean ‖h_Δ(adapter)‖ has a geometric mean of 1
     over `sites`, to `TOLERANCE`; means are over the tokens that capture keeps. It is found by
     secant steps in the logarithms of factor and ratio, between 1/`LARGEST` and `LARGEST`, in at
-    most `PASSES` runs of the windows. Where no factor reaches it (DoRA's magnitudes and what
-    saturates do not scale) the nearest one found is kept. Factors have four digits.
+    most `PASSES` runs of the windows; the base runs once for all adapters. Where no factor reaches
+    it (DoRA's magnitudes and what saturates do not scale) the nearest one found is kept. Factors
+    have four digits.
 
     Args:
         found: windows to measure on; a few thousand tokens do.
@@ -79,24 +80,11 @@ def match_delta_norms(
         advance: told of every null adapter that is done.
 
     Returns:
-        {null adapter: its match}, by draw; empty where the adapter has none.
+        {null adapter: its match}, by adapter and draw; none of adapters that have no null adapter.
 
     Raises:
-        InputError: the adapter changes nothing at a site; NaN or infinity there; no token left.
+        InputError: an adapter changes nothing at a site; NaN or infinity there; no token left.
     """
-    return match_all_delta_norms(model, [adapter], found, sites, settings, advance)
-
-
-@torch.no_grad()
-def match_all_delta_norms(
-    model: AdaptedModel,
-    adapters: Sequence[str],
-    found: Sequence[Window],
-    sites: Sequence[Site],
-    settings: Capture,
-    advance: Callable[[int], None] = lambda nulls: None,
-) -> dict[str, Match]:
-    """`match_delta_norms` of several adapters, for which the base runs once."""
     chosen = [adapter for adapter in adapters if model.nulls_of(adapter)]
     if not chosen:
         return {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -45,6 +45,8 @@ class Dictionary(nn.Module, OnHub, ABC):
     """
 
     architecture: ClassVar[str]
+    # What a subclass takes beside tensors, by name: k.
+    numbers: ClassVar[tuple[str, ...]] = ()
     encoder: Tensor
     encoder_bias: Tensor
     directions: Tensor
@@ -147,11 +149,14 @@ class Dictionary(nn.Module, OnHub, ABC):
             "directions": self.directions @ rotation,
             "decoder_bias": self.decoder_bias @ rotation,
         }
-        return self._with(turned)
+        return self.with_tensors(turned)
 
     def with_tensors(self, changed: dict[str, Tensor]) -> Dictionary:
         """A copy with some of the tensors exchanged, by the names of the buffers."""
-        return self._with(changed)
+        given: dict[str, Any] = {**dict(self.named_buffers()), **changed}
+        for name in ("subtract_bias", "card", *self.numbers):
+            given[name] = getattr(self, name)
+        return type(self)(**given)
 
     @torch.no_grad()
     def rewritten(
@@ -164,7 +169,7 @@ class Dictionary(nn.Module, OnHub, ABC):
         changed = {"directions": directions, "decoder_bias": decoder_bias}
         if self.subtract_bias:
             changed |= self._moved_back((decoder_bias - self.decoder_bias) @ self.encoder)
-        return self._with(changed)
+        return self.with_tensors(changed)
 
     @torch.no_grad()
     def undoing(self, levelling: Levelling) -> Dictionary:
@@ -181,14 +186,14 @@ class Dictionary(nn.Module, OnHub, ABC):
         if not self.subtract_bias:
             raise ValueError("levelling is undone where b_dec is taken off the input alone")
         bias = self.decoder_bias
-        mapped = self._with(
+        mapped = self.with_tensors(
             {
                 "encoder": levelling.read(self.encoder),
                 "directions": levelling.write(self.directions),
                 "decoder_bias": levelling.write(bias[None])[0] + levelling.offset.to(bias),
             }
         )
-        return mapped._with(mapped._of_unit_norm(mapped.directions.norm(dim=1)))
+        return mapped.with_tensors(mapped._of_unit_norm(mapped.directions.norm(dim=1)))
 
     def _of_unit_norm(self, norms: Float[Tensor, " n"]) -> dict[str, Tensor]:
         """The tensors with each direction's norm moved into its latent; silent ones stay."""
@@ -202,7 +207,3 @@ class Dictionary(nn.Module, OnHub, ABC):
     def _moved_back(self, moved: Float[Tensor, " n"]) -> dict[str, Tensor]:
         """The biases with which latents stay the same once x W_enc is less by `moved`."""
         return {"encoder_bias": self.encoder_bias + moved}
-
-    @abstractmethod
-    def _with(self, changed: dict[str, Tensor]) -> Dictionary:
-        """A copy with some tensors exchanged."""

@@ -39,12 +39,7 @@ class GatedDictionary(Dictionary):
         card: Card | None = None,
     ) -> None:
         super().__init__(
-            encoder,
-            encoder_bias,
-            directions,
-            decoder_bias,
-            subtract_bias=subtract_bias,
-            card=card,
+            encoder, encoder_bias, directions, decoder_bias, subtract_bias=subtract_bias, card=card
         )
         for name, given in (("log_scale", log_scale), ("magnitude_bias", magnitude_bias)):
             if given.shape != encoder_bias.shape:
@@ -62,7 +57,3 @@ class GatedDictionary(Dictionary):
     def _of_unit_norm(self, norms: Float[Tensor, " n"]) -> dict[str, Tensor]:
         norms = torch.where(norms > 0, norms, 1.0)
         return {**super()._of_unit_norm(norms), "magnitude_bias": self.magnitude_bias * norms}
-
-    def _with(self, changed: dict[str, Tensor]) -> GatedDictionary:
-        tensors = {**dict(self.named_buffers()), **changed}
-        return GatedDictionary(**tensors, subtract_bias=self.subtract_bias, card=self.card)

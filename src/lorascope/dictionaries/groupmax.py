@@ -24,6 +24,7 @@ class GroupMaxDictionary(Dictionary):
     """
 
     architecture = "groupmax"
+    numbers = ("k",)
 
     def __init__(
         self,
@@ -37,12 +38,7 @@ class GroupMaxDictionary(Dictionary):
         card: Card | None = None,
     ) -> None:
         super().__init__(
-            encoder,
-            encoder_bias,
-            directions,
-            decoder_bias,
-            subtract_bias=subtract_bias,
-            card=card,
+            encoder, encoder_bias, directions, decoder_bias, subtract_bias=subtract_bias, card=card
         )
         if not 1 <= k <= self.n_latents or self.n_latents % k:
             raise ValueError(f"k is {k}, expected a divisor of {self.n_latents} latents")
@@ -52,9 +48,3 @@ class GroupMaxDictionary(Dictionary):
         groups = torch.relu(pre).unflatten(-1, (self.k, -1))
         largest, places = groups.max(dim=-1, keepdim=True)
         return torch.zeros_like(groups).scatter(-1, places, largest).flatten(-2)
-
-    def _with(self, changed: dict[str, Tensor]) -> GroupMaxDictionary:
-        tensors = {**dict(self.named_buffers()), **changed}
-        return GroupMaxDictionary(
-            **tensors, k=self.k, subtract_bias=self.subtract_bias, card=self.card
-        )

@@ -28,12 +28,7 @@ class JumpReluDictionary(Dictionary):
         card: Card | None = None,
     ) -> None:
         super().__init__(
-            encoder,
-            encoder_bias,
-            directions,
-            decoder_bias,
-            subtract_bias=subtract_bias,
-            card=card,
+            encoder, encoder_bias, directions, decoder_bias, subtract_bias=subtract_bias, card=card
         )
         if threshold.shape != encoder_bias.shape:
             raise ValueError(f"threshold has shape {tuple(threshold.shape)}, expected one a latent")
@@ -46,7 +41,3 @@ class JumpReluDictionary(Dictionary):
     def _of_unit_norm(self, norms: Float[Tensor, " n"]) -> dict[str, Tensor]:
         norms = torch.where(norms > 0, norms, 1.0)
         return {**super()._of_unit_norm(norms), "threshold": self.threshold * norms}
-
-    def _with(self, changed: dict[str, Tensor]) -> JumpReluDictionary:
-        tensors = {**dict(self.named_buffers()), **changed}
-        return JumpReluDictionary(**tensors, subtract_bias=self.subtract_bias, card=self.card)

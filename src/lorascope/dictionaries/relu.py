@@ -16,7 +16,3 @@ class ReluDictionary(Dictionary):
 
     def activate(self, pre: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows n"]:
         return torch.relu(pre)
-
-    def _with(self, changed: dict[str, Tensor]) -> ReluDictionary:
-        tensors = {**dict(self.named_buffers()), **changed}
-        return ReluDictionary(**tensors, subtract_bias=self.subtract_bias, card=self.card)

@@ -23,6 +23,7 @@ class TopKDictionary(Dictionary):
     """
 
     architecture = "topk"
+    numbers = ("k",)
 
     def __init__(
         self,
@@ -36,12 +37,7 @@ class TopKDictionary(Dictionary):
         card: Card | None = None,
     ) -> None:
         super().__init__(
-            encoder,
-            encoder_bias,
-            directions,
-            decoder_bias,
-            subtract_bias=subtract_bias,
-            card=card,
+            encoder, encoder_bias, directions, decoder_bias, subtract_bias=subtract_bias, card=card
         )
         if not 1 <= k <= self.n_latents:
             raise ValueError(f"k is {k}, expected 1 to {self.n_latents}, the number of latents")
@@ -55,7 +51,3 @@ class TopKDictionary(Dictionary):
     def _of_unit_norm(self, norms: Float[Tensor, " n"]) -> dict[str, Tensor]:
         # Latents compete by their size: scaled, each by its own factor, others would win.
         return {}
-
-    def _with(self, changed: dict[str, Tensor]) -> TopKDictionary:
-        tensors = {**dict(self.named_buffers()), **changed}
-        return TopKDictionary(**tensors, k=self.k, subtract_bias=self.subtract_bias, card=self.card)

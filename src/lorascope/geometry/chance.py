@@ -33,18 +33,11 @@ def covariance_root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 def directions_from_root(
     n: int, root: Float[Tensor, "d d"], generator: torch.Generator
 ) -> Float[Tensor, "n d"]:
-    """As `covariance_matched`, from a `covariance_root` computed once for many draws."""
-    return unit_rows(_normal(n, root.shape[0], generator).to(root.device) @ root.T)
+    """Unit directions of zero-mean Gaussian rows whose covariance has this `covariance_root`.
 
-
-def covariance_matched(
-    n: int, covariance: Float[Tensor, "d d"], generator: torch.Generator
-) -> Float[Tensor, "n d"]:
-    """Unit directions of zero-mean Gaussian rows with this covariance.
-
-    Pass an uncentred second moment instead to let the mean's direction take part.
+    Of the root of an uncentred second moment, the mean's direction takes part.
     """
-    return directions_from_root(n, covariance_root(covariance), generator)
+    return unit_rows(_normal(n, root.shape[0], generator).to(root.device) @ root.T)
 
 
 def gaussian_rows(

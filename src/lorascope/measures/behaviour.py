@@ -51,19 +51,14 @@ class VariantLosses:
         return self._found[variant]
 
 
-def response_losses(
-    model: AdaptedModel, variant: str, found: Sequence[Window], batch_tokens: int = 4096
-) -> DocumentLosses:
-    """(summed −log p in nats, number of response tokens) of every document, under one variant."""
-    with model.variant(variant) as module:
-        return document_losses(module, model.tokenizer, found, batch_tokens)
-
-
 @torch.no_grad()
 def document_losses(
     module: nn.Module, tokenizer: Any, found: Sequence[Window], batch_tokens: int = 4096
 ) -> DocumentLosses:
-    """As `response_losses`, of a model as it stands, with whatever is attached to it."""
+    """(summed −log p in nats, number of response tokens) of every document.
+
+    Of a model as it stands, with whatever is attached to it.
+    """
     losses = VariantLosses(max(window.document for window in found) + 1)
     for batch in batches(found, tokenizer, padding_id(tokenizer), batch_tokens):
         losses.take("", module, batch)

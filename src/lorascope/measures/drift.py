@@ -61,7 +61,7 @@ class Drift:
         change: (after − before) / √(after + before): of counts, in units that do not grow with
             the density; nan where it fires too seldom.
         elsewhere: switched / √(after + before).
-        null_change, null_elsewhere: of null adapters, mean over draws.
+        null_change: of null adapters, mean over draws.
         p: that change or elsewhere is one more draw of the null adapters', twice the smaller of
             the two-sided and the one-sided p-value; q: adjusted for all latents looked at.
         share: of the delta's energy, Σ ‖Δz_j d_j‖² / Σ ‖h_Δ‖².
@@ -71,7 +71,6 @@ class Drift:
     change: Column
     elsewhere: Column
     null_change: Column
-    null_elsewhere: Column
     p: Column
     q: Column
     share: Column
@@ -121,7 +120,7 @@ def drift(own: DriftFiring, nulls: Sequence[DriftFiring]) -> Drift:
         p[at] = np.minimum(1.0, 2 * smaller)
         q[at] = adjusted(p[at])
     share = own.moved / own.delta if own.delta else np.zeros(len(change))
-    return Drift(own, change, elsewhere, changes.mean(0), places.mean(0), p, q, share)
+    return Drift(own, change, elsewhere, changes.mean(0), p, q, share)
 
 
 def null_drifts(nulls: Sequence[DriftFiring], level: float) -> list[int]:

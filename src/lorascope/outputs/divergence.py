@@ -59,21 +59,6 @@ def mean_divergence(
 
 
 @torch.no_grad()
-def token_divergences(
-    spliced: States,
-    original: States,
-    head: Head,
-    direction: Direction = "spliced_original",
-    *,
-    chunk: int = CHUNK,
-) -> Float[Tensor, " tokens"]:
-    """KL of every token in nats, never below zero by more than rounding."""
-    pairs = _Pairs(head, spliced, chunk)
-    found = [pairs.values(rows, spliced, original, direction) for rows in pairs.rows()]
-    return torch.cat(found) if found else spliced.new_zeros(0, dtype=torch.float32)
-
-
-@torch.no_grad()
 def token_losses(
     states: States, targets: Int[Tensor, " tokens"], head: Head, *, chunk: int = CHUNK
 ) -> Float[Tensor, " tokens"]:
@@ -97,7 +82,10 @@ def token_scores(
     *,
     chunk: int = CHUNK,
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
-    """`token_divergences` and the spliced model's `token_losses` from the same scores."""
+    """KL of every token, and the spliced model's `token_losses`, from the same scores; nats.
+
+    KL is never below zero by more than rounding.
+    """
     pairs = _Pairs(head, spliced, chunk)
     places = targets.to(spliced.device)[:, None]
     kl, losses = [], []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -27,7 +27,6 @@ Kind = Literal[
     "lora+affine+dictionary",
     "lora_other_kl",
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class TrainTopK(Settings):

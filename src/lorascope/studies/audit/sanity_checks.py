@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lorascope.activations.collect import Capture
-from lorascope.activations.matching import match_all_delta_norms
+from lorascope.activations.matching import match_delta_norms
 from lorascope.activations.noise_floor import noise_floor
 from lorascope.activations.tokens import pad
 from lorascope.measures.behaviour import continuations
@@ -72,7 +72,7 @@ def match(work: Work, *, identity: dict[str, Any]) -> None:
     model, found = state.unmatched, state.openings()
     capture = Capture.parse(identity["capture"], "capture")
     with work.reporter.bar("matching", len(model.null_adapters), "adapters") as advance:
-        matches = match_all_delta_norms(model, model.adapters, found, state.sites, capture, advance)
+        matches = match_delta_norms(model, model.adapters, found, state.sites, capture, advance)
     record = {name: asdict(match) for name, match in matches.items()}
     write_atomically(work.folder / "matches.json", json.dumps(record, indent=1) + "\n")
 
