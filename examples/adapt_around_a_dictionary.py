@@ -44,8 +44,8 @@ fitted = fit(
     model="embedded",
     evaluations=0,
 )
-for way, found in fitted.held_out.items():
-    print(f"{way:10} {found.mean_loss:.3f} nats/token, KL {found.mean_kl:.3f}")
+for condition, found in fitted.conditions.items():
+    print(f"{condition:10} {found.mean_loss:.3f} nats/token, KL {found.mean_kl:.3f}")
 print(f"share of the splice's cost recovered: {fitted.card.share_closed:.0%}")
 
 peft = PeftModel.from_pretrained(model, "around")

@@ -69,7 +69,7 @@ def test_each_part_closes_the_gap_and_opens_again(name, go, make, tiny_checkpoin
     for condition, result in conditions.items():
         assert again[condition].mean_loss == pytest.approx(result.loss, rel=1e-4), condition
         torch.testing.assert_close(
-            again[condition].losses, fitted.held_out[condition].losses, atol=1e-3, rtol=0
+            again[condition].losses, fitted.conditions[condition].losses, atol=1e-3, rtol=0
         )
 
 

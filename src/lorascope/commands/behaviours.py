@@ -46,7 +46,7 @@ LocalModel = Annotated[str, typer.Option(help="Hugging Face model to ask instead
 OwnAnswers = Annotated[
     bool, typer.Option("--own-answers", help="The model answers anew, instead of rewriting.")
 ]
-HeldOut = Annotated[
+HeldOutShare = Annotated[
     float, typer.Option("--held-out", help="Share of prompts, by hash, to measure on.")
 ]
 SetFolder = Annotated[Path, typer.Option("--out", help="Folder for the set; the same resumes.")]
@@ -71,7 +71,7 @@ def make(
     local: LocalModel = "",
     own_answers: OwnAnswers = False,
     size: Annotated[int, typer.Option(help="Records in all, half of them changed.")] = 500,
-    held_out: HeldOut = 0.3,
+    held_out: HeldOutShare = 0.3,
     limit: Annotated[int | None, typer.Option(help="Most prompts to read.")] = None,
     seed: Annotated[int, typer.Option(help="Of the order in which prompts are taken.")] = 0,
     set_: Set = None,

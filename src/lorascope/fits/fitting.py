@@ -47,14 +47,14 @@ class Fitted:
         card: as saved.
         history: kl, tokens and seconds of every step; held_out_kl and held_out_loss where it was
             evaluated.
-        held_out: {condition: sums by document}, the conditions of the card.
+        conditions: {condition: sums by held-out document}, those of the card.
         random: the conditions adapted and unspliced with random changes of equal size in place of
             what was fitted, one a draw: what such changes come to where nothing was learned.
     """
 
     card: FittedCard
     history: History
-    held_out: dict[str, Evaluated]
+    conditions: dict[str, Evaluated]
     random: list[dict[str, Evaluated]]
 
 

@@ -45,7 +45,8 @@ LOSSES = {
     "adapted": "adapt.loss_adapted",
     "unspliced": "adapt.loss_unspliced",
 }
-HeldOut = Mapping[str, Evaluated]
+# {condition: sums by held-out document}.
+Conditions = Mapping[str, Evaluated]
 
 
 def unigram_losses(
@@ -73,8 +74,8 @@ def unigram_losses(
 
 
 def adapt_estimates(
-    held_out: HeldOut,
-    random: Sequence[HeldOut],
+    conditions: Conditions,
+    random: Sequence[Conditions],
     place: Key,
     *,
     unigram: Float[Tensor, " documents"] | None = None,
@@ -86,12 +87,12 @@ def adapt_estimates(
     general numbers where the fit does not touch the model itself.
 
     Args:
-        held_out: the conditions original, spliced, adapted and unspliced of one fit.
+        conditions: original, spliced, adapted and unspliced of one fit.
         random: adapted and unspliced with random changes of equal size, a draw each.
         unigram: sums of `unigram_losses` on the same text, a reference of the losses.
         margin: most nats/token of general loss that count as no change.
     """
-    measuring = _Measuring(held_out, random, place)
+    measuring = _Measuring(conditions, random, place)
     found = [
         measuring.loss(condition, unigram)
         for condition in LOSSES
@@ -110,7 +111,9 @@ def bounded(one: Estimate, most: float) -> Estimate:
     return replace(one, margin=min(one.margin, most))
 
 
-def compound_estimates(together: HeldOut, singles: Sequence[HeldOut], place: Key) -> list[Estimate]:
+def compound_estimates(
+    together: Conditions, singles: Sequence[Conditions], place: Key
+) -> list[Estimate]:
     """Cost of several dictionaries at once over the sum of what each costs alone, with and without
     the fit: above 1 errors feed on one another (section 4.3).
 
@@ -161,28 +164,30 @@ def share_difference(first: Estimate, other: Estimate, place: Key) -> Estimate:
 class _Measuring:
     """One fit's numbers, all of the same tokens and place."""
 
-    def __init__(self, held_out: HeldOut, random: Sequence[HeldOut], place: Key) -> None:
-        self._ways, self._random, self._place = held_out, random, place
-        self._tokens = held_out["original"].tokens
+    def __init__(self, conditions: Conditions, random: Sequence[Conditions], place: Key) -> None:
+        self._conditions, self._random, self._place = conditions, random, place
+        self._tokens = conditions["original"].tokens
         self._mean = over_tokens(self._tokens)
-        self._cost = held_out["spliced"].loss - held_out["original"].loss
+        self._cost = conditions["spliced"].loss - conditions["original"].loss
 
     def says_something(self, condition: str) -> bool:
         """False for the unspliced model where nothing of the model itself was fitted."""
-        original = self._ways["original"].losses
-        return condition != "unspliced" or not torch.equal(original, self._ways[condition].losses)
+        original = self._conditions["original"].losses
+        return condition != "unspliced" or not torch.equal(
+            original, self._conditions[condition].losses
+        )
 
     def loss(self, condition: str, unigram: Float[Tensor, " documents"] | None) -> Estimate:
-        value = self._ways[condition].loss
+        value = self._conditions[condition].loss
         nulls: list[Null] = []
         if condition == "adapted":
             draws = [draw[condition].loss for draw in self._random]
-            nulls = self._rivals(value, self._ways["spliced"].loss, draws)
+            nulls = self._rivals(value, self._conditions["spliced"].loss, draws)
         if condition == "unspliced":
             nulls = self._drawn(value, [draw[condition].loss for draw in self._random])
         if condition != "original":
             # A loss is the splice's or the adapter's doing where it differs from the original's.
-            original = self._ways["original"].loss
+            original = self._conditions["original"].loss
             nulls.append(
                 paired(ORIGINAL, value, original, self._mean, rival=condition != "adapted")
             )
@@ -193,7 +198,7 @@ class _Measuring:
 
     def costs(self) -> list[Estimate]:
         """The splice's cost before and after, and the loss recovered."""
-        original, adapted = self._ways["original"].loss, self._ways["adapted"].loss
+        original, adapted = self._conditions["original"].loss, self._conditions["adapted"].loss
         before = self._estimate(
             "adapt.cost_spliced", self._cost, [Null.exact(NOTHING_SPLICED, 0.0, rival=True)]
         )
@@ -217,7 +222,7 @@ class _Measuring:
 
     def divergences(self) -> list[Estimate]:
         """KL of the spliced model from the original, before and after."""
-        before, after = self._ways["spliced"].kl, self._ways["adapted"].kl
+        before, after = self._conditions["spliced"].kl, self._conditions["adapted"].kl
         nothing = Null.exact(NOTHING_SPLICED, 0.0)
         rivals = self._rivals(after, before, [draw["adapted"].kl for draw in self._random])
         margin = self._margin(before)
@@ -230,7 +235,7 @@ class _Measuring:
         """What the fit does to the model without the dictionaries."""
         if not self.says_something("unspliced"):
             return []
-        original, alone = self._ways["original"].loss, self._ways["unspliced"]
+        original, alone = self._conditions["original"].loss, self._conditions["unspliced"]
         change = alone.loss - original
         changes = [draw["unspliced"].loss - original for draw in self._random]
         kls = [draw["unspliced"].kl for draw in self._random]
@@ -247,14 +252,14 @@ class _Measuring:
                 alone.kl,
                 [
                     *self._drawn(alone.kl, kls, rival=True),
-                    paired("splice", alone.kl, self._ways["spliced"].kl, self._mean),
+                    paired("splice", alone.kl, self._conditions["spliced"].kl, self._mean),
                 ],
             ),
         ]
 
     def _share(self, before: Estimate, after: Estimate) -> Estimate:
         """From the cost's own paired differences, in units of what the splice costs this text."""
-        won = self._ways["spliced"].loss - self._ways["adapted"].loss
+        won = self._conditions["spliced"].loss - self._conditions["adapted"].loss
         value, interval = quotient(won, self._cost, self._tokens)
         nulls = [
             scaled(null, before.value, about=before.value)

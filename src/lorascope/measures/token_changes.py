@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.measures.adapting import HeldOut
+from lorascope.measures.adapting import Conditions
 from lorascope.measures.paired_nulls import Sums, drawn, over_tokens
 from lorascope.outputs.evaluation import Evaluated
 from lorascope.results import Estimate, Key, Null
@@ -40,16 +40,16 @@ def change_histogram(before: Evaluated, after: Evaluated) -> dict[str, list[floa
 
 
 def token_change_estimates(
-    held_out: HeldOut, random: Sequence[HeldOut], place: Key
+    conditions: Conditions, random: Sequence[Conditions], place: Key
 ) -> list[Estimate]:
     """From spliced to adapted: the share of tokens that get worse; what all that get better win a
     token, and what all that get worse lose. The last two differ by the fit's gain in loss.
 
     Args:
-        held_out: the conditions spliced and adapted of one fit.
+        conditions: spliced and adapted of one fit.
         random: adapted with random changes of equal size, a draw each.
     """
-    before = held_out["spliced"]
+    before = conditions["spliced"]
     mean = over_tokens(before.tokens)
     symmetric = Null.exact(SYMMETRIC, 0.5, rival=True)
     found = []
@@ -58,7 +58,7 @@ def token_change_estimates(
         ("adapt.token_gains", "nats/token", ()),
         ("adapt.token_losses", "nats/token", ()),
     ):
-        sums = _by_document(measure, before, held_out["adapted"])
+        sums = _by_document(measure, before, conditions["adapted"])
         value, interval = mean(sums)
         draws = [_by_document(measure, before, draw["adapted"]) for draw in random]
         # More tokens worse than better is a finding whatever random changes do.

@@ -59,7 +59,7 @@ def fit_one(work: Work, *, study: AdaptStudy, cell: FitCell, settings: Adapting)
     place = place_of(cell)
     with work.reporter.bar(cell.name, settings.tokens, "tokens") as advance:
         fitted = run_fit(work, study, state.around(cell), settings, advance)
-    conditions, random = fitted.held_out, fitted.random
+    conditions, random = fitted.conditions, fitted.random
     unigram = state.unigram(settings.splice_special)
     numbers = [
         *adapt_estimates(conditions, random, place, unigram=unigram, margin=math.inf),

@@ -140,7 +140,7 @@ def fit_at_share(
     dictionaries = {site: open_dictionary(snapshot.folder)}
     with work.reporter.bar(f"{OURS} at {share:g}", settings.tokens, "tokens") as advance:
         fitted = run_fit(work, study, dictionaries, settings, advance)
-    save_sums(fitted.held_out, work.folder)
+    save_sums(fitted.conditions, work.folder)
     card = {"seconds": fitted.card.seconds, "tokens": fitted.card.tokens}
     write_atomically(work.folder / _CARD, json.dumps(card) + "\n")
 

@@ -71,13 +71,13 @@ class Finished:
     Attributes:
         study: its settings.
         facts: what its sanity checks found out about model and adapters.
-        held_out: activations measured on.
+        activations: those of the held-out texts.
     """
 
     folder: Path
     study: AuditedStudy
     facts: dict[str, Any]
-    held_out: Shards
+    activations: Shards
 
     @classmethod
     def open(cls, folder: Path) -> Finished:
@@ -87,9 +87,9 @@ class Finished:
             InputError: it is no audit's, the audit is not finished, or its activations are gone.
         """
         study = in_finished(folder)
-        held_out = Shards.open(folder / "activations" / "held_out")
+        activations = Shards.open(folder / "activations" / "held_out")
         name = sanity_checks_of(folder)
-        return cls(folder, study, read_json(folder / name / f"{name}.json"), held_out)
+        return cls(folder, study, read_json(folder / name / f"{name}.json"), activations)
 
     @property
     def model(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Finished:
         Raises:
             InputError: there is no such adapter, or none was named and there are several.
         """
-        known = self.held_out.adapters
+        known = self.activations.adapters
         if not name and len(known) == 1:
             return known[0]
         if not name:
@@ -159,7 +159,7 @@ class Finished:
         ]
         window, position, token = torch.tensor(rows, dtype=torch.long).reshape(-1, 3).unbind(1)
         kept = self._kept(len(rows))
-        stored = self.held_out.tokens()
+        stored = self.activations.tokens()
         of_window = torch.tensor([w.document for w in found])
         if kept is None or not (
             torch.equal(token[kept], stored.token.long())
@@ -175,12 +175,12 @@ class Finished:
 
     def _kept(self, rows: int) -> Tensor | None:
         """Captured rows that are not outliers; None where there were not as many as `rows`."""
-        manifest = self.held_out.manifest
+        manifest = self.activations.manifest
         if manifest["rows"] != rows:
             return None
         kept = torch.ones(rows, dtype=torch.bool)
         if manifest["outliers"]:
-            kept[load_file(self.held_out.folder / "outliers.safetensors")["rows"]] = False
+            kept[load_file(self.activations.folder / "outliers.safetensors")["rows"]] = False
         return kept
 
     def _seen(self) -> set[str]:
@@ -197,7 +197,7 @@ class Finished:
     def _paths(self) -> dict[str, str]:
         if self.study.train is None:
             return self.study.given
-        return {n: str(self.folder / "adapters" / n) for n in self.held_out.adapters}
+        return {n: str(self.folder / "adapters" / n) for n in self.activations.adapters}
 
     @property
     def _source(self) -> str:
@@ -227,9 +227,9 @@ def shared_sites(first: Finished, second: Finished, wanted: Sequence[str]) -> li
     Raises:
         InputError: a wanted site is missing, or they share none.
     """
-    common = [site for site in first.held_out.sites if site in second.held_out.sites]
+    common = [site for site in first.activations.sites if site in second.activations.sites]
     if not common:
-        ours, theirs = (", ".join(run.held_out.sites) for run in (first, second))
+        ours, theirs = (", ".join(run.activations.sites) for run in (first, second))
         raise InputError(
             f"{first.folder} ({ours}) and {second.folder} ({theirs}) have no site in common; "
             "audit both at the same sites"

@@ -45,7 +45,7 @@ def sides(first: str, second: str) -> tuple[ComparedAdapter, ComparedAdapter]:
     run = Finished.open(folder)
     other = run if other_folder.resolve() == folder.resolve() else Finished.open(other_folder)
     if run is other and not name and not other_name:
-        known = run.held_out.adapters
+        known = run.activations.adapters
         if len(known) != 2:
             raise InputError(
                 f"{folder}: holds {len(known)} adapters ({', '.join(known)}); name two, as in "
@@ -98,11 +98,11 @@ class Paired:
             InputError: the base streams differ, so that the models are not the same.
         """
         one, two = self.first, self.second
-        base = one.run.held_out.load(site, BASE)[self.rows[0]]
-        first = one.run.held_out.load(site, one.adapter)[self.rows[0]]
-        second = two.run.held_out.load(site, two.adapter)[self.rows[1]]
+        base = one.run.activations.load(site, BASE)[self.rows[0]]
+        first = one.run.activations.load(site, one.adapter)[self.rows[0]]
+        second = two.run.activations.load(site, two.adapter)[self.rows[1]]
         if one.run is not two.run:
-            other = two.run.held_out.load(site, BASE)[self.rows[1]]
+            other = two.run.activations.load(site, BASE)[self.rows[1]]
             apart = ((other - base).norm(dim=-1).mean() / base.norm(dim=-1).mean()).item()
             if apart > _SAME_BASE:
                 raise InputError(
@@ -183,4 +183,6 @@ def _common(one: Finished, ours: Traced, two: Finished, theirs: Traced) -> Int[T
 
 
 def _same_tokens(one: Finished, two: Finished, rows: Int[Tensor, "2 rows"]) -> bool:
-    return torch.equal(one.held_out.tokens().token[rows[0]], two.held_out.tokens().token[rows[1]])
+    return torch.equal(
+        one.activations.tokens().token[rows[0]], two.activations.tokens().token[rows[1]]
+    )

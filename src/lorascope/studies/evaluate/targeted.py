@@ -136,11 +136,9 @@ def tpp_scores(
     count = int(marks[0].max()) + 1
     train = [_against(marks[0], one, seed, "train") for one in range(count)]
     test = [_against(marks[1], one, seed, "test") for one in range(count)]
-    x, held_out = rows.train[STREAM], rows.test[STREAM]
+    x, tested = rows.train[STREAM], rows.test[STREAM]
     trained = [train_probe(x[at], y, settings, seed) for at, y in train]
-    clean = [
-        float(p.right(held_out[at], y).mean()) for p, (at, y) in zip(trained, test, strict=True)
-    ]
+    clean = [float(p.right(tested[at], y).mean()) for p, (at, y) in zip(trained, test, strict=True)]
     found = {}
     for name, directions in rows.directions.items():
         strength = [
@@ -150,7 +148,7 @@ def tpp_scores(
         for n in settings.n:
             values = []
             for own in range(count):
-                changed = zeroed(held_out, rows.test[name], directions, strength[own], n)
+                changed = zeroed(tested, rows.test[name], directions, strength[own], n)
                 lost = [
                     clean[other] - float(trained[other].right(changed[at], y).mean())
                     for other, (at, y) in enumerate(test)
@@ -206,20 +204,20 @@ def scr_scores(
     Args:
         train, test: (label, spurious attribute) of every row.
     """
-    x, held_out = rows.train[STREAM], rows.test[STREAM]
+    x, tested = rows.train[STREAM], rows.test[STREAM]
     together: Bool[Tensor, " rows"] = train[0] == train[1]
     biased = train_probe(x[together], train[0][together], settings, seed)
     own = [train_probe(x, labels, settings, seed) for labels in train]
-    before = [biased.right(held_out, labels) for labels in test]
+    before = [biased.right(tested, labels) for labels in test]
     worse = 0 if float(before[0].mean()) < float(before[1].mean()) else 1
     other = 1 - worse
     after = {}
     for name, directions in rows.directions.items():
         strength = effects(rows.train[name], train[other], directions, own[other], signed=False)
         for n in settings.n:
-            changed = zeroed(held_out, rows.test[name], directions, strength, n)
+            changed = zeroed(tested, rows.test[name], directions, strength, n)
             after[name, n] = biased.right(changed, test[worse])
-    return RemovedLatents(before[worse], own[worse].right(held_out, test[worse]), after)
+    return RemovedLatents(before[worse], own[worse].right(tested, test[worse]), after)
 
 
 def tpp_estimates(
