@@ -13,7 +13,7 @@ from lorascope.activations.collect import forward
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch, Window, pad
 from lorascope.models.adapted import AdaptedModel
-from lorascope.models.finer import in_finer_arithmetic
+from lorascope.models.finer_arithmetic import in_finer_arithmetic
 from lorascope.models.hooks import run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site

@@ -32,9 +32,9 @@ from lorascope.errors import InputError
 from lorascope.fits.model_card import described
 from lorascope.foreign import first_line
 from lorascope.models.adapter_files import read
+from lorascope.models.attaching import put_on
 from lorascope.models.freezing import fingerprint
 from lorascope.models.load import load_base
-from lorascope.models.putting_on import put_on
 from lorascope.models.saved_adapters import put_in_order
 from lorascope.models.sites import parse_site
 from lorascope.outputs.splicing import Given, Placed, Splice, place, spliced

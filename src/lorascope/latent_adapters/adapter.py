@@ -38,7 +38,7 @@ from lorascope.latent_adapters.sparsity import Choice, Dense, Fixed, HardConcret
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.dimensions import width
 from lorascope.models.hooks import replace
-from lorascope.models.left_out import LeftOut
+from lorascope.models.kept_streams import LeftOut
 from lorascope.models.sites import block_list, resolve_sites
 from lorascope.runs import write_atomically
 

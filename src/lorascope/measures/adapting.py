@@ -259,8 +259,8 @@ class _Measuring:
 
     def _share(self, before: Estimate, after: Estimate) -> Estimate:
         """From the cost's own paired differences, in units of what the splice costs this text."""
-        won = self._conditions["spliced"].loss - self._conditions["adapted"].loss
-        value, interval = quotient(won, self._cost, self._tokens)
+        recovered = self._conditions["spliced"].loss - self._conditions["adapted"].loss
+        value, interval = quotient(recovered, self._cost, self._tokens)
         nulls = [
             scaled(null, before.value, about=before.value)
             for null in after.nulls

@@ -21,11 +21,11 @@ from lorascope.errors import InputError, did_you_mean, require_kind
 from lorascope.models import dimensions, sanity_checks
 from lorascope.models.adapter_config import LORA
 from lorascope.models.adapter_files import AdapterFiles, AdapterInfo
+from lorascope.models.attaching import put_on
 from lorascope.models.described import described
 from lorascope.models.freezing import fingerprint, gradients_kept, random_state_kept
 from lorascope.models.load import load_base
 from lorascope.models.prepared import Attach, Attached, Opener, prepare, require_same_sizes
-from lorascope.models.putting_on import put_on
 from lorascope.models.sites import block_list
 from lorascope.models.switching import show
 from lorascope.models.tuned_copies import put_on_copy, share

@@ -30,10 +30,10 @@ from lorascope.models.adapter_files import (
     locate,
     read,
 )
+from lorascope.models.attaching import fit
 from lorascope.models.freezing import random_state_kept
 from lorascope.models.load import read_config, skeleton
 from lorascope.models.patterns import require_bounded
-from lorascope.models.putting_on import fit
 from lorascope.models.tuned_copies import share, try_without_weights
 
 Attach = Callable[[PreTrainedModel], AbstractContextManager[None]]

@@ -23,9 +23,9 @@ from transformers import PreTrainedModel
 
 from lorascope.errors import InputError
 from lorascope.models.adapter_files import AdapterFiles
+from lorascope.models.attaching import check_fits, refusing, set_apart
 from lorascope.models.changes import same_values
 from lorascope.models.freezing import gradients_kept, random_state_kept
-from lorascope.models.putting_on import check_fits, refusing, set_apart
 from lorascope.models.tuner_kinds import sizes
 from lorascope.models.vocabulary import cut_to_base
 

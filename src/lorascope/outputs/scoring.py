@@ -19,7 +19,7 @@ from lorascope.activations.noise_floor import COPY_LIMIT
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch, Window, batches, pad
 from lorascope.models.adapted import AdaptedModel
-from lorascope.models.finer import in_finer_arithmetic
+from lorascope.models.finer_arithmetic import in_finer_arithmetic
 from lorascope.models.interventions import Recorded, logits, record
 from lorascope.models.load import padding_id
 from lorascope.models.sites import Site

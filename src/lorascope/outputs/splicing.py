@@ -21,7 +21,7 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.models.dimensions import width
 from lorascope.models.hooks import replace
-from lorascope.models.left_out import LeftOut
+from lorascope.models.kept_streams import LeftOut
 from lorascope.models.sites import Site, block_list, resolve_sites
 
 Named = str | int | Site

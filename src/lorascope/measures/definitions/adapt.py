@@ -257,7 +257,7 @@ DEFINITIONS: dict[str, Definition] = {
         primary=Of(),
     ),
     "adapt.token_gains": Definition(
-        "Won on tokens that get better",
+        "Gained on tokens that get better",
         "nats/token",
         f"Σ max(0, L_spliced − L_adapted) over the number of all tokens, {_LOSS}, {_TOKENS}",
         _RANDOM,

@@ -12,13 +12,13 @@ _DOCUMENTS = "jackknife over documents; over documents and seeds where there are
 _FIELLER = f"Fieller 1954, {_DOCUMENTS}; fewer than 8 documents: none"
 _STREAMS = "measures/stream_distances.py"
 DEFINITIONS: dict[str, Definition] = {
-    "adapt.won_back": Definition(
-        "Won back",
+    "adapt.recovered": Definition(
+        "Loss recovered, nats",
         "nats/token",
         f"L_spliced − L_adapted, L cross-entropy, {_TOKENS}",
         "nothing fitted (0)",
         _DOCUMENTS,
-        "measures/won_back.py",
+        "measures/recovered.py",
         f"{_PAPER}, figure 3, top: CE improvement",
         rivals=(null_names.NOTHING_FITTED,),
         rival="the fit changes nothing",
@@ -32,7 +32,7 @@ DEFINITIONS: dict[str, Definition] = {
         f"{_TOKENS}",
         "as much as all blocks (1)",
         _FIELLER,
-        "measures/won_back.py",
+        "measures/recovered.py",
         f"{_PAPER}, section 6.3: 0.8814",
         rivals=(null_names.ALL_BLOCKS,),
         rival="one block does what all do",

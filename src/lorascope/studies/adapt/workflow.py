@@ -22,9 +22,9 @@ from lorascope.studies.adapt import (
     dictionaries,
     fits,
     reading,
+    recovered,
     reference_fits,
     several,
-    single,
     times,
 )
 from lorascope.studies.adapt.facts import facts
@@ -58,7 +58,7 @@ def stages(state: Adapted) -> Iterator[Stage]:
     yield Stage(RESULTS, put_together, {"study": state.study}, tuple(one.name for one in found))
 
 
-@stage(version=2, title="putting results together")
+@stage(version=3, title="putting results together")
 def put_together(work: Work, *, study: AdaptStudy) -> None:
     """The results table and all that the report says beside it."""
     state: Adapted = work.state
@@ -66,8 +66,8 @@ def put_together(work: Work, *, study: AdaptStudy) -> None:
     for cell in state.asked.fits:
         measured.add(Measured.read(work.input(fits.at(cell))))
     measured.add(several.compound(state))
-    measured.add(single.all_won_back(state))
-    measured.add(single.next_shares(state))
+    measured.add(recovered.all_recovered(state))
+    measured.add(recovered.next_shares(state))
     measured.add(reference_fits.read_looks(state))
     timed = times.read_times(state)
     if timed is not None:

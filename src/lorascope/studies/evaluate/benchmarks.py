@@ -82,8 +82,8 @@ def task_scores(
     tasks = [embedded_task() if name == EMBEDDED else name for name in settings.tasks]
     plain = all(name == EMBEDDED for name in settings.tasks)
     include = settings.include or None
-    with _quiet(), subject.way(condition)():
-        # The way has put everything on the model: it is called as it is.
+    with _quiet(), subject.condition(condition)():
+        # The condition has put everything on the model: it is called as it is.
         model: Any = HFLM(
             pretrained=_Plain(subject.module),
             tokenizer=subject.tokenizer,

@@ -153,8 +153,8 @@ def _constant(mean: Tensor, x: Tensor) -> Tensor:
     return mean.to(x).expand_as(x)
 
 
-def _ways(subject: OpenedSubject, side: str, beside: Baselines) -> dict[str, Condition]:
-    """What one side's numbers are made from: ablations and baselines, run as their reference is."""
+def _compared_with(subject: OpenedSubject, side: str, beside: Baselines) -> dict[str, Condition]:
+    """Ablations and baselines that one side is compared with, run as their reference is."""
     adapter = subject.reference(side) == UNSPLICED
     puts: dict[str, Put] = {
         ZERO: dict.fromkeys(subject.dictionaries, _zeros),
@@ -169,22 +169,22 @@ def _ways(subject: OpenedSubject, side: str, beside: Baselines) -> dict[str, Con
 def _losses(
     subject: OpenedSubject, held_out: Sequence[Window], baselines: Mapping[bool, Baselines]
 ) -> list[Estimate]:
-    ways = {name: subject.way(name) for name in subject.conditions}
+    conditions = {name: subject.condition(name) for name in subject.conditions}
     run = partial(evaluate, subject.module, subject.tokenizer, held_out)
     direction: Any = "original_spliced"
     found: list[Estimate] = []
-    plain = run(ways[ORIGINAL], ways, direction=direction)
+    plain = run(conditions[ORIGINAL], conditions, direction=direction)
     for name, one in plain.items():
         found += _absolute(subject, name, one, plain[ORIGINAL])
     shares: dict[str, dict[str, Evaluated]] = {}
     for side in subject.sides:
         reference = subject.reference(side)
         adapter = reference == UNSPLICED
-        own = _ways(subject, side, baselines[adapter if adapter in baselines else True])
-        again = {"reference": ways[reference], "side": ways[side], **own}
+        own = _compared_with(subject, side, baselines[adapter if adapter in baselines else True])
+        again = {"reference": conditions[reference], "side": conditions[side], **own}
         if side == ADAPTED and subject.fitted and shares:
             # the same reference and the same ablations: they need not be run again
-            again = {"reference": ways[reference], "side": ways[side]}
+            again = {"reference": conditions[reference], "side": conditions[side]}
             shares[side] = {
                 **shares[SPLICED],
                 **run(again["reference"], again, direction=direction),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lorascope.errors import InputError
 from lorascope.models.hooks import replace, run_until
-from lorascope.models.left_out import LeftOut
+from lorascope.models.kept_streams import LeftOut
 from lorascope.models.sites import Site
 
 Rows = Float[Tensor, "batch seq d"]

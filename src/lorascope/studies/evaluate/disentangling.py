@@ -108,7 +108,7 @@ def read_prompts(source: str, tokenizer: Any) -> list[RavelPrompt]:
 @torch.no_grad()
 def next_token(subject: OpenedSubject, prompt: RavelPrompt, *, adapter: bool) -> int:
     """The most likely next token, nothing spliced."""
-    with subject.way("unspliced" if adapter else "original")():
+    with subject.condition("unspliced" if adapter else "original")():
         logits = subject.module(torch.tensor([prompt.ids], device=subject.device)).logits
     return int(logits[0, -1].argmax())
 
@@ -164,7 +164,7 @@ def row_at(
 ) -> Float[Tensor, " d"]:
     """The stream at the entity's last token."""
     ids = torch.tensor([prompt.ids], device=subject.device)
-    with subject.way("unspliced" if adapter else "original")():
+    with subject.condition("unspliced" if adapter else "original")():
         return run_until(subject.module, [site], ids)[site][0, prompt.place].float()
 
 
@@ -184,9 +184,9 @@ def exchanged(
         new[:, place] += added.to(x)
         return new
 
-    way = subject.way("unspliced" if adapter else "original")
+    condition = subject.condition("unspliced" if adapter else "original")
     ids = torch.tensor([prompt.ids], device=subject.device)
-    with way(), replaced(subject.module, site, partial(put, prompt.place)):
+    with condition(), replaced(subject.module, site, partial(put, prompt.place)):
         logits = subject.module(ids, use_cache=False).logits
     return int(logits[0, -1].argmax())
 

@@ -95,8 +95,8 @@ def _passes(study: EvaluateStudy) -> dict[str, int]:
     conditions = sum(2 if one.adapter or one.fitted else 1 for one in study.subjects.values())
     found = {}
     if study.core is not None:
-        ways = 7 * conditions
-        found["core"] = ways * study.core.tokens + 2 * conditions * study.core.training_tokens
+        runs = 7 * conditions
+        found["core"] = runs * study.core.tokens + 2 * conditions * study.core.training_tokens
     if study.probing is not None:
         rows = study.probing.train + study.probing.test
         sets = (study.probing.limit or 10) * len(study.probing.sets)

@@ -90,19 +90,19 @@ class OpenedSubject:
         """
         return ORIGINAL if side == SPLICED or self.fitted else UNSPLICED
 
-    def way(self, condition: str) -> Condition:
-        """One way of running the model; ValueError for one that there is not."""
-        if condition not in self.conditions:
-            raise ValueError(f"{self.name} has no {condition}")
-        if condition == ORIGINAL:
+    def condition(self, name: str) -> Condition:
+        """How the model runs under a condition; ValueError for one that there is not."""
+        if name not in self.conditions:
+            raise ValueError(f"{self.name} has no {name}")
+        if name == ORIGINAL:
             return self._without
-        if condition == UNSPLICED:
+        if name == UNSPLICED:
             return nullcontext
-        chosen = self.standing if condition == ADAPTED else self.dictionaries
-        return self.put(chosen, adapter=condition == ADAPTED)
+        chosen = self.standing if name == ADAPTED else self.dictionaries
+        return self.put(chosen, adapter=name == ADAPTED)
 
     def put(self, what: Put, *, adapter: bool) -> Condition:
-        """A way of running with something else than the dictionaries at their sites.
+        """A condition with something else than the dictionaries at their sites.
 
         Of a delta subject it stands for what the adapter adds, and `adapter` must be true.
 

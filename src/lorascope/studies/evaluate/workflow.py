@@ -17,7 +17,7 @@ from lorascope.models.identity import model_identity
 from lorascope.report.result import write_estimates
 from lorascope.runs import Run, command_of, read_json, versions, write_atomically
 from lorascope.stages import Graph, Stage, Work, record_of, stage
-from lorascope.studies.evaluate import taking
+from lorascope.studies.evaluate import evaluations
 from lorascope.studies.evaluate.plan import EvaluatePlan, plan_evaluate
 from lorascope.studies.evaluate.settings import Core, EvaluateStudy
 from lorascope.studies.evaluate.state import Evaluating, require_texts
@@ -70,7 +70,7 @@ def take(
     del identity
     state: Evaluating = work.state
     with state.opened(subject) as found:
-        taken = taking.TAKERS[evaluation](work, found, settings, seed)
+        taken = evaluations.TAKERS[evaluation](work, found, settings, seed)
     Measured(taken.estimates, taken.warnings).write(work.folder)
     write_atomically(work.folder / FACTS, json.dumps(taken.facts, indent=1) + "\n")
 

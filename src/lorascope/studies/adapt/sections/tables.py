@@ -18,7 +18,7 @@ from lorascope.studies.adapt.sections.results import (
 )
 
 # What was gained comes first; the price follows it, so that no narrow window hides it.
-_GAINS = {"Share closed": SHARE, "Won back": "adapt.won_back"}
+_GAINS = {"Share closed": SHARE, "Recovered": "adapt.recovered"}
 _AFTER = {
     "Cost, adapted": COST_AFTER,
     "KL, adapted": "adapt.kl_adapted",
@@ -136,7 +136,7 @@ def _without_constant(
 def _single(found: AdaptResults) -> Iterator[PaperTable]:
     measures = {
         "Share closed": SHARE,
-        "Won back": "adapt.won_back",
+        "Recovered": "adapt.recovered",
         "Of all blocks": "adapt.next_share",
         "Cost, adapted": COST_AFTER,
     }
@@ -188,7 +188,7 @@ def _times(found: AdaptResults) -> Iterator[PaperTable]:
 def _tokens(found: AdaptResults) -> Iterator[PaperTable]:
     measures = {
         "Share that gets worse": "adapt.tokens_worse",
-        "Won by those that get better": "adapt.token_gains",
+        "Gained by those that get better": "adapt.token_gains",
         "Lost by those that get worse": "adapt.token_losses",
     }
     rows, estimates = [], []

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lorascope.measures.won_back import next_share, won_back
+from lorascope.measures.recovered import next_share, recovered
 from lorascope.outputs.evaluation import Evaluated
 from lorascope.results import Key
 
@@ -26,17 +26,17 @@ def ways(adapted, wobble=0.0):
 
 
 def test_nats_won_back():
-    one = won_back(ways(3.4, 0.5), Key("lora"))
+    one = recovered(ways(3.4, 0.5), Key("lora"))
     assert one.value == pytest.approx(0.6)
     assert one.verdict == "above"
     assert one.unit == "nats/token"
     assert one.interval[0] < 0.6 < one.interval[1]
     # A fit that makes it worse recovers less than nothing.
-    worse = won_back(ways(4.2, 0.5), Key("lora"))
+    worse = recovered(ways(4.2, 0.5), Key("lora"))
     assert worse.value == pytest.approx(-0.2)
     assert worse.verdict == "below"
     # A twentieth of what the splice costs counts as nothing.
-    assert won_back(ways(3.99, 0.01), Key("lora")).verdict == "equal"
+    assert recovered(ways(3.99, 0.01), Key("lora")).verdict == "equal"
 
 
 def test_the_next_block_against_all():

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from lorascope.measures.won_back import next_share, won_back
+from lorascope.measures.recovered import next_share, recovered
 from lorascope.studies.adapt.fits import at as fit_at
 from lorascope.studies.adapt.fits import place_of, read_sums
 from lorascope.studies.adapt.state import Adapted
 from lorascope.workflows.measured import Measured
 
 
-def all_won_back(state: Adapted) -> Measured:
+def all_recovered(state: Adapted) -> Measured:
     """Nats/token that each fit recovers."""
     return Measured(
-        [won_back(read_sums(state.folder / fit_at(c)), place_of(c)) for c in state.asked.fits]
+        [recovered(read_sums(state.folder / fit_at(c)), place_of(c)) for c in state.asked.fits]
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lorascope.models.finer import in_finer_arithmetic
+from lorascope.models.finer_arithmetic import in_finer_arithmetic
 from lorascope.models.freezing import fingerprint
 
 IDS = torch.tensor([[3, 4, 5, 6, 7, 8], [9, 9, 1, 2, 3, 0]])
@@ -37,7 +37,7 @@ def test_the_numbers_are_those_of_a_whole_copy(architecture, held, finer, tiny_m
 def test_an_output_matrix_in_parts_gives_the_same_logits(tiny_model, monkeypatch):
     model = tiny_model("llama")
     whole = copy.deepcopy(model).double()(input_ids=IDS).logits
-    monkeypatch.setattr("lorascope.models.finer._PART", 32 * 5)
+    monkeypatch.setattr("lorascope.models.finer_arithmetic._PART", 32 * 5)
     with in_finer_arithmetic(model, torch.float64):
         assert torch.allclose(model(input_ids=IDS).logits, whole, rtol=1e-12, atol=1e-12)
 

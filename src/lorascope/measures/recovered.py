@@ -18,20 +18,20 @@ from lorascope.stats.quotients import quotient
 _MARGIN = 0.05
 
 
-def won_back(ways: Mapping[str, Evaluated], place: Key) -> Estimate:
+def recovered(conditions: Mapping[str, Evaluated], place: Key) -> Estimate:
     """L_spliced − L_adapted, nats/token, paired by document; above 0 the fit helps.
 
     Args:
-        ways: original, spliced and adapted on the same text.
+        conditions: original, spliced and adapted on the same text.
     """
-    tokens = ways["spliced"].tokens
-    value, interval = ratio(ways["spliced"].loss - ways["adapted"].loss, tokens)
-    cost = ways["spliced"].loss - ways["original"].loss
+    tokens = conditions["spliced"].tokens
+    value, interval = ratio(conditions["spliced"].loss - conditions["adapted"].loss, tokens)
+    cost = conditions["spliced"].loss - conditions["original"].loss
     margin = _MARGIN * abs(float(cost.sum() / tokens.sum()))
     nothing = Null.exact(NOTHING_FITTED, 0.0, rival=True)
     total = int(tokens.sum())
     return Estimate(
-        "adapt.won_back", value, interval, total, "nats/token", (nothing,), place, margin
+        "adapt.recovered", value, interval, total, "nats/token", (nothing,), place, margin
     )
 
 
@@ -41,7 +41,7 @@ def next_share(
     """(L_spliced − L_next)/(L_spliced − L_all), paired by document.
 
     Args:
-        next_block, whole: the ways spliced and adapted of the two fits, on the same text.
+        next_block, whole: the conditions spliced and adapted of the two fits, on the same text.
 
     Raises:
         ValueError: they were measured on different texts.
@@ -49,9 +49,9 @@ def next_share(
     tokens = whole["spliced"].tokens
     if not tokens.equal(next_block["spliced"].tokens):
         raise ValueError("the two fits were measured on different texts")
-    won = next_block["spliced"].loss - next_block["adapted"].loss
-    all_of_it = whole["spliced"].loss - whole["adapted"].loss
-    value, interval = quotient(won, all_of_it, tokens)
+    recovered_by_next = next_block["spliced"].loss - next_block["adapted"].loss
+    recovered_by_all = whole["spliced"].loss - whole["adapted"].loss
+    value, interval = quotient(recovered_by_next, recovered_by_all, tokens)
     as_much = Null.exact(ALL_BLOCKS, 1.0, rival=True)
     total = int(tokens.sum())
     return Estimate("adapt.next_share", value, interval, total, "ratio", (as_much,), place, _MARGIN)
