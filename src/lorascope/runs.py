@@ -50,6 +50,11 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as a JSON file, as `write_atomically` does."""
+    write_atomically(path, json.dumps(data, indent=1) + "\n")
+
+
 def command_of(folder: Path) -> str:
     """The command line that a run folder was last made with."""
     return str(read_json(folder / "manifest.json").get("command", ""))
@@ -131,7 +136,7 @@ class Run:
             self.followed(records)
 
     def _save(self) -> None:
-        write_atomically(self._manifest_path, json.dumps(self.manifest, indent=1) + "\n")
+        write_json(self._manifest_path, self.manifest)
 
 
 def fresh_partial(target: Path) -> Path:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-import json
 import os
 import platform
 import shutil
@@ -27,7 +26,7 @@ from typing import Any, Protocol
 from lorascope.config import Settings, Subset, digest
 from lorascope.errors import InputError, as_system_error, did_you_mean
 from lorascope.machine import peak_memory
-from lorascope.runs import fresh_partial, read_json, versions, write_atomically
+from lorascope.runs import fresh_partial, read_json, versions, write_json
 
 RECORD = "stage.json"
 
@@ -309,7 +308,7 @@ def _finish(graph: Graph, work: Work, seconds: float, cpu_seconds: float) -> Non
         "peak_memory": peak_memory(),
         "finished": time.strftime("%FT%T%z"),
     }
-    write_atomically(work.folder / RECORD, json.dumps(record, indent=1) + "\n")
+    write_json(work.folder / RECORD, record)
     try:
         if not graph.is_done(work.run, one.name):
             # The record goes first: no moment at which the old key stands for half a folder.

@@ -28,7 +28,7 @@ from lorascope.activations.batch import TokenRows
 from lorascope.activations.scaling import KnownMoments, Moments
 from lorascope.errors import InputError, as_system_error
 from lorascope.foreign import first_line, require_plain
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json, write_json
 
 BASE = "base"
 _REMAKE = "remove the run's activations folder and run again"
@@ -85,7 +85,7 @@ class ShardWriter:
             "outliers": len(outliers),
             **facts,
         }
-        write_atomically(self.folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+        write_json(self.folder / "manifest.json", manifest)
 
     def _flush(self) -> None:
         number = len(self.shards)

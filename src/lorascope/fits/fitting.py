@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from lorascope.fits.wrapper import DICTIONARIES, identity
 from lorascope.models.sites import Site, block_list
 from lorascope.outputs.evaluation import Evaluated
 from lorascope.outputs.splicing import Given, Placed, Splice, place, spliced
-from lorascope.runs import versions, write_atomically
+from lorascope.runs import versions, write_json
 from lorascope.training.loop import History, Observer
 
 
@@ -114,7 +113,7 @@ def fit(
     facts = {"model": model, "special_ids": special, "blocks": blocks, "settings": settings.plain()}
     facts |= {"standing": standing, "trained_on": tuple(sorted(trained_on))}
     card = _card(facts, marks, run, results)
-    write_atomically(folder / CARD, json.dumps(card.plain(), indent=1) + "\n")
+    write_json(folder / CARD, card.plain())
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return Fitted(card, run.history, results, random)

@@ -9,7 +9,6 @@ A saved one is a folder:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +37,7 @@ from lorascope.models.load import load_base
 from lorascope.models.saved_adapters import put_in_order
 from lorascope.models.sites import parse_site
 from lorascope.outputs.splicing import Given, Placed, Splice, place, spliced
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json, write_json
 
 FILE, ADAPTER, DICTIONARIES = "spliced.json", "adapter", "dictionaries"
 
@@ -181,7 +180,7 @@ class Spliced(nn.Module, OnHub):
             special_ids=self.special_ids,
             error_term=self.error_term,
         )
-        write_atomically(folder / FILE, json.dumps(file.plain(), indent=1) + "\n")
+        write_json(folder / FILE, file.plain())
 
     @classmethod
     def open(

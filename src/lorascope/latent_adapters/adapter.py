@@ -13,7 +13,6 @@ Source: SAE-LoRA, section "Method".
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from numbers import Integral
@@ -40,7 +39,7 @@ from lorascope.models.dimensions import width
 from lorascope.models.hooks import replace
 from lorascope.models.kept_streams import LeftOut
 from lorascope.models.sites import block_list, resolve_sites
-from lorascope.runs import write_atomically
+from lorascope.runs import write_atomically, write_json
 
 # Latent activations held at once: a quarter of a gigabyte in float32.
 _HELD = 2**26
@@ -292,7 +291,7 @@ class LatentAdapter(  # type: ignore[misc]  # the mixin uploads without a dry ru
         write_weights(self.keeping(*self.support()).state_dict(), save_directory / WEIGHTS)
         over = self.card.dictionary.beside(save_directory)
         card = self.card.model_copy(update={"dictionary": over})
-        write_atomically(save_directory / CARD, json.dumps(card.plain(), indent=1) + "\n")
+        write_json(save_directory / CARD, card.plain())
         write_atomically(save_directory / "README.md", card.readme())
 
     def save_whole(self, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lorascope.report.result import Results
 from lorascope.results import Estimate, Null
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json, write_atomically, write_json
 
 # Raised where a field goes or changes its meaning; new fields may come within a version.
 VERSION = 1
@@ -103,5 +103,5 @@ def write(results: Results, page: Path) -> Path:
             for one in (page, file)
         }
         known = {**read_json(manifest), "report": digests}
-        write_atomically(manifest, json.dumps(known, indent=1) + "\n")
+        write_json(manifest, known)
     return file

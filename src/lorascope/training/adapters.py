@@ -6,7 +6,6 @@ same order, measure the response loss on held-out records before and after, save
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from lorascope.models.load import load_base, padding_id, read_config, skeleton
 from lorascope.models.saved_adapters import put_in_order
 from lorascope.outputs.responses import response_token_losses
 from lorascope.randomness import derived_seed, generator
-from lorascope.runs import write_atomically
+from lorascope.runs import write_json
 from lorascope.training.dictionaries import product_dtype
 from lorascope.training.loop import History, Observer, train
 from lorascope.training.schedules import warmup_cosine
@@ -110,7 +109,7 @@ def train_adapter(
         "records": counts,
         "trained_on": sorted(trained_on),
     }
-    write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
+    write_json(folder / CARD, card)
     return outcome
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from lorascope.errors import InputError
 from lorascope.results import Estimate, Estimates, Key
 from lorascope.results.labels import Of, adapters_of
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json, write_json
 
 _TABLE, _WARNINGS = "estimates.parquet", "warnings.json"
 
@@ -70,7 +69,7 @@ class Measured:
     def write(self, folder: Path) -> None:
         """Write everything into a stage's folder."""
         Estimates(self.estimates).write(folder / _TABLE)
-        write_atomically(folder / _WARNINGS, json.dumps(self.warnings, indent=1) + "\n")
+        write_json(folder / _WARNINGS, self.warnings)
 
     @classmethod
     def read(cls, folder: Path) -> Measured:

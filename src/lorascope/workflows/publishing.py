@@ -30,7 +30,7 @@ from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.card import WEIGHTS as LATENT_WEIGHTS
 from lorascope.results import Estimate, Estimates, Key
 from lorascope.results.labels import BASE, DELTA
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json, write_atomically, write_json
 
 # The numbers of a dictionary that its card has, where the run took them.
 OF_DELTA: Final = (
@@ -214,7 +214,7 @@ def write_fit(source: Path, folder: Path, wish: Wish) -> None:
         (folder / ADAPTER).mkdir(exist_ok=True)
         shutil.copyfile(source / name, folder / ADAPTER / name)
     file = SplicedFile(model=card.model, sites=sites, special_ids=card.special_ids)
-    write_atomically(folder / FILE, json.dumps(file.plain(), indent=1) + "\n")
+    write_json(folder / FILE, file.plain())
     write_atomically(folder / fits.CARD, (source / fits.CARD).read_text(encoding="utf-8"))
     described = spliced_card.described(
         card.model,

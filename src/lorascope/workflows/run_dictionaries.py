@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
 from lorascope.errors import InputError
 from lorascope.fits.wrapper import identity
-from lorascope.runs import write_atomically
+from lorascope.runs import write_json
 from lorascope.stages import Work, stage
 from lorascope.workflows.settings import Control
 
@@ -51,7 +50,7 @@ def note_brought(work: Work, *, site: str, address: str, content: str) -> None:
     if identity(work.state.brought[site]) != content:
         raise InputError(f"{address}: has changed since the study was read; run it again")
     record = {"site": site, "address": address, "identity": content}
-    write_atomically(work.folder / "brought.json", json.dumps(record, indent=1) + "\n")
+    write_json(work.folder / "brought.json", record)
 
 
 def brought_at(site: str) -> str:

@@ -13,7 +13,7 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.groupmax import GroupMaxDictionary
 from lorascope.dictionaries.places import block_of
 from lorascope.dictionaries.topk import TopKDictionary
-from lorascope.runs import write_atomically
+from lorascope.runs import write_atomically, write_json
 
 CONFIG, WEIGHTS, CARD = "cfg.json", "sae_weights.safetensors", "lorascope.json"
 # Without a version SAELens takes the file for an old one and drops the metadata's names.
@@ -52,7 +52,7 @@ def write(dictionary: Dictionary, folder: Path) -> None:
     card = dictionary.card.model_copy(update={"d_model": dictionary.d_model})
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / CONFIG, json.dumps(_config(dictionary, architecture), indent=1))
-    write_atomically(folder / CARD, json.dumps(card.plain(), indent=1) + "\n")
+    write_json(folder / CARD, card.plain())
     tensors = {names[name]: t.cpu().contiguous() for name, t in dictionary.named_buffers()}
     partial = folder / f".{WEIGHTS}.{os.getpid()}.partial"
     save_file(tensors, partial)

@@ -5,7 +5,6 @@ Those of one site read the same rows of the stream, which the model computes as 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from lorascope.fits.dictionary_training import MIXED
 from lorascope.fits.preparing import still
 from lorascope.fits.wrapper import identity
 from lorascope.measures.firing import firing
-from lorascope.runs import versions, write_atomically
+from lorascope.runs import versions, write_json
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.adapt.brought import open_brought
 from lorascope.studies.adapt.cells import AdaptDictionary
@@ -148,7 +147,7 @@ def _note(state: Adapted, one: AdaptDictionary, dictionary: Dictionary, folder: 
         "source": one.address or "trained here",
         "identity": identity(dictionary)[:16],
     }
-    write_atomically(folder / FACTS, json.dumps(facts, indent=1) + "\n")
+    write_json(folder / FACTS, facts)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from lorascope.measures.token_changes import change_histogram, token_change_esti
 from lorascope.outputs.evaluation import Evaluated
 from lorascope.progress import Advance
 from lorascope.results import Key
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json, write_json
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.adapt.cells import FitCell
 from lorascope.studies.adapt.dictionaries import CHECKPOINTS
@@ -68,7 +67,7 @@ def fit_one(work: Work, *, study: AdaptStudy, cell: FitCell, settings: Adapting)
     Measured(numbers).write(work.folder)
     facts = fit_facts(fitted) | {"name": cell.name, **cell_facts(cell)}
     facts["changes"] = change_histogram(conditions["spliced"], conditions["adapted"])
-    write_atomically(work.folder / FACTS, json.dumps(facts, indent=1) + "\n")
+    write_json(work.folder / FACTS, facts)
     save_sums(conditions, work.folder)
 
 

@@ -19,7 +19,7 @@ from lorascope.errors import InputError
 from lorascope.measures.adapting import share_difference
 from lorascope.report.result import read_results, write_estimates
 from lorascope.results import Estimate
-from lorascope.runs import versions, write_atomically
+from lorascope.runs import versions, write_atomically, write_json
 from lorascope.studies.adapt.finished import in_studies
 from lorascope.studies.adapt.sections.model_comparison import MEASURES
 from lorascope.studies.adapt.sections.results import SHARE, AdaptResults, FitCondition
@@ -80,7 +80,7 @@ def compare_models(runs: Sequence[Path], out: Path | None, command: str = "") ->
     }
     folder.mkdir(parents=True, exist_ok=True)
     mark = {"runs": [str(run) for run in runs], "versions": versions(), "command": command}
-    write_atomically(folder / MARK, json.dumps(mark, indent=1) + "\n")
+    write_json(folder / MARK, mark)
     write_estimates(estimates, folder / "results")
     text = json.dumps(facts, indent=1, ensure_ascii=False)
     write_atomically(folder / "results" / "facts.json", text + "\n")

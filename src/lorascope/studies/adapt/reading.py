@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from lorascope.activations.tokens import count_tokens
 from lorascope.errors import InputError
 from lorascope.fits.preparing import plan
 from lorascope.models.identity import model_identity
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json, write_json
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.adapt.state import TEXTS, Adapted, require_held_out
 from lorascope.workflows.left_out import text_counts, text_warnings
@@ -50,7 +49,7 @@ def read(work: Work, *, identity: Mapping[str, Any]) -> None:
         "records": text_counts(parts),
         "warnings": text_warnings(parts),
     }
-    write_atomically(work.folder / _FILE, json.dumps(record, indent=1) + "\n")
+    write_json(work.folder / _FILE, record)
 
 
 def stages(state: Adapted) -> Iterator[Stage]:

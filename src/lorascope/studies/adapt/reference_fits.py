@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,7 +31,7 @@ from lorascope.measures.stream_distances import distance_estimates, stream_dista
 from lorascope.models.sites import Site, parse_site
 from lorascope.outputs.conditions import Condition
 from lorascope.results import Estimate
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json, write_json
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.adapt.cells import FitCell
 from lorascope.studies.adapt.dictionaries import L0_ROWS
@@ -86,7 +85,7 @@ def steer_latents(work: Work, *, wanted: SteeredLatents, cell: FitCell) -> None:
                 facts += _steer(state, cell, dictionary, latent, firing, conditions, wanted, found)
                 advance(1)
     found.write(work.folder)
-    write_atomically(work.folder / FACTS, json.dumps(facts, indent=1) + "\n")
+    write_json(work.folder / FACTS, facts)
 
 
 def stages(state: Adapted) -> Iterator[Stage]:

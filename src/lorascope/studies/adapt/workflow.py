@@ -10,13 +10,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from lorascope.measures.adapting import bounded
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
-from lorascope.runs import Run, write_atomically
+from lorascope.runs import Run, write_json
 from lorascope.stages import Graph, Stage, Work, record_of, stage
 from lorascope.studies.adapt import (
     dictionaries,
@@ -83,7 +82,7 @@ def put_together(work: Work, *, study: AdaptStudy) -> None:
     records = {name: record_of(work.input(name)) for name in work.stage.inputs}
     record = facts(state, study, found, records)
     record["warnings"] += measured.told
-    write_atomically(work.folder / "facts.json", json.dumps(record, indent=1) + "\n")
+    write_json(work.folder / "facts.json", record)
 
 
 ADAPT = Workflow("adapt", AdaptStudy, plan_adapt, Adapted, stages, _refuse_small_budgets)

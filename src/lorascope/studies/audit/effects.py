@@ -3,7 +3,6 @@ latent. One stage an adapter, which runs the model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,7 +23,7 @@ from lorascope.measures.spots import MOST_TOKENS, Mode, read_spots
 from lorascope.models.sites import parse_site
 from lorascope.results import GAUSSIAN, Estimate, Key
 from lorascope.results.labels import BASE_DIFFERENCE, DELTA
-from lorascope.runs import write_atomically
+from lorascope.runs import write_json
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.measuring import PARENTS, Audit
 from lorascope.studies.audit.state import Audited
@@ -98,7 +97,7 @@ def _of_adapter(state: Audited, audit: Audit, adapter: str, folder: Path) -> Mea
         for site in sites:
             here = replace(place, site=site, seed=audit.first_seed, dictionary="delta")
             found.attempt(here, partial(_latents, state, audit, survey, here, rows, attributed))
-    write_atomically(folder / LATENTS, json.dumps(rows, indent=1) + "\n")
+    write_json(folder / LATENTS, rows)
     save_file(attributed, folder / ATTRIBUTED)
     return found
 

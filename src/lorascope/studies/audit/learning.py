@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError, did_you_mean
 from lorascope.geometry.chance import columns_shuffled, gaussian_rows
 from lorascope.randomness import derived_seed, generator
-from lorascope.runs import read_json, versions, write_atomically
+from lorascope.runs import read_json, versions, write_json
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.training.architectures import Architecture
@@ -268,7 +267,7 @@ def _save(work: Work, dictionary: Dictionary, history: History) -> None:
     }
     if "l1" in history.records[0]:
         fact["l1"] = history.tail_mean("l1")
-    write_atomically(work.folder / "training.json", json.dumps(fact, indent=1) + "\n")
+    write_json(work.folder / "training.json", fact)
 
 
 def _device(wanted: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from lorascope.activations.tokens import Window
 from lorascope.measures.behaviour import VariantLosses, response_loss
 from lorascope.models.adapted import AdaptedModel
 from lorascope.results import Estimate
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json, write_json
 from lorascope.studies.audit.variants import key_of
 
 _FILE = "response_loss.json"
@@ -28,7 +27,7 @@ def write_losses(losses: VariantLosses, model: AdaptedModel, folder: Path) -> No
     every = (*model.adapters, *model.null_adapters) if bool(base[1].any()) else ()
     found = [response_loss(base, losses.of(name), key_of(model.info(name))) for name in every]
     records = [asdict(one) for one in found]
-    write_atomically(folder / _FILE, json.dumps(records, indent=1) + "\n")
+    write_json(folder / _FILE, records)
 
 
 def read_losses(folder: Path) -> list[Estimate]:

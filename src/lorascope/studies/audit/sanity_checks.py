@@ -5,7 +5,6 @@ Adapters are live, reach every site, and stand above numeric noise; samples are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +18,7 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import padding_id
 from lorascope.models.sanity_checks import verify_all_live
 from lorascope.models.stored import stored_as
-from lorascope.runs import write_atomically
+from lorascope.runs import write_json
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.state import MATCHING, SANITY_CHECKS, Audited
 from lorascope.studies.audit.study import AuditStudy
@@ -57,7 +56,7 @@ def check(work: Work, *, study: AuditStudy, identity: dict[str, Any]) -> None:
         "model": _model_record(model, identity["model"][0]),
         "samples": samples,
     }
-    write_atomically(work.folder / "sanity_checks.json", json.dumps(record, indent=1) + "\n")
+    write_json(work.folder / "sanity_checks.json", record)
 
 
 @stage(version=1, title="matching null adapters")
@@ -74,7 +73,7 @@ def match(work: Work, *, identity: dict[str, Any]) -> None:
     with work.reporter.bar("matching", len(model.null_adapters), "adapters") as advance:
         matches = match_delta_norms(model, model.adapters, found, state.sites, capture, advance)
     record = {name: asdict(match) for name, match in matches.items()}
-    write_atomically(work.folder / "matches.json", json.dumps(record, indent=1) + "\n")
+    write_json(work.folder / "matches.json", record)
 
 
 def stages(state: Audited) -> Iterator[Stage]:

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from lorascope.measures.yardsticks import without_verdicts
 from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.report.seeds import write_seeds
-from lorascope.runs import Run, write_atomically
+from lorascope.runs import Run, write_json
 from lorascope.stages import Graph, Stage, Work, record_of, stage
 from lorascope.studies.audit import (
     browsing,
@@ -196,7 +195,7 @@ def put_together(work: Work, *, study: AuditStudy, groups: dict[str, str]) -> No
     record["massive"] = found.massive
     record["read"] = readings.facts_of(state)
     record["drift"] = drifting.facts_of(state)
-    write_atomically(work.folder / "facts.json", json.dumps(record, indent=1) + "\n")
+    write_json(work.folder / "facts.json", record)
 
 
 def _measured_in(state: Audited, inputs: tuple[str, ...]) -> list[str]:

@@ -7,7 +7,6 @@ drawn from the numbers anew, so that other bars measure nothing again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,7 +28,7 @@ from lorascope.measures.yardsticks import (
 )
 from lorascope.randomness import generator
 from lorascope.results import GAUSSIAN, Estimate, Estimates, Key
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json, write_json
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.learning import permutation
 from lorascope.studies.audit.measuring import PARENTS, TRAINED_ON, Audit
@@ -175,7 +174,7 @@ class _At:
             place = self._place(key)
             found.estimates.extend(yardstick_estimates(dictionary, stream, place))
         found.write(folder)
-        write_atomically(folder / MASSIVE, json.dumps(massive.record(), indent=1) + "\n")
+        write_json(folder / MASSIVE, massive.record())
 
     def _place(self, key: AuditDictionary) -> Key:
         if key.target == "base":

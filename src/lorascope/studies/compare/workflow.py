@@ -32,7 +32,7 @@ from lorascope.progress import Reporter
 from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
 from lorascope.results.labels import DELTA, DELTA_SEEDS
-from lorascope.runs import versions, write_atomically
+from lorascope.runs import versions, write_atomically, write_json
 from lorascope.studies.compare.excerpts import Excerpts
 from lorascope.studies.compare.finished import shared_sites
 from lorascope.studies.compare.page import LATENT_COLUMNS, TEXT_COLUMNS, write_comparison
@@ -296,7 +296,7 @@ def _name(first: ComparedAdapter, second: ComparedAdapter) -> str:
 def _write(found: Comparison, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     settings = {key: found.facts[key] for key in ("settings", "versions", "command")}
-    write_atomically(folder / MARK, json.dumps(settings, indent=1) + "\n")
+    write_json(folder / MARK, settings)
     write_estimates(found.estimates, folder / "results")
     facts = json.dumps(found.facts, indent=1, ensure_ascii=False)
     write_atomically(folder / "results" / "facts.json", facts + "\n")

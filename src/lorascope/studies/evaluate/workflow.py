@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from lorascope.config import Settings
 from lorascope.errors import InputError
 from lorascope.models.identity import model_identity
 from lorascope.report.result import write_estimates
-from lorascope.runs import Run, command_of, read_json, versions, write_atomically
+from lorascope.runs import Run, command_of, read_json, versions, write_json
 from lorascope.stages import Graph, Stage, Work, record_of, stage
 from lorascope.studies.evaluate import evaluations
 from lorascope.studies.evaluate.plan import EvaluatePlan, plan_evaluate
@@ -48,7 +47,7 @@ def read(work: Work, *, identity: Mapping[str, Any], core: Core | None) -> None:
     if model_identity(name, revision) != content:
         raise InputError(f"{name}: has changed since the study was read; run it again")
     record = require_texts(work.state)
-    write_atomically(work.folder / _FILE, json.dumps(record, indent=1) + "\n")
+    write_json(work.folder / _FILE, record)
 
 
 @stage(version=1, title="evaluating")
@@ -72,7 +71,7 @@ def take(
     with state.opened(subject) as found:
         taken = evaluations.TAKERS[evaluation](work, found, settings, seed)
     Measured(taken.estimates, taken.warnings).write(work.folder)
-    write_atomically(work.folder / FACTS, json.dumps(taken.facts, indent=1) + "\n")
+    write_json(work.folder / FACTS, taken.facts)
 
 
 def stages(state: Evaluating) -> Iterator[Stage]:
@@ -128,7 +127,7 @@ def put_together(work: Work, *, study: EvaluateStudy) -> None:
         "made_from": {name: one["key"] for name, one in records.items()},
         "settings": study.plain(),
     }
-    write_atomically(work.folder / "facts.json", json.dumps(facts, indent=1) + "\n")
+    write_json(work.folder / "facts.json", facts)
 
 
 def _warnings(study: EvaluateStudy) -> list[str]:

@@ -18,7 +18,7 @@ from lorascope.errors import InputError
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.fitting import LatentTraining, fit
 from lorascope.outputs.responses import response_tokens
-from lorascope.runs import read_json, write_atomically
+from lorascope.runs import read_json, write_atomically, write_json
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.latent.dictionary import reading_of
 from lorascope.studies.latent.state import LatentRun
@@ -196,7 +196,7 @@ def compare(work: Work, *, study: LatentStudy, choices: Sequence[str]) -> None:
                 losses.append(_loss(work, named(work, choice, seed, study.measures.most)))
                 advance(1)
             found[choice] = sum(losses) / len(losses)
-    write_atomically(work.folder / _LOSSES, json.dumps(found, indent=1) + "\n")
+    write_json(work.folder / _LOSSES, found)
 
 
 @torch.no_grad()
