@@ -34,7 +34,6 @@ from lorascope.stats.documents import one_less, ratio, smooth
 from lorascope.stats.intervals import (
     Interval,
     jackknife_interval,
-    prediction_interval,
     within,
 )
 
@@ -125,7 +124,7 @@ def _agreement(
 ) -> Estimate:
     found = summed(pair.first, pair.second)
     chances = tuple(
-        _chance(name, [summed(pair.first, other).value for other in draws])
+        Null.drawn(name, [summed(pair.first, other).value for other in draws])
         for name, draws in nulls.items()
     )
     value, interval = found.over(pair.documents)
@@ -183,7 +182,7 @@ def energy_estimates(
     for name, where in (("own", OWN_DELTA), ("other", OTHER_DELTA)):
         here = replace(place, dictionary=where)
         value, interval = one_less(ratio(left[name], squares, counts))
-        chances = (_chance(ROTATED, nulls[name]), Null.exact(ZERO, 0.0))
+        chances = (Null.drawn(ROTATED, nulls[name]), Null.exact(ZERO, 0.0))
         estimates.append(
             Estimate("compare.energy", value, interval, len(rows), "share", chances, here)
         )
@@ -202,7 +201,7 @@ def _energy_share(
         )
     value, interval = ratio(squares - left["other"], squares - left["own"], counts)
     chances = (
-        _chance(ROTATED, [energy / by_own for energy in null]),
+        Null.drawn(ROTATED, [energy / by_own for energy in null]),
         Null.exact(ZERO, 0.0),
     )
     total = int(counts.sum())
@@ -315,7 +314,7 @@ def _angle(first: _Spectra, second: _Spectra, k: int, nulls: Subspaces, place: K
     value = mean(first.top(k), reference)
     without = [mean(first.top(k, g), second.top(k, g)) for g in range(_GROUPS)]
     chances = tuple(
-        _chance(name, [mean(q, reference) for q in drawn], 0.0, 90.0)
+        Null.drawn(name, [mean(q, reference) for q in drawn], 0.0, 90.0)
         for name, drawn in nulls.items()
     )
     interval = within(jackknife_interval(value, without), 0.0, 90.0)
@@ -331,7 +330,8 @@ def _variance(rows: _Spectra, other: _Spectra, k: int, nulls: Subspaces, place: 
     value = share(whole, other.top(k))
     without = [share(rows.moment(g), other.top(k, g)) for g in range(_GROUPS)]
     chances = tuple(
-        _chance(name, [share(whole, q) for q in drawn], 0.0, 1.0) for name, drawn in nulls.items()
+        Null.drawn(name, [share(whole, q) for q in drawn], 0.0, 1.0)
+        for name, drawn in nulls.items()
     )
     interval = within(jackknife_interval(value, without), 0.0, 1.0)
     n = len(rows.rows)
@@ -341,10 +341,3 @@ def _variance(rows: _Spectra, other: _Spectra, k: int, nulls: Subspaces, place: 
 def spread(rows: Float[Tensor, "rows ..."], most: int) -> Float[Tensor, "some ..."]:
     """At most `most` rows, evenly spaced, so that every part of the texts has its share."""
     return rows[:: max(1, -(-len(rows) // most))]
-
-
-def _chance(
-    null: str, drawn: Sequence[float], low: float = float("-inf"), high: float = float("inf")
-) -> Null:
-    bounds = within(prediction_interval(drawn), low, high)
-    return Null(null, sum(drawn) / len(drawn), *bounds)

@@ -15,7 +15,7 @@ from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import NORM_MATCHED
 from lorascope.stats.documents import ratio
-from lorascope.stats.intervals import prediction_interval, wilson_interval
+from lorascope.stats.intervals import wilson_interval
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5
@@ -99,7 +99,4 @@ def firing_estimates(
 
 
 def _drawn(values: list[float]) -> tuple[Null, ...]:
-    if not values:
-        return ()
-    low, high = prediction_interval(values)
-    return (Null(NORM_MATCHED, sum(values) / len(values), low, high),)
+    return (Null.drawn(NORM_MATCHED, values),) if values else ()

@@ -18,7 +18,6 @@ from lorascope.stats.intervals import (
     MIN_DOCUMENTS,
     UNKNOWN,
     jackknife_interval,
-    prediction_interval,
     within,
 )
 
@@ -110,8 +109,7 @@ def _as_many(n: int, d: int, seed: int) -> Null:
     for repeat in range(RANK_REPEATS):
         random = generator(seed, "effective rank", repeat)
         drawn.append(effective_rank(torch.randn(n, d, generator=random).T.cov()))
-    low, high = prediction_interval(drawn)
-    return Null(ISOTROPIC, sum(drawn) / len(drawn), low, min(high, float(d)))
+    return Null.drawn(ISOTROPIC, drawn, high=float(d))
 
 
 def _moments(

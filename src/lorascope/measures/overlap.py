@@ -15,7 +15,7 @@ from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import INDEPENDENT, SHIFTED
 from lorascope.stats.documents import one_less, ratio
-from lorascope.stats.intervals import or_point, prediction_interval
+from lorascope.stats.intervals import or_point
 
 MOST_ROWS = 8192
 NULL_REPEATS = 5
@@ -76,7 +76,7 @@ def overlap_estimates(
             for i in range(repeats)
         ]
         levels = [drawn.double().mean().item() for drawn in moved]
-        chances.append(Null(SHIFTED, sum(levels) / len(levels), *prediction_interval(levels)))
+        chances.append(Null.drawn(SHIFTED, levels))
     overlap = Estimate(
         "overlap",
         value,

@@ -43,7 +43,6 @@ from lorascope.results.null_names import (
     SUBSPACE,
 )
 from lorascope.stats.documents import ratio
-from lorascope.stats.intervals import prediction_interval, within
 
 MOST_ROWS, FEWEST_ROWS = 1024, 256
 MOST_ACTIVE = 128
@@ -293,15 +292,11 @@ def _error_estimates(
 def _chances(
     nulls: dict[str, list[Steps]], k: int, read: Callable[[Float[Tensor, " rows"]], float]
 ) -> tuple[Null, ...]:
-    found = []
-    for null, draws in nulls.items():
-        if not draws:
-            continue
-        values = [read(steps[:, k]) for steps in draws]
-        level = sum(values) / len(values)
-        bounds = prediction_interval(values) if len(values) > 1 else (level, level)
-        found.append(Null(null, level, *within(bounds, 0.0, float("inf"))))
-    return tuple(found)
+    return tuple(
+        Null.drawn(null, [read(steps[:, k]) for steps in draws], low=0.0)
+        for null, draws in nulls.items()
+        if draws
+    )
 
 
 def _gap(
@@ -332,16 +327,9 @@ def _gap(
         interval,
         len(differences),
         "ratio",
-        _of_draws(drawn),
+        (Null.drawn(NORM_MATCHED, drawn),) if drawn else (),
         place,
     )
-
-
-def _of_draws(drawn: list[float]) -> tuple[Null, ...]:
-    if not drawn:
-        return ()
-    level = sum(drawn) / len(drawn)
-    return (Null(NORM_MATCHED, level, *prediction_interval(drawn)),)
 
 
 def _excess(

@@ -21,7 +21,7 @@ from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import BIAS, MEAN_DELTA, NORM_MATCHED, ROTATED, ZERO
 from lorascope.stats.documents import one_less, ratio
-from lorascope.stats.intervals import Interval, or_point, prediction_interval
+from lorascope.stats.intervals import Interval, or_point
 
 NULL_ROWS = 4096
 NULL_REPEATS = 5
@@ -131,7 +131,7 @@ def error_estimates(
     )
     estimates = []
     for measure, value, interval, read in both:
-        chances = tuple(_chance(name, [read(e) for e in draws]) for name, draws in nulls)
+        chances = tuple(Null.drawn(name, [read(e) for e in draws]) for name, draws in nulls)
         estimates.append(
             Estimate(measure, value, interval, len(found.norms), "ratio", chances, place)
         )
@@ -171,7 +171,7 @@ def improvement(
         turned = errors(dictionary.rotated(turn), some.delta, some.documents)
         drawn.append(1 - turned.mean / reference)
     if drawn:
-        chances.append(_chance(ROTATED, drawn))
+        chances.append(Null.drawn(ROTATED, drawn))
     value, interval = _improved(base, learned)
     return Estimate(
         "improvement",
@@ -188,9 +188,3 @@ def _improved(base: Errors, other: Errors) -> tuple[float, Interval]:
     reference, counts = by_document(base.relative, base.documents)
     compared, _ = by_document(other.relative, other.documents)
     return one_less(ratio(compared, reference, counts))
-
-
-def _chance(null: str, values: list[float]) -> Null:
-    if len(values) == 1:
-        return Null.exact(null, values[0])
-    return Null(null, sum(values) / len(values), *prediction_interval(values))

@@ -80,6 +80,23 @@ class Null:
         """A null without randomness."""
         return cls(name, level, level, level, rival)
 
+    @classmethod
+    def drawn(
+        cls, name: str, values: Sequence[float], low: float = -math.inf, high: float = math.inf
+    ) -> Null:
+        """A reference of repeated draws: their mean, and where the next one falls.
+
+        Args:
+            values: of the draws; of a single one nothing is known but its value.
+            low, high: what the number cannot leave.
+        """
+        # Imported here: what only reads results should not wait for torch.
+        from lorascope.stats.intervals import prediction_interval, within
+
+        level = sum(values) / len(values)
+        bounds = prediction_interval(values) if len(values) > 1 else (level, level)
+        return cls(name, level, *within(bounds, low, high))
+
 
 @dataclass(frozen=True)
 class Estimate:
