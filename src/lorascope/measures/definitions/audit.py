@@ -35,7 +35,7 @@ DEFINITIONS: dict[str, Definition] = {
         _DOCUMENTS,
         "measures/behaviour.py",
         "table 2",
-        "below",
+        apart="below",
     ),
     "delta_norm": Definition(
         "Delta norm",
@@ -46,7 +46,7 @@ DEFINITIONS: dict[str, Definition] = {
         _DOCUMENTS,
         "measures/norms.py",
         "table 4",
-        "above",
+        apart="above",
     ),
     "delta_norm.relative": Definition(
         "Delta norm, relative",
@@ -55,8 +55,7 @@ DEFINITIONS: dict[str, Definition] = {
         "numeric noise floor over mean ‖h_base‖₂",
         _DOCUMENTS,
         "measures/norms.py",
-        "",
-        "above",
+        apart="above",
     ),
     "delta_rank": Definition(
         "Effective rank of the delta",
@@ -65,8 +64,7 @@ DEFINITIONS: dict[str, Definition] = {
         "isotropic: as many Gaussian rows with equal variance in every dimension",
         "delete-one-group jackknife over documents (10 groups)",
         "measures/norms.py",
-        "",
-        "below",
+        apart="below",
     ),
     "relative_error": Definition(
         "Relative error",
@@ -78,7 +76,7 @@ DEFINITIONS: dict[str, Definition] = {
         _DOCUMENTS,
         "measures/reconstruction.py",
         "tables 5 and 6",
-        "below",
+        apart="below",
     ),
     "relative_error.frobenius": Definition(
         "Relative error, Frobenius",
@@ -87,8 +85,7 @@ DEFINITIONS: dict[str, Definition] = {
         "as for the relative error",
         _DOCUMENTS,
         "measures/reconstruction.py",
-        "",
-        "below",
+        apart="below",
     ),
     "improvement": Definition(
         "Improvement",
@@ -99,7 +96,7 @@ DEFINITIONS: dict[str, Definition] = {
         _DOCUMENTS,
         "measures/reconstruction.py",
         "table 7",
-        "above",
+        apart="above",
         margin=0.02,
     ),
     "overlap": Definition(
@@ -113,7 +110,7 @@ DEFINITIONS: dict[str, Definition] = {
         _DOCUMENTS,
         "measures/overlap.py",
         "table 8",
-        "above",
+        apart="above",
     ),
     "weakly_aligned": Definition(
         "Weakly aligned share",
@@ -123,7 +120,7 @@ DEFINITIONS: dict[str, Definition] = {
         _DOCUMENTS,
         "measures/overlap.py",
         "table 8",
-        "below",
+        apart="below",
     ),
     "density": Definition(
         "Density",
@@ -152,7 +149,7 @@ DEFINITIONS: dict[str, Definition] = {
         _LATENTS,
         "measures/alignment.py",
         "equation 8, table 9",
-        "above",
+        apart="above",
     ),
     "max_cosine.median": Definition(
         "Max cosine, median",
@@ -162,7 +159,7 @@ DEFINITIONS: dict[str, Definition] = {
         "order statistics, as many as the clusters of latents are worth",
         "measures/alignment.py",
         "table 9",
-        "above",
+        apart="above",
     ),
     "max_cosine.q90": Definition(
         "Max cosine, 90th percentile",
@@ -172,7 +169,7 @@ DEFINITIONS: dict[str, Definition] = {
         "order statistics, as many as the clusters of latents are worth",
         "measures/alignment.py",
         "table 9",
-        "above",
+        apart="above",
     ),
     "max_cosine.above_0.7": Definition(
         "Max cosine above 0.7",
@@ -182,7 +179,7 @@ DEFINITIONS: dict[str, Definition] = {
         _SHARE,
         "measures/alignment.py",
         "table 9",
-        "above",
+        apart="above",
     ),
     "max_cosine.below_0.3": Definition(
         "Max cosine below 0.3",
@@ -192,7 +189,7 @@ DEFINITIONS: dict[str, Definition] = {
         _SHARE,
         "measures/alignment.py",
         "table 9",
-        "below",
+        apart="below",
     ),
     "angle.mean": Definition(
         "Principal angle, mean",
@@ -203,7 +200,7 @@ DEFINITIONS: dict[str, Definition] = {
         _ANGLES,
         "measures/alignment.py",
         "equation 9, table 10",
-        "below",
+        apart="below",
     ),
     "angle.min": Definition(
         "Principal angle, smallest",
@@ -213,7 +210,7 @@ DEFINITIONS: dict[str, Definition] = {
         _ANGLES,
         "measures/alignment.py",
         "table 10",
-        "below",
+        apart="below",
     ),
     "angle.above_70": Definition(
         "Angles above 70°",
@@ -223,7 +220,7 @@ DEFINITIONS: dict[str, Definition] = {
         _ANGLES,
         "measures/alignment.py",
         "table 10",
-        "below",
+        apart="below",
     ),
     "angle.below_20": Definition(
         "Angles below 20°",
@@ -233,7 +230,7 @@ DEFINITIONS: dict[str, Definition] = {
         _ANGLES,
         "measures/alignment.py",
         "table 10",
-        "above",
+        apart="above",
     ),
 }
 

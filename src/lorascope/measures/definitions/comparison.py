@@ -28,8 +28,7 @@ DEFINITIONS: dict[str, Definition] = {
         _SHIFTED,
         _DOCUMENTS,
         _MEASURED,
-        "",
-        "above",
+        apart="above",
     ),
     "compare.norm_correlation": Definition(
         "Correlation of two deltas' norms",
@@ -39,8 +38,7 @@ DEFINITIONS: dict[str, Definition] = {
         "longest document)",
         _DOCUMENTS,
         _MEASURED,
-        "",
-        "above",
+        apart="above",
     ),
     "compare.difference": Definition(
         "Difference of two deltas",
@@ -49,8 +47,7 @@ DEFINITIONS: dict[str, Definition] = {
         _SHIFTED,
         _DOCUMENTS,
         _MEASURED,
-        "",
-        "below",
+        apart="below",
     ),
     "compare.energy": Definition(
         "Energy a dictionary reconstructs",
@@ -60,8 +57,7 @@ DEFINITIONS: dict[str, Definition] = {
         _RECONSTRUCTED,
         _DOCUMENTS,
         _MEASURED,
-        "",
-        "above",
+        apart="above",
     ),
     "compare.energy_share": Definition(
         "Energy the other's dictionary reconstructs, of what its own does",
@@ -71,8 +67,7 @@ DEFINITIONS: dict[str, Definition] = {
         "rotated (the other's dictionary turned at random); zero predictor (0)",
         _DOCUMENTS,
         _MEASURED,
-        "",
-        "above",
+        apart="above",
     ),
     "compare.subspace_angle": Definition(
         "Principal angle of two deltas",
@@ -82,8 +77,7 @@ DEFINITIONS: dict[str, Definition] = {
         _SUBSPACES,
         "delete-one-group jackknife over documents (10 groups)",
         _MEASURED,
-        "",
-        "below",
+        apart="below",
     ),
     "compare.subspace_variance": Definition(
         "Variance within the other's subspace",
@@ -93,8 +87,7 @@ DEFINITIONS: dict[str, Definition] = {
         _SUBSPACES,
         "delete-one-group jackknife over documents (10 groups)",
         _MEASURED,
-        "",
-        "above",
+        apart="above",
     ),
     "compare.only_here": Definition(
         "Latents active in one only",
@@ -113,7 +106,6 @@ DEFINITIONS: dict[str, Definition] = {
         "mirrored false discoveries: (s·max(1, c) + c·m)/l of the share listed; 0 where none is",
         "Wilson interval over findings",
         _LATENTS,
-        "",
-        "above",
+        apart="above",
     ),
 }

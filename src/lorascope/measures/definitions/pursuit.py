@@ -33,8 +33,7 @@ DEFINITIONS: dict[str, Definition] = {
         _PURSUIT_NULLS,
         _DOCUMENTS,
         "measures/pursuit.py",
-        "",
-        "below",
+        apart="below",
     ),
     "pursuit.fvu": Definition(
         "FVU of k-sparse pursuit",
@@ -43,8 +42,7 @@ DEFINITIONS: dict[str, Definition] = {
         _PURSUIT_NULLS,
         _DOCUMENTS,
         "measures/pursuit.py",
-        "",
-        "below",
+        apart="below",
     ),
     "pursuit.gap": Definition(
         "Gap to pursuit",
@@ -63,8 +61,7 @@ DEFINITIONS: dict[str, Definition] = {
         _PCA_NULLS,
         _DOCUMENTS,
         "measures/pursuit.py",
-        "",
-        "below",
+        apart="below",
     ),
     "pca.fvu": Definition(
         "FVU of k principal components",
@@ -73,7 +70,6 @@ DEFINITIONS: dict[str, Definition] = {
         _PCA_NULLS,
         _DOCUMENTS,
         "measures/pursuit.py",
-        "",
-        "below",
+        apart="below",
     ),
 }

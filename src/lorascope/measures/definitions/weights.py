@@ -25,8 +25,7 @@ DEFINITIONS: dict[str, Definition] = {
         _ROUNDING,
         "none: the weights are read, not sampled",
         "measures/weights.py",
-        "",
-        "above",
+        apart="above",
     ),
     "weights.relative": Definition(
         "Update norm, relative",
@@ -35,8 +34,7 @@ DEFINITIONS: dict[str, Definition] = {
         f"{_ROUNDING}, over ‖W₀‖_F",
         "none for one module; delete-one jackknife over the modules of a block or of all",
         "measures/weights.py",
-        "",
-        "above",
+        apart="above",
     ),
     "weights.largest": Definition(
         "Largest singular value of the update, relative",
@@ -45,8 +43,7 @@ DEFINITIONS: dict[str, Definition] = {
         _FACTORS,
         _EXACT,
         "measures/weights.py",
-        "",
-        "above",
+        apart="above",
     ),
     "weights.effective_rank": Definition(
         "Effective rank of the update",
@@ -56,7 +53,7 @@ DEFINITIONS: dict[str, Definition] = {
         _EXACT,
         "measures/weights.py",
         "Roy & Vetterli 2007",
-        "below",
+        apart="below",
     ),
     "weights.participation": Definition(
         "Participation ratio of the update",
@@ -65,8 +62,7 @@ DEFINITIONS: dict[str, Definition] = {
         _FACTORS,
         _EXACT,
         "measures/weights.py",
-        "",
-        "below",
+        apart="below",
     ),
     "weights.intruders": Definition(
         "Intruder dimensions",
@@ -78,7 +74,7 @@ DEFINITIONS: dict[str, Definition] = {
         _EXACT,
         "measures/weights.py",
         _INTRUDERS,
-        "above",
+        apart="above",
     ),
     "weights.alignment.left": Definition(
         "Alignment of the update's outputs with W₀",
@@ -89,8 +85,7 @@ DEFINITIONS: dict[str, Definition] = {
         "delete-one jackknife over the update's singular directions for one module; normal over "
         "modules for a mean",
         "measures/weights.py",
-        "",
-        "above",
+        apart="above",
     ),
     "weights.alignment.right": Definition(
         "Alignment of the update's inputs with W₀",
@@ -101,8 +96,7 @@ DEFINITIONS: dict[str, Definition] = {
         _UPDATE,
         "as for the outputs",
         "measures/weights.py",
-        "",
-        "above",
+        apart="above",
     ),
     "weights.written_cosine": Definition(
         "Max cosine of directions written",
@@ -115,7 +109,6 @@ DEFINITIONS: dict[str, Definition] = {
         "drawn from a Gaussian with the delta's covariance); base covariance-matched; isotropic",
         "delete-one jackknife over directions for one module; normal over modules for the mean",
         "measures/written_directions.py",
-        "",
-        "above",
+        apart="above",
     ),
 }
