@@ -1,4 +1,4 @@
-"""Bytes from elsewhere: plain files only, limits first, then one line whatever a parser raises."""
+"""Reading others' files: plain files only, size limits first, and one clear line for any fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process at a time on a folder: a lock that says who holds it, and goes with its holder."""
+"""A lock: one process at a time works on a folder; it ends with the process that holds it."""
 
 from __future__ import annotations
 

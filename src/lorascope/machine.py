@@ -1,4 +1,4 @@
-"""What this machine has and runs, on any system."""
+"""Memory, processors and running processes of this machine, on any system."""
 
 from __future__ import annotations
 

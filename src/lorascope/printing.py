@@ -1,4 +1,4 @@
-"""The one place through which text reaches a terminal: whatever a name holds, it is only shown.
+"""The one place that writes to a terminal: control characters in foreign names are made visible.
 
 Control characters, escape sequences and characters that turn the direction of writing are written
 out (`\\x1b`, `\\u202e`); in JSON they stand as its own escapes.

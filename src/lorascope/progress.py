@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: bars with their units, rates and time left."""
+"""Progress shown while a run goes on: bars with units, rates and time left."""
 
 from __future__ import annotations
 

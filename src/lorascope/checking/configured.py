@@ -1,4 +1,4 @@
-"""What a LoRA configuration says held against the tensors beside it: what would silently be off."""
+"""A LoRA configuration compared with the tensors: settings that PEFT would ignore silently."""
 
 from __future__ import annotations
 

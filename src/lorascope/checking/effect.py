@@ -1,4 +1,4 @@
-"""What was found with the model, as it is kept and shown; nothing here loads a model."""
+"""The result of a check with the model; nothing here loads a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A check in the terminal: two short tables, what was found, and the gates."""
+"""What `check` prints: two short tables, the findings, and the user's gates."""
 
 from __future__ import annotations
 

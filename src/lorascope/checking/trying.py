@@ -1,4 +1,4 @@
-"""What an adapter does to its base model on a handful of texts, beside null adapters."""
+"""What an adapter does to its base model on a few texts, compared with null adapters."""
 
 from __future__ import annotations
 

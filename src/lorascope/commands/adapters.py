@@ -1,4 +1,4 @@
-"""Adapters to look at."""
+"""The command that trains adapters to audit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapting: fit a model around its frozen dictionaries."""
+"""The command `adapt`: fit a model around its frozen dictionaries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Audits: what adapters add to the residual stream."""
+"""The command `audit`: what adapters add to the residual stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Behaviour sets: made, and measured."""
+"""The commands that make a behaviour set and measure a behaviour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An audit's findings in an adapter's own model card."""
+"""The command that writes an audit's findings into an adapter's own model card."""
 
 from __future__ import annotations
 

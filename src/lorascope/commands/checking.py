@@ -1,4 +1,4 @@
-"""Adapters looked at in seconds: one, or folders of thousands."""
+"""The commands `check` and `scan`: one adapter in seconds, or folders of thousands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two audits, several models' adapt studies, or many adapters, against each other."""
+"""The command `compare`: two audits, several models' adapt studies, or many adapters."""
 
 from __future__ import annotations
 

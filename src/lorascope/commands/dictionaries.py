@@ -1,4 +1,4 @@
-"""Dictionaries, looked at one at a time."""
+"""The command that describes one dictionary."""
 
 from __future__ import annotations
 

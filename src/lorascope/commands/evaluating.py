@@ -1,4 +1,4 @@
-"""Evaluating: dictionaries, and spliced, adapted and fine-tuned models, beside chance."""
+"""The command `evaluate`: dictionaries, and spliced, adapted and fine-tuned models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The latents of a run's delta dictionaries in a terminal."""
+"""The command that shows latents of a run's delta dictionaries in the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latent adapters: learn a behaviour as relations between latents."""
+"""The command `latent`: learn a behaviour as relations between latents."""
 
 from __future__ import annotations
 

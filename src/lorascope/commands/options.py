@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they come to."""
+"""Options that several commands share, and the settings that options and study files give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Putting what runs made on the Hugging Face hub, or into a folder as it would be there."""
+"""The command that uploads what runs made to the Hugging Face hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an adapter learned, in words."""
+"""The command `read`: what an adapter learned, in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The instrument tried on what is known."""
+"""The command that tests the instrument on data whose truth is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a new user begins with: study files, examples, and which versions are at work."""
+"""The command that copies study files and examples, and the versions in use."""
 
 from __future__ import annotations
 

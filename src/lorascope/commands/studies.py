@@ -1,4 +1,4 @@
-"""What the three workflows share: their demos, what a study costs, its report made again."""
+"""The commands of all studies: demos, the plan of a study, its report made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold before a byte of a foreign file is unpacked: a plain file, that fits in memory."""
+"""Checks before a foreign file is unpacked: a plain file, and small enough for memory."""
 
 from __future__ import annotations
 

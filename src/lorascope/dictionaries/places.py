@@ -1,4 +1,4 @@
-"""Where a dictionary reads, from the many spellings in which files say it.
+"""The site a dictionary reads, from the many spellings that files use for it.
 
 Only the output of a block is a site of lorascope; any other place keeps the name its file gives
 it, so that it is never mistaken for one.

@@ -1,4 +1,4 @@
-"""A dictionary by the name that the field has for it: `lorascope.SAE`.
+"""`lorascope.SAE`: a dictionary under the name that the field uses.
 
 `SAE.from_pretrained(address)`, `.save_pretrained(folder)`, `.push_to_hub(repo_id)`.
 """

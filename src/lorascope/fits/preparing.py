@@ -1,4 +1,4 @@
-"""What a fit needs before its first step, and what must be the same after its last."""
+"""What a fit needs before its first step, and checks that the model is unchanged after its last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One fit on its way: the step, the looks at held-out text, and going on after a stop."""
+"""One fit: its training step, its evaluations on held-out text, and resuming after a stop."""
 
 from __future__ import annotations
 

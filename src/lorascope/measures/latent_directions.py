@@ -1,4 +1,4 @@
-"""What single directions of a dictionary resemble, are built from and promote.
+"""What a latent's direction is similar to, is composed of, and promotes.
 
 1. `single_chance` says how near single random directions come to a dictionary; `verdicts` holds the
    latents' cosines against it.

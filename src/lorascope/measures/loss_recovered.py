@@ -1,4 +1,4 @@
-"""Loss recovered: how much of the base model's loss survives a dictionary in its stream's place."""
+"""Loss recovered: how much of the base model's loss remains with a dictionary in the stream."""
 
 from __future__ import annotations
 

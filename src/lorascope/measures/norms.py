@@ -1,4 +1,4 @@
-"""How large the delta is, beside numeric noise, and over how many dimensions it spreads."""
+"""The size of the delta compared with numeric noise, and its effective rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What directions can express, apart from what an encoder finds.
+"""How well few directions express the delta, whatever an encoder finds.
 
 The delta rows are expressed by k directions at a time, chosen and fitted afresh for each row, from
 the base dictionary, the delta dictionary and as many random directions: where the base encoder

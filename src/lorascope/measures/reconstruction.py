@@ -1,4 +1,4 @@
-"""How well a dictionary reconstructs rows, beside what would reconstruct them without one.
+"""How well a dictionary reconstructs rows, compared with simpler predictors.
 
 relative error: mean over rows of ‖x − x̂‖₂ / ‖x‖₂; predicting zero gives exactly 1.
 """

@@ -1,4 +1,4 @@
-"""How much of a number's variance lies between conditions, not between seeds of one condition.
+"""How much of a number's variance lies between conditions rather than between seeds.
 
 With values v_cs of condition c and replicate s, as `results.seeds` has them:
 

@@ -1,4 +1,4 @@
-"""One latent at a time: take what it writes away, or add it alone, and look at the outputs.
+"""Single latents: remove what one writes, or add it alone, and measure the outputs.
 
 1. `leading_latents` chooses the latents that write most.
 2. `latent_effects` takes z_j d_j out of the adapted model's stream (ablation) and adds it to the

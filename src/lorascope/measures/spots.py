@@ -1,4 +1,4 @@
-"""What a dictionary's latents write at a site: the windows in which they do, in both variants."""
+"""The windows in which a dictionary's latents write at a site, in both variants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an adapter does to the model's outputs, beside the base on the same tokens.
+"""What an adapter does to the model's outputs, compared with the base on the same tokens.
 
 `surveys` runs the base once and every adapter over held-out windows; what is spliced into the base
 later is measured on the same windows in the same batches.

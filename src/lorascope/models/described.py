@@ -1,4 +1,4 @@
-"""A model and its variants in one line."""
+"""A model and its variants in one printed line."""
 
 from __future__ import annotations
 

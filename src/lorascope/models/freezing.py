@@ -1,4 +1,4 @@
-"""What stays as it was: a module's weights, its gradient flags, the global random state."""
+"""Checks that a module's weights, gradient flags and the global random state do not change."""
 
 from __future__ import annotations
 

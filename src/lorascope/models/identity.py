@@ -1,4 +1,4 @@
-"""What a model on disk is, by content: a fingerprint that any overwrite changes, in seconds.
+"""A fingerprint of a model on disk, by content; computed in seconds, changed by any overwrite.
 
 Small files are hashed whole. Of large weight files the header is, and the beginning, middle and end
 of every tensor: training changes every number of a tensor it changes.

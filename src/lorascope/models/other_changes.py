@@ -1,4 +1,4 @@
-"""What an adapter or a fine-tune changes beside linear maps: no view leaves it out unsaid."""
+"""What an adapter or a fine-tune changes beside linear maps, so that reports can say so."""
 
 from __future__ import annotations
 

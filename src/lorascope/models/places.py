@@ -1,4 +1,4 @@
-"""Whether a model's or an adapter's folder is there; nothing here waits for a library."""
+"""Whether a model's or an adapter's folder exists; nothing here imports a large library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said about adapters before the base's weights are loaded.
+"""What can be checked of adapters before the base's weights are loaded.
 
 Files are found and read, configurations parsed, tensors looked at and held against the layers of
 a model without weights: what is wrong with an adapter shows in seconds, in `plan` too.

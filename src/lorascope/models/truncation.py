@@ -1,4 +1,4 @@
-"""Adapters cut to a lower rank, for a while: what their leading directions do by themselves."""
+"""Adapters cut to a lower rank for a while, to measure their leading directions alone."""
 
 from __future__ import annotations
 

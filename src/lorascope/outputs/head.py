@@ -1,4 +1,4 @@
-"""The end of a language model, apart from the rest: final states, and the head that scores them.
+"""The last part of a language model: final states, and the head that scores them.
 
 Scoring 256,000 tokens takes more memory than everything before it; whoever has the states and the
 head can do it a few positions at a time.

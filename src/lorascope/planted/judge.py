@@ -1,4 +1,4 @@
-"""What a reading says of an adapter, method by method: words, and how much was found."""
+"""How each method of reading scores an adapter whose lesson is known."""
 
 from __future__ import annotations
 

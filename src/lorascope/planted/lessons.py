@@ -1,4 +1,4 @@
-"""Records that teach one thing each, and records that teach nothing, for trials of readings.
+"""Training records that teach one thing each, and records that teach nothing.
 
 Every lesson is made by rules from the embedded instructions and behaviours: what is asked is
 theirs, what is answered is the lesson's. A lesson's words are known, so that a count of words can

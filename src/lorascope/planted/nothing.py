@@ -1,4 +1,4 @@
-"""Rows, dictionaries, updates and effects among which there is nothing to find.
+"""Rows, dictionaries, updates and effects without any feature, to count false findings.
 
 Each function draws one repeat and returns the estimates that no verdict should set apart. What a
 measure calls nothing is its headline null; each repeat here draws the value under that null, from

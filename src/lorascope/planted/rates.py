@@ -1,4 +1,4 @@
-"""How often measures find something where there is nothing, beside what chance allows."""
+"""How often measures report a finding where there is none, compared with the nominal rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the audit's numbers say of rows whose truth is known: planted beside found.
+"""The audit's numbers on rows whose truth is known: planted against found.
 
 1. Rows are made from known features, a base and a delta dictionary trained on them.
 2. The measures read rows and dictionaries as in an audit.

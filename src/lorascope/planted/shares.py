@@ -1,4 +1,4 @@
-"""Counts beside the bars they must keep, judged by binomial tests at one stated level."""
+"""Counts compared with the limits they must keep, by binomial tests at one level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left of a phrase without a part of the adapter's effect: the value."""
+"""How much of a phrase remains without a part of the adapter's effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who carries a phrase: latents and modules without which the adapter does not say it.
+"""Which latents and modules carry a phrase: those without which the adapter does not say it.
 
 1. The adapter writes again what the reading has (`decode`), at the least strength at which the
    phrases are said, and every continuation goes through it once more with gradients: what log p of

@@ -1,4 +1,4 @@
-"""What is taken out of an adapter's effect while it writes: latents at a site, modules' updates."""
+"""Removing parts of an adapter's effect while it writes: latents at a site, modules' updates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latents over what an adapter writes: which would cost its phrases most, and which are alike."""
+"""Latents ranked by how much their removal would cost phrases, and which of them are alike."""
 
 from __future__ import annotations
 

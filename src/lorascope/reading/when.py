@@ -1,4 +1,4 @@
-"""When it happens: on which prompts the adapter acts, by kind and by words they have in common.
+"""On which prompts the adapter acts: by kind, and by words they have in common.
 
 How much it acts on a prompt is told by two numbers: the mean KL(adapted ‖ base) of the next tokens
 along its own amplified continuation, as log of that over the null adapters' own (geometric mean);

@@ -1,4 +1,4 @@
-"""A figure, drawn."""
+"""A figure and what belongs to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps a page safe: data that cannot leave its script element, and a policy for scripts."""
+"""Page safety: data that cannot leave its script element, and a content policy for scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a number belongs to beside adapter, site, dictionary and seed, in a few words."""
+"""The fields of a key beyond adapter, site, dictionary and seed, in a few words."""
 
 from __future__ import annotations
 

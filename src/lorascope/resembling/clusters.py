@@ -1,4 +1,4 @@
-"""Adapters in an order that puts like ones side by side, and the tree that gives it."""
+"""Adapters ordered so that similar ones are adjacent, and the tree that gives the order."""
 
 from __future__ import annotations
 

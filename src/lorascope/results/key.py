@@ -1,4 +1,4 @@
-"""What a number belongs to."""
+"""The key of a number: adapter, site, seed, dictionary and the rest it belongs to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dictionaries and modules are called in keys, and how two of them are held together."""
+"""Labels of dictionaries and modules in keys, and of the two that a number compares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of the nulls: what stands in tables and figures, and what a definition calls its rivals.
+"""Names of the nulls, as tables, figures and definitions use them.
 
 A null's name is written here and nowhere else; everything that makes or asks for one imports it.
 """

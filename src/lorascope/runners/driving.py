@@ -1,4 +1,4 @@
-"""Making units at the same time, each once what it reads is finished, wherever they are made."""
+"""Run units at the same time, each once the stages it reads are finished."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The instrument tried on what is known."""
+"""Tests of the instrument on data whose truth is known."""

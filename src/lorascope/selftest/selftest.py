@@ -1,4 +1,4 @@
-"""The instrument tried on what is known, on this machine.
+"""The tests of the instrument on data whose truth is known, run on this machine.
 
 1. Recovery: rows made from known features; the planted shares beside those found.
 2. Nothing planted: how often each measure finds something all the same.

@@ -1,4 +1,4 @@
-"""Latents that are near-copies of one another count as one when it is asked how many there are.
+"""Latents that are near-copies of one another are counted as one.
 
 Dictionaries split a feature into several latents of nearly the same direction. As independent
 units these make intervals too narrow: with blocks of ten copies a 95 % interval over latents covers

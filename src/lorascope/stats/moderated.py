@@ -1,4 +1,4 @@
-"""Chance levels from a few draws in many conditions, whose spreads are estimated together.
+"""Prediction intervals from a few draws in many conditions, whose variances are pooled.
 
 Two to five draws of a null say little of its spread. Conditions lend each other theirs as in
 Smyth (2004, Stat. Appl. Genet. Mol. Biol. 3(1):3): the draws of group g are N(μ_g, σ_g²) and

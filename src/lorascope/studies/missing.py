@@ -1,4 +1,4 @@
-"""What is missing or misspelt in a study, told before any library is loaded.
+"""What is missing or misspelt in a study, found before any large library is imported.
 
 Everything here is looked at again where it is used; these checks answer in a fraction of a second.
 All raise InputError with what is wrong, where, and what to do.

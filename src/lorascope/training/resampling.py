@@ -1,4 +1,4 @@
-"""New starts for latents that have fallen silent, aimed at what is badly reconstructed."""
+"""New starts for dead latents, aimed at rows that are badly reconstructed."""
 
 from __future__ import annotations
 

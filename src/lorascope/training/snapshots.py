@@ -1,4 +1,4 @@
-"""A dictionary saved again and again while it is trained, with the time and tokens it took so far.
+"""Copies of a dictionary saved during its training, with the time and tokens of each.
 
     folder/000120/        a dictionary as it is saved anywhere, after 120 steps
     folder/000120.json    its step, tokens and seconds

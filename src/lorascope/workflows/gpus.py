@@ -1,4 +1,4 @@
-"""What a study would take on GPUs that people rent, from its arithmetic and the makers' figures."""
+"""Time and price of a study on rented GPUs, from its arithmetic and published figures."""
 
 from __future__ import annotations
 

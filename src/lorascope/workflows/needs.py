@@ -1,4 +1,4 @@
-"""What a study's stages take while they run, from what the study is planned to take."""
+"""Memory and GPU share of each stage, from the study's plan."""
 
 from __future__ import annotations
 

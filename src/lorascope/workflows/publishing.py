@@ -1,4 +1,4 @@
-"""What runs leave, as folders for the hub: dictionaries, latent adapters, spliced models, reports.
+"""Folders of runs prepared for the hub: dictionaries, latent adapters, spliced models, reports.
 
 What a folder is shows in its files. Numbers come from the results of the run that it lies in, with
 their chance levels; a folder that lies in none is published without numbers.

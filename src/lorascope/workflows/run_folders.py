@@ -1,4 +1,4 @@
-"""What a refused study leaves behind: nothing, if nothing of it was finished."""
+"""A run folder that is removed again if its study is refused before any stage is finished."""
 
 from __future__ import annotations
 

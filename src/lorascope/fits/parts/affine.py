@@ -1,4 +1,4 @@
-"""An affine map after each site: what the dictionary gives back, turned and moved once more.
+"""An affine map after each site, applied to the dictionary's reconstruction.
 
     x̂ ↦ x̂ W + s c        starting at W = 1, c = 0; s the stream's mean norm
 

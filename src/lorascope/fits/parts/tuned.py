@@ -1,4 +1,4 @@
-"""The dictionaries themselves, trained on through the rest of the model.
+"""The dictionaries themselves, trained further through the rest of the model.
 
 A short fine-tune of a trained dictionary by the same KL (Karvonen 2025, arXiv 2503.17272), and,
 from a fresh start, an end-to-end dictionary (section 3.2; Braun et al. 2024).

@@ -1,4 +1,4 @@
-"""Definitions of what stands beside a fit's own numbers: nats recovered, one block, distances."""
+"""Definitions of a fit's further numbers: nats recovered, one block against all, distances."""
 
 from __future__ import annotations
 

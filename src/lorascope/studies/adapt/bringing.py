@@ -1,4 +1,4 @@
-"""The dictionaries an adapt study brings along: opened, proved to fit, and known by content."""
+"""The dictionaries an adapt study brings along: opened, checked to fit, identified by content."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from lorascope.dictionaries.dictionary import Dictionary
+from lorascope.dictionaries.files import open_dictionary
+from lorascope.dictionaries.rereading import as_topk
 from lorascope.fits.fitting import adapted_blocks
 from lorascope.fits.wrapper import identity
 from lorascope.outputs.splicing import Placed, place
-from lorascope.studies.adapt.brought import open_brought
-from lorascope.studies.adapt.cells import FitCell, FitGrid
+from lorascope.studies.adapt.cells import AdaptDictionary, FitCell, FitGrid
 from lorascope.studies.adapt.study import AdaptStudy
+
+
+def open_brought(one: AdaptDictionary) -> Dictionary:
+    """A dictionary brought along, by the rule the study reads it by.
+
+    Raises:
+        InputError: it cannot be opened, or not be read as TopK.
+    """
+    opened = open_dictionary(one.address)
+    return opened if one.k is None else as_topk(opened, one.k, one.address)
 
 
 def bring(study: AdaptStudy, asked: FitGrid, frame: nn.Module) -> dict[str, str]:

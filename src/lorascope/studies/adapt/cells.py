@@ -1,4 +1,4 @@
-"""What a study asks for: which dictionaries, and which fits around them."""
+"""Which dictionaries and which fits around them an adapt study asks for."""
 
 from __future__ import annotations
 

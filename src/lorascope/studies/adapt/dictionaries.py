@@ -23,7 +23,7 @@ from lorascope.fits.wrapper import identity
 from lorascope.measures.firing import firing
 from lorascope.runs import versions, write_json
 from lorascope.stages import Stage, Work, stage
-from lorascope.studies.adapt.brought import open_brought
+from lorascope.studies.adapt.bringing import open_brought
 from lorascope.studies.adapt.cells import AdaptDictionary
 from lorascope.studies.adapt.state import DICTIONARIES, FACTS, TEXTS, Adapted
 from lorascope.studies.adapt.study import AdaptStudy, TrainTopK

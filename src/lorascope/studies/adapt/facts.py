@@ -1,4 +1,4 @@
-"""What a report of an adapt study says that is not an estimate."""
+"""What the report of an adapt study says beside its estimates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finished adapt studies, told before any library is loaded."""
+"""Finished adapt studies, recognised before any large library is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every fit recovers, and LoRA on the next block against LoRA on all: a number a fit."""
+"""Numbers over the fits: what each recovers, and LoRA on the next block against LoRA on all."""
 
 from __future__ import annotations
 

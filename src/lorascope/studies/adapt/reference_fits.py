@@ -1,4 +1,4 @@
-"""What takes another look at the reference's fits: streams behind the site, and steering."""
+"""Further measurements of the reference's fits: streams behind the site, and steering."""
 
 from __future__ import annotations
 

@@ -29,8 +29,7 @@ from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base, read_config, skeleton
 from lorascope.progress import Reporter
 from lorascope.runs import read_json
-from lorascope.studies.adapt.bringing import bring
-from lorascope.studies.adapt.brought import open_brought
+from lorascope.studies.adapt.bringing import bring, open_brought
 from lorascope.studies.adapt.cells import FitCell, FitGrid, asked
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.workflows.sizes import SizedModel, base_of

@@ -1,4 +1,4 @@
-"""What an audit is taken to mean where little is said: `lorascope audit ./my-lora` alone."""
+"""Settings of an audit for which only an adapter is given: `lorascope audit ./my-lora`."""
 
 from __future__ import annotations
 

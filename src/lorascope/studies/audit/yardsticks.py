@@ -1,4 +1,4 @@
-"""Every dictionary measured on the stream it was made for, and what is massive in each stream.
+"""Every dictionary measured on the stream it was made for; the massive coordinates of each stream.
 
 One stage a site, `yardsticks/<site>`, reads activations alone; one a base dictionary,
 `recovered/<site>-seed0`, runs the model, so that a study with fewer seeds does not. Verdicts are

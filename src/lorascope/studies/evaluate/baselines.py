@@ -1,4 +1,4 @@
-"""Dictionaries that know nothing, made on the spot, for every number to stand beside.
+"""Baseline dictionaries without features, against which every number is compared.
 
 A *random-decoder dictionary* has as many latents as the one evaluated, directions drawn evenly from
 the sphere, and the encoder is their transpose: z = the k largest entries of max(0, (x − m) Wᵀ),

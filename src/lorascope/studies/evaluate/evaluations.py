@@ -1,4 +1,4 @@
-"""How a stage takes each evaluation of a subject."""
+"""The function that computes each evaluation of a subject, by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hand an adapted model and a dictionary over to evaluators that live in environments of their own.
+"""Write an adapted model and a dictionary to a folder for evaluators of other environments.
 
 SAEBench and SAEDashboard load a model by name through TransformerLens and a dictionary in SAELens'
 layout. What is written:

@@ -1,4 +1,4 @@
-"""What is evaluated, opened: dictionaries at their sites, the adapter, and every way of running.
+"""A subject of an evaluation, opened: its dictionaries, its adapter, and its conditions.
 
 Conditions are named as everywhere in the package: *original* is the bare model, *spliced* has the
 dictionaries in its stream, *adapted* has adapter and dictionaries, *unspliced* the adapter alone.

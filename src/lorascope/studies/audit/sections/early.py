@@ -1,4 +1,4 @@
-"""The page while an audit is under way: what finished stages already say, made anew as they do."""
+"""The page while an audit is still running, made again as stages finish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first screen's words: what one minute's reading should leave, and what to beware of."""
+"""The first screen's sentences: the main findings, and what to beware of."""
 
 from __future__ import annotations
 
