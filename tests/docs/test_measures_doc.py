@@ -1,11 +1,11 @@
 """docs/measures.md says what the code says."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
+import write_measures_doc as script
 from lorascope.measures.definitions import DEFINITIONS
 from lorascope.results import null_names
 
@@ -13,17 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "measures.md"
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location(
-        "write_measures_doc", ROOT / "scripts" / "write_measures_doc.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_page_is_up_to_date(script):
+def test_the_page_is_up_to_date():
     assert script.PAGE == PAGE
     assert PAGE.read_text(encoding="utf-8") == script.page(), (
         "run python scripts/write_measures_doc.py"

@@ -1,35 +1,25 @@
 """docs/settings.md says what the code says."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
+import write_settings_doc as script
 from lorascope.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "settings.md"
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location(
-        "write_settings_doc", ROOT / "scripts" / "write_settings_doc.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_page_is_up_to_date(script):
+def test_the_page_is_up_to_date():
     assert script.PAGE == PAGE
     assert PAGE.read_text(encoding="utf-8") == script.page(), (
         "run python scripts/write_settings_doc.py"
     )
 
 
-def test_every_setting_of_a_study_is_on_it(script):
+def test_every_setting_of_a_study_is_on_it():
     text = PAGE.read_text(encoding="utf-8")
     for root in script.COMMANDS.values():
         for kind in script._with_sections(root):
@@ -63,7 +53,7 @@ class Undescribed(Settings):
     thing: int = 1
 
 
-def test_a_class_as_a_table(script):
+def test_a_class_as_a_table():
     assert script.section(Example) == (
         "### Example\n\nTwo fields.\n\n"
         "| setting | value | default | what it is |\n|---|---|---|---|\n"
@@ -72,6 +62,6 @@ def test_a_class_as_a_table(script):
     )
 
 
-def test_a_setting_that_nothing_describes_is_refused(script):
+def test_a_setting_that_nothing_describes_is_refused():
     with pytest.raises(ValueError, match=r"Undescribed\.thing"):
         script.section(Undescribed)

@@ -5,6 +5,16 @@ import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 
+import write_peft_table
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """Folder of the small model that adapters of every tuner type are made for."""
+    folder = tmp_path_factory.mktemp("tuner") / "base"
+    write_peft_table.save_base(folder)
+    return folder
+
 
 @pytest.fixture(scope="session")
 def dense():

@@ -1,6 +1,5 @@
 """Null adapters of PEFT's other tuner types: spectra of what each linear map computes."""
 
-import importlib.util
 import warnings
 from pathlib import Path
 
@@ -9,13 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.linalg import svdvals
 
+import write_peft_table as script
 from lorascope.errors import NoNullAdapter
 from lorascope.models.adapted import load
 from lorascope.models.null_adapters import add_null_adapters, rescale_null_adapter
 from lorascope.models.tuner_kinds import known_kinds, refusal
 from lorascope.models.updates import updated_modules, weight_update
 
-ROOT = Path(__file__).resolve().parents[2]
 IDS = torch.arange(24).reshape(2, 12) + 3
 # Products of few numbers, rotations, rows and columns rescaled, sparse and spectral updates, norms
 # and biases alone, rows of tokens.
@@ -27,25 +26,8 @@ FEW = (
 NONE = ("LILY", "ADAPTION_PROMPT")
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location(
-        "write_peft_table", ROOT / "scripts" / "write_peft_table.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def base(script, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tuner") / "base"
-    script.save_base(folder)
-    return folder
-
-
 @pytest.fixture
-def opened(script, base, tmp_path):
+def opened(base, tmp_path):
     """`opened(kind, dtype="float32", **fields)`: a model with one adapter of a type, named "a"."""
 
     def build(kind, dtype="float32", **fields):
@@ -198,7 +180,7 @@ def test_a_change_below_the_steps_of_the_weights_is_refused(opened, base):
     assert model.variants == ("base", "a")
 
 
-def test_draws_depend_on_the_seed_alone(opened, base, script, tmp_path):
+def test_draws_depend_on_the_seed_alone(opened, base, tmp_path):
     first = opened("LOKR")
     place = first.info("a").path
     again = load(str(base), {"other": place}, device="cpu", force=True)

@@ -1,6 +1,5 @@
 """PEFT's tuner types beside LoRA: what becomes a variant, and what is refused with which reason."""
 
-import importlib.util
 import json
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.ia3 import IA3Model
 from safetensors.torch import load_file, save_file
 
+import write_peft_table as script
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
 from lorascope.models.other_changes import other_changes
@@ -28,25 +28,8 @@ FEW = (
 )
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location(
-        "write_peft_table", ROOT / "scripts" / "write_peft_table.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def base(script, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tuner") / "base"
-    script.save_base(folder)
-    return folder
-
-
 @pytest.fixture
-def saved(script, base, tmp_path):
+def saved(base, tmp_path):
     """`saved(kind, **fields)`: the folder of an adapter of a type."""
 
     def save(kind, **fields):
@@ -82,7 +65,7 @@ def logits(model, name):
 
 
 @pytest.mark.parametrize("kind", FEW)
-def test_what_the_table_says_is_seen(script, base, tmp_path, kind):
+def test_what_the_table_says_is_seen(base, tmp_path, kind):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = script.row(kind, base, tmp_path / kind)
@@ -92,7 +75,7 @@ def test_what_the_table_says_is_seen(script, base, tmp_path, kind):
 
 
 @pytest.mark.slow
-def test_the_table_is_up_to_date(script):
+def test_the_table_is_up_to_date():
     text = PAGE.read_text(encoding="utf-8")
     assert text == script.page(text), "run python scripts/write_peft_table.py"
     table = text.partition(script.BEGIN)[2].partition(script.END)[0]
@@ -101,7 +84,7 @@ def test_the_table_is_up_to_date(script):
     assert "WRONG" not in table
 
 
-def test_the_table_has_every_type_of_peft(script):
+def test_the_table_has_every_type_of_peft():
     table = PAGE.read_text(encoding="utf-8").partition(script.BEGIN)[2].partition(script.END)[0]
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
     assert set(rows[2:]) == {"LORA", *known_kinds()}
@@ -110,7 +93,7 @@ def test_the_table_has_every_type_of_peft(script):
 
 
 @torch.no_grad()
-def test_several_types_and_lora_side_by_side(base, script, saved, tmp_path):
+def test_several_types_and_lora_side_by_side(base, saved, tmp_path):
     torch.manual_seed(1)
     lora = get_peft_model(
         script.bare_model(base),
