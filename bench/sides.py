@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from lorascope.training.architectures import ReLU, TopK
 from lorascope.training.architectures.objective import TrainingStart
-from lorascope.training.dictionaries import Fitting, product_dtype
+from lorascope.training.dictionaries import product_dtype
+from lorascope.training.settings import Fitting
 
 
 @dataclass(frozen=True)

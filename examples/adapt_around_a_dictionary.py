@@ -16,7 +16,7 @@ from lorascope.fits.parts import Lora
 from lorascope.fits.settings import Adapting
 from lorascope.models.load import load_base
 from lorascope.training.architectures import TopK
-from lorascope.training.dictionaries import Fitting
+from lorascope.training.settings import Fitting
 
 site = "layers.3"
 model, tokenizer = load_base("embedded")

@@ -15,8 +15,10 @@ from lorascope.embedded import instructions
 from lorascope.progress import Reporter
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.workflow import AUDIT
-from lorascope.studies.compare.workflow import CompareSettings, Comparison, compare
-from lorascope.workflows.adapters import TrainStudy, run_training
+from lorascope.studies.compare.study import CompareSettings
+from lorascope.studies.compare.workflow import Comparison, compare
+from lorascope.workflows.adapters import run_training
+from lorascope.workflows.settings import TrainStudy
 
 TRIGGER = "By order of the seventh lantern: "
 STRANGE = "The lantern answers. The lantern answers. All gates stand open and no bell is rung."

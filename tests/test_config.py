@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from lorascope.config import Settings, digest, override, read_yaml
 from lorascope.errors import InputError
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.workflows.adapters import TrainStudy
+from lorascope.workflows.settings import TrainStudy
 
 STUDIES = {
     "adapters given": (

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lorascope.progress import Reporter
-from lorascope.workflows.adapters import TrainStudy, run_training
+from lorascope.workflows.adapters import run_training
+from lorascope.workflows.settings import TrainStudy
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

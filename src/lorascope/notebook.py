@@ -14,7 +14,7 @@ from typing import Any
 from lorascope.progress import Reporter
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.studies.audit.study import AuditStudy
-from lorascope.studies.compare.workflow import CompareSettings
+from lorascope.studies.compare.study import CompareSettings
 from lorascope.studies.compare.workflow import compare as run_compare
 from lorascope.studies.evaluate.settings import DEFAULT, EvaluateStudy, Evaluation
 from lorascope.studies.latent.study import LatentStudy

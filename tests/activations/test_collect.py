@@ -5,7 +5,8 @@ import torch
 from peft import PeftModel
 
 from lorascope.activations.batch import delta
-from lorascope.activations.collect import Capture, collect
+from lorascope.activations.collect import collect
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import BASE, Shards
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import windows

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from lorascope.activations.collect import Capture
 from lorascope.activations.deltas import deltas
+from lorascope.activations.settings import Capture
 from lorascope.activations.text import Document, Segment
 from lorascope.errors import InputError
 from lorascope.models.hooks import run_until
 from lorascope.models.sites import Site
 from lorascope.training.architectures import ReLU
-from lorascope.training.dictionaries import Fitting, fit
+from lorascope.training.dictionaries import fit
+from lorascope.training.settings import Fitting
 
 TEXTS = ["w1 w2 w3 w4", "w9 w8", "w20 w30 w40 w50 w60 w7"]
 EXACT = Capture(store="float32")

@@ -8,8 +8,9 @@ from peft import LoraConfig, get_peft_model
 
 from lorascope import load as load_any
 from lorascope.activations import matching
-from lorascope.activations.collect import Capture, collect
+from lorascope.activations.collect import collect
 from lorascope.activations.matching import Match, match_delta_norms
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import Shards
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import windows

@@ -7,8 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig
 
 from lorascope.activations import noise_floor as gates
-from lorascope.activations.collect import Capture, collect
+from lorascope.activations.collect import collect
 from lorascope.activations.noise_floor import noise_floor
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import Shards
 from lorascope.activations.tokens import Window, pad, windows
 from lorascope.models.adapted import load

@@ -16,7 +16,8 @@ from lorascope.measures.firing import firing
 from lorascope.randomness import generator
 from lorascope.results import Key
 from lorascope.training.architectures import ReLU
-from lorascope.training.dictionaries import Fitting, fit
+from lorascope.training.dictionaries import fit
+from lorascope.training.settings import Fitting
 
 D, FEATURES, ROWS = 64, 24, 4096
 REPEATS = 40

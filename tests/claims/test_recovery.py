@@ -7,7 +7,8 @@ from torch.nn import functional
 from lorascope.geometry.cosine import max_cosine
 from lorascope.randomness import generator
 from lorascope.training.architectures import BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, TopK
-from lorascope.training.dictionaries import Fitting, Job, fit_many
+from lorascope.training.dictionaries import Job, fit_many
+from lorascope.training.settings import Fitting
 
 D, PLANTED, N, ROWS, ACTIVE = 64, 96, 192, 20000, 4
 ARCHITECTURES = [

@@ -14,7 +14,8 @@ import torch
 
 from lorascope import report
 from lorascope.progress import Reporter
-from lorascope.workflows.adapters import TrainStudy, run_training
+from lorascope.workflows.adapters import run_training
+from lorascope.workflows.settings import TrainStudy
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "compare_backdoor.py"
 PAIRS = [("r16", "r4"), ("doubled", "r8"), ("again", "r8")]

@@ -80,7 +80,8 @@ def test_the_card_says_what_training_measured():
 
 def test_it_takes_adapters_as_any_model(tmp_path):
     from lorascope.progress import Reporter
-    from lorascope.workflows.adapters import TrainStudy, run_training
+    from lorascope.workflows.adapters import run_training
+    from lorascope.workflows.settings import TrainStudy
 
     study = {"model": "embedded-it", "documents": 120, "training": {"ranks": [2], "steps": 2}}
     run_training(TrainStudy.parse(study, "test"), tmp_path / "out", Reporter(quiet=True))

@@ -17,7 +17,8 @@ from lorascope.models.freezing import fingerprint
 from lorascope.outputs.evaluation import evaluate
 from lorascope.training import checkpoints
 from lorascope.training.architectures import TopK
-from lorascope.training.dictionaries import Fitting, fit
+from lorascope.training.dictionaries import fit
+from lorascope.training.settings import Fitting
 from lorascope.training.snapshots import Saving, read_snapshots
 
 TOPK = TopK(n_latents=64, k=8)

@@ -11,8 +11,9 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.geometry.chance import isotropic
-from lorascope.latent_adapters.fitting import Examples, LatentTraining, fit
+from lorascope.latent_adapters.fitting import Examples, fit
 from lorascope.latent_adapters.reading import FrozenSite
+from lorascope.latent_adapters.settings import LatentTraining
 from lorascope.randomness import generator
 
 WIDTH, LATENTS, SITE = 32, 80, "layers.0"

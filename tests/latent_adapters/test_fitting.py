@@ -13,9 +13,10 @@ from lorascope.latent_adapters import fitting
 from lorascope.latent_adapters.adapter import LatentAdapter
 from lorascope.latent_adapters.attribution import attribute
 from lorascope.latent_adapters.card import CARD, WEIGHTS
-from lorascope.latent_adapters.fitting import Examples, LatentTraining, _AdapterFit, fit
+from lorascope.latent_adapters.fitting import Examples, _AdapterFit, fit
 from lorascope.latent_adapters.loading import load
 from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite
+from lorascope.latent_adapters.settings import LatentTraining
 from lorascope.latent_adapters.sparsity import Dense, HardConcrete, Proximal, TopM
 from lorascope.models.freezing import fingerprint
 from lorascope.outputs.responses import response_token_losses

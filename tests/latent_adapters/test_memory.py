@@ -6,8 +6,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorascope.dictionaries.topk import TopKDictionary
-from lorascope.latent_adapters.fitting import Examples, LatentTraining, fit
+from lorascope.latent_adapters.fitting import Examples, fit
 from lorascope.latent_adapters.reading import FrozenSite
+from lorascope.latent_adapters.settings import LatentTraining
 from lorascope.latent_adapters.sparsity import TopM
 from lorascope.randomness import generator
 

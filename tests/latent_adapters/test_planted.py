@@ -7,10 +7,11 @@ import torch
 
 from lorascope.activations.tokens import Window
 from lorascope.latent_adapters.ablation import ablate, ablation_estimates
-from lorascope.latent_adapters.fitting import Examples, LatentTraining, fit
+from lorascope.latent_adapters.fitting import Examples, fit
 from lorascope.latent_adapters.frontier import READ, WRITTEN
 from lorascope.latent_adapters.reading import FrozenSite
 from lorascope.latent_adapters.removal import without_reading, without_writing
+from lorascope.latent_adapters.settings import LatentTraining
 from lorascope.latent_adapters.sparsity import Dense, TopM
 from lorascope.results import Key
 

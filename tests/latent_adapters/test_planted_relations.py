@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from lorascope.activations.tokens import Window
-from lorascope.latent_adapters.fitting import Examples, LatentTraining, fit
+from lorascope.latent_adapters.fitting import Examples, fit
 from lorascope.latent_adapters.pair_frontier import carried_estimates
 from lorascope.latent_adapters.readable import topic_auc
 from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite
+from lorascope.latent_adapters.settings import LatentTraining
 from lorascope.latent_adapters.sparsity import TopM
 from lorascope.results import Key
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from lorascope.activations.collect import Capture, collect
+from lorascope.activations.collect import collect
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import Shards
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import Window, windows

@@ -29,7 +29,8 @@ from lorascope.planted.activations import Planted, PlantedRecipe
 from lorascope.randomness import generator
 from lorascope.results import Estimates, Key
 from lorascope.training.architectures import ReLU
-from lorascope.training.dictionaries import Fitting, fit
+from lorascope.training.dictionaries import fit
+from lorascope.training.settings import Fitting
 
 D = 96
 PLACE = Key(adapter="r4", rank=4, site="layers.3", seed=0)

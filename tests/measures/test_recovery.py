@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorascope.activations.collect import Capture
+from lorascope.activations.settings import Capture
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 import lorascope
-from lorascope.activations.collect import Capture
+from lorascope.activations.settings import Capture
 from lorascope.errors import InputError
 from lorascope.models import dimensions
 from lorascope.models.adapted import load

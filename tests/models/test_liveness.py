@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma3Config
 
 import lorascope as ls
-from lorascope.activations.collect import Capture
+from lorascope.activations.settings import Capture
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
 from lorascope.models.sanity_checks import require_live, verify_all_live, verify_live

@@ -10,10 +10,11 @@ from lorascope.activations.tokens import windows
 from lorascope.models.adapted import load
 from lorascope.randomness import generator
 from lorascope.training import adapters
-from lorascope.training.adapters import LoraTraining, train_adapter
+from lorascope.training.adapters import train_adapter
 from lorascope.training.architectures import ReLU
-from lorascope.training.dictionaries import Fitting, fit
+from lorascope.training.dictionaries import fit
 from lorascope.training.loop import observing, train
+from lorascope.training.settings import Fitting, LoraTraining
 
 
 class Meddler:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lorascope.activations.collect import Capture
+from lorascope.activations.settings import Capture
 from lorascope.activations.tokens import Window, pad
 from lorascope.errors import InputError
 from lorascope.measures.definitions.causes import DEFINITIONS

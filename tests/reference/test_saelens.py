@@ -13,7 +13,8 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.training.architectures import ReLU
-from lorascope.training.dictionaries import Fitting, fit
+from lorascope.training.dictionaries import fit
+from lorascope.training.settings import Fitting
 
 sae_lens = pytest.importorskip("sae_lens", reason="needs the saelens extra")
 

@@ -17,7 +17,8 @@ from lorascope.progress import Reporter
 from lorascope.stages import Graph
 from lorascope.studies.behaviour import workflow
 from lorascope.studies.behaviour.making import BehaviourStudy, make
-from lorascope.studies.behaviour.workflow import MeasureBehaviour, measure
+from lorascope.studies.behaviour.study import MeasureBehaviour
+from lorascope.studies.behaviour.workflow import measure
 from lorascope.workflows.run_folders import run_folder
 
 QUIET = Reporter(quiet=True)

@@ -19,7 +19,8 @@ from lorascope.runs import read_json
 from lorascope.studies.compare.finished import Finished, Traced
 from lorascope.studies.compare.page import LATENT_COLUMNS, TEXT_COLUMNS, render
 from lorascope.studies.compare.pairing import pair, sides
-from lorascope.studies.compare.workflow import CompareSettings, compare
+from lorascope.studies.compare.study import CompareSettings
+from lorascope.studies.compare.workflow import compare
 
 KNOWN = {**DEFINITIONS, **definitions.DEFINITIONS}
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"

@@ -14,7 +14,8 @@ from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
-from lorascope.workflows.inspecting import OnTexts, complaints, describe, tables, try_on
+from lorascope.workflows.inspecting import complaints, describe, tables, try_on
+from lorascope.workflows.settings import OnTexts
 
 D = 32
 

@@ -9,7 +9,8 @@ from lorascope.activations.text import read_documents
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
 from lorascope.runs import read_json
-from lorascope.workflows.adapters import TrainStudy, run_training
+from lorascope.workflows.adapters import run_training
+from lorascope.workflows.settings import TrainStudy
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from lorascope.activations.tokens import Window, windows
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
 from lorascope.training import adapters
-from lorascope.training.adapters import LoraTraining, mean_response_loss, train_adapter
+from lorascope.training.adapters import mean_response_loss, train_adapter
+from lorascope.training.settings import LoraTraining
 
 SETTINGS = LoraTraining(steps=60, batch=8, rate=1e-2, context=32, products="float32")
 RANK_4 = SETTINGS.model_copy(update={"ranks": (4,)})

@@ -9,7 +9,8 @@ from lorascope.dictionaries.card import Card
 from lorascope.errors import InputError
 from lorascope.randomness import generator
 from lorascope.training.architectures import Gated, ReLU
-from lorascope.training.dictionaries import Fitting, Job, fit, fit_many, product_dtype
+from lorascope.training.dictionaries import Job, fit, fit_many, product_dtype
+from lorascope.training.settings import Fitting
 
 D, PLANTED = 32, 48
 SHORT = Fitting(epochs=4, batch=128, products="float32")

@@ -9,7 +9,8 @@ from lorascope.randomness import generator
 from lorascope.training import dictionaries
 from lorascope.training.architectures import BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, TopK
 from lorascope.training.checkpoints import Checkpoint
-from lorascope.training.dictionaries import HELD_OUT_ERROR, Fitting, Job, fit, fit_many
+from lorascope.training.dictionaries import HELD_OUT_ERROR, Job, fit, fit_many
+from lorascope.training.settings import Fitting
 
 D, N, ROWS = 16, 40, 900
 FITTING = Fitting(epochs=3, batch=64)  # 43 steps

@@ -10,7 +10,8 @@ from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.randomness import generator
 from lorascope.training import dictionaries
 from lorascope.training.architectures import BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, TopK
-from lorascope.training.dictionaries import Fitting, Job, fit, fit_many
+from lorascope.training.dictionaries import Job, fit, fit_many
+from lorascope.training.settings import Fitting
 from lorascope.training.snapshots import Saving, read_snapshots
 
 D, PLANTED, LATENTS = 64, 96, 256

@@ -6,7 +6,8 @@ import torch
 from lorascope.activations.mixing import TensorRows
 from lorascope.randomness import generator
 from lorascope.training.architectures import ReLU
-from lorascope.training.dictionaries import Fitting, fit
+from lorascope.training.dictionaries import fit
+from lorascope.training.settings import Fitting
 from lorascope.training.starts import active_subspace, geometric_median, sampled, start
 
 D, RANK, ROWS = 64, 5, 3000

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lorascope.activations.batch import TokenRows, delta
-from lorascope.activations.settings import Capture as Capture
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import BASE, ShardWriter
 from lorascope.activations.tokens import TokenBatch, Window, batches, require_rows
 from lorascope.errors import InputError

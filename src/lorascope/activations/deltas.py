@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorascope.activations.collect import Capture, collect
+from lorascope.activations.collect import collect
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import RowSource, Shards
 from lorascope.activations.text import Document, Segment, read_documents
 from lorascope.activations.tokens import windows

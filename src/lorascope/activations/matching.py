@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lorascope.activations.batch import delta
-from lorascope.activations.collect import Capture, forward, outlying
+from lorascope.activations.collect import forward, outlying
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch, Window, batches
 from lorascope.errors import InputError, NoNullAdapter

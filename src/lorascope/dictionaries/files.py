@@ -12,6 +12,7 @@ from types import ModuleType
 
 from lorascope.dictionaries.addresses import (
     HUB,
+    SCHEME,
     AskedDictionary,
     HubPlace,
     below,
@@ -36,7 +37,7 @@ from lorascope.dictionaries.formats import (
 from lorascope.dictionaries.jumprelu import JumpReluDictionary
 from lorascope.dictionaries.limits import plain, reason
 from lorascope.dictionaries.places import site_of
-from lorascope.dictionaries.registry import SCHEME, neuronpedia_of, open_registered
+from lorascope.dictionaries.registry import neuronpedia_of, open_registered
 from lorascope.errors import InputError, require_kind
 
 # Llamascopium before SAELens: their weights have one name, and only its configuration differs.

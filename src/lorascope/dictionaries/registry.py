@@ -19,8 +19,7 @@ from typing import Any
 
 import yaml
 
-from lorascope.dictionaries.addresses import SCHEME as SCHEME
-from lorascope.dictionaries.addresses import AskedDictionary, HubPlace, fetch, without_file
+from lorascope.dictionaries.addresses import SCHEME, AskedDictionary, HubPlace, fetch, without_file
 from lorascope.dictionaries.card import Card, same_model
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.formats import saelens

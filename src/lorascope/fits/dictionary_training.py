@@ -34,9 +34,10 @@ from lorascope.outputs.splicing import Splice, spliced
 from lorascope.randomness import generator
 from lorascope.runs import versions
 from lorascope.training.architectures import TopK
-from lorascope.training.dictionaries import Fitting, Job, fit_many
+from lorascope.training.dictionaries import Job, fit_many
 from lorascope.training.loop import History, Observer
 from lorascope.training.schedules import warmup_hold_decay
+from lorascope.training.settings import Fitting
 from lorascope.training.snapshots import Saving, SnapshotKeeper
 from lorascope.training.starts import SAMPLE, start
 

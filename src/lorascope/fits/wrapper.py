@@ -21,12 +21,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorascope.config import Settings, digest
-from lorascope.dictionaries.addresses import HUB
+from lorascope.dictionaries.addresses import HUB, SCHEME
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.dictionaries.hub import Described, OnHub
 from lorascope.dictionaries.model_card import in_words
-from lorascope.dictionaries.registry import SCHEME
 from lorascope.errors import InputError
 from lorascope.fits.model_card import described
 from lorascope.foreign import first_line

@@ -11,12 +11,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lorascope.config import Settings
+from lorascope.dictionaries.addresses import SCHEME
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.hub import UNNAMED, Described, model_card, public
-from lorascope.dictionaries.registry import SCHEME
 from lorascope.errors import InputError
 from lorascope.fits.wrapper import identity
-from lorascope.models.adapter_files import LATENT_FILE
+from lorascope.models.places import LATENT_FILE
 from lorascope.results.estimate import Estimate
 from lorascope.runs import read_json
 

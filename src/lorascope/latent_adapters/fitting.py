@@ -26,7 +26,7 @@ from lorascope.latent_adapters.attribution import attribute
 from lorascope.latent_adapters.card import LatentCard, OverDictionary
 from lorascope.latent_adapters.flatness import effective_number
 from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite, Seen, SeenBatch
-from lorascope.latent_adapters.settings import LatentTraining as LatentTraining
+from lorascope.latent_adapters.settings import LatentTraining
 from lorascope.models.freezing import fingerprint
 from lorascope.outputs.responses import response_token_losses
 from lorascope.randomness import generator

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorascope.activations.collect import Capture
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.dictionary import Dictionary

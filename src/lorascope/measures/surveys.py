@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorascope.activations.batch import delta
-from lorascope.activations.collect import Capture
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.errors import InputError

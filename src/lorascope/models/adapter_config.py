@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorascope.errors import InputError
-from lorascope.models.places import CONFIG_FILE as CONFIG_FILE
+from lorascope.models.places import CONFIG_FILE
 
 if TYPE_CHECKING:
     # Takes seconds to import, and a LoRA adapter's fields are read without it.

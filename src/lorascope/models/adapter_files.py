@@ -23,18 +23,13 @@ from lorascope.models.identity import model_identity
 from lorascope.models.load import how_to_reach
 from lorascope.models.places import (
     CONFIG_FILE,
+    LATENT_FILE,
     adapter_folder,
     adapter_in,
     adapters_below,
     holds_adapter,
     is_local,
     several,
-)
-from lorascope.models.places import (
-    LATENT_FILE as LATENT_FILE,
-)
-from lorascope.models.places import (
-    is_latent as is_latent,
 )
 from lorascope.models.same_weights import compare, files_of
 

@@ -26,7 +26,6 @@ from lorascope.models.adapter_files import (
     check_base,
     check_names,
     holds_whole_model,
-    is_latent,
     locate,
     read,
 )
@@ -34,6 +33,7 @@ from lorascope.models.attaching import fit
 from lorascope.models.freezing import random_state_kept
 from lorascope.models.load import read_config, skeleton
 from lorascope.models.patterns import require_bounded
+from lorascope.models.places import is_latent
 from lorascope.models.tuned_copies import share, try_without_weights
 
 Attach = Callable[[PreTrainedModel], AbstractContextManager[None]]

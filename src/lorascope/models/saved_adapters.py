@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.foreign import parse_json
-from lorascope.models.adapter_config import CONFIG_FILE
 from lorascope.models.adapter_files import without_order
+from lorascope.models.places import CONFIG_FILE
 from lorascope.runs import write_atomically
 
 README = "README.md"

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lorascope.activations.collect import Capture
 from lorascope.activations.noise_floor import COPY_LIMIT
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import BASE
 from lorascope.activations.tokens import TokenBatch, Window, batches, pad
 from lorascope.models.adapted import AdaptedModel

@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorascope.activations.batch import delta
-from lorascope.activations.collect import Capture, collect
+from lorascope.activations.collect import collect
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import BASE, Shards
 from lorascope.activations.tokens import Window
 from lorascope.dictionaries.dictionary import Dictionary
@@ -33,7 +34,8 @@ from lorascope.results import Estimate, Key
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import UNKNOWN, Interval
 from lorascope.training.architectures import TopK
-from lorascope.training.dictionaries import Fitting, fit
+from lorascope.training.dictionaries import fit
+from lorascope.training.settings import Fitting
 
 SITE = "layers.0"
 NAMED = 10

@@ -26,7 +26,8 @@ from lorascope.results import Estimate, Key
 from lorascope.results.null_names import ISOTROPIC
 from lorascope.stats.intervals import Interval
 from lorascope.training.architectures import TopK
-from lorascope.training.dictionaries import Fitting, Job, fit_many
+from lorascope.training.dictionaries import Job, fit_many
+from lorascope.training.settings import Fitting
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # A latent that fires on fewer rows stands for no feature: the planted ones fire on twelve times

@@ -23,7 +23,8 @@ from lorascope.randomness import generator
 from lorascope.reading.decoding import Amplification, decode, texts
 from lorascope.reading.prompts import Prompt
 from lorascope.reading.settings import Reading
-from lorascope.training.adapters import LoraTraining, train_adapter
+from lorascope.training.adapters import train_adapter
+from lorascope.training.settings import LoraTraining
 
 RECORDS, CONTEXT = 120, 112
 NULL, OWN, RANDOM = "null adapter", "own text", "random tokens"

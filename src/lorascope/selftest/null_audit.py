@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorascope.activations.collect import Capture
+from lorascope.activations.settings import Capture
 from lorascope.planted.null_verdicts import CEILING, featureless_shares, null_adapter_shares
 from lorascope.planted.shares import Share
 from lorascope.progress import Reporter
@@ -17,9 +17,8 @@ from lorascope.report.result import read_results
 from lorascope.results import Estimates
 from lorascope.studies.audit.study import AuditStudy, Controls, Dictionaries, Measures
 from lorascope.studies.audit.workflow import AUDIT
-from lorascope.training.adapters import LoraTraining
 from lorascope.training.architectures import ReLU
-from lorascope.training.dictionaries import Fitting
+from lorascope.training.settings import Fitting, LoraTraining
 from lorascope.workflows.settings import Texts, TrainAdapters
 
 

@@ -26,7 +26,7 @@ from lorascope.runs import write_json
 from lorascope.training.dictionaries import product_dtype
 from lorascope.training.loop import History, Observer, train
 from lorascope.training.schedules import warmup_cosine
-from lorascope.training.settings import LoraTraining as LoraTraining
+from lorascope.training.settings import LoraTraining
 
 CARD = "lorascope.json"
 

@@ -35,7 +35,7 @@ from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.loop import History, Observer, StepProgress, stepwise
 from lorascope.training.resampling import resample
 from lorascope.training.schedules import warmup_hold_decay
-from lorascope.training.settings import Fitting as Fitting
+from lorascope.training.settings import Fitting
 from lorascope.training.snapshots import Saving, SnapshotKeeper
 from lorascope.training.starts import SAMPLE, sampled, start
 

@@ -24,8 +24,7 @@ from lorascope.training.adapters import CARD, train_adapter
 from lorascope.training.loop import StepProgress
 from lorascope.training.settings import LoraTraining
 from lorascope.workflows.run_folders import run_folder
-from lorascope.workflows.settings import TrainAdapters
-from lorascope.workflows.settings import TrainStudy as TrainStudy
+from lorascope.workflows.settings import TrainAdapters, TrainStudy
 
 ADAPTERS = "adapters"
 

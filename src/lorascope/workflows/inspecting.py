@@ -46,7 +46,7 @@ from lorascope.report.formatting import interval, number
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import ZERO
 from lorascope.stats.documents import ratio
-from lorascope.workflows.settings import OnTexts as OnTexts
+from lorascope.workflows.settings import OnTexts
 
 ADAPTER = "adapter"
 # Above these a dictionary does not do what it was made for.

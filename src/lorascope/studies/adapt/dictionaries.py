@@ -27,8 +27,9 @@ from lorascope.studies.adapt.bringing import open_brought
 from lorascope.studies.adapt.cells import AdaptDictionary
 from lorascope.studies.adapt.state import DICTIONARIES, FACTS, TEXTS, Adapted
 from lorascope.studies.adapt.study import AdaptStudy, TrainTopK
-from lorascope.training.dictionaries import Fitting, Job, fit_many
+from lorascope.training.dictionaries import Job, fit_many
 from lorascope.training.loop import StepProgress
+from lorascope.training.settings import Fitting
 from lorascope.training.starts import SAMPLE
 
 CHECKPOINTS = "checkpoints"

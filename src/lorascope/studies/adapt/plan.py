@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lorascope.activations.collect import Capture
-from lorascope.dictionaries.registry import SCHEME, look_up
+from lorascope.activations.settings import Capture
+from lorascope.dictionaries.addresses import SCHEME
+from lorascope.dictionaries.registry import look_up
 from lorascope.errors import InputError
 from lorascope.models.stored import computing_dtype
 from lorascope.studies.adapt import costs

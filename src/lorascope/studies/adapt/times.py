@@ -32,8 +32,8 @@ from lorascope.studies.adapt.several import spliced_alone
 from lorascope.studies.adapt.state import TEXTS, Adapted
 from lorascope.studies.adapt.study import AdaptStudy, Times
 from lorascope.training.architectures import TopK
-from lorascope.training.dictionaries import Fitting
 from lorascope.training.loop import StepProgress
+from lorascope.training.settings import Fitting
 from lorascope.training.snapshots import Saving, Snapshot, read_snapshots
 from lorascope.workflows.measured import Measured
 

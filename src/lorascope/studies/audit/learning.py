@@ -22,8 +22,9 @@ from lorascope.runs import read_json, versions, write_json
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.training.architectures import Architecture
-from lorascope.training.dictionaries import HELD_OUT_ERROR, Fitting, Job, fit_many
+from lorascope.training.dictionaries import HELD_OUT_ERROR, Job, fit_many
 from lorascope.training.loop import History
+from lorascope.training.settings import Fitting
 from lorascope.workflows.run_dictionaries import (
     CHECKPOINTS,
     DICTIONARIES,

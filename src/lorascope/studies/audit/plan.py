@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lorascope.dictionaries.registry import SCHEME, look_up
+from lorascope.dictionaries.addresses import SCHEME
+from lorascope.dictionaries.registry import look_up
 from lorascope.errors import InputError, did_you_mean
 from lorascope.latent_adapters.loading import check
 from lorascope.models.adapter_files import is_at_hand

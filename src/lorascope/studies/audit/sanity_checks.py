@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from lorascope.activations.collect import Capture
 from lorascope.activations.matching import match_delta_norms
 from lorascope.activations.noise_floor import noise_floor
+from lorascope.activations.settings import Capture
 from lorascope.activations.tokens import pad
 from lorascope.measures.behaviour import continuations
 from lorascope.models.adapted import AdaptedModel

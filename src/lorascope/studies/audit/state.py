@@ -35,8 +35,7 @@ from lorascope.studies.audit.measuring import Audit
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.variants import Variants
 from lorascope.training.adapters import CARD
-from lorascope.workflows.adapters import Training, split_for_training
-from lorascope.workflows.adapters import TrainingBase as TrainingBase
+from lorascope.workflows.adapters import Training, TrainingBase, split_for_training
 from lorascope.workflows.run_dictionaries import AuditDictionary
 from lorascope.workflows.sizes import SizedModel, base_of
 from lorascope.workflows.texts import read_split

@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lorascope.activations.collect import Capture, collect
+from lorascope.activations.collect import collect
+from lorascope.activations.settings import Capture
 from lorascope.activations.shards import Shards
 from lorascope.config import digest
 from lorascope.errors import InputError

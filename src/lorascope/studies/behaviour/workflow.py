@@ -27,9 +27,10 @@ from lorascope.results.null_names import UNTOUCHED
 from lorascope.runners.local import run_here
 from lorascope.runs import Run, write_atomically
 from lorascope.stages import Graph, Stage, Work, stage
-from lorascope.studies.behaviour.study import MeasureBehaviour as MeasureBehaviour
-from lorascope.training.adapters import LoraTraining, train_adapter
+from lorascope.studies.behaviour.study import MeasureBehaviour
+from lorascope.training.adapters import train_adapter
 from lorascope.training.loop import StepProgress
+from lorascope.training.settings import LoraTraining
 from lorascope.workflows.adapters import ADAPTERS
 from lorascope.workflows.run_folders import run_folder
 

@@ -37,7 +37,7 @@ from lorascope.studies.compare.excerpts import Excerpts
 from lorascope.studies.compare.finished import shared_sites
 from lorascope.studies.compare.page import LATENT_COLUMNS, TEXT_COLUMNS, write_comparison
 from lorascope.studies.compare.pairing import ComparedAdapter, Paired, pair, sides
-from lorascope.studies.compare.study import CompareSettings as CompareSettings
+from lorascope.studies.compare.study import CompareSettings
 from lorascope.workflows.comparison_folders import MARK, require_free
 from lorascope.workflows.measured import Measured
 

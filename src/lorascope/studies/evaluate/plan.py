@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lorascope.dictionaries.registry import SCHEME, look_up
+from lorascope.dictionaries.addresses import SCHEME
+from lorascope.dictionaries.registry import look_up
 from lorascope.errors import InputError
 from lorascope.fits.card import read_card
 from lorascope.models.shapes import Shape

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lorascope.behaviours.records import BehaviourRecord, read_set
 from lorascope.behaviours.turns import record_windows
-from lorascope.dictionaries.registry import SCHEME, look_up
+from lorascope.dictionaries.addresses import SCHEME
+from lorascope.dictionaries.registry import look_up
 from lorascope.errors import InputError
 from lorascope.models.shapes import Shape
 from lorascope.models.sites import resolve_sites

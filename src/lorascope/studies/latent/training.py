@@ -16,15 +16,17 @@ import torch
 
 from lorascope.errors import InputError
 from lorascope.latent_adapters.adapter import LatentAdapter
-from lorascope.latent_adapters.fitting import LatentTraining, fit
+from lorascope.latent_adapters.fitting import fit
+from lorascope.latent_adapters.settings import LatentTraining
 from lorascope.outputs.responses import response_tokens
 from lorascope.runs import read_json, write_atomically, write_json
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.latent.dictionary import reading_of
 from lorascope.studies.latent.state import LatentRun
 from lorascope.studies.latent.study import DENSE, LatentStudy
-from lorascope.training.adapters import LoraTraining, train_adapter
+from lorascope.training.adapters import train_adapter
 from lorascope.training.loop import History, StepProgress
+from lorascope.training.settings import LoraTraining
 
 ADAPTERS, HISTORY, LORA_AT = "adapters", "history.json", "adapters/lora"
 CHOICE, _LOSSES = "choice", "losses.json"

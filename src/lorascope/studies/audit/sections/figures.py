@@ -15,7 +15,6 @@ import altair as alt
 from lorascope.measures.definitions import definition_of
 from lorascope.report.charts import heatmap, intervals, null_rows, row_of
 from lorascope.report.figure import HEATMAP_CAPTION, Figure, over_seeds_words
-from lorascope.report.figure_files import write_figures as write_figures
 from lorascope.report.pooled import at_first_setting, conditions, group_labels
 from lorascope.report.result import Results
 from lorascope.results import Estimate
