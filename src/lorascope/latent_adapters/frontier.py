@@ -42,10 +42,10 @@ Shown = Sequence[bool]
 
 
 @torch.no_grad()
-def sparsity_estimates(adapter: LatentAdapter, place: Key, seed: int = 0) -> list[Estimate]:
+def sparsity_estimates(adapter: LatentAdapter, place: Key) -> list[Estimate]:
     """Latents read and written, and how flat each factor is (mean over ranks)."""
     n = adapter.dictionary.n_latents
-    random = of_random_rows(n, generator(seed, "random rows", n))
+    random = of_random_rows(n, generator(0, "random rows", n))
     found = []
     for side, support, factor in zip(
         (READ, WRITTEN), adapter.support(), adapter.factors(), strict=True
@@ -109,8 +109,8 @@ def left_estimate(
     return Estimate("latent.left", value, interval, len(whole), "ratio", tuple(nulls), place)
 
 
-def share_over(name: str, shown: Shown, other: Shown, unit: float, rival: bool = True) -> Null:
-    """A null whose share of the same prompts is given in units of a third share.
+def share_over(name: str, shown: Shown, other: Shown, unit: float) -> Null:
+    """A rival whose share of the same prompts is given in units of a third share.
 
     The paired difference is Newcombe's, p McNemar's exact one; the unit counts as known.
     """
@@ -118,7 +118,7 @@ def share_over(name: str, shown: Shown, other: Shown, unit: float, rival: bool =
     low, high = (end / unit for end in wilson_interval(count, n))
     apart = difference(shown, other)
     ends = (apart[0] / unit, apart[1] / unit)
-    return Null(name, count / n / unit, low, high, rival, ends, mcnemar(shown, other))
+    return Null(name, count / n / unit, low, high, True, ends, mcnemar(shown, other))
 
 
 def random_draws(

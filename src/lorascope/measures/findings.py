@@ -56,17 +56,17 @@ def primary_numbers(estimates: Iterable[Estimate]) -> Estimates:
     return Estimates(chosen.values())
 
 
-def adapter_families(estimates: Iterable[Estimate], rate: float = RATE) -> list[Family]:
+def adapter_families(estimates: Iterable[Estimate]) -> list[Family]:
     """One family an adapter that was given, in the order in which they occur."""
-    return [f for f in _families(estimates, rate) if f.draw is None]
+    return [f for f in _families(estimates) if f.draw is None]
 
 
-def null_families(estimates: Iterable[Estimate], rate: float = RATE) -> list[Family]:
+def null_families(estimates: Iterable[Estimate]) -> list[Family]:
     """One family a null adapter; only those with a number beside the other null adapters."""
-    return [f for f in _families(estimates, rate) if f.draw is not None and f.tested]
+    return [f for f in _families(estimates) if f.draw is not None and f.tested]
 
 
-def _families(estimates: Iterable[Estimate], rate: float) -> list[Family]:
+def _families(estimates: Iterable[Estimate]) -> list[Family]:
     # In the order of the table; `primary_numbers` puts seeds first.
     every = list(estimates)
     order = {id(estimate): i for i, estimate in enumerate(every)}
@@ -74,7 +74,7 @@ def _families(estimates: Iterable[Estimate], rate: float) -> list[Family]:
     by_adapter: dict[tuple[str, int | None], list[Estimate]] = {}
     for estimate in primary:
         by_adapter.setdefault((estimate.key.adapter, estimate.key.draw), []).append(estimate)
-    return [_family(*whose, numbers, rate) for whose, numbers in by_adapter.items()]
+    return [_family(*whose, numbers) for whose, numbers in by_adapter.items()]
 
 
 def _is_primary(estimate: Estimate) -> bool:
@@ -89,13 +89,13 @@ def _is_primary(estimate: Estimate) -> bool:
     )
 
 
-def _family(adapter: str, draw: int | None, numbers: list[Estimate], rate: float) -> Family:
+def _family(adapter: str, draw: int | None, numbers: list[Estimate]) -> Family:
     tested = tuple(e for e in numbers if not math.isnan(e.p_value))
     significant = []
     if tested:
         adjusted = false_discovery_control([e.p_value for e in tested], method="bh")
         # The verdict is the table's: what is equal within its margin is no finding, however sure.
-        significant = [e for e, p in zip(tested, adjusted, strict=True) if p <= rate and e.apart]
+        significant = [e for e, p in zip(tested, adjusted, strict=True) if p <= RATE and e.apart]
     sides = {id(e): e.verdict == definition_of(e.measure).apart for e in significant}
     return Family(
         adapter,

@@ -41,6 +41,8 @@ from lorascope.randomness import generator
 from lorascope.results import Estimate, Key
 from lorascope.results.null_names import EQUAL_DISPLACEMENT
 
+# The conditions compared, as fits name them.
+_SPLICED, _ADAPTED = "spliced", "adapted"
 # Without the fit, with it, and the fit's change, on either kind of text.
 NAMES = {
     "positive": (
@@ -230,25 +232,20 @@ def _chosen(texts: LatentTexts, chosen: Bool[Tensor, " texts"]) -> list[Window]:
     return [window for window, taken in zip(texts.all, chosen.tolist(), strict=True) if taken]
 
 
-def steering_estimates(
-    found: Steered, place: Key, *, before: str = "spliced", after: str = "adapted"
-) -> list[Estimate]:
+def steering_estimates(found: Steered, place: Key) -> list[Estimate]:
     """What steering changes on test texts, without and with the fit, and the fit's change of it.
 
     Measures end in `positive` and `negative`: texts where the latent fires, and where it does not.
-
-    Args:
-        before, after: names of the two conditions in `found.scores`.
     """
     estimates = []
     test, fires = ~found.texts.tuning, found.texts.fires
-    changes = {
-        condition: _tuned_changes(found, condition, found.scores[before])
-        for condition in (before, after)
-    }
+    before, after = (
+        _tuned_changes(found, condition, found.scores[_SPLICED])
+        for condition in (_SPLICED, _ADAPTED)
+    )
     for kind, chosen in (("positive", test & fires), ("negative", test & ~fires)):
-        three = (changes[before], changes[after], changes[after] - changes[before])
-        for measure, values in zip(NAMES[kind], three, strict=True):
+        three = zip(NAMES[kind], (before, after, after - before), strict=True)
+        for measure, values in three:
             own, *random = values[:, chosen]
             mean = over_tokens(torch.ones_like(own))
             nulls = tuple(drawn(EQUAL_DISPLACEMENT, own, random, mean, rival=True))
@@ -257,17 +254,15 @@ def steering_estimates(
     return estimates
 
 
-def text_changes(
-    found: Steered, *, before: str = "spliced", after: str = "adapted"
-) -> dict[str, dict[str, list[float]]]:
+def text_changes(found: Steered) -> dict[str, dict[str, list[float]]]:
     """{kind of texts: {condition: change of each test text's mean log p by steering, points}}.
 
     What `steering_estimates` has the means of (figures 7 and 10 are histograms of them).
     """
     test, fires = ~found.texts.tuning, found.texts.fires
     changes = {
-        condition: _tuned_changes(found, condition, found.scores[before])[0]
-        for condition in (before, after)
+        condition: _tuned_changes(found, condition, found.scores[_SPLICED])[0]
+        for condition in (_SPLICED, _ADAPTED)
     }
     return {
         kind: {condition: values[chosen].tolist() for condition, values in changes.items()}

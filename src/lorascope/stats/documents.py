@@ -96,8 +96,6 @@ def smooth(
     statistic: Statistic,
     per_document: Float[Tensor, "documents m"],
     tokens: Float[Tensor, " documents"],
-    *,
-    tail: float = TAIL,
 ) -> tuple[float, Interval]:
     """Any smooth function of sums over documents (a correlation, a difference of two ratios).
 
@@ -107,7 +105,7 @@ def smooth(
     value = float(statistic(rows.sum(0)[None])[0])
     if len(rows) < MIN_DOCUMENTS or not math.isfinite(value):
         return value, UNKNOWN
-    return value, _jackknife(statistic, rows, tail)
+    return value, _jackknife(statistic, rows, TAIL)
 
 
 def fieller(

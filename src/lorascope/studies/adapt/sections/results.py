@@ -82,17 +82,9 @@ class AdaptResults:
         place = (condition.fit, condition.site, condition.around)
         return self._of_conditions.get((measure, *place))
 
-    def all_of(self, measure: str, condition: FitCondition | None = None) -> list[Estimate]:
-        """A measure at every place, of one condition where that is given."""
-        return [
-            one
-            for one in self._pooled
-            if one.measure == measure
-            and (
-                condition is None
-                or (one.key.adapter, one.key.dictionary) == (condition.fit, condition.around)
-            )
-        ]
+    def all_of(self, measure: str) -> list[Estimate]:
+        """A measure at every place."""
+        return [one for one in self._pooled if one.measure == measure]
 
     def fits(self, condition: FitCondition) -> list[dict[str, Any]]:
         """The facts of a condition's fits, a seed each."""
