@@ -230,6 +230,14 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["estimates.parquet"]
 
 
+def test_ids_of_measures_of_older_runs_are_read_as_the_present_ones(tmp_path):
+    former = ("adapt.won_back", "latent_ablation.loss_foretold", "delta_norm")
+    old = Estimates(Estimate(measure, 1.0, (0.5, 1.5), 9, "nats") for measure in former)
+    old.write(tmp_path / "old.parquet")
+    now = [one.measure for one in Estimates.read(tmp_path / "old.parquet")]
+    assert now == ["adapt.recovered", "latent_ablation.loss_attributed", "delta_norm"]
+
+
 def test_a_table_without_rows_comes_back(tmp_path):
     Estimates().write(tmp_path / "none.parquet")
     assert len(Estimates.read(tmp_path / "none.parquet")) == 0

@@ -313,7 +313,7 @@ def test_estimates_by_hand():
     assert 1 < low < kl.value < high < 25
     assert estimates["latent_ablation.promoted"].value == pytest.approx(30.0)
     assert estimates["latent_addition.promoted"].value == pytest.approx(-30.0)
-    r = estimates["latent_ablation.loss_foretold"]
+    r = estimates["latent_ablation.loss_attributed"]
     assert r.value == pytest.approx(np.corrcoef([2, 1, 4, 7], [1, 2, 4, 5])[0, 1])
     assert r.nulls[0].name == "latents permuted"
     assert -1 <= r.nulls[0].low < 0 < r.nulls[0].high <= 1
@@ -325,7 +325,7 @@ def test_estimates_by_hand():
 def test_few_latents_have_no_correlation():
     rows = [[1.0, 0.5, 0.0], [2.0, -0.5, 0.2], [4.0, 0.5, 0.1]]
     names = [e.measure for e in latent_estimates(made(rows, rows), Key())]
-    assert not any("foretold" in name for name in names)
+    assert not any("attributed" in name for name in names)
     assert "latent_ablation.kl" in names
 
 
@@ -334,7 +334,7 @@ def test_unrelated_forecasts_stay_within_chance_and_true_ones_leave_it():
     for seed in range(100):
         random = torch.Generator().manual_seed(seed)
         x, y = torch.randn(2, 24, 3, generator=random).tolist()
-        measure = "latent_ablation.loss_foretold"
+        measure = "latent_ablation.loss_attributed"
         for attributed, came in ((x, y), (x, (torch.tensor(x) + 0.3 * torch.tensor(y)).tolist())):
             found = {e.measure: e for e in latent_estimates(made(attributed, came), Key())}
             apart = found[measure].apart

@@ -44,7 +44,7 @@ class FittedCard(Settings):
         blocks: those that LoRA adapts.
         settings: of the fit.
         steps, tokens: optimiser steps, and the tokens whose prediction was compared in them.
-        seconds: wall clock of these steps; looks at held-out text left out.
+        seconds: wall clock of these steps; evaluations on held-out text left out.
         fitted: {part: how many numbers were fitted}.
         held_out: {condition: result}; conditions are original, spliced, adapted (adapter and
             splice) and unspliced (adapter alone).

@@ -2,7 +2,7 @@
 
 `train_streamed` makes a TopK dictionary by reconstruction, on rows the model computes as they are
 needed; `train_end_to_end` one with the same activation by KL(ŷ, y) through the rest of the model.
-Both save it on the way, with the wall clock and the tokens it has taken so far.
+Both save it during training, with the wall clock and the tokens it has taken so far.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def train_streamed(
         tokens: rows to train on, rounded up to whole batches.
         model: its id, for the card.
         seed: decides starting directions and the order of rows.
-        saving: where and when to save it on the way.
+        saving: where and when to save it during training.
         checkpoint: file to keep the run's state in; a run that was stopped goes on from it.
         mixed: rows held in memory and mixed with one another.
 
@@ -166,7 +166,7 @@ def train_end_to_end(
 
 @dataclass(frozen=True, eq=False)
 class _Going:
-    """An end-to-end dictionary on its way, alone in its part."""
+    """An end-to-end dictionary in training, the only part of its fit."""
 
     part: TunedPart
     card: Card

@@ -81,7 +81,7 @@ def fit(
         module: the bare base model as `load_base` gives it; it is left as it was.
         model: its id, saved with the fit.
         training, held_out: windows of different documents.
-        evaluations: how often held-out text is looked at on the way; does not change the run.
+        evaluations: evaluations on held-out text during the fit; they do not change it.
         random_draws: random changes of equal size to score beside the fit.
         trained_on: digests of the training documents, for the card.
         force: accept dictionaries made for another site or model.

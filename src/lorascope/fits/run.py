@@ -30,7 +30,7 @@ from lorascope.training.loop import History, Observer, StepProgress, stepwise
 from lorascope.training.schedules import Schedule, warmup_cosine
 from lorascope.training.snapshots import Stopwatch
 
-# What the history calls the looks at held-out text.
+# Names in the history of the evaluations on held-out text.
 HELD_OUT_KL, HELD_OUT_LOSS = "held_out_kl", "held_out_loss"
 SAVE_SECONDS = 60.0
 

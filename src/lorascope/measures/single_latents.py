@@ -45,14 +45,14 @@ NAMES: dict[Mode, tuple[str, str, str, str]] = {
     "ablation": (
         "latent_ablation.kl",
         "latent_ablation.promoted",
-        "latent_ablation.loss_foretold",
-        "latent_ablation.promoted_foretold",
+        "latent_ablation.loss_attributed",
+        "latent_ablation.promoted_attributed",
     ),
     "addition": (
         "latent_addition.kl",
         "latent_addition.promoted",
-        "latent_addition.loss_foretold",
-        "latent_addition.promoted_foretold",
+        "latent_addition.loss_attributed",
+        "latent_addition.promoted_attributed",
     ),
 }
 # The latent's own direction stands first, then what it is compared with.

@@ -47,6 +47,9 @@ _FLOATS: Final = (
     *("difference", "difference_low", "difference_high", "loss"),
 )
 
+# In the ids of measures of runs made before these used the words of docs/concepts.md.
+_FORMER_WORDS: Final = (("won_back", "recovered"), ("_foretold", "_attributed"))
+
 
 @cache
 def _schema() -> pa.Schema:
@@ -248,7 +251,10 @@ class Estimates(Sequence[Estimate]):
 
 
 def _known(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in _schema().names}
+    measure = row["measure"]
+    for former, now in _FORMER_WORDS:
+        measure = measure.replace(former, now)
+    return {**{name: row[name] for name in _schema().names}, "measure": measure}
 
 
 def _key(estimate: Estimate) -> dict[str, Any]:

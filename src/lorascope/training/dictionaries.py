@@ -57,7 +57,7 @@ class Job:
         card: provenance to save with it; scale, settings and token count are filled in.
         checkpoint: file to keep the run's state in; the run goes on from there if it exists.
         observers: look at this dictionary's steps.
-        saving: where and when to save it on the way, with the time it took.
+        saving: where and when to save it during training, with the time it took.
 
     Examples:
         >>> [ls.Job(ls.ReLU(n_latents=64), seed=seed).seed for seed in (0, 1)]
@@ -237,7 +237,7 @@ def _level(jobs: Sequence[Job], rows: Rows, treatment: Treatment) -> _Level | No
 
 
 class _Run:
-    """One dictionary on its way."""
+    """One dictionary in training."""
 
     def __init__(
         self,
@@ -279,11 +279,11 @@ class _Run:
 
     @property
     def done(self) -> int:
-        """Steps behind it."""
+        """Steps that are done."""
         return len(self.history.records)
 
     def advance(self) -> None:
-        """One step more."""
+        """Take one more step."""
         next(self._advancing)
 
     def finished(self) -> tuple[Dictionary, History]:

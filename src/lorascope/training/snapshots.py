@@ -42,7 +42,7 @@ class Saving:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A dictionary on its way.
+    """A dictionary saved during its training.
 
     Attributes:
         step: optimiser steps done.

@@ -144,7 +144,7 @@ for _mode, _words, _how in (
     ("ablation", "removed", _ABLATED),
     ("addition", "added", _ADDED),
 ):
-    DEFINITIONS[f"latent_{_mode}.loss_foretold"] = Definition(
+    DEFINITIONS[f"latent_{_mode}.loss_attributed"] = Definition(
         f"One latent {_words}: loss attributed",
         "correlation",
         "Pearson's r over latents between the gradient of the loss times the change of the stream "
@@ -152,10 +152,9 @@ for _mode, _words, _how in (
         _PERMUTED,
         _LATENTS,
         "measures/single_latents.py",
-        "",
-        "above",
+        apart="above",
     )
-    DEFINITIONS[f"latent_{_mode}.promoted_foretold"] = Definition(
+    DEFINITIONS[f"latent_{_mode}.promoted_attributed"] = Definition(
         f"One latent {_words}: promoted tokens attributed",
         "correlation",
         "Pearson's r over latents between the change of logits through final norm and output "
@@ -163,6 +162,5 @@ for _mode, _words, _how in (
         _PERMUTED,
         _LATENTS,
         "measures/single_latents.py",
-        "",
-        "above",
+        apart="above",
     )

@@ -96,7 +96,7 @@ def fits(
     products: torch.dtype,
     tokens: int | None = None,
 ) -> CostPart:
-    """All fits, their looks at held-out text and their random draws.
+    """All fits, their evaluations on held-out text and their random draws.
 
     Args:
         weights, products: types of the model's weights and of its products.

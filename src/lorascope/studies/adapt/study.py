@@ -118,7 +118,7 @@ class FitSettings(Learning):
         affine: an affine map after each site.
         dictionary: the dictionaries' own fine-tune by the same KL.
         before_thresholds: let what is fitted act on what a dictionary with thresholds reads.
-        evaluations: looks at held-out text on the way; none with 0.
+        evaluations: how often held-out text is evaluated during the fit; 0 for never.
         random_draws: random changes of equal size to score beside each fit.
     """
 

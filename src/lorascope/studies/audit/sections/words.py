@@ -307,7 +307,7 @@ def _latents(results: Results) -> list[str]:
         )
         numbers = f"one latent changes predictions by {ranges(rows)} nats/token"
         sentence = said(claim, rows, "above", numbers)
-        attributed = measured(results, f"latent_{mode}.loss_foretold")
+        attributed = measured(results, f"latent_{mode}.loss_attributed")
         if attributed:
             sentence += (
                 " The change of loss correlates with what its gradient foretells at "
