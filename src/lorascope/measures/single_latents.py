@@ -315,7 +315,8 @@ def correlation(sums: Float[Tensor, "repeats 6"]) -> Float[Tensor, " repeats"]:
 
 
 def _correlation(measure: str, attributed: Tensor, came: Tensor, place: Key, seed: int) -> Estimate:
-    random = generator(seed, measure, place)
+    # Under the id that the measure had first, so that permutations stay those of earlier runs.
+    random = generator(seed, measure.replace("_attributed", "_foretold"), place)
     x, y = (v / v.abs().max().clamp(min=1e-300) for v in (attributed, came))
     columns = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=1)
     shuffled = torch.rand(PERMUTATIONS, len(y), generator=random).argsort(1)
