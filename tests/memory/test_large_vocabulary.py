@@ -11,7 +11,7 @@ from held import Held
 
 from lorascope.activations import noise_floor as noise
 from lorascope.activations.tokens import TokenBatch, Window
-from lorascope.models import finer, sanity_checks
+from lorascope.models import finer_arithmetic, sanity_checks
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.sites import Site
 from lorascope.outputs import responses as model_losses
@@ -68,7 +68,7 @@ def test_trying_adapters_takes_the_logits_that_fit(wide, ids, monkeypatch):
 
 
 def test_the_noise_floor_holds_no_finer_copy_of_the_model(wide, monkeypatch):
-    monkeypatch.setattr(finer, "_PART", 2**15)
+    monkeypatch.setattr(finer_arithmetic, "_PART", 2**15)
     found = [Window([3, 4, 5, 6], [False] * 4, i) for i in range(2)]
     most, floor = peak(lambda: noise.noise_floor(wide, found, [Site(1)]))
     assert most < wide.n_parameters * 8 / 4
@@ -76,13 +76,13 @@ def test_the_noise_floor_holds_no_finer_copy_of_the_model(wide, monkeypatch):
 
 
 def test_the_output_floor_holds_no_finer_copy_of_the_output_matrix(wide, monkeypatch):
-    monkeypatch.setattr(finer, "_PART", 2**15)
+    monkeypatch.setattr(finer_arithmetic, "_PART", 2**15)
     ids = torch.tensor([[3, 4, 5, 6]])
     head = wide.module.lm_head
     stream = torch.randn(1, 4, head.in_features, dtype=torch.float64)
 
     def run():
-        with finer.in_finer_arithmetic(wide.module, torch.float64):
+        with finer_arithmetic.in_finer_arithmetic(wide.module, torch.float64):
             return wide.module.lm_head(stream)
 
     most, found = peak(run)
