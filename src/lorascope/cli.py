@@ -99,6 +99,7 @@ def main() -> None:
     """Entry point: input errors become one line and exit code 2."""
     # The bars of the libraries would stand between ours.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # What libraries say to their own developers is not for whoever runs an audit.

@@ -1,6 +1,8 @@
 """Models in GGUF files, written here by llama.cpp's own package from tiny models."""
 
 import json
+import subprocess
+import sys
 
 import gguf
 import numpy as np
@@ -270,3 +272,20 @@ def test_without_the_package_it_is_named(exact, monkeypatch):
 def test_a_file_has_no_fewer_bits(exact):
     with pytest.raises(InputError, match="is a GGUF file"):
         load_base(str(exact), device="cpu", dtype="nf4")
+
+
+SILENT = """
+import sys
+from lorascope import cli
+cli.main()
+from lorascope.models.load import load_base
+print(load_base(sys.argv[2], device="cpu")[0].device)
+"""
+
+
+def test_a_command_reads_a_file_without_the_bar_of_a_library(exact):
+    """A bar for every tensor would stand between the command's own, under --quiet too."""
+    line = [sys.executable, "-c", SILENT, "--version", str(exact)]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("cpu\n")
+    assert "de-quantizing" not in done.stderr
