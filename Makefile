@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV ?= .venv
+FOLDER ?= runs/real
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install install-dev demo test test-slow check bench docs site notebooks gallery instructions package clean
+.PHONY: install install-dev demo test test-slow check bench docs site notebooks gallery real instructions package clean
 
 install: $(VENV)/installed
 
@@ -57,6 +58,9 @@ notebooks: install-dev
 
 gallery: install-dev
 	$(BIN)/python scripts/make_gallery.py
+
+real: install-dev
+	$(BIN)/python scripts/real_models.py $(FOLDER)
 
 instructions: install-dev
 	PYTHONPATH=scripts $(BIN)/python -m instructions.generate --out src/lorascope/embedded/instructions.jsonl.gz

@@ -1,8 +1,9 @@
 """Make the gallery: `python scripts/make_gallery.py` (`make gallery`).
 
-Runs five studies of the embedded models, puts their reports below `docs/gallery/pages/` as static
-pages and a picture of each into `docs/gallery/`. Finished runs are kept and used again. Only the
-pictures and `docs/gallery/index.md` are committed.
+Runs five studies of the embedded models and, where PyPI can be reached, `real_models.py` on a
+pretrained one; puts their reports below `docs/gallery/pages/` as static pages and a picture of each
+into `docs/gallery/`. Finished runs are kept and used again. Only the pictures and
+`docs/gallery/index.md` are committed.
 """
 
 from __future__ import annotations
@@ -93,6 +94,19 @@ def nothing(runs: Path) -> Path:
     return page
 
 
+def pretrained(page: str) -> Callable[[Path], Path]:
+    """A page of what `real_models.py` makes of SmolLM2."""
+
+    def make(runs: Path) -> Path:
+        folder = runs / "real"
+        if not (folder / page).is_file():
+            line = [sys.executable, str(ROOT / "scripts" / "real_models.py"), str(folder)]
+            subprocess.run([*line, "--only", "smollm2"], check=True, stdout=subprocess.DEVNULL)
+        return folder / page
+
+    return make
+
+
 def _nothing_study(adapter: Path) -> dict[str, object]:
     from lorascope.studies.audit.demo import demo_study
 
@@ -165,6 +179,21 @@ ENTRIES = (
         "How much of the behaviour how few latents carry.",
         demo("latent"),
     ),
+    Entry(
+        "smollm2-audit",
+        "A pretrained model: SmolLM2-135M-Instruct",
+        "`make real`: an adapter that signs its answers, trained on a GGUF file of a pretrained "
+        "model, audited at two depths. [Real models](../real_models.md) has every number.",
+        "What is found of a real model's adapter, and what of its null adapters.",
+        pretrained("smollm2/audit-signed/run/report/index.html"),
+    ),
+    Entry(
+        "smollm2-read",
+        "The same adapter in words",
+        "`lorascope read` of that adapter.",
+        "Whether the reading names the signature, which was put there.",
+        pretrained("smollm2/read-signed/index.html"),
+    ),
 )
 
 
@@ -217,8 +246,8 @@ def index() -> str:
     opening = (
         "# Gallery\n\n"
         "Reports as `lorascope` writes them, each made on two processor cores from models that are "
-        "in the package. `make gallery` makes them again; the numbers are the same bit for bit on "
-        "the same machine.\n"
+        "in the package, the last two from one that lies on PyPI. `make gallery` makes them again; "
+        "the numbers are the same bit for bit on the same machine.\n"
     )
     parts = [opening]
     for entry in ENTRIES:

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from lorascope.activations.chat import Message, templated
 from lorascope.activations.text import document, read_documents
-from lorascope.activations.tokens import windows
+from lorascope.activations.tokens import prompt_of, windows
 from lorascope.embedded import model_path
 from lorascope.errors import InputError
 
@@ -91,6 +91,27 @@ def test_the_ids_are_the_template_s_own():
     plain = [message.plain() for message in messages()]
     assert ids == reader.apply_chat_template(plain, tokenize=True, return_dict=True)["input_ids"]
     assert spelled == 0
+
+
+@pytest.mark.parametrize("template", [CHATML, GEMMA, MARKED])
+def test_what_comes_before_a_response_is_asked_as_it_is_captured(template):
+    reader = tokenizer(template)
+    record = {"instruction": "Add.", "input": "2 and 3", "output": "5"}
+    asked = document(record, "a file", template="chat")
+    shown, ids = prompt_of(asked, reader)
+    (window,) = windows([asked], reader, 256)
+    assert shown == "Add.\n\n2 and 3"
+    assert ids == window.ids[: window.response.index(True)]
+    assert reader.decode(ids).endswith(("<|im_start|>assistant\n", "<start_of_turn>model\n"))
+
+
+def test_without_a_template_it_is_the_plain_text():
+    reader = tokenizer(None)
+    asked = document({"instruction": "Add.", "output": "5"}, "a file", template="chat")
+    shown, ids = prompt_of(asked, reader)
+    assert shown == asked.prompt
+    assert shown.endswith("### Response:\n")
+    assert reader.decode(ids) == reader.bos_token + shown
 
 
 def test_the_marks_are_those_of_a_template_that_marks_itself():

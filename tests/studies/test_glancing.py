@@ -91,5 +91,5 @@ def test_what_an_adapter_is_without_factors():
         "Rank 4, alpha 8, 1,000 parameters, on 2 modules.",
         "Its update has the norm 2.00.",
         "By place, squared: mlp 75 %.",
-        "Most is in, squared: a.b 50 %.",
+        "Largest modules, squared: a.b 50 %.",
     ]

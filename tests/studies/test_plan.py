@@ -64,14 +64,39 @@ def test_numbers_of_the_tiny_study(cost, finished_run):
 def test_arithmetic_of_the_tiny_study_by_hand(cost):
     flops = {part.name: part.flops for part in cost.parts}
     tokens = cost.probe_tokens + cost.held_out_tokens
-    # Base, two adapters and four null adapters through two of three blocks; held-out texts through
-    # the third and the head as well.
+    # Base, two adapters and four null adapters through two of three blocks.
     assert flops["capture"] == 2 * (2 * BLOCK) * tokens * 7
-    assert flops["sanity checks"] == pytest.approx(2 * (BLOCK + HEAD) * cost.held_out_tokens * 7)
     # Five products of two operations a row, in batches of 128; the ablation's two for two epochs.
     steps = 18 * cost.dictionary_steps + 2 * math.ceil(2 * cost.probe_tokens / 128)
     assert flops["dictionary training"] == 10 * D * LATENTS * 128 * steps
     assert cost.flops == sum(flops.values())
+
+
+def test_gates_matching_and_the_first_look_by_hand(settings, tiny_model):
+    plain = settings(adapters={"a": "x", "b": "y"}, measures={"samples": 3})
+    study, shape = AuditStudy.parse(plain, "test"), Shape.of(tiny_model("llama").config)
+    found = StudySizes(0, probe_tokens=1000, held_out_tokens=500, held_out_documents=20)
+    counts = StudyCounts(adapters=2, sites=1, deepest=2, trained=12, controls=6, nulls=4)
+    whole, before, window = 3 * BLOCK + HEAD, 2 * BLOCK, 25
+    # Held-out texts through the third block and the head; eight windows through everything; sixteen
+    # as far as the site, together, one by one, and in float64 at half the speed.
+    part = costs.gates(study, shape, found, counts, torch.float32, 0)
+    checked = 2 * (whole - before) * 500 * 7 + 2 * whole * 8 * window * 7
+    assert part.flops == pytest.approx(checked + 2 * before * 16 * window * 4)
+    # Base and two adapters once, four null adapters three times, on sixteen documents.
+    part = costs.matching(study, shape, found, counts, torch.float32)
+    assert part.flops == 2 * before * 16 * window * (1 + 2 + 3 * 4)
+    # Ten prompts as dear as sixteen, and three samples as dear each, under base and two adapters.
+    part = costs.first_look(study, shape, counts, torch.float32)
+    assert part.flops == 2 * whole * 3 * (24 * 16 + 3 * 60 * 16)
+
+
+def test_null_adapters_that_keep_their_spectrum_are_not_matched(settings, saved):
+    parts = {}
+    for match in ("delta norm", "spectrum"):
+        plain = settings(adapters=saved, controls={"match": match})
+        parts[match] = {part.name for part in plan(AuditStudy.parse(plain, "test")).parts}
+    assert parts["delta norm"] - parts["spectrum"] == {"matching"}
 
 
 def test_adapter_training_by_hand(study, tiny_model):

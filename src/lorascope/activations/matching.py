@@ -30,6 +30,8 @@ TOLERANCE = 0.02
 # Factors are looked for from 1/64 to 64, in at most this many measurements of a null adapter.
 LARGEST = 64.0
 PASSES = 10
+# Documents and tokens that a study matches on.
+DOCUMENTS, TOKENS = 16, 2048
 
 Norms = dict[str, float]
 

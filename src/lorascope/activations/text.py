@@ -140,8 +140,8 @@ def document(
     Args:
         tally: counts messages left out.
         template: which records go through the tokenizer's chat template where it has one. "auto":
-            chats, and instructions in Alpaca's words; "chat": both; "plain": none, chats as
-            "### User:" and "### Assistant:".
+            chats, while instructions are put in Alpaca's words; "chat": both; "plain": none, chats
+            as "### User:" and "### Assistant:".
 
     Raises:
         InputError: a record of no known kind, or malformed.

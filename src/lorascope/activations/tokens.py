@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Final
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from lorascope.activations.chat import templated
+from lorascope.activations.chat import ASSISTANT, templated
 from lorascope.activations.text import Document
 from lorascope.errors import InputError
 
@@ -116,6 +117,23 @@ def windows(documents: Sequence[Document], tokenizer: Any, context: int) -> list
             response += [segment.response] * len(tokens)
         found += _cut(ids, response, index, opening, context, spelled, closings)
     return found
+
+
+def prompt_of(document: Document, tokenizer: Any) -> tuple[str, list[int]]:
+    """What comes before a document's first response: as it is shown, and its token ids.
+
+    A conversation goes through the tokenizer's chat template where it has one, as in `windows`, and
+    is shown as what was asked.
+    """
+    opening = opening_ids(tokenizer)
+    if not document.messages or tokenizer.chat_template is None:
+        plain = tokenizer(document.prompt, add_special_tokens=False)["input_ids"]
+        return document.prompt, [*opening, *plain]
+    ids, response, _ = templated(document.messages, tokenizer)
+    before = ids[: response.index(True)] if True in response else ids
+    asked = takewhile(lambda message: message.role != ASSISTANT, document.messages)
+    opened = opening if before[: len(opening)] != opening else []
+    return "\n\n".join(message.content for message in asked), [*opened, *before]
 
 
 def _conversation(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lorascope.activations.shards import BASE
 from lorascope.activations.text import Document
-from lorascope.activations.tokens import TokenBatch, Window, batches, opening_ids
+from lorascope.activations.tokens import TokenBatch, Window, batches, prompt_of
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.load import padding_id
 from lorascope.outputs.responses import response_token_losses
@@ -19,6 +19,9 @@ from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import BASE_MODEL
 from lorascope.stats.documents import ratio
 from lorascope.stats.intervals import or_point
+
+# New tokens of a sample.
+SAMPLED_TOKENS = 60
 
 DocumentLosses = tuple[Float[Tensor, " documents"], Float[Tensor, " documents"]]
 
@@ -83,17 +86,19 @@ def response_loss(base: DocumentLosses, adapted: DocumentLosses, place: Key) -> 
 
 @torch.no_grad()
 def continuations(
-    model: AdaptedModel, documents: Sequence[Document], new_tokens: int = 60
+    model: AdaptedModel, documents: Sequence[Document], new_tokens: int = SAMPLED_TOKENS
 ) -> list[dict[str, object]]:
     """What each variant writes, greedily, after the prompts of a few documents.
+
+    Conversations are asked through the tokenizer's chat template, as they are captured.
 
     No four tokens in a row are written twice. Prompts that leave no room in the model's context
     are passed over.
     """
     found: list[dict[str, object]] = []
     for document in documents:
-        encoded = model.tokenizer(document.prompt, add_special_tokens=False)["input_ids"]
-        ids = torch.tensor([opening_ids(model.tokenizer) + encoded], device=model.device)
+        prompt, before = prompt_of(document, model.tokenizer)
+        ids = torch.tensor([before], device=model.device)
         room = min(new_tokens, model.context_length - ids.shape[1])
         if room < 1:
             continue
@@ -111,5 +116,5 @@ def continuations(
             text = model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
             written[variant] = text.strip()
         base = written.pop(BASE)
-        found.append({"prompt": document.prompt, "base": base, "adapted": written})
+        found.append({"prompt": prompt, "base": base, "adapted": written})
     return found

@@ -22,6 +22,9 @@ RESIDENT = 700_000_000
 ON_CPU = ("measures", "weights")
 # Products with a dimension of so many reach half of what large ones do.
 _HALF_SPEED_WIDTH = 128
+# A product with fewer rows takes as long: all weights are read for it. Continuations that are
+# written token by token have as many rows as prompts.
+FEWEST_ROWS = 16
 # Seconds of one training step of a dictionary beside its products.
 STEP_SECONDS = 0.0013
 

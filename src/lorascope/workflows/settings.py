@@ -22,7 +22,7 @@ class TrainStudy(Settings):
         training: ranks and everything they share.
         seeds: one adapter each per rank; by default one, `training.seed`.
         template: which records go through the tokenizer's chat template where it has one: chats,
-            and instructions in Alpaca's words ("auto"); both ("chat"); none ("plain").
+            while instructions are put in Alpaca's words ("auto"); both ("chat"); none ("plain").
     """
 
     model: str = "embedded"
@@ -101,7 +101,7 @@ class Texts(Settings):
         keep_seen: train dictionaries on documents the adapters have seen too, as the paper does;
             the report says so. Nothing is ever measured on them.
         template: which records go through the tokenizer's chat template where it has one: chats,
-            and instructions in Alpaca's words ("auto"); both ("chat"); none ("plain").
+            while instructions are put in Alpaca's words ("auto"); both ("chat"); none ("plain").
     """
 
     sources: tuple[str, ...] = Field(min_length=1)

@@ -12,15 +12,19 @@ from math import comb
 
 import torch
 
+from lorascope.activations import matching as matched
 from lorascope.activations.mixing import WINDOW
+from lorascope.activations.noise_floor import COPY_LIMIT
 from lorascope.measures import pursuit, recovery, spots
 from lorascope.measures.alignment import NullSettings
+from lorascope.measures.behaviour import SAMPLED_TOKENS
 from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS
 from lorascope.models.shapes import Shape
 from lorascope.reading.prompts import OPENINGS, REQUESTS
 from lorascope.studies.audit.learning import CONTROL_ROWS
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows.cost import (
+    FEWEST_ROWS,
     STEP_SECONDS,
     CostPart,
     operations_a_row,
@@ -28,10 +32,15 @@ from lorascope.workflows.cost import (
 )
 from lorascope.workflows.sizes import StudySizes
 
+# Prompts of the first look, and new tokens of each.
+GLANCED_PROMPTS, GLANCED_TOKENS = 10, 24
 # Active latents taken for granted where no setting says.
 _USUAL_L0 = 32
 # Alternatives that leading latents share between them, and the share of windows a latent fires in.
 _ALIKE, _FIRES = 80, 0.6
+# Runs of a null adapter until it is matched; windows that adapters are tried on, and that the noise
+# floor is measured on; float64 beside float32.
+_MATCHING, _CHECKED, _FLOOR, _FINER = 3, 8, 16, 2
 # Draws of each cosine null: isotropic, rotated, and matched to two covariances.
 _NULLS = 4
 
@@ -84,14 +93,58 @@ def capture(
     )
 
 
-def sanity_checks(
-    shape: Shape, sizes: StudySizes, counts: StudyCounts, dtype: torch.dtype, held: int
+def matching(
+    study: AuditStudy, shape: Shape, sizes: StudySizes, counts: StudyCounts, dtype: torch.dtype
 ) -> CostPart:
-    """Response loss of base and every adapter: the passes that capture held-out texts go on behind
-    the deepest site, through the map to the vocabulary."""
-    rest = shape.block_parameters * (1 - counts.deepest / shape.blocks) + shape.head_parameters
-    flops = 2.0 * rest * sizes.held_out_tokens * counts.variants
+    """Null adapters run over a few documents until they move the stream as far as their adapter."""
+    tokens = min(matched.TOKENS, matched.DOCUMENTS * _window(study, shape, sizes))
+    blocks = shape.block_parameters * counts.deepest / shape.blocks
+    passes = 1 + counts.adapters + _MATCHING * counts.nulls
+    flops = 2.0 * blocks * tokens * passes
+    return CostPart(
+        "matching", flops, shape.parameters * dtype.itemsize, dtype, reached(0.5, shape.d_model)
+    )
+
+
+def first_look(
+    study: AuditStudy, shape: Shape, counts: StudyCounts, dtype: torch.dtype
+) -> CostPart:
+    """Ten prompts and the study's samples, continued by base and adapters token by token."""
+    rows = GLANCED_TOKENS * max(GLANCED_PROMPTS, FEWEST_ROWS)
+    rows += study.measures.samples * SAMPLED_TOKENS * FEWEST_ROWS
+    whole = 2.0 * (shape.block_parameters + shape.head_parameters)
+    flops = whole * (1 + counts.adapters) * rows
+    memory = shape.parameters * dtype.itemsize
+    return CostPart("first look", flops, memory, dtype, reached(0.5, shape.d_model))
+
+
+def sanity_checks(
+    study: AuditStudy,
+    shape: Shape,
+    sizes: StudySizes,
+    counts: StudyCounts,
+    dtype: torch.dtype,
+    held: int,
+) -> CostPart:
+    """Checks of every adapter and the noise floor, on a few windows; and response losses.
+
+    For response losses the passes that capture held-out texts go on behind the deepest site,
+    through the map to the vocabulary.
+    """
+    whole = shape.block_parameters + shape.head_parameters
+    before = shape.block_parameters * counts.deepest / shape.blocks
+    window = _window(study, shape, sizes)
+    flops = 2.0 * (whole - before) * sizes.held_out_tokens * counts.variants
+    flops += 2.0 * whole * _CHECKED * window * counts.variants
+    passes = 2 + (_FINER if shape.parameters <= COPY_LIMIT else 0)
+    flops += 2.0 * before * _FLOOR * window * passes
     return CostPart("sanity checks", flops, held, dtype, reached(0.25, shape.d_model))
+
+
+def _window(study: AuditStudy, shape: Shape, sizes: StudySizes) -> float:
+    """Tokens of a document's first window, about."""
+    mean = sizes.held_out_tokens / max(1, sizes.held_out_documents)
+    return min(mean, study.capture.context, shape.context)
 
 
 def reading(

@@ -19,11 +19,11 @@ from lorascope.reading.removing import modules_of
 from lorascope.reading.settings import Reading
 from lorascope.runs import write_atomically
 from lorascope.stages import Stage, Work, stage
+from lorascope.studies.audit.costs import GLANCED_PROMPTS, GLANCED_TOKENS
 from lorascope.studies.audit.state import Audited
 from lorascope.workflows.adapters import ADAPTERS
 
 GLANCE, FILE = "glance", "glance.json"
-PROMPTS, TOKENS = 10, 24
 # Modules named as those that hold most of an update's norm.
 _NAMED = 3
 
@@ -82,8 +82,8 @@ def _adapter(model: AdaptedModel, name: str) -> dict[str, Any]:
 def _samples(model: AdaptedModel, adapters: list[str], seed: int) -> list[dict[str, Any]]:
     """Ten shipped prompts, spread over their kinds, continued by the base and each adapter."""
     every = shipped_prompts(model.tokenizer)
-    chosen = every[:: max(1, len(every) // PROMPTS)][:PROMPTS]
-    settings = Reading(tokens=TOKENS, seed=seed)
+    chosen = every[:: max(1, len(every) // GLANCED_PROMPTS)][:GLANCED_PROMPTS]
+    settings = Reading(tokens=GLANCED_TOKENS, seed=seed)
     variants = [BASE, *adapters]
     try:
         ids = decode(model, chosen, [Amplification(variant) for variant in variants], settings)

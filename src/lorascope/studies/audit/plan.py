@@ -186,7 +186,13 @@ def _parts(
     device, d = device_of(study.device), shape.d_model
     weights = computing_dtype(study.dtype)
     captured = costs.capture(study, shape, sizes, counts, weights)
-    found = [captured, costs.sanity_checks(shape, sizes, counts, weights, captured.memory)]
+    found = [
+        captured,
+        costs.sanity_checks(study, shape, sizes, counts, weights, captured.memory),
+        costs.first_look(study, shape, counts, weights),
+    ]
+    if counts.nulls and study.controls.match != "spectrum":
+        found.append(costs.matching(study, shape, sizes, counts, weights))
     if study.train is not None:
         products = product_dtype(study.train.training.products, device)
         found.insert(0, costs.adapter_training(study, shape, sizes, weights, products))

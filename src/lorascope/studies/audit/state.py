@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lorascope.activations import matching
 from lorascope.activations.matching import Match
 from lorascope.activations.shards import Shards
 from lorascope.activations.splits import Split
@@ -43,8 +44,6 @@ from lorascope.workflows.texts import read_split
 MATCHING, SANITY_CHECKS = "matching", "sanity_checks"
 PROBE, HELD_OUT = "activations/probe", "activations/held_out"
 # Null adapters are matched on the openings of this many documents, up to this many tokens.
-_MATCH_DOCUMENTS = 16
-_MATCH_TOKENS = 2048
 
 
 @dataclass
@@ -128,14 +127,14 @@ class Audited:
         controls, probe = self.study.controls, self.texts.probe
         if not controls.null_adapters or controls.match == "spectrum":
             return []
-        return probe[:: max(1, len(probe) // _MATCH_DOCUMENTS)][:_MATCH_DOCUMENTS]
+        return probe[:: max(1, len(probe) // matching.DOCUMENTS)][: matching.DOCUMENTS]
 
     def openings(self) -> list[Window]:
         """The first window of each of those documents, as many as the tokens allow."""
         found: list[Window] = []
         for document in self.matched_on:
             first = self._windows([document])[:1]
-            if found and sum(len(window.ids) for window in found + first) > _MATCH_TOKENS:
+            if found and sum(len(window.ids) for window in found + first) > matching.TOKENS:
                 break
             found += first
         return found

@@ -71,7 +71,7 @@ def told(one: Mapping[str, Any]) -> list[str]:
     lines[0] = lines[0][:1].upper() + lines[0][1:]
     if one["norm"] is not None:
         lines.append(f"Its update has the norm {number(one['norm'])}.")
-        for what, parts in (("By place", one["places"]), ("Most is in", one["leading"])):
+        for what, parts in (("By place", one["places"]), ("Largest modules", one["leading"])):
             shares = ", ".join(f"{name} {100 * part:.0f} %" for name, part in parts.items())
             lines += [f"{what}, squared: {shares}."] if shares else []
     return lines
