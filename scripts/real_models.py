@@ -185,8 +185,12 @@ class Work:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        file = folder / TAKEN
-        self.taken: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+
+    @property
+    def taken(self) -> dict[str, Any]:
+        """What each command took; another process of this script may have noted some."""
+        file = self.folder / TAKEN
+        return json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
     def run(self, name: str, *arguments: str) -> None:
         """`lorascope arguments` on one thread, unless it has been run."""
@@ -200,12 +204,13 @@ class Work:
         _, status, usage = os.wait4(child.pid, 0)
         if status:
             sys.exit(f"real: lorascope {' '.join(arguments)} failed: see above")
-        self.taken[name] = {
+        took = {
             "seconds": time.perf_counter() - begun,
             "cpu_seconds": usage.ru_utime,
             "peak_memory": usage.ru_maxrss * 1024,
         }
-        (self.folder / TAKEN).write_text(json.dumps(self.taken, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps({**self.taken, name: took}, indent=1) + "\n"
+        (self.folder / TAKEN).write_text(text, encoding="utf-8")
 
     def plan(self, file: Path) -> None:
         """What an audit's study should take, part by part, beside it in `plan.json`."""

@@ -123,6 +123,18 @@ def test_modules_that_do_it_are_told_from_those_that_do_not(writing, said):
     assert [row["carries"] for row in told] == [one.taken >= 0.5 for one in found.carriers]
 
 
+def test_shares_have_a_minus_sign_and_no_interval_without_width():
+    parts = (("mlp", 0, 1.0, (1.0, 1.0)), ("self_attn", 18, -0.125, (-0.57, 0.17)))
+    made = [
+        Carrier(ALL, "modules", name, "", (), 16, left, taken, around, size=0.5)
+        for name, left, taken, around in parts
+    ]
+    assert carried_sentences(made) == [
+        "Without the updates of some modules so much of the phrases is gone: mlp 100 %, 50.0 % of "
+        "the update; self_attn −12 % [−57.0, 17.0], 50.0 % of the update."
+    ]
+
+
 def test_taking_out_everything_leaves_the_base(writing):
     """The whole delta at the last site taken out, token by token, is the base's own text; with
     nothing taken out it is the adapter's."""

@@ -196,6 +196,10 @@ def test_named_are_phrases_surer_than_those_of_null_adapters(model, settings):
     as_sure = replace(found, null_phrases=((), (), (first,)))
     assert not as_sure.names_something
     assert sentences(as_sure)[0].startswith("Nothing that sets")
+    alone, several = replace(found, phrases=(first,)), replace(found, phrases=(first, first))
+    at = f"at {first.prompts} of {found.prompts} prompts"
+    assert f"comes back under says {at}" in sentences(alone)[0]
+    assert f"come back under says: the first {at}" in sentences(several)[0]
     less_sure = replace(found, null_phrases=((replace(first, p=2 * first.p),), (), ()))
     assert less_sure.named == tuple(p for p in found.phrases if p.p < 2 * first.p)
 

@@ -91,6 +91,20 @@ def test_gates_matching_and_the_first_look_by_hand(settings, tiny_model):
     assert part.flops == 2 * whole * 3 * (24 * 16 + 3 * 60 * 16)
 
 
+def test_reading_by_hand(settings, tiny_model):
+    read = {"tokens": 5, "documents": 3, "context": 20}
+    study = AuditStudy.parse(settings(adapters={"a": "x", "b": "y"}, reading=read), "test")
+    shape = Shape.of(tiny_model("llama").config)
+    counts = StudyCounts(adapters=2, sites=1, deepest=2, trained=12, controls=6, nulls=4)
+    part = costs.reading(study, shape, counts, torch.float32, 0)
+    # Of two adapters and two null adapters each, beside the base: twenty prompts at two strengths,
+    # and sixty tokens of text.
+    assert part.flops == 2 * (3 * BLOCK + HEAD) * 2 * 3 * 2 * (20 * 2 * 5 + 60)
+    # Weights, and five distributions over 64 tokens for each of the sixty; or what capture holds.
+    assert part.memory == 4 * 27360 + 4 * 5 * 60 * 64
+    assert costs.reading(study, shape, counts, torch.float32, 10**9).memory == 10**9
+
+
 def test_null_adapters_that_keep_their_spectrum_are_not_matched(settings, saved):
     parts = {}
     for match in ("delta norm", "spectrum"):

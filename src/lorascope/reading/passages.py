@@ -26,7 +26,7 @@ from lorascope.models.sites import Site
 # Windows are cut out of this many tokens of a document.
 _READ = 512
 # Probabilities held at once of a variant, a vocabulary for every token of a forward pass.
-_HELD = 2**26
+HELD = 2**26
 # Tokens that gain and lose, kept of a place.
 MOVED = 3
 # First and last position, from 1, of the parts of a text that KL is told by.
@@ -154,7 +154,7 @@ def passages(
     tokens_at = torch.zeros(n, parts)
     places: list[ChangedPosition] = []
     of_first: list[Tensor] = []
-    together = max(1, _HELD // model.vocab_size)
+    together = max(1, HELD // model.vocab_size)
     for batch in batches(found, model.tokenizer, padding_id(model.tokenizer), together):
         counted = batch.kept.clone()
         counted[:, 0] = False

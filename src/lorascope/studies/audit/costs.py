@@ -20,6 +20,7 @@ from lorascope.measures.alignment import NullSettings
 from lorascope.measures.behaviour import SAMPLED_TOKENS
 from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS
 from lorascope.models.shapes import Shape
+from lorascope.reading.passages import HELD
 from lorascope.reading.prompts import OPENINGS, REQUESTS
 from lorascope.studies.audit.learning import CONTROL_ROWS
 from lorascope.studies.audit.study import AuditStudy
@@ -41,6 +42,8 @@ _ALIKE, _FIRES = 80, 0.6
 # Runs of a null adapter until it is matched; windows that adapters are tried on, and that the noise
 # floor is measured on; float64 beside float32.
 _MATCHING, _CHECKED, _FLOOR, _FINER = 3, 8, 16, 2
+# Next-token distributions of ordinary text that a reading holds at once, logarithms among them.
+_DISTRIBUTIONS = 5
 # Draws of each cosine null: isotropic, rotated, and matched to two covariances.
 _NULLS = 4
 
@@ -160,7 +163,9 @@ def reading(
     nulls = min(settings.nulls, counts.nulls // max(1, counts.adapters))
     whole = 2.0 * (shape.block_parameters + shape.head_parameters)
     flops = whole * counts.adapters * (1 + nulls) * 2 * (written + read)
-    return CostPart("reading", flops, held, dtype, reached(0.35, shape.d_model))
+    passing = 4 * _DISTRIBUTIONS * min(HELD, read * shape.vocabulary)
+    memory = max(held, shape.parameters * dtype.itemsize + passing)
+    return CostPart("reading", flops, memory, dtype, reached(0.35, shape.d_model))
 
 
 def adapter_training(

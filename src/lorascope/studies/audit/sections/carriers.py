@@ -34,7 +34,7 @@ def carried_sentences(carriers: Sequence[Carrier]) -> list[str]:
             f"{one.name} {_share(one)}, {number(100 * one.size)} % of the update"
             for one in modules[:_GROUPS]
         )
-        lines.append(f"Without some modules' updates, of the phrases are taken away: {told}.")
+        lines.append(f"Without the updates of some modules so much of the phrases is gone: {told}.")
     return lines
 
 
@@ -50,8 +50,10 @@ def _taken(one: Carrier) -> str:
 
 def _share(one: Carrier) -> str:
     low, high = one.interval
-    around = interval(100 * low, 100 * high)
-    return f"{100 * one.taken:.0f} %" + (f" {around}" if around else "")
+    # Where all prompts agree the interval has no width; that is no certainty.
+    around = interval(100 * low, 100 * high) if low < high else ""
+    share = f"{100 * one.taken:.0f} %".replace("-", "−")
+    return share + (f" {around}" if around else "")
 
 
 def carrier_rows(

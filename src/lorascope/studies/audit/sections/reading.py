@@ -87,8 +87,9 @@ def _verdict(found: Read) -> list[str]:
             "adapter brings back."
         ]
     first = chosen[0]
+    where = "" if len(chosen) == 1 else ": the first"
     return [
-        f"{named} {verb} under {found.adapter}: the first at {first.prompts} of {found.prompts} "
+        f"{named} {verb} under {found.adapter}{where} at {first.prompts} of {found.prompts} "
         f"prompts (base: {first.base}; {_of_nulls(first)})."
     ]
 
@@ -102,9 +103,10 @@ def _chance(found: Read) -> str:
     counts = [len(phrases) for phrases in found.null_phrases]
     return (
         f"Chance: a null adapter in its place brings back {listing([str(n) for n in counts], 20)} "
-        f"phrases in this run (null adapters of the same spectrum, {len(counts)} in all); listed "
-        f"are phrases at a false discovery rate of {found.settings['level']:.0%} that are at least "
-        f"{LIFT:g} times as frequent as a null adapter's."
+        f"phrases in this run ({len(counts)} in all, random updates with singular values in the "
+        f"adapter's proportions); listed are phrases at a false discovery rate of "
+        f"{found.settings['level']:.0%} that are at least {LIFT:g} times as frequent as a null "
+        "adapter's."
     )
 
 
@@ -178,7 +180,8 @@ def _changed(found: Read) -> str:
     for words, total, verb in zip((gains, losses), found.n_changed, ("gain", "lose"), strict=True):
         if words:
             named = ", ".join(f'"{visible(word.word)}"' for word in words[:_NAMED])
-            parts.append(f"{named} {verb} ({plural(total, 'word')} in all)")
+            verbs = verb if len(words) > 1 else f"{verb}s"
+            parts.append(f"{named} {verbs} ({plural(total, 'word')} in all)")
     return f"KL from the base {apart}; {listing(parts)}."
 
 
