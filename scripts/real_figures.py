@@ -16,7 +16,10 @@ from lorascope.results.null_names import ADAPTER
 
 # Parts of a plan, and the stages whose time they foresee by the first part of their names.
 PARTS = {
-    "capture, gates": (("capture", "gates"), ("glance", "gates", "matching", "activations")),
+    "first look, matching, gates, capture": (
+        ("first look", "matching", "gates", "capture"),
+        ("glance", "matching", "gates", "activations"),
+    ),
     "dictionaries": (("dictionary training",), ("dictionaries",)),
     "measures, pursuit": (
         ("measures", "pursuit"),
@@ -78,7 +81,9 @@ def _planned(run: Path, taken: dict[str, Any]) -> str:
         foreseen = sum(plan["seconds"].get(part, 0.0) for part in planned)
         spent = sum(one["cpu_seconds"] for name, one in stages.items() if _first(name) in made)
         rows.append((title, f"{foreseen:.0f} s", f"{spent:.0f} s", _factor(foreseen, spent)))
-    whole, spent = sum(plan["seconds"].values()), taken["cpu_seconds"]
+    # Of all stages: a run that was stopped and went on has taken more than its last command.
+    whole = sum(plan["seconds"].values())
+    spent = sum(one["cpu_seconds"] for one in stages.values())
     rows.append(("all", f"{whole:.0f} s", f"{spent:.0f} s", _factor(whole, spent)))
     memory, held = plan["memory"], taken["peak_memory"]
     rows.append(("memory", _size(memory), _size(held), _factor(memory, held)))

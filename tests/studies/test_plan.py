@@ -98,8 +98,13 @@ def test_reading_by_hand(settings, tiny_model):
     counts = StudyCounts(adapters=2, sites=1, deepest=2, trained=12, controls=6, nulls=4)
     part = costs.reading(study, shape, counts, torch.float32, 0)
     # Of two adapters and two null adapters each, beside the base: twenty prompts at two strengths,
-    # and sixty tokens of text.
-    assert part.flops == 2 * (3 * BLOCK + HEAD) * 2 * 3 * 2 * (20 * 2 * 5 + 60)
+    # and sixty tokens of text; of the adapters 28 times twenty prompts more.
+    whole = 2 * (3 * BLOCK + HEAD)
+    assert part.flops == whole * 2 * 2 * (3 * (20 * 2 * 5 + 60) + 28 * 20 * 5)
+    read["carriers"] = False
+    without = AuditStudy.parse(settings(adapters={"a": "x", "b": "y"}, reading=read), "test")
+    few = costs.reading(without, shape, counts, torch.float32, 0)
+    assert few.flops == whole * 2 * 2 * 3 * (20 * 2 * 5 + 60)
     # Weights, and five distributions over 64 tokens for each of the sixty; or what capture holds.
     assert part.memory == 4 * 27360 + 4 * 5 * 60 * 64
     assert costs.reading(study, shape, counts, torch.float32, 10**9).memory == 10**9

@@ -44,6 +44,10 @@ _ALIKE, _FIRES = 80, 0.6
 _MATCHING, _CHECKED, _FLOOR, _FINER = 3, 8, 16, 2
 # Next-token distributions of ordinary text that a reading holds at once, logarithms among them.
 _DISTRIBUTIONS = 5
+# Times that all prompts are continued to find who carries the phrases: without each of six groups
+# of modules, with gradients, without what was chosen and what matches it; and at each site without
+# six leading sets of two dictionaries, after every second prompt.
+_CARRIED, _TRIED = 22, 6
 # Draws of each cosine null: isotropic, rotated, and matched to two covariances.
 _NULLS = 4
 
@@ -154,7 +158,9 @@ def reading(
     study: AuditStudy, shape: Shape, counts: StudyCounts, dtype: torch.dtype, held: int
 ) -> CostPart:
     """Continuations of every prompt under base and adapter side by side, token by token, and
-    ordinary texts; of each adapter and of its null adapters."""
+    ordinary texts; of each adapter and of its null adapters. Who carries the phrases is counted as
+    if some came back.
+    """
     assert study.reading is not None
     settings = study.reading
     prompts = len(settings.prompts) or len(OPENINGS) + len(REQUESTS)
@@ -163,6 +169,9 @@ def reading(
     nulls = min(settings.nulls, counts.nulls // max(1, counts.adapters))
     whole = 2.0 * (shape.block_parameters + shape.head_parameters)
     flops = whole * counts.adapters * (1 + nulls) * 2 * (written + read)
+    if settings.carriers:
+        again = prompts * settings.tokens * (_CARRIED + _TRIED * counts.sites)
+        flops += whole * counts.adapters * 2 * again
     passing = 4 * _DISTRIBUTIONS * min(HELD, read * shape.vocabulary)
     memory = max(held, shape.parameters * dtype.itemsize + passing)
     return CostPart("reading", flops, memory, dtype, reached(0.35, shape.d_model))
