@@ -183,16 +183,16 @@ ENTRIES = (
         "smollm2-audit",
         "A pretrained model: SmolLM2-135M-Instruct",
         "`make real`: an adapter that signs its answers, trained on a GGUF file of a pretrained "
-        "model, audited at two depths. [Real models](../real_models.md) has every number.",
+        "model, audited at one depth. [Real models](../real_models.md) has every number.",
         "What is found of a real model's adapter, and what of its null adapters.",
         pretrained("smollm2/audit-signed/run/report/index.html"),
     ),
     Entry(
         "smollm2-read",
         "The same adapter in words",
-        "`lorascope read` of that adapter.",
+        "The reading within that audit, as `lorascope read` makes it.",
         "Whether the reading names the signature, which was put there.",
-        pretrained("smollm2/read-signed/index.html"),
+        pretrained("smollm2/audit-signed/run/read/signed/index.html"),
     ),
 )
 

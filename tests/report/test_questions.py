@@ -99,9 +99,23 @@ def test_the_five_are_answered_in_their_order(make_run, browsed):
     assert learned.endswith("(2 null adapters in its place: 1 phrase.)")
     assert "Carried by delta latent 3 at layers.1" in carried
     assert "80 % [70.0, 90.0] of the phrases (2 matched sets on average 5 %)" in carried
-    assert "Of its 2 latents 1 lie nearer a base latent than chance" in carried
+    best = "Of the delta dictionary's best 2 latents 1 lie nearer a base latent than chance"
+    assert best in carried
     assert seen.startswith("Through the base dictionary at layers.1 0.400 share")
     assert "through the delta dictionary 0.800" in seen
+
+
+@pytest.mark.parametrize(
+    ("number_", "what"), [(3, "nearer a base latent than chance"), (7, "a new direction")]
+)
+def test_one_latent_is_told_of_as_one(make_run, browsed, number_, what):
+    said = said_of(make_run, [latent((number_,), 0.2, (0.0, 0.1))], browsed)
+    answer = {q.title: q.answers for q in said.questions}[TITLES[3]][0]
+    assert f"The delta dictionary's best latent is {what} (largest cosine 0." in answer
+
+
+def test_sites_are_those_of_the_audit_and_not_of_its_reading(make_run, browsed):
+    assert "read at 1 site of" in said_of(make_run, [], browsed, sites=["layers.1"]).scope
 
 
 def test_without_carriers_the_strongest_latent_is_told(make_run, browsed):

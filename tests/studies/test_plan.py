@@ -105,8 +105,11 @@ def test_reading_by_hand(settings, tiny_model):
     without = AuditStudy.parse(settings(adapters={"a": "x", "b": "y"}, reading=read), "test")
     few = costs.reading(without, shape, counts, torch.float32, 0)
     assert few.flops == whole * 2 * 2 * 3 * (20 * 2 * 5 + 60)
-    # Weights, and five distributions over 64 tokens for each of the sixty; or what capture holds.
-    assert part.memory == 4 * 27360 + 4 * 5 * 60 * 64
+    # Weights, and what gradients of twenty continuations go through; without these five
+    # distributions over 64 tokens for each of the sixty; or what capture holds.
+    kept = 3 * (16 * D + 4 * 48) + 3 * 64
+    assert part.memory == 4 * 27360 + 4 * 20 * (5 + 30) * kept
+    assert few.memory == 4 * 27360 + 4 * 5 * 60 * 64
     assert costs.reading(study, shape, counts, torch.float32, 10**9).memory == 10**9
 
 

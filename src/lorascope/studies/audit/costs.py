@@ -48,6 +48,8 @@ _DISTRIBUTIONS = 5
 # of modules, with gradients, without what was chosen and what matches it; and at each site without
 # six leading sets of two dictionaries, after every second prompt.
 _CARRIED, _TRIED = 22, 6
+# Tokens of a prompt in its template.
+_PROMPT = 30
 # Draws of each cosine null: isotropic, rotated, and matched to two covariances.
 _NULLS = 4
 
@@ -169,10 +171,12 @@ def reading(
     nulls = min(settings.nulls, counts.nulls // max(1, counts.adapters))
     whole = 2.0 * (shape.block_parameters + shape.head_parameters)
     flops = whole * counts.adapters * (1 + nulls) * 2 * (written + read)
+    passing = 4 * _DISTRIBUTIONS * min(HELD, read * shape.vocabulary)
     if settings.carriers:
         again = prompts * settings.tokens * (_CARRIED + _TRIED * counts.sites)
         flops += whole * counts.adapters * 2 * again
-    passing = 4 * _DISTRIBUTIONS * min(HELD, read * shape.vocabulary)
+        kept = shape.blocks * (16 * shape.d_model + 4 * shape.d_mlp) + 3 * shape.vocabulary
+        passing = max(passing, 4 * prompts * (settings.tokens + _PROMPT) * kept)
     memory = max(held, shape.parameters * dtype.itemsize + passing)
     return CostPart("reading", flops, memory, dtype, reached(0.35, shape.d_model))
 

@@ -177,11 +177,15 @@ def _new(carrier: Carrier, here: Sequence[Browsed]) -> str:
         near = [n for n in rows if each.columns["verdict"][n] == "above"]
         chance = each.head["chance"]
         best = max((each.columns["cosine"][n] or 0.0 for n in rows), default=0.0)
-        return (
-            f"Of its {plural(len(rows), 'latent')} {len(near)} lie nearer a base latent than "
-            f"chance, the others are new directions (largest cosine {number(best)}; "
-            f"{chance['null']} {number(chance['level'])})."
+        said = (
+            f"Of the delta dictionary's best {plural(len(rows), 'latent')} {len(near)} lie nearer "
+            "a base latent than chance, the others are new directions"
         )
+        if len(rows) == 1:
+            new = "nearer a base latent than chance" if near else "a new direction"
+            said = f"The delta dictionary's best latent is {new}"
+        beside = f"{chance['null']} {number(chance['level'])}"
+        return f"{said} (largest cosine {number(best)}; {beside})."
     return ""
 
 

@@ -79,7 +79,9 @@ def words(results: Results, browsed: Sequence[Browsed] = ()) -> Words:
 
 
 def _scope(results: Results) -> str:
-    adapters, sites, runs = results.adapters, results.sites, seeds(results)
+    adapters, runs = results.adapters, seeds(results)
+    # A reading has numbers at sites of its own, which the audit does not look at.
+    sites = results.facts.get("sites") or results.sites
     model = results.facts.get("model", {}).get("id", "the base model")
     seeded = f", {plural(len(runs), 'seed')}" if len(runs) > 1 else ""
     return (
