@@ -1,10 +1,11 @@
 """The first screen's five questions, in their order, with their chance beside them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from lorascope.reading.carried import Carrier
+from lorascope.report.conditions import measured
 from lorascope.report.latents import Browsed
 from lorascope.report.result import read_results
 from lorascope.results import ADAPTER, Estimate, Key, Null
@@ -12,6 +13,7 @@ from lorascope.results.labels import BASE, DELTA
 from lorascope.studies.audit.page import render
 from lorascope.studies.audit.sections.carriers import carried_sentences, carrier_rows
 from lorascope.studies.audit.sections.drift import drift_sentence
+from lorascope.studies.audit.sections.opening import cautions
 from lorascope.studies.audit.sections.questions import TITLES
 from lorascope.studies.audit.sections.words import words
 
@@ -204,3 +206,16 @@ def test_the_site_told_of_is_the_one_furthest_beyond_its_null_adapters(make_run,
     )
     answer = {q.title: q.answers for q in words(results, [browsed]).questions}[TITLES[4]][0]
     assert "layers.3: 20 of 500" in answer
+
+
+def test_a_number_that_massive_coordinates_keep_from_a_verdict_is_told_without_them(make_run):
+    place = {"site": "layers.1", "dictionary": DELTA}
+    whole = replace(number("recovery.kl", 0.8, 0.1, **place), judged=False)
+    rest = number("recovery.kl", 0.6, 0.1, **place, massive="without")
+    massive = {"coordinates": [{"coordinate": 5, "share": 0.3}], "directions": []}
+    results = read_results(make_run([whole, rest], massive={"layers.1": massive}))
+    assert [row.value for row in measured(results, "recovery.kl")] == [0.6]
+    told = "coordinate 5 at layers.1 holds 30.0 % of the base stream's energy"
+    assert any(line.startswith(told) for line in cautions(results))
+    neither = read_results(make_run([whole, replace(rest, judged=False)]))
+    assert [row.value for row in measured(neither, "recovery.kl")] == [0.8]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lorascope.measures.definitions import definition_of
 from lorascope.report.result import Results
@@ -57,10 +57,14 @@ def measured(
     """The estimates of a measure that have a value, one per adapter, site, seed and dictionaries.
 
     Where a number was taken at several settings, the first in the table speaks for it; with
-    `first_seed`, likewise the lowest seed.
+    `first_seed`, likewise the lowest seed. Where massive coordinates keep it from a verdict, the
+    number without them does.
     """
     chosen: dict[tuple[object, ...], Estimate] = {}
-    for estimate in results.numbers.taken(measure):
+    without = {e.key: e for e in results.numbers.taken(measure, massive="without") if e.judged}
+    for taken in results.numbers.taken(measure):
+        twin = None if taken.judged else without.get(replace(taken.key, massive="without"))
+        estimate = twin or taken
         key, own = estimate.key, Of.key(estimate.key)
         if of in (None, own) and not math.isnan(estimate.value):
             chosen.setdefault((key.adapter, key.compared, key.site, key.seed, own), estimate)

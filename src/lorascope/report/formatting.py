@@ -34,7 +34,10 @@ def verdict_words(estimate: Estimate) -> str:
     if settling and sampled:
         return f"not settled: about {settling:,} {sampled} would tell"
     if not estimate.judged:
-        return "no verdict: what it was measured with fails its own yardsticks"
+        return (
+            "no verdict: what it was measured with fails its own yardsticks, or massive "
+            "coordinates hold most of it"
+        )
     if estimate.apart_from_reference:
         return f"{estimate.verdict} its reference"
     return estimate.verdict

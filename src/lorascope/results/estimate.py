@@ -111,8 +111,9 @@ class Estimate:
         nulls: chance levels and references; rivals first.
         key: adapter, rank, site, seed, dictionary and what else it belongs to.
         margin: differences up to this size count as none, in `unit`; None where none is stated.
-        judged: False where what it was measured with fails its own yardsticks: value, interval and
-            nulls stand, and there is no verdict and no p-value.
+        judged: False where what it was measured with fails its own yardsticks, or where the same
+            number without massive coordinates is judged: value, interval and nulls stand, and
+            there is no verdict and no p-value.
 
     Examples:
         >>> rival = ls.Null("null adapters", 0.30, 0.25, 0.35, rival=True)

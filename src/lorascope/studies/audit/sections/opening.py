@@ -74,7 +74,8 @@ def cautions(results: Results) -> list[str]:
         for one in checks
         if not one.get("passed", True)
     ]
-    found += [*_failed_yardsticks(results.facts), *left_out_lines(results.facts)]
+    found += [*_failed_yardsticks(results.facts), *_massive(results.facts)]
+    found += left_out_lines(results.facts)
     found += [str(warning) for warning in results.facts.get("warnings", [])]
     read = results.facts.get("read", {})
     found += [f"{name}: {line}" for name, one in read.items() for line in one["cautions"]]
@@ -97,6 +98,23 @@ def _failed_yardsticks(facts: Mapping[str, Any]) -> list[str]:
     if drawn:
         fails = "fails its yardsticks" if drawn == 1 else "fail their yardsticks"
         lines.append(f"{plural(drawn, 'dictionary')} of null draws {fails}.")
+    return lines
+
+
+def _massive(facts: Mapping[str, Any]) -> list[str]:
+    """Sites whose numbers are judged without a few coordinates that hold most of the energy."""
+    lines = []
+    for site, one in facts.get("massive", {}).items():
+        coordinates, directions = one.get("coordinates", []), one.get("directions", [])
+        held = sum(part["share"] for part in (*coordinates, *directions))
+        named = [f"coordinate {part['coordinate']}" for part in coordinates]
+        named += [plural(len(directions), "direction")] if directions else []
+        verb = "hold" if len(named) > 1 or len(directions) > 1 else "holds"
+        if named:
+            lines.append(
+                f"{listing(named)} at {site} {verb} {number(100 * held)} % of the base stream's "
+                "energy: sentences and verdicts are of the numbers without them."
+            )
     return lines
 
 
