@@ -7,7 +7,8 @@ import pytest
 
 from lorascope.runs import Run, read_json
 from lorascope.stages import record_of
-from lorascope.studies.audit.glancing import FILE, GLANCE, PROMPTS
+from lorascope.studies.audit.costs import GLANCED_PROMPTS
+from lorascope.studies.audit.glancing import FILE, GLANCE
 from lorascope.studies.audit.sections.early import render_early, told, write_early
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.audit.workflow import RESULTS, _page_fills
@@ -34,7 +35,7 @@ def test_the_first_look_is_the_first_stage_after_training(finished_run):
         assert sum(one["leading"].values()) <= 1 + 1e-9
         blocks = sum(part for where, part in one["places"].items() if where.startswith("block"))
         assert blocks == pytest.approx(1)
-    assert len(seen["samples"]) == PROMPTS
+    assert len(seen["samples"]) == GLANCED_PROMPTS
     assert all(list(one["texts"]) == ["base", "r2", "r4"] for one in seen["samples"])
 
 
@@ -48,7 +49,7 @@ def test_the_page_fills_as_stages_finish(begun, finished_run):
     shutil.copytree(finished_run / "read" / "r2", begun / "read" / "r2")
     second = write_early(begun, 9, 40).read_text(encoding="utf-8")
     assert "In words" in second
-    assert first.count("<caption>") == second.count("<caption>") == PROMPTS
+    assert first.count("<caption>") == second.count("<caption>") == GLANCED_PROMPTS
     assert write_early(begun / "nothing", 0, 1) is None
 
 
