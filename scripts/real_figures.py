@@ -16,9 +16,9 @@ from lorascope.results.null_names import ADAPTER
 
 # Parts of a plan, and the stages whose time they foresee by the first part of their names.
 PARTS = {
-    "first look, matching, gates, capture": (
-        ("first look", "matching", "gates", "capture"),
-        ("glance", "matching", "gates", "activations"),
+    "first look, matching, sanity checks, capture": (
+        ("first look", "matching", "sanity checks", "capture"),
+        ("glance", "matching", "sanity_checks", "activations"),
     ),
     "dictionaries": (("dictionary training",), ("dictionaries",)),
     "measures, pursuit": (

@@ -80,7 +80,7 @@ def test_gates_matching_and_the_first_look_by_hand(settings, tiny_model):
     whole, before, window = 3 * BLOCK + HEAD, 2 * BLOCK, 25
     # Held-out texts through the third block and the head; eight windows through everything; sixteen
     # as far as the site, together, one by one, and in float64 at half the speed.
-    part = costs.gates(study, shape, found, counts, torch.float32, 0)
+    part = costs.sanity_checks(study, shape, found, counts, torch.float32, 0)
     checked = 2 * (whole - before) * 500 * 7 + 2 * whole * 8 * window * 7
     assert part.flops == pytest.approx(checked + 2 * before * 16 * window * 4)
     # Base and two adapters once, four null adapters three times, on sixteen documents.
