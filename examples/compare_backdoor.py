@@ -61,7 +61,7 @@ def train(folder: Path, steps: int = 60) -> dict[str, str]:
 
 
 def audit_all(folder: Path, adapters: dict[str, str]) -> Path:
-    """One audit of all adapters: what the comparison reads."""
+    """One audit of all adapters: what the comparison reads, and nothing else of an audit."""
     study = {
         "model": "embedded",
         "adapters": adapters,
@@ -82,6 +82,8 @@ def audit_all(folder: Path, adapters: dict[str, str]) -> Path:
             "effects": False,
             "weights": False,
         },
+        "controls": {"null_adapters": 0, "gaussian_dictionaries": 0},
+        "reading": None,
     }
     AUDIT.run(AuditStudy.parse(study, "study"), folder / "run", Reporter())
     return folder / "run"
