@@ -72,7 +72,7 @@ def test_arithmetic_of_the_tiny_study_by_hand(cost):
     assert cost.flops == sum(flops.values())
 
 
-def test_gates_matching_and_the_first_look_by_hand(settings, tiny_model):
+def test_sanity_checks_matching_and_the_first_look_by_hand(settings, tiny_model):
     plain = settings(adapters={"a": "x", "b": "y"}, measures={"samples": 3})
     study, shape = AuditStudy.parse(plain, "test"), Shape.of(tiny_model("llama").config)
     found = StudySizes(0, probe_tokens=1000, held_out_tokens=500, held_out_documents=20)

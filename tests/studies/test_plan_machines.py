@@ -9,7 +9,6 @@ import torch
 
 from lorascope import cli
 from lorascope.errors import InputError
-from lorascope.studies.audit.costs import StudyCounts, reading
 from lorascope.studies.audit.demo import demo_study
 from lorascope.studies.audit.plan import plan
 from lorascope.workflows import cost as cost_module
@@ -76,17 +75,6 @@ def test_what_does_not_fit_names_the_part_and_the_setting(tmp_path):
     (line,) = what_does_not_fit(replace(large, machine=machine_named("l4")), tmp_path)
     assert "and one L4 has 24 GB" in line
     assert not what_does_not_fit(replace(large, machine=machine_named("h100")), tmp_path)
-
-
-def test_reading_by_hand():
-    study, shape = demo_study(True), SimpleNamespace(d_model=64)
-    shape.block_parameters, shape.head_parameters = 1000, 200
-    counts = StudyCounts(adapters=2, sites=1, deepest=1, trained=0, controls=0, nulls=4)
-    part = reading(study, shape, counts, torch.float32, 5)
-    # 20 prompts at two strengths, 16 tokens each, and 24 texts of 48 tokens; by base and adapter,
-    # for two adapters and the two null adapters that the study has of each.
-    assert part.flops == 2 * 1200 * (20 * 2 * 16 + 24 * 48) * 2 * 2 * 3
-    assert part.memory == 5
 
 
 def test_every_part_of_an_audit_has_advice_of_its_own():

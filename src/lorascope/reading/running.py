@@ -83,12 +83,8 @@ def read(
     """
     started = time.perf_counter()
     settings, progress = settings or Reading(), progress or Silence()
-    model.info(adapter)
+    _require_known(model, adapter, settings)
     judge = answerer(settings.judge) if settings.judge else None
-    for name in settings.references:
-        model.info(name)
-        if name == adapter:
-            raise InputError(f'reference "{name}" is the adapter itself; give another one')
     prompts = prompts_for(model, settings)
     nulls, cautions = _nulls(model, adapter, settings)
     samples, kl = _samples(model, adapter, nulls, prompts, settings, progress)
@@ -118,6 +114,14 @@ def read(
     if judge is not None:
         found = _with_sentence(found, judge, answers, settings, progress)
     return replace(found, seconds=round(time.perf_counter() - started, 1))
+
+
+def _require_known(model: AdaptedModel, adapter: str, settings: Reading) -> None:
+    """Refuse adapters that the model does not have, and the adapter as its own reference."""
+    for name in (adapter, *settings.references):
+        model.info(name)
+    if adapter in settings.references:
+        raise InputError(f'reference "{adapter}" is the adapter itself; give another one')
 
 
 def prompts_for(model: AdaptedModel, settings: Reading) -> list[Prompt]:

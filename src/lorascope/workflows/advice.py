@@ -16,6 +16,7 @@ _LOWER: dict[str, tuple[str, str]] = {
         "texts.documents, controls.null_adapters",
         "capture.batch_tokens, dtype=bfloat16",
     ),
+    "first look": ("measures.samples", "dtype=bfloat16"),
     "matching": ("controls.null_adapters, controls.match=spectrum", "capture.batch_tokens"),
     "reading": ("reading=null, reading.nulls", "dtype=bfloat16"),
     "dictionary training": (

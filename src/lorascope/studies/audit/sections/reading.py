@@ -120,7 +120,7 @@ def judged_sentences(found: Read) -> list[str]:
     beside = f" (null adapters' own sentences: {listing(counts, 20)})" if counts else ""
     if not own.said:
         return [f"{judge} sees nothing that the adapter was taught{beside}."]
-    other = "null adapters" if nulls else "the base"
+    other = ADAPTER if nulls else "the base"
     return [
         f"{judge}: “{visible(own.said)}” By this it finds the adapter beside {other} at "
         f"{own.right:g} of {own.tried} prompts that it had not seen{beside}; always the same "
