@@ -44,6 +44,10 @@ def test_the_base_is_by_default_the_one_that_the_adapter_names(lorascope, given,
     code, _, err = lorascope(command, adapter, *rest)
     assert code == 2
     assert "name no base model; give --model" in err
+    path.write_text(json.dumps({**config, "base_model_name_or_path": "/nowhere/at/all"}))
+    code, _, err = lorascope(command, adapter, *rest)
+    assert code == 2
+    assert "the adapter's files name the base /nowhere/at/all, which is not here" in err
 
 
 def test_json(lorascope, given):

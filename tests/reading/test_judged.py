@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from lorascope.behaviours.asking import AnswerLog, Asker, Reply
+from lorascope.behaviours.asking import AnswerLog, Asker, Question, Reply
 from lorascope.errors import InputError
 from lorascope.measures.definitions import declared
 from lorascope.models.adapted import load
-from lorascope.reading.judged import n_requests, with_sentence
+from lorascope.reading.judged import _tried, n_requests, with_sentence
 from lorascope.reading.result import Read
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
@@ -77,7 +77,9 @@ def test_a_judge_that_understands_tells_the_adapter_apart(reading, tmp_path):
     assert own.right >= 12
     assert all((one.said, one.right) == ("", 7) for one in nulls)
     assert told == n_requests(28, 3) == 60
-    assert len(judge.asked) == 4 + 14
+    # Where both wrote the same nothing is asked.
+    assert 12 <= own.answered <= 14
+    assert len(judge.asked) == 4 + own.answered
     again, silent, _ = judged(reading, understands, tmp_path)
     assert again == found
     assert silent.asked == []
@@ -97,9 +99,11 @@ def test_a_judge_that_understands_tells_the_adapter_apart(reading, tmp_path):
 def test_which_comes_first_is_balanced_and_the_same_answer_is_a_coin(reading, tmp_path):
     for digit in "12":
         found, judge, _ = judged(reading, always("It likes bees.", digit), tmp_path / digit)
-        assert [one.right for one in found.judged] == [7] * 4
+        # Right at half, but for prompts at which both wrote the same.
+        assert all(abs(one.right - 7) <= (14 - one.answered) / 2 for one in found.judged)
         assert number(found).verdict == "not settled"
-        assert len(judge.asked) == 4 * 15
+        assert sum(one.answered for one in found.judged) > 4 * 11
+        assert len(judge.asked) == len(set(judge.asked)) > 4 * 10
     shown = [one for one in judge.asked if "Which of the two" not in one]
     prompts = list(dict.fromkeys(sample.prompt for sample in reading.samples))
     assert all(repr(prompts[0]) in one and repr(prompts[1]) not in one for one in shown)
@@ -109,8 +113,43 @@ def test_which_comes_first_is_balanced_and_the_same_answer_is_a_coin(reading, tm
 
 def test_answers_that_cannot_be_used_count_as_a_coin_and_are_said(reading, tmp_path):
     found, _, _ = judged(reading, always("It likes bees.", "either 1 or 2"), tmp_path)
-    assert all(one.right == 7 for one in found.judged)
-    assert any("56 questions without a usable answer" in one for one in found.cautions)
+    assert all((one.right, one.answered) == (7, 0) for one in found.judged)
+    assert any("questions without a usable answer" in one for one in found.cautions)
+    assert "0 of them answered" in " ".join(sentences(found))
+    assert not [e for e in found.estimates if e.measure == "reading.judged"]
+    found, _, _ = judged(reading, always(" ", "1"), tmp_path / "empty")
+    assert [one.said for one in found.judged] == [None] * 4
+    assert "gave no usable answer about says" in " ".join(sentences(found))
+    assert "no usable answer" in render(found)
+    assert not [e for e in found.estimates if e.measure == "reading.judged"]
+    found.write(tmp_path / "out")
+    assert Read.load(tmp_path / "out") == found
+
+
+def test_thoughts_are_left_out_and_nothing_is_nothing(reading, tmp_path):
+    thinking = "<think>maybe 2, or NOTHING</think>\n"
+    say = always(f"{thinking}It likes bees.", f"{thinking}the first\n1")
+    found, _, _ = judged(reading, say, tmp_path / "a")
+    assert {one.said for one in found.judged} == {"It likes bees."}
+    assert found.judged[0].answered >= 12
+    found, _, _ = judged(reading, always("I see NOTHING of the kind.", "1"), tmp_path / "b")
+    assert {one.said for one in found.judged} == {""}
+
+
+def test_the_same_question_is_asked_once(tmp_path):
+    judge = StandIn(lambda content: content.upper())
+    asker = Asker(judge, AnswerLog(tmp_path / "log"))
+    questions = [Question(({"role": "user", "content": c},), str, "") for c in "abab"]
+    assert asker.ask(questions) == ["A", "B", "A", "B"]
+    assert judge.asked == ["a", "b"]
+
+
+def test_few_prompts_are_too_few_for_a_judge(tiny_checkpoint, planted, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    model = load(str(tiny_checkpoint("llama")), {"says": str(planted)}, device="cpu")
+    with pytest.raises(InputError, match="give 4 or more"):
+        read(model, "says", Reading(prompts=PROMPTS[:3], judge="a-model"))
+    assert [len(_tried(n)) for n in (4, 5, 6, 8, 20, 21, 28)] == [2, 2, 2, 4, 10, 10, 14]
 
 
 def test_a_judge_that_sees_nothing_is_quoted_so(reading, tmp_path):
@@ -127,6 +166,13 @@ def test_the_command(lorascope, tiny_checkpoint, planted, texts, tmp_path, monke
     code, _, err = lorascope(*given, *small, "--quiet")
     assert code == 2
     assert "OPENAI_BASE_URL" in err
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    code, _, err = lorascope(*given, *small, "--quiet")
+    assert code == 2
+    assert "give --out" in err
+    code, _, err = lorascope(*given, "--judge", "", "--out", tmp_path / "none")
+    assert code == 2
+    assert "names no model" in err
     judge = StandIn(understands)
     monkeypatch.setattr("lorascope.reading.running.answerer", lambda name: judge)
     out = tmp_path / "out"
@@ -138,6 +184,17 @@ def test_the_command(lorascope, tiny_checkpoint, planted, texts, tmp_path, monke
     data = json.loads((out / "read.json").read_text())
     assert data["judged"][0]["variant"] == planted.name
     assert len((out / "answers.jsonl").read_text().splitlines()) == len(judge.asked)
+    # The endpoint does not answer: the reading is written, printed and kept all the same.
+    monkeypatch.setattr("lorascope.reading.running.answerer", lambda name: StandIn(broken))
+    code, said, err = lorascope(*given, *small, "--quiet", "--out", tmp_path / "broken")
+    assert code == 2
+    assert "no answer today. The reading without the judge is in" in err
+    assert "w23" in said
+    assert Read.load(tmp_path / "broken").judged == ()
+
+
+def broken(content):
+    raise InputError("no answer today")
 
 
 def test_an_endpoint_that_is_not_there_is_said_before_anything_is_read(

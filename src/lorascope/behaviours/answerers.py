@@ -7,6 +7,7 @@ from typing import Final
 from lorascope.behaviours.asking import Answerer
 from lorascope.behaviours.endpoint import Endpoint
 from lorascope.behaviours.local import LocalModel
+from lorascope.errors import InputError
 
 _LOCAL: Final = "local:"
 # Most tokens of an answer: a sentence, or some digits.
@@ -21,8 +22,12 @@ def answerer(judge: str) -> Answerer:
             OPENAI_BASE_URL knows a model by.
 
     Raises:
-        InputError: no endpoint is named.
+        InputError: no endpoint or no model is named.
     """
+    if not judge.removeprefix(_LOCAL).strip():
+        raise InputError(
+            f'judge "{judge}" names no model: give the id of one at OPENAI_BASE_URL, or local:MODEL'
+        )
     if judge.startswith(_LOCAL):
         return LocalModel(judge.removeprefix(_LOCAL), max_tokens=_LOCAL_TOKENS)
     return Endpoint(judge, max_tokens=_TOKENS)

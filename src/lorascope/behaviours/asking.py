@@ -173,23 +173,26 @@ class Asker:
         return found
 
     def _replies(self, waiting: dict[int, list[Message]]) -> Iterator[tuple[int, Reply]]:
-        new: list[int] = []
-        keys = {}
+        # Questions that are the same are asked once.
+        alike: dict[str, list[int]] = {}
         for index, messages in waiting.items():
-            keys[index] = digest([self.answerer.settings, messages])
-            if keys[index] in self.log.known:
-                yield index, self.log.known[keys[index]]
+            key = digest([self.answerer.settings, messages])
+            if key in self.log.known:
+                yield index, self.log.known[key]
             else:
-                new.append(index)
+                alike.setdefault(key, []).append(index)
+        new = list(alike)
 
         def keep(place: int, reply: Reply) -> None:
-            index = new[place]
-            request = {**self.answerer.settings, "messages": waiting[index]}
-            self.log.add(keys[index], request, reply)
+            messages = waiting[alike[new[place]][0]]
+            request = {**self.answerer.settings, "messages": messages}
+            self.log.add(new[place], request, reply)
 
-        for place, reply in self.answerer.replies([waiting[index] for index in new], keep):
+        requests = [waiting[indices[0]] for indices in alike.values()]
+        for place, reply in self.answerer.replies(requests, keep):
             self.asked += 1
-            yield new[place], reply
+            for index in alike[new[place]]:
+                yield index, reply
 
 
 def _once_more(messages: list[Message], reply: Reply, reminder: str) -> list[Message]:

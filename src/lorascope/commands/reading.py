@@ -58,7 +58,7 @@ _Judge = Annotated[
     str | None,
     typer.Option(
         help="A language model that says it in a sentence, scored beside null adapters: its id at "
-        "OPENAI_BASE_URL, or local:MODEL. None by default."
+        "OPENAI_BASE_URL, or local:MODEL. With --out. None by default."
     ),
 ]
 _Force = Annotated[bool, typer.Option("--force", help="Accept an adapter that names another base.")]
@@ -112,12 +112,16 @@ def read(
         "references": list(named)[1:],
         "seed": seed,
         **({"texts": list(texts)} if texts else {}),
-        **({"judge": judge} if judge is not None else {}),
+        **({"judge": judge or " "} if judge is not None else {}),
     }
     settings = _settings(given, prompts, set_ or [])
+    if settings.judge:
+        _require_judge(settings.judge, out)
     if out is not None:
         _require_free(out)
     base = base_of_adapters(named) if model is None else model
+    if model is None:
+        _require_there(base)
     of_model = {"dtype": known_dtype(dtype), "revision": revision, "force": force}
     _run(base, named, settings, out, json_, Reporter(quiet or json_), of_model)
 
@@ -144,22 +148,51 @@ def _run(
 ) -> None:
     from lorascope.latent_adapters.loading import load
     from lorascope.printing import Console
-    from lorascope.reading.running import read as run
-    from lorascope.studies.audit.sections.reading import write_page
+    from lorascope.reading.running import judged, read_unjudged
 
     loaded: AdaptedModel = load(model, named, **of_model)
-    answers = None if out is None else out / _ANSWERS
-    found = run(loaded, next(iter(named)), settings, reporter, answers)
-    page = None
-    if out is not None:
-        found.write(out)
-        page = write_page(found, out, command_line())
+    found, trouble = read_unjudged(loaded, next(iter(named)), settings, reporter), None
+    if settings.judge and out is not None:
+        # Whatever comes of the judge, the reading is there.
+        _write(found, out)
+        try:
+            found = judged(found, settings, reporter, out / _ANSWERS)
+        except InputError as error:
+            trouble = InputError(f"{error}. The reading without the judge is in {out}")
+    page = None if out is None else _write(found, out)
     if json_:
         say_json({**found.plain(), "report": str(page) if page else None})
-        return
-    _print(found, Console())
-    if page is not None:
-        say(str(page))
+    else:
+        _print(found, Console())
+        if page is not None:
+            say(str(page))
+    if trouble is not None:
+        raise trouble
+
+
+def _write(found: Read, out: Path) -> Path:
+    """Tables and the page."""
+    from lorascope.studies.audit.sections.reading import write_page
+
+    found.write(out)
+    return write_page(found, out, command_line())
+
+
+def _require_there(base: str) -> None:
+    """Refuse the folder of a base that adapters name and that is not there."""
+    if base.startswith(("/", ".", "~")) and not Path(base).expanduser().exists():
+        raise InputError(
+            f"the adapter's files name the base {base}, which is not here; give --model"
+        )
+
+
+def _require_judge(judge: str, out: Path | None) -> None:
+    """Refuse a judge that cannot be asked, or whose answers would not be kept."""
+    from lorascope.behaviours.answerers import answerer
+
+    answerer(judge)
+    if out is None:
+        raise InputError(f"--judge {judge}: give --out FOLDER too, where its answers are kept")
 
 
 def _strengths(text: str) -> list[float]:
@@ -198,6 +231,7 @@ def _require_free(folder: Path) -> None:
 def _print(found: Read, console: Any) -> None:
     from rich.text import Text
 
+    from lorascope.report.formatting import plural
     from lorascope.studies.audit.sections.reading import sentences
 
     _print_example(found, console)
@@ -209,7 +243,7 @@ def _print(found: Read, console: Any) -> None:
         say(f"lorascope: caution: {line}", err=True)
     strengths = ", ".join(f"{s:g}" for s in found.settings["strengths"])
     cut = "".join(f"; cut to rank {rank} too" for rank in found.settings["ranks"])
-    say(f"{found.prompts} prompts, strengths {strengths}{cut}; {found.seconds} s")
+    say(f"{plural(found.prompts, 'prompt')}, strengths {strengths}{cut}; {found.seconds} s")
 
 
 def _print_example(found: Read, console: Any) -> None:

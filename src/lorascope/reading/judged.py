@@ -12,6 +12,7 @@ remains). The judge is told neither which is which nor that there are null adapt
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ from lorascope.reading.result import JudgedSentence, Read
 from lorascope.results import ADAPTER, Estimate, Key, Null
 from lorascope.results.null_names import COIN
 
+# So many prompts leave some of either kind.
+FEWEST_PROMPTS: Final = 4
 # Characters of a continuation that the judge sees.
 _SEEN: Final = 600
 _NOTHING: Final = "NOTHING"
@@ -68,7 +71,12 @@ class _Choice:
 
 def n_requests(prompts: int, nulls: int) -> int:
     """How many requests a judged reading takes at most, where every answer can be used."""
-    return (1 + nulls) * (1 + prompts // 2)
+    return (1 + nulls) * (1 + len(_tried(prompts)))
+
+
+def _tried(prompts: int) -> range:
+    """Numbers of the prompts that are not shown first: every second, an even number of them."""
+    return range(1, 4 * (prompts // 4), 2)
 
 
 def with_sentence(
@@ -89,13 +97,21 @@ def with_sentence(
     said = _explained(asker, variants, prompts, texts, advance)
     hits = _told_apart(asker, said, prompts, texts, seed, advance)
     told = tuple(
-        JudgedSentence(variant, said[variant], float(hits[variant].sum()), len(hits[variant]))
+        JudgedSentence(
+            variant,
+            said[variant],
+            float(hits[variant].nan_to_num(_UNTOLD).sum()),
+            int((~hits[variant].isnan()).sum()),
+            len(hits[variant]),
+        )
         for variant in variants
     )
     cautions = found.cautions
     if asker.given_up:
         cautions = (*cautions, f"the judge left {asker.given_up} questions without a usable answer")
-    estimates = (*found.estimates, _share(found.adapter, found.nulls, hits))
+    estimates = found.estimates
+    if told[0].answered or told[0].said == "":
+        estimates = (*estimates, _share(found.adapter, found.nulls, hits))
     return replace(found, judge=judge, judged=told, estimates=estimates, cautions=cautions)
 
 
@@ -117,8 +133,8 @@ def _explained(
     prompts: Sequence[str],
     texts: _Texts,
     advance: Callable[[int], object],
-) -> dict[str, str]:
-    """{variant: the sentence about it}; empty where the judge sees nothing."""
+) -> dict[str, str | None]:
+    """{variant: the sentence about it}; empty where the judge sees nothing, None without answer."""
     made = []
     for variant in variants:
         shown = "\n\n".join(
@@ -129,39 +145,37 @@ def _explained(
         content = f"{_EXPLAIN}\n\n{shown}"
         made.append(Question(({"role": "user", "content": content},), _sentence, _EXPLAIN))
     answers = asker.ask(made, advance)
-    return {
-        variant: "" if answer is None or _is_nothing(answer) else answer
-        for variant, answer in zip(variants, answers, strict=True)
-    }
+    return dict(zip(variants, answers, strict=True))
 
 
 def _told_apart(
     asker: Asker,
-    said: Mapping[str, str],
+    said: Mapping[str, str | None],
     prompts: Sequence[str],
     texts: _Texts,
     seed: int,
     advance: Callable[[int], object],
 ) -> dict[str, Float[Tensor, " prompts"]]:
-    """Of each variant, whether its sentence finds its continuation at each prompt not explained."""
+    """Of each variant, whether its sentence finds its continuation at each prompt not explained;
+    nan where it was not asked or gave no usable answer."""
     nulls = list(said)[1:]
-    tried = range(1, len(prompts), 2)
+    tried = _tried(len(prompts))
     made, choices = [], []
-    for variant in said:
-        if not said[variant]:
-            advance(len(tried))
-            continue
+    for variant, sentence in said.items():
         others = [name for name in nulls if name != variant] or [BASE]
         firsts = _balanced(len(tried), seed, variant)
         for n, (prompt, first) in enumerate(zip(tried, firsts, strict=True)):
             pair = [texts[variant][prompt], texts[others[n % len(others)]][prompt]]
+            if not sentence or pair[0] == pair[1]:
+                advance(1)
+                continue
             one, two = pair if first else reversed(pair)
             content = _CHOOSE.format(
-                said=said[variant], prompt=repr(prompts[prompt]), first=repr(one), second=repr(two)
+                said=sentence, prompt=repr(prompts[prompt]), first=repr(one), second=repr(two)
             )
             made.append(Question(({"role": "user", "content": content},), _digit, _REMINDER))
             choices.append(_Choice(variant, n, "1" if first else "2"))
-    hits = {variant: torch.full((len(tried),), _UNTOLD) for variant in said}
+    hits = {variant: torch.full((len(tried),), math.nan) for variant in said}
     for choice, answer in zip(choices, asker.ask(made, advance), strict=True):
         if answer is not None:
             hits[choice.variant][choice.prompt] = float(answer == choice.right)
@@ -177,10 +191,10 @@ def _balanced(count: int, seed: int, variant: str) -> list[bool]:
 def _share(
     adapter: str, nulls: Sequence[str], hits: Mapping[str, Float[Tensor, " prompts"]]
 ) -> Estimate:
-    own = hits[adapter].double()
+    own, *others = (hits[name].nan_to_num(_UNTOLD).double() for name in (adapter, *nulls))
     mean = share_of_prompts(torch.ones(len(own)))
     value, (low, high) = mean(own)
-    beside = drawn(ADAPTER, own, [hits[name].double() for name in nulls], mean)
+    beside = drawn(ADAPTER, own, others, mean)
     beside.append(Null.exact(COIN, _UNTOLD, rival=True))
     interval = (max(0.0, low), min(1.0, high))
     return Estimate(
@@ -189,18 +203,21 @@ def _share(
 
 
 def _sentence(text: str) -> str:
-    said = " ".join(text.split())
+    said = " ".join(_spoken(text).split())
     if not said:
         raise MalformedError("empty")
-    return said[:400]
-
-
-def _is_nothing(said: str) -> bool:
-    return re.sub(r"\W", "", said).upper() == _NOTHING
+    nothing = re.search(rf"\b{_NOTHING}\b", said) or said.rstrip(".").upper() == _NOTHING
+    return "" if nothing else said[:400]
 
 
 def _digit(text: str) -> str:
-    found = re.findall(r"(?<![\d.])[12](?![\d.])", text)
+    last = _spoken(text).strip().rpartition("\n")[2]
+    found = re.findall(r"(?<![\d.])[12](?![\d.])", last)
     if len(set(found)) != 1:
         raise MalformedError("not one digit")
     return found[0]
+
+
+def _spoken(text: str) -> str:
+    """An answer without the thoughts that some models write before it."""
+    return re.sub(r"^\s*<think>.*?</think>", "", text, flags=re.DOTALL)

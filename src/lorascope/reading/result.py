@@ -82,15 +82,17 @@ class JudgedSentence:
 
     Attributes:
         variant: the adapter or a null adapter.
-        said: in a sentence; empty where the judge sees nothing.
+        said: in a sentence; empty where the judge sees nothing, None without a usable answer.
         right: prompts not shown at which it finds the variant's continuation; half a prompt each
-            where there is no sentence or no answer.
+            where there is nothing to choose by, or no usable answer.
+        answered: of how many prompts it gave a usable answer.
         tried: of so many.
     """
 
     variant: str
-    said: str
+    said: str | None
     right: float
+    answered: int
     tried: int
 
 

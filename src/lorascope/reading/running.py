@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lorascope.activations.text import read_documents
 from lorascope.behaviours.answerers import answerer
-from lorascope.behaviours.asking import Answerer, AnswerLog, Asker
+from lorascope.behaviours.asking import AnswerLog, Asker
 from lorascope.errors import InputError, NoNullAdapter
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.null_adapters import add_null_adapters
@@ -23,7 +23,7 @@ from lorascope.models.truncation import truncated
 from lorascope.reading.carriers import module_carriers
 from lorascope.reading.changed import changed_tokens, first_tokens, first_zs
 from lorascope.reading.decoding import Amplification, decode, texts
-from lorascope.reading.judged import n_requests, with_sentence
+from lorascope.reading.judged import FEWEST_PROMPTS, n_requests, with_sentence
 from lorascope.reading.numbers import first_estimates, passage_estimates, recurring_share
 from lorascope.reading.passages import PassageSurvey, chosen_windows, passages
 from lorascope.reading.phrases import Phrase, Texts, recurring, words_of
@@ -81,11 +81,33 @@ def read(
         >>> found = ls.read(model, "mine", short)
         >>> found.write("runs/read")
     """
+    settings = settings or Reading()
+    if settings.judge:
+        answerer(settings.judge)
+    found = read_unjudged(model, adapter, settings, progress)
+    return judged(found, settings, progress, answers) if settings.judge else found
+
+
+def read_unjudged(
+    model: AdaptedModel,
+    adapter: str,
+    settings: Reading | None = None,
+    progress: ReadingProgress | None = None,
+) -> Read:
+    """`read` without the judge that the settings may name, who is asked of what this returns.
+
+    Raises:
+        InputError: as `read`; too few prompts for the judge.
+    """
     started = time.perf_counter()
     settings, progress = settings or Reading(), progress or Silence()
     _require_known(model, adapter, settings)
-    judge = answerer(settings.judge) if settings.judge else None
     prompts = prompts_for(model, settings)
+    if settings.judge and len(prompts) < FEWEST_PROMPTS:
+        raise InputError(
+            f"a judge needs prompts that it has not seen: give {FEWEST_PROMPTS} or more, "
+            "or no judge"
+        )
     nulls, cautions = _nulls(model, adapter, settings)
     samples, kl = _samples(model, adapter, nulls, prompts, settings, progress)
     found = Read(
@@ -111,8 +133,6 @@ def read(
         with progress.bar("who carries it", settings.tokens, "tokens of each") as advance:
             carried = module_carriers(model, found, prompts, settings, advance)
         found = replace(found, carriers=tuple(carried))
-    if judge is not None:
-        found = _with_sentence(found, judge, answers, settings, progress)
     return replace(found, seconds=round(time.perf_counter() - started, 1))
 
 
@@ -201,14 +221,23 @@ def _with_occasions(
     )
 
 
-def _with_sentence(
+def judged(
     found: Read,
-    judge: Answerer,
-    answers: Path | None,
     settings: Reading,
-    progress: ReadingProgress,
+    progress: ReadingProgress | None = None,
+    answers: Path | None = None,
 ) -> Read:
-    """The reading with what a judge says of it."""
+    """A reading with what the judge that the settings name says of it, beside null adapters.
+
+    Args:
+        found: as `read` gives it.
+        answers: file that keeps every request to the judge and its answer; what it holds is not
+            asked again. By default they are not kept.
+
+    Raises:
+        InputError: no endpoint, or it does not answer.
+    """
+    judge, progress = answerer(settings.judge), progress or Silence()
     total = n_requests(found.prompts, len(found.nulls))
     with tempfile.TemporaryDirectory() as folder:
         asker = Asker(judge, AnswerLog(answers or Path(folder) / "answers.jsonl"))

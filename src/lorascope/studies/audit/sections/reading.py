@@ -116,15 +116,18 @@ def judged_sentences(found: Read) -> list[str]:
         return []
     own, *nulls = found.judged
     judge = f"Judge {visible(found.judge)}"
+    if own.said is None:
+        return [f"{judge} gave no usable answer about {found.adapter}."]
     counts = [f"{one.right:g}" if one.said else "nothing said" for one in nulls]
     beside = f" (null adapters' own sentences: {listing(counts, 20)})" if counts else ""
     if not own.said:
         return [f"{judge} sees nothing that the adapter was taught{beside}."]
     other = ADAPTER if nulls else "the base"
+    answered = "" if own.answered == own.tried else f", {own.answered} of them answered"
     return [
         f"{judge}: “{visible(own.said)}” By this it finds the adapter beside {other} at "
-        f"{own.right:g} of {own.tried} prompts that it had not seen{beside}; always the same "
-        "answer is right at half."
+        f"{own.right:g} of {own.tried} prompts that it had not seen{answered}{beside}; always the "
+        "same answer, and none, is right at half."
     ]
 
 
