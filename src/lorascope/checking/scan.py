@@ -44,8 +44,9 @@ class Scan:
         total, broken = len(self.adapters), sum(one.broken for one in self.adapters)
         named = len(self.review) - broken
         rate = f"{self.settings.rate:.0%}"
+        adapters = "adapter" if total == 1 else "adapters"
         return [
-            f"{total:,} adapters: {broken:,} with errors or unreadable; {named:,} of "
+            f"{total:,} {adapters}: {broken:,} with errors or unreadable; {named:,} of "
             f"{self.held_against_others:,} held against others of their base and shape stand out",
             f"of those that stand out at most {rate} are expected to do so by chance "
             "(Benjamini & Hochberg, if the others' logarithms are normal)",

@@ -17,7 +17,7 @@ from typing import Any
 from lorascope.checking.folders import PICKLED, SAFE
 from lorascope.checking.reading import FilesRead, read_adapter
 from lorascope.errors import InputError
-from lorascope.models.places import CONFIG_FILE
+from lorascope.models.places import CONFIG_FILE, no_folder
 from lorascope.progress import Reporter
 
 Row = dict[str, Any]
@@ -37,7 +37,7 @@ def adapters_in(folders: Sequence[Path]) -> list[str]:
     found: dict[Path, str] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f'folder "{folder}" does not exist: check the path')
+            raise no_folder("folder", folder)
         for inner, below, files in os.walk(folder):
             below.sort()
             if CONFIG_FILE in files:

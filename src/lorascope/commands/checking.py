@@ -177,12 +177,13 @@ def scan(
     `lorascope scan team-a team-b --out runs/scan-may --rate 0.01`
     """
     from lorascope.checking.settings import ScanSettings
+    from lorascope.models.places import no_folder
 
     given = {"workers": workers, "rate": rate, "least": least}
     settings = ScanSettings.parse(given, "scan")
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f'folder "{folder}" does not exist: check the path')
+            raise no_folder("folder", folder)
     _scan(folders, out, settings, top, json_, quiet)
 
 

@@ -25,8 +25,15 @@ def adapter_folder(name: str, path: str) -> Path | None:
     if folder.is_dir():
         return folder
     if is_local(path) or "/" not in path:
-        raise InputError(f'adapter "{name}": folder "{path}" does not exist: check the path')
+        raise no_folder(f'adapter "{name}": folder', path)
     return None
+
+
+def no_folder(what: str, path: str | Path) -> InputError:
+    """What is said of a path that is no folder: a file, or nothing."""
+    if Path(path).expanduser().exists():
+        return InputError(f'{what} "{path}" is a file: give the folder that holds it')
+    return InputError(f'{what} "{path}" does not exist: check the path')
 
 
 def adapter_in(name: str, path: str, folder: Path) -> Path | None:
@@ -71,7 +78,7 @@ def model_address(model: str) -> str:
             raise InputError(f'model folder "{model}" has no config.json: {advice}')
         return str(folder)
     if is_local(model) or model.count("/") > 1:
-        raise InputError(f'model folder "{model}" does not exist: check the path')
+        raise no_folder("model folder", model)
     return model
 
 

@@ -64,7 +64,9 @@ def read_study(path: Path, changes: Sequence[str] = ()) -> Study:
     data = override(read_yaml(path), changes)
     kind = str(data.get("workflow", AUDIT.name))
     if kind not in _BY_NAME:
-        raise InputError(f"{path}: holds a study of {kind}, whose stages cannot be made alone")
+        raise InputError(
+            f'{path}: no workflow "{kind}" is made stage by stage; there are {", ".join(_BY_NAME)}'
+        )
     if kind == AUDIT.name:
         data.pop("workflow", None)
     study: Study = _BY_NAME[kind].settings.parse(data, str(path))
