@@ -112,10 +112,10 @@ def read(
         "references": list(named)[1:],
         "seed": seed,
         **({"texts": list(texts)} if texts else {}),
-        **({"judge": judge or " "} if judge is not None else {}),
+        **({"judge": judge} if judge is not None else {}),
     }
     settings = _settings(given, prompts, set_ or [])
-    if settings.judge:
+    if judge is not None or settings.judge:
         _require_judge(settings.judge, out)
     if out is not None:
         _require_free(out)
