@@ -10,6 +10,13 @@ from typing import Any
 import psutil
 
 
+def processors() -> int:
+    """Processors that this process may use; what a scheduler or container took away is left out."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def total_memory() -> int:
     """Bytes of memory, of which other programs hold some."""
     return int(psutil.virtual_memory().total)

@@ -25,20 +25,36 @@ from lorascope.commands.options import (
     of_base,
 )
 from lorascope.commands.planning import print_plan
-from lorascope.commands.running import run
+from lorascope.commands.running import StagePlace, run
 from lorascope.errors import InputError, did_you_mean
+from lorascope.machine import available_memory, processors
 from lorascope.printing import say
 
 if TYPE_CHECKING:
     from lorascope.studies.opening import Study
 
 _DEMOS = ("audit", "adapt", "latent")
+# Bytes that a process of a demo holds at most, about.
+_DEMO_MEMORY = 3 * 1024**3
 
 
 def demo(
     workflow: Annotated[str, typer.Argument(help="audit, adapt or latent.")] = "audit",
     quick: Annotated[bool, typer.Option("--quick", help="Less of everything.")] = False,
     out: Out = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Processes that make stages; by default one a processor, at most four, and one "
+            "for adapt, which takes times.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, help="Threads of each; by default one, for adapt all."),
+    ] = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -60,7 +76,8 @@ def demo(
     if json_ and workflow != "audit":
         raise InputError(f"demo {workflow} --json: only an audit prints its verdicts as JSON")
     study = _demo_study(workflow, quick)
-    page = run(study, out or Path("runs") / study.name, quiet or json_)
+    place = _demo_place(workflow, workers, threads)
+    page = run(study, out or Path("runs") / study.name, quiet or json_, place=place)
     if workflow == "audit":
         print_verdicts(page, quiet, json_)
     else:
@@ -79,6 +96,17 @@ def _demo_study(workflow: str, quick: bool) -> Study:
     from lorascope.studies.latent.demo import latent_demo
 
     return latent_demo(quick)
+
+
+def _demo_place(workflow: str, workers: int | None, threads: int | None) -> StagePlace:
+    """Several processes of one thread each, since the embedded model gains little by more threads.
+
+    Numbers are then the same whatever the number of processors.
+    """
+    if workflow == "adapt":
+        return StagePlace(workers or 1, threads)
+    fitting = max(1, available_memory() // _DEMO_MEMORY)
+    return StagePlace(workers or min(processors(), fitting, 4), threads or 1)
 
 
 def plan(

@@ -7,7 +7,6 @@ going; what reads it waits for the next run, and every failure is named at the e
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 import traceback
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import InputError
-from lorascope.machine import total_memory
+from lorascope.machine import processors, total_memory
 from lorascope.progress import Advance, Reporter
 from lorascope.runners import Opener, Runner
 from lorascope.runners.driving import Unit, drive
@@ -37,10 +36,10 @@ def in_pool(opener: Opener, workers: int, threads: int | None = None) -> Runner:
     Args:
         opener: opens the study of a run folder again, in every process; importable by name.
         workers: how many.
-        threads: of each; the machine's cores shared out by default. The last digits of some
-            products depend on it, so a run is bit-equal to another with as many.
+        threads: of each; by default the processors that this process may use, shared out. The last
+            digits of some products depend on it, so a run is bit-equal to another with as many.
     """
-    shared = threads or max(1, (os.cpu_count() or 1) // workers)
+    shared = threads or max(1, processors() // workers)
 
     def run_in_pool(graph: Graph, run: Run, state: Any, reporter: Reporter) -> None:
         del state
