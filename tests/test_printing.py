@@ -3,12 +3,21 @@
 import io
 import json
 import math
+import warnings
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
-from lorascope.printing import Column, Console, say, say_json, say_table, visible
+from lorascope.printing import (
+    Column,
+    Console,
+    say,
+    say_json,
+    say_table,
+    shown_warnings,
+    visible,
+)
 
 ESCAPE = "\x1b]0;title\x07"
 TURNED = "a\u202eb"
@@ -99,3 +108,18 @@ def test_a_pipe_gets_every_column_with_tabs_between(capsys):
     assert lines[0] == ["name", "value", "much detail", "verdict", "odd"]
     assert lines[1] == [*(column.cells[0] for column in COLUMNS), "a b c"]
     assert lines[2][-1] == "\\x1b[0m"
+
+
+def test_warnings_are_printed_visibly_but_not_those_for_developers_of_libraries(capsys):
+    before = warnings.showwarning
+    with shown_warnings():
+        warnings.warn(ESCAPE, UserWarning, stacklevel=1)
+        for module in ("transformers.modeling_utils", "peft.tuners", "mine.own"):
+            warnings.warn_explicit(f"of {module}", FutureWarning, "file.py", 1, module)
+    out, err = capsys.readouterr()
+    assert not out
+    assert r"\x1b]0;title" in err
+    assert "of mine.own" in err
+    assert "of transformers" not in err
+    assert "of peft" not in err
+    assert warnings.showwarning is before

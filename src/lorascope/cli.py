@@ -10,7 +10,6 @@ import io
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -38,7 +37,7 @@ from lorascope.commands import (
     studies,
 )
 from lorascope.errors import InputError, as_system_error, system_error
-from lorascope.printing import say
+from lorascope.printing import say, shown_warnings
 
 _SUMMARY = "What a LoRA adapter did to a model's features: every number beside its chance level."
 
@@ -102,13 +101,11 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # What libraries say to their own developers is not for whoever runs an audit.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    with _terminable(), _warnings_shown():
+    with _terminable(), shown_warnings():
         code = _run()
     if code:
         sys.exit(code)
@@ -156,29 +153,6 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _warnings_shown() -> Iterator[None]:
-    """Warnings of libraries may hold foreign names; they are printed as all else is."""
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: Any = None,
-        line: str | None = None,
-    ) -> None:
-        del file
-        say(warnings.formatwarning(message, category, filename, lineno, line).rstrip(), err=True)
-
-    before = warnings.showwarning
-    warnings.showwarning = show
-    try:
-        yield
-    finally:
-        warnings.showwarning = before
 
 
 def _refuse(message: str) -> NoReturn:

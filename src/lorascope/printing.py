@@ -11,7 +11,9 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +43,30 @@ def say(text: object, *, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
     stream.write(visible(str(text)) + "\n")
     stream.flush()
+
+
+@contextmanager
+def shown_warnings() -> Iterator[None]:
+    """Print warnings as all else is printed, since those of libraries may hold foreign names.
+
+    What libraries say to their own developers is left out: it is not for whoever runs an audit.
+    """
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        del file
+        say(warnings.formatwarning(message, category, filename, lineno, line).rstrip(), err=True)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
+        warnings.showwarning = show
+        yield
 
 
 def say_json(data: Any) -> None:

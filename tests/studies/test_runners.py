@@ -52,8 +52,9 @@ def prepared(study, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_pool_gives_the_same_numbers_bit_for_bit(study, finished_run, quiet, tmp_path):
+def test_a_pool_gives_the_same_numbers_bit_for_bit(study, finished_run, quiet, tmp_path, capfd):
     AUDIT.run(study, tmp_path / "run", quiet, runner=in_pool(open_study, 2, 1))
+    assert "FutureWarning" not in capfd.readouterr().err
     same(tmp_path / "run", finished_run)
     assert (tmp_path / "run" / "report" / "index.html").exists()
 

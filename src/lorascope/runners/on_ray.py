@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import InputError
+from lorascope.printing import shown_warnings
 from lorascope.progress import Reporter
 from lorascope.runners import Opener, Runner
 from lorascope.runners.driving import Unit, drive
@@ -112,10 +113,11 @@ def _task(opener: Opener, folder: Path, name: str, cores: int, place: str) -> st
         os.chdir(place)
     reporter = Reporter(quiet=True)
     try:
-        if folder not in _OPENED:
-            _OPENED[folder] = opener(folder, reporter)
-        opened = _OPENED[folder]
-        make(opened.graph, folder, opened.graph.unit_of(name), opened.state, reporter)
+        with shown_warnings():
+            if folder not in _OPENED:
+                _OPENED[folder] = opener(folder, reporter)
+            opened = _OPENED[folder]
+            make(opened.graph, folder, opened.graph.unit_of(name), opened.state, reporter)
     except (InputError, OSError) as error:
         return " ".join(str(error).split())
     return ""

@@ -19,6 +19,7 @@ from typing import Any
 
 from lorascope.errors import InputError
 from lorascope.machine import processors, total_memory
+from lorascope.printing import shown_warnings
 from lorascope.progress import Advance, Reporter
 from lorascope.runners import Opener, Runner
 from lorascope.runners.driving import Unit, drive
@@ -173,6 +174,11 @@ def _work(connection: Connection, opener: Opener, folder: Path, threads: int) ->
     import torch
 
     torch.set_num_threads(threads)
+    with shown_warnings():
+        _make_units(connection, opener, folder)
+
+
+def _make_units(connection: Connection, opener: Opener, folder: Path) -> None:
     reporter: Any = _Forwarding(connection)
     opened = None
     while True:
