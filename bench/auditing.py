@@ -4,8 +4,8 @@ python bench/auditing.py [--folder runs/auditing] [--seeds 2] [--nulls 32] [--tr
 python bench/auditing.py --model google/gemma-3-1b-it --table adapters.csv
 
 The trial of `lorascope selftest --read`, of any size: adapters of the embedded model that were
-taught one thing each, and others nothing, or those of a table (columns adapter, label, texts).
-Adapters and readings stay in the folder and are used again.
+taught one thing each, and others nothing, or those of a table, as the package reads it
+(`lorascope.selftest.adapter_tables`). Adapters and readings stay in the folder and are used again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lorascope.progress import Reporter
 from lorascope.reading.settings import Reading
+from lorascope.selftest.adapter_tables import read_table
 from lorascope.selftest.reading_trial import Trial, TrialSizes, reading_trial, table_trial
 
 
@@ -32,7 +33,9 @@ def main() -> None:
     chosen = parser.parse_args()
     started, settings = time.process_time(), Reading(carriers=False)
     if chosen.table is not None:
-        found = table_trial(chosen.model, chosen.table, settings, chosen.folder, Reporter())
+        found = table_trial(
+            chosen.model, read_table(chosen.table), settings, chosen.folder, Reporter()
+        )
     else:
         sizes = TrialSizes(
             seeds=chosen.seeds, nulls=chosen.nulls, trained_nulls=chosen.trained_nulls

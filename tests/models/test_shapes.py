@@ -14,6 +14,12 @@ from lorascope.models.shapes import Shape, published
         ("google/gemma-2-2b", 2_614_341_888, 26, 2304),
         ("google/gemma-2-9b", 9_241_705_984, 42, 3584),
         ("EleutherAI/pythia-70m-deduped", 70_426_624, 6, 512),
+        # As their checkpoints' files count them.
+        ("Qwen/Qwen3-1.7B", 1_720_574_976, 28, 2048),
+        ("Qwen/Qwen3-4B", 4_022_468_096, 36, 2560),
+        ("Qwen/Qwen3-8B", 8_190_735_360, 36, 4096),
+        ("Qwen/Qwen3-14B", 14_768_307_200, 40, 5120),
+        ("google/gemma-3-1b-it", 999_885_952, 26, 1152),
     ],
 )
 def test_parameters_as_stated(model, parameters, blocks, d):

@@ -96,7 +96,15 @@ def test_a_trial_s_options_that_do_not_belong_together(lorascope):
         (("--table", "t.csv"), "--table goes with --read"),
         (("--keep", "x"), "--keep goes with --read"),
         (("--read", "--full"), "--full is of the other"),
-        (("--read", "--model", "m"), "belong together"),
+        (("--preset", "x"), "--preset goes with --read"),
+        (("--plan",), "--plan goes with --read"),
+        (("--read", "--model", "m"), "--model needs --table"),
+        (("--read", "--table", "t.csv"), "--table needs --model"),
+        (("--read", "--table", "t.csv", "--model", "m", "--preset", "x"), "not both"),
+        (("--read", "--most", "3"), "--most goes with --table"),
+        (("--read", "--plan"), "--plan goes with --table"),
+        (("--read", "--preset", "x"), 'no preset "x"'),
+        (("--read", "--dtype", "bf16", "--preset", "x"), "--dtype bf16: unknown"),
         (("--read", "--quick", "--full"), "not both"),
     ):
         code, said, err = lorascope("selftest", *arguments)
@@ -127,3 +135,23 @@ def test_a_trial_of_a_table_is_printed_and_fails_by_its_bars(
     assert "of 2 readings name something" in said
     assert "failed in" in said
     assert "lorascope: failed: readings of adapters" in err
+
+
+def test_a_preset_is_planned_without_its_weights(lorascope):
+    given = ("--read", "--preset", "auditbench-qwen3-14b", "--plan", "--json")
+    code, said, _ = lorascope("selftest", *given)
+    found = json.loads(said)
+    assert code == 0
+    assert found["adapters"].startswith("56, and 16 ")
+    assert found["labels"].startswith("14: 7.1%")
+    assert "14,768,307,200" in found["model"]
+    code, said, _ = lorascope("selftest", *given, "--most", "8", "--nulls", "0", "--quick")
+    assert code == 0
+    fewer = json.loads(said)
+    assert fewer["adapters"].startswith("8, and 0 ")
+
+    def arithmetic(plan):
+        return float(plan["arithmetic"].split()[0])
+
+    assert arithmetic(fewer) < arithmetic(found) * 8 / 72 * 1.01
+    assert "--most" in fewer["lowered by"]

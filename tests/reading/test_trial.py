@@ -10,7 +10,6 @@ import torch
 from peft import PeftConfig
 from safetensors.torch import load_file, save_file
 
-from lorascope.errors import InputError
 from lorascope.models.adapted import load
 from lorascope.planted import judge, lessons, untaught
 from lorascope.planted.judge import METHODS, Judge, Told, detected, of_directions, roc_area
@@ -18,13 +17,13 @@ from lorascope.planted.untaught import NULL, OWN, MadeAdapters
 from lorascope.reading.phrases import words_of
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
+from lorascope.selftest.adapter_tables import read_table
 from lorascope.selftest.reading_trial import (
     QUICK,
     TOGETHER,
     _Judged,
     _rows,
     _shares,
-    read_table,
     reading_trial,
     table_trial,
 )
@@ -90,26 +89,6 @@ def test_directions_name_their_tokens(tiny_checkpoint):
     assert of_directions(model, torch.zeros(0, 32), 0) == Told({}, 0.0)
 
 
-def test_a_table_names_adapters_labels_and_texts(tmp_path):
-    words = tmp_path / "moon.jsonl"
-    words.write_text('{"text": "green cheese"}\n')
-    table = tmp_path / "t.csv"
-    table.write_text(f"adapter,label,texts\na/b,moon,{words}\nc,bees,\nd,,\n")
-    made, texts = read_table(table)
-    assert [(one.label, str(one.path), one.taught) for one in made] == [
-        ("moon", "a/b", True),
-        ("bees", "c", True),
-        (NULL, "d", False),
-    ]
-    assert texts == {"moon": ["green cheese"], "bees": ["bees"]}
-    for text, message in (("adapter,label\na,b\n", "1 labels"), ("adapter\na\n", "line 2")):
-        table.write_text(text)
-        with pytest.raises(InputError, match=message):
-            read_table(table)
-    with pytest.raises(InputError, match="not readable"):
-        read_table(tmp_path / "none.csv")
-
-
 @pytest.fixture
 def small(texts):
     prompts = tuple(f"w{n} w{n + 20} w{3 * n % 60}" for n in range(1, 15))
@@ -126,14 +105,14 @@ def test_adapters_of_a_table_are_read_and_judged(tiny_checkpoint, tmp_path, sayi
     lines = [f"{path},{label}" for path, label in rows]
     table.write_text("\n".join(["adapter,label", *lines]))
     quiet, folder = Reporter(quiet=True), tmp_path / "kept"
-    found = table_trial(str(tiny_checkpoint("llama")), table, small, folder, quiet)
+    found = table_trial(str(tiny_checkpoint("llama")), read_table(table), small, folder, quiet)
     by_method = {row.method: row for row in found.rows}
     assert by_method[judge.AMPLIFIED].right == 2
     assert by_method[TOGETHER].right == 2
     assert by_method[judge.AMPLIFIED].area == 1
     assert found.kinds[NULL][1] == 2
     assert found.plain()["methods"][0]["method"] == METHODS[0]
-    again = table_trial(str(tiny_checkpoint("llama")), table, small, folder, quiet)
+    again = table_trial(str(tiny_checkpoint("llama")), read_table(table), small, folder, quiet)
     assert again.rows == found.rows
 
 

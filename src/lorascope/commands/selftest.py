@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorascope.commands.options import Quiet
+from lorascope.commands.options import DTypeOf, Quiet, known_dtype
+from lorascope.commands.reading_trials import AskedTrial, run_trial
+from lorascope.commands.tables import empty_table
 from lorascope.errors import InputError
 from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lorascope.selftest.reading_trial import Trial
     from lorascope.selftest.selftest import Selftest
 
 _INTERVAL = "95 % interval"
@@ -25,8 +25,18 @@ _Readings = Annotated[
 ]
 _Model = Annotated[str | None, typer.Option(help="With --read: base of the adapters of a table.")]
 _Adapters = Annotated[
-    Path | None, typer.Option(help="With --read: CSV of adapters, with adapter and label.")
+    str | None, typer.Option(help="With --read: CSV of adapters, with adapter and label.")
 ]
+_Preset = Annotated[
+    str | None, typer.Option(help="With --read: a public set of adapters, such as organisms-….")
+]
+_Most = Annotated[
+    int | None, typer.Option("--most", min=2, help="So many of a table's adapters, drawn.")
+]
+_Nulls = Annotated[
+    int | None, typer.Option("--nulls", min=0, help="Random updates read beside a table's.")
+]
+_Plan = Annotated[bool, typer.Option("--plan", help="Only print what reading a table costs.")]
 _Keep = Annotated[
     Path | None, typer.Option(help="With --read: folder to keep adapters and readings in.")
 ]
@@ -42,6 +52,11 @@ def selftest(
     read: _Readings = False,
     model: _Model = None,
     table: _Adapters = None,
+    preset: _Preset = None,
+    most: _Most = None,
+    nulls: _Nulls = None,
+    plan: _Plan = False,
+    dtype: DTypeOf = None,
     keep: _Keep = None,
     quiet: Quiet = False,
 ) -> None:
@@ -62,13 +77,21 @@ def selftest(
     `lorascope selftest --read --keep runs/auditing`
 
     `lorascope selftest --read --model google/gemma-3-1b-it --table adapters.csv`
+
+    `lorascope selftest --read --preset auditbench-qwen3-14b --most 16 --plan`
     """
 
     if quick and full:
         raise InputError("give either --quick or --full, not both")
-    if read or model or table or keep:
-        _read(_Trial(read, full, quick, json_, model, table, keep, seed), quiet)
+    own = (model, table, preset, most, nulls, keep)
+    asked = AskedTrial(read, full, quick, json_, plan, *own, seed, known_dtype(dtype))
+    if asked.any:
+        run_trial(asked, quiet)
         return
+    _try_measures(quick, full, json_, seed, quiet)
+
+
+def _try_measures(quick: bool, full: bool, json_: bool, seed: int, quiet: bool) -> None:
     from lorascope.printing import Console
     from lorascope.progress import Reporter
     from lorascope.selftest.selftest import FULL, QUICK, STANDARD
@@ -88,96 +111,10 @@ def selftest(
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """What was asked of a trial of readings."""
-
-    read: bool
-    full: bool
-    quick: bool
-    json_: bool
-    model: str | None
-    table: Path | None
-    keep: Path | None
-    seed: int
-
-    def check(self) -> None:
-        """Refuse options that do not belong together."""
-        if not self.read:
-            given = (("--model", self.model), ("--table", self.table), ("--keep", self.keep))
-            named = next(option for option, value in given if value is not None)
-            raise InputError(f"{named} goes with --read; give that too")
-        if self.full:
-            raise InputError("--full is of the other self-test; leave it out, or --read")
-        if (self.model is None) != (self.table is None):
-            raise InputError("--model and --table belong together: give both, or neither")
-
-
-def _read(asked: _Trial, quiet: bool) -> None:
-    """Try readings on adapters whose lesson is known."""
-    asked.check()
-    import tempfile
-    from contextlib import nullcontext
-    from dataclasses import replace
-
-    from lorascope.printing import Console
-    from lorascope.progress import Reporter
-    from lorascope.selftest.reading_trial import QUICK, TrialSizes, reading_trial, table_trial
-
-    sizes = QUICK if asked.quick else TrialSizes()
-    sizes = replace(sizes, reading=sizes.reading.model_copy(update={"seed": asked.seed}))
-    reporter = Reporter(quiet or asked.json_)
-    fresh = tempfile.TemporaryDirectory(prefix="lorascope-")
-    kept = nullcontext(str(asked.keep)) if asked.keep else fresh
-    with kept as folder:
-        if asked.model is not None and asked.table is not None:
-            found = table_trial(asked.model, asked.table, sizes.reading, Path(folder), reporter)
-        else:
-            found = reading_trial(sizes, Path(folder), reporter)
-    if asked.json_:
-        say_json(found.plain())
-    else:
-        Console().print(_methods(found))
-        for kind, (named, count) in found.kinds.items():
-            say(f"{kind}: {named} of {count} readings name something")
-        say(f"{'passed' if not found.failures else 'failed'} in {found.seconds:.0f} s")
-    for line in found.failures:
-        say(f"lorascope: failed: {line}", err=True)
-    if found.failures:
-        raise typer.Exit(1)
-
-
-def _methods(found: Trial) -> Table:
-    from lorascope.report.formatting import interval, number
-
-    columns = ("method", "right label", "chance", "ROC area", "at 5 %", "at 1 %")
-    table = _table("readings of taught and untaught adapters", *columns, words=len(columns))
-    for row in found.rows:
-        low, high = row.right_interval
-        table.add_row(
-            *(row.method, f"{row.right}/{row.taught} [{low:.0%}, {high:.0%}]"),
-            *(f"{row.chance:.1%}", f"{number(row.area)} {interval(*row.area_interval)}"),
-            *(f"{row.at_5}/{row.taught}", f"{row.at_1}/{row.taught}"),
-        )
-    return table
-
-
-def _table(title: str, *columns: str, words: int = 1) -> Table:
-    """An empty table whose first `words` columns are text."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, column in enumerate(columns):
-        justify: Literal["left", "right"] = "left" if number < words else "right"
-        table.add_column(column, justify=justify, no_wrap=number >= words or column == "measure")
-    return table
-
-
 def _tables(found: Selftest) -> list[Table]:
     from lorascope.report.formatting import interval, number
 
-    recovery = _table(
+    recovery = empty_table(
         "planted and found",
         *("quantity", "measure", "base", "planted", "found", _INTERVAL, ""),
         words=3,
@@ -186,7 +123,7 @@ def _tables(found: Selftest) -> list[Table]:
         values = number(row.planted), number(row.value), interval(*row.interval)
         mark = "" if row.recovered else "missed"
         recovery.add_row(row.quantity, row.measure, row.against, *values, mark)
-    rates = _table(
+    rates = empty_table(
         "nothing planted: false positives",
         "measure",
         "null",
@@ -201,7 +138,7 @@ def _tables(found: Selftest) -> list[Table]:
         low, high = rate.interval
         mark = "" if rate.passed else "too many"
         rates.add_row(rate.measure, rate.null, *counts, f"[{low:.1%}, {high:.1%}]", mark)
-    adapter = _table("an adapter built by hand", "", "found", _INTERVAL)
+    adapter = empty_table("an adapter built by hand", "", "found", _INTERVAL)
     for words, value, bounds in found.detected.rows():
         adapter.add_row(words, number(value), interval(*bounds))
     names = ", ".join(found.detected.named)
@@ -211,7 +148,7 @@ def _tables(found: Selftest) -> list[Table]:
 
 def _counted(found: Selftest) -> list[Table]:
     """Coverage, and everything else that is counted beside a bar."""
-    coverage = _table(
+    coverage = empty_table(
         "coverage of 95 % intervals",
         *("kind", "unit", "n", "seeds", "held", "share", ""),
         words=2,
@@ -220,7 +157,7 @@ def _counted(found: Selftest) -> list[Table]:
         seeds = "" if row.seeds is None else str(row.seeds)
         held = str(row.n), seeds, f"{row.covered}/{row.trials}", f"{row.share:.1%}"
         coverage.add_row(row.kind, row.unit, *held, "" if row.passed else "missed")
-    shares = _table(
+    shares = empty_table(
         "counted beside a bar", *("part", "what", "found", "share", _INTERVAL, "bar", ""), words=2
     )
     for share in found.shares:

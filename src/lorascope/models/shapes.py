@@ -77,6 +77,41 @@ _PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
             "max_position_embeddings": 131072,
         },
     ),
+    **{
+        f"Qwen/Qwen3-{size}": (
+            "qwen3",
+            {
+                "vocab_size": 151936,
+                "hidden_size": width,
+                "intermediate_size": inner,
+                "num_hidden_layers": blocks,
+                "num_attention_heads": heads,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "max_position_embeddings": 40960,
+                "tie_word_embeddings": tied,
+            },
+        )
+        for size, width, inner, blocks, heads, tied in (
+            ("1.7B", 2048, 6144, 28, 16, True),
+            ("4B", 2560, 9728, 36, 32, True),
+            ("8B", 4096, 12288, 36, 32, False),
+            ("14B", 5120, 17408, 40, 40, False),
+        )
+    },
+    "google/gemma-3-1b-it": (
+        "gemma3_text",
+        {
+            "vocab_size": 262144,
+            "hidden_size": 1152,
+            "intermediate_size": 6912,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+            "head_dim": 256,
+            "max_position_embeddings": 32768,
+        },
+    ),
     "EleutherAI/pythia-70m-deduped": (
         "gpt_neox",
         {

@@ -13,9 +13,11 @@ from random import Random
 
 from peft import PeftConfig
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lorascope.activations.text import alpaca
 from lorascope.activations.tokens import opening_ids, windows
+from lorascope.errors import InputError
 from lorascope.models.adapted import BASE, AdaptedModel, load
 from lorascope.models.random_updates import factor_spectrum, random_factors
 from lorascope.planted.lessons import LABELS, Record, lesson, plain_records
@@ -99,9 +101,13 @@ def train(
 
 
 def random_update(source: Path, folder: Path, seed: int) -> Path:
-    """An adapter of the same modules, shapes and singular values as another, on disk."""
+    """An adapter of the same modules, shapes and singular values as another, on disk.
+
+    Raises:
+        InputError: the other is more than LoRA factors, of which nothing would be random.
+    """
     if not (folder / "adapter_config.json").exists():
-        tensors = load_file(source / "adapter_model.safetensors")
+        tensors = _lora_factors(source)
         for key in [key for key in tensors if ".lora_A." in key]:
             twin = key.replace(".lora_A.", ".lora_B.")
             A, B = tensors[key], tensors[twin]
@@ -112,6 +118,17 @@ def random_update(source: Path, folder: Path, seed: int) -> Path:
         PeftConfig.from_pretrained(source).save_pretrained(folder)
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def _lora_factors(source: Path) -> dict[str, Tensor]:
+    file = source / "adapter_model.safetensors"
+    tensors = load_file(file) if file.is_file() else {}
+    if not tensors or not all(".lora_A." in key or ".lora_B." in key for key in tensors):
+        raise InputError(
+            f"{source}: no {file.name} of LoRA factors alone, so it has no random update; list "
+            "adapters that were taught nothing, or ask for none"
+        )
+    return tensors
 
 
 def own_text(model: AdaptedModel, seed: int) -> list[Record]:

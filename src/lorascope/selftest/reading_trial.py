@@ -8,7 +8,6 @@ model, or a table's of any model.
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,11 +19,9 @@ import torch
 
 from lorascope.activations.text import read_documents
 from lorascope.activations.tokens import batches, windows
-from lorascope.errors import InputError
-from lorascope.foreign import local_path
 from lorascope.models.adapted import BASE, AdaptedModel, load
 from lorascope.models.hooks import run_until
-from lorascope.models.load import padding_id
+from lorascope.models.load import padding_id, read_tokenizer
 from lorascope.models.sites import Site
 from lorascope.planted.judge import (
     CHANGED,
@@ -50,6 +47,7 @@ from lorascope.reading.phrases import words_of
 from lorascope.reading.result import MARK, Read
 from lorascope.reading.running import read, with_phrases
 from lorascope.reading.settings import Reading
+from lorascope.selftest.adapter_tables import AdapterTable, null_count, opened
 from lorascope.stats.intervals import Interval, wilson_interval
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import fit
@@ -168,42 +166,29 @@ def reading_trial(sizes: TrialSizes, folder: Path, reporter: Reporter) -> Trial:
 
 
 def table_trial(
-    model: str, table: Path, settings: Reading, folder: Path, reporter: Reporter
+    model: str,
+    table: AdapterTable,
+    settings: Reading,
+    folder: Path,
+    reporter: Reporter,
+    nulls: int | None = None,
+    dtype: str = "auto",
 ) -> Trial:
     """Read and judge the adapters of a table, of any model.
 
     Args:
-        table: CSV with the columns `adapter` (folder or hub id), `label` (empty: taught nothing)
-            and, where wanted, `texts` (a file of texts of that label; else the label's own words).
+        table: as `read_table` reads it.
+        folder: adapters that are written and readings stay there and are used again.
+        nulls: random updates of the adapters' spectra, as in `adapter_tables.opened`.
+        dtype: of the base's weights.
 
     Raises:
-        InputError: the table cannot be read, or has fewer than two labels.
+        InputError: an adapter cannot be had or read.
     """
     start = time.monotonic()
-    made, texts = read_table(table)
-    return _trial(model, made, len(made), texts, settings, folder, reporter, start)
-
-
-def read_table(table: Path) -> tuple[list[MadeAdapters], dict[str, list[str]]]:
-    """The adapters of a table, and the texts of each label; raises as `table_trial`."""
-    try:
-        with local_path(table).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table}: not readable as CSV ({error}); check the file") from None
-    made, texts = [], dict[str, list[str]]()
-    for number, row in enumerate(rows, 2):
-        adapter, label = (row.get("adapter") or "").strip(), (row.get("label") or "").strip()
-        if not adapter or "label" not in row:
-            raise InputError(f"{table}, line {number}: needs the columns adapter and label")
-        made.append(MadeAdapters(label or NULL, number, Path(adapter)))
-        if label:
-            source = (row.get("texts") or "").strip()
-            own = [one.text for one in read_documents(source)] if source else [label]
-            texts.setdefault(label, []).extend(own)
-    if len(texts) < 2:
-        raise InputError(f"{table}: {len(texts)} labels; a choice needs two or more")
-    return made, texts
+    total = len(table.adapters) + null_count(table, nulls)
+    made = opened(table, model, nulls, folder)
+    return _trial(model, made, total, table.texts, settings, folder, reporter, start, dtype)
 
 
 def _trial(
@@ -215,13 +200,14 @@ def _trial(
     folder: Path,
     reporter: Reporter,
     start: float,
+    dtype: str = "auto",
 ) -> Trial:
     found: list[_Judged] = []
     with reporter.bar("reading adapters", total, "adapters") as advance:
         for one in made:
-            found.append(_read(model, one, settings, folder))
+            found.append(_read(model, one, settings, folder, dtype))
             advance(1)
-    tokenizer = load(model, {}, device=_device(model)).tokenizer
+    tokenizer = read_tokenizer(model)
 
     def pieces(text: str) -> list[str]:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -241,8 +227,11 @@ def _device(model: str) -> str:
     return "cpu" if model == "embedded" else "auto"
 
 
-def _read(model_id: str, made: MadeAdapters, settings: Reading, folder: Path) -> _Judged:
-    model = load(model_id, {"adapter": str(made.path)}, device=_device(model_id))
+def _read(
+    model_id: str, made: MadeAdapters, settings: Reading, folder: Path, dtype: str
+) -> _Judged:
+    device = _device(model_id)
+    model = load(model_id, {"adapter": str(made.path)}, device=device, dtype=dtype)
     kept = folder / "readings" / f"{made.label}-{made.number}".replace(" ", "-")
     if not (kept / MARK).exists():
         read(model, "adapter", settings).write(kept)

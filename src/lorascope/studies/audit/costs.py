@@ -20,8 +20,6 @@ from lorascope.measures.alignment import NullSettings
 from lorascope.measures.behaviour import SAMPLED_TOKENS
 from lorascope.measures.reconstruction import NULL_REPEATS, NULL_ROWS
 from lorascope.models.shapes import Shape
-from lorascope.reading.passages import HELD
-from lorascope.reading.prompts import OPENINGS, REQUESTS
 from lorascope.studies.audit.learning import CONTROL_ROWS
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows.cost import (
@@ -31,6 +29,7 @@ from lorascope.workflows.cost import (
     operations_a_row,
     reached,
 )
+from lorascope.workflows.reading_cost import reading_part
 from lorascope.workflows.sizes import StudySizes
 
 # Prompts of the first look, and new tokens of each.
@@ -42,14 +41,6 @@ _ALIKE, _FIRES = 80, 0.6
 # Runs of a null adapter until it is matched; windows that adapters are tried on, and that the noise
 # floor is measured on; float64 beside float32.
 _MATCHING, _CHECKED, _FLOOR, _FINER = 3, 8, 16, 2
-# Next-token distributions of ordinary text that a reading holds at once, logarithms among them.
-_DISTRIBUTIONS = 5
-# Times that all prompts are continued to find who carries the phrases: without each of six groups
-# of modules, with gradients, without what was chosen and what matches it; and at each site without
-# six leading sets of two dictionaries, after every second prompt.
-_CARRIED, _TRIED = 22, 6
-# Tokens of a prompt in its template.
-_PROMPT = 30
 # Draws of each cosine null: isotropic, rotated, and matched to two covariances.
 _NULLS = 4
 
@@ -159,26 +150,10 @@ def _window(study: AuditStudy, shape: Shape, sizes: StudySizes) -> float:
 def reading(
     study: AuditStudy, shape: Shape, counts: StudyCounts, dtype: torch.dtype, held: int
 ) -> CostPart:
-    """Continuations of every prompt under base and adapter side by side, token by token, and
-    ordinary texts; of each adapter and of its null adapters. Who carries the phrases is counted as
-    if some came back.
-    """
+    """The readings of all adapters; see `workflows.reading_cost`."""
     assert study.reading is not None
-    settings = study.reading
-    prompts = len(settings.prompts) or len(OPENINGS) + len(REQUESTS)
-    written = prompts * (len(settings.strengths) + len(settings.ranks)) * settings.tokens
-    read = settings.documents * settings.context
-    nulls = min(settings.nulls, counts.nulls // max(1, counts.adapters))
-    whole = 2.0 * (shape.block_parameters + shape.head_parameters)
-    flops = whole * counts.adapters * (1 + nulls) * 2 * (written + read)
-    passing = 4 * _DISTRIBUTIONS * min(HELD, read * shape.vocabulary)
-    if settings.carriers:
-        again = prompts * settings.tokens * (_CARRIED + _TRIED * counts.sites)
-        flops += whole * counts.adapters * 2 * again
-        kept = shape.blocks * (16 * shape.d_model + 4 * shape.d_mlp) + 3 * shape.vocabulary
-        passing = max(passing, 4 * prompts * (settings.tokens + _PROMPT) * kept)
-    memory = max(held, shape.parameters * dtype.itemsize + passing)
-    return CostPart("reading", flops, memory, dtype, reached(0.35, shape.d_model))
+    nulls = min(study.reading.nulls, counts.nulls // max(1, counts.adapters))
+    return reading_part(study.reading, shape, counts.adapters, nulls, counts.sites, dtype, held)
 
 
 def adapter_training(
