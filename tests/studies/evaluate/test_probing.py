@@ -13,6 +13,7 @@ from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.errors import InputError
 from lorascope.models.sites import parse_site
 from lorascope.results import Estimates, Key, null_names
+from lorascope.studies.evaluate import probing as probing_module
 from lorascope.studies.evaluate.labelled import Labelled, binary_sets, classes, embedded_sets
 from lorascope.studies.evaluate.logistic import auc_interval, fit_logistic, placements
 from lorascope.studies.evaluate.pooling import STREAM, pool_weights, pooled
@@ -21,6 +22,7 @@ from lorascope.studies.evaluate.probing import (
     best,
     mean_estimates,
     probe,
+    probe_sets,
     probes,
     set_estimates,
 )
@@ -175,6 +177,39 @@ def test_texts_with_a_word_are_told_on_a_model(subject, loaded):
     assert torch.allclose(own[STREAM][1], hidden[0][kept].mean(0), atol=1e-5)
     codes = dictionary.encode(hidden[0][kept]).mean(0)
     assert torch.allclose(own[OWN][1], codes, atol=1e-5)
+
+
+@pytest.mark.parametrize(("held", "passes"), [(10**9, 1), (1, 3)])
+def test_texts_that_sets_share_are_run_once_where_they_fit(subject, monkeypatch, held, passes):
+    """Numbers do not depend on which texts are run together, beyond rounding."""
+    site, axis = parse_site("layers.0"), reading(torch.eye(32)[3], torch.zeros(32))
+    on = subject({"layers.0": axis})
+    texts, labels = with_word(1, 80)
+    turned = tuple(1 - label for label in labels)
+    sets = [
+        Labelled("first", tuple(texts), tuple(labels)),
+        Labelled("second", tuple(texts), turned),
+        Labelled("third", tuple(reversed(texts)), tuple(reversed(labels))),
+    ]
+    runs = []
+
+    def counted(subject, given, *rest, **options):
+        runs.append(len(given))
+        assert len(set(given)) == len(given)
+        return pooled(subject, given, *rest, **options)
+
+    settings = Probing(k=(1,), train=40, test=40)
+    alone = [next(probe_sets(on, site, [one], {}, settings, adapter=False, seed=4)) for one in sets]
+    monkeypatch.setattr(probing_module, "pooled", counted)
+    monkeypatch.setattr(probing_module, "_HELD", held)
+    found = list(probe_sets(on, site, sets, {}, settings, adapter=False, seed=4))
+    assert len(runs) == passes
+    assert sum(runs) <= 80 * passes
+    for (got, coin), (expected, same) in zip(found, alone, strict=True):
+        assert coin == same == 0.5
+        assert got.keys() == expected.keys()
+        for which in got:
+            assert got[which].auc == pytest.approx(expected[which].auc, abs=1e-3)
 
 
 def test_halves_are_balanced_and_share_no_text():

@@ -18,7 +18,8 @@ from lorascope.studies.evaluate.settings import Pool
 from lorascope.studies.evaluate.subjects import OpenedSubject
 
 STREAM = "stream"
-_BATCH_TOKENS = 4096
+# Padded tokens of a batch: on a CPU few enough that a block's activations stay in its cache.
+_ON_CPU, _ELSEWHERE = 1024, 8192
 Pooled = dict[str, Float[Tensor, "texts n"]]
 
 
@@ -50,7 +51,8 @@ def pooled(
     widths = {name: one.n_latents for name, one in dictionaries.items()}
     found = {name: torch.zeros(len(texts), n) for name, n in widths.items()}
     seen = torch.zeros(len(texts), dtype=torch.bool)
-    for batch in batches(made, subject.tokenizer, padding_id(subject.tokenizer), _BATCH_TOKENS):
+    size = _ON_CPU if subject.device.type == "cpu" else _ELSEWHERE
+    for batch in batches(made, subject.tokenizer, padding_id(subject.tokenizer), size):
         stream = subject.streams(batch, adapter=adapter)[site]
         weights = pool_weights(batch.kept, pool).to(stream.device)
         if STREAM not in found:

@@ -12,7 +12,7 @@ whole stream stand beside it, each on the same rows: differences are paired by r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,8 @@ OWN = "own"
 # Names of what a probe reads, by the null it is.
 _NULLS = {CHANNELS: True, RANDOM_DECODER: True, OTHER_DICTIONARY: False, WHOLE_STREAM: False}
 ALL_SETS = "all sets"
+# Bytes of pooled rows that are held at once.
+_HELD = 1_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,37 +122,60 @@ def probes(train: Pooled, test: Pooled, labels: tuple[Tensor, Tensor], ks: Seque
     return found
 
 
-def probe_set(
+def probe_sets(
     subject: OpenedSubject,
     site: Site,
-    one: Labelled,
+    sets: Sequence[Labelled],
     others: Mapping[str, Dictionary],
     settings: Probing,
     *,
     adapter: bool,
     seed: int = 0,
-) -> Probes:
-    """Every probe on one binary set at one site.
+) -> Iterator[tuple[Probes, float]]:
+    """Every probe on each binary set at one site, with what always the same answer would reach.
+
+    Texts that several sets share are run once, as far as their latents fit into `_HELD` bytes.
 
     Args:
         others: dictionaries to stand beside, by name of the null.
     """
-    parts = one.halves(settings.train, settings.test, seed)
     read = {OWN: subject.dictionary(site, adapter=adapter), **others}
-    train, test = (
-        pooled(
+    width = 4 * (sum(one.n_latents for one in read.values()) + read[OWN].d_model)
+    halved = [one.halves(settings.train, settings.test, seed) for one in sets]
+    for group in _groups(halved, max(1, _HELD // width)):
+        texts = list(dict.fromkeys(text for pair in group for part in pair for text in part.texts))
+        rows = pooled(
             subject,
-            part.texts,
+            texts,
             site,
             read,
             adapter=adapter,
             context=settings.context,
             pool=settings.pool,
         )
-        for part in parts
-    )
-    labels = (torch.tensor(parts[0].labels), torch.tensor(parts[1].labels))
-    return probes(train, test, labels, settings.k)
+        place = {text: row for row, text in enumerate(texts)}
+        for train, test in group:
+            chosen = [[place[text] for text in part.texts] for part in (train, test)]
+            (x, held_out) = ({name: one[own] for name, one in rows.items()} for own in chosen)
+            labels = (torch.tensor(train.labels), torch.tensor(test.labels))
+            yield probes(x, held_out, labels, settings.k), majority(test.labels)
+
+
+def _groups(
+    sets: Sequence[tuple[Labelled, Labelled]], most: int
+) -> Iterator[list[tuple[Labelled, Labelled]]]:
+    """Sets one after the other, of at most `most` different texts together unless one has more."""
+    group: list[tuple[Labelled, Labelled]] = []
+    known: set[str] = set()
+    for pair in sets:
+        own = {text for part in pair for text in part.texts}
+        if group and len(known | own) > most:
+            yield group
+            group, known = [], set()
+        group.append(pair)
+        known |= own
+    if group:
+        yield group
 
 
 def set_estimates(found: Probes, coin: float, place: Key) -> list[Estimate]:
@@ -275,13 +300,12 @@ def probing(
                 model=ADAPTED if adapter else SPLICED,
             )
             coins = []
-            for one in sets:
-                beside = others[adapter][site]
-                got = probe_set(subject, site, one, beside, settings, adapter=adapter, seed=seed)
+            beside = others[adapter][site]
+            taken = probe_sets(subject, site, sets, beside, settings, adapter=adapter, seed=seed)
+            for one, (got, coin) in zip(sets, taken, strict=True):
                 found.setdefault(adapter, []).append(got)
-                _, held_out = one.halves(settings.train, settings.test, seed)
-                coins.append(majority(held_out.labels))
-                estimates += set_estimates(got, coins[-1], replace(place, topic=one.name))
+                coins.append(coin)
+                estimates += set_estimates(got, coin, replace(place, topic=one.name))
                 advance(1)
             if len(sets) > 1:
                 estimates += mean_estimates(found[adapter], coins, place)

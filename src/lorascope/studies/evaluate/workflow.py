@@ -50,7 +50,7 @@ def read(work: Work, *, identity: Mapping[str, Any], core: Core | None) -> None:
     write_json(work.folder / _FILE, record)
 
 
-@stage(version=1, title="evaluating")
+@stage(version=2, title="evaluating")
 def take(
     work: Work,
     *,
