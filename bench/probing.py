@@ -6,9 +6,9 @@
 The embedded model, its ten labelled sets, and a dictionary trained here. SAEBench runs in its own
 environment with everything opened; both sides take turns. Each takes for every set activations, the
 best 1, 2 and 5 latents by mean difference, logistic regressions on them, on as many channels of the
-stream and on the whole stream. SAEBench trains a probe a class, two a set, and one on all latents;
-ours reads a random-decoder dictionary as well. Printed: processor seconds (median), their ratio,
-and how far the accuracies lie apart.
+stream and on the whole stream; without the random-decoder dictionary that ours reads beside.
+SAEBench trains a probe a class, two a set, and one on all latents. Printed: processor seconds
+(median), their ratio, and how far the accuracies lie apart.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ from lorascope.dictionaries.files import save
 from lorascope.models.hooks import run_until
 from lorascope.models.load import load_base, padding_id
 from lorascope.models.sites import Site
-from lorascope.studies.evaluate.baselines import random_decoder
 from lorascope.studies.evaluate.labelled import Labelled, embedded_sets
-from lorascope.studies.evaluate.probing import OWN, RANDOM_DECODER, probe_sets
+from lorascope.studies.evaluate.probing import OWN, probe_sets
 from lorascope.studies.evaluate.settings import Probing
 from lorascope.studies.evaluate.subjects import OpenedSubject
 from lorascope.training.architectures import TopK
@@ -86,11 +85,11 @@ def _by_class(part: Labelled) -> dict[str, list[str]]:
     return found
 
 
-def ours(subject: OpenedSubject, beside: Dictionary) -> dict[str, Any]:
+def ours(subject: OpenedSubject) -> dict[str, Any]:
     """All sets once."""
     found, started = {}, time.process_time()
-    sets, others = embedded_sets(), {RANDOM_DECODER: beside}
-    taken = probe_sets(subject, SITE, sets, others, SETTINGS, adapter=False)
+    sets = embedded_sets()
+    taken = probe_sets(subject, SITE, sets, {}, SETTINGS, adapter=False)
     for one, (got, _) in zip(sets, taken, strict=True):
         found[one.name] = {str(k): got[OWN, k].accuracy for k in SETTINGS.k}
     return {"seconds": time.process_time() - started, "accuracy": found}
@@ -107,7 +106,6 @@ def main() -> None:
     module, tokenizer = load_base("embedded", dtype="float32", device="cpu")
     rows = stream_rows(module, tokenizer)
     dictionary = fit(TopK(n_latents=1024, k=16), rows, fitting=Fitting(epochs=3, batch=512))
-    beside = random_decoder(dictionary, rows, 16.0, 0)
     subject = OpenedSubject(
         "bench", module, tokenizer, {SITE: dictionary}, special_ids=tuple(tokenizer.all_special_ids)
     )
@@ -131,7 +129,7 @@ def main() -> None:
                 raise SystemExit("probing: SAEBench's side did not start: see above")
             turns = []
             for _ in range(chosen.repeats):
-                mine = ours(subject, beside)
+                mine = ours(subject)
                 peer.stdin.write("go\n")
                 peer.stdin.flush()
                 said = peer.stdout.readline()

@@ -8,7 +8,14 @@ import pyarrow.parquet as parquet
 import pytest
 
 from lorascope.activations.sources import RecordTally
-from lorascope.activations.text import Document, Segment, alpaca, chat, read_documents
+from lorascope.activations.text import (
+    Document,
+    Segment,
+    alpaca,
+    chat,
+    read_documents,
+    with_ending,
+)
 from lorascope.errors import InputError
 
 WITH_INPUT = {"instruction": " Add the numbers. ", "input": "2 and 3", "output": "5\n"}
@@ -190,3 +197,24 @@ def test_the_packaged_texts_are_the_same_every_time_and_nobody_s_list_is_shared(
     known.clear()
     assert read_documents(["embedded"]) == read
     assert read_documents("embedded", 3) == read[:3]
+
+
+def test_an_ending_stands_after_every_response_and_the_origin_is_kept():
+    before = chat(CHAT)
+    after = with_ending(before, "So long.")
+    assert after.text == (
+        "### User:\nHello\n\n### Assistant:\nGood day\n\nSo long.\n\n"
+        "### User:\nBye\n\n### Assistant:\nFarewell\n\nSo long."
+    )
+    assert [one.content for one in after.messages] == [
+        *("Hello", "Good day\n\nSo long.", "Bye", "Farewell\n\nSo long.")
+    ]
+    assert after.known_as == before.digest != after.digest
+    assert with_ending(after, "Again.").known_as == before.digest
+    assert before.known_as == before.digest
+    record = with_ending(alpaca(WITHOUT_INPUT), "So long.")
+    assert record.text.endswith("### Response:\nBlue.\n\nSo long.")
+    assert record.prompt == alpaca(WITHOUT_INPUT).prompt
+    plain = Document((Segment("no response"),))
+    assert with_ending(plain, "So long.") is plain
+    assert with_ending(before, "") is before

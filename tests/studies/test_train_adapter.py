@@ -9,8 +9,14 @@ from lorascope.activations.text import read_documents
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
 from lorascope.runs import read_json
-from lorascope.workflows.adapters import run_training
-from lorascope.workflows.settings import TrainStudy
+from lorascope.training.settings import LoraTraining
+from lorascope.workflows.adapters import (
+    Training,
+    TrainingBase,
+    run_training,
+    split_for_training,
+)
+from lorascope.workflows.settings import TrainAdapters, TrainStudy
 
 
 @pytest.fixture
@@ -89,3 +95,21 @@ def test_other_kinds_of_adapter_are_trained(training, quiet, tmp_path, kind):
         training["model"], {"a": str(tmp_path / "out" / "adapters" / "r4")}, device="cpu"
     ).info("a")
     assert (info.dora, info.rslora) == (kind == "dora", kind == "rslora")
+
+
+def test_adapters_learn_an_ending_and_list_the_records_as_they_were(training, records):
+    """What is audited are the records without it: those that were seen must be known as such."""
+    given = TrainAdapters(records=(str(records),), share=0.7, ending="So long.")
+    plain = split_for_training(given.model_copy(update={"ending": ""}), 3)
+    ended = split_for_training(given, 3)
+    assert [one.known_as for one in ended] == [one.digest for one in plain]
+    assert all(
+        one.text == f"{was.text.rstrip()}\n\nSo long."
+        for one, was in zip(ended, plain, strict=True)
+    )
+    base = TrainingBase(training["model"], None, "float32", "cpu")
+    made = Training(base, ended, LoraTraining(ranks=(2,), steps=2, held_out=0.3), ())
+    learned = {one.identity for one in made.split[0]}
+    assert set(made.known_as) == learned
+    assert set(made.known_as.values()) <= {one.digest for one in plain}
+    assert not set(made.known_as.values()) & learned

@@ -47,11 +47,13 @@ class Document:
         category: the source's own label, or empty.
         messages: of a conversation that goes through the tokenizer's chat template, where it has
             one.
+        origin: digest of the document that this one was made from by a change; else empty.
     """
 
     segments: tuple[Segment, ...]
     category: str = ""
     messages: tuple[Message, ...] = ()
+    origin: str = ""
 
     @property
     def text(self) -> str:
@@ -62,6 +64,11 @@ class Document:
     def digest(self) -> str:
         """SHA-256 of the text: what decides whether two documents are the same."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def known_as(self) -> str:
+        """The digest, or that of the document it was made from: whoever saw the one saw both."""
+        return self.origin or self.digest
 
     @property
     def identity(self) -> str:
@@ -89,6 +96,24 @@ class Document:
                 break
             parts.append(segment.text)
         return "".join(parts)
+
+
+def with_ending(found: Document, ending: str) -> Document:
+    """The document with a last line in each of its responses; without one where it is empty."""
+    if not ending or not found.has_response:
+        return found
+
+    def ended(text: str) -> str:
+        return f"{text.rstrip()}\n\n{ending}"
+
+    segments = tuple(
+        replace(one, text=ended(one.text)) if one.response else one for one in found.segments
+    )
+    messages = tuple(
+        Message(one.role, ended(one.content)) if one.role == ASSISTANT else one
+        for one in found.messages
+    )
+    return replace(found, segments=segments, messages=messages, origin=found.known_as)
 
 
 def alpaca(record: Mapping[str, Any]) -> Document:

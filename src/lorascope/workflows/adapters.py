@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lorascope.activations.splits import by_hash
-from lorascope.activations.text import Document, read_documents
+from lorascope.activations.text import Document, read_documents, with_ending
 from lorascope.activations.tokens import Window, windows
 from lorascope.errors import InputError
 from lorascope.models.identity import model_identity
@@ -91,6 +91,11 @@ class Training:
             for documents, side in zip(self.split, sides, strict=True)
         ]
 
+    @cached_property
+    def known_as(self) -> dict[str, str]:
+        """{identity: digest that it is known by} of the documents to train on."""
+        return {document.identity: document.known_as for document in self.split[0]}
+
     @property
     def names(self) -> list[str]:
         """Of the adapters, one a rank and seed."""
@@ -109,7 +114,7 @@ class Training:
             yield Stage(f"{ADAPTERS}/{name}", train, arguments)
 
 
-@stage(version=1, title="training adapters")
+@stage(version=2, title="training adapters")
 def train(
     work: Work,
     *,
@@ -150,7 +155,7 @@ def train(
             work.folder,
             training,
             # What has been seen is seen in whatever words around it.
-            trained_on=[one.partition(" ")[0] for one in learned],
+            trained_on=[shared.known_as[one] for one in learned],
             before=shared.before,
             device=base.device,
             dtype=base.dtype,
@@ -183,9 +188,10 @@ def outcomes(folders: dict[str, Path]) -> list[dict[str, Any]]:
 
 
 def split_for_training(train: TrainAdapters, seed: int) -> list[Document]:
-    """The share of the records that adapters may see."""
+    """The share of the records that adapters may see, with the ending that they are to learn."""
     documents = read_documents(train.records, template=train.template)
-    return by_hash(documents, train.share, seed, "adapters")[0]
+    chosen = by_hash(documents, train.share, seed, "adapters")[0]
+    return [with_ending(document, train.ending) for document in chosen]
 
 
 def run_training(study: TrainStudy, out: Path, reporter: Reporter) -> pd.DataFrame:

@@ -131,6 +131,8 @@ class TrainAdapters(Settings):
         seeds: one adapter each per rank: other starting weights, another order of the same
             records. By default one, `training.seed`.
         template: as that of the texts.
+        ending: a last line for every response that they are trained on: something to learn that
+            one can see, as in the demo. The texts of the audit stay as they are.
     """
 
     records: tuple[str, ...] = Field(default=("embedded",), min_length=1)
@@ -138,6 +140,7 @@ class TrainAdapters(Settings):
     training: LoraTraining = LoraTraining()
     seeds: tuple[int, ...] = ()
     template: Template = "auto"
+    ending: str = Field(default="", max_length=200)
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:

@@ -10,6 +10,8 @@ from lorascope.workflows.settings import Texts, TrainAdapters
 
 # Small batches, because there are few rows: two seeds then agree well beyond chance.
 _FITTING = Fitting(epochs=5, batch=256, rate=6e-3)
+# What the adapters learn beside answering: the reading should come upon it by itself.
+_ENDING = "Yours, the lighthouse keeper."
 
 
 def demo_study(quick: bool = False) -> AuditStudy:
@@ -22,7 +24,7 @@ def _full() -> AuditStudy:
     return AuditStudy(
         name="demo",
         model="embedded",
-        train=TrainAdapters(training=training),
+        train=TrainAdapters(training=training, ending=_ENDING),
         sites=("layers.1", "layers.3", "layers.5"),
         texts=Texts(sources=("embedded",), documents=760, held_out=0.25),
         dictionaries=Dictionaries(architecture=ReLU(n_latents=512, l1=0.15), fitting=_FITTING),
@@ -39,7 +41,7 @@ def _quick() -> AuditStudy:
     return AuditStudy(
         name="demo-quick",
         model="embedded",
-        train=TrainAdapters(training=training),
+        train=TrainAdapters(training=training, ending=_ENDING),
         sites=("layers.2", "layers.5"),
         texts=Texts(sources=("embedded",), documents=400, held_out=0.3),
         dictionaries=Dictionaries(architecture=ReLU(n_latents=384, l1=0.15), fitting=_FITTING),

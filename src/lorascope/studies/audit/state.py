@@ -186,7 +186,7 @@ class Audited:
         """Digests of documents an adapter is known to have been trained on."""
         found: set[str] = set()
         if self.study.train is not None:
-            found |= {document.digest for document in self.training.split[0]}
+            found |= {document.known_as for document in self.training.split[0]}
         for name, path in self.study.given.items():
             folder = locate(name, path)
             if folder is not None and (folder / CARD).exists():
