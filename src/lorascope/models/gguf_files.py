@@ -9,10 +9,8 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 from lorascope.errors import InputError
@@ -105,22 +103,6 @@ def require_reader(model: str) -> None:
         )
 
 
-@contextmanager
-def names_mapped_once() -> Iterator[None]:
-    """Within the `with`, gguf makes the map of a model's tensor names once.
-
-    transformers asks for it at every module, and to make it takes longer than to read the weights.
-    """
-    import gguf
-
-    whole = gguf.get_tensor_name_map
-    gguf.get_tensor_name_map = cache(whole)
-    try:
-        yield
-    finally:
-        gguf.get_tensor_name_map = whole
-
-
 def quantisation(path: Path) -> Quantisation:
     """How a file keeps its numbers, from its header.
 
@@ -135,10 +117,10 @@ def quantisation(path: Path) -> Quantisation:
 @lru_cache(maxsize=8)
 def _read(path: str, size: int, changed: int) -> Quantisation:
     del size, changed
-    from gguf import GGUFReader
+    from lorascope.models.gguf_headers import WordlessReader
 
     try:
-        reader = GGUFReader(path)
+        reader = WordlessReader(path)
     except Exception as error:
         raise InputError(
             f"{path}: its header cannot be read ({first_line(error)}); fetch the file again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from transformers import (
 
 from lorascope import embedded
 from lorascope.errors import InputError, did_you_mean
-from lorascope.models.gguf_files import gguf_of, names_mapped_once, require_reader
+from lorascope.models.gguf_files import gguf_of, require_reader
 from lorascope.models.places import model_address
 from lorascope.models.stored import (
     FEWER_BITS,
@@ -83,7 +83,7 @@ def load_base(
         # other attention kernels drop Gemma-2's score capping and give NaN at padding
         arguments["attn_implementation"] = "eager"
     try:
-        with names_mapped_once() if inside else nullcontext():
+        with _weights_alone() if inside else nullcontext():
             opener = opener_of(config)
             loaded, report = opener.from_pretrained(source, revision=revision, **arguments)
         tokenizer = read_tokenizer(model, revision)
@@ -215,9 +215,12 @@ def _gguf_config(
     source: str, file: str, seen: tuple[int, int], revision: str | None
 ) -> PreTrainedConfig:
     del seen
-    config: PreTrainedConfig = AutoConfig.from_pretrained(
-        source, revision=revision, gguf_file=file, trust_remote_code=False
-    )
+    from lorascope.models.gguf_headers import words_read_quickly
+
+    with words_read_quickly():
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            source, revision=revision, gguf_file=file, trust_remote_code=False
+        )
     return config
 
 
@@ -226,10 +229,20 @@ def _gguf_tokenizer(
     source: str, file: str, seen: tuple[int, int], revision: str | None
 ) -> PreTrainedTokenizerBase:
     del seen
-    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        source, revision=revision, gguf_file=file, trust_remote_code=False
-    )
+    from lorascope.models.gguf_headers import words_read_quickly
+
+    with words_read_quickly():
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, revision=revision, gguf_file=file, trust_remote_code=False
+        )
     return found
+
+
+def _weights_alone() -> AbstractContextManager[None]:
+    # The package gguf need not be installed.
+    from lorascope.models.gguf_headers import weights_alone
+
+    return weights_alone()
 
 
 def _device(device: str, device_map: str | dict[str, Any] | None) -> torch.device:
