@@ -78,3 +78,22 @@ def test_nothing_needs_what_windows_lacks(tmp_path):
     assert found.returncode == 0, found.stderr
     assert "is at work on it" in found.stdout
     assert "planned" in found.stdout
+
+
+WAITING = """
+import os, sys
+from lorascope import cli
+sys.argv = ["lorascope", "--help"]
+cli.main()
+assert "torch" not in sys.modules  # OpenMP looks at its environment when it is loaded
+print(os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+def test_threads_of_a_command_do_not_spin_unless_told_to():
+    for given, expected in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        kept = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+        done = subprocess.run(
+            [sys.executable, "-c", WAITING], env={**kept, **given}, capture_output=True, text=True
+        )
+        assert done.stdout.splitlines()[-1] == expected, done.stderr

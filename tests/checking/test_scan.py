@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from written_adapters import PREFIX, factors, write
 import lorascope as ls
 from lorascope.checking import scanning
 from lorascope.checking.ranking import NUMBERS, ranked, rarity
+from lorascope.checking.rows import StoredRows
+from lorascope.checking.scan_tables import write_tables
 from lorascope.checking.scanning import row_of, scan_rows
 from lorascope.cli import app
 from lorascope.progress import Reporter
@@ -94,23 +97,23 @@ def test_a_scan_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(scanning, "row_of", lambda path: made.append(path) or row_of(path))
     paths = scanning.adapters_in([folder])
-    whole = scan_rows(paths, tmp_path, 1, QUIET)
+    whole = list(scan_rows(paths, tmp_path, 1, QUIET))
     assert len(made) == len(paths) == 23
     rows = tmp_path / scanning.ROWS
     lines = rows.read_text().splitlines(keepends=True)
     # Stopped within the eleventh line.
     rows.write_text("".join(lines[:10]) + lines[10][:30])
     made.clear()
-    assert scan_rows(paths, tmp_path, 1, QUIET) == whole
+    assert list(scan_rows(paths, tmp_path, 1, QUIET)) == whole
     assert len(made) == 13
     made.clear()
-    assert scan_rows(paths, tmp_path, 1, QUIET) == whole
+    assert list(scan_rows(paths, tmp_path, 1, QUIET)) == whole
     assert made == []
     config = folder / "other" / "adapter_config.json"
     before = config.read_text()
     try:
         config.write_text(json.dumps({**json.loads(before), "lora_alpha": 80}))
-        again = scan_rows(paths, tmp_path, 1, QUIET)
+        again = list(scan_rows(paths, tmp_path, 1, QUIET))
         assert made == [str(folder / "other")]
         assert again != whole
     finally:
@@ -121,8 +124,8 @@ def test_processes_change_nothing(folder, tmp_path):
     paths = scanning.adapters_in([folder])
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    alone = scan_rows(paths, tmp_path / "a", 1, QUIET)
-    assert scan_rows(paths, tmp_path / "b", 2, QUIET) == alone
+    alone = list(scan_rows(paths, tmp_path / "a", 1, QUIET))
+    assert list(scan_rows(paths, tmp_path / "b", 2, QUIET)) == alone
 
 
 def test_the_order_of_rows_changes_nothing(folder):
@@ -145,6 +148,40 @@ def test_the_rate_holds_where_nothing_stands_out():
         wrong += any(one.review for one in ranked(rows, 0.05, 8))
     # 99.9 % of binomial draws at 5 % are 35 or fewer.
     assert wrong <= 35
+
+
+def test_memory_hardly_grows_with_the_number_of_adapters(tmp_path):
+    """What a scan keeps of an adapter is a place in a file and its scores: 1.5 KB, not its row."""
+
+    def held(count):
+        file, paths = (
+            tmp_path / f"{count}.jsonl",
+            [f"/adapters/of a team/{i:06}" for i in range(count)],
+        )
+        row = {"refused": "", "errors": [], "warnings": ["x" * 2000], "base": "b", "shape": "s"}
+        row |= {"type": "LORA", "rank": 8, "modules": 4, "parameters": 9, "largest_module": "m"}
+        random = np.random.default_rng(0)
+        rows = StoredRows(file, paths, lambda path: 0)
+        with rows.appending() as append:
+            for path in paths:
+                numbers = np.exp(random.standard_normal(3)).tolist()
+                append(row | {"path": path, "stamp": 0} | dict(zip(NUMBERS, numbers, strict=True)))
+        rarity(1.0, count)
+        tracemalloc.start()
+        again = StoredRows(file, paths, lambda path: 0)
+        assert not again.missing
+        found = ranked(again, 0.05, 8)
+        write_tables(tmp_path / str(count), found, [])
+        current, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found[0].row["warnings"] == ["x" * 2000]
+        assert len(pd.read_parquet(tmp_path / str(count) / "scan.parquet")) == count
+        return current, peak
+
+    held(10)
+    few, many = held(500), held(2500)
+    for less, more in zip(few, many, strict=True):
+        assert (more - less) / 2000 < 1500
 
 
 def test_scores_among_few_are_common():

@@ -1,6 +1,7 @@
 """Models in GGUF files, written here by llama.cpp's own package from tiny models."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
 from lorascope.models.gguf_files import gguf_of, quantisation
+from lorascope.models.gguf_headers import QuickReader, WordlessReader
 from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base, read_config, skeleton
 from lorascope.models.places import model_address
@@ -289,3 +291,32 @@ def test_a_command_reads_a_file_without_the_bar_of_a_library(exact):
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("cpu\n")
     assert "de-quantizing" not in done.stderr
+
+
+def test_headers_are_read_as_gguf_reads_them(exact, rounded):
+    for path in (exact, rounded):
+        theirs, ours, wordless = (
+            kind(path) for kind in (gguf.GGUFReader, QuickReader, WordlessReader)
+        )
+        assert list(ours.fields) == list(theirs.fields) == list(wordless.fields)
+        for name, field in theirs.fields.items():
+            assert ours.fields[name].contents() == field.contents()
+            assert ours.fields[name].types == field.types
+            words = field.types == [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING]
+            assert wordless.fields[name].contents() == ([] if words else field.contents())
+        for one in (ours, wordless):
+            assert [(t.name, t.tensor_type, t.data_offset) for t in one.tensors] == [
+                (t.name, t.tensor_type, t.data_offset) for t in theirs.tensors
+            ]
+    assert len(ours.fields["tokenizer.ggml.tokens"].contents()) > 100
+
+
+def test_a_header_that_ends_early_is_refused(exact, tmp_path):
+    whole = exact.read_bytes()
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(whole[: whole.index(b"tokenizer.ggml.merges") + 60])
+    for kind in (QuickReader, WordlessReader):
+        with pytest.raises(ValueError, match="ends after the file"):
+            kind(cut)
+    with pytest.raises(InputError, match=re.escape("cut.gguf")):
+        load_base(str(cut))

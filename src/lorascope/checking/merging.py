@@ -56,18 +56,26 @@ def refused(error: Exception) -> Finding:
 
 
 @contextmanager
-def rounded(model: AdaptedModel, rounding: Rounding) -> Iterator[None]:
-    """Within the `with`, the linear maps of the blocks hold what their weights are rounded to."""
+def rounded(model: AdaptedModel, rounding: Rounding, rooms: dict[str, Tensor]) -> Iterator[None]:
+    """Within the `with`, the linear maps of the blocks hold what their weights are rounded to.
+
+    Args:
+        rooms: memory of the rounded weights, empty at first, to be given again: fresh memory of
+            that size takes longer than the rounding.
+    """
     kept = []
     try:
         for path, module in block_list(model.module).named_modules():
             if isinstance(module, nn.Linear | Conv1D) and ".lora_" not in f".{path}":
                 weight = module.weight
                 kept.append((weight, weight.data))
+                room = rooms.setdefault(path, torch.empty_like(weight.data))
                 # Of a Conv1D, rows are the columns of what it stores.
-                given = weight.data.T if isinstance(module, Conv1D) else weight.data
-                found = as_stored(given, rounding)
-                weight.data = found.T.contiguous() if isinstance(module, Conv1D) else found
+                turned = isinstance(module, Conv1D)
+                store(
+                    weight.data.T if turned else weight.data, rounding, room.T if turned else room
+                )
+                weight.data = room
         yield
     finally:
         for weight, data in reversed(kept):
@@ -76,18 +84,31 @@ def rounded(model: AdaptedModel, rounding: Rounding) -> Iterator[None]:
 
 def as_stored(weight: Float[Tensor, "out in"], rounding: Rounding) -> Float[Tensor, "out in"]:
     """The nearest weights that can be stored so, in the dtype given."""
+    found = torch.empty_like(weight)
+    store(weight, rounding, found)
+    return found
+
+
+def store(
+    weight: Float[Tensor, "out in"], rounding: Rounding, room: Float[Tensor, "out in"]
+) -> None:
+    """Write into `room` the nearest weights that can be stored so."""
     if rounding == "bfloat16":
-        return weight.bfloat16().to(weight.dtype)
-    if rounding == "int8":
-        return _whole(weight.float(), 127).to(weight.dtype)
-    out, width = weight.shape
-    # A rest that fills no group shares a scale too: zeros beside it change none.
-    padded = nn.functional.pad(weight.float(), (0, -width % GROUP))
-    groups = _whole(padded.reshape(-1, GROUP), 7)
-    return groups.reshape(out, -1)[:, :width].to(weight.dtype)
+        room.copy_(weight.bfloat16())
+        return
+    whole = room.copy_(weight) if room.dtype == torch.float32 else weight.float()
+    rows = whole
+    if rounding == "int4":
+        # A rest that fills no group shares a scale too: zeros beside it change none.
+        rest = -whole.shape[1] % GROUP
+        rows = (nn.functional.pad(whole, (0, rest)) if rest else whole).reshape(-1, GROUP)
+    _round(rows, 7 if rounding == "int4" else 127)
+    if rows.data_ptr() != room.data_ptr():
+        room.copy_(rows.reshape(len(whole), -1)[:, : whole.shape[1]])
 
 
-def _whole(rows: Float[Tensor, "n m"], most: int) -> Float[Tensor, "n m"]:
-    """Whole multiples, up to `most`, of each row's largest size over `most`."""
+def _round(rows: Float[Tensor, "n m"], most: int) -> None:
+    """To whole multiples, up to `most`, of each row's largest size over `most`; in place."""
     scale = rows.abs().amax(1, keepdim=True) / most
-    return torch.where(scale > 0, (rows / scale).round() * scale, 0.0)
+    # A row of zeros stays one.
+    rows.div_(scale.masked_fill(scale == 0, 1)).round_().mul_(scale)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorascope.checking.chance import benjamini_hochberg, robust_z
-from lorascope.checking.scanning import Row
+from lorascope.checking.rows import Row
 from lorascope.randomness import derived_seed
 
 NUMBERS = ("norm", "effective_rank", "largest_share")
@@ -22,36 +23,41 @@ _DRAWS = 2**20
 _LIKE_MANY = 2048
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ranked:
     """One adapter of a scan.
 
     Attributes:
-        row: what was read.
+        path: the adapter's folder.
+        broken: whether its files could not be read or have errors, which no rate is about.
         alike: how many adapters of its base and shape it was held against, itself among them.
         z: robust z of the logarithm of each number; nan where there are too few alike.
         p: of the largest |z|, three times the smallest (Bonferroni); nan as `z`.
         q: p adjusted over all adapters (Benjamini & Hochberg).
         review: whether q is at most the rate, or its files have errors.
+        rows, place: of the scan, and which row of them is the adapter's.
     """
 
-    row: Row
+    path: str
+    broken: bool
     alike: int
     z: Mapping[str, float]
     p: float
     q: float
     review: bool
+    rows: Sequence[Row] = field(repr=False)
+    place: int = field(repr=False)
 
     @property
-    def broken(self) -> bool:
-        """Whether its files could not be read or have errors, which no rate is about."""
-        return bool(self.row["refused"] or self.row["errors"])
+    def row(self) -> Row:
+        """What was read of it."""
+        return self.rows[self.place]
 
     def plain(self) -> dict[str, Any]:
         """One flat row of a table."""
         row = self.row
         return {
-            "path": row["path"],
+            "path": self.path,
             "review": self.review,
             "p": self.p,
             "q": self.q,
@@ -78,45 +84,61 @@ def ranked(rows: Sequence[Row], rate: float, least: int) -> list[Ranked]:
         rate: false discovery rate of those named for review.
         least: fewest adapters of one base and shape that are held against one another.
     """
-    rows = sorted(rows, key=lambda row: str(row["path"]))
+    facts = [_Facts.of(row) for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: facts[place].path)
     groups: dict[tuple[str, str], list[int]] = {}
-    for i, row in enumerate(rows):
-        if row["norm"] is not None and not row["errors"]:
-            groups.setdefault((row["base"], row["shape"]), []).append(i)
+    for place in order:
+        if facts[place].group is not None:
+            groups.setdefault(facts[place].group, []).append(place)
     unknown = dict.fromkeys(NUMBERS, math.nan)
     scores, alike = [unknown] * len(rows), [0] * len(rows)
     p = [math.nan] * len(rows)
     for members in groups.values():
-        for i in members:
-            alike[i] = len(members)
+        for place in members:
+            alike[place] = len(members)
         if len(members) < least:
             continue
-        z = {name: _scores(rows, members, name) for name in NUMBERS}
-        for place, i in enumerate(members):
-            scores[i] = {name: float(z[name][place]) for name in NUMBERS}
-            known = [abs(one) for one in scores[i].values() if not math.isnan(one)]
+        z = robust_z(np.log(np.array([facts[place].numbers for place in members]).T))
+        for place, own in zip(members, z.T.tolist(), strict=True):
+            scores[place] = dict(zip(NUMBERS, own, strict=True))
+            known = [abs(one) for one in own if not math.isnan(one)]
             if known:
-                p[i] = min(1.0, len(NUMBERS) * rarity(max(known), len(members)))
-    q = benjamini_hochberg(p)
-    found = [
-        Ranked(row, alike[i], scores[i], p[i], q[i], _review(row, q[i], rate))
-        for i, row in enumerate(rows)
-    ]
+                p[place] = min(1.0, len(NUMBERS) * rarity(max(known), len(members)))
+    # In the order of paths: what is equal stays so.
+    q = dict(zip(order, benjamini_hochberg([p[place] for place in order]), strict=True))
+    found = []
+    for place in order:
+        path, broken = facts[place].path, facts[place].broken
+        review = broken or q[place] <= rate
+        own = (alike[place], scores[place], p[place], q[place], review)
+        found.append(Ranked(path, broken, *own, rows, place))
     return sorted(found, key=_order)
 
 
-def _review(row: Row, q: float, rate: float) -> bool:
-    return bool(row["refused"] or row["errors"]) or q <= rate
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What of a row decides its rank; `group` is None where it is held against no others."""
+
+    path: str
+    broken: bool
+    group: tuple[str, str] | None
+    numbers: tuple[float, ...]
+
+    @classmethod
+    def of(cls, row: Row) -> _Facts:
+        broken = bool(row["refused"] or row["errors"])
+        path = str(row["path"])
+        if row["norm"] is None or row["errors"]:
+            return cls(path, broken, None, ())
+        # Of many adapters alike these texts are the same.
+        group = (sys.intern(row["base"]), sys.intern(row["shape"]))
+        return cls(path, broken, group, tuple(float(row[name]) for name in NUMBERS))
 
 
 def _order(one: Ranked) -> tuple[bool, float, float, str]:
     known = [abs(z) for z in one.z.values() if not math.isnan(z)]
     p = math.inf if math.isnan(one.p) else one.p
-    return not one.broken, p, -max(known, default=0.0), str(one.row["path"])
-
-
-def _scores(rows: Sequence[Row], members: Sequence[int], name: str) -> NDArray[np.float64]:
-    return robust_z(np.log(np.array([rows[i][name] for i in members], dtype=np.float64)))
+    return not one.broken, p, -max(known, default=0.0), one.path
 
 
 def rarity(z: float, among: int) -> float:

@@ -73,7 +73,7 @@ def scan_folders(
 
 def escalation(one: Ranked) -> list[str]:
     """The commands that look at an adapter more closely."""
-    path, base = shlex.quote(str(one.row["path"])), one.row["base"]
+    path, base = shlex.quote(one.path), one.row["base"]
     if one.broken or one.row["norm"] is None:
         return [f"lorascope check {path}"]
     model = f" --model {shlex.quote(base)}" if base else " --model BASE"

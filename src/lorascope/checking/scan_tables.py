@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from lorascope.checking.ranking import Ranked
-from lorascope.runs import write_atomically
+from lorascope.runs import replaced
 
-_PAGE = """<!doctype html>
+# Adapters whose rows are in memory at once.
+_AT_ONCE = 256
+_HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>lorascope scan</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
@@ -27,8 +32,8 @@ tr.review {{ background: #f802; }}
 {sentences}
 <div><table><thead><tr>{headings}</tr></thead>
 <tbody>
-{rows}
-</tbody></table></div>
+"""
+_FOOT = """</tbody></table></div>
 </body></html>
 """
 
@@ -36,32 +41,46 @@ tr.review {{ background: #f802; }}
 def write_tables(
     out: Path, adapters: Sequence[Ranked], sentences: Sequence[str]
 ) -> dict[str, Path]:
-    """Write scan.csv, scan.parquet and scan.html.
+    """Write scan.csv, scan.parquet and scan.html, some adapters at a time.
 
     Returns:
         {"csv", "parquet", "html": file}.
     """
     files = {kind: out / f"scan.{kind}" for kind in ("csv", "parquet", "html")}
-    frame = pd.DataFrame([one.plain() for one in adapters])
-    frame["rank"] = frame["rank"].astype("Int64")
-    for name in ("norm", "effective_rank", "largest_share"):
-        frame[name] = frame[name].astype(float)
-    frame.to_csv(files["csv"], index=False)
-    frame.to_parquet(files["parquet"], index=False)
-    lines = [f"<p>{html.escape(sentence)}</p>" for sentence in sentences]
-    columns = [str(name).replace("_", " ") for name in frame.columns]
-    page = _PAGE.format(
-        sentences="\n".join(lines),
-        headings="".join(f"<th>{html.escape(name)}</th>" for name in columns),
-        rows="\n".join(_row(one) for one in adapters),
-    )
-    write_atomically(files["html"], page)
+    schema = pa.Schema.from_pandas(_frame(_some(adapters, 0)), preserve_index=False)
+    with ExitStack() as stack:
+        places = {kind: stack.enter_context(replaced(file)) for kind, file in files.items()}
+        csv = stack.enter_context(places["csv"].open("w", encoding="utf-8", newline=""))
+        page = stack.enter_context(places["html"].open("w", encoding="utf-8"))
+        parquet = stack.enter_context(pq.ParquetWriter(places["parquet"], schema))
+        headings = "".join(f"<th>{html.escape(one.replace('_', ' '))}</th>" for one in schema.names)
+        told = "\n".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
+        page.write(_HEAD.format(sentences=told, headings=headings))
+        for start in range(0, len(adapters), _AT_ONCE):
+            rows = _some(adapters, start)
+            frame = _frame(rows)
+            frame.to_csv(csv, index=False, header=start == 0)
+            parquet.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False))
+            page.writelines(_row(row) + "\n" for row in rows)
+        page.write(_FOOT)
     return files
 
 
-def _row(one: Ranked) -> str:
-    cells = "".join(_cell(value) for value in one.plain().values())
-    return f"<tr{' class=review' if one.review else ''}>{cells}</tr>"
+def _some(adapters: Sequence[Ranked], start: int) -> list[dict[str, Any]]:
+    return [one.plain() for one in adapters[start : start + _AT_ONCE]]
+
+
+def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    frame["rank"] = frame["rank"].astype("Int64")
+    for name in ("norm", "effective_rank", "largest_share"):
+        frame[name] = frame[name].astype(float)
+    return frame
+
+
+def _row(row: dict[str, Any]) -> str:
+    cells = "".join(_cell(value) for value in row.values())
+    return f"<tr{' class=review' if row['review'] else ''}>{cells}</tr>"
 
 
 def _cell(value: Any) -> str:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lorascope.checking.folders import PICKLED, SAFE
 from lorascope.checking.reading import FilesRead, read_adapter
+from lorascope.checking.rows import Row, StoredRows
 from lorascope.errors import InputError
 from lorascope.models.places import CONFIG_FILE, no_folder
 from lorascope.progress import Reporter
 
-Row = dict[str, Any]
 ROWS = "scan.jsonl"
 # Adapters handed to a process at once, and how many such parts wait for each.
 _PART, _WAITING = 8, 2
@@ -49,25 +47,22 @@ def adapters_in(folders: Sequence[Path]) -> list[str]:
     return sorted(found.values())
 
 
-def scan_rows(paths: Sequence[str], out: Path, workers: int, reporter: Reporter) -> list[Row]:
+def scan_rows(paths: Sequence[str], out: Path, workers: int, reporter: Reporter) -> StoredRows:
     """A row for every adapter, in the order of `paths`; those in `out` already are not made again.
 
-    Every row is appended to `out`/scan.jsonl once it is made.
+    Every row is appended to `out`/scan.jsonl once it is made, and read from there.
     """
-    kept = _kept(out / ROWS)
-    stamps = {path: _stamp(path) for path in paths}
-    missing = [path for path in paths if kept.get(path, {}).get("stamp") != stamps[path]]
+    rows = StoredRows(out / ROWS, paths, _stamp)
+    missing = rows.missing
     with (
         reporter.bar("adapters", len(paths), "adapters") as advance,
-        _appending(out / ROWS) as append,
+        rows.appending() as append,
     ):
         advance(len(paths) - len(missing))
         for row in _made(missing, workers):
-            row["stamp"] = stamps[row["path"]]
             append(row)
-            kept[row["path"]] = row
             advance(1)
-    return [kept[path] for path in paths]
+    return rows
 
 
 def row_of(path: str) -> Row:
@@ -135,7 +130,7 @@ def _shape(read: FilesRead) -> str:
 def _made(paths: Sequence[str], workers: int) -> Iterator[Row]:
     """Rows as they are made; only a few adapters are on their way at any time."""
     if workers == 1 or len(paths) <= _PART:
-        yield from map(row_of, paths)
+        yield from map(_stamped, paths)
         return
     parts = _parts(paths)
     context = multiprocessing.get_context("spawn")
@@ -156,7 +151,13 @@ def _parts(paths: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _rows_of(paths: Sequence[str]) -> list[Row]:
-    return [row_of(path) for path in paths]
+    return [_stamped(path) for path in paths]
+
+
+def _stamped(path: str) -> Row:
+    """The stamp is taken first: a change while the files are read makes the row anew."""
+    stamp = _stamp(path)
+    return {**row_of(path), "stamp": stamp}
 
 
 def _alone() -> None:
@@ -176,34 +177,3 @@ def _stamp(path: str) -> list[Any]:
         except OSError:
             found += [None, None]
     return found
-
-
-def _kept(file: Path) -> dict[str, Row]:
-    """Rows made before, by path, the last of each; a line that was cut off is left out."""
-    if not file.is_file():
-        return {}
-    found: dict[str, Row] = {}
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("path"), str):
-                found[row["path"]] = row
-    return found
-
-
-@contextmanager
-def _appending(file: Path) -> Iterator[Callable[[Row], None]]:
-    """A function that adds a line to a file and hands it to the system at once."""
-    cut_off = file.is_file() and file.read_bytes()[-1:] not in (b"", b"\n")
-    with file.open("a", encoding="utf-8") as lines:
-        if cut_off:
-            lines.write("\n")
-
-        def append(row: Row) -> None:
-            lines.write(json.dumps(row) + "\n")
-            lines.flush()
-
-        yield append

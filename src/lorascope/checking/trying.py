@@ -32,7 +32,7 @@ from lorascope.models.prepared import prepare
 from lorascope.models.sanity_checks import base_logits, verify_base_unchanged, verify_live
 from lorascope.models.tuned_copies import share
 from lorascope.models.updates import lora_layers
-from lorascope.outputs.scoring import Scored, divergence, scored
+from lorascope.outputs.scoring import Scored, divergence, in_cache, scored, token_losses
 from lorascope.progress import Advance, Reporter
 from lorascope.results import ADAPTER, Estimate, Key, Null
 from lorascope.results.null_names import BASE_MODEL, ROUNDED_BASE
@@ -74,6 +74,7 @@ class _TriedTexts:
         with model.variant(BASE):
             self.base_logits = self.logits(model)
         self.base = self.log_probabilities(self.base_logits)
+        self._base_losses = self.where.losses(self.base)
 
     @torch.no_grad()
     def logits(self, model: AdaptedModel) -> Tensor:
@@ -85,7 +86,7 @@ class _TriedTexts:
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Of every token that is predicted, [tokens, vocab]."""
-        return self.where.log_probabilities(self._cut(logits))
+        return torch.cat(list(self._parts(logits)))
 
     def divergence(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         """KL(p ‖ q), summed over each document's tokens."""
@@ -93,10 +94,15 @@ class _TriedTexts:
 
     def sums(self, logits: Tensor) -> _DocumentSums:
         """Of a variant's logits."""
-        log_p = self.log_probabilities(logits)
+        kl, losses, start = [], [], 0
+        for log_p in self._parts(logits):
+            rows = slice(start, start + len(log_p))
+            kl.append(divergence(log_p, self.base[rows]))
+            losses.append(token_losses(log_p, self.where.targets[rows]))
+            start = rows.stop
         return _DocumentSums(
-            self.divergence(log_p, self.base),
-            self._by_document(self.where.losses(log_p) - self.where.losses(self.base)),
+            self._by_document(torch.cat(kl)),
+            self._by_document(torch.cat(losses) - self._base_losses),
         )
 
     def mean(self, sums: Tensor) -> float:
@@ -107,8 +113,12 @@ class _TriedTexts:
         found = torch.zeros(len(self.counts), dtype=torch.float64)
         return found.index_add_(0, self.index, values.double().cpu())
 
-    def _cut(self, logits: Tensor) -> Tensor:
-        return logits[self.where.wanted.to(logits.device)]
+    def _parts(self, logits: Tensor) -> Iterator[Tensor]:
+        """Log-probabilities of the predicted tokens, a few at a time, in order."""
+        rows = logits.flatten(0, 1)
+        places = self.where.wanted.flatten().nonzero().to(logits.device)
+        for some in in_cache(places.expand(-1, logits.shape[-1])):
+            yield self.where.log_probabilities(rows[some[:, 0]])
 
 
 def try_on(
@@ -267,9 +277,9 @@ def _merge(
     advance: Advance,
 ) -> None:
     """Merged copies of the weights beside the adapter as it is, whole and rounded."""
-    bases = {}
+    bases, rooms = {}, dict[str, Tensor]()
     for rounding in ROUNDINGS:
-        with model.variant(BASE), rounded(model, rounding):
+        with model.variant(BASE), rounded(model, rounding, rooms):
             bases[rounding] = texts.log_probabilities(texts.logits(model))
         advance(1)
     log_p = texts.log_probabilities(adapted)
@@ -278,7 +288,7 @@ def _merge(
             found.merged = float((texts.logits(model) - adapted).abs().max())
             advance(1)
             for rounding, base in bases.items():
-                with rounded(model, rounding):
+                with rounded(model, rounding, rooms):
                     stored = texts.log_probabilities(texts.logits(model))
                 of_base = texts.divergence(base, texts.base)
                 cost = texts.divergence(stored, log_p)

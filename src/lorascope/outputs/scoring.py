@@ -31,8 +31,10 @@ FLOOR_WINDOWS = 16
 DOCUMENTS, SHORTEST = 20, 16
 # Logits held at once: a quarter of a gigabyte in float32.
 _LOGITS = 2**26
-# Numbers that a sum over the vocabulary is taken of at once.
-_AT_ONCE = 2**24
+# Numbers that a sum over the vocabulary is taken of at once: as many as a processor's cache holds
+# with all that is made of them; an accelerator is kept busy by more.
+_AT_ONCE = {"cpu": 2**18}
+_AT_ONCE_ELSEWHERE = 2**24
 # Windows up to so many times as long as the shortest share a pass, longer ones up to so few tokens.
 _ALIKE, _FEW = 1.15, 512
 Rows = Float[Tensor, "rows d"]
@@ -67,7 +69,7 @@ class Scored:
 
     def losses(self, log_p: Float[Tensor, "tokens vocab"]) -> Float[Tensor, " tokens"]:
         """−log p of the tokens that came, nats."""
-        return -log_p.gather(1, self.targets.to(log_p.device)[:, None]).squeeze(1)
+        return token_losses(log_p, self.targets)
 
     def windows(self, chosen: Int[Tensor, " n"], width: int) -> tuple[Int[Tensor, " t"], Scored]:
         """Those of some windows, ascending, cut to so many positions; which tokens, and they."""
@@ -87,6 +89,13 @@ def scored(batch: TokenBatch, responses: bool, keep_special: bool = False) -> Sc
     return Scored(kept, predicting, batch.ids[:, 1:][predicting], documents)
 
 
+def token_losses(
+    log_p: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"]
+) -> Float[Tensor, " tokens"]:
+    """−log p of each target, nats."""
+    return -log_p.gather(1, targets.to(log_p.device)[:, None]).squeeze(1)
+
+
 def divergence(
     log_p: Float[Tensor, "tokens vocab"], log_q: Float[Tensor, "tokens vocab"]
 ) -> Float[Tensor, " tokens"]:
@@ -95,18 +104,25 @@ def divergence(
     Σ p (eˣ − 1 − x) with x = log q − log p equals it, and no term is negative: divergences far
     below the rounding of log p survive.
     """
-    tokens = log_q.shape[-2]
-    size = max(1, _AT_ONCE // max(1, log_q.numel() // max(1, tokens)))
-    if tokens <= size:
-        return _divergence(log_p, log_q)
-    # Over a large vocabulary four copies of this size would be most of what a study takes.
-    pairs = zip(log_p.split(size, -2), log_q.split(size, -2), strict=True)
+    pairs = zip(in_cache(log_p), in_cache(log_q), strict=True)
     return torch.cat([_divergence(p, q) for p, q in pairs], dim=-1)
+
+
+def in_cache(scores: Float[Tensor, "*some tokens vocab"]) -> tuple[Tensor, ...]:
+    """The same in parts of a few tokens each, small enough to go through many steps in a cache.
+
+    Three tokens or more together: of a single one torch may add up parts in an order that hangs on
+    the number of threads.
+    """
+    tokens = scores.shape[-2]
+    most = _AT_ONCE.get(scores.device.type, _AT_ONCE_ELSEWHERE)
+    size = max(3, most // max(1, scores.numel() // max(1, tokens)))
+    return scores.tensor_split(max(1, -(-tokens // size)), -2)
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     x = log_q - log_p
-    return (log_p.exp() * (x.clamp(max=80.0).expm1() - x)).sum(-1)
+    return x.clamp(max=80.0).expm1_().sub_(x).mul_(log_p.exp()).sum(-1)
 
 
 def disagreement(
