@@ -63,6 +63,18 @@ NAMED = {
         "vocabulary",
         "note",
     ),
+    "A another head": (
+        {**factors(), "base_model.model.score.weight": torch.ones(1, 48)},
+        {"task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score"]},
+        "other-head",
+        "note",
+    ),
+    "A saved by name and absent": (
+        {**factors(), "base_model.model.score.weight": torch.ones(1, 48)},
+        {"task_type": "SEQ_CLS", "modules_to_save": ["router", "score"]},
+        "no-match",
+        "warning",
+    ),
     "A experts": (
         factors(module="mlp.experts"),
         {"target_modules": [], "target_parameters": ["mlp.experts.down_proj"]},

@@ -17,6 +17,9 @@ Fields = Mapping[str, Any]
 _LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 _ENDS = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings", "output")
 _SECONDS = 3.0
+# Names of heads that PEFT itself adds to modules_to_save; a model has one of them.
+_HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score")}
+_HEADS["QUESTION_ANS"] = ("qa_outputs",)
 
 
 def require_bounded_patterns(name: str, fields: Fields, contents: Contents) -> None:
@@ -49,6 +52,10 @@ def compare(fields: Fields, contents: Contents, base: BaseFacts | None) -> list[
 
 
 def _kinds_of_lora(fields: Fields) -> Iterator[Finding]:
+    task = fields.get("task_type")
+    if task in _HEADS:
+        message = f"task type {task}: trained on a model with another head than a language model's"
+        yield Finding("other-head", "note", message, CONFIG_FILE)
     if fields.get("use_dora"):
         message = "DoRA: weights are renormalised to a learned magnitude; norms and spectra below "
         yield Finding("dora", "note", message + "are of scale · B · A alone", CONFIG_FILE)
@@ -226,7 +233,10 @@ def _others(fields: Fields, contents: Contents, base: BaseFacts | None) -> Itera
     if whole:
         message = f"replaced whole, in no spectrum: {listed([bare(key) for key in whole])}"
         yield Finding("replaced-whole", "note", message, SAFE, tuple(whole))
-    absent = [n for n in saved if not any(_saved_by(bare(key), n) for key in whole)]
+    held = [n for n in saved if any(_saved_by(bare(key), n) for key in whole)]
+    heads = _HEADS.get(str(fields.get("task_type")), ())
+    added = heads if any(name in held for name in heads) else ()
+    absent = [n for n in saved if n not in held and n not in added]
     if absent:
         message = f"modules_to_save names what the file does not hold: {listed(absent)}"
         yield Finding("no-match", "warning", message, CONFIG_FILE, tuple(absent))

@@ -23,7 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from peft.utils.transformers_weight_conversion import (
     convert_peft_adapter_state_dict_for_transformers,
 )
@@ -116,7 +122,7 @@ def fit(
         converted = convert_peft_adapter_state_dict_for_transformers(
             peft, peft.peft_config[peft_name], weights, peft_name
         )
-    check_fits(name, expected, converted)
+    check_fits(name, expected, converted, config.task_type)
     _check_biases(files, expected, biases, originals)
     if not biases and not changes_something(peft, peft_name, converted, originals):
         raise InputError(
@@ -228,8 +234,13 @@ def set_apart(
     return weights, biases
 
 
-def check_fits(name: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_fits(
+    name: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor], task: str | None
+) -> None:
     """Refuse tensors that are not, by name and shape, exactly the expected ones.
+
+    Args:
+        task: task type that the configuration names.
 
     Raises:
         InputError: names the first that has another shape, no place, or is lacking.
@@ -242,9 +253,15 @@ def check_fits(name: str, expected: Mapping[str, Tensor], found: Mapping[str, Te
             )
     unused = sorted(set(found) - set(expected))
     if unused:
+        reason = "it is for another base, or its configuration was edited"
+        if task is not None and task != TaskType.CAUSAL_LM:
+            reason = (
+                f"its task type is {task}, it was trained on a model with another head than a "
+                "language model's; its files alone can be checked"
+            )
         raise InputError(
             f'adapter "{name}": {len(unused)} tensors of its file have no place in this model '
-            f"(first: {unused[0]}): it is for another base, or its configuration was edited"
+            f"(first: {unused[0]}): {reason}"
         )
     missing = sorted(set(expected) - set(found))
     if missing:

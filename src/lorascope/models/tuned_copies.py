@@ -111,7 +111,7 @@ def _fitting(
     found, extra = cut_to_base(model, expected, files.weights)
     originals = dict(model.named_parameters(remove_duplicate=False))
     weights, biases = set_apart(name, found, expected, originals)
-    check_fits(name, expected, {**weights, **biases})
+    check_fits(name, expected, {**weights, **biases}, files.config.task_type)
     return weights, extra
 
 
