@@ -56,13 +56,16 @@ def refused(error: Exception) -> Finding:
 
 
 @contextmanager
-def rounded(model: AdaptedModel, rounding: Rounding, rooms: dict[str, Tensor]) -> Iterator[None]:
+def rounded(
+    model: AdaptedModel, rounding: Rounding, rooms: dict[str, Tensor] | None = None
+) -> Iterator[None]:
     """Within the `with`, the linear maps of the blocks hold what their weights are rounded to.
 
     Args:
         rooms: memory of the rounded weights, empty at first, to be given again: fresh memory of
-            that size takes longer than the rounding.
+            that size takes longer than the rounding. The call's own by default.
     """
+    rooms = {} if rooms is None else rooms
     kept = []
     try:
         for path, module in block_list(model.module).named_modules():
