@@ -27,6 +27,7 @@ from lorascope.commands import (
     comparisons,
     dictionaries,
     evaluating,
+    exporting,
     features,
     latents,
     publishing,
@@ -86,6 +87,7 @@ app.command()(stages.stage)
 app.command()(stages.slurm)
 app.command()(features.features)
 app.command()(publishing.publish)
+app.command()(exporting.export)
 app.command()(selftest.selftest)
 
 # typer carries click within it or depends on it; either way this is the base of usage errors.

@@ -13,6 +13,7 @@ from lorascope.dictionaries.files import open_dictionary
 from lorascope.errors import InputError
 from lorascope.fits.wrapper import DICTIONARIES, Spliced, identity, with_adapter
 from lorascope.models.freezing import fingerprint
+from lorascope.models.places import CONFIG_FILE
 from lorascope.models.sites import parse_site
 from lorascope.outputs.splicing import Given, place
 from lorascope.runs import read_json
@@ -90,6 +91,13 @@ def read_card(folder: str | Path) -> FittedCard:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the folder of an adapter fitted by adapt")
     return FittedCard.parse(read_json(path), str(path))
+
+
+def is_fit(folder: Path) -> bool:
+    """Whether a folder is an adapter that was fitted around dictionaries; others have cards too."""
+    card = folder / CARD
+    is_adapter = card.is_file() and (folder / CONFIG_FILE).is_file()
+    return is_adapter and {"dictionaries", "held_out"} <= set(read_json(card))
 
 
 def open_fitted(

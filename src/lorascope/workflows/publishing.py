@@ -103,7 +103,7 @@ def writer(source: Path, wish: Wish) -> tuple[Callable[[Path], None], RepoType]:
         return lambda folder: write_latent(source, folder, wish), "model"
     if (source / FILE).is_file():
         return lambda folder: write_spliced(source, folder, wish), "model"
-    if _is_fit(source):
+    if fits.is_fit(source):
         return lambda folder: write_fit(source, folder, wish), "model"
     if (source / SAE_WEIGHTS).is_file():
         return lambda folder: write_dictionary(source, folder, wish), "model"
@@ -298,13 +298,6 @@ def dictionary_numbers(run: Path | None, name: str) -> Estimates:
 def fit_numbers(run: Path | None, name: str) -> list[Estimate]:
     """What a study measured of one fit: its settings and seed are its folder's name."""
     return [one for one in numbers_of(run) if one.measure in OF_FIT and _name_of(one.key) == name]
-
-
-def _is_fit(source: Path) -> bool:
-    """Whether a folder is an adapter that was fitted around dictionaries."""
-    card = source / fits.CARD
-    is_adapter = card.is_file() and (source / _PEFT_FILES[0]).is_file()
-    return is_adapter and {"dictionaries", "held_out"} <= set(read_json(card))
 
 
 def _name_of(key: Key) -> str:

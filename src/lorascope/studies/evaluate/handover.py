@@ -1,17 +1,18 @@
 """Write an adapted model and a dictionary to a folder for evaluators of other environments.
 
-SAEBench and SAEDashboard load a model by name through TransformerLens and a dictionary in SAELens'
-layout. What is written:
+SAEBench and SAEDashboard load a model by name and a dictionary in SAELens' layout. What is written:
 
     model/          a checkpoint, the adapter merged into its weights, and the tokenizer
+    base/           the base model's, where the dictionary reads adapted minus base
     dictionary/     cfg.json, sae_weights.safetensors
-    saebench.py     sparse probing with SAEBench, in its environment
-    dashboard.py    feature pages with SAEDashboard, in its environment
+    saebench.py     sparse probing with SAEBench, in its environment; not for adapted minus base
+    dashboard.py    feature pages with SAEDashboard, in its environment (`dashboards` has the rest)
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from torch import nn
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError
-from lorascope.fits.card import CARD, read_card
+from lorascope.fits.card import is_fit, read_card
 from lorascope.fits.wrapper import with_adapter
 from lorascope.models.adapter_files import locate
 from lorascope.models.load import load_base
-from lorascope.models.sites import parse_site, resolve_sites
-from lorascope.runs import write_atomically
+from lorascope.models.prepared import prepare
+from lorascope.models.sites import resolve_sites
+from lorascope.runs import read_json, write_atomically, write_json
+from lorascope.studies.evaluate import dashboards
+from lorascope.studies.evaluate.dashboards import Texts
 
 PathLike = str | os.PathLike[str]
 _LOADING = """from pathlib import Path
@@ -59,19 +63,6 @@ with patch.object(
 ):
     main.run_eval(config, [("handed_over", sae)], "cpu", str(here / "saebench"))
 '''
-_DASHBOARD = '''"""Feature pages: pip install sae-dashboard==0.8.0, in an environment of its own."""
-
-{loading}
-from sae_dashboard.data_writing_fns import save_feature_centric_vis
-from sae_dashboard.sae_vis_data import SaeVisConfig
-from sae_dashboard.sae_vis_runner import SaeVisRunner
-
-texts = (here / "texts.txt").read_text().splitlines()
-tokens = model.to_tokens(texts)
-config = SaeVisConfig(hook_point="{hook}", features=list(range(64)), minibatch_size_tokens=64)
-found = SaeVisRunner(config).run(encoder=sae, model=model, tokens=tokens)
-save_feature_centric_vis(sae_vis_data=found, filename=str(here / "dashboard.html"))
-'''
 
 
 def hand_over(
@@ -82,48 +73,92 @@ def hand_over(
     *,
     adapter: PathLike | None = None,
     name: str = "",
+    texts: Texts | None = None,
     **loading: Any,
 ) -> Path:
     """Write a merged model and a dictionary for SAEBench and SAEDashboard; returns the folder.
 
     Args:
         model: hub id, folder, or "embedded".
-        dictionary: address or dictionary, at `site`.
+        dictionary: address or dictionary, at `site`; one of deltas reads adapted minus base.
         folder: a new or empty one.
         adapter: a PEFT adapter, or the folder of a fit that `adapt` made with LoRA alone.
-        name: what TransformerLens calls the architecture; the model's id by default.
+        name: what TransformerLens and Neuronpedia call the model; its id by default.
+        texts: what latents are shown on; the packaged instructions by default.
         loading: for `load_base`.
 
     Raises:
-        InputError: the folder is not empty, or the adapter cannot be merged.
+        InputError: the folder is not empty, the adapter cannot be merged or is missing, SAELens has
+            no such dictionary, or the texts are too short.
     """
-    out = Path(folder)
+    out, shown_on = Path(folder), texts or Texts()
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"{out}: not empty; give another folder")
+    found = dictionary if isinstance(dictionary, Dictionary) else open_dictionary(str(dictionary))
+    of_delta = found.card.target not in ("unknown", "base")
+    _require(found, adapter, of_delta)
     module, tokenizer = load_base(model, **loading)
     (place,) = resolve_sites(module, [site])
-    found = dictionary if isinstance(dictionary, Dictionary) else open_dictionary(str(dictionary))
     if found.d_model != module.get_input_embeddings().weight.shape[1]:
         raise InputError(
             f"the dictionary reads rows of width {found.d_model}, the model's are of another; "
             "give one made for this model"
         )
-    merged: Any = module if adapter is None else _merged(module, Path(adapter))
-    merged.save_pretrained(out / "model")
-    tokenizer.save_pretrained(out / "model")
-    save(found, out / "dictionary")
-    known = name or model
-    hook = f"blocks.{parse_site(place.name).index}.hook_resid_post"
-    begun = _LOADING.format(name=known)
-    scripts = {"saebench.py": _SAEBENCH, "dashboard.py": _DASHBOARD}
-    for file, text in scripts.items():
-        write_atomically(out / file, text.format(loading=begun, name=known, hook=hook))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as aside:
+        whole = Path(aside) / "whole"
+        shown = dashboards.sequences(tokenizer, shown_on)
+        rows = dashboards.stream(module, place, shown.ids)
+        if of_delta:
+            _save(module, tokenizer, whole / "base")
+        merged: Any = module if adapter is None else _merged(model, module, Path(adapter))
+        if adapter is not None:
+            theirs = dashboards.stream(merged, place, shown.ids)
+            rows = theirs - rows if of_delta else theirs
+        _save(merged, tokenizer, whole / "model")
+        save(found, whole / "dictionary")
+        known = name or model
+        models = ("model", "base") if of_delta else ("model",)
+        dashboards.write(whole, merged, place, found, shown, rows, shown_on, models, known)
+        if not of_delta:
+            begun = _LOADING.format(name=known)
+            write_atomically(whole / "saebench.py", _SAEBENCH.format(loading=begun, name=known))
+        if out.is_dir():
+            out.rmdir()
+        whole.replace(out)
     return out
 
 
-def _merged(module: Any, folder: Path) -> nn.Module:
+def _require(dictionary: Dictionary, adapter: PathLike | None, of_delta: bool) -> None:
+    """Refuse, before a model is loaded, what no folder can be written of."""
+    if getattr(dictionary, "architecture", "") == "groupmax":
+        raise InputError("SAELens has no GroupMax dictionaries, so that its tools cannot open one")
+    if of_delta and adapter is None:
+        raise InputError(
+            f"the dictionary reads {dictionary.card.target} rows, adapted minus base: "
+            "give the adapter"
+        )
+
+
+def _save(module: Any, tokenizer: Any, folder: Path) -> None:
+    """A checkpoint that versions of transformers before 5 read as well."""
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    file = folder / "config.json"
+    config = read_json(file)
+    rotary = config.get("rope_parameters")
+    if isinstance(rotary, dict) and "rope_theta" in rotary and "rope_theta" not in config:
+        # Where older versions look; they would take their own default without a word.
+        config["rope_theta"] = rotary["rope_theta"]
+        if rotary.get("rope_type", "default") != "default":
+            kept = {key: value for key, value in rotary.items() if key != "rope_theta"}
+            config["rope_scaling"] = kept
+        write_json(file, config)
+
+
+def _merged(model: str, module: Any, folder: Path) -> nn.Module:
     """The model with the adapter in its weights."""
-    if (folder / CARD).is_file():
+    if is_fit(folder):
         card = read_card(folder)
         if set(card.fitted) != {"lora"}:
             raise InputError(
@@ -134,6 +169,8 @@ def _merged(module: Any, folder: Path) -> nn.Module:
         located = locate("adapter", str(folder))
         if located is None:
             raise InputError(f"{folder}: a whole model, not an adapter; give it as `model`")
+        # PEFT says nothing of tensors that it has no place for.
+        prepare(model, {"adapter": located})
         folder = located
     dressed: PeftModel = with_adapter(module, folder)
     found: nn.Module = dressed.merge_and_unload()
