@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 import os
 import struct
+from xml.etree import ElementTree
 
+import jsonschema
 import pytest
 import torch
 from typer.testing import CliRunner
 from written_adapters import PREFIX, factors, write
 
 import lorascope as ls
+from lorascope.checking import formats
+from lorascope.checking.findings import RULES
 from lorascope.cli import app
 
 Q = f"{PREFIX}.1.self_attn.q_proj"
@@ -143,6 +147,15 @@ def test_it_is_named(fault, tmp_path):
     named = {one.rule: one for one in found.findings if one.level == level}
     assert rule in named, [(one.rule, one.level) for one in found.findings]
     assert "\n" not in named[rule].message
+    assert {one.rule for one in found.findings} <= set(RULES)
+    jsonschema.validate(found.plain(), formats.schema())
+    told = formats.sarif(found)["runs"][0]
+    listed = {one["id"] for one in told["tool"]["driver"]["rules"]}
+    assert [one["ruleId"] for one in told["results"]] == [one.rule for one in found.findings]
+    assert {one["ruleId"] for one in told["results"]} <= listed
+    suite = ElementTree.fromstring(formats.junit(found))
+    errors = [one for one in found.findings if one.level == "error"]
+    assert len(suite.findall(".//failure")) == bool(errors)
     # A plain adapter has none of it.
     assert rule not in {one.rule for one in ls.check(write(tmp_path / "b", factors())).findings}
     required = ls.check(tmp_path / "a", gates={"require": ("whole",)})

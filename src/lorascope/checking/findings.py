@@ -28,6 +28,7 @@ RULES: Final[dict[str, str]] = {
     "dora": "Weights are renormalised to a learned magnitude",
     "rslora": "The scale is alpha / sqrt(rank)",
     "bias": "Biases are trained",
+    "other-head": "The adapter was trained on a model with another head than a language model's",
     "tuner": "The tuner type is not LoRA",
     "kind-outlier": "Modules whose norm stands out among those of their kind",
     "unlike-ordinary": "A number lies beyond those of every ordinary adapter",
