@@ -27,13 +27,10 @@ def differences(folder: Path) -> list[str]:
     """What differs, latent by latent."""
     told = json.loads((folder / EXPORT).read_text())
     ids, site = load_file(folder / CHECK)["tokens"], Site(told["layer"])
-    streams, tokenizer, head = [], None, None
-    for name in told["models"]:
-        module, words = load_base(str(folder / name))
-        if head is None:
-            tokenizer, head = words, module.get_output_embeddings().weight
-        streams.append(stream(module, site, ids))
-    rows = streams[0] if len(streams) == 1 else streams[0] - streams[1]
+    module, tokenizer = load_base(str(folder / "model"))
+    head, rows = module.get_output_embeddings().weight, stream(module, site, ids)
+    if len(told["models"]) > 1:
+        rows = rows - stream(load_base(str(folder / "base"))[0], site, ids)
     dictionary = open_dictionary(str(folder / "dictionary"))
     codes = dictionary.encode(rows) * ~torch.isin(ids, torch.tensor(told["ignored"]))[..., None]
     found = []

@@ -18,8 +18,11 @@ _LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 _ENDS = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings", "output")
 _SECONDS = 3.0
 # Names of heads that PEFT itself adds to modules_to_save; a model has one of them.
-_HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score")}
-_HEADS["QUESTION_ANS"] = ("qa_outputs",)
+_HEADS: dict[str, tuple[str, ...]] = {
+    "SEQ_CLS": ("classifier", "score"),
+    "TOKEN_CLS": ("classifier", "score"),
+    "QUESTION_ANS": ("qa_outputs",),
+}
 
 
 def require_bounded_patterns(name: str, fields: Fields, contents: Contents) -> None:

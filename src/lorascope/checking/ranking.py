@@ -88,8 +88,9 @@ def ranked(rows: Sequence[Row], rate: float, least: int) -> list[Ranked]:
     order = sorted(range(len(rows)), key=lambda place: facts[place].path)
     groups: dict[tuple[str, str], list[int]] = {}
     for place in order:
-        if facts[place].group is not None:
-            groups.setdefault(facts[place].group, []).append(place)
+        group = facts[place].group
+        if group is not None:
+            groups.setdefault(group, []).append(place)
     unknown = dict.fromkeys(NUMBERS, math.nan)
     scores, alike = [unknown] * len(rows), [0] * len(rows)
     p = [math.nan] * len(rows)

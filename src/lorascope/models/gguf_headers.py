@@ -58,7 +58,8 @@ class QuickReader(GGUFReader):
     def _ends(self, start: int, count: int, word: Callable[[int, int], Any]) -> _Found:
         """Where the words end, and what `word` makes of each."""
         order: Any = "little" if self.endianess == gguf.GGUFEndian.LITTLE else "big"
-        raw, at, found = memoryview(np.asarray(self.data)), start, []
+        whole: Any = self.data
+        raw, at, found = memoryview(whole), start, []
         for _ in range(count):
             begin = at + _LENGTH
             at = begin + int.from_bytes(raw[at:begin], order)
