@@ -56,7 +56,7 @@ def export(
 
     require_there(dictionary)
     from lorascope.dictionaries.files import open_dictionary
-    from lorascope.studies.evaluate.dashboards import SCRIPT, Texts
+    from lorascope.studies.evaluate.dashboards import SCRIPT, ShownTexts
     from lorascope.studies.evaluate.handover import hand_over
 
     found = open_dictionary(dictionary, site)
@@ -66,6 +66,6 @@ def export(
     if not place:
         raise InputError(f"{dictionary} does not say where it reads: give --site")
     found.card.require(model=known, site=place)
-    shown = Texts(tuple(texts or ("embedded",)), sequences, tokens, features)
+    shown = ShownTexts(tuple(texts or ("embedded",)), sequences, tokens, features)
     folder = hand_over(known, found, place, out, adapter=adapter, name=name, texts=shown)
     say(f"{folder}: in an environment with sae-dashboard 0.8.0: python {folder / SCRIPT}")

@@ -17,7 +17,7 @@ from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError
 from lorascope.fits.wrapper import with_adapter
 from lorascope.models.load import load_base
-from lorascope.studies.evaluate.dashboards import CHECK, EXPORT, Texts
+from lorascope.studies.evaluate.dashboards import CHECK, EXPORT, ShownTexts
 from lorascope.studies.evaluate.handover import hand_over
 
 
@@ -35,7 +35,7 @@ def test_the_merged_model_computes_what_the_adapted_one_does(
 ):
     base = tiny_checkpoint("llama")
     adapter = save_adapter(tmp_path / "adapter", target_modules=["q_proj", "down_proj"])
-    given = {"adapter": adapter, "texts": Texts((long_texts,), tokens=8), "device": "cpu"}
+    given = {"adapter": adapter, "texts": ShownTexts((long_texts,), tokens=8), "device": "cpu"}
     folder = hand_over(str(base), identity_dictionary, "1", tmp_path / "out", **given)
     ids = torch.tensor([[0, 5, 9, 30, 12]])
     module, _ = load_base(str(base), device="cpu")
@@ -65,7 +65,7 @@ def test_what_a_dictionary_of_deltas_reads_is_written(
     card = identity_dictionary.card.model_copy(update={"target": "delta"})
     dictionary = copy.copy(identity_dictionary)
     dictionary.card = card
-    shown = Texts((long_texts,), sequences=5, tokens=12, features=4)
+    shown = ShownTexts((long_texts,), sequences=5, tokens=12, features=4)
     with pytest.raises(InputError, match="adapted minus base"):
         hand_over(str(base), dictionary, "1", tmp_path / "out", texts=shown, device="cpu")
     assert not (tmp_path / "out").exists()
@@ -107,7 +107,7 @@ def test_older_transformers_find_the_rotary_base(
     config = json.loads((place / "config.json").read_text())
     config["rope_parameters"] = {"rope_theta": 123456.0, "rope_type": "default"}
     (place / "config.json").write_text(json.dumps(config))
-    shown = Texts((long_texts,), sequences=2, tokens=8)
+    shown = ShownTexts((long_texts,), sequences=2, tokens=8)
     folder = hand_over(
         str(place), identity_dictionary, "1", tmp_path / "out", texts=shown, device="cpu"
     )
@@ -147,7 +147,7 @@ def test_saelens_opens_the_dictionary(tiny_checkpoint, identity_dictionary, long
     from sae_lens import SAE
 
     place = tmp_path / "out"
-    given = {"texts": Texts((long_texts,), tokens=8), "device": "cpu"}
+    given = {"texts": ShownTexts((long_texts,), tokens=8), "device": "cpu"}
     hand_over(str(tiny_checkpoint("llama")), identity_dictionary, "1", place, **given)
     theirs = SAE.load_from_disk(str(place / "dictionary"))
     rows = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))

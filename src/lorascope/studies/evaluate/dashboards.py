@@ -35,7 +35,7 @@ _AT_ONCE, _COMPARED = 16, 2
 
 
 @dataclass(frozen=True)
-class Texts:
+class ShownTexts:
     """What latents are shown on.
 
     Attributes:
@@ -51,7 +51,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownSequences:
     """Sequences of one length, and which of their tokens count.
 
     Attributes:
@@ -67,7 +67,7 @@ class Shown:
         return ~torch.isin(self.ids, torch.tensor(self.ignored, dtype=torch.long))
 
 
-def sequences(tokenizer: Any, texts: Texts) -> Shown:
+def sequences(tokenizer: Any, texts: ShownTexts) -> ShownSequences:
     """Sequences of exactly so many tokens, from the beginnings of documents, none twice.
 
     SAEDashboard has no mask: what is shorter is left out instead of padded.
@@ -85,7 +85,7 @@ def sequences(tokenizer: Any, texts: Texts) -> Shown:
         raise InputError(
             f"no text has {texts.tokens} tokens: give longer --texts, or fewer --tokens"
         )
-    return Shown(torch.tensor(list(found)), tuple(sorted(set(tokenizer.all_special_ids))))
+    return ShownSequences(torch.tensor(list(found)), tuple(sorted(set(tokenizer.all_special_ids))))
 
 
 @torch.no_grad()
@@ -105,9 +105,9 @@ def write(
     module: nn.Module,
     site: Site,
     dictionary: Dictionary,
-    shown: Shown,
+    shown: ShownSequences,
     rows: Float[Tensor, "sequences seq d"],
-    texts: Texts,
+    texts: ShownTexts,
     models: Sequence[str],
     model_id: str,
 ) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from torch import nn
 
 from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary, save
@@ -30,7 +29,7 @@ from lorascope.models.prepared import prepare
 from lorascope.models.sites import resolve_sites
 from lorascope.runs import read_json, write_atomically, write_json
 from lorascope.studies.evaluate import dashboards
-from lorascope.studies.evaluate.dashboards import Texts
+from lorascope.studies.evaluate.dashboards import ShownTexts
 
 PathLike = str | os.PathLike[str]
 _LOADING = """from pathlib import Path
@@ -73,15 +72,13 @@ def hand_over(
     *,
     adapter: PathLike | None = None,
     name: str = "",
-    texts: Texts | None = None,
+    texts: ShownTexts | None = None,
     **loading: Any,
 ) -> Path:
-    """Write a merged model and a dictionary for SAEBench and SAEDashboard; returns the folder.
+    """Write a merged model and a dictionary for SAEBench and SAEDashboard into a new folder.
 
     Args:
-        model: hub id, folder, or "embedded".
         dictionary: address or dictionary, at `site`; one of deltas reads adapted minus base.
-        folder: a new or empty one.
         adapter: a PEFT adapter, or the folder of a fit that `adapt` made with LoRA alone.
         name: what TransformerLens and Neuronpedia call the model; its id by default.
         texts: what latents are shown on; the packaged instructions by default.
@@ -91,7 +88,7 @@ def hand_over(
         InputError: the folder is not empty, the adapter cannot be merged or is missing, SAELens has
             no such dictionary, or the texts are too short.
     """
-    out, shown_on = Path(folder), texts or Texts()
+    out, shown_on = Path(folder), texts or ShownTexts()
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"{out}: not empty; give another folder")
     found = dictionary if isinstance(dictionary, Dictionary) else open_dictionary(str(dictionary))
@@ -111,22 +108,26 @@ def hand_over(
         rows = dashboards.stream(module, place, shown.ids)
         if of_delta:
             _save(module, tokenizer, whole / "base")
-        merged: Any = module if adapter is None else _merged(model, module, Path(adapter))
         if adapter is not None:
-            theirs = dashboards.stream(merged, place, shown.ids)
+            module = _merged(model, module, Path(adapter))
+            theirs = dashboards.stream(module, place, shown.ids)
             rows = theirs - rows if of_delta else theirs
-        _save(merged, tokenizer, whole / "model")
+        _save(module, tokenizer, whole / "model")
         save(found, whole / "dictionary")
-        known = name or model
         models = ("model", "base") if of_delta else ("model",)
-        dashboards.write(whole, merged, place, found, shown, rows, shown_on, models, known)
+        known = name or model
+        dashboards.write(whole, module, place, found, shown, rows, shown_on, models, known)
         if not of_delta:
             begun = _LOADING.format(name=known)
             write_atomically(whole / "saebench.py", _SAEBENCH.format(loading=begun, name=known))
-        if out.is_dir():
-            out.rmdir()
-        whole.replace(out)
+        _put(whole, out)
     return out
+
+
+def _put(whole: Path, out: Path) -> None:
+    if out.is_dir():
+        out.rmdir()
+    whole.replace(out)
 
 
 def _require(dictionary: Dictionary, adapter: PathLike | None, of_delta: bool) -> None:
@@ -156,7 +157,7 @@ def _save(module: Any, tokenizer: Any, folder: Path) -> None:
         write_json(file, config)
 
 
-def _merged(model: str, module: Any, folder: Path) -> nn.Module:
+def _merged(model: str, module: Any, folder: Path) -> Any:
     """The model with the adapter in its weights."""
     if is_fit(folder):
         card = read_card(folder)
@@ -173,5 +174,4 @@ def _merged(model: str, module: Any, folder: Path) -> nn.Module:
         prepare(model, {"adapter": located})
         folder = located
     dressed: PeftModel = with_adapter(module, folder)
-    found: nn.Module = dressed.merge_and_unload()
-    return found
+    return dressed.merge_and_unload()
