@@ -12,12 +12,14 @@ from lorascope.measures.definitions.causes import DEFINITIONS
 from lorascope.measures.surveys import Survey, change_estimates, survey
 from lorascope.models.adapted import load
 from lorascope.models.freezing import fingerprint
+from lorascope.outputs import scoring
 from lorascope.outputs.scoring import (
     Floor,
     Outcome,
     disagreement,
     divergence,
     first_documents,
+    parts_in_cache,
     scored,
 )
 from lorascope.results import Key
@@ -41,6 +43,25 @@ def model(tiny_checkpoint, save_adapter, tmp_path_factory):
         "faint": save_adapter(folder / "faint", lora_alpha=1e-8, target_modules=["up_proj"]),
     }
     return load(str(tiny_checkpoint()), {n: str(p) for n, p in paths.items()}, device="cpu")
+
+
+def test_parts_that_fit_a_cache_change_no_bit(monkeypatch):
+    """One reference for several others, as latents taken away have it."""
+    random = torch.Generator().manual_seed(0)
+    one = torch.randn(1, 11, 40, generator=random).log_softmax(-1)
+    several = torch.randn(3, 11, 40, generator=random).log_softmax(-1)
+    pairs = ((one, several), (several, one), (several, several), (one[0], several[1]))
+    whole = [divergence(p, q) for p, q in pairs]
+    assert [tuple(kl.shape) for kl in whole] == [(3, 11), (3, 11), (3, 11), (11,)]
+    for p, q, kl in zip(*zip(*pairs, strict=True), whole, strict=True):
+        plain = (p.double().exp() * (p.double() - q.double())).sum(-1)
+        assert torch.allclose(kl.double(), plain, atol=1e-5)
+    for most in (1, 200, 600):
+        monkeypatch.setattr(scoring, "_AT_ONCE", {"cpu": most})
+        assert parts_in_cache(several) > 1
+        assert all(
+            torch.equal(divergence(p, q), kl) for (p, q), kl in zip(pairs, whole, strict=True)
+        )
 
 
 @torch.no_grad()

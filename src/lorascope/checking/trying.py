@@ -32,7 +32,7 @@ from lorascope.models.prepared import prepare
 from lorascope.models.sanity_checks import base_logits, verify_base_unchanged, verify_live
 from lorascope.models.tuned_copies import share
 from lorascope.models.updates import lora_layers
-from lorascope.outputs.scoring import Scored, divergence, in_cache, scored, token_losses
+from lorascope.outputs.scoring import Scored, divergence, parts_in_cache, scored, token_losses
 from lorascope.progress import Advance, Reporter
 from lorascope.results import ADAPTER, Estimate, Key, Null
 from lorascope.results.null_names import BASE_MODEL, ROUNDED_BASE
@@ -117,8 +117,9 @@ class _TriedTexts:
         """Log-probabilities of the predicted tokens, a few at a time, in order."""
         rows = logits.flatten(0, 1)
         places = self.where.wanted.flatten().nonzero().to(logits.device)
-        for some in in_cache(places.expand(-1, logits.shape[-1])):
-            yield self.where.log_probabilities(rows[some[:, 0]])
+        several = parts_in_cache(places.expand(-1, logits.shape[-1]))
+        for some in places.squeeze(1).tensor_split(several):
+            yield self.where.log_probabilities(rows[some])
 
 
 def try_on(

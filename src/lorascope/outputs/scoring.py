@@ -104,12 +104,14 @@ def divergence(
     Σ p (eˣ − 1 − x) with x = log q − log p equals it, and no term is negative: divergences far
     below the rounding of log p survive.
     """
-    pairs = zip(in_cache(log_p), in_cache(log_q), strict=True)
+    # One of them may stand for several of the other.
+    several = max(parts_in_cache(log_p), parts_in_cache(log_q))
+    pairs = zip(log_p.tensor_split(several, -2), log_q.tensor_split(several, -2), strict=True)
     return torch.cat([_divergence(p, q) for p, q in pairs], dim=-1)
 
 
-def in_cache(scores: Float[Tensor, "*some tokens vocab"]) -> tuple[Tensor, ...]:
-    """The same in parts of a few tokens each, small enough to go through many steps in a cache.
+def parts_in_cache(scores: Float[Tensor, "*some tokens vocab"]) -> int:
+    """How many parts of a few tokens go through many steps without leaving a cache.
 
     Three tokens or more together: of a single one torch may add up parts in an order that hangs on
     the number of threads.
@@ -117,7 +119,7 @@ def in_cache(scores: Float[Tensor, "*some tokens vocab"]) -> tuple[Tensor, ...]:
     tokens = scores.shape[-2]
     most = _AT_ONCE.get(scores.device.type, _AT_ONCE_ELSEWHERE)
     size = max(3, most // max(1, scores.numel() // max(1, tokens)))
-    return scores.tensor_split(max(1, -(-tokens // size)), -2)
+    return max(1, -(-tokens // size))
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
