@@ -300,8 +300,8 @@ def test_wrong_arguments(refused, arguments, expected, tmp_path, monkeypatch):
         ("seed=[", "--set seed=[: "),
         ("model.width=3", "model holds a value, not further keys"),
         ("measures.repeets=3", 'unknown key "measures.repeets". Did you mean "repeats"?'),
-        ("measures.repeats=1", '"measures.repeats": Input should be greater than or equal to 2'),
-        ("measures.angles_k=[0]", '"measures.angles_k.0": Input should be greater than 0'),
+        ("measures.repeats=1", '"measures.repeats" is 1; give 2 or more'),
+        ("measures.angles_k=[0]", '"measures.angles_k.0" is 0; give more than 0'),
         ("dictionaries.seeds=[1,1]", "seeds [1, 1] repeat"),
     ],
 )

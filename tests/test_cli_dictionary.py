@@ -178,7 +178,7 @@ def test_a_file_that_does_not_say_what_it_reads(lorascope, tmp_path, tiny_checkp
         (["saelens:nothing"], "expected saelens:release/id"),
         ([TRAINER, "--model", "embedded"], "--model and --texts go together"),
         ([TRAINER, "--texts", "embedded"], "--model and --texts go together"),
-        ([TRAINER, "--model", "m", "--texts", "t", "--rows", "3"], '"rows": Input should be'),
+        ([TRAINER, "--model", "m", "--texts", "t", "--rows", "3"], '"rows" is 3; give'),
         ([TRAINER, "--model", "embedded", "--texts", "embedded"], "reads rows of width 6"),
         ([], "Missing argument 'address'"),
     ],

@@ -211,9 +211,7 @@ def test_missing_and_wrong_values_name_their_key():
     lacking = {key: value for key, value in given.items() if key != "model"}
     with pytest.raises(InputError, match='here: "model" is missing; add it'):
         AuditStudy.parse(lacking, "here")
-    with pytest.raises(
-        InputError, match=r'here: "capture\.context": .* greater than or equal to 8'
-    ):
+    with pytest.raises(InputError, match=r'here: "capture\.context" is 3; give 8 or more'):
         AuditStudy.parse({**given, "capture": {"context": 3}}, "here")
     with pytest.raises(InputError, match=r"here: give either adapters .* not both"):
         AuditStudy.parse({**given, "train": {}}, "here")
@@ -346,3 +344,69 @@ def test_a_study_refuses_a_site_that_is_no_blocks_output(name):
         AuditStudy.parse({**plain, "sites": ["layers.1", name]}, "a study")
     spelt = ["5", "model.layers.6", "blocks.7.hook_resid_post"]
     assert AuditStudy.parse({**plain, "sites": spelt}, "a study").sites == tuple(spelt)
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong"),
+    [
+        ("seed=x", "\"seed\" is 'x'; give a whole number"),
+        ("seed=1.5", '"seed" is 1.5; give a whole number'),
+        (
+            "dictionaries.fitting.rate=much",
+            "\"dictionaries.fitting.rate\" is 'much'; give a number",
+        ),
+        ("model=3", '"model" is 3; give text'),
+        ("model=null", '"model" is null; give text'),
+        ("sites=layers.1", "\"sites\" is 'layers.1'; give a list"),
+        ("sites=[]", '"sites" is []; give a list of at least 1'),
+        ("sites=[layers.1, 3]", '"sites.1" is 3; give text'),
+        ("texts=here", "\"texts\" is 'here'; give keys and values"),
+        ("capture=[]", '"capture" is []; give keys and values'),
+        ("controls.null_adapters=-1", '"controls.null_adapters" is -1; give 0 or more'),
+        ("texts.held_out=2", '"texts.held_out" is 2; give less than 1'),
+        (
+            "ablation={setting: l1, values: [-1, 2]}",
+            'ablation.values: "l1" is -1; give more than 0',
+        ),
+        ("name=a b", "\"name\" is 'a b'; give text that matches"),
+        # Of several kinds that a value may have, all are named and none is taken for a key.
+        ("adapters.a=3", '"adapters.a" is 3; give text or a list'),
+        ("dictionaries.base={layers.1: 3}", '"dictionaries.base.layers.1" is 3; give text'),
+        (
+            "dictionaries.architecture=relu",
+            "\"dictionaries.architecture\" is 'relu'; give keys and",
+        ),
+    ],
+)
+def test_a_value_of_the_wrong_kind_or_size_is_told_in_one_way(setting, wrong):
+    _, given = STUDIES["adapters given"]
+    with pytest.raises(InputError, match=re.escape(f"a study: {wrong}")):
+        AuditStudy.parse(override(given, [setting]), "a study")
+
+
+# Hardly any setting takes one of these.
+WRONG = (None, -(10**9), 10**30, 0.5, "", "no such", [], [None], {}, {"no": 1}, object())
+
+
+def _settings_classes(cls=Settings):
+    for below in cls.__subclasses__():
+        yield below
+        yield from _settings_classes(below)
+
+
+def test_no_setting_is_refused_in_the_words_of_a_library():
+    """Every field of every settings class, given whatever it does not take."""
+    assert AuditStudy in set(_settings_classes())
+    refused = 0
+    for cls in {one for one in _settings_classes() if one.__module__.startswith("lorascope.")}:
+        for name in cls.model_fields:
+            for value in WRONG:
+                try:
+                    cls.parse({name: value}, "here")
+                except InputError as error:
+                    refused += 1
+                    said = str(error)
+                    assert not re.search(r"Input should|[Tt]uple|dictionary or|valid \w+$", said)
+                    assert "pydantic" not in said
+                    assert "\n" not in said
+    assert refused > 1000

@@ -21,6 +21,7 @@ from pydantic import (
 
 from lorascope.errors import InputError, did_you_mean
 from lorascope.foreign import YAML_BYTES, first_line, local_path, parse_yaml, read_bytes
+from lorascope.wrong_values import is_of_a_value, said
 
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "npu", "hpu")
 
@@ -68,7 +69,7 @@ class Settings(BaseModel):
             super().__init__(**data)
         except ValidationError as error:
             kind = type(self)
-            raise InputError(f"{kind.__name__}: {_first_problem(kind, error)}") from None
+            raise InputError(f"{kind.__name__}: {_first_problem(kind, error, data)}") from None
 
     # Settings inside others, and those that are parsed, are not made by calling this: an error in
     # them keeps its place in the whole.
@@ -96,7 +97,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            raise InputError(f"{where}: {_first_problem(cls, error)}") from None
+            raise InputError(f"{where}: {_first_problem(cls, error, data)}") from None
         except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
             raise InputError(f"{where}: no valid settings ({first_line(error)}); mend it") from None
 
@@ -223,11 +224,11 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
     return result
 
 
-def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
+def _first_problem(cls: type[BaseModel], error: ValidationError, data: Mapping[str, Any]) -> str:
     problems = error.errors()
     # A key that is not known is often the one that is missing, misspelt.
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    names, settings = _place(cls, problem["loc"])
+    names, settings = _place(cls, problem["loc"], data)
     key = ".".join(names)
     if problem["type"] == "extra_forbidden":
         known = sorted({name for one in settings for name in one.model_fields})
@@ -247,29 +248,47 @@ def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
         meant = _OTHER_NAMES.get(given.lower())
         hint = f' Did you mean "{meant}"?' if meant in known else did_you_mean(given, known)
         return f'"{key}": there is no {problem["input"]!r}.{hint} There are: {", ".join(known)}'
+    if is_of_a_value(problem):
+        # Of a value that may be of several kinds there is a problem for each.
+        same = [p for p in problems if is_of_a_value(p) and _place(cls, p["loc"], data)[0] == names]
+        return f'"{key}" {said(same)}'
     message = problem["msg"].removeprefix("Value error, ")
     return f'"{key}": {message}' if key else message
 
 
 def _place(
-    cls: type[BaseModel], location: tuple[int | str, ...]
+    cls: type[BaseModel], location: tuple[int | str, ...], data: Any
 ) -> tuple[list[str], list[type[BaseModel]]]:
     """The keys of a location as they are written, and the settings that hold the last of them.
 
-    Where several kinds of settings may stand, the location names the kind as if it were a key.
+    Where several kinds of value may stand, the location names the kind as if it were a key; what
+    is no key of `data`, and not the one that is missing at the end, is such a name.
     """
     names: list[str] = []
     settings, inside = [cls], [cls]
-    for part in map(str, location):
-        kinds = [one for one in inside if part in _kinds(one)]
-        if kinds:
-            inside = kinds
+    for number, part in enumerate(map(str, location), 1):
+        fields = [one.model_fields[part] for one in inside if part in one.model_fields]
+        data, is_there = _inside(data, part)
+        if not is_there and not (fields and number == len(location)):
+            inside = [one for one in inside if part in _kinds(one)] or inside
             continue
         names.append(part)
         settings = inside
-        fields = [one.model_fields[part] for one in settings if part in one.model_fields]
         inside = [found for field in fields for found in _nested(field.annotation)] or settings
     return names, settings
+
+
+def _inside(data: Any, part: str) -> tuple[Any, bool]:
+    """What stands under a key or at a place of a list, and whether anything does."""
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if str(key) == part:
+                return value, True
+    elif isinstance(data, list | tuple) and part.isdecimal() and int(part) < len(data):
+        return data[int(part)], True
+    elif isinstance(data, BaseModel) and part in type(data).model_fields:
+        return getattr(data, part), True
+    return data, False
 
 
 def _kinds(cls: type[BaseModel]) -> set[object]:

@@ -64,7 +64,7 @@ def test_json(lorascope, given):
     ("extra", "said"),
     [
         (["--strengths", "a"], "--strengths a"),
-        (["--strengths", "-1"], "greater than or equal to 0"),
+        (["--strengths", "-1"], "give 0 or more"),
         (["--set", "toknes=3"], "tokens"),
         (["--prompts", "missing.txt"], "missing.txt"),
         (["--set", "tokens=4000"], "takes 64"),

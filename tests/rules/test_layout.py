@@ -16,6 +16,7 @@ STUDIES = ("audit", "adapt", "latent", "compare", "behaviour")
 # stand side by side: none imports another.
 FLOORS = (
     "errors",
+    "wrong_values",
     "randomness",
     "stats",
     "foreign",

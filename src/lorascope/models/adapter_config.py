@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorascope.errors import InputError
 from lorascope.models.places import CONFIG_FILE
+from lorascope.wrong_values import expected
 
 if TYPE_CHECKING:
     # Takes seconds to import, and a LoRA adapter's fields are read without it.
@@ -189,14 +190,12 @@ def _kind(name: str, folder: Path, fields: dict[str, Any]) -> str:
 
 def _first(error: ValidationError, fields: dict[str, Any]) -> str:
     """The first thing that is wrong: the field, what it holds, what was expected."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+    found = error.errors(include_url=False)
     field = str(found[0]["loc"][0])
     # A field of several kinds has one error for each.
-    expected = dict.fromkeys(
-        one["msg"].removeprefix("Input should be ") for one in found if one["loc"][0] == field
-    )
+    wanted = expected([one for one in found if one["loc"][0] == field])
     held = json.dumps(fields.get(field))
-    return f"{field} is {held[:60]}, expected {' or '.join(expected)}"
+    return f"{field} is {held[:60]}, expected {wanted}"
 
 
 def _parsed(name: str, folder: Path, kind: str, fields: dict[str, Any]) -> PeftConfig:

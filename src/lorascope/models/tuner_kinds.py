@@ -128,9 +128,7 @@ def _mismatch(hint: Any, value: Any, default: Any) -> str:
     try:
         accepted.validate_json(json.dumps(value))
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        messages = dict.fromkeys(one["msg"].removeprefix("Input should be ") for one in found)
-        return " or ".join(messages)[:200]
+        return expected(error.errors(include_url=False))[:200]
     return ""
 
 

@@ -207,4 +207,4 @@ class AuditStudy(Settings):
                 f"{did_you_mean(name, list(plain))}"
             )
         value: Any = yaml.safe_load(text)
-        return type(architecture).model_validate({**plain, name: value})
+        return type(architecture).parse({**plain, name: value}, "ablation.values")
