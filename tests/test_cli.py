@@ -226,7 +226,7 @@ def test_a_real_process_ends_with_one_line_and_code_2(tmp_path):
     assert ran.returncode == 2
     assert ran.stdout == ""
     (line,) = ran.stderr.splitlines()
-    assert line.startswith(f"lorascope: {tmp_path}/results/estimates.parquet is missing")
+    assert line.startswith(f"lorascope: {tmp_path}: is empty; give the folder")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_what_is_no_input_error_is_not_hidden(lorascope, monkeypatch):
         (["audit", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["train-adapter", "--ranks", "4,x"], "--ranks 4,x: expected whole numbers"),
         (["train-adapter", "--set", "rank=4"], 'unknown key "rank"'),
-        (["report", "nowhere"], "nowhere/results/estimates.parquet is missing"),
+        (["report", "nowhere"], "nowhere: no such folder"),
     ],
 )
 def test_wrong_arguments(refused, arguments, expected, tmp_path, monkeypatch):
@@ -340,7 +340,7 @@ def empty_texts(folder):
         ({"sites": "lm_head"}, 'site "lm_head" is not the output of a block'),
         ({"sites": "layers.3"}, "so sites go from layers.0 to layers.2"),
         ({"sites": "1,layers.1"}, 'site "layers.1" is given more than once'),
-        ({"sites": ","}, '"sites": '),
+        ({"sites": ","}, '"sites" is []'),
         ({"texts": "/no/such/texts.jsonl"}, "no such file or folder"),
         ({"texts": empty_texts}, "holds no text"),
         ({"texts": short_texts}, "intervals need at least 10 documents"),

@@ -11,7 +11,7 @@ import pytest
 
 from lorascope.config import Settings
 from lorascope.errors import InputError
-from lorascope.locking import LOCK, contents, is_running, locked
+from lorascope.locking import LOCK, contents, is_running, locked, require_writable
 from lorascope.runs import Run, fresh_partial
 from lorascope.workflows.run_folders import run_folder
 
@@ -102,3 +102,16 @@ def test_half_made_stages_are_told_apart_by_process(tmp_path, holder):
     assert [partial.name] == [f".one.{os.getpid()}@{socket.gethostname()}.partial"]
     left = sorted(path.name for path in (tmp_path / "mine").iterdir() if path.is_dir())
     assert left == sorted([others.name, elsewhere.name, partial.name])
+
+
+def test_a_folder_is_tried_before_the_work_and_left_as_it_was(tmp_path):
+    require_writable(tmp_path / "a" / "b")
+    require_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is a file"):
+        require_writable(tmp_path / "file")
+    for wrong in (tmp_path / "file" / "deeper", tmp_path / "new" / ("n" * 300)):
+        with pytest.raises(OSError, match="Not a directory|too long"):
+            require_writable(wrong)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

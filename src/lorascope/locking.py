@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,28 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 path.unlink()
         os.close(descriptor)
+
+
+def require_writable(folder: Path) -> None:
+    """Try, before hours of work, whether what comes of it can be written to a folder.
+
+    What is made for that is taken away again.
+
+    Raises:
+        InputError: it is a file.
+        OSError: nothing can be written there; says why.
+    """
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; give --out a folder")
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".lorascope-") as file:
+            file.write(b"tried")
+    finally:
+        for one in made:
+            with contextlib.suppress(OSError):
+                one.rmdir()
 
 
 def contents(folder: Path) -> list[Path]:

@@ -18,7 +18,8 @@ from lorascope.studies.compare.study import CompareSettings
 from lorascope.studies.compare.workflow import compare as run_compare
 from lorascope.studies.evaluate.settings import DEFAULT, EvaluateStudy, Evaluation
 from lorascope.studies.latent.study import LatentStudy
-from lorascope.studies.opening import Study, workflow_of
+from lorascope.studies.opening import workflow_of
+from lorascope.studies.study_files import Study
 from lorascope.study_run import StudyRun
 
 PathLike = str | os.PathLike[str]

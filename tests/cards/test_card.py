@@ -143,7 +143,7 @@ def test_wrong_input_is_refused(run, tmp_path):
         assert isinstance(done.exception, ls.InputError), done.exception
         return str(done.exception)
 
-    assert "no finished run" in refused(tmp_path)
+    assert "finished audit" in refused(tmp_path)
     assert "--adapter" in refused(run)
     assert "r99" in refused(run, "--adapter", "r99")
     bad = tmp_path / "bad.md"

@@ -190,6 +190,21 @@ def test_scores_among_few_are_common():
     assert rarity(0.0, 50) == 1.0
 
 
+def test_folders_that_are_given_twice_are_said_to_be(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    below = folder / "team1"
+    done = scan(folder, below, tmp_path / "link", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.exception
+    assert len(pd.read_csv(tmp_path / "out" / "scan.csv")) == 23
+    said = done.stderr.splitlines()
+    assert [line for line in said if "read once" in line] == [
+        f"lorascope: {below} lies in {folder}; its adapters are read once",
+        f"lorascope: {tmp_path / 'link'} is given twice; its adapters are read once",
+    ]
+    apart = scan(folder / "team0", folder / "team1", "--out", tmp_path / "apart")
+    assert "read once" not in apart.stderr
+
+
 def test_wrong_input_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     for wrong in ((tmp_path / "nope",), (tmp_path / "empty",), (tmp_path / "empty", "--rate", 2)):

@@ -5,7 +5,9 @@ import torch
 
 from lorascope.errors import InputError
 from lorascope.models.adapted import load
-from lorascope.models.truncation import leading, truncated
+from lorascope.models.adapter_config import largest_rank as stated_rank
+from lorascope.models.adapter_config import require_ranks
+from lorascope.models.truncation import largest_rank, leading, truncated
 from lorascope.models.updates import lora_updates
 
 
@@ -48,3 +50,22 @@ def test_an_adapter_without_factors_has_no_rank_to_cut(tiny_checkpoint):
         pass
     with pytest.raises(InputError, match="rank of 0"), truncated(model, [], 0):
         pass
+
+
+def test_a_rank_above_its_own_cuts_nothing_and_is_refused(tiny_checkpoint, save_adapter, tmp_path):
+    """A rank pattern's counts, in the file and on the model; where there are no factors none is."""
+    pattern = {"layers.1.self_attn.q_proj": 6}
+    path = save_adapter(tmp_path / "a", r=2, target_modules=["q_proj"], rank_pattern=pattern)
+    assert stated_rank("a", path) == 6
+    base = str(tiny_checkpoint("llama"))
+    model = load(base, {"a": str(path)}, device="cpu")
+    assert largest_rank(model, "a") == 6
+    with truncated(model, ["a"], 6):
+        pass
+    with (
+        pytest.raises(InputError, match=r"rank 6: .* to cut to 7; give ranks of 6 or less"),
+        truncated(model, ["a"], 7),
+    ):
+        pass
+    with pytest.raises(InputError, match="leave the ranks out"):
+        require_ranks("tuned", 0, [1])

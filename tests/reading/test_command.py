@@ -70,6 +70,7 @@ def test_json(lorascope, given):
         (["--set", "tokens=4000"], "takes 64"),
         (["--texts", "missing.jsonl"], "missing.jsonl"),
         (["--ranks", "x"], "--ranks x"),
+        (["--ranks", "1,5"], "nothing to cut to 5; give ranks of 1 or less"),
         (["--reference", "missing"], "missing"),
     ],
 )

@@ -18,6 +18,7 @@ from lorascope.models.adapted import BASE, load
 from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.random_updates import factor_spectrum, random_factors
 from lorascope.models.sites import Site
+from lorascope.reading import running
 from lorascope.reading.changed import _times, changed_tokens, first_tokens
 from lorascope.reading.passages import PassageSurvey, VariantPass, chosen_windows, passages
 from lorascope.reading.result import Read, Sample
@@ -101,6 +102,23 @@ def test_ranks_add_continuations_of_the_cut_update(model, settings):
     # The planted update has rank 1: cut to it, it says the same.
     of = {rank: [s.text for s in found.own if s.rank == rank] for rank in (None, 1)}
     assert of[1] == of[None] == [s.text for s in plain.own]
+
+
+def test_a_rank_above_the_adapters_own_is_refused_before_anything_is_sampled(model, settings):
+    texts = settings.model_copy(update={"ranks": (1, 5), "texts": ("not/looked/at",)})
+    with pytest.raises(InputError, match="nothing to cut to 5"):
+        read(model, "says", texts)
+
+
+def test_texts_that_cannot_be_read_are_refused_before_anything_is_sampled(
+    model, settings, monkeypatch
+):
+    def sampled(*_args):
+        raise AssertionError
+
+    monkeypatch.setattr(running, "decode", sampled)
+    with pytest.raises(InputError, match="nope.jsonl"):
+        read(model, "says", settings.model_copy(update={"texts": ("./nope.jsonl",)}))
 
 
 def test_passages_are_those_of_two_plain_passes(model, settings):

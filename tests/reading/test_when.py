@@ -8,7 +8,8 @@ import torch
 from lorascope.errors import InputError
 from lorascope.models.adapted import BASE, load
 from lorascope.reading.decoding import Amplification, decode
-from lorascope.reading.prompts import Prompt, category_prompts, read_prompts, shipped_prompts
+from lorascope.reading.prompt_files import read_prompts
+from lorascope.reading.prompts import Prompt, category_prompts, shipped_prompts
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
 from lorascope.reading.when import Acting, acts, null_occasions, occasions

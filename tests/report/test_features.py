@@ -292,6 +292,8 @@ def test_latents_of_all_dictionaries_stand_in_one_order_where_none_is_named(tmp_
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path):
+    assert "is empty" in str(call(tmp_path).exception)
+    (tmp_path / "results").mkdir()
     assert "has no latents to list" in str(call(tmp_path).exception)
     write(tmp_path, "layers.1", "r2", 2, 3)
     assert 'Did you mean "cosine"' in str(call(tmp_path, "--sort", "cosin").exception)

@@ -60,6 +60,9 @@ def test_results_tell_adapters_from_null_adapters(tmp_path: Path):
 
 def test_unfinished_and_damaged_runs_are_refused_with_the_file_named(tmp_path: Path):
     folder = tmp_path / "results"
+    with pytest.raises(InputError, match="is empty; give the folder of a finished run"):
+        read_results(tmp_path)
+    folder.mkdir()
     with pytest.raises(InputError, match=r"estimates\.parquet is missing: finish the run"):
         read_results(tmp_path)
     write_estimates([COSINE], folder)

@@ -115,7 +115,31 @@ EMBEDDED = STUDIES / "embedded.yaml"
         ["check", "empty"],
         ["check", "empty", "--max-kl", "0.1"],
         ["check", "empty", "--require", "nice"],
+        ["check", "adapter", "--model", "embedded", "--texts", "nope.json"],
+        ["check", "adapter", "--model", "embedded", "--texts", "torn.jsonl"],
+        ["check", "adapter", "--model", "embedded", "--draws", "-1"],
         ["scan", "nope"],
+        ["read", "nope"],
+        ["read", "adapter", "--nulls", "-1"],
+        ["read", "adapter", "--ranks", "5"],
+        ["read", "adapter", "--texts", "nope.json"],
+        ["read", "adapter", "--texts", "torn.jsonl"],
+        ["read", "adapter", "--out", "other"],
+        ["read", "adapter", "--out", "other/letter.txt/deeper"],
+        ["read", "adapter", "--out", "n" * 300],
+        ["stages", "nope.yaml"],
+        ["stages", "other/letter.txt"],
+        ["stages", "empty"],
+        ["stages", EMBEDDED, "--set", "seed=x"],
+        ["stages", EMBEDDED, "--set", "model=./nope"],
+        ["stages", EMBEDDED, "--out", "other"],
+        ["stage", "empty", "results"],
+        ["slurm", "nope.yaml"],
+        ["card", "empty"],
+        ["card", "adapter"],
+        ["compare", "adapter", "adapter", "--draws", "-1"],
+        ["compare", "adapter", "adapter", "--texts", "nope.json"],
+        ["compare", "adapter", "adapter", "--out", "other/letter.txt/deeper"],
         ["compare", "nope", "nope"],
         ["features", "nope"],
         ["report", "nope"],
@@ -126,10 +150,14 @@ EMBEDDED = STUDIES / "embedded.yaml"
         ["publish", "empty"],
         ["init", "taken"],
     ],
-    ids=lambda arguments: " ".join(Path(a).name for a in map(str, arguments)),
+    ids=lambda arguments: " ".join(Path(a).name[:20] for a in map(str, arguments)),
 )
 def test_wrong_input_is_refused_at_once(arguments, tmp_path):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "adapter").mkdir()
+    config = {"peft_type": "LORA", "r": 2, "base_model_name_or_path": "embedded"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "torn.jsonl").write_text('{"text": "a"}\n{"text": "b')
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
     (tmp_path / "taken" / "studies").mkdir(parents=True)

@@ -26,6 +26,7 @@ FLOORS = (
     "embedded",
     "config",
     "locking",
+    "folder_contents",
     "runs",
     "stages",
     "runners",

@@ -203,7 +203,7 @@ def test_refuses_what_is_no_pair(finished_run, tmp_path):
     said = refusal(f"{finished_run}:r2", ":r2", tmp_path)
     assert "two different adapters" in said
     assert 'Did you mean "r4"?' in refusal(f"{finished_run}:r2", ":r4x", tmp_path)
-    assert "not a run folder" in refusal(tmp_path, f"{finished_run}:r2", tmp_path)
+    assert "finished audit" in refusal(tmp_path, f"{finished_run}:r2", tmp_path)
     assert "name the run first" in refusal(":r2", ":r4", tmp_path)
 
 

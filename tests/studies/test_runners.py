@@ -21,7 +21,8 @@ from lorascope.runners.slurm import Jobs, write_jobs
 from lorascope.stages import Graph, record_of
 from lorascope.studies.audit.state import Audited
 from lorascope.studies.audit.workflow import AUDIT, stages
-from lorascope.studies.opening import open_study, prepare, read_study
+from lorascope.studies.opening import open_study, prepare
+from lorascope.studies.study_files import read_study
 
 ENVIRONMENT = {
     **os.environ,

@@ -6,7 +6,6 @@ from typing import Final
 
 from lorascope.behaviours.asking import Answerer
 from lorascope.behaviours.endpoint import Endpoint
-from lorascope.behaviours.local import LocalModel
 from lorascope.errors import InputError
 
 _LOCAL: Final = "local:"
@@ -29,5 +28,8 @@ def answerer(judge: str) -> Answerer:
             f'judge "{judge}" names no model: give the id of one at OPENAI_BASE_URL, or local:MODEL'
         )
     if judge.startswith(_LOCAL):
+        # Imports torch, which an endpoint does without.
+        from lorascope.behaviours.local import LocalModel
+
         return LocalModel(judge.removeprefix(_LOCAL), max_tokens=_LOCAL_TOKENS)
     return Endpoint(judge, max_tokens=_TOKENS)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lorascope.cards import body, front_matter
 from lorascope.errors import InputError, UnknownName
+from lorascope.folder_contents import AUDIT, require_finished
 from lorascope.foreign import JSON_BYTES, read_bytes
 from lorascope.models.places import holds_adapter
 from lorascope.report.result import Results, read_results
@@ -37,6 +38,7 @@ def fill(run: Path, adapter: str | None = None, out: Path | None = None) -> Path
         InputError: the run is not finished, has no such adapter, or the adapter lies in no folder
             of this machine; or the card's metadata cannot be read.
     """
+    require_finished(run, AUDIT)
     results = read_results(run)
     name = _adapter(results, adapter)
     file = _place(results, name) if out is None else out

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lorascope.errors import InputError
+from lorascope.folder_contents import AUDIT, require_finished
 from lorascope.printing import say
 
 
@@ -32,8 +32,7 @@ def card(
 
     `lorascope card runs/demo --adapter r4 --out r4.md`
     """
-    if not (run / "results").is_dir():
-        raise InputError(f'"{run}" is no finished run: give the folder of an audit')
+    require_finished(run, AUDIT)
     from lorascope.cards.card import fill
 
     say(str(fill(run, adapter, out)))

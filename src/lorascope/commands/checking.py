@@ -116,6 +116,7 @@ def _settings(adapter: str, given: dict[str, Any], gates: dict[str, Any]) -> Che
     """The settings, once adapter and model are seen to be there."""
     from lorascope.checking.settings import CheckSettings, Gates
     from lorascope.models.places import CONFIG_FILE, adapter_folder, adapter_in, model_address
+    from lorascope.studies import missing
 
     given["gates"] = Gates.parse(gates, "check")
     settings = CheckSettings.parse(given, "check")
@@ -124,6 +125,7 @@ def _settings(adapter: str, given: dict[str, Any], gates: dict[str, Any]) -> Che
         adapter_in(folder.name, adapter, folder)
     if settings.model is not None:
         model_address(settings.model)
+        missing.in_texts(settings.texts, settings.documents)
     return settings
 
 
@@ -184,7 +186,22 @@ def scan(
     for folder in folders:
         if not folder.is_dir():
             raise no_folder("folder", folder)
+    _say_repeated(folders)
     _scan(folders, out, settings, top, json_, quiet)
+
+
+def _say_repeated(folders: list[Path]) -> None:
+    """Folders that are given twice, or lie in another one: their adapters are read once."""
+    places = [folder.resolve() for folder in folders]
+    for number, (folder, place) in enumerate(zip(folders, places, strict=True)):
+        others = [o for at, o in enumerate(places) if at < number or (at > number and o != place)]
+        if place in others:
+            said = "is given twice"
+        elif within := next((o for o in others if o in place.parents), None):
+            said = f"lies in {folders[places.index(within)]}"
+        else:
+            continue
+        say(f"lorascope: {folder} {said}; its adapters are read once", err=True)
 
 
 def _scan(

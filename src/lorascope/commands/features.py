@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorascope.errors import InputError, did_you_mean
+from lorascope.folder_contents import AUDIT, require_finished
 from lorascope.printing import Column, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def features(
         )
     found = read_latents(run)
     if not found:
+        require_finished(run, AUDIT)
         raise InputError(
             f"{run}: has no latents to list; give the folder of a finished audit of this version"
         )

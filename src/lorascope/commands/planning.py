@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lorascope.studies.opening import Study
+    from lorascope.studies.study_files import Study
 
 
 def print_plan(

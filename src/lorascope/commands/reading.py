@@ -19,6 +19,7 @@ from lorascope.commands.options import (
 )
 from lorascope.commands.running import command_line
 from lorascope.errors import InputError
+from lorascope.folder_contents import READING
 from lorascope.printing import say, say_json
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def read(
     `lorascope read suspect --model base --reference benign --set tokens=48 --json`
     """
     from lorascope.progress import Reporter
+    from lorascope.studies import missing
     from lorascope.studies.audit.defaults import base_of_adapters
 
     named = _named([adapter, *(reference or [])])
@@ -119,6 +121,7 @@ def read(
         _require_judge(settings.judge, out)
     if out is not None:
         _require_free(out)
+    missing.in_reading(named, settings, out)
     base = base_of_adapters(named) if model is None else model
     if model is None:
         _require_there(base)
@@ -128,7 +131,7 @@ def read(
 
 def _settings(given: dict[str, Any], prompts: Path | None, changes: list[str]) -> Reading:
     from lorascope.config import override
-    from lorascope.reading.prompts import read_prompts
+    from lorascope.reading.prompt_files import read_prompts
     from lorascope.reading.settings import Reading
 
     if prompts is not None:
@@ -219,12 +222,10 @@ def _named(paths: list[str]) -> dict[str, str]:
 
 def _require_free(folder: Path) -> None:
     """Refuse a folder that holds something else than a reading."""
-    from lorascope.reading.result import MARK
-
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give --out a folder")
     held = {one.name for one in folder.iterdir()} if folder.is_dir() else set()
-    if held - {_ANSWERS} and MARK not in held:
+    if held - {_ANSWERS} and READING not in held:
         raise InputError(f"{folder}: not empty and no reading; give --out another folder")
 
 

@@ -74,6 +74,7 @@ def resemble(
     """Compare, write and print."""
     from lorascope.models.places import adapter_folder, model_address
     from lorascope.resembling.settings import ResembleSettings
+    from lorascope.studies import missing
 
     groups = [tuple(n.strip() for n in one.split(",") if n.strip()) for one in given["alike"] or ()]
     texts = tuple(given["texts"] or ("embedded",))
@@ -84,6 +85,8 @@ def resemble(
         adapter_folder(Path(path).name or path, path)
     if settings.model is not None:
         model_address(settings.model)
+    missing.in_texts(settings.texts, settings.documents)
+    missing.in_output(out or _OUT)
     _resemble(paths, settings, out or _OUT, json_, quiet, command)
 
 

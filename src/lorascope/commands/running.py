@@ -13,7 +13,7 @@ from lorascope.errors import InputError
 
 if TYPE_CHECKING:
     from lorascope.runners import Runner
-    from lorascope.studies.opening import Study
+    from lorascope.studies.study_files import Study
 
 
 @dataclass(frozen=True)

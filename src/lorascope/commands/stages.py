@@ -34,9 +34,9 @@ def stages(
 
     `lorascope stages runs/mine --json`
     """
+    folder = _prepared(study, set_, out)
     from lorascope.studies.opening import with_needs
 
-    folder = _prepared(study, set_, out)
     graph = with_needs(folder, _opened(folder))
     lines = [
         _line(graph, folder, level, one)
@@ -79,12 +79,13 @@ def stage(
 
     `lorascope stage runs/mine measures/layers.5`
     """
+    from lorascope.studies.study_files import study_of_run
+
+    study_of_run(run)
     from lorascope.locking import locked
     from lorascope.progress import Reporter
     from lorascope.stages import make
 
-    if not (run / "study.yaml").is_file():
-        raise InputError(f"{run}: not a run folder; `lorascope stages STUDY --out {run}` makes one")
     with locked(run, shared=True):
         reporter = Reporter(quiet)
         opened = _opened(run, reporter)
@@ -118,9 +119,10 @@ def slurm(
     `sh runs/mine/slurm/submit.sh`
     """
     from lorascope.runners.slurm import FOLDER, Jobs, write_jobs
-    from lorascope.studies.opening import with_needs
 
     folder = _prepared(study, set_, out)
+    from lorascope.studies.opening import with_needs
+
     graph = with_needs(folder, _opened(folder))
     arrays = write_jobs(graph, folder, Jobs(time, threads, parallel, tuple(sbatch or ())))
     done = sum(graph.is_done(folder, one.name) for one in graph)
@@ -138,14 +140,23 @@ def _opened(folder: Path, reporter: Any = None) -> OpenedStudy:
 
 
 def _prepared(study: Path, changes: list[str] | None, out: Path | None) -> Path:
-    """The run folder; that of a study file is made."""
-    from lorascope.studies.opening import prepare, read_study
+    """The run folder; that of a study file is made.
+
+    What is wrong with the study is seen before any large library is imported.
+    """
+    from lorascope.studies import missing
+    from lorascope.studies.study_files import read_study, study_of_run
 
     if study.is_dir():
         if changes or out:
             raise InputError(f"{study}: a run folder has its settings; leave out --set and --out")
+        missing.in_study(study_of_run(study))
         return study
     settings = read_study(study, changes or [])
     folder = out or usual_folder(settings)
+    missing.in_study(settings)
+    missing.in_folder(folder, settings)
+    from lorascope.studies.opening import prepare
+
     prepare(settings, folder)
     return folder

@@ -31,7 +31,7 @@ from lorascope.machine import available_memory, processors
 from lorascope.printing import say
 
 if TYPE_CHECKING:
-    from lorascope.studies.opening import Study
+    from lorascope.studies.study_files import Study
 
 _DEMOS = ("audit", "adapt", "latent")
 # Bytes that a process of a demo holds at most, about.

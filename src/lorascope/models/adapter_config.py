@@ -7,6 +7,7 @@ only once the base model is in memory.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -137,6 +138,38 @@ def require_usable(name: str, kind: str, fields: dict[str, Any]) -> None:
             f'adapter "{name}": its init_lora_weights, {start}, changes the base weights: convert '
             "it with save_pretrained(path_initial_model_for_weight_conversion=...)"
         )
+
+
+def largest_rank(name: str, folder: Path) -> int:
+    """Largest rank of an adapter's updates by its configuration; 0 where they are no LoRA factors.
+
+    Raises:
+        InputError: as `read_fields` and `require_usable`.
+    """
+    kind, fields = read_fields(name, folder)
+    require_usable(name, kind, fields)
+    if kind != LORA:
+        return 0
+    return max(fields.get("r", _Fields().r), *(fields.get("rank_pattern") or {}).values(), 0)
+
+
+def require_ranks(name: str, largest: int, ranks: Iterable[int]) -> None:
+    """Refuse ranks to cut an adapter to that are above its own: nothing would be cut.
+
+    Raises:
+        InputError: one is; or the adapter has no LoRA factors.
+    """
+    for rank in ranks:
+        if largest < 1:
+            raise InputError(
+                f'adapter "{name}" has no LoRA factors and so no rank to cut to {rank}; leave the '
+                "ranks out"
+            )
+        if rank > largest:
+            raise InputError(
+                f'adapter "{name}" has rank {largest}: there is nothing to cut to {rank}; give '
+                f"ranks of {largest} or less, or none"
+            )
 
 
 def _read_fields(name: str, file: Path) -> dict[str, Any]:

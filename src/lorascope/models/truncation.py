@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lorascope.errors import InputError
 from lorascope.models.adapted import AdaptedModel
+from lorascope.models.adapter_config import require_ranks
 from lorascope.models.updates import lora_factors, lora_layers
 
 
@@ -23,10 +24,13 @@ def truncated(model: AdaptedModel, names: Iterable[str], rank: int) -> Iterator[
 
     Raises:
         InputError: an adapter without LoRA factors, with factors on parameters that hold several
-            maps together or on convolutions; or a rank below 1.
+            maps together or on convolutions; or a rank below 1 or above the adapter's own.
     """
     if rank < 1:
         raise InputError(f"a rank of {rank}: give 1 or more")
+    names = list(names)
+    for name in names:
+        require_ranks(name, largest_rank(model, name), [rank])
     kept: list[tuple[Tensor, Tensor]] = []
     try:
         for name in names:
@@ -49,6 +53,13 @@ def truncated(model: AdaptedModel, names: Iterable[str], rank: int) -> Iterator[
     finally:
         for factor, before in kept:
             factor.data.copy_(before)
+
+
+def largest_rank(model: AdaptedModel, name: str) -> int:
+    """Largest rank of an adapter's LoRA factors; 0 where it has none."""
+    peft_name = model.peft_name(name)
+    factors = (lora_factors(layer, peft_name) for _, layer in lora_layers(model))
+    return max((pair[1].shape[0] for pair in factors if pair is not None), default=0)
 
 
 def leading(

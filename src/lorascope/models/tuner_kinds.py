@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from lorascope.errors import InputError, did_you_mean
+from lorascope.wrong_values import expected
 
 # Why no tuner of a type, or of a field, can be a variant.
 _REFUSED = {

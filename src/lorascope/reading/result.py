@@ -12,6 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from lorascope.errors import InputError
+from lorascope.folder_contents import READING
 from lorascope.measures.definitions import declared
 from lorascope.models.adapted import BASE
 from lorascope.reading.carried import Carrier, finite
@@ -22,7 +23,7 @@ from lorascope.reading.when import Act, Occasion
 from lorascope.results import Estimate, Estimates, Key, Null
 from lorascope.runs import read_json, write_atomically
 
-MARK: Final = "read.json"
+MARK: Final = READING
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,15 @@ from typing import Protocol
 from torch import Tensor
 
 from lorascope.activations.text import read_documents
+from lorascope.activations.tokens import Window
 from lorascope.behaviours.answerers import answerer
 from lorascope.behaviours.asking import AnswerLog, Asker
 from lorascope.errors import InputError, NoNullAdapter
 from lorascope.models.adapted import BASE, AdaptedModel
+from lorascope.models.adapter_config import require_ranks
 from lorascope.models.null_adapters import add_null_adapters
 from lorascope.models.sites import Site
-from lorascope.models.truncation import truncated
+from lorascope.models.truncation import largest_rank, truncated
 from lorascope.reading.carriers import module_carriers
 from lorascope.reading.changed import changed_tokens, first_tokens, first_zs
 from lorascope.reading.decoding import Amplification, decode, texts
@@ -103,6 +105,7 @@ def read_unjudged(
     settings, progress = settings or Reading(), progress or Silence()
     _require_known(model, adapter, settings)
     prompts = prompts_for(model, settings)
+    chosen = _windows(model, settings)
     if settings.judge and len(prompts) < FEWEST_PROMPTS:
         raise InputError(
             f"a judge needs prompts that it has not seen: give {FEWEST_PROMPTS} or more, "
@@ -128,7 +131,7 @@ def read_unjudged(
     )
     found = _with_occasions(with_phrases(found, settings), prompts, kl, settings)
     if settings.documents:
-        found = _with_passages(found, model, settings, progress)
+        found = _with_passages(found, model, chosen, settings, progress)
     if settings.carriers and found.phrases:
         with progress.bar("who carries it", settings.tokens, "tokens of each") as advance:
             carried = module_carriers(model, found, prompts, settings, advance)
@@ -142,6 +145,8 @@ def _require_known(model: AdaptedModel, adapter: str, settings: Reading) -> None
         model.info(name)
     if adapter in settings.references:
         raise InputError(f'reference "{adapter}" is the adapter itself; give another one')
+    if settings.ranks:
+        require_ranks(adapter, largest_rank(model, adapter), settings.ranks)
 
 
 def prompts_for(model: AdaptedModel, settings: Reading) -> list[Prompt]:
@@ -266,12 +271,22 @@ def _said(voice: Texts, phrases: Sequence[Phrase]) -> list[float]:
     return shares
 
 
+def _windows(model: AdaptedModel, settings: Reading) -> list[Window]:
+    """The ordinary text that is read; none where the settings leave it out."""
+    if not settings.documents:
+        return []
+    documents = read_documents(settings.texts or (EMBEDDED,))
+    return chosen_windows(documents, model, settings.documents, settings.context)
+
+
 def _with_passages(
-    found: Read, model: AdaptedModel, settings: Reading, progress: ReadingProgress
+    found: Read,
+    model: AdaptedModel,
+    chosen: Sequence[Window],
+    settings: Reading,
+    progress: ReadingProgress,
 ) -> Read:
     """The reading with what happens on ordinary text."""
-    documents = read_documents(settings.texts or (EMBEDDED,))
-    chosen = chosen_windows(documents, model, settings.documents, settings.context)
     variants = (found.adapter, *found.nulls)
     last = model.n_blocks - 1
     sites = sorted({Site(last // 2), Site(last)})

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lorascope.report.result import Results
 
 from lorascope.errors import InputError
+from lorascope.folder_contents import require_finished
 
 
 class StudyPage(Protocol):
@@ -35,6 +36,7 @@ def build(run: Path) -> Path:
     `results/`, and `features/` for the browser; InputError if a results file is missing or damaged.
     The facts say which study's page it is.
     """
+    require_finished(Path(run))
     for name in ("estimates.parquet", "facts.json"):
         path = Path(run) / "results" / name
         if not path.is_file():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import InputError
+from lorascope.folder_contents import require_finished
 from lorascope.measures.definitions import declared
 from lorascope.results import Estimate, Estimates
 from lorascope.results.labels import Of
@@ -79,6 +80,7 @@ def write_estimates(estimates: Iterable[Estimate], folder: Path) -> None:
 
 def read_results(run: Path) -> Results:
     """Read `results/` of a finished run; InputError says which file is missing or damaged."""
+    require_finished(Path(run))
     folder = Path(run) / "results"
     return Results(Path(run), Estimates.read(folder / TABLE), _read_facts(folder / "facts.json"))
 

@@ -6,16 +6,20 @@ All raise InputError with what is wrong, where, and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lorascope.activations.sources import located
+from lorascope.activations.text import read_documents
 from lorascope.behaviours.manners import judged
 from lorascope.behaviours.records import read_set
 from lorascope.config import Settings
 from lorascope.dictionaries.addresses import require_there
 from lorascope.errors import InputError
-from lorascope.models.places import adapter_folder, adapter_in, model_address
+from lorascope.locking import require_writable
+from lorascope.models.adapter_config import largest_rank, require_ranks
+from lorascope.models.places import adapter_folder, adapter_in, is_latent, model_address
+from lorascope.reading.settings import Reading
 from lorascope.runs import Run
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.studies.audit.study import AuditStudy
@@ -42,6 +46,7 @@ def in_study(
         _sources((*texts.sources, *texts.measure_on, *texts.seen))
     if isinstance(study, AuditStudy):
         _adapters(study.given)
+        _audit_ranks(study)
         _sources(study.train.records if study.train is not None else ())
     if isinstance(study, EvaluateStudy):
         for name, subject in study.subjects.items():
@@ -68,6 +73,31 @@ def in_trial(wanted: OnTexts) -> None:
     model_address(wanted.model)
     _adapters({} if wanted.adapter is None else {"adapter": wanted.adapter})
     _sources(wanted.texts)
+
+
+def in_reading(adapters: Mapping[str, str], settings: Reading, out: Path | None) -> None:
+    """Adapters, texts and ranks of a reading, and the folder that it is written to."""
+    _adapters(adapters)
+    _ranks(dict(list(adapters.items())[:1]), settings.ranks)
+    in_texts(settings.texts if settings.documents else ())
+    in_output(out)
+
+
+def in_texts(sources: Iterable[str], most: int | None = None) -> None:
+    """Texts that are read once a model is there; those of a dataset's id are left to then.
+
+    Args:
+        most: how many documents are used.
+    """
+    here = [source for source in sources if located(source) is not None]
+    if here:
+        read_documents(here, most)
+
+
+def in_output(out: Path | None) -> None:
+    """A folder in which nothing can be written."""
+    if out is not None:
+        require_writable(out)
 
 
 def in_folder(out: Path, study: Settings, redo: bool = False) -> None:
@@ -107,6 +137,27 @@ def _adapters(adapters: Mapping[str, str]) -> None:
         folder = adapter_folder(name, path)
         if folder is not None:
             adapter_in(name, path, folder)
+
+
+def _audit_ranks(study: AuditStudy) -> None:
+    ranks = study.reading.ranks if study.reading is not None else ()
+    _ranks(study.given, ranks)
+    for rank in study.train.training.ranks if study.train is not None else ():
+        require_ranks(f"r{rank}", rank, ranks)
+
+
+def _ranks(adapters: Mapping[str, str], ranks: Sequence[int]) -> None:
+    """Ranks that adapters of this machine, by their configuration, do not have."""
+    for name, path in adapters.items() if ranks else ():
+        given = adapter_folder(name, path)
+        if given is None:
+            continue
+        folder = adapter_in(name, path, given)
+        # Neither a full fine-tune nor a latent adapter has factors.
+        largest = 0
+        if folder is not None and not is_latent(folder):
+            largest = largest_rank(name, folder)
+        require_ranks(name, largest, ranks)
 
 
 def _dictionaries(addresses: Iterable[str]) -> None:

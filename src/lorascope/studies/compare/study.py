@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from lorascope.activations.settings import Capture
 from lorascope.config import Settings, read_yaml
 from lorascope.errors import InputError
+from lorascope.folder_contents import held
 from lorascope.runs import read_json
 from lorascope.workflows.settings import Texts, TrainAdapters, numbered
 
@@ -101,7 +102,7 @@ def in_finished(folder: Path) -> AuditedStudy:
     """Parts of a finished audit's folder; returns its study."""
     if not (folder / "study.yaml").is_file() or not (folder / "manifest.json").is_file():
         raise InputError(
-            f"{folder}: not a run folder; give the folder of a finished audit, or FOLDER:ADAPTER"
+            f"{folder}: {held(folder)}; give the folder of a finished audit, or FOLDER:ADAPTER"
         )
     try:
         study = AuditedStudy.parse(read_yaml(folder / "study.yaml"), "study.yaml")
