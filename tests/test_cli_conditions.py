@@ -133,6 +133,35 @@ def test_texts_say_how_many_were_left_out(lorascope, command, tmp_path):
     assert "14.5 %" in caution
 
 
+def test_few_texts_are_enough_for_smaller_batches_and_the_page_says_so(
+    lorascope, command, tmp_path
+):
+    """Short texts, and settings whose batch is larger than all that they leave."""
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(texts.read_text().splitlines(keepends=True)[:70]))
+    command = [*command[:-2], "--set", "texts.held_out=0.4"]
+    few = [*command, "--set", "dictionaries.fitting.batch=5000"]
+    code, _, err = lorascope(*few, "--out", tmp_path / "run")
+    assert code == 0, err
+    facts = json.loads((tmp_path / "run" / "results" / "facts.json").read_text())
+    tokens = facts["tokens"]["probe"]
+    batch = (tokens["tokens"] + tokens["outliers"]) // 4
+    assert 125 <= batch < 500
+    (said,) = [line for line in facts["warnings"] if "to train dictionaries on" in line]
+    assert f"{batch} in place of 5000 rows" in said
+    # Trained as with that batch in the settings, bit for bit.
+    same = [*command, "--set", f"dictionaries.fitting.batch={batch}"]
+    code, _, err = lorascope(*same, "--out", tmp_path / "same")
+    assert code == 0, err
+    made = sorted((tmp_path / "run" / "dictionaries").glob("*/sae_weights.safetensors"))
+    assert made
+    for one in made:
+        other = tmp_path / "same" / one.relative_to(tmp_path / "run")
+        assert one.read_bytes() == other.read_bytes()
+    facts = json.loads((tmp_path / "same" / "results" / "facts.json").read_text())
+    assert not [line for line in facts["warnings"] if "to train dictionaries on" in line]
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

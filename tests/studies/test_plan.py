@@ -1,8 +1,10 @@
 """What a study costs, worked out by hand for a tiny one, and what is refused."""
 
+import copy
 import importlib.util
 import math
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -345,7 +347,6 @@ def test_memory_that_is_not_there_is_refused(cost, tmp_path, monkeypatch):
             {"dictionaries": {"base": {"layer.1": "somewhere"}}},
             r'dictionaries\.base: "layer\.1" is none of the sites .*Did you mean "layers\.1"',
         ),
-        ({"dictionaries": {"fitting": {"batch": 5000}}}, r"set dictionaries\.fitting\.batch="),
         ({"texts": {"documents": 20}, "dictionaries": {"fitting": {"batch": 8}}}, "10 documents"),
         (
             {"texts": {"sources": [f"{ALPACA}:train[:10"]}},
@@ -366,14 +367,31 @@ def test_what_cannot_be_done_is_refused_before_weights_are_loaded(settings, save
 def test_the_texts_come_before_the_batch_and_each_advice_suffices(settings, saved):
     study = AuditStudy.parse(settings(adapters=saved), "test")
     require = plan_module.require_tokens
-    need = 4 * study.dictionaries.fitting.batch
+    need = plan_module.LEAST_TOKENS
     require(study, need, 500, 10)
     for probe, held_out, documents in ((need - 1, 499, 10), (need - 1, 500, 9), (need, 499, 10)):
         with pytest.raises(InputError, match="to measure on"):
             require(study, probe, held_out, documents)
-    with pytest.raises(InputError, match=r"fitting\.batch=(\d+)$") as caught:
+    with pytest.raises(InputError, match=r"leave 499 tokens to train .* at least 500: give more"):
         require(study, need - 1, 500, 10)
-    batch = int(str(caught.value).rpartition("=")[2])
+    # As few as four batches of the settings are enough.
     plain = study.plain()
-    plain["dictionaries"]["fitting"]["batch"] = batch
-    require(AuditStudy.parse(plain, "test"), need - 1, 500, 10)
+    plain["dictionaries"]["fitting"]["batch"] = 100
+    require(AuditStudy.parse(plain, "test"), 400, 500, 10)
+
+
+def test_few_texts_are_trained_on_in_smaller_batches_and_said_to_be(settings, saved):
+    plain = settings(adapters=saved)
+    plain["dictionaries"]["fitting"]["batch"] = 512
+    study = AuditStudy.parse(plain, "test")
+    found = plan(study)
+    assert 500 <= found.probe_tokens < 4 * 512
+    batch = found.probe_tokens // 4
+    assert found.dictionary_steps == math.ceil(found.probe_tokens / batch)
+    (caution,) = found.cautions
+    assert f"{batch} in place of 512 rows" in caution
+    smaller = copy.deepcopy(plain)
+    smaller["dictionaries"]["fitting"]["batch"] = batch
+    same = plan(AuditStudy.parse(smaller, "test"))
+    assert replace(found, cautions=()) == same
+    assert same.cautions == ()

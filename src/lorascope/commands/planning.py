@@ -46,5 +46,6 @@ def print_plan(
     for what, much in cost.lines():
         table.add_row(what, much)
     Console().print(table)
-    for line in what_does_not_fit(cost, out, None if memory is None else int(memory * 1e9)):
+    lacking = what_does_not_fit(cost, out, None if memory is None else int(memory * 1e9))
+    for line in (*cost.cautions, *lacking):
         say(f"lorascope: warning: {line}", err=True)

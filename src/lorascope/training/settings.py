@@ -17,7 +17,7 @@ class Fitting(Settings):
 
     Attributes:
         epochs: passes over the rows.
-        batch: rows a step.
+        batch: rows a step; in an audit at most a quarter of the tokens there are to train on.
         rate: Adam's peak learning rate.
         clip: most that gradients over all parameters may have as their norm. Low enough to act on
             nearly every step, it keeps the first steps, with their far larger gradients, from
@@ -45,6 +45,15 @@ class Fitting(Settings):
     def steps(self, rows: int) -> int:
         """Optimiser steps over so many rows."""
         return max(1, math.ceil(self.epochs * rows / self.batch))
+
+    def within(self, rows: int) -> Fitting:
+        """The same in batches of a quarter of so many rows, where they are to be larger.
+
+        Examples:
+            >>> ls.Fitting().within(rows=900).batch, ls.Fitting().within(rows=4000).batch
+            (225, 512)
+        """
+        return self.model_copy(update={"batch": max(1, min(self.batch, rows // 4))})
 
 
 class LoraTraining(Settings):

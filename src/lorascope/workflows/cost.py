@@ -87,6 +87,7 @@ class Cost:
         parts: arithmetic and memory of each part.
         device: where it would run: "cpu", "cuda", or "several devices".
         notes: what was estimated, and from what.
+        cautions: what the study will be worse for.
         machine: of the table, for a study that is to run there; None for this machine.
     """
 
@@ -94,6 +95,7 @@ class Cost:
     parts: tuple[CostPart, ...]
     device: str
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
     machine: Machine | None = None
 
     @property

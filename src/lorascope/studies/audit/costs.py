@@ -193,7 +193,7 @@ def dictionary_training(
 ) -> CostPart:
     """All dictionaries; those of one site and adapter are held at once, one a seed."""
     settings = study.dictionaries
-    n, fitting = settings.architecture.n_latents, settings.fitting
+    n, fitting = settings.architecture.n_latents, settings.fitting.within(sizes.probe_tokens)
     real = counts.trained - counts.controls - counts.ablated
     short = fitting
     if study.ablation is not None and study.ablation.epochs is not None:

@@ -13,6 +13,7 @@ from lorascope.models.sanity_checks import LIVE, NOISE, RESTORED
 from lorascope.results.null_names import NOISE_FLOOR
 from lorascope.runs import command_of, versions
 from lorascope.studies.audit.defaults import EMBEDDED
+from lorascope.studies.audit.plan import smaller_batches
 from lorascope.studies.audit.state import Audited
 from lorascope.training.adapters import CARD
 from lorascope.workflows.adapters import outcomes
@@ -175,6 +176,7 @@ def _disjoint(state: Audited) -> dict[str, Any]:
 
 def _warnings(state: Audited, checks: dict[str, Any], probe: Shards) -> list[str]:
     found = text_warnings(state.texts)
+    found += smaller_batches(state.study, probe.manifest["rows"])
     unknown = [
         name
         for name, path in state.paths.items()

@@ -184,7 +184,7 @@ def train(works: Sequence[Work]) -> None:
         )
         for one in arguments
     ]
-    fitting: Fitting = arguments[0]["fitting"]
+    fitting = batched(arguments[0]["fitting"], probe)
     trained = fit_many(
         jobs,
         rows_for(key, probe),
@@ -233,6 +233,11 @@ def fitting_of(study: AuditStudy, key: AuditDictionary) -> Fitting:
     if key.setting and ablation is not None and ablation.epochs is not None:
         return fitting.model_copy(update={"epochs": ablation.epochs})
     return fitting
+
+
+def batched(fitting: Fitting, probe: Shards) -> Fitting:
+    """How dictionaries are trained on these rows; tokens masked as outliers count, as in a plan."""
+    return fitting.within(probe.manifest["rows"])
 
 
 def _card(state: Any, key: AuditDictionary) -> Card:

@@ -22,6 +22,9 @@ from lorascope.workflows.cost import Cost, CostPart
 from lorascope.workflows.sizes import SizedModel, StudySizes, base_of, sizes_of
 from lorascope.workflows.speed import device_of
 
+# Fewest tokens to measure on, and to train dictionaries on.
+LEAST_TOKENS = 500
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Cost):
@@ -105,12 +108,15 @@ def plan(study: AuditStudy, *, estimates: bool = True) -> Plan:
         adapters=adapters,
         sites=len(sites),
         dictionaries=counts.trained,
-        dictionary_steps=study.dictionaries.fitting.steps(sizes.probe_tokens),
+        dictionary_steps=study.dictionaries.fitting.within(sizes.probe_tokens).steps(
+            sizes.probe_tokens
+        ),
         adapter_steps=adapters * study.train.training.steps if study.train else 0,
         disk=costs.disk(study, shape, sizes, counts),
         parts=_parts(study, shape, sizes, counts),
         device="several devices" if study.device_map else device_of(study.device),
         notes=(*sizes.notes, *unread),
+        cautions=tuple(smaller_batches(study, sizes.probe_tokens)),
     )
 
 
@@ -135,18 +141,33 @@ def require_tokens(study: AuditStudy, probe: int, held_out: int, documents: int)
         InputError: says how many tokens or documents there are and how many are needed.
     """
     # First what more text alone mends: it mends the other too.
-    if documents < 10 or held_out < 500:
+    if documents < 10 or held_out < LEAST_TOKENS:
         raise InputError(
             f"the texts leave {documents} documents with {held_out:,} tokens to measure on; "
-            "intervals need at least 10 documents and 500 tokens: give more, or shorter, documents"
+            f"intervals need at least 10 documents and {LEAST_TOKENS} tokens: give more, or shorter, documents"
         )
-    batch = study.dictionaries.fitting.batch
-    if probe < 4 * batch:
+    if probe < (needed := min(LEAST_TOKENS, 4 * study.dictionaries.fitting.batch)):
         raise InputError(
-            f"the texts leave {probe:,} tokens to train dictionaries on; batches of {batch} need "
-            f"at least {4 * batch:,}: give more text, or --set dictionaries.fitting.batch="
-            f"{max(1, probe // 4)}"
+            f"the texts leave {probe:,} tokens to train dictionaries on, which needs at least "
+            f"{needed:,}: give more text"
         )
+
+
+def smaller_batches(study: AuditStudy, probe: int) -> list[str]:
+    """What has to be said where the texts are too few for the batches of the settings.
+
+    Dictionaries of so few tokens are poor; their yardsticks say so, and numbers taken with them
+    have no verdict then.
+    """
+    fitting = study.dictionaries.fitting
+    smaller = fitting.within(probe)
+    if smaller.batch == fitting.batch:
+        return []
+    return [
+        f"the texts leave {probe:,} tokens to train dictionaries on: batches are of "
+        f"{smaller.batch} in place of {fitting.batch} rows, {smaller.steps(probe):,} steps in all; "
+        "more text makes better dictionaries"
+    ]
 
 
 def count_dictionaries(study: AuditStudy, adapters: int, sites: int) -> int:

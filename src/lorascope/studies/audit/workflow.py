@@ -161,8 +161,9 @@ def capture(work: Work, *, identity: dict[str, Any]) -> None:
         )
     if losses is not None:
         write_losses(losses, state.model, work.folder)
-    kept, batch = len(Shards.open(work.folder)), state.study.dictionaries.fitting.batch
-    if probe and kept < batch:
+    found = Shards.open(work.folder)
+    kept = len(found)
+    if probe and kept < learning.batched(state.study.dictionaries.fitting, found).batch:
         raise InputError(
             f"{kept} tokens are left to train on once special tokens and outliers are masked; "
             "give more text"
