@@ -112,6 +112,6 @@ def test_a_folder_is_tried_before_the_work_and_left_as_it_was(tmp_path):
     with pytest.raises(InputError, match="is a file"):
         require_writable(tmp_path / "file")
     for wrong in (tmp_path / "file" / "deeper", tmp_path / "new" / ("n" * 300)):
-        with pytest.raises(OSError, match="Not a directory|too long"):
+        with pytest.raises(OSError, match=r"Not a directory|too long"):
             require_writable(wrong)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

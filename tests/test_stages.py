@@ -1,5 +1,6 @@
 """Stages: keys follow from what decides them, what is finished stays, what fails leaves nothing."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lorascope import stages
 from lorascope.config import Settings, Subset
 from lorascope.errors import InputError
 from lorascope.progress import Reporter
@@ -219,6 +221,21 @@ def test_a_failure_leaves_nothing_behind_and_what_was_finished_stays(tmp_path, h
     assert record_of(tmp_path / "n" / "one")
     assert not (tmp_path / "bad").exists()
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_disk_that_is_full_when_the_record_is_written_leaves_nothing_behind(
+    tmp_path, monkeypatch
+):
+    def full(path, _record):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(stages, "write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, graph_of())
+    assert not list(tmp_path.rglob("*.partial"))
+    monkeypatch.undo()
+    run(tmp_path, graph_of())
+    assert (tmp_path / "sum" / "n.txt").is_file()
 
 
 def test_files_of_an_earlier_making_do_not_stay(tmp_path):

@@ -37,7 +37,7 @@ from lorascope.commands import (
     starting,
     studies,
 )
-from lorascope.errors import InputError, as_system_error, system_error
+from lorascope.errors import InputError, as_system_error, cause_in_the_system, system_error
 from lorascope.printing import say, shown_warnings
 
 _SUMMARY = "What a LoRA adapter did to a model's features: every number beside its chance level."
@@ -120,7 +120,8 @@ def _run() -> int:
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="lorascope", standalone_mode=False)
     except InputError as error:
-        _refuse(str(error))
+        system = cause_in_the_system(error)
+        _refuse(str(error) if system is None else system_error(system))
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "lorascope"
         _refuse(f"{error.format_message().rstrip('.')}; see {command} --help")

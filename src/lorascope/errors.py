@@ -16,11 +16,13 @@ _ADVICE = {
     errno.EPERM: "check its permissions, or give --out another folder",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.EMFILE: "allow more open files (ulimit -n) and run the same command again",
+    errno.ENOMEM: "close other programs, or take less at a time",
     errno.ENFILE: "allow more open files and run the same command again",
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path",
     errno.EISDIR: "check the path",
 }
+_NOT_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES, errno.EPERM)
 
 
 class InputError(ValueError):
@@ -63,6 +65,29 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean "x"?' for the closest known word, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def require_utf8(path: str | os.PathLike[str]) -> None:
+    """Refuse a path whose bytes are no UTF-8: the libraries that read and write tensors do too.
+
+    Raises:
+        InputError: it is one.
+    """
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{os.fspath(path)}: a name in it is not written in UTF-8, and tensors cannot be read "
+            "or written there; rename it"
+        ) from None
+
+
+def as_utf8(text: str) -> str:
+    """A path or a text with one in it, as it can be written to a file; U+FFFD for what is none."""
+    try:
+        return os.fsencode(text).decode("utf-8", "replace")
+    except UnicodeEncodeError:  # half a surrogate pair, which no path holds
+        return text.encode("utf-8", "replace").decode()
 
 
 def require_kind(value: object, kinds: type | tuple[type, ...], what: str, wanted: str) -> None:
@@ -119,15 +144,33 @@ def system_error(error: OSError, place: object = "") -> str:
     return f"{where}{where and ': '}{what}; {advice}"
 
 
-def as_system_error(error: Exception, place: object) -> OSError | None:
+def as_system_error(error: BaseException, place: object) -> OSError | None:
     """The system's error inside one that a library wrote words around; None where there is none.
 
-    Writers of tensors raise kinds of their own, with "(os error 28)" or "Errno 28" in the message.
+    Readers and writers of tensors raise kinds of their own, with "(os error 28)", "Errno 28" or
+    "Too many open files (24)" in the message.
     """
     if isinstance(error, OSError):
         return error
-    found = re.search(r"(?:os error |\[Errno )(\d+)", str(error))
-    if found is None:
-        return None
-    number = int(found[1])
-    return OSError(number, os.strerror(number), str(place))
+    text = str(error)
+    found = re.search(r"(?:os error |\[Errno )(\d+)", text)
+    numbers = [found[1]] if found else re.findall(r"\((\d{1,3})\)", text)
+    for number in map(int, numbers):
+        if found or f"{os.strerror(number)} ({number})" in text:
+            return OSError(number, os.strerror(number), str(place))
+    return None
+
+
+def cause_in_the_system(error: BaseException) -> OSError | None:
+    """What the system refused for reasons of its own, where a reader took it for a file's fault.
+
+    Too few file handles, no memory, no permission: nothing that fetching a file again mends.
+    """
+    seen: BaseException | None = error.__cause__ or error.__context__
+    while seen is not None:
+        file = re.search(r"file <?([^<>]+?)>? in ", str(seen))
+        found = as_system_error(seen, file[1] if file else "")
+        if found is not None and found.errno in _NOT_THE_FILE:
+            return found
+        seen = seen.__cause__ or seen.__context__
+    return None

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lorascope.errors import InputError
+from lorascope.errors import InputError, require_utf8
 from lorascope.machine import is_running
 
 try:
@@ -40,6 +40,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         InputError: another process holds it; names its number, machine and start.
         OSError: nothing can be written there.
     """
+    require_utf8(folder)
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give --out a folder")
     made = not folder.exists()
@@ -70,6 +71,7 @@ def require_writable(folder: Path) -> None:
         InputError: it is a file.
         OSError: nothing can be written there; says why.
     """
+    require_utf8(folder)
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give --out a folder")
     made = [one for one in (folder, *folder.parents) if not one.exists()]

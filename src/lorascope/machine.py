@@ -44,6 +44,25 @@ def peak_memory() -> int:
     return max(int(found.rss), peak if os.uname().sysname == "Darwin" else peak * 1024)
 
 
+def require_files(count: int) -> None:
+    """Open so many files at once and close them again, before work that needs them.
+
+    Libraries that draw fail in ways of their own, or end the process, where there are too few.
+
+    Raises:
+        OSError: this process may not open so many more.
+    """
+    opened: list[int] = []
+    try:
+        while len(opened) < count:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{count} more files") from None
+    finally:
+        for one in opened:
+            os.close(one)
+
+
 def is_running(process: int) -> bool:
     """Whether a process of that number runs on this machine."""
     try:

@@ -282,6 +282,9 @@ def make(graph: Graph, run: Path, unit: Sequence[Stage], state: Any, reporter: B
         else:
             for work in works:
                 work.stage.maker.function(work, **work.stage.arguments)
+        took = (time.perf_counter() - started, time.process_time() - before)
+        for work in works:
+            _finish(graph, work, took[0] / len(works), took[1] / len(works))
     except BaseException as error:
         for work in works:
             shutil.rmtree(work.folder, ignore_errors=True)
@@ -289,9 +292,6 @@ def make(graph: Graph, run: Path, unit: Sequence[Stage], state: Any, reporter: B
         if found is not None and found is not error:
             raise found from None
         raise
-    took = (time.perf_counter() - started, time.process_time() - before)
-    for work in works:
-        _finish(graph, work, took[0] / len(works), took[1] / len(works))
 
 
 def _finish(graph: Graph, work: Work, seconds: float, cpu_seconds: float) -> None:

@@ -117,7 +117,7 @@ def test_texts_that_cannot_be_read_are_refused_before_anything_is_sampled(
         raise AssertionError
 
     monkeypatch.setattr(running, "decode", sampled)
-    with pytest.raises(InputError, match="nope.jsonl"):
+    with pytest.raises(InputError, match=r"nope\.jsonl"):
         read(model, "says", settings.model_copy(update={"texts": ("./nope.jsonl",)}))
 
 

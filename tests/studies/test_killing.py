@@ -43,11 +43,12 @@ def start(tmp_path):
 
 
 def results(run):
-    """{file: its bytes} of everything a run keeps but the report and what tells of time."""
+    """{file: its bytes} of everything a run keeps but pages and what tells of time."""
     found = {}
     for path in sorted(run.rglob("*")):
         where = path.relative_to(run)
-        if not path.is_file() or where.parts[0] == "report":
+        # Pages, those of readings too, say how long it took.
+        if not path.is_file() or where.parts[0] == "report" or path.name == "index.html":
             continue
         content = path.read_bytes()
         if path.suffix == ".json":

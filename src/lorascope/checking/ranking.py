@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lorascope.checking.chance import benjamini_hochberg, robust_z
 from lorascope.checking.rows import Row
+from lorascope.errors import as_utf8
 from lorascope.randomness import derived_seed
 
 NUMBERS = ("norm", "effective_rank", "largest_share")
@@ -57,7 +58,7 @@ class Ranked:
         """One flat row of a table."""
         row = self.row
         return {
-            "path": self.path,
+            "path": as_utf8(self.path),
             "review": self.review,
             "p": self.p,
             "q": self.q,
@@ -73,7 +74,7 @@ class Ranked:
             "largest_module": row["largest_module"],
             "errors": ", ".join(row["errors"]),
             "warnings": ", ".join(row["warnings"]),
-            "refused": row["refused"],
+            "refused": as_utf8(row["refused"]),
         }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lorascope.dictionaries.limits import kind_of, reason
-from lorascope.errors import InputError, did_you_mean
+from lorascope.errors import InputError, did_you_mean, require_utf8
 
 HUB = "hf://"
 # SAELens' list of published dictionaries (`registry`).
@@ -102,6 +102,7 @@ def local_folder(path: Path, names: Sequence[str]) -> Path:
         InputError: nothing is there, or neither a folder nor a file; names the likeliest folder
             beside it.
     """
+    require_utf8(path)
     try:
         mode = path.stat().st_mode if path.exists() else 0
         if path.is_file():
@@ -128,6 +129,7 @@ def require_there(address: str) -> None:
     path = Path(text).expanduser()
     if not text.startswith((HUB, SCHEME)) and not path.exists():
         raise _absent(path)
+    require_utf8(path)
 
 
 def _absent(path: Path) -> InputError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorascope import embedded
-from lorascope.errors import InputError
+from lorascope.errors import InputError, require_utf8
 from lorascope.models.gguf_files import gguf_of
 
 CONFIG_FILE = "adapter_config.json"
@@ -23,6 +23,7 @@ def adapter_folder(name: str, path: str) -> Path | None:
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
+        require_utf8(folder)
         return folder
     if is_local(path) or "/" not in path:
         raise no_folder(f'adapter "{name}": folder', path)
@@ -71,6 +72,7 @@ def model_address(model: str) -> str:
         return inside.source
     folder = Path(model).expanduser()
     if folder.is_dir():
+        require_utf8(folder)
         if not (folder / "config.json").is_file():
             advice = "give a checkpoint folder"
             if (folder / CONFIG_FILE).is_file():

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 from lorascope.errors import InputError
 from lorascope.folder_contents import require_finished
+from lorascope.machine import require_files
+
+# Files that drawing takes at once.
+FILES = 16
 
 
 class StudyPage(Protocol):
@@ -41,6 +45,7 @@ def build(run: Path) -> Path:
         path = Path(run) / "results" / name
         if not path.is_file():
             raise InputError(f"{path} is missing: finish the run first, then make its report")
+    require_files(FILES)
     # Imported here: the figures need Altair, which `import lorascope` should not wait for.
     from lorascope.report.machine import write
     from lorascope.report.result import read_results

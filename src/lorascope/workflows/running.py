@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from lorascope import report
 from lorascope.config import Settings
+from lorascope.machine import require_files
 from lorascope.progress import Reporter
 from lorascope.runners import OpenedStudy, Runner
 from lorascope.runners.local import run_here
@@ -74,6 +75,8 @@ class Workflow(Generic[S]):
             InputError: anything the user has to mend, before anything costly where that is
                 possible.
         """
+        # Seen at once, and not when all is computed.
+        require_files(report.FILES)
         with run_folder(out, study, redo, command) as run:
             cost = self.plan(study, estimates=False)
             refuse_what_cannot_fit(cost, out)

@@ -144,7 +144,8 @@ def require_tokens(study: AuditStudy, probe: int, held_out: int, documents: int)
     if documents < 10 or held_out < LEAST_TOKENS:
         raise InputError(
             f"the texts leave {documents} documents with {held_out:,} tokens to measure on; "
-            f"intervals need at least 10 documents and {LEAST_TOKENS} tokens: give more, or shorter, documents"
+            f"intervals need at least 10 documents and {LEAST_TOKENS} tokens: give more, or "
+            "shorter, documents"
         )
     if probe < (needed := min(LEAST_TOKENS, 4 * study.dictionaries.fitting.batch)):
         raise InputError(
