@@ -122,5 +122,5 @@ def test_tensors_that_do_not_belong_together_are_refused():
 def test_settings_out_of_reach_are_refused():
     with pytest.raises(InputError, match=r"target_l0 20\.0 must be below n_latents 16"):
         ReLU.parse({"n_latents": 16, "target_l0": 20}, "here")
-    with pytest.raises(InputError, match='here: "l1": '):
+    with pytest.raises(InputError, match='here: "l1" is 0; give more than 0'):
         ReLU.parse({"n_latents": 16, "l1": 0}, "here")

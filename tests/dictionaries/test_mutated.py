@@ -4,58 +4,14 @@ Bytes of any file are exchanged, cut out or doubled; values of a configuration g
 of every other kind; tensors change name, kind and shape.
 """
 
-import copy
-import json
 import random
 
 import pytest
 import torch
+from mutations import other_bytes, other_values
 
 from lorascope.dictionaries.files import FORMATS, open_dictionary, save
 from lorascope.errors import InputError
-
-VALUES = [
-    *(None, True, False, 0, 1, -1, 3, 10**9, 10**30, 2.5, -0.0, float("inf"), float("nan")),
-    *("", "true", "topk", "layers.1", "\x1b[0m", "a" * 10_000, "é\n\nb", [], [1], [[]], {}),
-    *({"k": 3}, {"in": "x"}, {"io": []}, [None] * 50),
-]
-
-
-def places(data):
-    """Every (mapping, key) of nested mappings."""
-    for key, value in data.items():
-        yield data, key
-        if isinstance(value, dict):
-            yield from places(value)
-
-
-def other_values(chance, path):
-    data = json.loads(path.read_text())
-    for _ in range(chance.randint(1, 3)):
-        inside, key = chance.choice(list(places(data)))
-        if chance.random() < 0.15:
-            del inside[key]
-            if not data:
-                break
-        else:
-            inside[key] = copy.deepcopy(chance.choice(VALUES))
-    path.write_text(json.dumps(data))
-
-
-def other_bytes(chance, path):
-    data = bytearray(path.read_bytes())
-    for _ in range(chance.randint(1, 8)):
-        at = chance.randrange(len(data)) if data else 0
-        match chance.randrange(4):
-            case 0:
-                data[at : at + 1] = bytes([chance.randrange(256)])
-            case 1:
-                del data[at : at + chance.randint(1, 40)]
-            case 2:
-                data[at:at] = data[at : at + chance.randint(1, 40)]
-            case 3:
-                data[at : at + 8] = chance.randbytes(8)
-    path.write_bytes(bytes(data))
 
 
 def other_tensors(chance, layout, folder):

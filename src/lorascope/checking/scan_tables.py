@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lorascope.checking.ranking import Ranked
 from lorascope.runs import replaced
+from lorascope.spreadsheets import csv_text
 
 # Adapters whose rows are in memory at once.
 _AT_ONCE = 256
@@ -59,7 +60,7 @@ def write_tables(
         for start in range(0, len(adapters), _AT_ONCE):
             rows = _some(adapters, start)
             frame = _frame(rows)
-            frame.to_csv(csv, index=False, header=start == 0)
+            csv.write(csv_text(frame, header=start == 0))
             parquet.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False))
             page.writelines(_row(row) + "\n" for row in rows)
         page.write(_FOOT)

@@ -31,8 +31,15 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.dictionaries.files import open_dictionary
 from lorascope.dictionaries.hub import Published
 from lorascope.errors import InputError, require_kind
+from lorascope.foreign import one_line
 from lorascope.latent_adapters.card import CARD, WEIGHTS, LatentCard, read_card
-from lorascope.latent_adapters.files import DICTIONARY, fetched, read_weights, write_weights
+from lorascope.latent_adapters.files import (
+    DICTIONARY,
+    fetched,
+    read_weights,
+    require_latents,
+    write_weights,
+)
 from lorascope.latent_adapters.sparsity import Choice, Dense, Fixed, HardConcrete
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.dimensions import width
@@ -252,6 +259,22 @@ class LatentAdapter(  # type: ignore[misc]  # the mixin uploads without a dry ru
         return [Relation(*pair) for pair in zip(*ids, flat[order].tolist(), strict=True)]
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Any:
+        """A saved latent adapter, from a folder or the hub.
+
+        Args:
+            options: `dictionary`, opened from where its card says by default, `revision`, and those
+                of `huggingface_hub.ModelHubMixin.from_pretrained`.
+
+        Raises:
+            InputError: no latent adapter is there, it is damaged, or it was made over another
+                dictionary.
+        """
+        place = pretrained_model_name_or_path
+        with one_line(place, "fetch it again"):
+            return super().from_pretrained(place, **options)
+
+    @classmethod
     def _from_pretrained(
         cls,
         *,
@@ -275,6 +298,7 @@ class LatentAdapter(  # type: ignore[misc]  # the mixin uploads without a dry ru
                 raise InputError(f"{model_id}: its card names no dictionary to open: give it one")
             dictionary = open_dictionary(address)
         card.require(dictionary, model_id)
+        require_latents(folder / WEIGHTS, tensors, dictionary.n_latents)
         latents = (tensors["read_latents"], tensors["written_latents"])
         found = cls(dictionary, card.rank, Fixed(), latents=latents)
         found.load_state_dict(tensors)

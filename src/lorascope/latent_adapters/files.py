@@ -16,6 +16,7 @@ from lorascope.errors import InputError
 # Of an adapter that carries its dictionary along: the folder of it.
 DICTIONARY = "dictionary"
 _TENSORS = ("read", "read_latents", "scale", "write", "written_latents")
+_AXES = {"read": 2, "write": 2, "scale": 1}
 
 
 def fetched(place: str, revision: str | None, names: Sequence[str], **options: Any) -> Path:
@@ -67,6 +68,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: holds {', '.join(sorted(found)) or 'nothing'}, not the tensors "
             "of a latent adapter; fetch it again"
         )
+    for name, tensor in found.items():
+        counts = name.endswith("latents")
+        if tensor.is_floating_point() == counts or tensor.ndim != (1 if counts else _AXES[name]):
+            raise InputError(
+                f"{path}: {name} holds {str(tensor.dtype).removeprefix('torch.')} of shape "
+                f"{tuple(tensor.shape)}, which is none of a latent adapter; fetch it again"
+            )
+        if not counts and not bool(tensor.isfinite().all()):
+            raise InputError(f"{path}: {name} holds NaN or infinity; train the adapter again")
     r = len(found["scale"])
     for factor, latents in (("read", "read_latents"), ("write", "written_latents")):
         shape = (r, len(found[latents]))
@@ -76,6 +86,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 "it again"
             )
     return found
+
+
+def require_latents(path: Path, tensors: Mapping[str, Tensor], n_latents: int) -> None:
+    """Refuse latents that the dictionary does not have, or that stand there twice.
+
+    Raises:
+        InputError: there are some.
+    """
+    for name in ("read_latents", "written_latents"):
+        latents = tensors[name].tolist()
+        wrong = [one for one in latents if not 0 <= one < n_latents]
+        if wrong or len(set(latents)) < len(latents):
+            said = f"{wrong[0]} is none of {n_latents:,} latents" if wrong else "one stands twice"
+            raise InputError(f"{path}: {name}: {said}; fetch it again")
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:

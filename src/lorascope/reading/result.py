@@ -22,6 +22,7 @@ from lorascope.reading.phrases import Phrase, Voices, words_of
 from lorascope.reading.when import Act, Occasion
 from lorascope.results import Estimate, Estimates, Key, Null
 from lorascope.runs import read_json, write_atomically
+from lorascope.spreadsheets import csv_text
 
 MARK: Final = READING
 
@@ -221,7 +222,7 @@ class Read:
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables().items():
             table.to_parquet(folder / f"{name}.parquet")
-            write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
+            write_atomically(folder / f"{name}.csv", csv_text(table))
         data = json.dumps(finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
         write_atomically(folder / MARK, data + "\n")
 

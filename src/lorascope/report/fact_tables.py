@@ -11,6 +11,7 @@ import pandas as pd
 
 from lorascope.report.formatting import number
 from lorascope.report.left_out import left_out_rows
+from lorascope.spreadsheets import csv_text
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def _printed(value: Any) -> str:
 
 def csv_uri(table: pd.DataFrame) -> str:
     """A table as a data URI of CSV."""
-    text = table.to_csv(index=False)
+    text = csv_text(table)
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
 
 

@@ -20,6 +20,7 @@ import vl_convert
 from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.figure import VEGA_LITE_VERSION, Figure
 from lorascope.report.latex import figure as latex_figure
+from lorascope.spreadsheets import cell
 
 # Points: 72 to the inch.
 DOUBLE: Final = 504
@@ -95,5 +96,5 @@ def _captions(drawn: Sequence[Figure]) -> str:
     found = io.StringIO()
     writer = csv.writer(found, lineterminator="\n")
     writer.writerow(["figure", "title", "caption"])
-    writer.writerows([figure.key, figure.title, figure.caption] for figure in drawn)
+    writer.writerows(map(cell, (f.key, f.title, f.caption)) for f in drawn)
     return found.getvalue()

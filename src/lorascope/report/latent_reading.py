@@ -16,6 +16,7 @@ import pandas as pd
 from lorascope.report.figure import Figure
 from lorascope.report.formatting import interval, number, shown_token, verdict_words
 from lorascope.results import Estimate, Estimates
+from lorascope.spreadsheets import csv_text
 
 # The source's largest weight of a unit column over so many latents.
 SOURCE_WEIGHT, SOURCE_LATENTS = 0.0063, 131_072
@@ -116,7 +117,7 @@ def pair_rows(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
 def pairs_csv(facts: Mapping[str, Any]) -> str:
     """The same as CSV; a header alone where there are none."""
     columns = ["read", "fires_at", "written", "promotes", "weight"]
-    return pd.DataFrame(pair_rows(facts), columns=columns).to_csv(index=False)
+    return csv_text(pd.DataFrame(pair_rows(facts), columns=columns))
 
 
 def pairs_figure(facts: Mapping[str, Any]) -> Figure | None:

@@ -14,6 +14,8 @@ from lorascope.folder_contents import require_finished
 from lorascope.measures.definitions import declared
 from lorascope.results import Estimate, Estimates
 from lorascope.results.labels import Of
+from lorascope.runs import write_atomically
+from lorascope.spreadsheets import csv_text
 
 TABLE = "estimates.parquet"
 
@@ -73,9 +75,7 @@ def write_estimates(estimates: Iterable[Estimate], folder: Path) -> None:
     every.write(folder / TABLE)
     tables = {"estimates": every.to_frame(), "chance_levels": every.nulls_frame()}
     for name, table in tables.items():
-        partial = folder / f".{name}.csv.partial"
-        table.to_csv(partial, index=False)
-        partial.replace(folder / f"{name}.csv")
+        write_atomically(folder / f"{name}.csv", csv_text(table))
 
 
 def read_results(run: Path) -> Results:

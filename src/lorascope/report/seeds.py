@@ -11,6 +11,8 @@ import pandas as pd
 from lorascope.measures.definitions import declared
 from lorascope.results import Estimate
 from lorascope.results.seeds import Pooled, pooled
+from lorascope.runs import write_atomically
+from lorascope.spreadsheets import csv_text
 
 _KEY = ("rank", "site", "dictionary", "compared", "k", "module", "setting", "massive")
 COLUMNS = (
@@ -28,7 +30,7 @@ def seeds_table(estimates: Sequence[Estimate], groups: Mapping[str, str]) -> pd.
 
 def write_seeds(estimates: Sequence[Estimate], groups: Mapping[str, str], folder: Path) -> None:
     """Write `seeds.csv` into a results folder."""
-    seeds_table(estimates, groups).to_csv(folder / "seeds.csv", index=False)
+    write_atomically(folder / "seeds.csv", csv_text(seeds_table(estimates, groups)))
 
 
 def _row(one: Pooled) -> dict[str, object]:

@@ -19,6 +19,7 @@ from lorascope.models.load import read_tokenizer
 from lorascope.progress import Reporter
 from lorascope.runners.local import run_here
 from lorascope.runs import read_json, write_atomically
+from lorascope.spreadsheets import csv_text
 from lorascope.stages import Graph, Stage, Work, stage
 from lorascope.training.adapters import CARD, train_adapter
 from lorascope.training.loop import StepProgress
@@ -204,7 +205,7 @@ def run_training(study: TrainStudy, out: Path, reporter: Reporter) -> pd.DataFra
         run_here(graph, run, TrainedHere(training), reporter)
         folders = {name: out / ADAPTERS / name for name in training.names}
     table = pd.DataFrame(outcomes(folders))
-    write_atomically(out / "training.csv", table.to_csv(index=False))
+    write_atomically(out / "training.csv", csv_text(table))
     return table
 
 

@@ -22,6 +22,8 @@ from lorascope.models.other_changes import summed_up
 from lorascope.progress import Advance
 from lorascope.results import Estimate, Key
 from lorascope.results.labels import ALL_MODULES
+from lorascope.runs import write_atomically
+from lorascope.spreadsheets import csv_text
 from lorascope.stages import Stage, Work, stage
 from lorascope.studies.audit.measuring import Audit
 from lorascope.studies.audit.state import HELD_OUT, PROBE, SANITY_CHECKS, Audited
@@ -88,7 +90,7 @@ def _weigh(state: Audited, audit: Audit, folder: Path, advance: Advance) -> Meas
                 advance(1)
     modules = weights_table(view.estimates)
     for name, table in zip(TABLES, (modules, view.spectra, pd.concat(written)), strict=True):
-        table.to_csv(folder / f"{name}.csv", index=False)
+        write_atomically(folder / f"{name}.csv", csv_text(table))
     return found
 
 

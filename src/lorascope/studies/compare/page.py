@@ -27,6 +27,7 @@ from lorascope.report.result import Results
 from lorascope.report.tables import TableRow, table_row
 from lorascope.results import Estimate
 from lorascope.runs import write_atomically
+from lorascope.spreadsheets import from_csv
 
 LATENT_COLUMNS: Final = (
     "adapter",
@@ -143,7 +144,7 @@ def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise InputError(f"{path}: not readable ({error}); compare again") from None
     if tuple(table.columns) != tuple(columns):
         raise InputError(f"{path}: not the columns of this version; compare again")
-    return table
+    return from_csv(table)
 
 
 def render(

@@ -33,6 +33,7 @@ from lorascope.report.result import write_estimates
 from lorascope.results import Estimate, Key
 from lorascope.results.labels import DELTA, DELTA_SEEDS
 from lorascope.runs import versions, write_atomically, write_json
+from lorascope.spreadsheets import csv_text
 from lorascope.studies.compare.excerpts import Excerpts
 from lorascope.studies.compare.finished import shared_sites
 from lorascope.studies.compare.page import LATENT_COLUMNS, TEXT_COLUMNS, write_comparison
@@ -300,8 +301,8 @@ def _write(found: Comparison, folder: Path) -> None:
     write_estimates(found.estimates, folder / "results")
     facts = json.dumps(found.facts, indent=1, ensure_ascii=False)
     write_atomically(folder / "results" / "facts.json", facts + "\n")
-    write_atomically(folder / "latents.csv", found.latents.to_csv(index=False))
-    write_atomically(folder / "texts.csv", found.texts.to_csv(index=False))
+    write_atomically(folder / "latents.csv", csv_text(found.latents))
+    write_atomically(folder / "texts.csv", csv_text(found.texts))
     found.report = write_comparison(
         folder, found.estimates, found.latents, found.texts, found.facts
     )

@@ -46,6 +46,7 @@ from lorascope.report.tables import table_row
 from lorascope.results import Estimate, Key
 from lorascope.results.null_names import UNTOUCHED
 from lorascope.runs import write_atomically
+from lorascope.spreadsheets import csv_text
 from lorascope.studies.latent.sections.figures import flatness_figure, frontier_figure
 from lorascope.studies.latent.sections.words import verdicts
 
@@ -60,7 +61,7 @@ def write_page(results: Results) -> Path:
     write_figures(drawn, folder / "figures")
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     table = results.numbers.to_frame()
-    write_atomically(folder / "tables" / "latent.csv", table.to_csv(index=False))
+    write_atomically(folder / "tables" / "latent.csv", csv_text(table))
     write_atomically(folder / "tables" / "pairs.csv", pairs_csv(results.facts))
     page = folder / "index.html"
     write_atomically(page, render(results, drawn))

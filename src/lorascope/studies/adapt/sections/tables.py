@@ -8,6 +8,8 @@ from pathlib import Path
 from lorascope.report.paper_table import PaperTable, PrintedCell, frame, latex
 from lorascope.report.placing import further
 from lorascope.results import Estimate, Key
+from lorascope.runs import write_atomically
+from lorascope.spreadsheets import csv_text
 from lorascope.studies.adapt.sections.results import (
     COST_AFTER,
     COST_BEFORE,
@@ -44,7 +46,7 @@ def write_adapt_tables(tables: dict[str, list[PaperTable]], folder: Path) -> Non
     """Write `<key>.csv` and `<key>.tex` of each."""
     folder.mkdir(parents=True, exist_ok=True)
     for table in (table for several in tables.values() for table in several):
-        frame(table).to_csv(folder / f"{table.key}.csv", index=False)
+        write_atomically(folder / f"{table.key}.csv", csv_text(frame(table)))
         (folder / f"{table.key}.tex").write_text(latex(table), encoding="utf-8")
 
 

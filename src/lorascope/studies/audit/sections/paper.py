@@ -17,6 +17,8 @@ from lorascope.report.pooled import at_setting, conditions, group_labels, settin
 from lorascope.report.result import Results
 from lorascope.results import Estimate
 from lorascope.results.labels import BASE, DELTA, DELTA_VS_BASE, Of
+from lorascope.runs import write_atomically
+from lorascope.spreadsheets import csv_text
 
 
 def paper_tables(results: Results) -> list[PaperTable]:
@@ -29,7 +31,7 @@ def write_paper_tables(tables: Sequence[PaperTable], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
         stem = folder / f"table_{table.number:02d}_{table.key}"
-        frame(table).to_csv(stem.with_suffix(".csv"), index=False)
+        write_atomically(stem.with_suffix(".csv"), csv_text(frame(table)))
         stem.with_suffix(".tex").write_text(latex(table), encoding="utf-8")
 
 

@@ -17,6 +17,8 @@ from lorascope.report.result import Results
 from lorascope.report.tables import TableRow, measure_order, table_row
 from lorascope.results import Estimate, Estimates, Verdict
 from lorascope.results.labels import Of
+from lorascope.runs import write_atomically
+from lorascope.spreadsheets import csv_text
 from lorascope.studies.audit.sections.topics import (
     HEADLINE_MEASURES,
     OTHER,
@@ -119,8 +121,11 @@ def write_tables(tables: Sequence[TopicTable], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
         stem = folder / table.topic.key
-        Estimates(table.estimates).to_frame().to_csv(stem.with_suffix(".csv"), index=False)
-        Estimates(table.estimates).nulls_frame().to_csv(f"{stem}_chance_levels.csv", index=False)
+        write_atomically(stem.with_suffix(".csv"), csv_text(Estimates(table.estimates).to_frame()))
+        write_atomically(
+            stem.with_name(f"{stem.name}_chance_levels.csv"),
+            csv_text(Estimates(table.estimates).nulls_frame()),
+        )
         stem.with_suffix(".tex").write_text(_latex(table), encoding="utf-8")
 
 
