@@ -29,6 +29,8 @@ from lorascope.machine import peak_memory
 from lorascope.runs import fresh_partial, read_json, versions, write_json
 
 RECORD = "stage.json"
+# Bytes of the largest file whose digest a stage's record has.
+_SMALL = 2**24
 
 
 class Bar(Protocol):
@@ -307,6 +309,7 @@ def _finish(graph: Graph, work: Work, seconds: float, cpu_seconds: float) -> Non
         "cpu_seconds": round(cpu_seconds, 2),
         "peak_memory": peak_memory(),
         "finished": time.strftime("%FT%T%z"),
+        "digests": _digests(work.folder),
     }
     write_json(work.folder / RECORD, record)
     try:
@@ -320,6 +323,19 @@ def _finish(graph: Graph, work: Work, seconds: float, cpu_seconds: float) -> Non
             raise
     # Another process made the same in the meantime: one of the two is enough.
     shutil.rmtree(work.folder, ignore_errors=True)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of small files in a folder itself; shards have digests of their own."""
+    small = (p for p in sorted(folder.iterdir()) if p.is_file() and p.stat().st_size <= _SMALL)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in small}
+
+
+def changed_since(folder: Path) -> list[str]:
+    """Files of a finished stage that are not what they were when it was made, or gone."""
+    noted = record_of(folder).get("digests", {})
+    now = _digests(folder) if folder.is_dir() else {}
+    return [name for name, digest in noted.items() if now.get(name) != digest]
 
 
 def drop_others(graph: Graph, run: Path) -> None:

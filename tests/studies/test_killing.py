@@ -19,7 +19,7 @@ TIMES = 10
 MOST = 3
 # What records say of how long things took and where they lie; the page repeats some of it.
 TOOK = {"seconds", "fit_seconds", "cpu_seconds", "peak_memory", "finished"}
-PLACED = {"command", "report/index.html"}
+PLACED = {"command", "report/index.html", "digests"}
 
 pytestmark = pytest.mark.slow
 

@@ -1,5 +1,6 @@
 """Files of a finished run changed at random: read, or refused in one line; remade where it can."""
 
+import json
 import random
 import shutil
 from importlib import import_module
@@ -71,6 +72,25 @@ def quickly(monkeypatch):
     for name in ("audit", "compare"):
         page = import_module(f"lorascope.studies.{name}.page")
         monkeypatch.setattr(page, "write_figures", lambda *_: None, raising=False)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_what_a_page_trusts_and_somebody_changed_is_named(lorascope, finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    facts = run / "results" / "facts.json"
+    whole = json.loads(facts.read_text())
+    refused = set()
+    for key in ("seconds", "adapters", "tokens", "sanity_checks", "sites", "texts", "warnings"):
+        facts.write_text(json.dumps({**whole, key: 2.5}))
+        code, _, err = lorascope("report", run)
+        assert code in (0, 2), key
+        if code == 2:
+            refused.add(key)
+            assert f"{facts}: changed since it was made" in err
+    # What a page does not show it does not miss.
+    assert {"seconds", "adapters"} <= refused
+    facts.write_text(json.dumps({**whole, "warnings": ["a further one"]}))
+    assert lorascope("report", run)[0] == 0
 
 
 @pytest.mark.usefixtures("quickly")

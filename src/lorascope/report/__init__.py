@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 from lorascope.errors import InputError
 from lorascope.folder_contents import require_finished
 from lorascope.machine import require_files
+from lorascope.stages import changed_since
 
 # Files that drawing takes at once.
 FILES = 16
@@ -51,8 +52,20 @@ def build(run: Path) -> Path:
     from lorascope.report.result import read_results
 
     results = read_results(run)
-    page = _page_of(results).write_page(results)
-    write(results, page)
+    try:
+        page = _page_of(results).write_page(results)
+        write(results, page)
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        # A page trusts what a run wrote; where that has been changed by hand, this is no fault.
+        changed = changed_since(Path(run) / "results")
+        if not changed:
+            raise
+        raise InputError(
+            f"{Path(run) / 'results' / changed[0]}: changed since it was made, so no page can be "
+            "made of it; remove the results folder and run the study again"
+        ) from error
     return page
 
 
