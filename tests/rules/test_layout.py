@@ -21,6 +21,7 @@ FLOORS = (
     "stats",
     "foreign",
     "printing",
+    "spreadsheets",
     "progress",
     "machine",
     "embedded",

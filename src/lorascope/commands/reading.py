@@ -103,7 +103,6 @@ def read(
     `lorascope read suspect --model base --reference benign --set tokens=48 --json`
     """
     from lorascope.progress import Reporter
-    from lorascope.studies import missing
     from lorascope.studies.audit.defaults import base_of_adapters
 
     named = _named([adapter, *(reference or [])])
@@ -117,11 +116,7 @@ def read(
         **({"judge": judge} if judge is not None else {}),
     }
     settings = _settings(given, prompts, set_ or [])
-    if judge is not None or settings.judge:
-        _require_judge(settings.judge, out)
-    if out is not None:
-        _require_free(out)
-    missing.in_reading(named, settings, out)
+    _require_usable(named, settings, out, asked=judge is not None)
     base = base_of_adapters(named) if model is None else model
     if model is None:
         _require_there(base)
@@ -179,6 +174,19 @@ def _write(found: Read, out: Path) -> Path:
 
     found.write(out)
     return write_page(found, out, command_line())
+
+
+def _require_usable(
+    named: dict[str, str], settings: Reading, out: Path | None, *, asked: bool
+) -> None:
+    """Refuse what needs no model to be refused: judge, folder, adapters, texts, ranks."""
+    from lorascope.studies import missing
+
+    if asked or settings.judge:
+        _require_judge(settings.judge, out)
+    if out is not None:
+        _require_free(out)
+    missing.in_reading(named, settings, out)
 
 
 def _require_there(base: str) -> None:
