@@ -187,7 +187,7 @@ def test_the_page_prints_what_the_table_holds(page: str, run_folder: Path):
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="finish the run first"):
+    with pytest.raises(InputError, match="is empty; give the folder of a finished run"):
         lorascope.report.build(tmp_path)
 
 
