@@ -11,6 +11,8 @@ from mutations import other_bytes, other_values, seconds
 # Pages and pictures are written and never read.
 UNREAD = {".html", ".svg", ".png", ".pdf", ".tex", ".csv", ".md", ".js"}
 
+OFTEN = ("results", "features", "manifest.json")
+
 
 @pytest.fixture(scope="module")
 def files(finished_run):
@@ -50,7 +52,9 @@ def many(lorascope, finished_run, files, root, numbers):
     for number in numbers:
         chance = random.Random(number)
         run = shutil.copytree(finished_run, root / "run")
-        file = chance.choice(chance.choice(files))
+        # Half of the time what every command reads; the rest is read by some or by none.
+        often = [each for each in files if each[0].parts[0] in (*OFTEN, "study.yaml")]
+        file = chance.choice(chance.choice(often if chance.random() < 0.5 else files))
         change(chance, run / file)
         for given in commands(run):
             with seconds(60):
@@ -63,7 +67,8 @@ def many(lorascope, finished_run, files, root, numbers):
                 assert len(said[0]) < 1500
         for left in root.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    assert refused > 0.1 * len(numbers)
+    # Some changes show; many are harmless, or of files that these commands do not read.
+    assert refused > 0.05 * len(numbers)
 
 
 @pytest.fixture
