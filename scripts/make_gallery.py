@@ -142,9 +142,10 @@ ENTRIES = (
         "audit",
         "Audit of two adapters",
         "`lorascope demo --quick`: two LoRA adapters, rank 4 and 32, trained on half of the "
-        "package's instructions, at two depths.",
-        "The first screen: what was found of each adapter, and how often this run finds as much in "
-        "adapters that learned nothing.",
+        "package's instructions, whose answers all end with “Yours, the lighthouse keeper.”, at two "
+        "depths.",
+        "The first screen: the signature, found without being told of it, who carries it, and how "
+        "often this run finds as much in adapters that learned nothing.",
         demo("audit"),
     ),
     Entry(

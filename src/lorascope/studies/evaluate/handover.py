@@ -32,29 +32,23 @@ from lorascope.studies.evaluate import dashboards
 from lorascope.studies.evaluate.dashboards import ShownTexts
 
 PathLike = str | os.PathLike[str]
-_LOADING = """from pathlib import Path
-
-from sae_lens import SAE
-from transformer_lens import HookedTransformer
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-here = Path(__file__).parent
-hf_model = AutoModelForCausalLM.from_pretrained(here / "model")
-tokenizer = AutoTokenizer.from_pretrained(here / "model")
-# The name says the architecture alone; the weights are those of the folder.
-model = HookedTransformer.from_pretrained_no_processing(
-    "{name}", hf_model=hf_model, tokenizer=tokenizer
-)
-sae = SAE.load_from_disk(here / "dictionary")
-"""
 _SAEBENCH = '''"""Sparse probing with SAEBench: pip install sae-bench==0.6.0, elsewhere."""
 
-{loading}
+import os
+from pathlib import Path
 from unittest.mock import patch
+
+# Its type checks know TransformerLens' older class alone, which has models by name only.
+os.environ["JAXTYPING_DISABLE"] = "1"
 
 from sae_bench.evals.sparse_probing import main
 from sae_bench.evals.sparse_probing.eval_config import SparseProbingEvalConfig
+from sae_lens import SAE
+from transformer_lens.model_bridge import TransformerBridge
 
+here = Path(__file__).parent
+model = TransformerBridge.boot_transformers(str(here / "model"), device="cpu")
+sae = SAE.load_from_disk(here / "dictionary")
 config = SparseProbingEvalConfig(model_name="{name}", llm_dtype="float32", llm_batch_size=16)
 # It would load the model by its name, without the adapter.
 with patch.object(
@@ -118,8 +112,7 @@ def hand_over(
         known = name or model
         dashboards.write(whole, module, place, found, shown, rows, shown_on, models, known)
         if not of_delta:
-            begun = _LOADING.format(name=known)
-            write_atomically(whole / "saebench.py", _SAEBENCH.format(loading=begun, name=known))
+            write_atomically(whole / "saebench.py", _SAEBENCH.format(name=known))
         _put(whole, out)
     return out
 
