@@ -173,7 +173,10 @@ def test_a_disk_that_gets_full_is_one_line_and_room_is_all_that_is_needed(argume
     assert (page, code) == (f"{disk}/run/report/index.html", "0")
 
 
-@pytest.mark.parametrize("allowed", [7, 9, 12, 16, 32])
+@pytest.mark.parametrize(
+    "allowed",
+    [9, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 12, 16, 32))],
+)
 def test_few_files_at_once(arguments, tmp_path, allowed):
     """Too few is one line before anything is computed, and no file is called damaged for it."""
     few = ["sh", "-c", f'ulimit -n {allowed} && exec "$@"', "sh"]
@@ -223,7 +226,7 @@ BARE = {
 }
 
 
-@pytest.mark.parametrize("home", [None, "/nowhere/at/all"])
+@pytest.mark.parametrize("home", [None, pytest.param("/nowhere/at/all", marks=pytest.mark.slow)])
 def test_work_is_done_without_home_terminal_columns_or_an_encoding(arguments, tmp_path, home):
     """An audit, and the commands that print tables of foreign names."""
     place = tmp_path / "überlauf-日本"
@@ -269,7 +272,9 @@ def test_names_that_are_no_utf8_are_said_to_be(arguments, tmp_path):
     assert (tmp_path / "scan" / "scan.html").is_file()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_stop_is_one_line_and_the_same_command_goes_on(arguments, tmp_path, number):
     out = tmp_path / "run"
     process = subprocess.Popen(
