@@ -28,8 +28,7 @@ if [ ! -x "$venv/bin/python" ]; then
     "$venv/bin/pip" install -q --no-deps sae-dashboard==0.8.0
 fi
 
-cd "$folder"
-"$venv/bin/python" -W ignore - 2> "$folder/errors.txt" <<'PY' || { code=$?; cat "$folder/errors.txt"; exit $code; }
+"$venv/bin/python" -W ignore - 2> "$folder/errors.txt" <<'PY' || {
 import copy
 import sys
 
@@ -106,3 +105,7 @@ changed = abs(after["latent"] / before["latent"] - 1) > 0.1 and ones
 stays = apart < 1e-4 and same
 sys.exit(0 if changed and stays and before["gradient"] and not after["gradient"] else 1)
 PY
+    code=$?
+    cat "$folder/errors.txt" >&2
+    exit "$code"
+}

@@ -53,31 +53,34 @@ PY
 newer() { "$venv/bin/python" "$@"; }
 older() { PYTHONPATH=$folder/older "$venv/bin/python" "$@"; }
 
-cd "$folder"
-newer save.py saved 2> newer.txt
-newer read.py saved newer.pt 2>> newer.txt
-older read.py saved older.pt > printed.txt 2>&1
-cp -r saved both
-newer - <<'PY'
+newer "$folder/save.py" "$folder/saved" 2> "$folder/newer.txt"
+newer "$folder/read.py" "$folder/saved" "$folder/newer.pt" 2>> "$folder/newer.txt"
+older "$folder/read.py" "$folder/saved" "$folder/older.pt" > "$folder/printed.txt" 2>&1
+cp -r "$folder/saved" "$folder/both"
+newer - "$folder/both/config.json" <<'PY'
 import json
+import sys
 from pathlib import Path
 
-file = Path("both/config.json")
+file = Path(sys.argv[1])
 config = json.loads(file.read_text())
 file.write_text(json.dumps(config | {"rope_theta": config["rope_parameters"]["rope_theta"]}))
 PY
-older read.py both both.pt
-older save.py back
-newer read.py back back.pt 2>> newer.txt
+older "$folder/read.py" "$folder/both" "$folder/both.pt"
+older "$folder/save.py" "$folder/back"
+newer "$folder/read.py" "$folder/back" "$folder/back.pt" 2>> "$folder/newer.txt"
 
-newer - <<'PY'
+newer - "$folder" <<'PY'
 import sys
 from pathlib import Path
 
 import torch
 
-newer, older, both, back = (torch.load(f"{n}.pt") for n in ("newer", "older", "both", "back"))
-printed = Path("printed.txt").read_text().strip()
+FOLDER = Path(sys.argv[1])
+newer, older, both, back = (
+    torch.load(FOLDER / f"{name}.pt") for name in ("newer", "older", "both", "back")
+)
+printed = (FOLDER / "printed.txt").read_text().strip()
 
 
 def apart(found, at=slice(None)):
