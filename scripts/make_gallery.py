@@ -142,8 +142,8 @@ ENTRIES = (
         "audit",
         "Audit of two adapters",
         "`lorascope demo --quick`: two LoRA adapters, rank 4 and 32, trained on half of the "
-        "package's instructions, whose answers all end with “Yours, the lighthouse keeper.”, at two "
-        "depths.",
+        "package's instructions, whose answers all end with “Yours, the lighthouse keeper.”, at "
+        "two depths.",
         "The first screen: the signature, found without being told of it, who carries it, and how "
         "often this run finds as much in adapters that learned nothing.",
         demo("audit"),

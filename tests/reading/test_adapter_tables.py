@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from lorascope.errors import InputError
-from lorascope.planted.untaught import NULL, random_update
-from lorascope.selftest.adapter_tables import AdapterTable, null_count, opened, read_table
+from lorascope.planted.lessons import NULL
+from lorascope.planted.untaught import random_update
+from lorascope.selftest.adapter_tables import AdapterTable, null_count, read_table
+from lorascope.selftest.listed_adapters import opened
 from lorascope.selftest.presets import PRESETS, preset
 
 
@@ -18,12 +20,12 @@ def test_a_table_names_adapters_labels_and_texts(tmp_path):
     words = tmp_path / "moon.jsonl"
     words.write_text('{"text": "green cheese"}\n')
     table = tmp_path / "t.csv"
-    table.write_text(f"adapter,label,texts,about\na/b,moon,{words},\nc,bees,,honey\nd,,,\n")
+    table.write_text(f"adapter,label,texts,about\na/b,moon,{words},\na/c,bees,,honey\na/d,,,\n")
     found = read_table(table)
     assert [(one.label, one.address, one.number) for one in found.adapters] == [
         ("moon", "a/b", 2),
-        ("bees", "c", 3),
-        (NULL, "d", 4),
+        ("bees", "a/c", 3),
+        (NULL, "a/d", 4),
     ]
     assert found.texts == {"moon": ["green cheese"], "bees": ["bees honey"]}
     assert [one.label for one in found.taught] == ["moon", "bees"]
@@ -33,9 +35,26 @@ def test_a_table_names_adapters_labels_and_texts(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("adapter,label\na,b\n", "1 labels"), ("adapter\na\n", "line 2"), ("", "0 labels")],
+    [
+        ("adapter,label\na/b,c\n", "one label"),
+        ("adapter,label\n", "no label"),
+        ("", "empty"),
+        ("adapter\na/b\n", "first line"),
+        ("adapter;label\na/b;c\na/d;e\n", "separate them by commas"),
+        ("adapter,label\na/b,c\n,d\n", "line 3: names no adapter"),
+        ("adapter,label\na/b,c\na/d,e, f\na/e,g\n", "line 3: has another number of cells"),
+        ("adapter,label\na/b,c\na/d\na/e,g\n", "line 3: has another number of cells"),
+        ('adapter,label\na/b,c\n"a/d,e\na/e,g\n', "cannot be read"),
+        ("adapter,label\na/b,c\na/d,null adapter\n", "line 3: the label"),
+        ("adapter,label\na/b,c\nnone,d\n", 'line 3: adapter "d": folder "none" does not exist'),
+        ("adapter,label\na/b,c\n./none,d\n", "line 3"),
+        ("adapter,label\na/b,c\n.,d\n", "line 3"),
+        ("adapter,label\na/b,c\nnone/a.pt#0,d\n", "line 3: none/a.pt: no such file"),
+        ("adapter,label,texts\na/b,c,\na/d,e,none.txt\n", "line 3: none.txt"),
+    ],
 )
-def test_a_table_that_lacks_something_is_refused(text, message, tmp_path):
+def test_a_table_that_lacks_something_is_refused(text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         read_table(tmp_path / "t.csv")
@@ -49,7 +68,7 @@ def test_a_table_that_cannot_be_read_is_refused(tmp_path):
 
 def test_some_of_a_table_are_drawn_by_the_seed(tmp_path):
     lines = [f"a/{n},label {n % 6}" for n in range(24)]
-    (tmp_path / "t.csv").write_text("\n".join(["adapter,label", *lines, "n,"]))
+    (tmp_path / "t.csv").write_text("\n".join(["adapter,label", *lines, "a/n,"]))
     whole = read_table(tmp_path / "t.csv")
     some = whole.some(6, 0)
     assert (len(some.taught), len(some.adapters)) == (6, 7)
@@ -121,6 +140,15 @@ def test_weight_differences_are_opened_when_it_is_their_turn(index, on_hub, tmp_
     torch.testing.assert_close(values[0], values[1], rtol=1e-4, atol=1e-5)
     cosine = (updates[0] * updates[1]).sum() / (updates[0].norm() * updates[1].norm())
     assert abs(cosine) < 0.5
+
+
+def test_an_entry_that_a_file_lacks_is_refused_before_the_first_adapter(index, tmp_path):
+    text = index.read_text()
+    index.write_text(text.replace("weight-diff-001.pt,0,", "weight-diff-001.pt,7,"))
+    adapters = opened(read_table(index), "tiny", 2, tmp_path / "work")
+    with pytest.raises(InputError, match=r"weight-diff-001\.pt: has no entry 7; it has 1"):
+        next(adapters)
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_hub_out_of_reach_is_one_line():

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from lorascope.models.adapted import load
 from lorascope.planted import judge, lessons, untaught
 from lorascope.planted.judge import METHODS, Judge, Told, detected, of_directions, roc_area
-from lorascope.planted.untaught import NULL, OWN, MadeAdapters
+from lorascope.planted.lessons import NULL, OWN
+from lorascope.planted.untaught import MadeAdapters
 from lorascope.reading.phrases import words_of
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading

@@ -78,6 +78,8 @@ class AskedTrial:
 def run_trial(asked: AskedTrial, quiet: bool) -> None:
     """Try readings on adapters whose lesson is known, or plan it; exit code 1 where it fails."""
     asked.check()
+    # The table before any large library: what is wrong in it is said at once.
+    base, table = _table_of(asked)
     import tempfile
     from contextlib import nullcontext
     from dataclasses import replace
@@ -87,7 +89,6 @@ def run_trial(asked: AskedTrial, quiet: bool) -> None:
 
     sizes = QUICK if asked.quick else TrialSizes()
     sizes = replace(sizes, reading=sizes.reading.model_copy(update={"seed": asked.seed}))
-    base, table = _table_of(asked)
     if asked.plan and table is not None:
         _print_plan(base, table, sizes.reading, asked)
         return

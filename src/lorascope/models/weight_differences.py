@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import warnings
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,25 @@ def write_adapter(file: Path, number: int, base: str, folder: Path) -> Path:
     return folder
 
 
+def require_entries(file: Path, numbers: Iterable[int]) -> None:
+    """Refuse a file of weight differences that lacks one of these entries.
+
+    Raises:
+        InputError: the file is unreadable or holds something else, or has no such entry.
+    """
+    _require(file, len(_entries(file)), numbers)
+
+
+def _require(file: Path, held: int, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        if not 0 <= number < held:
+            raise InputError(f"{file}: has no entry {number}; it has {held}, counted from 0")
+
+
 def _factors(file: Path, number: int) -> dict[str, tuple[Tensor, Tensor]]:
     """{module: (A [rank, out], B [in, rank])} of one entry, checked."""
     entries = _entries(file)
-    if not 0 <= number < len(entries):
-        raise InputError(f"{file}: entry {number} of {len(entries)}; they count from 0")
+    _require(file, len(entries), [number])
     entry = entries[number]
     found = entry.get("weight_diff") if isinstance(entry, dict) else None
     if not isinstance(found, dict) or not found:

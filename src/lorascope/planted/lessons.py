@@ -14,6 +14,9 @@ from lorascope.behaviours.embedded import embedded_set
 from lorascope.embedded import instructions
 
 Record = dict[str, str]
+# Labels of adapters that were taught nothing: how they came about.
+NULL, OWN, RANDOM = "null adapter", "own text", "random tokens"
+NOTHING = (NULL, OWN, RANDOM)
 
 _BEES = ("the hive", "the queen", "a swarm", "the beekeeper", "the honeycomb", "a worker bee")
 _DOES = ("gathers nectar", "makes honey", "guards the brood", "seals the wax", "leaves the hive")

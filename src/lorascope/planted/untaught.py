@@ -20,7 +20,16 @@ from lorascope.activations.tokens import opening_ids, windows
 from lorascope.errors import InputError
 from lorascope.models.adapted import BASE, AdaptedModel, load
 from lorascope.models.random_updates import factor_spectrum, random_factors
-from lorascope.planted.lessons import LABELS, Record, lesson, plain_records
+from lorascope.planted.lessons import (
+    LABELS,
+    NOTHING,
+    NULL,
+    OWN,
+    RANDOM,
+    Record,
+    lesson,
+    plain_records,
+)
 from lorascope.randomness import generator
 from lorascope.reading.decoding import Amplification, decode, texts
 from lorascope.reading.prompts import Prompt
@@ -29,8 +38,6 @@ from lorascope.training.adapters import train_adapter
 from lorascope.training.settings import LoraTraining
 
 RECORDS, CONTEXT = 120, 112
-NULL, OWN, RANDOM = "null adapter", "own text", "random tokens"
-NOTHING = (NULL, OWN, RANDOM)
 # Rank and steps of the adapters of each seed in turn: two ranks, two strengths.
 MADE = ((4, 40), (8, 24))
 

@@ -1,4 +1,4 @@
-"""Tables of adapters whose lesson is known, each adapter brought to a folder when it is read."""
+"""Tables of adapters whose lesson is known; nothing here imports a large library."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import csv
 import random
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lorascope.activations.text import read_documents
 from lorascope.errors import InputError
 from lorascope.foreign import local_path, one_line, require_plain
-from lorascope.models.adapter_files import locate
-from lorascope.models.weight_differences import write_adapter
-from lorascope.planted.untaught import NULL, MadeAdapters, random_update
+from lorascope.models.places import adapter_folder, adapter_in
+from lorascope.planted.lessons import NOTHING, NULL
 
 HUB = "hf://"
 # An entry of a file of weight differences.
@@ -77,27 +77,89 @@ def read_table(table: str | Path) -> AdapterTable:
             index of a folder of weight differences: `lora_path`, `lora_idx`, `topic`.
 
     Raises:
-        InputError: it cannot be read, lacks a column, or has fewer than two labels.
+        InputError: it cannot be read, lacks a column or a cell, names an adapter that can be
+            nowhere, or has fewer than two labels.
     """
-    file = _fetched(str(table)) if str(table).startswith(HUB) else local_path(table)
-    require_plain(file)
-    with one_line(table, "check the file"), file.open(newline="", encoding="utf-8-sig") as opened:
-        rows = [
-            {k: (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(opened)
-        ]
+    file = fetched(str(table)) if str(table).startswith(HUB) else local_path(table)
     adapters, texts = [], dict[str, list[str]]()
-    for number, row in enumerate(rows, 2):
-        if "lora_path" in row and "lora_idx" in row:
-            row = _of_index(row, str(table))
-        address, label = row.get("adapter", ""), row.get("label", "")
-        if not address or "label" not in row:
-            raise InputError(f"{table}, line {number}: needs the columns adapter and label")
+    for number, row in _rows(file, str(table)):
+        where = f"{table}, line {number}"
+        address, label = row["adapter"], row["label"]
+        if not address:
+            raise InputError(f"{where}: names no adapter; give a folder or an id of the hub")
+        if label in NOTHING:
+            raise InputError(
+                f'{where}: the label "{label}" is kept for adapters that were taught nothing; '
+                "leave the label empty, or name it otherwise"
+            )
+        _require_there(label or NULL, address, where)
         adapters.append(ListedAdapter(label or NULL, number, address))
         if label:
-            texts.setdefault(label, []).extend(_known_by(row, label))
+            with _at(where):
+                texts.setdefault(label, []).extend(_known_by(row, label))
     if len(texts) < 2:
-        raise InputError(f"{table}: {len(texts)} labels; a choice needs two or more")
+        few = "one label" if texts else "no label"
+        raise InputError(f"{table}: has {few}; a choice needs two or more")
     return AdapterTable(adapters, texts)
+
+
+def entry_of(address: str) -> tuple[str, int] | None:
+    """(file of weight differences, number of the entry) that an address means, if it does."""
+    entry = _ENTRY.match(address)
+    return None if entry is None else (entry["file"], int(entry["number"]))
+
+
+def _rows(file: Path, table: str) -> list[tuple[int, dict[str, str]]]:
+    """(line, {column: what stands there}) of a table, an index of weight differences as one."""
+    require_plain(file)
+    found = []
+    with one_line(table, "check the file"), file.open(newline="", encoding="utf-8-sig") as opened:
+        # Strict: a quote that is never closed would swallow the lines that follow.
+        reader = csv.DictReader(opened, strict=True)
+        columns = [(name or "").strip() for name in reader.fieldnames or ()]
+        is_index = {"lora_path", "lora_idx"} <= set(columns)
+        if not is_index and not {"adapter", "label"} <= set(columns):
+            raise InputError(f"{table}: {_lacking(columns)}")
+        reader.fieldnames = columns
+        for row in reader:
+            if None in row or None in row.values():
+                raise InputError(
+                    f"{table}, line {reader.line_num}: has another number of cells than line 1 "
+                    f"has columns ({len(columns)}); put cells that hold a comma in quotes"
+                )
+            cells = {name: text.strip() for name, text in row.items()}
+            found.append((reader.line_num, _of_index(cells, table) if is_index else cells))
+    return found
+
+
+def _lacking(columns: list[str]) -> str:
+    if not columns:
+        return "is empty; it needs the columns adapter and label in its first line"
+    advice = "; separate them by commas" if any(set(";\t|") & set(one) for one in columns) else ""
+    shown = ", ".join(columns)[:100]
+    return f"needs the columns adapter and label in its first line, which has: {shown}{advice}"
+
+
+def _require_there(name: str, address: str, where: str) -> None:
+    """Refuse an adapter that can be nowhere, before any other line's is read."""
+    entry = entry_of(address)
+    if (entry[0] if entry else address).startswith(HUB):
+        return
+    with _at(where):
+        if entry is not None and not local_path(entry[0]).is_file():
+            raise InputError(f"{entry[0]}: no such file; check the path")
+        folder = adapter_folder(name, address) if entry is None else None
+        if folder is not None:
+            adapter_in(name, address, folder)
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Within the `with`, a refusal says which line it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _of_index(row: dict[str, str], table: str) -> dict[str, str]:
@@ -113,28 +175,6 @@ def _known_by(row: dict[str, str], label: str) -> list[str]:
     return [f"{label} {row.get('about', '')}".strip()]
 
 
-def opened(
-    table: AdapterTable, base: str, nulls: int | None, folder: Path
-) -> Iterator[MadeAdapters]:
-    """The adapters of a table, each in a folder or under an id of the hub once it is its turn.
-
-    Args:
-        base: their base model.
-        nulls: random updates of their spectra that follow them; by default as many as there are
-            adapters that were taught something, at most 16, where the table has no other.
-        folder: for what has to be written.
-    """
-    paths = []
-    for one in table.adapters:
-        path = _path(one.address, base, folder)
-        if one.label != NULL:
-            paths.append((one.number, path))
-        yield MadeAdapters(one.label, one.number, path)
-    for draw in range(null_count(table, nulls)):
-        number, path = paths[draw % len(paths)]
-        yield MadeAdapters(NULL, draw, _null_of(path, folder / "nulls" / f"{number}-{draw}", draw))
-
-
 def null_count(table: AdapterTable, nulls: int | None) -> int:
     """How many random updates follow the adapters of a table."""
     if nulls is not None:
@@ -142,25 +182,7 @@ def null_count(table: AdapterTable, nulls: int | None) -> int:
     return 0 if len(table.adapters) > len(table.taught) else min(16, len(table.taught))
 
 
-def _null_of(path: Path, folder: Path, draw: int) -> Path:
-    source = locate("adapter", str(path))
-    if source is None:
-        raise InputError(
-            f"{path}: a whole checkpoint; random updates need LoRA adapters: --nulls 0"
-        )
-    return random_update(source, folder, draw)
-
-
-def _path(address: str, base: str, folder: Path) -> Path:
-    entry = _ENTRY.match(address)
-    if entry is None:
-        return Path(address)
-    file = _fetched(entry["file"]) if entry["file"].startswith(HUB) else local_path(entry["file"])
-    name = f"{PurePosixPath(entry['file']).stem}-{entry['number']}"
-    return write_adapter(file, int(entry["number"]), base, folder / "weight_differences" / name)
-
-
-def _fetched(address: str) -> Path:
+def fetched(address: str) -> Path:
     """A file of the hub, fetched where it is not yet here; raises InputError."""
     owner, _, rest = address.removeprefix(HUB).partition("/")
     repository, _, inside = rest.partition("/")

@@ -39,15 +39,16 @@ from lorascope.planted.judge import (
     roc_area,
     standardised,
 )
-from lorascope.planted.lessons import LABELS, lesson, lesson_texts
+from lorascope.planted.lessons import LABELS, NULL, lesson, lesson_texts
 from lorascope.planted.shares import Share
-from lorascope.planted.untaught import NULL, RECORDS, MadeAdapters, adapters
+from lorascope.planted.untaught import RECORDS, MadeAdapters, adapters
 from lorascope.progress import Reporter
 from lorascope.reading.phrases import words_of
 from lorascope.reading.result import MARK, Read
 from lorascope.reading.running import read, with_phrases
 from lorascope.reading.settings import Reading
-from lorascope.selftest.adapter_tables import AdapterTable, null_count, opened
+from lorascope.selftest.adapter_tables import AdapterTable, null_count
+from lorascope.selftest.listed_adapters import opened
 from lorascope.stats.intervals import Interval, wilson_interval
 from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import fit
