@@ -53,19 +53,23 @@ def export(
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"{out}: holds something already; give a new folder")
     from lorascope.dictionaries.addresses import require_there
+    from lorascope.studies import missing
 
     require_there(dictionary)
+    missing.in_export(model, adapter, texts or (), out)
     from lorascope.dictionaries.files import open_dictionary
+    from lorascope.models.sites import parse_site
     from lorascope.studies.evaluate.dashboards import SCRIPT, ShownTexts
     from lorascope.studies.evaluate.handover import hand_over
 
-    found = open_dictionary(dictionary, site)
+    asked = None if site is None else parse_site(site).name
+    found = open_dictionary(dictionary, asked)
     known, place = model or found.card.model, found.card.site
     if not known:
         raise InputError(f"{dictionary} does not say which model it is for: give --model")
     if not place:
         raise InputError(f"{dictionary} does not say where it reads: give --site")
-    found.card.require(model=known, site=place)
+    found.card.require(model=known, site=asked or place, force=None)
     shown = ShownTexts(tuple(texts or ("embedded",)), sequences, tokens, features)
     folder = hand_over(known, found, place, out, adapter=adapter, name=name, texts=shown)
     say(f"{folder}: in an environment with sae-dashboard 0.8.0: python {folder / SCRIPT}")

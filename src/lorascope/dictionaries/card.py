@@ -109,12 +109,13 @@ class Card(Settings):
         return given
 
     def require(
-        self, *, model: str, site: str, d_model: int | None = None, force: bool = False
+        self, *, model: str, site: str, d_model: int | None = None, force: bool | None = False
     ) -> None:
         """Refuse a dictionary made for another model, site or width.
 
-        `force` lets another model or site through; no dictionary reads rows of another width.
-        What the card does not know passes, except a site that must be said.
+        `force` lets another model or site through, and None is of who has no such option; no
+        dictionary reads rows of another width. What the card does not know passes, except a site
+        that must be said.
 
         Raises:
             InputError: model, site or width differ, or the site must be said first.
@@ -126,20 +127,21 @@ class Card(Settings):
             )
         if force:
             return
+        forced = "" if force is None else ", or --force"
         if self.model and not same_model(self.model, model):
             raise InputError(
                 f"dictionary {self.source}: made for {self.model}, not for {model}; "
-                "give one made for this model, or --force"
+                f"give one made for this model{forced}"
             )
         if self.unplaced:
             raise InputError(
                 f"dictionary {self.source}: does not say what it reads, and files of its kind may "
-                f"read any place; say it at the end of its address, ?site={site}, or --force"
+                f"read any place; say it at the end of its address, ?site={site}{forced}"
             )
         if self.site and self.site != site:
             raise InputError(
                 f"dictionary {self.source}: made for {self.site}, not for {site}; "
-                "give one made for this site, or --force"
+                f"give one made for this site{forced}"
             )
 
 

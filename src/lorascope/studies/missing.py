@@ -75,6 +75,17 @@ def in_trial(wanted: OnTexts) -> None:
     _sources(wanted.texts)
 
 
+def in_export(
+    model: str | None, adapter: str | None, texts: Iterable[str], out: Path | None
+) -> None:
+    """Model, adapter and texts of an export, and the folder that it is written to."""
+    if model is not None:
+        model_address(model)
+    _adapters({} if adapter is None else {"adapter": adapter})
+    _sources(texts)
+    in_output(out)
+
+
 def in_reading(adapters: Mapping[str, str], settings: Reading, out: Path | None) -> None:
     """Adapters, texts and ranks of a reading, and the folder that it is written to."""
     _adapters(adapters)

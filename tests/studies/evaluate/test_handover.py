@@ -16,6 +16,7 @@ from lorascope.cli import app
 from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError
 from lorascope.fits.wrapper import with_adapter
+from lorascope.models.adapter_files import sha256_of
 from lorascope.models.load import load_base
 from lorascope.studies.evaluate.dashboards import CHECK, EXPORT, ShownTexts
 from lorascope.studies.evaluate.handover import hand_over
@@ -98,6 +99,24 @@ def test_what_a_dictionary_of_deltas_reads_is_written(
     assert torch.allclose(tensors["codes"], compared, atol=1e-4)
 
 
+def test_a_dictionary_of_deltas_takes_the_adapter_it_was_made_of(
+    tiny_checkpoint, save_adapter, identity_dictionary, long_texts, tmp_path
+):
+    ours = save_adapter(tmp_path / "ours", target_modules=["q_proj"], seed=0)
+    other = save_adapter(tmp_path / "other", target_modules=["q_proj"], seed=1)
+    weights = ours / "adapter_model.safetensors"
+    assert weights.read_bytes() != (other / weights.name).read_bytes()
+    made_of = {"target": "delta", "adapter": "ours", "adapter_sha256": sha256_of(weights)}
+    dictionary = copy.copy(identity_dictionary)
+    dictionary.card = identity_dictionary.card.model_copy(update=made_of)
+    given = {"texts": ShownTexts((long_texts,), sequences=2, tokens=8), "device": "cpu"}
+    base, out = str(tiny_checkpoint("llama")), tmp_path / "out"
+    with pytest.raises(InputError, match="made of adapter ours"):
+        hand_over(base, dictionary, "1", out, adapter=other, **given)
+    assert not out.exists()
+    assert hand_over(base, dictionary, "1", out, adapter=ours, **given) == out
+
+
 def test_older_transformers_find_the_rotary_base(
     tiny_checkpoint, identity_dictionary, long_texts, tmp_path
 ):
@@ -122,8 +141,8 @@ def test_the_command_says_what_is_missing(
     base = str(tiny_checkpoint("llama"))
     other = save_adapter(tmp_path / "other", architecture="gpt2", target_modules=["c_attn"])
 
-    def refused(*options):
-        given = ["export", str(place), "--out", str(out), *options]
+    def refused(*options, of=place):
+        given = ["export", str(of), "--out", str(out), *options]
         found = CliRunner().invoke(app, given).exception
         assert isinstance(found, InputError), found
         assert not out.exists()
@@ -133,6 +152,13 @@ def test_the_command_says_what_is_missing(
     if not identity_dictionary.card.model:
         assert "--model" in refused("--site", "1")
     assert "--tokens" in refused(*whole, "--tokens", "500")
+    assert "nope" in refused("--site", "nope")
+    elsewhere = copy.copy(identity_dictionary)
+    elsewhere.card = identity_dictionary.card.model_copy(update={"site": "layers.0"})
+    save(elsewhere, tmp_path / "elsewhere")
+    message = refused(*whole, of=tmp_path / "elsewhere")
+    assert "made for layers.0, not for layers.1" in message
+    assert "--force" not in message
     assert "adapter" in refused(*whole, "--tokens", "8", "--adapter", str(other))
     done = CliRunner().invoke(
         app, ["export", str(place), "--out", str(out), *whole, "--tokens", "8"]

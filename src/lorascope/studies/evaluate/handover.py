@@ -23,7 +23,7 @@ from lorascope.dictionaries.files import open_dictionary, save
 from lorascope.errors import InputError
 from lorascope.fits.card import is_fit, read_card
 from lorascope.fits.wrapper import with_adapter
-from lorascope.models.adapter_files import locate
+from lorascope.models.adapter_files import WEIGHT_FILES, locate, sha256_of
 from lorascope.models.load import load_base
 from lorascope.models.prepared import prepare
 from lorascope.models.sites import resolve_sites
@@ -79,15 +79,17 @@ def hand_over(
         loading: for `load_base`.
 
     Raises:
-        InputError: the folder is not empty, the adapter cannot be merged or is missing, SAELens has
-            no such dictionary, or the texts are too short.
+        InputError: the folder is not empty, the adapter cannot be merged, is missing or is not
+            the one whose deltas the dictionary was made of, SAELens has no such dictionary, or the
+            texts are too short.
     """
     out, shown_on = Path(folder), texts or ShownTexts()
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"{out}: not empty; give another folder")
     found = dictionary if isinstance(dictionary, Dictionary) else open_dictionary(str(dictionary))
     of_delta = found.card.target not in ("unknown", "base")
-    _require(found, adapter, of_delta)
+    located = None if adapter is None else _located(Path(adapter))
+    _require(found, located, of_delta)
     module, tokenizer = load_base(model, **loading)
     (place,) = resolve_sites(module, [site])
     if found.d_model != module.get_input_embeddings().weight.shape[1]:
@@ -102,8 +104,8 @@ def hand_over(
         rows = dashboards.stream(module, place, shown.ids)
         if of_delta:
             _save(module, tokenizer, whole / "base")
-        if adapter is not None:
-            module = _merged(model, module, Path(adapter))
+        if located is not None:
+            module = _merged(model, module, located)
             theirs = dashboards.stream(module, place, shown.ids)
             rows = theirs - rows if of_delta else theirs
         _save(module, tokenizer, whole / "model")
@@ -123,15 +125,34 @@ def _put(whole: Path, out: Path) -> None:
     whole.replace(out)
 
 
-def _require(dictionary: Dictionary, adapter: PathLike | None, of_delta: bool) -> None:
+def _located(folder: Path) -> Path:
+    """The folder of the adapter, or of the fit, that is merged."""
+    if is_fit(folder):
+        return folder
+    located = locate("adapter", str(folder))
+    if located is None:
+        raise InputError(f"{folder}: a whole model, not an adapter; give it as `model`")
+    return located
+
+
+def _require(dictionary: Dictionary, adapter: Path | None, of_delta: bool) -> None:
     """Refuse, before a model is loaded, what no folder can be written of."""
+    card = dictionary.card
     if getattr(dictionary, "architecture", "") == "groupmax":
         raise InputError("SAELens has no GroupMax dictionaries, so that its tools cannot open one")
     if of_delta and adapter is None:
         raise InputError(
-            f"the dictionary reads {dictionary.card.target} rows, adapted minus base: "
-            "give the adapter"
+            f"dictionary {card.source}: reads what adapter {card.adapter or '(unnamed)'} adds to "
+            "the stream, adapted minus base: give that adapter (--adapter)"
         )
+    if of_delta and adapter is not None and card.adapter_sha256:
+        files = [adapter / name for name in WEIGHT_FILES if (adapter / name).is_file()]
+        if files and card.adapter_sha256 not in map(sha256_of, files):
+            raise InputError(
+                f"dictionary {card.source}: made of adapter {card.adapter} with SHA-256 "
+                f"{card.adapter_sha256[:12]}…, {adapter} has {sha256_of(files[0])[:12]}…; give "
+                "the one it was made of"
+            )
 
 
 def _save(module: Any, tokenizer: Any, folder: Path) -> None:
@@ -160,11 +181,7 @@ def _merged(model: str, module: Any, folder: Path) -> Any:
                 "weights: fit with LoRA alone to hand it over"
             )
     else:
-        located = locate("adapter", str(folder))
-        if located is None:
-            raise InputError(f"{folder}: a whole model, not an adapter; give it as `model`")
         # PEFT says nothing of tensors that it has no place for.
-        prepare(model, {"adapter": located})
-        folder = located
+        prepare(model, {"adapter": folder})
     dressed: PeftModel = with_adapter(module, folder)
     return dressed.merge_and_unload()
