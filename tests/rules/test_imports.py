@@ -80,6 +80,7 @@ def test_help_and_version_need_none_of_them(arguments, tmp_path):
 
 
 OPTIONS = ("--model", "embedded", "--sites", "1", "--texts", "embedded")
+EVALUATION = ("evaluate", "--model", "embedded", "--texts", "embedded", "--adapter", "adapter")
 EMBEDDED = STUDIES / "embedded.yaml"
 
 
@@ -108,6 +109,11 @@ EMBEDDED = STUDIES / "embedded.yaml"
         ["evaluate", "--model", "embedded", "--dictionary", "layers.1=./nope"],
         ["evaluate", "--model", "embedded", "--fitted", "empty"],
         ["evaluate", "--model", "embedded", "--only", "cores"],
+        [*EVALUATION, "--set", "probing.sets=[nope.csv]"],
+        [*EVALUATION, "--only", "tpp", "--set", "tpp.source=nope.csv"],
+        [*EVALUATION, "--only", "disentangling", "--set", "disentangling.source=./nope"],
+        [*EVALUATION, "--only", "autointerp", "--judge", "local:"],
+        [*EVALUATION, "--only", "autointerp", "--judge", "local:./nope"],
         ["train-adapter", "--ranks", "four"],
         ["train-adapter", "--records", "nope.json"],
         ["dictionary", "./nope"],
@@ -154,6 +160,8 @@ EMBEDDED = STUDIES / "embedded.yaml"
         ["selftest", "--read", "--preset", "nope"],
         ["selftest", "--read", "--model", "embedded", "--table", "nope.csv", "--plan"],
         ["selftest", "--read", "--model", "embedded", "--table", "torn.jsonl"],
+        ["selftest", "--read", "--model", "./nope", "--table", "adapters.csv"],
+        ["selftest", "--read", "--keep", "other/letter.txt/deeper"],
         ["publish", "nope", "me/saes"],
         ["publish", "empty"],
         ["init", "taken"],
@@ -166,6 +174,7 @@ def test_wrong_input_is_refused_at_once(arguments, tmp_path):
     config = {"peft_type": "LORA", "r": 2, "base_model_name_or_path": "embedded"}
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     (tmp_path / "torn.jsonl").write_text('{"text": "a"}\n{"text": "b')
+    (tmp_path / "adapters.csv").write_text("adapter,label\nadapter,a\na/b,b\n")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
     (tmp_path / "taken" / "studies").mkdir(parents=True)

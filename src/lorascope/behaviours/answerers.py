@@ -23,13 +23,24 @@ def answerer(judge: str) -> Answerer:
     Raises:
         InputError: no endpoint or no model is named.
     """
-    if not judge.removeprefix(_LOCAL).strip():
-        raise InputError(
-            f'judge "{judge}" names no model: give the id of one at OPENAI_BASE_URL, or local:MODEL'
-        )
-    if judge.startswith(_LOCAL):
+    local = local_judge(judge)
+    if local is not None:
         # Imports torch, which an endpoint does without.
         from lorascope.behaviours.local import LocalModel
 
-        return LocalModel(judge.removeprefix(_LOCAL), max_tokens=_LOCAL_TOKENS)
+        return LocalModel(local, max_tokens=_LOCAL_TOKENS)
     return Endpoint(judge, max_tokens=_TOKENS)
+
+
+def local_judge(judge: str) -> str | None:
+    """The model of a judge on this machine; None for one behind an endpoint.
+
+    Raises:
+        InputError: no model is named.
+    """
+    named = judge.removeprefix(_LOCAL)
+    if not named.strip():
+        raise InputError(
+            f'judge "{judge}" names no model: give the id of one at OPENAI_BASE_URL, or local:MODEL'
+        )
+    return named if judge.startswith(_LOCAL) else None

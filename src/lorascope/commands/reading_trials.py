@@ -77,9 +77,14 @@ class AskedTrial:
 
 def run_trial(asked: AskedTrial, quiet: bool) -> None:
     """Try readings on adapters whose lesson is known, or plan it; exit code 1 where it fails."""
+    from lorascope.models.places import model_address
+    from lorascope.studies.missing import in_output
+
     asked.check()
-    # The table before any large library: what is wrong in it is said at once.
+    # Before any large library: what is wrong in the table is said at once.
     base, table = _table_of(asked)
+    model_address(base)
+    in_output(asked.keep)
     import tempfile
     from contextlib import nullcontext
     from dataclasses import replace

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lorascope.activations.sources import located
 from lorascope.activations.text import read_documents
+from lorascope.behaviours.answerers import local_judge
 from lorascope.behaviours.manners import judged
 from lorascope.behaviours.records import read_set
 from lorascope.config import Settings
@@ -51,6 +52,7 @@ def in_study(
     if isinstance(study, EvaluateStudy):
         for name, subject in study.subjects.items():
             _subject(name, subject)
+        _evaluations(study)
     elif not planned:
         _made(study)
 
@@ -136,6 +138,18 @@ def _subject(name: str, subject: Subject) -> None:
             f"subject {name}: {subject.fitted} holds no lorascope.json; give the folder of a fit "
             "that lorascope adapt made, below fits/ of its run"
         )
+
+
+def _evaluations(study: EvaluateStudy) -> None:
+    """Tables that evaluations read, and a judge that is on this machine."""
+    if study.probing is not None:
+        _sources(study.probing.sets)
+    for one in (study.tpp, study.scr, study.disentangling):
+        _sources([one.source] if one is not None else ())
+    if study.autointerp is not None:
+        local = local_judge(study.autointerp.judge)
+        if local is not None:
+            model_address(local)
 
 
 def _sources(sources: Iterable[str]) -> None:
