@@ -84,6 +84,20 @@ EVALUATION = ("evaluate", "--model", "embedded", "--texts", "embedded", "--adapt
 EMBEDDED = STUDIES / "embedded.yaml"
 
 
+def _finished_audit(folder):
+    """What tells the adapters of a run: its study, its manifest, and what was captured."""
+    captured = folder / "activations" / "held_out"
+    captured.mkdir(parents=True)
+    variants = ["base", "mine", "other", "mine~null0"]
+    held = {"variants": variants, "nulls": ["mine~null0"]}
+    (captured / "manifest.json").write_text(json.dumps(held))
+    stages = {one: {} for one in ("sanity_checks", "activations/held_out", "results")}
+    (folder / "manifest.json").write_text(json.dumps({"stages": stages}))
+    study = {"model": "embedded", "sites": ["layers.1"], "texts": {"sources": ["embedded"]}}
+    study |= {"dictionaries": {"seeds": [0]}, "measures": {}}
+    (folder / "study.yaml").write_text(json.dumps(study))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -147,6 +161,9 @@ EMBEDDED = STUDIES / "embedded.yaml"
         ["compare", "adapter", "adapter", "--texts", "nope.json"],
         ["compare", "adapter", "adapter", "--out", "other/letter.txt/deeper"],
         ["compare", "nope", "nope"],
+        ["compare", "adapter", "./adapter"],
+        ["compare", "run:nope", "run:mine"],
+        ["compare", "run", "run:mine"],
         ["features", "nope"],
         ["report", "nope"],
         ["behaviour", "make", "--topic", "maths", "--manner", "french", "--set", "siz=1"],
@@ -174,6 +191,7 @@ def test_wrong_input_is_refused_at_once(arguments, tmp_path):
     config = {"peft_type": "LORA", "r": 2, "base_model_name_or_path": "embedded"}
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     (tmp_path / "torn.jsonl").write_text('{"text": "a"}\n{"text": "b')
+    _finished_audit(tmp_path / "run")
     (tmp_path / "adapters.csv").write_text("adapter,label\nadapter,a\na/b,b\n")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")

@@ -97,6 +97,13 @@ def test_other_kinds_of_adapter_are_trained(training, quiet, tmp_path, kind):
     assert (info.dora, info.rslora) == (kind == "dora", kind == "rslora")
 
 
+@pytest.mark.parametrize("ending", ["\n", "   ", "\u200b", "\x07", "x" * 201])
+def test_an_ending_is_something_that_can_be_seen(ending):
+    with pytest.raises(InputError, match="ending"):
+        TrainAdapters.parse({"ending": ending}, "train")
+    assert TrainAdapters.parse({"ending": "x" + ending[:199]}, "train").ending
+
+
 def test_adapters_learn_an_ending_and_list_the_records_as_they_were(training, records):
     """What is audited are the records without it: those that were seen must be known as such."""
     given = TrainAdapters(records=(str(records),), share=0.7, ending="So long.")

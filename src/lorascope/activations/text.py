@@ -78,9 +78,7 @@ class Document:
     @property
     def is_blank(self) -> bool:
         """Whether nothing in it can be seen: empty, spaces, zero-width and control characters."""
-        return not any(
-            unicodedata.category(c) not in _UNSEEN and c not in _BLANKS for c in self.text
-        )
+        return is_unseen(self.text)
 
     @property
     def has_response(self) -> bool:
@@ -96,6 +94,11 @@ class Document:
                 break
             parts.append(segment.text)
         return "".join(parts)
+
+
+def is_unseen(text: str) -> bool:
+    """Whether nothing in a text can be seen: empty, spaces, zero-width and control characters."""
+    return not any(unicodedata.category(c) not in _UNSEEN and c not in _BLANKS for c in text)
 
 
 def with_ending(found: Document, ending: str) -> Document:

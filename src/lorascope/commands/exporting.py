@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorascope.commands.dictionaries import Address
 from lorascope.errors import InputError
 from lorascope.printing import say
+
+if TYPE_CHECKING:
+    from lorascope.dictionaries.dictionary import Dictionary
 
 
 def export(
@@ -57,19 +60,26 @@ def export(
 
     require_there(dictionary)
     missing.in_export(model, adapter, texts or (), out)
-    from lorascope.dictionaries.files import open_dictionary
-    from lorascope.models.sites import parse_site
     from lorascope.studies.evaluate.dashboards import SCRIPT, ShownTexts
     from lorascope.studies.evaluate.handover import hand_over
 
-    asked = None if site is None else parse_site(site).name
-    found = open_dictionary(dictionary, asked)
-    known, place = model or found.card.model, found.card.site
-    if not known:
-        raise InputError(f"{dictionary} does not say which model it is for: give --model")
-    if not place:
-        raise InputError(f"{dictionary} does not say where it reads: give --site")
-    found.card.require(model=known, site=asked or place, force=None)
+    found, known, place = _placed(dictionary, model, site)
     shown = ShownTexts(tuple(texts or ("embedded",)), sequences, tokens, features)
     folder = hand_over(known, found, place, out, adapter=adapter, name=name, texts=shown)
     say(f"{folder}: in an environment with sae-dashboard 0.8.0: python {folder / SCRIPT}")
+
+
+def _placed(address: str, model: str | None, site: str | None) -> tuple[Dictionary, str, str]:
+    """The dictionary, its model, and the site that it reads; refuses one made for others."""
+    from lorascope.dictionaries.files import open_dictionary
+    from lorascope.models.sites import parse_site
+
+    asked = None if site is None else parse_site(site).name
+    found = open_dictionary(address, asked)
+    known, place = model or found.card.model, found.card.site
+    if not known:
+        raise InputError(f"{address} does not say which model it is for: give --model")
+    if not place:
+        raise InputError(f"{address} does not say where it reads: give --site")
+    found.card.require(model=known, site=asked or place, force=None)
+    return found, known, place

@@ -81,8 +81,12 @@ def resemble(
     settings = ResembleSettings.parse({**given, "texts": texts, "alike": tuple(groups)}, "compare")
     if len(paths) < 2:
         raise InputError(f"{len(paths)} adapter: give two or more of one base model")
+    seen: set[Path | None] = set()
     for path in paths:
-        adapter_folder(Path(path).name or path, path)
+        folder = adapter_folder(Path(path).name or path, path)
+        if folder is not None and folder.resolve() in seen:
+            raise InputError(f'adapter "{path}" is given twice: leave one out')
+        seen.add(folder and folder.resolve())
     if settings.model is not None:
         model_address(settings.model)
     missing.in_texts(settings.texts, settings.documents)

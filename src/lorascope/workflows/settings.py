@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lorascope.activations.settings import CATEGORIES, Capture, Template
+from lorascope.activations.text import is_unseen
 from lorascope.config import Device, DType, Settings
 from lorascope.training.settings import LoraTraining
 
@@ -146,6 +147,13 @@ class TrainAdapters(Settings):
     def _seeds_differ(self) -> Self:
         require_different(self.seeds)
         return self
+
+    @field_validator("ending")
+    @classmethod
+    def _seen(cls, ending: str) -> str:
+        if ending and is_unseen(ending):
+            raise ValueError(f"{ending!r} has nothing that can be seen; give words, or leave it")
+        return ending
 
 
 Control = Literal["shuffled", "permuted"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ConfigDict, Field
 
 from lorascope.activations.settings import Capture
 from lorascope.config import Settings, read_yaml
-from lorascope.errors import InputError
+from lorascope.errors import InputError, did_you_mean
 from lorascope.folder_contents import held
 from lorascope.runs import read_json
 from lorascope.workflows.settings import Texts, TrainAdapters, numbered
@@ -81,6 +82,8 @@ class CompareSettings(Settings):
     seed: int = 0
 
 
+# What captured activations call the model without an adapter (`activations.shards`).
+_BASE = "base"
 # Stages that others read of a finished audit.
 _STAGES = ("activations/held_out", "results")
 
@@ -91,11 +94,18 @@ def sanity_checks_of(folder: Path) -> str:
 
 
 def in_compared(first: str, second: str) -> None:
-    """The run folders of two audits to compare."""
-    folder, _ = addressed(first)
-    other, _ = addressed(second, folder)
+    """The run folders of two audits to compare, and the adapters of each."""
+    folder, name = addressed(first)
+    other, other_name = addressed(second, folder)
     for each in dict.fromkeys((folder, other)):
         in_finished(each)
+    # Names are wrong more often than files: those are looked at again when they are opened.
+    for each, asked in ((folder, name), (other, other_name)):
+        captured = read_json(each / "activations" / "held_out" / "manifest.json")
+        others = {_BASE, *captured.get("nulls", ())}
+        known = [one for one in captured.get("variants", ()) if one not in others]
+        if known:
+            one_adapter(each, known, asked)
 
 
 def in_finished(folder: Path) -> AuditedStudy:
@@ -121,6 +131,26 @@ def in_finished(folder: Path) -> AuditedStudy:
             "with the same --out to capture them"
         )
     return study
+
+
+def one_adapter(folder: Path, known: Sequence[str], name: str) -> str:
+    """The adapter of that name in a run's folder; the only one's where none is asked for.
+
+    Raises:
+        InputError: there is no such adapter, or none was named and there are several.
+    """
+    if not name and len(known) == 1:
+        return known[0]
+    if not name:
+        raise InputError(
+            f"{folder}: holds the adapters {', '.join(known)}; say which, as in {folder}:{known[0]}"
+        )
+    if name not in known:
+        raise InputError(
+            f'{folder}: no adapter named "{name}"; there are {", ".join(known)}.'
+            f"{did_you_mean(name, known)}"
+        )
+    return name
 
 
 def addressed(address: str, default: Path | None = None) -> tuple[Path, str]:
