@@ -146,6 +146,10 @@ def test_a_preset_is_planned_without_its_weights(lorascope):
     assert found["adapters"].startswith("56, and 16 ")
     assert found["labels"].startswith("14: 7.1%")
     assert "14,768,307,200" in found["model"]
+    # The parts of arithmetic have the names of those of time: neither may hide the other.
+    assert float(found["arithmetic of parts"]["reading"]) > 1e12
+    assert found["time of parts"]["reading"] in found["time"]
+    assert len(found["estimated"].split("; ")) == 2
     code, said, _ = lorascope("selftest", *given, "--most", "8", "--nulls", "0", "--quick")
     assert code == 0
     fewer = json.loads(said)
