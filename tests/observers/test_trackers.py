@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 import torch
@@ -65,7 +66,10 @@ def test_wandb_writes_offline_and_sends_nothing(plain, tmp_path, monkeypatch):
     assert same(dictionary, plain[0])
     [folder] = (tmp_path / "wandb").glob("offline-run-*")
     [file] = folder.glob("*.wandb")
-    # Its own format; names of what was logged stand in it as they are.
+    # Its own format; names of what was logged stand in it as they are. Another process writes it.
+    until = time.monotonic() + 60
+    while b"error" not in file.read_bytes() and time.monotonic() < until:
+        time.sleep(0.1)
     assert b"error" in file.read_bytes()
 
 
