@@ -41,7 +41,7 @@ def carried_sentences(carriers: Sequence[Carrier]) -> list[str]:
 def _taken(one: Carrier) -> str:
     beside = (
         f"{plural(len(one.matched), 'matched latent' if len(one.latents) == 1 else 'matched set')}"
-        f" on average {100 * one.chance:.0f} %"
+        f" on average {_whole(one.chance)} %"
         if one.matched
         else "nothing to match it with"
     )
@@ -52,8 +52,12 @@ def _share(one: Carrier) -> str:
     low, high = one.interval
     # Where all prompts agree the interval has no width; that is no certainty.
     around = interval(100 * low, 100 * high) if low < high else ""
-    share = f"{100 * one.taken:.0f} %".replace("-", "−")
-    return share + (f" {around}" if around else "")
+    return f"{_whole(one.taken)} %" + (f" {around}" if around else "")
+
+
+def _whole(share: float) -> str:
+    """A share in whole per cent, with a true minus sign."""
+    return f"{100 * share:.0f}".replace("-", "−")
 
 
 def carrier_rows(
@@ -80,7 +84,7 @@ def carrier_rows(
                 "whole": one.whole,
                 "left": one.left,
                 "taken": _share(one),
-                "matched": ", ".join(f"{100 * share:.0f} %" for share in one.matched) or "–",
+                "matched": ", ".join(f"{_whole(share)} %" for share in one.matched) or "–",
                 "size": "" if one.part != "modules" else f"{100 * one.size:.0f} % of the update",
                 "carries": one.carries,
             }
