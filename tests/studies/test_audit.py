@@ -173,6 +173,22 @@ def test_every_number_has_its_chance_level_and_interval(table):
     assert [definition(measure).unit for measure in table["measure"]] == list(table["unit"])
 
 
+def test_the_seed_of_a_row_is_its_dictionarys(finished_run):
+    """Null adapters have dictionaries of one seed; rows of the other seeds keep their own."""
+    numbers = read_results(finished_run).numbers
+    for measure in ("improvement", "relative_error"):
+        by_place: dict[tuple, dict] = {}
+        for one in numbers.select(measure, dictionary="delta"):
+            if not one.key.setting and not one.key.compared:
+                by_place.setdefault((one.key.adapter, one.key.site), {})[one.key.seed] = one
+        assert by_place
+        for found in by_place.values():
+            assert set(found) == set(SEEDS)
+            assert len({one.value for one in found.values()}) == len(SEEDS)
+    written = pd.read_csv(finished_run / "results" / "estimates.csv")["seed"].dropna()
+    assert set(written.astype(int)) == set(SEEDS)
+
+
 def test_rivals_are_those_declared_and_the_headline_is_the_hardest_to_leave(finished_run):
     seen = set()
     for estimate in read_results(finished_run).numbers.select():
