@@ -28,7 +28,7 @@ NUMBERS = ["value", "low", "high", "chance", "chance_low", "chance_high"]
 
 @pytest.fixture(scope="module")
 def drawn(results: Results) -> list[Figure]:
-    return figures(results)
+    return list(figures(results))
 
 
 def test_every_measure_of_the_sites_has_a_map_and_a_figure_with_intervals(results: Results):
@@ -179,7 +179,7 @@ def test_panels_share_one_colour_scale_and_units_are_in_titles(
 def test_colours_of_values_of_both_signs_are_centred_on_zero(make_run: MakeRun, plant: Plant):
     rows = plant(measures=["improvement"])
     rows[0] = dataclasses.replace(rows[0], value=-0.5, interval=(-0.6, -0.4))
-    drawn = figures(read_results(make_run(rows)))
+    drawn = list(figures(read_results(make_run(rows))))
     heat = next(figure for figure in drawn if figure.key == "improvement")
     assert heat.spec["spec"]["layer"][0]["encoding"]["color"]["scale"]["domain"] == [-0.5, 0.0, 0.5]
 
@@ -200,7 +200,7 @@ def test_numbers_and_chance_levels_that_are_not_finite_leave_figures_whole(
     # The setting holds: without it JSON refuses what was planted.
     with pytest.raises(ValueError, match="not JSON compliant"):
         embedded_json([estimate.value for estimate in rows])
-    drawn = figures(read_results(make_run(rows)))
+    drawn = list(figures(read_results(make_run(rows))))
     for figure in drawn:
         embedded_json(figure.spec)
         alt.Chart.from_dict(figure.spec, validate=True)
@@ -213,10 +213,10 @@ def test_numbers_and_chance_levels_that_are_not_finite_leave_figures_whole(
 def test_axis_calls_adapters_by_rank_only_where_ranks_tell_them_apart(
     make_run: MakeRun, plant: Plant
 ):
-    by_rank = figures(read_results(make_run(plant(adapters={"b": 32, "a": 4}))))[1]
+    by_rank = list(figures(read_results(make_run(plant(adapters={"b": 32, "a": 4})))))[1]
     assert [row["label"] for row in data_of(by_rank)[::3]] == ["32", "4"]
     assert by_rank.spec["layer"][0]["encoding"]["x"]["scale"]["domain"] == ["4", "32"]
-    named = figures(read_results(make_run(plant(adapters={"code": 8, "med": 8}))))[1]
+    named = list(figures(read_results(make_run(plant(adapters={"code": 8, "med": 8})))))[1]
     assert named.spec["layer"][0]["encoding"]["x"]["scale"]["domain"] == ["code", "med"]
 
 
@@ -224,7 +224,7 @@ def test_two_seeds_are_drawn_as_their_mean_with_what_seeds_and_documents_leave_o
     make_run: MakeRun, plant: Plant
 ):
     results = read_results(make_run(plant(seeds=(3, 1), measures=["overlap"])))
-    figure = figures(results)[0]
+    figure = next(figures(results))
     for row in data_of(figure):
         both = results.estimates.select(adapter=row["adapter"], site=row["site"]).to_frame()
         assert row["value"] == pytest.approx(both["value"].mean())
@@ -236,7 +236,7 @@ def test_two_seeds_are_drawn_as_their_mean_with_what_seeds_and_documents_leave_o
 
 def test_three_seeds_give_an_interval_over_seeds(make_run: MakeRun, plant: Plant):
     results = read_results(make_run(plant(seeds=(0, 1, 2), measures=["overlap"])))
-    figure = figures(results)[0]
+    figure = next(figures(results))
     row = data_of(figure)[0]
     values = results.estimates.select(adapter=row["adapter"], site=row["site"]).to_frame()
     own = (values["high"] - values["value"]).mean()
@@ -275,7 +275,7 @@ def test_angles_at_several_k_are_drawn_as_lines(make_run: MakeRun, plant: Plant)
         for k in (64, 128)
         for e in plant(measures=["angle.mean"])
     ]
-    drawn = figures(read_results(make_run(rows)))
+    drawn = list(figures(read_results(make_run(rows))))
     (lines,) = [figure for figure in drawn if figure.key == "angle_by_k"]
     assert {row["label"] for row in data_of(lines)} == {"64", "128"}
     assert {row["dictionary"] for row in data_of(lines)} == {"delta vs base"}

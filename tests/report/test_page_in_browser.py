@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from browsed_latents import HOSTILE, LATENTS, columns, head, latents, records, set_value
 from chromium import CHROMIUM
-from planted_results import facts_for, planted_estimates
+from planted_results import facts_for, planted_estimates, without_files
 
 import lorascope.report
 from lorascope.report.formatting import shortened
@@ -40,7 +40,7 @@ def address(tmp_path_factory):
         folder = run / "features" / f"layers.1-{rank}"
         write_latents(folder, described, columns(LATENTS), records(LATENTS))
     (run / "labels.json").write_text(json.dumps({"layers.1": {"0": HOSTILE}}))
-    with patch.object(report_page, "write_figures"):
+    with patch.object(report_page, "written_figures", without_files):
         return lorascope.report.build(run).as_uri()
 
 

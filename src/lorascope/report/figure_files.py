@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,40 +31,39 @@ _SHARP: Final = 300 / 72
 _SIZE: Final = re.compile(r'<svg([^>]*) width="([\d.]+)" height="([\d.]+)"')
 
 
-def write_figures(drawn: Sequence[Figure], folder: Path) -> None:
-    """Write every figure on white, in a light theme; those of before that are not drawn now go.
+@contextmanager
+def written_figures(figures: Iterable[Figure], folder: Path) -> Iterator[list[Figure]]:
+    """The figures, whose files are being written within the `with` and are finished after it.
 
-    Beside `<key>.svg`, `.png` and `.pdf`, and `single/<key>.svg` and `.pdf`: `captions.csv` and
-    `figures.tex`, which holds each as a figure environment.
+    The first are drawn while later ones are still described. Each is on white, in a light theme;
+    files of figures from before that are not drawn now go. Beside `<key>.svg`, `.png` and `.pdf`,
+    and `single/<key>.svg` and `.pdf`: `captions.csv` and `figures.tex`, which holds each as a
+    figure environment.
     """
     for place in (folder, folder / "single"):
         place.mkdir(parents=True, exist_ok=True)
+    drawn: list[Figure] = []
+    # One thread draws while another makes images of what is drawn; neither holds up this one.
+    with ThreadPoolExecutor(2) as pool:
+        waiting: list[Future[None]] = []
+        for figure in figures:
+            drawn.append(figure)
+            waiting.append(pool.submit(_write_figure, figure, folder))
+        yield drawn
+        for each in waiting:
+            each.result()
+    for place in (folder, folder / "single"):
         for old in place.iterdir():
             if old.is_file() and old.stem not in {figure.key for figure in drawn}:
                 old.unlink()
-    # One thread draws while others make images of what is drawn.
-    with ThreadPoolExecutor(2) as pool:
-        waiting = []
-        for figure in drawn:
-            whole = _drawn({**figure.spec, "title": figure.title})
-            wide = narrowed(whole, DOUBLE)
-            waiting.append(pool.submit(_write, wide, folder / figure.key, png=True))
-            if "columns" in figure.spec:
-                whole = _drawn({**figure.spec, "columns": 1}, legend={"columns": 1})
-            narrow = narrowed(whole, SINGLE)
-            waiting.append(pool.submit(_write, narrow, folder / "single" / figure.key, png=False))
-        for each in waiting:
-            each.result()
     (folder / "captions.csv").write_text(_captions(drawn), encoding="utf-8")
-    texts = [
-        latex_figure(path, _caption(figure), f"{figure.key}{suffix}", wide=wide)
-        for figure in drawn
-        for path, suffix, wide in (
-            (f"figures/single/{figure.key}.pdf", "", False),
-            (f"figures/{figure.key}.pdf", "-wide", True),
-        )
-    ]
-    (folder / "figures.tex").write_text("\n".join(texts), encoding="utf-8")
+    (folder / "figures.tex").write_text(_latex(drawn), encoding="utf-8")
+
+
+def write_figures(figures: Iterable[Figure], folder: Path) -> list[Figure]:
+    """Write the files of all figures, which are returned, and wait for them."""
+    with written_figures(figures, folder) as drawn:
+        return drawn
 
 
 def narrowed(svg: str, width: float) -> str:
@@ -81,11 +81,32 @@ def _drawn(spec: dict[str, Any], **config: object) -> str:
     return str(vl_convert.vegalite_to_svg(chosen, vl_version=VEGA_LITE_VERSION))
 
 
-def _write(svg: str, path: Path, *, png: bool) -> None:
+def _write_figure(figure: Figure, folder: Path) -> None:
+    whole = _drawn({**figure.spec, "title": figure.title})
+    wide = narrowed(whole, DOUBLE)
+    _write(wide, folder / figure.key)
+    png = vl_convert.svg_to_png(wide, scale=_SHARP)
+    (folder / figure.key).with_suffix(".png").write_bytes(png)
+    if "columns" in figure.spec:
+        whole = _drawn({**figure.spec, "columns": 1}, legend={"columns": 1})
+    _write(narrowed(whole, SINGLE), folder / "single" / figure.key)
+
+
+def _write(svg: str, path: Path) -> None:
     path.with_suffix(".svg").write_text(svg, encoding="utf-8")
     path.with_suffix(".pdf").write_bytes(vl_convert.svg_to_pdf(svg))
-    if png:
-        path.with_suffix(".png").write_bytes(vl_convert.svg_to_png(svg, scale=_SHARP))
+
+
+def _latex(drawn: Sequence[Figure]) -> str:
+    texts = [
+        latex_figure(path, _caption(figure), f"{figure.key}{suffix}", wide=wide)
+        for figure in drawn
+        for path, suffix, wide in (
+            (f"figures/single/{figure.key}.pdf", "", False),
+            (f"figures/{figure.key}.pdf", "-wide", True),
+        )
+    ]
+    return "\n".join(texts)
 
 
 def _caption(figure: Figure) -> str:

@@ -21,7 +21,7 @@ from lorascope.report.charts import EXPORT_CONFIG
 from lorascope.report.conditions import seeds
 from lorascope.report.fact_tables import FactTable, csv_uri, fact_table, fact_tables
 from lorascope.report.figure import Figure
-from lorascope.report.figure_files import write_figures
+from lorascope.report.figure_files import written_figures
 from lorascope.report.formatting import detail, listing, number, shortened, study_title
 from lorascope.report.latents import Browsed, read_latents
 from lorascope.report.markup import content_policy, embedded_json
@@ -76,19 +76,20 @@ class TopicSection:
 
 def figures_of(results: Results) -> list[Figure]:
     """The figures on it, drawn anew."""
-    return figures(results)
+    return list(figures(results))
 
 
 def write_page(results: Results) -> Path:
     """Write `report/` of a run: figures, tables, then the page, whose path it returns."""
     folder = results.run / "report"
-    drawn, tables, browsed = figures(results), topic_tables(results), read_latents(results.run)
-    write_figures(drawn, folder / "figures")
-    write_tables(tables, folder / "tables")
-    write_paper_tables(paper_tables(results), folder / "tables")
-    write_features(browsed, read_labels(results.run), folder / "features")
     page = folder / "index.html"
-    write_atomically(page, render(results, drawn, tables, browsed))
+    with written_figures(figures(results), folder / "figures") as drawn:
+        tables, browsed = topic_tables(results), read_latents(results.run)
+        write_tables(tables, folder / "tables")
+        write_paper_tables(paper_tables(results), folder / "tables")
+        write_features(browsed, read_labels(results.run), folder / "features")
+        text = render(results, drawn, tables, browsed)
+    write_atomically(page, text)
     return page
 
 

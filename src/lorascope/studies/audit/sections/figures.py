@@ -6,7 +6,7 @@ One definition per figure gives the interactive figure of the page and its files
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,11 +52,13 @@ class _Plan:
     reference: Of | None = None
 
 
-def figures(results: Results) -> list[Figure]:
-    """Draw every figure that has numbers, over all seeds."""
-    drawn = ((plan, plan.draw(plan, results)) for plan in _PLANS)
-    found = [_figure(plan, chart, results) for plan, chart in drawn if chart is not None]
-    return found + further_figures(results)
+def figures(results: Results) -> Iterator[Figure]:
+    """Describe every figure that has numbers, over all seeds, one after the other."""
+    for plan in _PLANS:
+        chart = plan.draw(plan, results)
+        if chart is not None:
+            yield _figure(plan, chart, results)
+    yield from further_figures(results)
 
 
 def _figure(plan: _Plan, chart: alt.TopLevelMixin, results: Results) -> Figure:

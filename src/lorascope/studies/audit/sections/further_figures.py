@@ -18,9 +18,10 @@ from lorascope.results.labels import DELTA, DELTA_VS_BASE, Of
 _LINES: Final = "Lines: values with 95 % intervals. Grey: level and 95 % of chance."
 
 
-def further_figures(results: Results) -> list[Figure]:
+def further_figures(results: Results) -> Iterator[Figure]:
     """Those that the run has numbers for."""
-    return [figure for draw in _DRAWERS for figure in draw(results)]
+    for draw in _DRAWERS:
+        yield from draw(results)
 
 
 def _density(results: Results) -> Iterator[Figure]:
