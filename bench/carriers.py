@@ -23,7 +23,7 @@ from lorascope.models.load import padding_id
 from lorascope.models.sites import Site
 from lorascope.planted.lessons import LABELS, lesson
 from lorascope.planted.untaught import MADE, RECORDS, train
-from lorascope.reading.carried import ALL, read_carriers, write_carriers
+from lorascope.reading.carried import ALL, Carrier, read_carriers, write_carriers
 from lorascope.reading.carriers import latent_carriers
 from lorascope.reading.prompts import shipped_prompts
 from lorascope.reading.removing import Reads
@@ -66,6 +66,16 @@ def carried(path: Path, sites: list[int], latents: int, documents: int) -> None:
     write_carriers(latent_carriers(model, found, prompts, reads, SETTINGS), path / "carriers")
 
 
+def line(one: Carrier) -> str:
+    """What is left without it, and beside it: matched latents, or the share of the energy."""
+    low, high = one.interval
+    beside = f"matched {one.chance:4.0%}" if one.of_latents else f"{one.size:.0%} of the energy"
+    return (
+        f"{one.name:44}{one.left:3} of {one.whole:3} left, taken {one.taken:4.0%} "
+        f"[{low:.0%}, {high:.0%}], {beside}{'  carries' if one.carries else ''}"
+    )
+
+
 def main() -> None:
     """Train, read, take out, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -84,17 +94,12 @@ def main() -> None:
                 (path / "carriers").mkdir(exist_ok=True)
                 carried(path, arguments.sites, arguments.latents, arguments.documents)
             whole = [one for one in read_carriers(path / "carriers") if one.phrase == ALL]
+            latents = [one for one in whole if one.of_latents]
             total += 1
-            alone += any(one.carries for one in whole if len(one.latents) == 1)
-            together += any(one.carries for one in whole)
+            alone += any(one.carries for one in latents if len(one.latents) == 1)
+            together += any(one.carries for one in latents)
             for one in whole:
-                low, high = one.interval
-                print(
-                    f"{label:12}{seed:3}  {one.name:36}{one.left:3} of {one.whole:3} left, taken "
-                    f"{one.taken:4.0%} [{low:.0%}, {high:.0%}], matched {one.chance:4.0%}"
-                    f"{'  carries' if one.carries else ''}",
-                    flush=True,
-                )
+                print(f"{label:12}{seed:3}  {line(one)}", flush=True)
     for name, count in (("one latent", alone), ("one latent or a set", together)):
         low, high = wilson_interval(count, total)
         print(f"{name} carries: {count} of {total} [{low:.0%}, {high:.0%}]")

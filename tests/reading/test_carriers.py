@@ -10,11 +10,18 @@ from peft import LoraConfig, get_peft_model
 from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.models.adapted import BASE, load
 from lorascope.models.sites import Site
-from lorascope.reading.carried import ALL, Carrier, read_carriers, write_carriers
+from lorascope.reading.carried import ALL, WHOLE, Carrier, read_carriers, write_carriers
 from lorascope.reading.carriers import _quarter, grouped, latent_carriers
 from lorascope.reading.decoding import Amplification, decode
 from lorascope.reading.prompts import prompts_of
-from lorascope.reading.removing import Modules, Reads, TakenLatents, left_out, modules_of
+from lorascope.reading.removing import (
+    Modules,
+    Reads,
+    TakenDelta,
+    TakenLatents,
+    left_out,
+    modules_of,
+)
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
 from lorascope.reading.sighting import Spoken, _said
@@ -107,6 +114,38 @@ def test_the_latent_that_writes_the_word_carries_it(writing, said):
     assert "latent 0 at" in carried_sentences(found)[0]
     assert carried_sentences(found)[0].startswith("Carried by")
     assert model.current == BASE
+
+
+def test_the_delta_at_a_site_takes_away_what_is_written_before_it(writing, said):
+    model, towards = writing
+    early = replace(reads_of(towards), site=Site(0))
+    prompts = prompts_of(SETTINGS.prompts, model.tokenizer)
+    found = latent_carriers(model, said, prompts, [early, reads_of(towards)], SETTINGS)
+    parts = {(one.site, one.directions): one for one in found if one.part == WHOLE}
+    assert set(parts) == {(f"layers.{n}", k) for n in (0, LAST) for k in (0, 1, 4, 16)}
+    # The word is written by the last block: the delta after the first does not hold it.
+    assert all(abs(parts["layers.0", k].taken) < 0.1 for k in (0, 1, 4, 16))
+    whole, first = parts[f"layers.{LAST}", 0], parts[f"layers.{LAST}", 1]
+    assert whole.taken > 0.9
+    assert whole.size == 1
+    # One direction is written, so the first principal direction is all of it.
+    assert first.taken > 0.9
+    assert 0.9 < first.size <= 1
+    sentence = carried_sentences([one for one in found if one.part == WHOLE])[0]
+    assert "one principal direction" in sentence
+
+
+def test_directions_are_taken_out_of_the_delta_alone():
+    random = torch.Generator().manual_seed(1)
+    base, moved = torch.randn(2, 2, 3, 4, generator=random)
+    kept = torch.tensor([[True, True, False], [True, False, True]])
+    first = torch.eye(4)[:1]
+    written = TakenDelta(Site(0), first).written(base + moved, base, [(), ()], kept)
+    assert torch.allclose(written[..., 0][kept], moved[..., 0][kept], atol=1e-6)
+    assert torch.equal(written[..., 1:], torch.zeros(2, 3, 3))
+    assert torch.equal(written[~kept], torch.zeros(2, 4))
+    whole = TakenDelta(Site(0)).written(base + moved, base, [(), ()], kept)
+    assert torch.allclose(whole[kept], moved[kept], atol=1e-6)
 
 
 def test_modules_that_do_it_are_told_from_those_that_do_not(writing, said):

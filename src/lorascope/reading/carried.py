@@ -14,6 +14,8 @@ from lorascope.stats.intervals import Interval
 
 # Of all phrases together.
 ALL = ""
+# The delta at a site itself, of which latents take out a part.
+WHOLE = "whole"
 # A carrier takes so much away, and what it is matched with no more than this.
 _MOST, _ALIKE = 0.5, 0.1
 _FILE = "carriers.json"
@@ -25,16 +27,19 @@ class Carrier:
 
     Attributes:
         phrase: as it is shown; "" for all phrases together.
-        part: "delta", "base" (what a base latent's firing changes by) or "modules".
+        part: "delta", "base" (what a base latent's firing changes by), "whole" (the delta at a
+            site, or principal directions of it) or "modules".
         name: in words.
-        site: where the latents are; "" for modules.
-        latents: their numbers, what would cost most first; empty for modules.
+        site: where the latents or directions are; "" for modules.
+        latents: their numbers, what would cost most first; empty for others.
         whole, left: continuations that hold the phrase with everything in place, and without it;
             summed over the phrases for all together.
         taken: share of them taken away, 1 − left/whole.
         interval: 95 %, over prompts.
         matched: the same of latents, or sets of as many, that fire as often and as strongly.
-        size: of modules, their share of the update's squared norm.
+        size: of modules, their share of the update's squared norm; of directions, their share of
+            the delta's; nan for latents.
+        directions: of how many principal directions of the delta it is; 0 for all of it and others.
     """
 
     phrase: str
@@ -48,6 +53,7 @@ class Carrier:
     interval: Interval
     matched: tuple[float, ...] = ()
     size: float = math.nan
+    directions: int = 0
 
     @property
     def chance(self) -> float:
@@ -55,9 +61,14 @@ class Carrier:
         return sum(self.matched) / len(self.matched) if self.matched else math.nan
 
     @property
+    def of_latents(self) -> bool:
+        """Whether latents are taken out."""
+        return self.part in ("delta", "base")
+
+    @property
     def carries(self) -> bool:
         """Whether half goes without it, and without matched latents a tenth at most."""
-        return self.taken >= _MOST and (self.part == "modules" or self.chance <= _ALIKE)
+        return self.taken >= _MOST and (not self.of_latents or self.chance <= _ALIKE)
 
     @classmethod
     def revived(cls, one: Mapping[str, Any]) -> Carrier:

@@ -10,7 +10,9 @@
 3. What was chosen, and latents that fire as often and as strongly (`matched_latents.most_alike`),
    are taken out again after all prompts, with other random numbers: what is reported is not what
    the choice was made by.
-4. Modules are left out by depth and by kind; all of them are reported.
+4. So is the whole delta at each site, and its leading principal directions: what latents there
+   could take away at most, and of how few directions it is a matter.
+5. Modules are left out by depth and by kind; all of them are reported.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from torch import Tensor
 
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.updates import weight_update, within_block
-from lorascope.reading.carried import ALL, Carrier
+from lorascope.reading.carried import ALL, WHOLE, Carrier
 from lorascope.reading.decoding import Amplification, decode, texts
 from lorascope.reading.prompts import Prompt
-from lorascope.reading.removing import Modules, Reads, TakenLatents, modules_of
+from lorascope.reading.removing import Modules, Reads, Taken, TakenDelta, TakenLatents, modules_of
 from lorascope.reading.result import Read
 from lorascope.reading.settings import Reading
 from lorascope.reading.sighting import Spoken, sight_of
@@ -37,6 +39,8 @@ from lorascope.stats.intervals import Interval
 PHRASES, SINGLY, TOGETHER = 6, 3, (4, 16, 32)
 # A phrase said less often with the other random numbers is not told of.
 _FEW = 3
+# Principal directions of the delta that are taken out together.
+DIRECTIONS = (1, 4, 16)
 # Depths that modules are left out by.
 DEPTHS = 4
 
@@ -110,7 +114,7 @@ class _CarrierSearch:
 
     def _speak(
         self,
-        without: Sequence[TakenLatents | Modules | None],
+        without: Sequence[Taken | Modules | None],
         settings: Reading,
         step: int = 1,
     ) -> Spoken:
@@ -120,7 +124,7 @@ class _CarrierSearch:
         return Spoken(ids, texts(self._model, ids))
 
     def _counted(
-        self, without: Sequence[TakenLatents | Modules | None], settings: Reading, step: int = 1
+        self, without: Sequence[Taken | Modules | None], settings: Reading, step: int = 1
     ) -> list[Int[Tensor, "phrases prompts"]]:
         """Of each removal: which continuations hold a phrase."""
         spoken = self._speak(without, settings, step)
@@ -146,23 +150,34 @@ class _CarrierSearch:
         whole = int(plain.counts(self._phrases, slice(1))[:, ::2].sum())
         chosen = [*_single(tried), *_sets(tried, whole)]
         beside = {one: sight.alike(one, self._settings.seed) for one in chosen}
-        again = list(dict.fromkeys([*chosen, *(o for found in beside.values() for o in found)]))
+        parts = sight.parts(DIRECTIONS)
+        others = (o for found in beside.values() for o in found)
+        again: list[Taken] = list(dict.fromkeys([*chosen, *others, *parts]))
         before, *left = self._counted([None, *again], self._again)
         at = dict(zip(again, left, strict=True))
         said = [p for p, n in zip(self._phrases, before.sum(1).tolist(), strict=True) if n >= _FEW]
-        return [
+        if before.sum() < _FEW:
+            return []
+        found = [
             self._carrier(one, phrase, before, at, beside[one])
             for one in chosen
             for phrase in (ALL, *said)
-            if before.sum() >= _FEW
         ]
+        return found + [self._part(one, size, before, at[one]) for one, size in parts.items()]
+
+    def _part(self, one: TakenDelta, size: float, whole: Tensor, left: Tensor) -> Carrier:
+        site, count = one.site.name, 0 if one.directions is None else len(one.directions)
+        directions = "one principal direction" if count == 1 else f"{count} principal directions"
+        name = f"{directions} of the delta at {site}" if count else f"the whole delta at {site}"
+        taken = self._taken(ALL, whole, left)
+        return Carrier(ALL, WHOLE, name, site, (), *taken, size=size, directions=count)
 
     def _carrier(
         self,
         one: TakenLatents,
         phrase: str,
         whole: Tensor,
-        at: dict[TakenLatents, Tensor],
+        at: Mapping[Taken, Tensor],
         beside: Sequence[TakenLatents],
     ) -> Carrier:
         site, several = one.reads.site.name, len(one.numbers)

@@ -27,7 +27,7 @@ from lorascope.models.mixed import UnmixedRows, can_mix
 from lorascope.randomness import generator
 from lorascope.reading.passes import RowOf, RowPass, Source
 from lorascope.reading.prompts import Prompt
-from lorascope.reading.removing import Modules, TakenLatents
+from lorascope.reading.removing import Modules, Taken
 from lorascope.reading.settings import Reading
 
 # Tokens of prompts that go through the model in one pass.
@@ -46,14 +46,12 @@ class Amplification:
 
     variant: str
     strength: float = 0.0
-    without: TakenLatents | Modules | None = None
+    without: Taken | Modules | None = None
 
     @property
     def held_against_base(self) -> bool:
         """Whether the base has to be run beside it."""
-        return self.variant != BASE and (
-            self.strength != 0 or isinstance(self.without, TakenLatents)
-        )
+        return self.variant != BASE and (self.strength != 0 or isinstance(self.without, Taken))
 
     @property
     def source(self) -> Source:
@@ -273,7 +271,7 @@ class _Batch:
         for column, condition in enumerate(self._conditions):
             of, source = self._places[condition.source]
             own, base = self._own[column], self._base[column]
-            taken = isinstance(condition.without, TakenLatents)
+            taken = isinstance(condition.without, Taken)
             for prompt in self._going[column]:
                 token = self.texts[prompt][column][-1]
                 if number == 0 and condition.held_against_base:
@@ -303,8 +301,8 @@ def _passes(model: AdaptedModel, conditions: Sequence[Amplification], most: int)
     ]
     for one in found:
         one.base = found[0]
-    taken = [one.without for one in sources if isinstance(one.without, TakenLatents)]
-    found[0].sites = {own.reads.site for own in taken}
+    taken = [one.without for one in sources if isinstance(one.without, Taken)]
+    found[0].sites = {own.site for own in taken}
     return found
 
 

@@ -27,7 +27,7 @@ from lorascope.models.load import padding_id
 from lorascope.models.mixed import VariantRows, mixed
 from lorascope.models.sites import Site
 from lorascope.reading.prompts import Prompt
-from lorascope.reading.removing import Modules, Reads, TakenLatents, left_out
+from lorascope.reading.removing import Modules, Reads, Taken, TakenDelta, left_out
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Source:
     """Rows that are changed alike: a variant, and what is taken out of the adapter's effect."""
 
     variant: str
-    without: TakenLatents | Modules | None = None
+    without: Taken | Modules | None = None
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,11 @@ class RowPass:
     @contextmanager
     def _changed(self, module: Any, new: Int[Tensor, "rows seq"]) -> Iterator[None]:
         """Streams are kept at the sites, and taken out is what is to be."""
-        taken: dict[Site, dict[Reads, list[int]]] = {site: {} for site in self.sites}
+        taken: dict[Site, dict[Reads | TakenDelta, list[int]]] = {site: {} for site in self.sites}
         for n, row in enumerate(self.rows):
             own = self.sources[row.source].without
-            if isinstance(own, TakenLatents):
-                taken.setdefault(own.reads.site, {}).setdefault(own.reads, []).append(n)
+            if isinstance(own, Taken):
+                taken.setdefault(own.site, {}).setdefault(own.writer, []).append(n)
         with ExitStack() as stack:
             kept = self._kept(new) if any(taken.values()) else None
             for site, rows in taken.items():
@@ -156,7 +156,7 @@ class RowPass:
             yield
 
     def _taking(
-        self, site: Site, taken: dict[Reads, list[int]], kept: Tensor | None
+        self, site: Site, taken: dict[Reads | TakenDelta, list[int]], kept: Tensor | None
     ) -> Callable[[Tensor], Tensor]:
         def take_out(stream: Tensor) -> Tensor:
             if site in self.sites:
@@ -166,14 +166,14 @@ class RowPass:
             assert self.base is not None
             assert kept is not None
             found = stream.float()
-            for reads, rows in taken.items():
+            for writer, rows in taken.items():
                 at = torch.tensor(rows)
                 beside = self.base.streams[site]
                 base = beside[torch.tensor([self.rows[n].partner for n in rows]).to(beside.device)]
                 sources = [self.sources[self.rows[n].source].without for n in rows]
-                numbers = [own.numbers for own in sources if isinstance(own, TakenLatents)]
+                numbers = [own.numbers for own in sources if isinstance(own, Taken)]
                 here = at.to(stream.device)
-                written = reads.written(stream[here], base, numbers, kept[at])
+                written = writer.written(stream[here], base, numbers, kept[at])
                 # The stream itself stays: others may read it.
                 found = found.index_add(0, here, written.to(found), alpha=-1)
             return found

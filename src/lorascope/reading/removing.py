@@ -75,12 +75,59 @@ class Reads:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class TakenDelta:
+    """What of the adapter's delta at a site lies in some directions, or all of it, taken out.
+
+    Attributes:
+        directions: of unit length, orthogonal to each other; None for the whole delta.
+    """
+
+    site: Site
+    directions: Float[Tensor, "k d"] | None = None
+    numbers: tuple[int, ...] = ()
+
+    @property
+    def writer(self) -> TakenDelta:
+        """What says how much is taken out."""
+        return self
+
+    @torch.no_grad()
+    def written(
+        self,
+        adapted: Float[Tensor, "rows seq d"],
+        base: Float[Tensor, "rows seq d"],
+        numbers: Sequence[Sequence[int]],
+        kept: Bool[Tensor, "rows seq"],
+    ) -> Float[Tensor, "rows seq d"]:
+        """As of `Reads`; there are no latents, and `numbers` holds none."""
+        found = delta(adapted.float(), base.float())
+        if self.directions is not None:
+            there = self.directions.to(found)
+            found = found @ there.T @ there
+        return found * kept.to(found)[..., None]
+
+
 @dataclass(frozen=True)
 class TakenLatents:
     """Latents of a dictionary, taken out wherever they fire."""
 
     reads: Reads
     numbers: tuple[int, ...]
+
+    @property
+    def site(self) -> Site:
+        """Where they are taken out."""
+        return self.reads.site
+
+    @property
+    def writer(self) -> Reads:
+        """What says how much is taken out."""
+        return self.reads
+
+
+# What is taken out of the stream at a site; the base runs along on the same tokens.
+Taken = TakenLatents | TakenDelta
 
 
 @dataclass(frozen=True)

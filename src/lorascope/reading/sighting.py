@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lorascope.activations.batch import delta
 from lorascope.measures.matched_latents import most_alike
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.hooks import replace
@@ -17,7 +18,7 @@ from lorascope.models.sites import Site
 from lorascope.randomness import generator
 from lorascope.reading.phrases import words_of
 from lorascope.reading.prompts import Prompt
-from lorascope.reading.removing import Reads, TakenLatents
+from lorascope.reading.removing import Reads, TakenDelta, TakenLatents
 
 # Latents, and sets of them, beside what was chosen.
 ALTERNATIVES, SETS = 6, 3
@@ -49,10 +50,28 @@ def _joined(text: str) -> str:
 
 @dataclass(eq=False)
 class ReadingSight:
-    """Latents over the adapter's continuations: first-order effects, and how much each fires."""
+    """Latents over the adapter's continuations: first-order effects, and how much each fires.
+
+    Attributes:
+        moments: {site: Σ h_Δ h_Δᵀ of the continuations}.
+    """
 
     attributed: dict[Reads, Float[Tensor, " n"]]
     strengths: dict[Reads, Float[Tensor, "rows n"]]
+    moments: dict[Site, Float[Tensor, "d d"]]
+
+    def parts(self, sizes: Sequence[int]) -> dict[TakenDelta, float]:
+        """At each site the whole delta, then so many principal directions of it (about zero), with
+        the share of its energy in them."""
+        found = {}
+        for site, moment in self.moments.items():
+            found[TakenDelta(site)] = 1.0
+            energies, directions = torch.linalg.eigh(moment)
+            energies, directions = energies.flip(0).clamp(min=0), directions.flip(1)
+            for size in (size for size in sizes if size < len(energies)):
+                share = float(energies[:size].sum() / energies.sum())
+                found[TakenDelta(site, directions[:, :size].T.float())] = share
+        return found
 
     def leading(self, reads: Reads, most: int) -> list[int]:
         """Latents without which log p of the phrases would fall most."""
@@ -98,16 +117,23 @@ def sight_of(
     strengths: dict[Reads, list[Tensor]] = {one: [] for one in reads}
     norms = {one: one.dictionary.directions.norm(dim=1) for one in reads}
     sites = sorted({one.site for one in reads})
+    moments = {
+        site: torch.zeros(model.d_model, model.d_model, dtype=torch.float64) for site in sites
+    }
     for start in range(0, len(rows), _ROWS):
         part = rows[start : start + _ROWS]
         streams = _streams(model, adapter, part, sites)
+        for site, (adapted, base, _) in streams.items():
+            deltas = delta(adapted, base).double().cpu()
+            moments[site] += deltas.T @ deltas
         for one in reads:
             adapted, base, gradient = streams[one.site]
             z = one.encode(adapted, base)
             along = gradient.to(z) @ one.dictionary.directions.T
             attributed[one] += (z * along).double().sum(0).cpu()
             strengths[one].append((z.abs() * norms[one]).float().cpu())
-    return ReadingSight(attributed, {one: torch.cat(found) for one, found in strengths.items()})
+    fired = {one: torch.cat(found) for one, found in strengths.items()}
+    return ReadingSight(attributed, fired, moments)
 
 
 def _said(model: AdaptedModel, ids: Sequence[int], phrases: Sequence[str]) -> list[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorascope.reading.carried import ALL, Carrier
+from lorascope.reading.carried import ALL, WHOLE, Carrier
 from lorascope.report.formatting import interval, number, plural, visible
 from lorascope.report.latents import Browsed
 
@@ -14,9 +14,10 @@ _NAMED, _GROUPS = 4, 2
 
 
 def carried_sentences(carriers: Sequence[Carrier]) -> list[str]:
-    """Which latents carry the phrases, and which modules; nothing where none was tried."""
+    """Which latents carry the phrases, how much of the delta there does, and which modules; nothing
+    where none was tried."""
     whole = [one for one in carriers if one.phrase == ALL]
-    latents = [one for one in whole if one.part != "modules"]
+    latents = [one for one in whole if one.of_latents]
     modules = [one for one in whole if one.part == "modules"]
     found = [one for one in latents if one.carries]
     lines = []
@@ -29,6 +30,7 @@ def carried_sentences(carriers: Sequence[Carrier]) -> list[str]:
         lines.append(f"No latent carries it alone: {_taken(alone)}.")
         if len(most.latents) > 1:
             lines.append(f"Most is taken away by {_taken(most)}.")
+    lines += _of_the_delta([one for one in whole if one.part == WHOLE])
     if modules:
         told = "; ".join(
             f"{one.name} {_share(one)}, {number(100 * one.size)} % of the update"
@@ -36,6 +38,28 @@ def carried_sentences(carriers: Sequence[Carrier]) -> list[str]:
         )
         lines.append(f"Without the updates of some modules so much of the phrases is gone: {told}.")
     return lines
+
+
+def _of_the_delta(parts: Sequence[Carrier]) -> list[str]:
+    """What goes at most at the sites, and without how few directions half does."""
+    if not parts:
+        return []
+    most = max((one for one in parts if not one.directions), key=lambda one: one.taken)
+    said = f"Without {most.name} {_share(most)} of the phrases is gone"
+    if not most.carries:
+        return [f"{said}: most of it is written by later blocks, so a later site may tell more."]
+    few = [one for one in parts if one.directions and one.carries]
+    if not few:
+        return [f"{said}; it takes more than {max(one.directions for one in parts)} directions."]
+    least = min(few, key=lambda one: (one.directions, -one.taken))
+    energy = f"{number(100 * least.size)} % of its energy"
+    return [f"{said}; without {least.name} ({energy}) {_share(least)}."]
+
+
+def _size(one: Carrier) -> str:
+    if one.part == "modules":
+        return f"{100 * one.size:.0f} % of the update"
+    return f"{100 * one.size:.0f} % of its energy" if one.directions else ""
 
 
 def _taken(one: Carrier) -> str:
@@ -85,7 +109,7 @@ def carrier_rows(
                 "left": one.left,
                 "taken": _share(one),
                 "matched": ", ".join(f"{_whole(share)} %" for share in one.matched) or "–",
-                "size": "" if one.part != "modules" else f"{100 * one.size:.0f} % of the update",
+                "size": _size(one),
                 "carries": one.carries,
             }
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lorascope.reading.carried import ALL, Carrier
+from lorascope.reading.carried import ALL, WHOLE, Carrier
 from lorascope.report.conditions import measured
 from lorascope.report.formatting import (
     interval,
@@ -155,7 +155,7 @@ def told_in_words(one: Mapping[str, Any]) -> str:
 def _latents(results: Results, name: str, browsed: Sequence[Browsed]) -> str:
     told = results.facts.get("read", {}).get(name, {}).get("carriers", [])
     carriers = [Carrier.revived(one) for one in told]
-    latents = [one for one in carriers if one.part != "modules"]
+    latents = [one for one in carriers if one.of_latents or one.part == WHOLE]
     here = [each for each in browsed if str(each.head["adapter"]) == name and len(each)]
     if not latents:
         return _strongest(here)
