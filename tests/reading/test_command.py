@@ -143,20 +143,17 @@ def test_a_preset_is_planned_without_its_weights(lorascope):
     code, said, _ = lorascope("selftest", *given)
     found = json.loads(said)
     assert code == 0
-    assert found["adapters"].startswith("56, and 16 ")
-    assert found["labels"].startswith("14: 7.1%")
-    assert "14,768,307,200" in found["model"]
+    assert found["study"]["adapters"].startswith("56, and 16 ")
+    assert found["study"]["labels"].startswith("14: 7.1%")
+    assert "14,768,307,200" in found["study"]["model"]
     # The parts of arithmetic have the names of those of time: neither may hide the other.
-    assert float(found["arithmetic of parts"]["reading"]) > 1e12
-    assert found["time of parts"]["reading"] in found["time"]
-    assert len(found["estimated"].split("; ")) == 2
+    parts = {part["part"]: part for part in found["parts"]}
+    assert parts["reading"]["operations"] > 1e12
+    assert sum(part["seconds"] for part in parts.values()) == pytest.approx(found["seconds"])
+    assert len(found["estimated"]) == 2
     code, said, _ = lorascope("selftest", *given, "--most", "8", "--nulls", "0", "--quick")
     assert code == 0
     fewer = json.loads(said)
-    assert fewer["adapters"].startswith("8, and 0 ")
-
-    def arithmetic(plan):
-        return float(plan["arithmetic"].split()[0])
-
-    assert arithmetic(fewer) < arithmetic(found) * 8 / 72 * 1.01
-    assert "--most" in fewer["lowered by"]
+    assert fewer["study"]["adapters"].startswith("8, and 0 ")
+    assert fewer["operations"] < found["operations"] * 8 / 72 * 1.01
+    assert "--most" in fewer["lower"]

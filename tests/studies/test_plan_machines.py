@@ -1,5 +1,6 @@
 """Plans for machines one would rent, what they assume, and what they advise."""
 
+import json
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -109,6 +110,13 @@ def test_the_command_plans_for_a_machine_and_warns(monkeypatch, capsys, tmp_path
     assert found.code == 0
     assert "warning: the study needs" in found.err
     assert "and it has 500 MB" in found.err
+    found = run("--memory", "0.5", "--json")
+    told = json.loads(found.out)
+    assert found.err == ""
+    assert told["warnings"][0].startswith("the study needs")
+    assert told["memory"] == max(part["memory"] for part in told["parts"])
+    for what in ("seconds", "operations"):
+        assert told[what] == pytest.approx(sum(part[what] for part in told["parts"]))
     found = run("--device", "h1000")
     assert found.code == 2
     assert 'Did you mean "h100"?' in found.err

@@ -122,35 +122,12 @@ def _table_of(asked: AskedTrial) -> tuple[str, AdapterTable | None]:
 
 
 def _print_plan(base: str, table: AdapterTable, settings: Reading, asked: AskedTrial) -> None:
-    from rich.table import Table
-
-    from lorascope.printing import Console
+    from lorascope.commands.planning import say_cost
     from lorascope.selftest.trial_plan import plan_table
     from lorascope.workflows.cost import what_does_not_fit
 
     cost = plan_table(base, table, settings, asked.nulls, asked.dtype)
-    if asked.json_:
-        say_json(_plain_plan(cost.lines()))
-        return
-    printed = Table(show_header=False, box=None)
-    for what, much in cost.lines():
-        printed.add_row(what, much)
-    Console().print(printed)
-    for line in what_does_not_fit(cost, asked.keep or Path()):
-        say(f"lorascope: warning: {line}", err=True)
-
-
-def _plain_plan(lines: list[tuple[str, str]]) -> dict[str, Any]:
-    """The lines of a plan: those of parts below their total, those of one name in one text."""
-    found: dict[str, Any] = {}
-    total = ""
-    for what, much in lines:
-        if what.startswith(" "):
-            found.setdefault(f"{total} of parts", {})[what.strip()] = much
-        else:
-            total = what
-            found[what] = f"{found[what]}; {much}" if what in found else much
-    return found
+    say_cost(cost, what_does_not_fit(cost, asked.keep or Path()), asked.json_)
 
 
 def _print(found: Trial, json_: bool) -> None:

@@ -132,6 +132,7 @@ def plan(
     ] = None,
     set_: Set = None,
     out: Annotated[Path, typer.Option("--out", help="Where the run would go.")] = Path("runs"),
+    json_: Json = False,
 ) -> None:
     """Check a study of any workflow and print what it costs, without loading weights.
 
@@ -147,7 +148,7 @@ def plan(
 
     `lorascope plan studies/embedded.yaml --device h100`
 
-    `lorascope plan studies/embedded.yaml --memory 16`
+    `lorascope plan studies/embedded.yaml --memory 16 --json`
     """
     workflow, changes = named_workflow(study), of_base(set_, dtype, revision)
     asked: Study
@@ -164,7 +165,7 @@ def plan(
         asked = evaluate_study(study, {"model": model, "texts": texts}, changes=changes)
     else:
         asked = audit_study(study, model, adapter, sites, texts, dictionary, changes, False)
-    print_plan(asked, out, device, memory)
+    print_plan(asked, out, device, memory, json_)
 
 
 def _refuse_options(study: Path | None, why: str, *given: object) -> None:

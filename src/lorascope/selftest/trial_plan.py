@@ -49,10 +49,9 @@ class TrialPlan(Cost):
             ("labels", f"{self.labels}: {1 / self.labels:.1%} of choices are right by chance"),
         ]
 
-    def prices(self) -> list[tuple[str, str]]:
-        """As of any study; what lowers a trial are its own options."""
-        kept = [line for line in super().prices() if line[0] != "largest part"]
-        return [*kept, ("lowered by", "--most, --nulls, --quick, --dtype bfloat16 on a GPU")]
+    def lowers(self, part: str) -> str:
+        """A trial's own options."""
+        return "--most, --nulls, or take --quick, or --dtype bfloat16 on a GPU"
 
 
 def plan_table(

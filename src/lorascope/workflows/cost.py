@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -159,9 +160,40 @@ class Cost:
             ("time", f"about {_time(sum(seconds.values()))} {place}"),
             *((f"  {part.name}", _time(seconds[part.name])) for part in self.parts),
             ("speed assumed", self._assumed()),
-            ("largest part", f"{longest}, {share:.0%} of the time; lower {lowers_time(longest)}"),
+            ("largest part", f"{longest}, {share:.0%} of the time; lower {self.lowers(longest)}"),
             *(("estimated", note) for note in self.notes),
         ]
+
+    def lowers(self, part: str) -> str:
+        """What a user would lower to make a part cheaper."""
+        return lowers_time(part)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data: bytes, operations and seconds, in all and of each part; times products."""
+        speeds = self.speeds()
+        parts: list[dict[str, Any]] = [
+            {
+                "part": part.name,
+                "operations": part.flops,
+                "seconds": part.seconds(speeds[part.name]),
+                "memory": resident(part),
+            }
+            for part in self.parts
+        ]
+        longest = max(parts, key=lambda part: part["seconds"])["part"]
+        return {
+            "study": dict(self.sizes()),
+            "where": self.device if self.machine is None else self.machine.title,
+            "seconds": sum(part["seconds"] for part in parts),
+            "operations": self.flops,
+            "memory": self.memory,
+            "disk": self.disk,
+            "parts": parts,
+            "largest_part": longest,
+            "lower": self.lowers(longest),
+            "speed_assumed": self._assumed(),
+            "estimated": list(self.notes),
+        }
 
     def _assumed(self) -> str:
         """Operations a second of large products, by type and by where it comes from."""
