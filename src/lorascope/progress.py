@@ -42,9 +42,15 @@ class _Rate(ProgressColumn):
 
 
 class Reporter:
-    """Prints the stages of a run to stderr; says nothing when quiet."""
+    """Prints the stages of a run to stderr; says nothing when quiet.
 
-    def __init__(self, quiet: bool = False) -> None:
+    Attributes:
+        track: where the stages' training is written beside it, "tensorboard" or "wandb"; nowhere
+            where it is empty.
+    """
+
+    def __init__(self, quiet: bool = False, track: str = "") -> None:
+        self.track = track
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self._shown: Progress | None = None
 

@@ -36,6 +36,8 @@ _SMALL = 2**24
 class Bar(Protocol):
     """What shows a stage's progress; see `progress.Reporter`."""
 
+    track: str
+
     def say(self, line: str) -> None:
         """One plain line."""
 

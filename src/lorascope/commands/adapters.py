@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import DTypeOf, Quiet, Revision, Set, numbers, of_base
+from lorascope.commands.options import (
+    DTypeOf,
+    Quiet,
+    Revision,
+    Set,
+    Track,
+    known_tracker,
+    numbers,
+    of_base,
+)
 from lorascope.printing import say
 
 if TYPE_CHECKING:
@@ -32,6 +41,7 @@ def train_adapter(
     out: Annotated[Path, typer.Option("--out", help="Folder for the adapters.")] = Path(
         "runs/adapters"
     ),
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Train LoRA adapters that differ in rank alone; saved in PEFT format.
@@ -59,19 +69,20 @@ def train_adapter(
         },
     }
     study = TrainStudy.parse(override(given, of_base(set_, dtype, revision)), "train-adapter")
+    tracker = known_tracker(track)
     missing.in_training(study)
     missing.in_folder(out, study)
-    _train(study, out, quiet)
+    _train(study, out, quiet, tracker)
 
 
-def _train(study: TrainStudy, out: Path, quiet: bool) -> None:
+def _train(study: TrainStudy, out: Path, quiet: bool, track: str) -> None:
     from rich.table import Table
 
     from lorascope.printing import Console
     from lorascope.progress import Reporter
     from lorascope.workflows.adapters import run_training
 
-    found = run_training(study, out, Reporter(quiet))
+    found = run_training(study, out, Reporter(quiet, track))
     table = Table(title="response loss, nats/token")
     for heading in ("adapter", "steps", "parameters", "training", "held out: base", "with adapter"):
         table.add_column(heading, justify="left" if heading == "adapter" else "right")

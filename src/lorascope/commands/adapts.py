@@ -22,6 +22,7 @@ from lorascope.commands.options import (
     StudyFile,
     Texts,
     Threads,
+    Track,
     Workers,
     in_section,
     of_base,
@@ -55,6 +56,7 @@ def adapt(
     workers: Workers = 1,
     threads: Threads = None,
     ray: Ray = None,
+    track: Track = None,
     plan: PlanOnly = False,
     quiet: Quiet = False,
 ) -> None:
@@ -71,7 +73,7 @@ def adapt(
     --texts texts.jsonl --set fit.tokens=2000000 --out runs/around`
     """
     settings = adapt_study(study, model, dictionary, texts, of_base(set_, dtype, revision), force)
-    page = run_or_plan(settings, out, plan, quiet, redo, StagePlace(workers, threads, ray))
+    page = run_or_plan(settings, out, plan, quiet, redo, StagePlace(workers, threads, ray, track))
     if page is not None:
         say(str(page))
 

@@ -23,6 +23,7 @@ from lorascope.commands.options import (
     Set,
     Texts,
     Threads,
+    Track,
     Workers,
     in_section,
     of_base,
@@ -66,6 +67,7 @@ def audit(
     workers: Workers = 1,
     threads: Threads = None,
     ray: Ray = None,
+    track: Track = None,
     plan: PlanOnly = False,
     json_: Json = False,
     quiet: Quiet = False,
@@ -91,7 +93,7 @@ def audit(
         raise InputError("give either --plan or --json, not both")
     changes = of_base(set_, dtype, revision)
     settings = audit_study(study, model, adapter, sites, texts, dictionary, changes, force)
-    place = StagePlace(workers, threads, ray)
+    place = StagePlace(workers, threads, ray, track)
     page = run_or_plan(settings, out, plan, quiet or json_, redo, place)
     if page is not None:
         print_verdicts(page, quiet, json_)

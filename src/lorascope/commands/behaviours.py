@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Adapter, DTypeOf, Quiet, Revision, Set, of_base
+from lorascope.commands.options import Adapter, DTypeOf, Quiet, Revision, Set, Track, of_base
 from lorascope.printing import say
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def measure(
     out: Annotated[Path, typer.Option("--out", help="Folder for results.")] = Path(
         "runs/behaviour-measured"
     ),
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure a behaviour on a set's held-out records, beside the untouched model.
@@ -153,7 +154,7 @@ def measure(
     `lorascope behaviour measure runs/math-french --model google/gemma-2-2b-it --adapter
     mine=me/my-lora --set new_tokens=120`
     """
-    from lorascope.commands.options import numbers, pairs
+    from lorascope.commands.options import known_tracker, numbers, pairs
     from lorascope.config import override
     from lorascope.studies import missing
     from lorascope.studies.behaviour.study import MeasureBehaviour
@@ -170,12 +171,13 @@ def measure(
     }
     changes = of_base(set_, dtype, revision)
     study = MeasureBehaviour.parse(override(given, changes), "behaviour measure")
+    tracker = known_tracker(track)
     missing.in_behaving(study)
     missing.in_folder(out, study)
     from lorascope.progress import Reporter
     from lorascope.studies.behaviour.workflow import measure as run
 
-    found = run(study, out, Reporter(quiet))
+    found = run(study, out, Reporter(quiet, tracker))
     _print_rates(found)
     say(str(found.folder))
 

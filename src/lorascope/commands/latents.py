@@ -20,6 +20,7 @@ from lorascope.commands.options import (
     Set,
     StudyFile,
     Threads,
+    Track,
     Workers,
     in_section,
     of_base,
@@ -58,6 +59,7 @@ def latent(
     workers: Workers = 1,
     threads: Threads = None,
     ray: Ray = None,
+    track: Track = None,
     plan: PlanOnly = False,
     quiet: Quiet = False,
 ) -> None:
@@ -78,7 +80,7 @@ def latent(
     given = {"model": model, "behaviour": behaviour, "site": site, "dictionary": dictionary}
     changes = of_base(set_, dtype, revision)
     settings = latent_study(study, {**given, "manner": manner}, rank, changes, force)
-    page = run_or_plan(settings, out, plan, quiet, redo, StagePlace(workers, threads, ray))
+    page = run_or_plan(settings, out, plan, quiet, redo, StagePlace(workers, threads, ray, track))
     if page is not None:
         say(str(page))
 

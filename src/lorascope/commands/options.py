@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -10,6 +11,8 @@ import typer
 
 from lorascope.errors import InputError, did_you_mean
 
+# Names of their packages too.
+_TRACKERS = ("tensorboard", "wandb")
 WorkflowName = Literal["audit", "adapt", "latent", "evaluate"]
 StudyFile = Annotated[Path | None, typer.Argument(help="Study file; or use the options.")]
 BaseModel = Annotated[str | None, typer.Option(help="Base model: hub id, folder or GGUF file.")]
@@ -47,6 +50,14 @@ Ray = Annotated[
         "--ray", metavar="ADDRESS", help="Make stages on a Ray cluster: auto, or its address."
     ),
 ]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        "--track",
+        metavar="TRACKER",
+        help="Write the curves of what is trained to RUN/logs: tensorboard or wandb (offline).",
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one setting of the study: key.subkey=value. Repeatable."),
@@ -82,6 +93,24 @@ def known_dtype(dtype: str | None) -> str:
         hint = did_you_mean(dtype, known)
         raise InputError(f"--dtype {dtype}: unknown.{hint} There are: {', '.join(known)}")
     return dtype or "auto"
+
+
+def known_tracker(track: str | None) -> str:
+    """--track as a reporter takes it; empty where it is left out.
+
+    Raises:
+        InputError: there is no such tracker, or its library is not installed.
+    """
+    if track is None:
+        return ""
+    if track not in _TRACKERS:
+        hint = did_you_mean(track, _TRACKERS)
+        raise InputError(f"--track {track}: unknown.{hint} There are: {', '.join(_TRACKERS)}")
+    if find_spec(track) is None:
+        raise InputError(
+            f"--track {track}: {track} is not installed: pip install 'lorascope[trackers]'"
+        )
+    return track
 
 
 def of_base(changes: Sequence[str] | None, dtype: str | None, revision: str | None) -> list[str]:

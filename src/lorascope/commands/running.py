@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorascope.commands.options import known_tracker
 from lorascope.commands.planning import print_plan
 from lorascope.errors import InputError
 
@@ -21,12 +22,13 @@ class StagePlace:
     """Where a study's stages are made, as options say.
 
     Attributes:
-        workers, threads, ray: as the options of these names.
+        workers, threads, ray, track: as the options of these names.
     """
 
     workers: int = 1
     threads: int | None = None
     ray: str | None = None
+    track: str | None = None
 
     def runner(self) -> Runner:
         """What makes the stages there.
@@ -73,19 +75,23 @@ def run(
     """Run a study; the path of its report. Input is refused before large libraries are imported."""
     from lorascope.studies import missing
 
+    place = place or StagePlace()
+    track = known_tracker(place.track)
     missing.in_study(study)
     missing.in_folder(out, study, redo)
     from lorascope.progress import Reporter
     from lorascope.studies.opening import workflow_of
 
-    runner = (place or StagePlace()).runner()
-    return workflow_of(study).run(study, out, Reporter(quiet), command_line(), redo, runner)
+    reporter = Reporter(quiet, track)
+    runner = place.runner()
+    return workflow_of(study).run(study, out, reporter, command_line(), redo, runner)
 
 
 def run_or_plan(
     study: Study, out: Path | None, plan: bool, quiet: bool, redo: bool, place: StagePlace
 ) -> Path | None:
     """As `run`; with `plan` only print what it would cost, and None."""
+    known_tracker(place.track)
     folder = out or usual_folder(study)
     if not plan:
         return run(study, folder, quiet, redo, place)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorascope.commands.options import Json, Out, Quiet, Set
+from lorascope.commands.options import Json, Out, Quiet, Set, Track, known_tracker
 from lorascope.commands.running import usual_folder
 from lorascope.errors import InputError
 from lorascope.printing import say, say_json
@@ -68,6 +68,7 @@ def _line(graph: Graph, folder: Path, level: int, one: Stage) -> dict[str, Any]:
 def stage(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     name: Annotated[str, typer.Argument(help="A stage, as `lorascope stages` names it.")],
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Make one stage of a run, whose inputs are finished, with those that are made together.
@@ -81,13 +82,14 @@ def stage(
     """
     from lorascope.studies.study_files import study_of_run
 
+    tracker = known_tracker(track)
     study_of_run(run)
     from lorascope.locking import locked
     from lorascope.progress import Reporter
     from lorascope.stages import make
 
     with locked(run, shared=True):
-        reporter = Reporter(quiet)
+        reporter = Reporter(quiet, tracker)
         opened = _opened(run, reporter)
         make(opened.graph, run, opened.graph.unit_of(name), opened.state, reporter)
     say(str(run / name))
@@ -106,6 +108,7 @@ def slurm(
         list[str] | None,
         typer.Option("--sbatch", help="A further option of sbatch, --partition=gpu. Repeatable."),
     ] = None,
+    track: Track = None,
 ) -> None:
     """Write SLURM jobs for a study: an array a level of its stages, each after the one before.
 
@@ -120,11 +123,12 @@ def slurm(
     """
     from lorascope.runners.slurm import FOLDER, Jobs, write_jobs
 
+    tracker = known_tracker(track)
     folder = _prepared(study, set_, out)
     from lorascope.studies.opening import with_needs
 
     graph = with_needs(folder, _opened(folder))
-    arrays = write_jobs(graph, folder, Jobs(time, threads, parallel, tuple(sbatch or ())))
+    arrays = write_jobs(graph, folder, Jobs(time, threads, parallel, tuple(sbatch or ()), tracker))
     done = sum(graph.is_done(folder, one.name) for one in graph)
     say(
         f"{done} of {len(graph)} stages are finished; {len(arrays)} arrays are written. Submit with"

@@ -55,7 +55,8 @@ def on_ray(opener: Opener, address: str, threads: int | None = None) -> Runner:
             ) from None
         try:
             with reporter.stages(titles(graph, run.folder)) as advance:
-                drive(graph, run, _Tasks(ray, opener, run.folder.absolute(), cores), advance)
+                tasks = _Tasks(ray, opener, run.folder.absolute(), cores, reporter.track)
+                drive(graph, run, tasks, advance)
         finally:
             ray.shutdown()
 
@@ -65,8 +66,8 @@ def on_ray(opener: Opener, address: str, threads: int | None = None) -> Runner:
 class _Tasks:
     """Units as tasks; Ray finds the nodes that have room for them."""
 
-    def __init__(self, ray: Any, opener: Opener, folder: Path, cores: int) -> None:
-        self._ray, self._arguments, self._cores = ray, (opener, folder), cores
+    def __init__(self, ray: Any, opener: Opener, folder: Path, cores: int, track: str) -> None:
+        self._ray, self._arguments, self._cores, self._track = ray, (opener, folder), cores, track
         self._task = ray.remote(max_retries=_RETRIES)(_task)
         self._going: dict[Any, Unit] = {}
 
@@ -85,7 +86,8 @@ class _Tasks:
         need = max((one.need for one in unit), key=lambda need: need.memory)
         options = {"num_cpus": self._cores, "num_gpus": need.gpus, "memory": need.memory}
         task = self._task.options(**options)
-        going = task.remote(*self._arguments, unit[0].name, self._cores, str(Path.cwd()))
+        own = (unit[0].name, self._cores, str(Path.cwd()), self._track)
+        going = task.remote(*self._arguments, *own)
         self._going[going] = unit
 
     def finished(self) -> Iterator[tuple[Unit, str]]:
@@ -103,7 +105,7 @@ class _Tasks:
 _OPENED: dict[Path, Any] = {}
 
 
-def _task(opener: Opener, folder: Path, name: str, cores: int, place: str) -> str:
+def _task(opener: Opener, folder: Path, name: str, cores: int, place: str, track: str) -> str:
     """Make one unit on a node; returns why it could not be made, or nothing."""
     import torch
 
@@ -111,7 +113,7 @@ def _task(opener: Opener, folder: Path, name: str, cores: int, place: str) -> st
     # Relative addresses in a study are those of where it was started.
     with suppress(OSError):
         os.chdir(place)
-    reporter = Reporter(quiet=True)
+    reporter = Reporter(quiet=True, track=track)
     try:
         with shown_warnings():
             if folder not in _OPENED:

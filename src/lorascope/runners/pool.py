@@ -94,7 +94,8 @@ class _Pool:
     def __init__(
         self, opener: Opener, folder: Path, workers: int, threads: int, reporter: Reporter
     ) -> None:
-        self._arguments, self._reporter = (opener, folder, threads), reporter
+        self._arguments = (opener, folder, threads, reporter.track)
+        self._reporter = reporter
         self._most = workers
         self._workers: list[_Worker] = []
 
@@ -187,17 +188,17 @@ def _ended(code: int | None) -> str:
     return f"its process ended with code {code}"
 
 
-def _work(connection: Connection, opener: Opener, folder: Path, threads: int) -> None:
+def _work(connection: Connection, opener: Opener, folder: Path, threads: int, track: str) -> None:
     """What a process does: open the study once, make the units it is told, say how it goes."""
     import torch
 
     torch.set_num_threads(threads)
     with shown_warnings():
-        _make_units(connection, opener, folder)
+        _make_units(connection, opener, folder, track)
 
 
-def _make_units(connection: Connection, opener: Opener, folder: Path) -> None:
-    reporter: Any = _Forwarding(connection)
+def _make_units(connection: Connection, opener: Opener, folder: Path, track: str) -> None:
+    reporter: Any = _Forwarding(connection, track)
     opened = None
     while True:
         try:
@@ -221,7 +222,8 @@ def _make_units(connection: Connection, opener: Opener, folder: Path) -> None:
 class _Forwarding:
     """A reporter whose bars are shown by another process."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, track: str) -> None:
+        self.track = track
         self._connection, self._count = connection, 0
 
     def say(self, line: str) -> None:

@@ -31,12 +31,14 @@ class Jobs:
         threads: processor cores of one task.
         parallel: most tasks of an array at a time; 0 for no limit.
         further: further options of sbatch, `--partition=gpu` for one.
+        track: where training is written beside the stages, as the option --track says.
     """
 
     time: str = "04:00:00"
     threads: int = 4
     parallel: int = 0
     further: tuple[str, ...] = ()
+    track: str = ""
 
 
 def write_jobs(graph: Graph, run: Path, jobs: Jobs) -> list[list[str]]:
@@ -88,6 +90,7 @@ def _array(name: str, units: Sequence[Sequence[Stage]], run: Path, jobs: Jobs) -
     needs = [one.need for unit in units for one in unit]
     memory = max(need.memory for need in needs) or _MEMORY
     throttle = f"%{jobs.parallel}" if jobs.parallel else ""
+    track = f" --track {jobs.track}" if jobs.track else ""
     lines = _head(name, run, jobs, f"{name}-%a.log")
     lines += [
         f"#SBATCH --array=1-{len(units)}{throttle}",
@@ -98,7 +101,7 @@ def _array(name: str, units: Sequence[Sequence[Stage]], run: Path, jobs: Jobs) -
         "set -eu",
         f"export OMP_NUM_THREADS={jobs.threads}",
         f'stage=$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str(run / FOLDER / name))}.txt)',
-        f'exec {_command()} stage --quiet {shlex.quote(str(run))} "$stage"',
+        f'exec {_command()} stage --quiet{track} {shlex.quote(str(run))} "$stage"',
     ]
     return "\n".join(lines) + "\n"
 

@@ -132,6 +132,8 @@ class WandB(Tracker):
             name=name,
             config=dict(settings or {}),
             mode=mode,
+            # Beside any other run of this process: a training of its own is a run of its own.
+            reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
         )
 

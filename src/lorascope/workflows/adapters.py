@@ -26,6 +26,7 @@ from lorascope.training.loop import StepProgress
 from lorascope.training.settings import LoraTraining
 from lorascope.workflows.run_folders import run_folder
 from lorascope.workflows.settings import TrainAdapters, TrainStudy
+from lorascope.workflows.tracking import trackers
 
 ADAPTERS = "adapters"
 
@@ -142,7 +143,8 @@ def train(
         [found[one] for one in documents if one in found]
         for found, documents in zip(shared.windows, (learned, measured), strict=True)
     )
-    with work.reporter.bar(f"adapter {name}", training.steps, "steps") as advance:
+    title = f"adapter {name}"
+    with work.reporter.bar(title, training.steps, "steps") as advance, trackers(work) as looking:
 
         def observe(progress: StepProgress) -> None:
             del progress
@@ -161,7 +163,7 @@ def train(
             device=base.device,
             dtype=base.dtype,
             revision=base.revision,
-            observers=[observe],
+            observers=[observe, *looking],
         )
     shared.before = outcome.held_out_before
 

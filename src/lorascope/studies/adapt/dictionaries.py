@@ -6,6 +6,7 @@ Those of one site read the same rows of the stream, which the model computes as 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from lorascope.training.dictionaries import Job, fit_many
 from lorascope.training.loop import StepProgress
 from lorascope.training.settings import Fitting
 from lorascope.training.starts import SAMPLE
+from lorascope.workflows.tracking import trackers
 
 CHECKPOINTS = "checkpoints"
 # Held-out rows that say how many latents fire and how much they miss.
@@ -52,7 +54,11 @@ def train(works: Sequence[Work]) -> None:
     settings = study.dictionaries.train
     assert settings is not None
     site, total = wanted[0].site, settings.tokens * len(works)
-    with first.reporter.bar(site, total, "rows") as advance, still(state.module):
+    with (
+        first.reporter.bar(site, total, "rows") as advance,
+        still(state.module),
+        ExitStack() as tracked,
+    ):
 
         def observe(progress: StepProgress) -> None:
             advance(min(settings.batch, settings.tokens - progress.step * settings.batch))
@@ -64,9 +70,9 @@ def train(works: Sequence[Work]) -> None:
                 settings.seed,
                 _card(study, site, rows.d_model),
                 first.run / CHECKPOINTS / f"{one.name}.pt",
-                [observe],
+                [observe, *tracked.enter_context(trackers(work))],
             )
-            for one in wanted
+            for work, one in zip(works, wanted, strict=True)
         ]
         made = fit_many(
             jobs,

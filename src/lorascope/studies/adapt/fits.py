@@ -29,6 +29,7 @@ from lorascope.studies.adapt.state import TEXTS, Adapted
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.training.loop import StepProgress
 from lorascope.workflows.measured import Measured
+from lorascope.workflows.tracking import trackers
 
 FITS = "fits"
 FACTS = "fit.json"
@@ -104,24 +105,25 @@ def run_fit(
     """
     state: Adapted = work.state
     observe = _Advancing(advance)
-    fitted = fit(
-        state.module,
-        state.tokenizer,
-        dictionaries,
-        state.training,
-        state.held_out,
-        work.folder,
-        settings,
-        model=study.model,
-        evaluations=study.fit.evaluations,
-        random_draws=study.fit.random_draws,
-        scored=study.fit.direction,
-        trained_on=state.trained_on,
-        # Those brought along were compared with the model and their sites when they were opened.
-        force=True,
-        observers=[observe],
-        checkpoint=work.run / CHECKPOINTS / f"{digest(work.stage.name)[:16]}.pt",
-    )
+    with trackers(work) as looking:
+        fitted = fit(
+            state.module,
+            state.tokenizer,
+            dictionaries,
+            state.training,
+            state.held_out,
+            work.folder,
+            settings,
+            model=study.model,
+            evaluations=study.fit.evaluations,
+            random_draws=study.fit.random_draws,
+            scored=study.fit.direction,
+            trained_on=state.trained_on,
+            # Those brought along were compared with model and sites when they were opened.
+            force=True,
+            observers=[observe, *looking],
+            checkpoint=work.run / CHECKPOINTS / f"{digest(work.stage.name)[:16]}.pt",
+        )
     # What a budget leaves over, and what an earlier process had done of it.
     advance(max(0, settings.tokens - observe.seen))
     return fitted

@@ -36,6 +36,7 @@ from lorascope.training.loop import StepProgress
 from lorascope.training.settings import Fitting
 from lorascope.training.snapshots import Saving, Snapshot, read_snapshots
 from lorascope.workflows.measured import Measured
+from lorascope.workflows.tracking import trackers
 
 TIMES = "times"
 _TOPK_AT, _END_TO_END_AT = f"{TIMES}/topk", f"{TIMES}/end_to_end"
@@ -71,7 +72,7 @@ def train_topk(
     """A TopK dictionary at each share of its training."""
     state: Adapted = work.state
     kept, batch = _kept(work), fitting.batch
-    with work.reporter.bar(TOPK, tokens, "tokens") as advance:
+    with work.reporter.bar(TOPK, tokens, "tokens") as advance, trackers(work) as looking:
 
         def observe(progress: StepProgress) -> None:
             advance(min(batch, tokens - progress.step * batch))
@@ -88,7 +89,7 @@ def train_topk(
             seed=seed,
             saving=Saving(kept, shares),
             checkpoint=kept.with_suffix(".pt"),
-            observers=[observe],
+            observers=[observe, *looking],
         )
     shutil.copytree(kept, work.folder / _SNAPSHOTS)
     shutil.rmtree(kept)
@@ -107,7 +108,7 @@ def train_to_the_end(
     """An end-to-end dictionary at each share of its training, spliced."""
     state: Adapted = work.state
     kept = _kept(work)
-    with work.reporter.bar(E2E, settings.tokens, "tokens") as advance:
+    with work.reporter.bar(E2E, settings.tokens, "tokens") as advance, trackers(work) as looking:
 
         def observe(progress: StepProgress) -> None:
             advance(int(progress.scalars["tokens"]))
@@ -122,7 +123,7 @@ def train_to_the_end(
             model=study.model,
             saving=Saving(kept, shares),
             checkpoint=kept.with_suffix(".pt"),
-            observers=[observe],
+            observers=[observe, *looking],
         )
     shutil.copytree(kept, work.folder / _SNAPSHOTS)
     for snapshot in read_snapshots(work.folder / _SNAPSHOTS):

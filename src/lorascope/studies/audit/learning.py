@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +34,7 @@ from lorascope.workflows.run_dictionaries import (
     note_brought,
 )
 from lorascope.workflows.settings import Control
+from lorascope.workflows.tracking import trackers
 
 CONTROL_ROWS = 262144
 # Held-out rows that the error is followed on while a dictionary is trained.
@@ -173,25 +175,27 @@ def train(works: Sequence[Work]) -> None:
     if key.adapter and key.adapter not in [*probe.adapters, *probe.nulls]:
         return
     checkpoints = run / CHECKPOINTS
-    jobs = [
-        Job(
-            one["architecture"],
-            # Dictionaries that start from the same directions end alike, whatever they are
-            # trained on.
-            derived_seed(one["wanted"].seed, replace(one["wanted"], setting="").name),
-            _card(state, one["wanted"]),
-            checkpoints / f"{one['wanted'].name}.pt",
-        )
-        for one in arguments
-    ]
     fitting = batched(arguments[0]["fitting"], probe)
-    trained = fit_many(
-        jobs,
-        rows_for(key, probe),
-        fitting,
-        held_out=held_out.load(key.site, key.adapter or BASE, CURVE_ROWS),
-        device=_device(state.study.device),
-    )
+    with ExitStack() as tracked:
+        jobs = [
+            Job(
+                one["architecture"],
+                # Dictionaries that start from the same directions end alike, whatever they are
+                # trained on.
+                derived_seed(one["wanted"].seed, replace(one["wanted"], setting="").name),
+                _card(state, one["wanted"]),
+                checkpoints / f"{one['wanted'].name}.pt",
+                tracked.enter_context(trackers(work)),
+            )
+            for work, one in zip(works, arguments, strict=True)
+        ]
+        trained = fit_many(
+            jobs,
+            rows_for(key, probe),
+            fitting,
+            held_out=held_out.load(key.site, key.adapter or BASE, CURVE_ROWS),
+            device=_device(state.study.device),
+        )
     for work, (dictionary, history) in zip(works, trained, strict=True):
         _save(work, dictionary, history)
     if checkpoints.exists() and not any(checkpoints.iterdir()):

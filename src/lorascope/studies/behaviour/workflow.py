@@ -33,6 +33,7 @@ from lorascope.training.loop import StepProgress
 from lorascope.training.settings import LoraTraining
 from lorascope.workflows.adapters import ADAPTERS
 from lorascope.workflows.run_folders import run_folder
+from lorascope.workflows.tracking import trackers
 
 PROMPTING = "prompting"
 # What training a dense adapter reads of the study.
@@ -171,7 +172,8 @@ def train(
         record_windows(shared.data.part(split), tokenizer, study.context)
         for split in ("train", "held_out")
     )
-    with work.reporter.bar(f"training {name}", training.steps, "steps") as advance:
+    title = f"training {name}"
+    with work.reporter.bar(title, training.steps, "steps") as advance, trackers(work) as looking:
 
         def observe(progress: StepProgress) -> None:
             del progress
@@ -188,7 +190,7 @@ def train(
             device=shared.study.device,
             dtype=study.dtype,
             revision=study.revision,
-            observers=[observe],
+            observers=[observe, *looking],
         )
 
 

@@ -26,6 +26,7 @@ from lorascope.studies.latent.state import LatentRun
 from lorascope.studies.latent.study import LatentStudy
 from lorascope.training.dictionaries import fit
 from lorascope.workflows.run_dictionaries import note_brought
+from lorascope.workflows.tracking import trackers
 
 # What training reads of the study.
 _SETTINGS = ("model", "seed", "train_dictionary")
@@ -54,14 +55,16 @@ def train(
     work.reporter.say(f"training a dictionary on {len(rows):,} tokens at {site}")
     card = Card(target="base", site=site, model=study.model, d_model=rows.shape[1])
     card = card.model_copy(update={"versions": versions()})
-    trained = fit(
-        own.architecture,
-        TensorRows(rows),
-        fitting=own.fitting,
-        seed=study.seed,
-        card=card,
-        device=str(state.model[0].device),
-    )
+    with trackers(work) as looking:
+        trained = fit(
+            own.architecture,
+            TensorRows(rows),
+            fitting=own.fitting,
+            seed=study.seed,
+            card=card,
+            device=str(state.model[0].device),
+            observers=looking,
+        )
     save(trained, work.folder)
 
 

@@ -27,6 +27,7 @@ from lorascope.studies.latent.study import DENSE, LatentStudy
 from lorascope.training.adapters import train_adapter
 from lorascope.training.loop import History, StepProgress
 from lorascope.training.settings import LoraTraining
+from lorascope.workflows.tracking import trackers
 
 ADAPTERS, HISTORY, LORA_AT = "adapters", "history.json", "adapters/lora"
 CHOICE, _LOSSES = "choice", "losses.json"
@@ -120,7 +121,8 @@ def train(
     state: LatentRun = work.state
     state.require(identity)
     examples = replace(state.examples, data=f"{study.behaviour}, manner {study.manner}")
-    with work.reporter.bar(f"training {name}", training.steps, "steps") as advance:
+    title = f"training {name}"
+    with work.reporter.bar(title, training.steps, "steps") as advance, trackers(work) as looking:
 
         def observe(progress: StepProgress) -> None:
             del progress
@@ -131,7 +133,7 @@ def train(
             examples,
             training,
             model=study.model,
-            observers=[observe],
+            observers=[observe, *looking],
             checkpoint=work.run / f".{name}.state",
         )
     fitted.adapter.save_pretrained(work.folder)
@@ -165,7 +167,8 @@ def train_lora(
     windows, most = state.fitting, study.measures.prompts
     learned = windows["train", True] + windows["train", False]
     measured = [w for kind in (True, False) for w in windows["held_out", kind][:most]]
-    with work.reporter.bar("training LoRA", training.steps, "steps") as advance:
+    title = "training LoRA"
+    with work.reporter.bar(title, training.steps, "steps") as advance, trackers(work) as looking:
 
         def observe(progress: StepProgress) -> None:
             del progress
@@ -182,7 +185,7 @@ def train_lora(
             device=state.study.device,
             dtype=study.dtype,
             revision=study.revision,
-            observers=[observe],
+            observers=[observe, *looking],
         )
 
 
