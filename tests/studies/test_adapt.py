@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -22,8 +23,10 @@ from lorascope.errors import InputError
 from lorascope.fits import run as running
 from lorascope.fits.card import read_card
 from lorascope.models.load import load_base
+from lorascope.progress import Reporter
 from lorascope.report.result import read_results
 from lorascope.results import Estimates
+from lorascope.runners.pool import in_pool
 from lorascope.runs import read_json
 from lorascope.stages import Graph
 from lorascope.studies.adapt import fits as fits_module
@@ -35,6 +38,8 @@ from lorascope.studies.adapt.plan import plan_adapt
 from lorascope.studies.adapt.state import Adapted, spread
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.studies.adapt.workflow import ADAPT, stages
+from lorascope.studies.opening import open_study
+from lorascope.workflows.tracking import LOGS
 
 BLOCKS = 3
 
@@ -119,6 +124,21 @@ def finished(study, quiet, tmp_path_factory):
     out = tmp_path_factory.mktemp("adapt") / "tiny"
     ADAPT.run(study, out, quiet, "lorascope adapt tiny.yaml")
     return out
+
+
+def test_in_two_processes_and_written_by_tensorboard_it_is_the_same(study, finished, tmp_path):
+    run = tmp_path / "run"
+    ADAPT.run(
+        study, run, Reporter(quiet=True, track="tensorboard"), runner=in_pool(open_study, 2, 1)
+    )
+    pd.testing.assert_frame_equal(numbers(run), numbers(finished), check_exact=True)
+    written = {file.parent.relative_to(run / LOGS) for file in (run / LOGS).rglob("events.*")}
+    parts = {path.parts[0] for path in written}
+    assert parts == {"dictionaries", "fits", "times"}
+    assert {Path("times/topk"), Path("times/end_to_end"), Path("times/fit-0.5")} < written
+    assert len([path for path in written if path.parts[0] == "fits"]) == len(
+        [folder for folder in (run / "fits").iterdir() if folder.is_dir()]
+    )
 
 
 def stages_of(run):
