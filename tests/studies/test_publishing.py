@@ -137,6 +137,7 @@ def dictionary(tiny_checkpoint):
 def test_the_idiom_for_a_dictionary(dictionary, tmp_path):
     dictionary.save_pretrained(tmp_path / "saved")
     assert "topk" in card_of_unnamed(tmp_path / "saved")
+    assert opened_by_saelens(tmp_path / "saved", dictionary)
     said = dictionary.push_to_hub("me/sae", dry_run=tmp_path / "dry")
     assert said == str(tmp_path / "dry")
     for folder in (tmp_path / "saved", tmp_path / "dry"):
@@ -154,6 +155,14 @@ def test_a_base_model_of_the_hub_is_named(dictionary, tmp_path):
     dictionary.card = dictionary.card.model_copy(update={"model": "google/gemma-2-2b"})
     dictionary.push_to_hub("me/sae", dry_run=tmp_path / "dry")
     assert card_of(tmp_path / "dry").data.base_model == "google/gemma-2-2b"
+
+
+def opened_by_saelens(folder, dictionary):
+    """The one dictionary below a folder, as SAELens opens it, computes what it is to."""
+    (place,) = (file.parent for file in folder.rglob("cfg.json"))
+    rows = ROWS[:, : dictionary.d_model]
+    torch.testing.assert_close(SAE.load_from_disk(place).encode(rows), dictionary.encode(rows))
+    return True
 
 
 def latent_adapter(dictionary):
@@ -175,6 +184,7 @@ def test_a_latent_adapter_carries_its_dictionary_along(dictionary, tmp_path):
     moved = (tmp_path / "dry").rename(tmp_path / "downloaded")
     opened = LatentAdapter.from_pretrained(moved)
     assert opened.pairs(5) == adapter.pairs(5)
+    assert opened_by_saelens(moved, dictionary)
     card = card_of(moved)
     assert card.data.library_name == "lorascope"
     assert "me/latent" in card.text
@@ -220,6 +230,9 @@ def test_a_spliced_model_and_a_fit(dictionary, tiny_checkpoint, tmp_path):
     opened.push_to_hub("me/spliced", dry_run=tmp_path / "again")
     again = Spliced.from_pretrained(tmp_path / "again", device="cpu")
     torch.testing.assert_close(again(ids).logits, opened(ids).logits)
+    for folder in (tmp_path / "out", tmp_path / "again"):
+        assert opened_by_saelens(folder, dictionary)
+        assert card_of(folder).data.library_name == "lorascope"
 
 
 def test_nothing_goes_out_in_a_dry_run_and_all_of_it_otherwise(dictionary, tmp_path, monkeypatch):

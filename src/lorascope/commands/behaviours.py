@@ -12,6 +12,7 @@ from lorascope.printing import say
 
 if TYPE_CHECKING:
     from lorascope.studies.behaviour.making import Made
+    from lorascope.studies.behaviour.study import MeasureBehaviour
     from lorascope.studies.behaviour.workflow import Behaved
 
 app = typer.Typer(
@@ -174,10 +175,14 @@ def measure(
     tracker = known_tracker(track)
     missing.in_behaving(study)
     missing.in_folder(out, study)
+    _measure(study, out, quiet, tracker)
+
+
+def _measure(study: MeasureBehaviour, out: Path, quiet: bool, track: str) -> None:
     from lorascope.progress import Reporter
     from lorascope.studies.behaviour.workflow import measure as run
 
-    found = run(study, out, Reporter(quiet, tracker))
+    found = run(study, out, Reporter(quiet, track))
     _print_rates(found)
     say(str(found.folder))
 

@@ -31,7 +31,7 @@ def publish(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of a run's dictionaries, those of such names, as in '*-delta-*'. Repeatable."
+            help="Of a run's dictionaries, those of such names, as in `*-delta-*`. Repeatable."
         ),
     ] = None,
     report: Annotated[
