@@ -32,6 +32,8 @@ def print_check(found: Check) -> None:
         _print_effect(found)
     for finding in found.findings:
         say(f"{finding.level}: [{finding.rule}] {finding.message}")
+    if not found.findings:
+        say("nothing is damaged, empty or left unused")
     for gate in found.gates:
         say(f"{'passed' if gate.passed else 'MISSED'}: {gate.option}: {gate.message}")
 

@@ -96,7 +96,7 @@ def read(
 
     **Examples**
 
-    `lorascope read runs/adapters/r4 --model embedded`
+    `lorascope read runs/adapters/adapters/r4`
 
     `lorascope read me/mine --ranks 1 --out runs/read-mine`
 

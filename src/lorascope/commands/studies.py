@@ -144,7 +144,8 @@ def plan(
 
     `lorascope plan studies/latent_embedded.yaml`
 
-    `lorascope plan --model google/gemma-2-2b --adapter mine=me/my-lora --sites 5 --texts a.jsonl`
+    `lorascope plan --model google/gemma-2-2b --adapter mine=me/my-lora --sites layers.5
+    --texts a.jsonl`
 
     `lorascope plan studies/embedded.yaml --device h100`
 
