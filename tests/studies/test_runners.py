@@ -294,12 +294,13 @@ def test_a_ray_cluster_loses_a_node_and_gives_the_same_numbers(
         AUDIT.run(
             study,
             tmp_path / "run",
-            Watching(quiet=True),
+            Watching(quiet=True, track="tensorboard"),
             runner=on_ray(open_study, cluster.address),
         )
     finally:
         cluster.shutdown()
     assert seen
+    assert [*(tmp_path / "run" / "logs" / "dictionaries").rglob("events.*")]
     same(tmp_path / "run", finished_run)
 
 
