@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lorascope.errors import InputError
 from lorascope.progress import Reporter
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.compare.study import CompareSettings
 from lorascope.studies.compare.workflow import compare as run_compare
+from lorascope.studies.evaluate.comparison import compare_evaluations
+from lorascope.studies.evaluate.finished import is_evaluation
 from lorascope.studies.evaluate.settings import DEFAULT, EvaluateStudy, Evaluation
 from lorascope.studies.latent.study import LatentStudy
 from lorascope.studies.opening import workflow_of
@@ -238,12 +241,13 @@ def compare(
     quiet: bool = False,
     **settings: Any,
 ) -> StudyRun:
-    """What two audited adapters of one base model did differently.
+    """What two audited adapters of one base model did differently, or two evaluations found.
 
     Args:
-        first, second: RUN, RUN:ADAPTER, or :ADAPTER of the first one's run.
+        first, second: RUN, RUN:ADAPTER, or :ADAPTER of the first one's run; of evaluations
+            :SUBJECT.
         out: a new folder or an earlier comparison's.
-        settings: further fields of `CompareSettings`: `rows`, `false_rate`, `sites`, ….
+        settings: further fields of `CompareSettings`, of audits alone: `rows`, `sites`, ….
 
     Raises:
         InputError: the two cannot be compared.
@@ -253,6 +257,11 @@ def compare(
         >>> "compare.cosine" in set(found.estimates.measure)
         True
     """
+    if is_evaluation(str(first)) and is_evaluation(str(second), str(first)):
+        if settings:
+            raise InputError(f"{', '.join(settings)}: for audits alone; leave it out")
+        found = compare_evaluations(str(first), str(second), None if out is None else Path(out))
+        return open_run(found.report.parents[1])
     plain = {"first": str(first), "second": str(second), **settings}
     chosen = CompareSettings.parse(plain, "compare")
     compared = run_compare(chosen, None if out is None else Path(out), Reporter(quiet))

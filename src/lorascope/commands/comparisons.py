@@ -1,4 +1,4 @@
-"""The command `compare`: two audits, several models' adapt studies, or many adapters."""
+"""The command `compare`: two audits or evaluations, several models' studies, or many adapters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _Runs = Annotated[
     typer.Argument(
         metavar="RUN[:ADAPTER]... | ADAPTER...",
         help="Finished audits, two at most, :ADAPTER for another of the same run; or runs of "
-        "lorascope adapt, two or more; or folders of adapters, two or more.",
+        "lorascope adapt, two or more; or two runs of lorascope evaluate, :SUBJECT where a run "
+        "holds several; or folders of adapters, two or more.",
     ),
 ]
 _Sites = Annotated[
@@ -58,11 +59,14 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare two adapters of one base model: what did they do differently?
+    """Compare two adapters of one base model, or two evaluations: what is different?
 
-    Reads finished audits and needs no model weights. Says how alike the deltas are token by token,
-    which latents are active under one adapter only and on which texts, and where the two differ
-    most. An address is a run folder, with :ADAPTER where the run holds several.
+    Reads finished audits, no weights. Says how alike the deltas are token by token, which latents
+    are active under one adapter only and on which texts, and where the two differ most. An address
+    is a run folder, with :ADAPTER where the run holds several.
+
+    Two runs of lorascope evaluate, or RUN:SUBJECT, are held against each other on the texts, sets
+    and letters that both have.
 
     Runs of lorascope adapt are held against each other model by model: what splicing costs each and
     what share of it comes back.
@@ -78,6 +82,8 @@ def compare(
 
     `lorascope compare runs/adapt-gemma runs/adapt-llama runs/adapt-embedded`
 
+    `lorascope compare runs/evaluated runs/evaluated-other`
+
     `lorascope compare adapters/new adapters/known-* --alike known-a0,known-a1`
     """
     command = command_line()
@@ -85,21 +91,34 @@ def compare(
         _refuse_given(context, ("sites", "rows", "false_rate"), "is for audits")
         given = {"model": model, "texts": texts, "documents": documents, "tokens": tokens}
         given |= {"draws": draws, "seed": seed, "alike": alike}
-        resembling.resemble(given, runs, out, json_, quiet, command)
-        return
+        return resembling.resemble(given, runs, out, json_, quiet, command)
     _refuse_given(context, resembling.OPTIONS, "is for folders of adapters")
+    if _are_evaluations(runs, context):
+        return _evaluations(runs, out, json_, command)
     if _are_studies(runs, context):
-        _models([Path(run) for run in runs], out, json_, command)
-        return
-    settings = {
-        "first": runs[0],
-        "second": runs[-1],
-        "sites": [s.strip() for s in (sites or "").split(",") if s.strip()],
-        "rows": rows,
-        "false_rate": false_rate,
-        "seed": seed,
-    }
-    _adapters(settings, out, json_, quiet, command)
+        return _models([Path(run) for run in runs], out, json_, command)
+    where = [s.strip() for s in (sites or "").split(",") if s.strip()]
+    settings = {"first": runs[0], "second": runs[-1], "sites": where, "rows": rows}
+    settings |= {"false_rate": false_rate, "seed": seed}
+    return _adapters(settings, out, json_, quiet, command)
+
+
+def _are_evaluations(runs: list[str], context: typer.Context) -> bool:
+    """Whether these are two evaluations, and nothing was asked that suits none."""
+    from lorascope.studies.evaluate.finished import is_evaluation
+
+    found = [run for run in runs if is_evaluation(run, runs[0])]
+    if not found:
+        return False
+    for run in runs:
+        if run not in found:
+            raise InputError(f"{run}: no run of lorascope evaluate, as {found[0]} is one")
+    if len(runs) != 2:
+        raise InputError(
+            f"{len(runs)} evaluations; give two, or RUN:SUBJECT and :SUBJECT of the same run"
+        )
+    _refuse_given(context, ("sites", "rows", "false_rate", "seed"), "is for audits")
+    return True
 
 
 def _are_studies(runs: list[str], context: typer.Context) -> bool:
@@ -162,6 +181,45 @@ def _models(runs: list[Path], out: Path | None, json_: bool, command: str) -> No
     console = Console()
     for line in sentences(ModelNumbers(read_results(found.report.parent.parent))):
         console.print(line, markup=False)
+    for line in found.facts["warnings"]:
+        say(f"lorascope: warning: {line}", err=True)
+    say(str(found.report))
+
+
+def _evaluations(runs: list[str], out: Path | None, json_: bool, command: str) -> None:
+    from lorascope.studies.evaluate.finished import in_evaluations
+
+    in_evaluations(runs[0], runs[1])
+    from lorascope.printing import Console
+    from lorascope.report.result import read_results
+    from lorascope.studies.evaluate.comparison import compare_evaluations
+    from lorascope.studies.evaluate.comparison_page import (
+        COLUMNS,
+        compared_cells,
+        compared_label,
+        compared_sentences,
+        headlines,
+    )
+
+    found = compare_evaluations(runs[0], runs[1], out, command)
+    if json_:
+        say_json({**found.facts, **_tables(found.estimates), "report": str(found.report)})
+        return
+    results = read_results(found.report.parent.parent)
+    chosen = headlines(results)
+    rows = [compared_cells(one, results.facts["sides"][str(one.key)]) for one in chosen]
+    columns = [Column("number", [compared_label(one) for one in chosen], 0, wraps=True)]
+    columns += [
+        Column(
+            heading,
+            [f"{row[place].text} {row[place].under}".strip() for row in rows],
+            rank,
+            wraps=heading == "Paired by",
+        )
+        for place, (heading, rank) in enumerate(zip(COLUMNS, (2, 3, 0, 5, 4, 1), strict=True))
+    ]
+    say_table(columns, Console(), "two evaluations on the same units")
+    say(compared_sentences(results)[0])
     for line in found.facts["warnings"]:
         say(f"lorascope: warning: {line}", err=True)
     say(str(found.report))

@@ -121,6 +121,20 @@ DEFINITIONS: dict[str, Definition] = {
         rival="the adapter changes nothing",
         sampled="documents",
     ),
+    "evaluate.difference": Definition(
+        "Second evaluation less the first",
+        "of the number",
+        "the number of the second of two evaluations less that of the first, of the documents, "
+        "texts, sets, letters, classes or items that both have",
+        "the same in both runs, 0; paired by these units",
+        "jackknife of the difference of two ratios over documents; t over the other units' "
+        "differences; from both intervals where latents are the units, which are no other "
+        "dictionary's",
+        "studies/evaluate/differences.py",
+        rivals=(names.SAME_IN_BOTH,),
+        rival="both do equally well",
+        sampled="units",
+    ),
     "evaluate.probe_accuracy": Definition(
         "Probe accuracy",
         "share",

@@ -44,6 +44,7 @@ from lorascope.studies.evaluate.letters import LETTERS, Word, labels_of, word_ro
 from lorascope.studies.evaluate.logistic import Logistic, fit_logistic
 from lorascope.studies.evaluate.settings import Absorption
 from lorascope.studies.evaluate.subjects import OpenedSubject
+from lorascope.studies.evaluate.units import Units, digest_of
 
 ACTIVE = 1e-8
 FULL, FRACTION, SPLITS = (
@@ -239,6 +240,16 @@ def letter_estimates(
     return estimates
 
 
+def letter_units(own: Sequence[Letter], place: Key, chosen: Sequence[Word]) -> list[Units]:
+    """What the means over letters are made of."""
+    whole = digest_of(one.text for one in chosen)
+    ids = [f"{LETTERS[one.letter]} of {whole}" for one in own]
+    return [
+        Units.mean(measure, place, "letters", ids, [value_of(one) for one in own])
+        for measure, _, value_of in _VALUES
+    ]
+
+
 _VALUES: Any = (
     (FULL, "share", lambda one: one.full),
     (FRACTION, "share", lambda one: one.fraction),
@@ -274,11 +285,13 @@ def absorption(
     others: Mapping[bool, Mapping[Site, Mapping[str, Dictionary]]],
     settings: Absorption,
     seed: int = 0,
+    units: list[Units] | None = None,
 ) -> tuple[list[Estimate], dict[str, Any], list[str]]:
     """(numbers, letters by site and condition, warnings) of every dictionary of a subject.
 
     Args:
         others: {adapter on: {site: dictionaries to stand beside, by name of the null}}.
+        units: collects what the numbers are made of.
     """
     chosen = words(subject.tokenizer, settings.words, seed)
     letters, train = labels_of(chosen), split_words(chosen, seed)
@@ -308,6 +321,8 @@ def absorption(
             own = absorbed(subject.dictionary(site, adapter=adapter), *read)
             beside = {name: absorbed(d, *read) for name, d in others[adapter][site].items()}
             estimates += letter_estimates(own, beside, place)
+            if units is not None:
+                units += letter_units(own, place, chosen)
             taken[adapter] = own
             facts[f"{site}, {condition}"] = [
                 _fact(one, probe.f1) for one, probe in zip(own, known, strict=True)

@@ -26,6 +26,7 @@ from lorascope.results.null_names import NO_ADAPTER, NOTHING_SPLICED
 from lorascope.stats.intervals import normal_interval, or_point
 from lorascope.studies.evaluate.settings import Benchmarks
 from lorascope.studies.evaluate.subjects import OpenedSubject
+from lorascope.studies.evaluate.units import Units
 
 EMBEDDED: Final = "embedded"
 # What lm-eval calls the package's task.
@@ -186,6 +187,17 @@ def benchmark_estimates(scores: Mapping[str, Scores], subject: OpenedSubject) ->
     return found
 
 
+def benchmark_units(scores: Mapping[str, Scores], subject: OpenedSubject) -> list[Units]:
+    """What the scores are made of, item by item."""
+    found = []
+    for condition, tasks in scores.items():
+        for task, values in tasks.items():
+            place = _place(subject, condition, task)
+            ids = [f"{task} {number}" for number in range(len(values))]
+            found.append(Units.mean("evaluate.benchmark", place, "items", ids, values))
+    return found
+
+
 def _estimate(measure: str, values: torch.Tensor, nulls: tuple[Null, ...], place: Key) -> Estimate:
     interval = normal_interval(values)
     return Estimate(measure, float(values.mean()), interval, len(values), "share", nulls, place)
@@ -202,15 +214,22 @@ def _place(subject: OpenedSubject, condition: str, task: str) -> Key:
 
 
 def benchmarks(
-    subject: OpenedSubject, settings: Benchmarks, seed: int = 0, advance: Any = lambda done: None
+    subject: OpenedSubject,
+    settings: Benchmarks,
+    seed: int = 0,
+    advance: Any = lambda done: None,
+    units: list[Units] | None = None,
 ) -> list[Estimate]:
     """All tasks in all conditions of a subject.
 
     Args:
         advance: told after each condition.
+        units: collects what the numbers are made of.
     """
     scores = {}
     for condition in subject.conditions:
         scores[condition] = task_scores(subject, condition, settings, seed)
         advance(1)
+    if units is not None:
+        units += benchmark_units(scores, subject)
     return benchmark_estimates(scores, subject)

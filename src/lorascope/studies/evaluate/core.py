@@ -15,7 +15,7 @@ reference is the model without dictionaries: the original, or the fine-tuned mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -45,6 +45,7 @@ from lorascope.studies.evaluate.baselines import random_decoder
 from lorascope.studies.evaluate.reconstructing import Reconstructed, tell
 from lorascope.studies.evaluate.rows import StreamRows, stream_rows
 from lorascope.studies.evaluate.subjects import OpenedSubject, Put
+from lorascope.studies.evaluate.units import Units, document_ids
 
 ZERO, MEAN, RANDOM, RESEEDED = "zero", "mean", "random", "reseeded"
 # Kinds of ablation, as settings of keys.
@@ -72,10 +73,12 @@ class CoreFound:
     Attributes:
         estimates: all numbers.
         facts: what is no estimate, by site: the histogram of firing rates.
+        units: what the numbers are made of, document by document.
     """
 
     estimates: list[Estimate] = field(default_factory=list)
     facts: list[dict[str, Any]] = field(default_factory=list)
+    units: list[Units] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -88,7 +91,7 @@ def core(
         training: texts that give means, covariances and the baselines.
         held_out: texts that are measured on.
     """
-    found = CoreFound()
+    found, ids = CoreFound(), document_ids(held_out)
     baselines: dict[bool, Baselines] = {}
     told: dict[bool, dict[Site, Reconstructed]] = {}
     for adapter in subject.read_with if subject.dictionaries else ():
@@ -98,12 +101,16 @@ def core(
         for site, one in told[adapter].items():
             place = _place(subject, ADAPTED if adapter else SPLICED, site.name)
             found.estimates.extend(one.estimates(place))
+            whose = measured[site].documents.unique().tolist()
+            found.units.extend(one.units(place, [ids[document] for document in whose]))
             found.facts.append({"site": site.name, "condition": place.model, **one.facts()})
     if len(told) == 2:
         for site in subject.dictionaries:
             place = _place(subject, ADAPTED, site.name)
             found.estimates.extend(told[True][site].less(told[False][site], place))
-    found.estimates.extend(_losses(subject, held_out, baselines))
+    plain, shares = _losses(subject, held_out, baselines)
+    found.estimates.extend(_loss_estimates(subject, plain, shares))
+    found.units.extend(_loss_units(subject, plain, shares, ids))
     return found
 
 
@@ -166,17 +173,19 @@ def _compared_with(subject: OpenedSubject, side: str, beside: Baselines) -> dict
     return {name: subject.put(put, adapter=adapter) for name, put in puts.items()}
 
 
+# {condition: how the model did}, and of each side with dictionaries all that it is held against.
+Plain = dict[str, Evaluated]
+Shares = dict[str, dict[str, Evaluated]]
+
+
 def _losses(
     subject: OpenedSubject, held_out: Sequence[Window], baselines: Mapping[bool, Baselines]
-) -> list[Estimate]:
+) -> tuple[Plain, Shares]:
     conditions = {name: subject.condition(name) for name in subject.conditions}
     run = partial(evaluate, subject.module, subject.tokenizer, held_out)
     direction: Any = "original_spliced"
-    found: list[Estimate] = []
     plain = run(conditions[ORIGINAL], conditions, direction=direction)
-    for name, one in plain.items():
-        found += _absolute(subject, name, one, plain[ORIGINAL])
-    shares: dict[str, dict[str, Evaluated]] = {}
+    shares: Shares = {}
     for side in subject.sides:
         reference = subject.reference(side)
         adapter = reference == UNSPLICED
@@ -191,11 +200,40 @@ def _losses(
             }
         else:
             shares[side] = run(again["reference"], again, direction=direction)
+    return plain, shares
+
+
+def _loss_estimates(subject: OpenedSubject, plain: Plain, shares: Shares) -> list[Estimate]:
+    found: list[Estimate] = []
+    for name, one in plain.items():
+        found += _absolute(subject, name, one, plain[ORIGINAL])
     for side in subject.sides:
         before = shares[SPLICED]["side"] if side == ADAPTED and subject.fitted else None
         found += recovered(subject, side, shares[side], before)
     if set(subject.sides) == {SPLICED, ADAPTED}:
         found += _changes(subject, shares)
+    return found
+
+
+def _loss_units(
+    subject: OpenedSubject, plain: Plain, shares: Shares, ids: Sequence[str]
+) -> list[Units]:
+    found = []
+    for name, one in plain.items():
+        place = _place(subject, name)
+        sums = {"loss": one.loss} if name == ORIGINAL else {"loss": one.loss, "kl": one.kl}
+        for measure, above in sums.items():
+            found.append(
+                Units.ratio(f"evaluate.{measure}", place, ids, above, one.tokens, one.tokens)
+            )
+    for side, beside in shares.items():
+        tokens = beside["side"].tokens
+        for kind in RECOVERED:
+            for ablation in ABLATIONS:
+                above, below = _parts(kind, beside["side"], beside[ablation], beside["reference"])
+                if _costs(below, tokens):
+                    place = replace(_place(subject, side), setting=f"{ablation} ablation")
+                    found.append(Units.ratio(RECOVERED[kind], place, ids, above, below, tokens))
     return found
 
 
@@ -317,6 +355,3 @@ def _gap(sums: Float[Tensor, "repeats 4"]) -> Float[Tensor, " repeats"]:
 def _change(value: float, interval: tuple[float, float], n: int, unit: str, place: Key) -> Estimate:
     nulls = (Null.exact(NO_ADAPTER, 0.0, rival=True),)
     return Estimate("evaluate.change", value, interval, n, unit, nulls, place)
-
-
-Maker = Callable[[], list[Estimate]]

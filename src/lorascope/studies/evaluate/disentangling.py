@@ -40,6 +40,7 @@ from lorascope.studies.evaluate.labelled import table_rows
 from lorascope.studies.evaluate.probing import OWN
 from lorascope.studies.evaluate.settings import Disentangling
 from lorascope.studies.evaluate.subjects import OpenedSubject
+from lorascope.studies.evaluate.units import Units, digest_of
 
 _COLUMNS = ("prompt", "entity", "attribute", "answer")
 _FEWEST = 8
@@ -156,6 +157,19 @@ def telling(
     between = torch.stack(means).var(0, unbiased=False)
     ratio = between / (torch.stack(within_).mean(0) + 1e-4 * float(between.max()) + 1e-12)
     return ratio.argsort(descending=True, stable=True)
+
+
+def _paired(
+    known: Sequence[RavelPrompt], names: Sequence[str], most: int, seed: int
+) -> tuple[dict[str, tuple[list[RavelPrompt], list[Pair]]], list[str]]:
+    """(what `pairs_of` gives by attribute, a line for each attribute left out)."""
+    parts, left_out = {}, []
+    for name in names:
+        try:
+            parts[name] = pairs_of(known, name, most, seed)
+        except InputError as error:
+            left_out.append(str(error))
+    return parts, left_out
 
 
 @torch.no_grad()
@@ -282,13 +296,30 @@ def mean_estimate(found: Sequence[Outcomes], place: Key) -> Estimate:
     )
 
 
+def exchange_units(every: Mapping[str, Outcomes], place: Key, whole: str) -> list[Units]:
+    """What the mean score is made of, attribute by attribute.
+
+    Args:
+        every: outcomes by attribute.
+        whole: name of all prompts.
+    """
+    means = [[float(one[OWN][kind].mean()) for kind in _KINDS] for one in every.values()]
+    values = [sum(one) / len(_KINDS) for one in means]
+    ids = [f"{attribute} of {whole}" for attribute in every]
+    return [Units.mean("evaluate.disentangling", place, "attributes", ids, values)]
+
+
 def disentangling(
     subject: OpenedSubject,
     others: Mapping[bool, Mapping[Site, Mapping[str, Dictionary]]],
     settings: Disentangling,
     seed: int = 0,
+    units: list[Units] | None = None,
 ) -> tuple[list[Estimate], dict[str, Any], list[str]]:
     """(numbers, facts, warnings) of a subject's dictionaries on the user's prompts.
+
+    Args:
+        units: collects what the numbers are made of.
 
     Raises:
         InputError: the prompts cannot be read, the subject is of deltas, or no attribute has enough
@@ -304,12 +335,9 @@ def disentangling(
         known = [p for p in prompts if next_token(subject, p, adapter=adapter) == p.answer]
         condition = ADAPTED if adapter else SPLICED
         facts[f"answered, {condition}"] = len(known)
-        parts = {}
-        for attribute in sorted({one.attribute for one in prompts}):
-            try:
-                parts[attribute] = pairs_of(known, attribute, settings.pairs, seed)
-            except InputError as error:
-                warnings.append(f"disentangling, {condition}: {error}")
+        names = sorted({one.attribute for one in prompts})
+        parts, left_out = _paired(known, names, settings.pairs, seed)
+        warnings += [f"disentangling, {condition}: {line}" for line in left_out]
         for site in subject.dictionaries if parts else ():
             read = {
                 OWN: subject.dictionary(site, adapter=adapter),
@@ -323,15 +351,19 @@ def disentangling(
                     model=condition,
                     k=k,
                 )
-                every: list[Outcomes] = []
+                every: dict[str, Outcomes] = {}
                 for attribute, (learned, pairs) in parts.items():
                     taken = {
                         name: outcomes(subject, one, site, learned, pairs, k, adapter=adapter)
                         for name, one in read.items()
                     }
-                    every.append(taken)
+                    every[attribute] = taken
                     estimates += attribute_estimates(taken, replace(place, topic=attribute))
-                estimates.append(mean_estimate(every, replace(place, topic="all attributes")))
+                place = replace(place, topic="all attributes")
+                estimates.append(mean_estimate(list(every.values()), place))
+                if units is not None:
+                    whole = digest_of(one.text for one in prompts)
+                    units += exchange_units(every, place, whole)
     if not estimates:
         raise InputError(f"{settings.source}: {'; '.join(warnings)}")
     return estimates, facts, warnings

@@ -29,6 +29,7 @@ from lorascope.studies.evaluate.settings import (
 from lorascope.studies.evaluate.state import Evaluating
 from lorascope.studies.evaluate.subjects import OpenedSubject
 from lorascope.studies.evaluate.targeted import targeted
+from lorascope.studies.evaluate.units import Units
 
 
 @dataclass
@@ -38,11 +39,13 @@ class Taken:
     Attributes:
         facts: what is no estimate.
         warnings: what to know before relying on it.
+        units: what the numbers are made of.
     """
 
     estimates: list[Estimate] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    units: list[Units] = field(default_factory=list)
 
 
 def take_core(work: Work, subject: OpenedSubject, settings: Core, seed: int) -> Taken:
@@ -50,7 +53,7 @@ def take_core(work: Work, subject: OpenedSubject, settings: Core, seed: int) -> 
     del settings  # how many tokens decides the windows
     state: Evaluating = work.state
     found = core(subject, state.training, state.held_out, seed)
-    return Taken(found.estimates, {"density": found.facts})
+    return Taken(found.estimates, {"density": found.facts}, units=found.units)
 
 
 def sets_of(settings: Probing) -> list[Labelled]:
@@ -71,17 +74,20 @@ def take_probing(work: Work, subject: OpenedSubject, settings: Probing, seed: in
     """Probes on few latents."""
     state: Evaluating = work.state
     sets = sets_of(settings)
+    units: list[Units] = []
     passes = len(sets) * len(subject.dictionaries) * len(subject.read_with)
     with work.reporter.bar(f"probing {subject.name}", passes, "sets") as advance:
-        found = probing(subject, sets, state.beside(subject), settings, seed, advance)
+        found = probing(subject, sets, state.beside(subject), settings, seed, advance, units)
     rows = {one.name: len(one.texts) for one in sets}
-    return Taken(found, {"sets": rows})
+    return Taken(found, {"sets": rows}, units=units)
 
 
 def take_absorption(work: Work, subject: OpenedSubject, settings: Absorption, seed: int) -> Taken:
     """First letters that more special latents took over; a vocabulary without words is told."""
+    units: list[Units] = []
     try:
-        return Taken(*absorption(subject, work.state.beside(subject), settings, seed))
+        beside = work.state.beside(subject)
+        return Taken(*absorption(subject, beside, settings, seed, units), units)
     except InputError as error:
         return Taken(warnings=[f"absorption of {subject.name}: {error}"])
 
@@ -89,13 +95,15 @@ def take_absorption(work: Work, subject: OpenedSubject, settings: Absorption, se
 def take_tpp(work: Work, subject: OpenedSubject, settings: Targeted, seed: int) -> Taken:
     """Targeted probe perturbation."""
     beside = work.state.beside(subject)
-    return Taken(*targeted(subject, beside, settings, seed, spurious=False))
+    units: list[Units] = []
+    return Taken(*targeted(subject, beside, settings, seed, spurious=False, units=units), units)
 
 
 def take_scr(work: Work, subject: OpenedSubject, settings: Spurious, seed: int) -> Taken:
     """Spurious correlation removal."""
     beside = work.state.beside(subject)
-    return Taken(*targeted(subject, beside, settings, seed, spurious=True))
+    units: list[Units] = []
+    return Taken(*targeted(subject, beside, settings, seed, spurious=True, units=units), units)
 
 
 def take_autointerp(work: Work, subject: OpenedSubject, settings: Autointerp, seed: int) -> Taken:
@@ -113,14 +121,17 @@ def take_disentangling(
     work: Work, subject: OpenedSubject, settings: Disentangling, seed: int
 ) -> Taken:
     """One attribute changed, the others looked at."""
-    return Taken(*disentangling(subject, work.state.beside(subject), settings, seed))
+    units: list[Units] = []
+    beside = work.state.beside(subject)
+    return Taken(*disentangling(subject, beside, settings, seed, units), units)
 
 
 def take_benchmarks(work: Work, subject: OpenedSubject, settings: Benchmarks, seed: int) -> Taken:
     """General benchmarks in every condition."""
     total = len(subject.conditions)
     with work.reporter.bar(f"benchmarks {subject.name}", total, "conditions") as advance:
-        return Taken(benchmarks(subject, settings, seed, advance))
+        units: list[Units] = []
+        return Taken(benchmarks(subject, settings, seed, advance, units), units=units)
 
 
 TAKERS: dict[str, Callable[[Work, OpenedSubject, Any, int], Taken]] = {

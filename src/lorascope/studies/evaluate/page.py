@@ -32,6 +32,12 @@ from lorascope.stats.intervals import detectable
 from lorascope.studies.adapt.sections.page import Page, parts_of
 from lorascope.studies.adapt.sections.tables import write_adapt_tables
 from lorascope.studies.adapt.sections.words import ExperimentSection
+from lorascope.studies.evaluate.comparison_page import (
+    EVALUATIONS_COMPARED,
+    compared_figures,
+    write_comparison_page,
+)
+from lorascope.studies.evaluate.sections import MEANS, SECTIONS, section_of
 
 COLUMNS: Final = (
     "Value",
@@ -43,37 +49,8 @@ COLUMNS: Final = (
     "Shows from",
     "Verdict",
 )
-_SECTIONS: Final = (
-    ("core", "Core", "How much of the stream, and of the model's predictions, is kept?"),
-    ("probing", "Sparse probing", "Is a concept in few latents?"),
-    ("absorption", "Absorption", "Do latents of a concept miss what more special ones take over?"),
-    ("tpp", "Targeted probe perturbation", "Do few latents of a class matter to it alone?"),
-    ("scr", "Spurious correlation removal", "Do few latents carry what should not count?"),
-    ("autointerp", "Automated interpretation", "Does an explanation say where a latent fires?"),
-    ("disentangling", "Disentangling", "Can one attribute be changed without the others?"),
-    ("benchmarks", "General benchmarks", "What is left of the model's abilities?"),
-)
-_OF: Final = {
-    "core": ("loss", "kl", "ce_recovered", "kl_recovered", "fvu", "l0", "dead_share"),
-    "probing": ("probe_accuracy", "probe_auc"),
-    "absorption": ("absorption_full", "absorption_fraction", "absorption_splits"),
-    "tpp": ("tpp",),
-    "scr": ("scr",),
-    "autointerp": ("detection", "fuzzing"),
-    "disentangling": ("cause", "isolation", "disentangling"),
-    "benchmarks": ("benchmark",),
-}
-# Topics of numbers that are means over sets or attributes.
-_MEANS: Final = ("all sets", "all attributes")
 # Sets of one source that stand in the table; all are in the long one.
 _MOST_ROWS: Final = 120
-
-
-def section_of(estimate: Estimate) -> str:
-    """Which evaluation a number is of."""
-    measure = estimate.key.about or estimate.measure
-    name = measure.removeprefix("evaluate.")
-    return next((key for key, measures in _OF.items() if name in measures), "core")
 
 
 def evaluation_cells(estimate: Estimate) -> list[PrintedCell]:
@@ -158,7 +135,7 @@ def _level(null: Null | None) -> PrintedCell:
 def evaluation_tables(results: Results) -> dict[str, list[PaperTable]]:
     """One table an evaluation, {section: [table]}."""
     found: dict[str, list[PaperTable]] = {}
-    for number_, (key, title, _) in enumerate(_SECTIONS, start=1):
+    for number_, (key, title, _) in enumerate(SECTIONS, start=1):
         own = [e for e in results.numbers if section_of(e) == key]
         if not own:
             continue
@@ -174,13 +151,15 @@ def evaluation_tables(results: Results) -> dict[str, list[PaperTable]]:
 
 def _shown(estimates: Sequence[Estimate]) -> list[Estimate]:
     """Means over sets first; single sets as far as there is room."""
-    first = [e for e in estimates if not e.key.topic or e.key.topic in _MEANS]
+    first = [e for e in estimates if not e.key.topic or e.key.topic in MEANS]
     rest = [e for e in estimates if e not in first]
     return [*first, *rest][:_MOST_ROWS]
 
 
 def figures_of(results: Results) -> list[Figure]:
     """Firing rates of every dictionary, and probe accuracy over k."""
+    if results.facts.get("workflow") == EVALUATIONS_COMPARED:
+        return compared_figures(results)
     return [*_densities(results.facts), *_over_k(results)]
 
 
@@ -213,7 +192,7 @@ def _over_k(results: Results) -> Iterable[Figure]:
     taken = [
         e
         for e in results.numbers
-        if e.measure == "evaluate.probe_accuracy" and e.key.topic in _MEANS
+        if e.measure == "evaluate.probe_accuracy" and e.key.topic in MEANS
     ]
     if not taken:
         return
@@ -253,7 +232,7 @@ def evaluation_sentences(results: Results) -> list[str]:
         for e in results.numbers:
             if e.measure != measure or (setting and e.key.setting != setting):
                 continue
-            if e.key.topic and not (e.key.topic in _MEANS and e.key.k == 1):
+            if e.key.topic and not (e.key.topic in MEANS and e.key.k == 1):
                 continue
             rival = e.headline
             beside = f", {rival.name} {number(rival.level)}" if rival is not None else ""
@@ -266,7 +245,9 @@ def evaluation_sentences(results: Results) -> list[str]:
 
 
 def write_page(results: Results) -> Path:
-    """Write `report/` of an evaluation: figures, tables, then the page, whose path it returns."""
+    """Write `report/` of an evaluation, or of two against each other; returns the page's path."""
+    if results.facts.get("workflow") == EVALUATIONS_COMPARED:
+        return write_comparison_page(results)
     folder, facts = results.run / "report", results.facts
     drawn, tables = figures_of(results), evaluation_tables(results)
     write_figures(drawn, folder / "figures")
@@ -283,7 +264,7 @@ def write_page(results: Results) -> Path:
         f"held-out tokens of {texts.get('documents', 0):,} documents.",
         verdict=evaluation_sentences(results),
         warnings=[str(one) for one in facts.get("warnings", [])],
-        parts=parts_of([ExperimentSection(*one) for one in _SECTIONS], {}, drawn, tables),
+        parts=parts_of([ExperimentSection(*one) for one in SECTIONS], {}, drawn, tables),
         fact_tables=_fact_tables(facts),
         estimates=results.numbers,
         figures=drawn,

@@ -39,6 +39,7 @@ from lorascope.studies.evaluate.logistic import auc_interval, fit_logistic, plac
 from lorascope.studies.evaluate.pooling import STREAM, Pooled, pooled
 from lorascope.studies.evaluate.settings import Probing
 from lorascope.studies.evaluate.subjects import OpenedSubject
+from lorascope.studies.evaluate.units import Units, digest_of, text_ids
 
 ACCURACY, AUC = "evaluate.probe_accuracy", "evaluate.probe_auc"
 OWN = "own"
@@ -250,6 +251,27 @@ def mean_estimates(sets: Sequence[Probes], coins: Sequence[float], place: Key) -
     return estimates
 
 
+def probe_units(
+    sets: Sequence[Labelled], found: Sequence[Probes], place: Key, settings: Probing, seed: int
+) -> list[Units]:
+    """What accuracies and AUCs are made of: rows of each set, and sets."""
+    units = []
+    rows = [text_ids(one.halves(settings.train, settings.test, seed)[1].texts) for one in sets]
+    names = [f"{one.name} {digest_of(ids)}" for one, ids in zip(sets, rows, strict=True)]
+    if len(sets) > 1:
+        for k in sorted({k for one in found for name, k in one if name == OWN}):
+            at = replace(place, k=k, topic=ALL_SETS)
+            for measure, field in ((ACCURACY, "accuracy"), (AUC, "auc")):
+                values = [getattr(one[OWN, k], field) for one in found]
+                units.append(Units.mean(measure, at, "sets", names, values))
+    for one, ids, probes_ in zip(sets, rows, found, strict=True):
+        for (name, k), probed in probes_.items():
+            if name == OWN:
+                at = replace(place, k=k, topic=one.name)
+                units.append(Units.mean(ACCURACY, at, "texts", ids, probed.correct))
+    return units
+
+
 def change_estimates(
     without: Sequence[Probes], with_: Sequence[Probes], place: Key
 ) -> list[Estimate]:
@@ -282,12 +304,14 @@ def probing(
     settings: Probing,
     seed: int = 0,
     advance: Any = lambda done: None,
+    units: list[Units] | None = None,
 ) -> list[Estimate]:
     """Sparse probing of every dictionary of a subject on every set.
 
     Args:
         others: {adapter on: {site: dictionaries to stand beside, by name of the null}}.
         advance: told after each set.
+        units: collects what the numbers are made of.
     """
     estimates: list[Estimate] = []
     for site in subject.dictionaries:
@@ -309,6 +333,8 @@ def probing(
                 advance(1)
             if len(sets) > 1:
                 estimates += mean_estimates(found[adapter], coins, place)
+            if units is not None:
+                units += probe_units(sets, found[adapter], place, settings, seed)
         if len(found) == 2:
             at = Key(
                 adapter=subject.adapter, site=site.name, dictionary=subject.name, model=ADAPTED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from lorascope.results.null_names import NO_ADAPTER, RANDOM_DECODER
 from lorascope.stats.documents import ratio, smooth
 from lorascope.stats.intervals import or_point, wilson_interval
 from lorascope.studies.evaluate.rows import StreamRows
+from lorascope.studies.evaluate.units import Units
 
 # Powers of ten between which firing rates are counted, from 1e-5 to 1 in half steps.
 EDGES = tuple(-5.0 + step / 2 for step in range(11))
@@ -89,6 +90,15 @@ class Reconstructed:
         found.append(
             Estimate("evaluate.dead_share", share, bounds, latents, "share", tuple(dead), place)
         )
+        return found
+
+    def units(self, place: Key, ids: Sequence[str]) -> list[Units]:
+        """FVU and L0, document by document."""
+        parts = (self.rows, self.rows)
+        found = [Units.ratio("evaluate.l0", place, ids, self.own.active, *parts)]
+        if float(self.total.sum()) > 0:
+            sums = (self.own.errors, self.total, self.rows)
+            found.append(Units.ratio("evaluate.fvu", place, ids, *sums))
         return found
 
     def less(self, without: Reconstructed, place: Key) -> list[Estimate]:

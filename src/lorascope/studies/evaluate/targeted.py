@@ -19,7 +19,7 @@ code keeps the epoch that is best on the rows it then measures on; here the last
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +42,7 @@ from lorascope.studies.evaluate.probing import OWN
 from lorascope.studies.evaluate.settings import Targeted
 from lorascope.studies.evaluate.subjects import OpenedSubject
 from lorascope.studies.evaluate.targeted_texts import scr_texts, tpp_texts
+from lorascope.studies.evaluate.units import Units, digest_of, text_ids
 
 # Accuracy that a clean probe has to be ahead of a biased one, as published.
 _LEAST_GAP = 0.001
@@ -274,6 +275,25 @@ def scr_estimates(found: RemovedLatents, place: Key) -> list[Estimate]:
     return estimates
 
 
+def targeted_units(
+    found: Mapping[tuple[str, int], Tensor] | RemovedLatents, place: Key, ids: Sequence[str]
+) -> list[Units]:
+    """What TPP is made of, class by class, or SCR, text by text."""
+    units = []
+    if isinstance(found, RemovedLatents):
+        for (name, n), after in found.after.items():
+            if name == OWN:
+                sums = (after - found.before, found.clean - found.before, torch.ones_like(after))
+                one = Units.ratio("evaluate.scr", replace(place, size=n), ids, *sums)
+                units.append(replace(one, kind="texts"))
+        return units
+    for (name, n), values in found.items():
+        if name == OWN:
+            at = replace(place, size=n)
+            units.append(Units.mean("evaluate.tpp", at, "classes", ids, values))
+    return units
+
+
 @torch.no_grad()
 def targeted(
     subject: OpenedSubject,
@@ -282,8 +302,14 @@ def targeted(
     seed: int = 0,
     *,
     spurious: bool,
+    units: list[Units] | None = None,
 ) -> tuple[list[Estimate], dict[str, Any], list[str]]:
-    """(numbers, facts, warnings) of TPP, or of SCR where `spurious`."""
+    """(numbers, facts, warnings) of TPP, or of SCR where `spurious`.
+
+    Args:
+        units: collects what the numbers are made of.
+    """
+    units = [] if units is None else units
     train, test = (scr_texts if spurious else tpp_texts)(settings, seed)
     marks = [torch.tensor(part[1]) for part in (train, test)]
     estimates: list[Estimate] = []
@@ -304,7 +330,11 @@ def targeted(
             )
             if not spurious:
                 pair = (marks[0][:, 0], marks[1][:, 0])
-                estimates += tpp_estimates(tpp_scores(rows, pair, settings, seed), place)
+                scores = tpp_scores(rows, pair, settings, seed)
+                estimates += tpp_estimates(scores, place)
+                whole = digest_of(test[0])
+                names = [f"{one} of {whole}" for one in range(int(pair[0].max()) + 1)]
+                units += targeted_units(scores, place, names)
                 continue
             found = scr_scores(
                 rows,
@@ -315,6 +345,7 @@ def targeted(
             )
             try:
                 estimates += scr_estimates(found, place)
+                units += targeted_units(found, place, text_ids(test[0]))
             except InputError as error:
                 warnings.append(f"{site}, {place.model}: {error}")
     return estimates, {"rows": [len(train[0]), len(test[0])]}, warnings

@@ -20,6 +20,7 @@ from lorascope.studies.evaluate import evaluations
 from lorascope.studies.evaluate.plan import EvaluatePlan, plan_evaluate
 from lorascope.studies.evaluate.settings import Core, EvaluateStudy
 from lorascope.studies.evaluate.state import Evaluating, require_texts
+from lorascope.studies.evaluate.units import write_units
 from lorascope.workflows.measured import Measured
 from lorascope.workflows.running import Workflow
 
@@ -50,7 +51,7 @@ def read(work: Work, *, identity: Mapping[str, Any], core: Core | None) -> None:
     write_json(work.folder / _FILE, record)
 
 
-@stage(version=2, title="evaluating")
+@stage(version=3, title="evaluating")
 def take(
     work: Work,
     *,
@@ -72,6 +73,7 @@ def take(
         taken = evaluations.TAKERS[evaluation](work, found, settings, seed)
     Measured(taken.estimates, taken.warnings).write(work.folder)
     write_json(work.folder / FACTS, taken.facts)
+    write_units(taken.units, work.folder)
 
 
 def stages(state: Evaluating) -> Iterator[Stage]:
