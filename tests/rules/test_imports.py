@@ -81,6 +81,7 @@ def test_help_and_version_need_none_of_them(arguments, tmp_path):
 
 OPTIONS = ("--model", "embedded", "--sites", "1", "--texts", "embedded")
 EVALUATION = ("evaluate", "--model", "embedded", "--texts", "embedded", "--adapter", "adapter")
+EVALUATION += ("--dictionary", "layers.1=hf://owner/repository/folder")
 EMBEDDED = STUDIES / "embedded.yaml"
 
 
@@ -96,6 +97,21 @@ def _finished_audit(folder):
     study = {"model": "embedded", "sites": ["layers.1"], "texts": {"sources": ["embedded"]}}
     study |= {"dictionaries": {"seeds": [0]}, "measures": {}}
     (folder / "study.yaml").write_text(json.dumps(study))
+
+
+def _tables(folder):
+    """Tables that an evaluation cannot use."""
+    (folder / "odd.csv").write_text("x,y\n1,2\n")
+    (folder / "one.csv").write_text("text,label\n" + "".join(f"t{i},1\n" for i in range(40)))
+    (folder / "few.csv").write_text("text,label\n" + "".join(f"t{i},{i % 2}\n" for i in range(20)))
+
+
+def _finished_evaluation(folder):
+    """What tells the subjects of a run."""
+    (folder / "results").mkdir(parents=True)
+    (folder / "study.yaml").write_text("workflow: evaluate\n")
+    facts = json.dumps({"subjects": {"mine": {}, "other": {}}})
+    (folder / "results" / "facts.json").write_text(facts)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +142,18 @@ def _finished_audit(folder):
         [*EVALUATION, "--set", "probing.sets=[nope.csv]"],
         [*EVALUATION, "--only", "tpp", "--set", "tpp.source=nope.csv"],
         [*EVALUATION, "--only", "disentangling", "--set", "disentangling.source=./nope"],
+        [*EVALUATION, "--only", "disentangling"],
+        [*EVALUATION, "--only", "disentangling", "--set", "disentangling.source=odd.csv"],
+        [*EVALUATION, "--only", "scr", "--set", "scr.source=odd.csv"],
+        [*EVALUATION, "--only", "tpp", "--set", "tpp.source=odd.csv"],
+        [*EVALUATION, "--sets", "odd.csv"],
+        [*EVALUATION, "--sets", "one.csv"],
+        [*EVALUATION, "--sets", "few.csv"],
+        [*EVALUATION, "--only", "benchmarks", "--set", "benchmarks.include=nope"],
+        [*EVALUATION, "--only", "autointerp"],
+        [*EVALUATION, "--only", "autointerp", "--judge", "m"],
+        ["evaluate", "--model", "embedded", "--only", "probing"],
+        ["compare", "evaluated", "evaluated:nope"],
         [*EVALUATION, "--only", "autointerp", "--judge", "local:"],
         [*EVALUATION, "--only", "autointerp", "--judge", "local:./nope"],
         ["train-adapter", "--ranks", "four"],
@@ -192,6 +220,8 @@ def test_wrong_input_is_refused_at_once(arguments, tmp_path):
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     (tmp_path / "torn.jsonl").write_text('{"text": "a"}\n{"text": "b')
     _finished_audit(tmp_path / "run")
+    _tables(tmp_path)
+    _finished_evaluation(tmp_path / "evaluated")
     (tmp_path / "adapters.csv").write_text("adapter,label\nadapter,a\na/b,b\n")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")

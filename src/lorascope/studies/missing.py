@@ -7,11 +7,12 @@ All raise InputError with what is wrong, where, and what to do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from lorascope.activations.sources import located
 from lorascope.activations.text import read_documents
-from lorascope.behaviours.answerers import local_judge
+from lorascope.behaviours.answerers import answerer, local_judge
 from lorascope.behaviours.manners import judged
 from lorascope.behaviours.records import read_set
 from lorascope.config import Settings
@@ -25,6 +26,13 @@ from lorascope.runs import Run
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.studies.audit.study import AuditStudy
 from lorascope.studies.behaviour.study import MeasureBehaviour
+from lorascope.studies.evaluate.labelled import (
+    binary_sets,
+    classes,
+    is_table,
+    prompt_rows,
+    spurious_rows,
+)
 from lorascope.studies.evaluate.settings import EvaluateStudy, Subject
 from lorascope.studies.latent.study import LatentStudy
 from lorascope.workflows.settings import OnTexts, TrainStudy
@@ -53,6 +61,8 @@ def in_study(
         for name, subject in study.subjects.items():
             _subject(name, subject)
         _evaluations(study)
+        if not planned:
+            _what_runs_evaluations(study)
     elif not planned:
         _made(study)
 
@@ -144,12 +154,36 @@ def _evaluations(study: EvaluateStudy) -> None:
     """Tables that evaluations read, and a judge that is on this machine."""
     if study.probing is not None:
         _sources(study.probing.sets)
-    for one in (study.tpp, study.scr, study.disentangling):
-        _sources([one.source] if one is not None else ())
+        for source in filter(is_table, study.probing.sets):
+            for labelled in binary_sets(source, study.probing.limit):
+                labelled.sized(study.probing.train, study.probing.test)
+    for one, read in (
+        (study.tpp, classes),
+        (study.scr, spurious_rows),
+        (study.disentangling, prompt_rows),
+    ):
+        if one is not None:
+            _sources([one.source])
+            if is_table(one.source):
+                read(one.source)
     if study.autointerp is not None:
         local = local_judge(study.autointerp.judge)
         if local is not None:
             model_address(local)
+
+
+def _what_runs_evaluations(study: EvaluateStudy) -> None:
+    """A judge's endpoint, and lm-eval: what only a run needs, not its plan."""
+    if study.autointerp is not None and local_judge(study.autointerp.judge) is None:
+        answerer(study.autointerp.judge)
+    if study.benchmarks is not None:
+        if find_spec("lm_eval") is None:
+            raise InputError('general benchmarks need lm-eval: pip install "lorascope[eval]"')
+        if study.benchmarks.include and not Path(study.benchmarks.include).is_dir():
+            raise InputError(
+                f"{study.benchmarks.include}: no such folder; give one with task files of lm-eval "
+                "as benchmarks.include, or leave it out"
+            )
 
 
 def _sources(sources: Iterable[str]) -> None:

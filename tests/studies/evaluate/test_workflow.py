@@ -197,6 +197,13 @@ def test_what_cannot_be_evaluated_is_refused(made):
         study(core=None, probing=None, absorption=None)
     with pytest.raises(InputError, match="even number"):
         study(autointerp={"judge": "x", "questions": 3})
+    for section, option in (
+        ({"autointerp": {}}, "--judge MODEL"),
+        ({"disentangling": {"k": [1]}}, "--set disentangling.source=FILE"),
+        ({"core": None, "absorption": None, "subjects": {"a": {}}}, "--dictionary site=address"),
+    ):
+        with pytest.raises(InputError, match=option):
+            study(**section)
     with pytest.raises(InputError, match="use letters"):
         study(subjects={"a/b": subject})
     with pytest.raises(InputError, match=r"layers\.7"):

@@ -36,13 +36,12 @@ from lorascope.randomness import derived_seed
 from lorascope.results import Estimate, Key, Null
 from lorascope.results.null_names import NOTHING_CHANGED, RANDOM_DECODER
 from lorascope.stats.intervals import normal_interval, or_point, wilson_interval, within
-from lorascope.studies.evaluate.labelled import table_rows
+from lorascope.studies.evaluate.labelled import prompt_rows
 from lorascope.studies.evaluate.probing import OWN
 from lorascope.studies.evaluate.settings import Disentangling
 from lorascope.studies.evaluate.subjects import OpenedSubject
 from lorascope.studies.evaluate.units import Units, digest_of
 
-_COLUMNS = ("prompt", "entity", "attribute", "answer")
 _FEWEST = 8
 _KINDS = ("cause", "isolation")
 
@@ -86,23 +85,15 @@ def read_prompts(source: str, tokenizer: Any) -> list[RavelPrompt]:
         InputError: a column is missing, or an entity does not stand in its prompt.
     """
     found = []
-    for number, row in enumerate(table_rows(source), start=1):
-        missing = [name for name in _COLUMNS if not str(row.get(name) or "").strip()]
-        if missing:
-            raise InputError(
-                f"{source}, row {number}: no {', '.join(missing)}; each row needs "
-                f"{', '.join(_COLUMNS)}"
-            )
-        text, entity = str(row["prompt"]), str(row["entity"])
+    for row in prompt_rows(source):
+        text, entity = row["prompt"], row["entity"]
         end = text.rfind(entity) + len(entity)
-        if end < len(entity):
-            raise InputError(f"{source}, row {number}: {entity!r} does not stand in its prompt")
         coded = tokenizer(text, return_offsets_mapping=True)
         spans = coded["offset_mapping"]
         place = max(i for i, (start, stop) in enumerate(spans) if start < end and stop > start)
-        answer = tokenizer(str(row["answer"]), add_special_tokens=False)["input_ids"][0]
+        answer = tokenizer(row["answer"], add_special_tokens=False)["input_ids"][0]
         ids = tuple(coded["input_ids"])
-        found.append(RavelPrompt(text, entity, str(row["attribute"]), ids, place, answer))
+        found.append(RavelPrompt(text, entity, row["attribute"], ids, place, answer))
     return found
 
 

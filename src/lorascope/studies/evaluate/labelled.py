@@ -21,7 +21,6 @@ from typing import Any, Final
 from lorascope import embedded
 from lorascope.errors import InputError
 from lorascope.foreign import first_line
-from lorascope.randomness import derived_seed
 
 _DATA: Final = "sae_probes/data/"
 _LIST: Final = _DATA + "probing_datasets_MASTER.csv.zst"
@@ -48,15 +47,12 @@ class Labelled:
     texts: tuple[str, ...]
     labels: tuple[int, ...]
 
-    def halves(self, train: int, test: int, seed: int) -> tuple[Labelled, Labelled]:
-        """Rows to train on and rows held out, half of each label in both; no text is in both.
-
-        A text that stands more than once is one row; one with both labels is none.
+    def sized(self, train: int, test: int) -> tuple[dict[int, list[str]], tuple[int, int]]:
+        """(different texts of each label, rows a label to train on and held out).
 
         Raises:
             InputError: too few different texts of a label.
         """
-        chosen = random.Random(derived_seed(seed, "rows", self.name))
         by_label: dict[int, list[str]] = {0: [], 1: []}
         marked: dict[str, set[int]] = {}
         for text, label in zip(self.texts, self.labels, strict=True):
@@ -65,14 +61,28 @@ class Labelled:
             if len(labels) == 1:
                 by_label[min(labels)].append(text)
         fewest = min(len(texts) for texts in by_label.values())
-        total = train + test
-        share = min(1.0, 2 * fewest / total)
-        each = [int(share * half / 2) for half in (train, test)]
+        share = min(1.0, 2 * fewest / (train + test))
+        each = (int(share * train / 2), int(share * test / 2))
         if min(each) < 8:
             raise InputError(
                 f"{self.name}: {fewest} different texts of one label; probing needs at least 8 of "
                 "each label to train on and 8 to measure on"
             )
+        return by_label, each
+
+    def halves(self, train: int, test: int, seed: int) -> tuple[Labelled, Labelled]:
+        """Rows to train on and rows held out, half of each label in both; no text is in both.
+
+        A text that stands more than once is one row; one with both labels is none.
+
+        Raises:
+            InputError: too few different texts of a label.
+        """
+        # Here, since what only looks at tables should not wait for torch.
+        from lorascope.randomness import derived_seed
+
+        chosen = random.Random(derived_seed(seed, "rows", self.name))
+        by_label, each = self.sized(train, test)
         parts: list[list[tuple[str, int]]] = [[], []]
         for label, texts in by_label.items():
             drawn = chosen.sample(texts, sum(each))
@@ -285,6 +295,78 @@ def _dataset(source: str) -> Iterator[dict[str, Any]]:
             f"{source}: neither a file here nor a dataset that opens ({first_line(error)}); "
             "check the path, the dataset id and the network"
         ) from None
+
+
+def spurious_rows(source: str) -> list[tuple[str, int, int]]:
+    """(text, label, spurious attribute) of every row that SCR reads, both 0 or 1.
+
+    Raises:
+        InputError: a column is missing or holds something else than 0 and 1, or one of the four
+            pairs of label and spurious attribute has no row.
+    """
+    if source == "embedded":
+        kinds = {"coding": 1, "factual": 0}
+        known = [one for one in embedded.instructions() if one["category"] in kinds]
+        return [
+            (record[side], label, kinds[record["category"]])
+            for record in known
+            for label, side in enumerate(("instruction", "output"))
+        ]
+    found = []
+    for number, row in enumerate(table_rows(source), start=1):
+        try:
+            label, spurious = int(row["label"]), int(row["spurious"])
+            text = str(row["text"])
+        except (KeyError, TypeError, ValueError):
+            label = spurious = -1
+        if not {label, spurious} <= {0, 1}:
+            raise InputError(
+                f"{source}, row {number}: scr needs columns text, label and spurious, the last two "
+                f"0 or 1; this row has {', '.join(f'{k}={str(v)[:20]}' for k, v in row.items())}"
+            )
+        found.append((text, label, spurious))
+    pairs = sorted({(label, spurious) for _, label, spurious in found})
+    if len(pairs) < 4:
+        there = ", ".join(f"label {label} spurious {other}" for label, other in pairs)
+        raise InputError(
+            f"{source}: scr needs texts of all four pairs of label and spurious; there are "
+            f"{there or 'no rows'}"
+        )
+    return found
+
+
+PROMPT_COLUMNS: Final = ("prompt", "entity", "attribute", "answer")
+
+
+def prompt_rows(source: str) -> list[dict[str, str]]:
+    """Rows of a table of prompts about entities, `PROMPT_COLUMNS`.
+
+    Raises:
+        InputError: there is no row, a column is missing, or an entity does not stand in its prompt.
+    """
+    found = []
+    for number, row in enumerate(table_rows(source), start=1):
+        missing = [name for name in PROMPT_COLUMNS if not str(row.get(name) or "").strip()]
+        if missing:
+            raise InputError(
+                f"{source}, row {number}: no {', '.join(missing)}; each row needs "
+                f"{', '.join(PROMPT_COLUMNS)}"
+            )
+        one = {name: str(row[name]) for name in PROMPT_COLUMNS}
+        if one["entity"] not in one["prompt"]:
+            raise InputError(
+                f"{source}, row {number}: {one['entity']!r} does not stand in its prompt"
+            )
+        found.append(one)
+    if not found:
+        raise InputError(f"{source}: no rows; each row needs {', '.join(PROMPT_COLUMNS)}")
+    return found
+
+
+def is_table(source: str) -> bool:
+    """Whether a source is a table on this machine."""
+    path = Path(source).expanduser()
+    return path.is_file() and path.suffix != ".whl"
 
 
 def majority(labels: Sequence[int]) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -197,6 +198,21 @@ class Benchmarks(Settings):
     batch: int = Field(default=8, ge=1)
 
 
+# {evaluation: (setting without a default, what it is and which option gives it)}.
+_NEEDED = {
+    "autointerp": (
+        "judge",
+        "a model that explains latents: --judge MODEL (an id at OPENAI_BASE_URL), or "
+        "--judge local:MODEL; in a file, autointerp.judge",
+    ),
+    "disentangling": (
+        "source",
+        "a table of prompts with the columns prompt, entity, attribute and answer: --set "
+        "disentangling.source=FILE; in a file, disentangling.source",
+    ),
+}
+
+
 class EvaluateStudy(Settings):
     """An evaluation of one or several subjects on one model.
 
@@ -230,6 +246,16 @@ class EvaluateStudy(Settings):
     seed: int = 0
     force: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _what_one_needs(cls, data: Any) -> Any:
+        """An evaluation without what it alone needs says which option gives it."""
+        for name, (field, given) in _NEEDED.items() if isinstance(data, Mapping) else ():
+            section = data.get(name)
+            if isinstance(section, Mapping) and not str(section.get(field) or "").strip():
+                raise ValueError(f"{name} needs {given}")
+        return data
+
     @model_validator(mode="after")
     def _something(self) -> Self:
         for name in self.subjects:
@@ -237,9 +263,19 @@ class EvaluateStudy(Settings):
                 raise ValueError(f'the name "{name}": use letters, digits, dots, - and _')
         if not self.asked:
             raise ValueError(f"no evaluation is asked for; name one of {', '.join(EVALUATIONS)}")
+        if not any(self.applies(name, one) for name in self.subjects for one in self.asked):
+            raise ValueError(
+                f"{', '.join(self.asked)}: of dictionaries, and no subject has one; give "
+                "--dictionary site=address or --fitted FOLDER, or ask for core or benchmarks"
+            )
         return self
 
     @property
     def asked(self) -> tuple[Evaluation, ...]:
         """The evaluations that are asked for."""
         return tuple(name for name in EVALUATIONS if getattr(self, name) is not None)
+
+    def applies(self, subject: str, evaluation: str) -> bool:
+        """Whether an evaluation says anything of a subject: most are of dictionaries."""
+        one = self.subjects[subject]
+        return evaluation in ("core", "benchmarks") or bool(one.dictionaries or one.fitted)

@@ -182,9 +182,14 @@ def require_texts(state: Evaluating) -> dict[str, Any]:
         }
     require_held_out(record["held_out"]["documents"], record["held_out"]["tokens"])
     if record["training"]["tokens"] < 200:
+        seen = state.texts.excluded
+        why = (
+            f" ({seen} documents are left out, which a fit or an adapter has seen)" if seen else ""
+        )
+        keep = ", or texts.keep_seen, which takes means of them too" if seen else ""
         raise InputError(
-            f"{record['training']['tokens']} tokens are left beside the held-out ones; means and "
-            "baselines need at least 200: give more text"
+            f"{record['training']['tokens']} tokens are left beside the held-out ones{why}; means "
+            f"and baselines need at least 200: give more text{keep}"
         )
     return record
 

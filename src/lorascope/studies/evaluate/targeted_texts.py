@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from lorascope import embedded
 from lorascope.errors import InputError
 from lorascope.randomness import generator
-from lorascope.studies.evaluate.labelled import classes, table_rows
+from lorascope.studies.evaluate.labelled import classes, spurious_rows
 from lorascope.studies.evaluate.settings import Targeted
 
 _MOST_CLASSES = 5
@@ -38,39 +37,11 @@ def scr_texts(settings: Targeted, seed: int) -> tuple[Texts, Texts]:
     """
     groups: dict[str, list[str]] = {}
     marks: dict[str, tuple[int, ...]] = {}
-    for text, label, spurious in _marked(settings.source):
+    for text, label, spurious in spurious_rows(settings.source):
         name = f"label {label}, spurious {spurious}"
         groups.setdefault(name, []).append(text)
         marks[name] = (label, spurious)
-    if len(groups) < 4:
-        raise InputError(
-            f"{settings.source}: scr needs texts of all four pairs of label and spurious (0 or 1 "
-            f"each); there are {', '.join(sorted(groups)) or 'none'}"
-        )
     return _cut({n: list(dict.fromkeys(t)) for n, t in groups.items()}, marks, settings, seed)
-
-
-def _marked(source: str) -> list[tuple[str, int, int]]:
-    if source == "embedded":
-        kinds = {"coding": 1, "factual": 0}
-        known = [one for one in embedded.instructions() if one["category"] in kinds]
-        return [
-            (record[side], label, kinds[record["category"]])
-            for record in known
-            for label, side in enumerate(("instruction", "output"))
-        ]
-    found = []
-    for row in table_rows(source):
-        try:
-            label, spurious = int(row["label"]), int(row["spurious"])
-            text = str(row["text"])
-        except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{source}: scr needs columns text, label and spurious, the last two 0 or 1; this "
-                f"row has {', '.join(map(str, row))}"
-            ) from None
-        found.append((text, label, spurious))
-    return found
 
 
 def _cut(

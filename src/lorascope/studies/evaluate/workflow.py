@@ -84,7 +84,7 @@ def stages(state: Evaluating) -> Iterator[Stage]:
     for name in study.subjects:
         identity = state.subject_identity(name)
         for evaluation in study.asked:
-            if not _applies(study, name, evaluation):
+            if not study.applies(name, evaluation):
                 continue
             arguments = {
                 "evaluation": evaluation,
@@ -97,12 +97,6 @@ def stages(state: Evaluating) -> Iterator[Stage]:
             found.append(one.name)
             yield one
     yield Stage(RESULTS, put_together, {"study": study}, (TEXTS, *found))
-
-
-def _applies(study: EvaluateStudy, name: str, evaluation: str) -> bool:
-    """Whether an evaluation says anything of a subject: most are of dictionaries."""
-    subject = study.subjects[name]
-    return evaluation in ("core", "benchmarks") or bool(subject.dictionaries or subject.fitted)
 
 
 @stage(version=1, title="putting results together")
