@@ -31,7 +31,7 @@ ABLATION, KS = "mean ablation", (1, 5, 20)
 
 @dataclass(frozen=True)
 class Place:
-    """A model, and the block after which its dictionary stands, at two thirds of its depth."""
+    """A model, and the block after which its dictionary stands, about two thirds down."""
 
     model: str
     site: str
@@ -39,7 +39,7 @@ class Place:
 
 PLACES = {
     "smollm2": Place("models/SmolLM2-135M-Instruct", "layers.20"),
-    "embedded": Place("embedded", "layers.3"),
+    "embedded": Place("embedded", "layers.5"),
 }
 
 

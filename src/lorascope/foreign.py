@@ -140,6 +140,26 @@ def _may_hold_halves(text: str | bytes) -> bool:
     return b"\0" in text or _HALF_BYTES.search(text) is not None
 
 
+class _NoTwins(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which one value would be lost."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """The mapping of a node."""
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f'"{key.value}" stands twice', problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 def parse_yaml(text: str, where: object) -> Any:
     """The value of a YAML text.
 
@@ -149,7 +169,7 @@ def parse_yaml(text: str, where: object) -> Any:
     """
     try:
         _require_small(text)
-        return yaml.safe_load(text)
+        return yaml.load(text, _NoTwins)
     except Exception as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}" if mark and "\n" in text.strip() else str(where)

@@ -208,7 +208,9 @@ def _evaluations(runs: list[str], out: Path | None, json_: bool, command: str) -
     results = read_results(found.report.parent.parent)
     chosen = headlines(results)
     rows = [compared_cells(one, results.facts["sides"][str(one.key)]) for one in chosen]
-    columns = [Column("number", [compared_label(one) for one in chosen], 0, wraps=True)]
+    columns = [
+        Column("number", [compared_label(one, results.facts) for one in chosen], 0, wraps=True)
+    ]
     columns += [
         Column(
             heading,

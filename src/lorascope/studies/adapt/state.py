@@ -209,8 +209,11 @@ def spread(found: Sequence[Window], tokenizer: Any, most: int) -> list[Window]:
     return kept
 
 
-def require_held_out(documents: int, tokens: int) -> None:
+def require_held_out(documents: int, tokens: int, setting: str = "measure_tokens") -> None:
     """Refuse texts that cannot carry the numbers.
+
+    Args:
+        setting: says how many tokens are measured on at most.
 
     Raises:
         InputError: fewer than 10 documents or 200 tokens to measure on.
@@ -219,5 +222,5 @@ def require_held_out(documents: int, tokens: int) -> None:
         raise InputError(
             f"{documents} documents with {tokens:,} tokens are left to measure on; intervals need "
             "at least 10 documents and 200 tokens: give more, or shorter, documents, or a larger "
-            "measure_tokens"
+            f"{setting}"
         )

@@ -177,7 +177,7 @@ def _compared(first: _Opened, second: _Opened, said: list[str]) -> list[Compared
             said.append(f"{evaluation} of {second.name} was made otherwise: {unlike}; left out")
             continue
         numbers = list(_numbers(first, second, evaluation, said))
-        if not numbers:
+        if not numbers and first.units(evaluation) and second.units(evaluation):
             said.append(
                 f"{evaluation}: {first.name} and {second.name} have too few documents, texts or "
                 "other units in common; evaluate both on the same"

@@ -45,12 +45,16 @@ HEADLINES: Final = (
 )
 
 
-def compared_label(estimate: Estimate) -> str:
-    """What a row is of: number, the two sides, condition, place."""
+def compared_label(estimate: Estimate, facts: Mapping[str, Any]) -> str:
+    """What a row is of: number, the two sides where there are several pairs, condition, place."""
+    parts = (definition_of(estimate.key.about).title, *_place(estimate, facts))
+    return ", ".join(part for part in parts if part)
+
+
+def _place(estimate: Estimate, facts: Mapping[str, Any]) -> list[str]:
     key = estimate.key
-    parts = [
-        definition_of(key.about).title,
-        f"{key.compared} and {key.dictionary}",
+    return [
+        f"{key.compared} and {key.dictionary}" if len(facts["pairs"]) > 1 else "",
         key.model,
         key.site,
         key.topic,
@@ -58,7 +62,6 @@ def compared_label(estimate: Estimate) -> str:
         "" if key.size is None else f"n = {key.size}",
         key.setting,
     ]
-    return ", ".join(part for part in parts if part)
 
 
 def compared_cells(estimate: Estimate, sides: Mapping[str, Any]) -> list[PrintedCell]:
@@ -114,7 +117,10 @@ def compared_tables(results: Results) -> dict[str, list[PaperTable]]:
         own = [e for e in own if _whole(e)] + [e for e in own if not _whole(e)]
         if own:
             sides = results.facts["sides"]
-            rows = [(compared_label(e), compared_cells(e, sides[str(e.key)])) for e in own]
+            rows = [
+                (compared_label(e, results.facts), compared_cells(e, sides[str(e.key)]))
+                for e in own
+            ]
             title = f"{title}: both runs, and the second less the first, 95 % intervals"
             found[key] = [PaperTable(place, key, title, "Number", list(COLUMNS), rows, own)]
     return found
@@ -131,9 +137,9 @@ def compared_sentences(results: Results) -> list[str]:
     ]
     sides = results.facts["sides"]
     for e in headlines(results):
-        one = sides[str(e.key)]
+        one, label = sides[str(e.key)], compared_label(e, results.facts)
         said.append(
-            f"{compared_label(e)}: {number(one['first'][0])} and {number(one['second'][0])}; "
+            f"{label}: {number(one['first'][0])} and {number(one['second'][0])}; "
             f"second less first {number(e.value)} {interval(*e.interval)}: {_words(e)}."
         )
     return said
@@ -151,9 +157,8 @@ def compared_figures(results: Results) -> list[Figure]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for e in chosen:
         low, high = e.interval
-        parts = compared_label(e).split(", ")
-        place = ", ".join(parts[1:] if len(results.facts["pairs"]) > 1 else parts[2:])
-        known = {"number": parts[0], "place": place, "none": 0}
+        place = ", ".join(part for part in _place(e, results.facts) if part)
+        known = {"number": definition_of(e.key.about).title, "place": place, "none": 0}
         found = rows.setdefault(section_of(e), [])
         found.append({**known, "value": e.value, "low": low, "high": high})
     return [

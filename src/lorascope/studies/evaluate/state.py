@@ -27,12 +27,14 @@ from lorascope.models.load import load_base
 from lorascope.models.sites import Site
 from lorascope.progress import Reporter
 from lorascope.results.null_names import OTHER_DICTIONARY, RANDOM_DECODER
+from lorascope.runs import read_json
 from lorascope.studies.adapt.state import require_held_out, spread
 from lorascope.studies.evaluate.baselines import random_decoder
 from lorascope.studies.evaluate.core import active_latents
 from lorascope.studies.evaluate.rows import stream_rows
 from lorascope.studies.evaluate.settings import EvaluateStudy, Subject
 from lorascope.studies.evaluate.subjects import OpenedSubject, around, opened
+from lorascope.training.adapters import CARD
 from lorascope.workflows.sizes import SizedModel, base_of
 from lorascope.workflows.texts import read_split
 
@@ -90,6 +92,9 @@ class Evaluating:
         for subject in self.study.subjects.values():
             if subject.fitted:
                 seen |= set(read_card(subject.fitted).trained_on)
+            folder = locate("adapter", subject.adapter) if subject.adapter else None
+            if folder is not None and (folder / CARD).is_file():
+                seen |= set(read_json(folder / CARD).get("trained_on", []))
         return read_split(self.study.texts, seen, self.study.seed)
 
     @cached_property
@@ -124,6 +129,18 @@ class Evaluating:
             "held_out": digest([document.identity for document in parts.held_out]),
         }
 
+    def _fitting(self, site: str, address: str) -> Dictionary:
+        """A dictionary, refused before the model is loaded where it is of another."""
+        found, shape = open_dictionary(address), self.shape.shape
+        force = self.study.force
+        found.card.require(model=self.study.model, site=site, d_model=shape.d_model, force=force)
+        if found.d_model != shape.d_model:
+            raise InputError(
+                f"dictionary {address} for {site}: reads rows of width {found.d_model}, the "
+                f"model's are {shape.d_model} wide; give one made for this model"
+            )
+        return found
+
     def subject_identity(self, name: str) -> dict[str, Any]:
         """What a subject is made of: what its dictionaries compute, its adapter's weights."""
         subject = self.study.subjects[name]
@@ -131,7 +148,7 @@ class Evaluating:
         if subject.fitted and not given:
             given = {site.name: address for site, address in around(Path(subject.fitted)).items()}
         found: dict[str, Any] = {
-            kind: {site: identity(open_dictionary(address)) for site, address in which.items()}
+            kind: {site: identity(self._fitting(site, address)) for site, address in which.items()}
             for kind, which in (("dictionaries", given), ("reseeded", subject.reseeded))
         }
         found["adapter"] = _weights(subject)
@@ -180,7 +197,8 @@ def require_texts(state: Evaluating) -> dict[str, Any]:
             "documents": len({window.document for window in found}),
             "tokens": count_tokens(found, state.tokenizer),
         }
-    require_held_out(record["held_out"]["documents"], record["held_out"]["tokens"])
+    counts = record["held_out"]
+    require_held_out(counts["documents"], counts["tokens"], "core.tokens")
     if record["training"]["tokens"] < 200:
         seen = state.texts.excluded
         why = (
