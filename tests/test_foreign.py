@@ -54,6 +54,7 @@ def test_json_is_repaired_and_its_faults_are_one_line():
         ("a: &x [*x]", "alias x stands for nothing before it"),
         ("!!python/tuple [1]", "could not determine a constructor"),
         ("a: " + "9" * 5000, "not valid YAML"),
+        ("a:\n  b: {}\n  b: {x: 1}", r'line 3: not valid YAML \("b" stands twice\)'),
     ],
 )
 def test_yaml_that_no_settings_file_holds(text, reason):
@@ -65,6 +66,9 @@ def test_yaml_that_no_settings_file_holds(text, reason):
 
 def test_aliases_are_counted_as_they_are_written_out():
     assert parse_yaml("a: &x [1, 2]\nb: [*x, *x]", "f") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
+    # A key that is merged in may be set again.
+    merged = parse_yaml("a: &x {b: 1}\nc: {<<: *x, b: 2}", "f")
+    assert merged["c"] == {"b": 2}
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     # A hundred thousand values in six lines: small enough to build, too many for settings.
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 6)]

@@ -5,11 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import lorascope as ls
 from lorascope import cli
+from lorascope.activations.text import read_documents
 from lorascope.commands.evaluating import evaluate_study
 from lorascope.dictionaries.files import save
+from lorascope.dictionaries.relu import ReluDictionary
 from lorascope.errors import InputError
 from lorascope.fits.fitting import fit
 from lorascope.fits.parts import Lora
@@ -17,7 +20,7 @@ from lorascope.fits.settings import Adapting
 from lorascope.models.load import load_base
 from lorascope.progress import Reporter
 from lorascope.report.result import read_results
-from lorascope.studies.evaluate import subjects
+from lorascope.studies.evaluate import state, subjects
 from lorascope.studies.evaluate.page import COLUMNS, evaluation_tables
 from lorascope.studies.evaluate.plan import plan_evaluate
 from lorascope.studies.evaluate.settings import EvaluateStudy
@@ -210,6 +213,38 @@ def test_what_cannot_be_evaluated_is_refused(made):
         plan_evaluate(study(subjects={"a": {"dictionaries": {"layers.7": "x"}}}))
     asked = plan_evaluate(study(autointerp={"judge": "j", "latents": 10}))
     assert "j is asked 60 questions at most: 20 explanations" in asked.questions[0]
+
+
+def test_a_dictionary_of_another_width_is_refused_before_the_model_is_loaded(
+    made, tmp_path, monkeypatch
+):
+    _, plain = made
+    eye = torch.eye(16)
+    save(ReluDictionary(eye, torch.zeros(16), eye.clone(), torch.zeros(16)), tmp_path / "narrow")
+    monkeypatch.setattr(state, "load_base", lambda *_, **__: pytest.fail("loaded"))
+    subjects = {"mine": {"dictionaries": {"layers.1": str(tmp_path / "narrow")}}}
+    study = EvaluateStudy.parse({**plain, "subjects": subjects}, "test")
+    with pytest.raises(InputError, match="rows of width 16, the model's are 32"):
+        EVALUATE.run(study, tmp_path / "run", Reporter(quiet=True))
+
+
+def test_what_an_adapter_was_trained_on_is_not_measured_on(made, tmp_path, save_adapter):
+    """By the card that train-adapter writes; where nothing is left the refusal says why."""
+    folder, plain = made
+    documents = read_documents([str(folder / "texts.jsonl")])
+    adapter = save_adapter(tmp_path / "adapter", target_modules=["q_proj"])
+    subjects = {"tuned": {"adapter": str(adapter)}}
+    study = EvaluateStudy.parse({**plain, "subjects": subjects, "probing": None}, "test")
+    before = state.Evaluating(study, tmp_path / "run", Reporter(quiet=True)).texts
+    seen = [document.digest for document in before.held_out[:5]]
+    (adapter / "lorascope.json").write_text(json.dumps({"trained_on": seen}))
+    after = state.Evaluating(study, tmp_path / "run", Reporter(quiet=True)).texts
+    assert {d.digest for d in before.held_out} - {d.digest for d in after.held_out} == set(seen)
+    learned = [document.digest for document in before.probe]
+    (adapter / "lorascope.json").write_text(json.dumps({"trained_on": learned}))
+    with pytest.raises(InputError, match=rf"{len(learned)} documents are left out.*keep_seen"):
+        EVALUATE.run(study, tmp_path / "run", Reporter(quiet=True))
+    assert len(documents) == len(before.held_out) + len(before.probe)
 
 
 STUDIES = Path(__file__).parents[3] / "studies"
