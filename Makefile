@@ -4,7 +4,7 @@ FOLDER ?= runs/real
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install install-dev demo test test-slow check bench docs site notebooks gallery real instructions package clean
+.PHONY: install install-dev demo test test-slow check bench docs site notebooks gallery real evaluation instructions package clean
 
 install: $(VENV)/installed
 
@@ -61,6 +61,9 @@ gallery: install-dev
 
 real: install-dev
 	$(BIN)/python scripts/real_models.py $(FOLDER)
+
+evaluation: install-dev
+	$(BIN)/python scripts/real_evaluation.py $(FOLDER)
 
 instructions: install-dev
 	PYTHONPATH=scripts $(BIN)/python -m instructions.generate --out src/lorascope/embedded/instructions.jsonl.gz

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lorascope.errors import InputError
-from lorascope.report.formatting import sign
+from lorascope.report.formatting import sign, verdict_words
 from lorascope.results import KEY_FIELDS, Estimate, Estimates, Key, Null
 
 ZERO = Null.exact("zero predictor", 0.2)
@@ -152,6 +152,21 @@ def test_no_number_is_named_that_more_of_the_sample_would_not_settle():
     assert estimate(0.16, 0.15, math.inf, Null.exact("zero", 0.18)).n_to_settle is None
     assert estimate(0.22, 0.15, 0.30, level).n_to_settle is None
     assert estimate(0.22001, -9.0, 9.0, level).n_to_settle is None
+
+
+def test_between_its_rivals_no_number_of_units_would_settle():
+    """0.9 is below the mean predictor's 1 and above a random decoder's 0.6, surely in both."""
+    rivals = (Null.exact("mean", 1.0, rival=True), Null.exact("random", 0.6, rival=True))
+    found = Estimate("evaluate.fvu", 0.9, (0.88, 0.92), 20, "ratio", rivals)
+    assert found.verdict == "not settled"
+    assert found.between == (["random"], ["mean"])
+    assert found.n_to_settle is None
+    assert verdict_words(found) == "not settled: above random; below mean"
+    # Where one of them is not left, more units may tell.
+    wide = replace(found, interval=(0.78, 1.02))
+    assert wide.between is None
+    assert wide.n_to_settle is not None
+    assert replace(found, judged=False).between is None
 
 
 def test_p_values_agree_with_the_interval():

@@ -30,6 +30,9 @@ def verdict_words(estimate: Estimate) -> str:
     """The verdict; with its margin, or with how many sampled units would settle it."""
     if estimate.verdict == "equal":
         return f"equal within {number(estimate.margin or 0.0)}"
+    if estimate.between is not None:
+        above, below = (", ".join(names) for names in estimate.between)
+        return f"not settled: above {above}; below {below}"
     settling, sampled = estimate.n_to_settle, definition_of(estimate.measure).sampled
     if settling and sampled:
         return f"not settled: about {settling:,} {sampled} would tell"

@@ -232,6 +232,15 @@ class Estimate:
         return math.nan if not found or any(map(math.isnan, found)) else max(found)
 
     @property
+    def between(self) -> tuple[list[str], list[str]] | None:
+        """(rivals that it is above, rivals that it is below), where all are left to two sides."""
+        sides = {null.name: self.against(null) for null in self.rivals}
+        above = [name for name, verdict in sides.items() if verdict == "above"]
+        below = [name for name, verdict in sides.items() if verdict == "below"]
+        whole = self.judged and above and below and len(above) + len(below) == len(sides)
+        return (above, below) if whole else None
+
+    @property
     def apart(self) -> bool:
         """Whether every rival is left, all to the same side."""
         return self.verdict in ("above", "below")
@@ -246,6 +255,9 @@ class Estimate:
         """
         null = self.headline
         if null is None or self.verdict != "not settled" or null.draws:
+            return None
+        # Every rival is left, not all to one side: more units would not change that.
+        if self.against(null) != "not settled":
             return None
         gap, (low, high) = self.value - null.level, self.difference(null)
         half = gap - low if gap > 0 else high - gap

@@ -41,13 +41,13 @@ from lorascope.studies.evaluate.sections import MEANS, SECTIONS, section_of
 
 COLUMNS: Final = (
     "Value",
+    "Verdict",
     "Floor",
     "Random decoder",
     "Other seed",
     "Hardest rival",
     "Difference",
     "Shows from",
-    "Verdict",
 )
 # Sets of one source that stand in the table; all are in the long one.
 _MOST_ROWS: Final = 120
@@ -62,6 +62,7 @@ def evaluation_cells(estimate: Estimate) -> list[PrintedCell]:
     difference = estimate.value - rival.level if rival is not None else math.nan
     return [
         value,
+        PrintedCell.plain(verdict_words(estimate) if estimate.nulls else "–"),
         _level(floor),
         _level(_named(estimate, RANDOM_DECODER)),
         _level(_named(estimate, OTHER_DICTIONARY)),
@@ -70,7 +71,6 @@ def evaluation_cells(estimate: Estimate) -> list[PrintedCell]:
         if rival is not None
         else PrintedCell("–"),
         PrintedCell(number(detectable(gap))) if not math.isnan(gap[0]) else PrintedCell("–"),
-        PrintedCell.plain(verdict_words(estimate) if estimate.nulls else "–"),
     ]
 
 
@@ -141,12 +141,27 @@ def evaluation_tables(results: Results) -> dict[str, list[PaperTable]]:
             continue
         shown = _shown(own)
         rows = [(evaluation_label(e), evaluation_cells(e)) for e in shown]
+        kept = _kept([cells for _, cells in rows])
+        rows = [(label, [cells[place] for place in kept]) for label, cells in rows]
         left = "" if len(shown) == len(own) else f" ({len(own) - len(shown)} more below)"
         table = PaperTable(
-            number_, key, f"{title}, 95 % intervals{left}", "Number", list(COLUMNS), rows, shown
+            number_,
+            key,
+            f"{title}, 95 % intervals{left}",
+            "Number",
+            [COLUMNS[i] for i in kept],
+            rows,
+            shown,
         )
         found[key] = [table]
     return found
+
+
+def _kept(rows: Sequence[Sequence[PrintedCell]]) -> list[int]:
+    """Columns in which some row has anything: without another seed there is no such column."""
+    return [
+        place for place in range(len(COLUMNS)) if any(cells[place].text != "–" for cells in rows)
+    ]
 
 
 def _shown(estimates: Sequence[Estimate]) -> list[Estimate]:
@@ -207,8 +222,13 @@ def _over_k(results: Results) -> Iterable[Figure]:
             rows.append({**known, "of": null.name, "value": null.level, **bounds})
     order = list(dict.fromkeys(row["k"] for row in rows))
     base = alt.Chart(pd.DataFrame(rows)).encode(
-        x=alt.X("k:O", sort=order, title="latents, or channels, a probe reads"),
-        color=alt.Color("of:N", title=None),
+        x=alt.X(
+            "k:O",
+            sort=order,
+            title="latents, or channels, a probe reads",
+            axis=alt.Axis(labelAngle=0),
+        ),
+        color=alt.Color("of:N", title=None, legend=alt.Legend(labelLimit=400)),
         xOffset="of:N",
     )
     points = base.mark_point(filled=True).encode(
