@@ -34,6 +34,10 @@ def verdict_words(estimate: Estimate) -> str:
         above, below = (", ".join(names) for names in estimate.between)
         return f"not settled: above {above}; below {below}"
     settling, sampled = estimate.n_to_settle, definition_of(estimate.measure).sampled
+    # Of a mean over sets or attributes these are the units.
+    sampled = sampled and {"all sets": "sets", "all attributes": "attributes"}.get(
+        estimate.key.topic, sampled
+    )
     if settling and sampled:
         return f"not settled: about {settling:,} {sampled} would tell"
     if not estimate.judged:

@@ -119,7 +119,7 @@ DEFINITIONS: dict[str, Definition] = {
         _CORE,
         rivals=(names.NO_ADAPTER,),
         rival="the adapter changes nothing",
-        sampled="documents",
+        sampled="units",
     ),
     "evaluate.difference": Definition(
         "Second evaluation less the first",
@@ -177,7 +177,7 @@ DEFINITIONS: dict[str, Definition] = {
         apart="above",
         rivals=(names.NOTHING_CHANGED,),
         rival="nothing is absorbed",
-        sampled="words",
+        sampled="letters",
     ),
     "evaluate.absorption_fraction": Definition(
         "Absorption fraction",
@@ -193,7 +193,7 @@ DEFINITIONS: dict[str, Definition] = {
         apart="above",
         rivals=(names.NOTHING_CHANGED,),
         rival="nothing is absorbed",
-        sampled="words",
+        sampled="letters",
     ),
     "evaluate.absorption_splits": Definition(
         "Latents a letter",
