@@ -88,6 +88,9 @@ def test_items_are_paired(subject, identity_dictionary):
     table = Estimates(benchmark_estimates(scores, on))
     values = {one.key.model: one.value for one in table.select("evaluate.benchmark")}
     assert values == {ORIGINAL: 0.75, SPLICED: 0.25, UNSPLICED: 1.0, ADAPTED: 0.5}
+    # Wilson's: four of four right is no certainty, and no interval leaves [0, 1].
+    whole = table.one("evaluate.benchmark", model=UNSPLICED).interval
+    assert whole == pytest.approx((4 / (4 + 1.959964**2), 1.0))
     spliced = table.one("evaluate.benchmark", model=SPLICED)
     (null,) = spliced.nulls
     assert null.name == null_names.NOTHING_SPLICED

@@ -303,7 +303,7 @@ DEFINITIONS: dict[str, Definition] = {
         "share",
         "lm-eval's own metric of the task, mean over items",
         "nothing spliced: the original model on the same items, paired",
-        "normal, over items; differences paired by item",
+        "Wilson over items that are right or wrong, else t over items; differences paired by item",
         "studies/evaluate/benchmarks.py",
         "lm-eval 0.4.13",
         rivals=(names.NOTHING_SPLICED,),

@@ -21,9 +21,9 @@ import torch
 from lorascope.errors import InputError
 from lorascope.fits.conditions import ADAPTED, ORIGINAL, SPLICED, UNSPLICED
 from lorascope.foreign import first_line
-from lorascope.results import Estimate, Key, Null
+from lorascope.results import Estimate, Interval, Key, Null
 from lorascope.results.null_names import NO_ADAPTER, NOTHING_SPLICED
-from lorascope.stats.intervals import normal_interval, or_point
+from lorascope.stats.intervals import normal_interval, or_point, wilson_interval, within
 from lorascope.studies.evaluate.settings import Benchmarks
 from lorascope.studies.evaluate.subjects import OpenedSubject
 from lorascope.studies.evaluate.units import Units
@@ -175,7 +175,7 @@ def benchmark_estimates(scores: Mapping[str, Scores], subject: OpenedSubject) ->
                 original = items[ORIGINAL]
                 level = float(original.mean())
                 gap = normal_interval(values - original)
-                around = or_point(level, normal_interval(original))
+                around = or_point(level, _interval(original))
                 nulls = (Null(NOTHING_SPLICED, level, *around, rival=True, difference=gap),)
             found.append(_estimate("evaluate.benchmark", values, nulls, place))
         # Without dictionaries the same difference stands beside the original above.
@@ -199,8 +199,15 @@ def benchmark_units(scores: Mapping[str, Scores], subject: OpenedSubject) -> lis
 
 
 def _estimate(measure: str, values: torch.Tensor, nulls: tuple[Null, ...], place: Key) -> Estimate:
-    interval = normal_interval(values)
+    interval = normal_interval(values) if measure == "evaluate.change" else _interval(values)
     return Estimate(measure, float(values.mean()), interval, len(values), "share", nulls, place)
+
+
+def _interval(scores: torch.Tensor) -> Interval:
+    """Of a mean score: Wilson's where every item is right or wrong, else t over items."""
+    if bool(((scores == 0) | (scores == 1)).all()):
+        return wilson_interval(int(scores.sum()), len(scores))
+    return within(normal_interval(scores), 0.0, 1.0)
 
 
 def _place(subject: OpenedSubject, condition: str, task: str) -> Key:

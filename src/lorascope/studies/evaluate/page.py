@@ -55,7 +55,15 @@ _MOST_ROWS: Final = 120
 
 def evaluation_cells(estimate: Estimate) -> list[PrintedCell]:
     """One row of the table, `COLUMNS`: the value, what it stands beside, what the data can show."""
-    floor = next((null for null in estimate.nulls if null.low == null.high == null.level), None)
+    floor = next(
+        (
+            null
+            for null in estimate.nulls
+            if null.low == null.high == null.level
+            and null.name not in (RANDOM_DECODER, OTHER_DICTIONARY)
+        ),
+        None,
+    )
     rival = estimate.headline
     gap = estimate.difference(rival) if rival is not None else (math.nan, math.nan)
     value = PrintedCell(number(estimate.value), interval(*estimate.interval), estimate.value)
