@@ -231,6 +231,12 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path):
     found = compare_evaluations(str(made["exact"]), str(last), out)
     assert any("probing.pool is last, not mean" in line for line in found.facts["warnings"])
     assert "evaluate.probe_accuracy" not in {e.key.about for e in found.estimates}
+    # The mean of other training rows is another ablation: zero ablation stays.
+    core = {"tokens": 300, "training_tokens": 250}
+    fewer = evaluated("run-fewer", {"mine": "exact"}, only=["core"], probing=None, core=core)
+    found = compare_evaluations(str(made["exact"]), str(fewer), out)
+    assert {e.key.setting for e in found.estimates} == {"", "zero ablation"}
+    assert any("core.training_tokens" in line for line in found.facts["warnings"])
     (made["noisy"] / "core" / "mine" / "units.json").rename(tmp_path / "away")
     try:
         with pytest.raises(InputError, match=r"run-noisy.*kept no units\.json"):

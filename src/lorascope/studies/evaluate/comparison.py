@@ -41,6 +41,7 @@ _HOW_MUCH = {
 # Numbers whose units are no other dictionary's: latents.
 _OF_LATENTS = ("evaluate.dead_share", "evaluate.detection", "evaluate.fuzzing")
 _RECOVERED = ("evaluate.ce_recovered", "evaluate.kl_recovered")
+MEAN_ABLATION = "mean ablation"
 # Numbers of the model with everything in its place; the others are of one site.
 _WHOLE = ("evaluate.loss", "evaluate.kl", *_RECOVERED, "evaluate.benchmark")
 
@@ -221,6 +222,12 @@ def _numbers(
                 f"that of {first.name}; left out"
             )
             continue
+        if other.key.setting == MEAN_ABLATION and _learned(first) != _learned(second):
+            said.append(
+                f"{second.name}: the mean that ablation puts in is of other texts than that of "
+                f"{first.name} (texts, core.training_tokens); {other.measure} of it left out"
+            )
+            continue
         key = _key(first, second, other.key, other.measure)
         found = paired(own, other, key, definition_of(other.measure).unit)
         if found is not None:
@@ -256,6 +263,12 @@ def _place(measure: str, key: Key, several: bool) -> tuple[str, Key]:
 
 def _key(first: _Opened, second: _Opened, key: Key, measure: str) -> Key:
     return replace(key, dictionary=second.name, compared=first.name, about=measure)
+
+
+def _learned(one: _Opened) -> tuple[Any, ...]:
+    """What decides the training rows, whose mean one ablation puts in."""
+    settings, texts = one.settings, one.side.facts["texts"]["training"]
+    return settings["texts"], settings["seed"], settings["core"]["training_tokens"], texts
 
 
 def _kind(one: _Opened) -> str:
