@@ -1,10 +1,11 @@
 """Do latents of an adapter's delta dictionary carry what it was taught?
 
-python bench/carriers.py [--folder runs/auditing] [--seeds 1] [--latents 512]
+python bench/carriers.py [--folder runs/auditing] [--seeds 1] [--latents 128] [--k 8] [--sites 5 7]
 
 Of the taught adapters of `auditing.py`, kept in the same folder: delta and base dictionaries of
 ordinary text at some sites, a reading, and what is left of its phrases without latents. Printed is,
-of every adapter, what the best latent and the smallest set take away and what matched ones do.
+of every adapter, what the best latent and the smallest set take away and what matched ones do, and
+what goes without the whole delta at a site and without a few directions of it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from lorascope.reading.removing import Reads
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
 from lorascope.stats.intervals import wilson_interval
-from lorascope.training.architectures import ReLU
+from lorascope.training.architectures import TopK
 from lorascope.training.dictionaries import fit
 from lorascope.training.settings import Fitting
 
@@ -53,13 +54,13 @@ def rows_of(model: AdaptedModel, site: Site, documents: int) -> dict[str, torch.
     return {kind: torch.cat(parts) for kind, parts in found.items()}
 
 
-def carried(path: Path, sites: list[int], latents: int, documents: int) -> None:
+def carried(path: Path, sites: list[int], architecture: TopK, documents: int) -> None:
     """Dictionaries, reading and carriers of one adapter; kept in its folder."""
     model = load("embedded", {"adapter": str(path)}, device="cpu")
     reads = []
     for index in sites:
         for kind, rows in rows_of(model, Site(index), documents).items():
-            dictionary = fit(ReLU(n_latents=latents, l1=0.15), rows, fitting=FITTING)
+            dictionary = fit(architecture, rows, fitting=FITTING)
             reads.append(Reads(Site(index), dictionary, "delta" if kind == "delta" else "base"))
     found = read(model, "adapter", SETTINGS)
     prompts = shipped_prompts(model.tokenizer)
@@ -81,10 +82,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path("runs/auditing"))
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--latents", type=int, default=512)
+    parser.add_argument("--latents", type=int, default=128)
+    parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--documents", type=int, default=240)
-    parser.add_argument("--sites", type=int, nargs="+", default=[4, 6])
+    parser.add_argument("--sites", type=int, nargs="+", default=[5, 7])
     arguments = parser.parse_args()
+    architecture = TopK(n_latents=arguments.latents, k=arguments.k)
     alone, together, total = 0, 0, 0
     for seed in range(arguments.seeds):
         for label in LABELS:
@@ -92,7 +95,7 @@ def main() -> None:
             train(label, lesson(label, RECORDS, seed), path, *MADE[seed % len(MADE)], seed)
             if not (path / "carriers" / "carriers.json").exists():
                 (path / "carriers").mkdir(exist_ok=True)
-                carried(path, arguments.sites, arguments.latents, arguments.documents)
+                carried(path, arguments.sites, architecture, arguments.documents)
             whole = [one for one in read_carriers(path / "carriers") if one.phrase == ALL]
             latents = [one for one in whole if one.of_latents]
             total += 1
