@@ -302,7 +302,8 @@ DEFINITIONS: dict[str, Definition] = {
         "Benchmark",
         "share",
         "lm-eval's own metric of the task, mean over items",
-        "nothing spliced: the original model on the same items, paired",
+        "nothing spliced: the original model on the same items, paired; guessing, one over the "
+        "number of an item's choices, as a reference where there are choices",
         "Wilson over items that are right or wrong, else t over items; differences paired by item",
         "studies/evaluate/benchmarks.py",
         "lm-eval 0.4.13",

@@ -10,9 +10,10 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, replace
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from lorascope.errors import InputError
 from lorascope.fits.conditions import ADAPTED, ORIGINAL, SPLICED, UNSPLICED
 from lorascope.foreign import first_line
 from lorascope.results import Estimate, Interval, Key, Null
-from lorascope.results.null_names import NO_ADAPTER, NOTHING_SPLICED
+from lorascope.results.null_names import GUESSING, NO_ADAPTER, NOTHING_SPLICED
 from lorascope.stats.intervals import normal_interval, or_point, wilson_interval, within
 from lorascope.studies.evaluate.settings import Benchmarks
 from lorascope.studies.evaluate.subjects import OpenedSubject
@@ -33,7 +34,24 @@ EMBEDDED: Final = "embedded"
 _TASK: Final = "lorascope_embedded"
 # Of a task's metrics, the first of these that it has is its score.
 _METRICS: Final = ("acc", "acc_norm", "exact_match", "mc2", "mc1", "f1")
-Scores = dict[str, list[float]]
+# Those whose guesses are right as often as one of the choices is.
+_CHOSEN: Final = ("acc", "acc_norm")
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """A task in one condition.
+
+    Attributes:
+        values: score of every item, in order.
+        guessed: what choosing at random scores; None where nothing is chosen among.
+    """
+
+    values: list[float]
+    guessed: float | None = None
+
+
+Scores = dict[str, TaskScores]
 
 
 def require_lm_eval() -> Any:
@@ -70,7 +88,7 @@ def embedded_task() -> dict[str, Any]:
 def task_scores(
     subject: OpenedSubject, condition: str, settings: Benchmarks, seed: int = 0
 ) -> Scores:
-    """{task: score of every item, in order} of one condition.
+    """The scores of every task in one condition.
 
     Raises:
         InputError: lm-eval is not installed, does not know a task, or cannot fetch its data.
@@ -115,14 +133,27 @@ def task_scores(
     }
 
 
-def _by_item(name: str, samples: Sequence[Mapping[str, Any]]) -> list[float]:
+def _by_item(name: str, samples: Sequence[Mapping[str, Any]]) -> TaskScores:
     ordered = sorted(samples, key=lambda one: one["doc_id"])
     metric = next((one for one in _METRICS if ordered and one in ordered[0]), None)
     if metric is None:
         raise InputError(
             f"{name}: none of its metrics is one that is scored by item ({', '.join(_METRICS)})"
         )
-    return [float(one[metric]) for one in ordered]
+    return TaskScores([float(one[metric]) for one in ordered], guessed_of(metric, ordered))
+
+
+def guessed_of(metric: str, samples: Sequence[Mapping[str, Any]]) -> float | None:
+    """What choosing at random scores; None where nothing is chosen among, or that is not known.
+
+    Args:
+        samples: lm-eval's records of a task's items.
+    """
+    choices = [len(one.get("arguments", ())) for one in samples]
+    # Tasks that score answers without their question too ask twice of every choice.
+    if metric not in _CHOSEN or min(choices) < 2 or "acc_mutual_info" in samples[0]:
+        return None
+    return sum(1 / count for count in choices) / len(choices)
 
 
 class _Plain(torch.nn.Module):
@@ -149,14 +180,20 @@ class _Plain(torch.nn.Module):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval logs its defaults as warnings; what fails is raised."""
+    """Without lm-eval's bars, and its defaults that it logs as warnings; what fails is raised."""
+    from lm_eval import evaluator
+
     logger = logging.getLogger("lm_eval")
-    before = logger.level
+    before, version = logger.level, evaluator.get_git_commit_hash
     logger.setLevel(logging.ERROR)
+    # It asks git for a version of the folder it runs in, and git complains where there is none.
+    evaluator.get_git_commit_hash = lambda: None
     try:
-        yield
+        with redirect_stderr(StringIO()):
+            yield
     finally:
         logger.setLevel(before)
+        evaluator.get_git_commit_hash = version
 
 
 def benchmark_estimates(scores: Mapping[str, Scores], subject: OpenedSubject) -> list[Estimate]:
@@ -167,16 +204,19 @@ def benchmark_estimates(scores: Mapping[str, Scores], subject: OpenedSubject) ->
     """
     found: list[Estimate] = []
     for task in scores[ORIGINAL]:
-        items = {name: torch.tensor(one[task]).double() for name, one in scores.items()}
+        items = {name: torch.tensor(one[task].values).double() for name, one in scores.items()}
+        guessed = scores[ORIGINAL][task].guessed
+        guesses = () if guessed is None else (Null.exact(GUESSING, guessed),)
         for condition, values in items.items():
             place = _place(subject, condition, task)
-            nulls: tuple[Null, ...] = ()
+            nulls: tuple[Null, ...] = guesses
             if condition != ORIGINAL:
                 original = items[ORIGINAL]
                 level = float(original.mean())
                 gap = normal_interval(values - original)
                 around = or_point(level, _interval(original))
-                nulls = (Null(NOTHING_SPLICED, level, *around, rival=True, difference=gap),)
+                own = Null(NOTHING_SPLICED, level, *around, rival=True, difference=gap)
+                nulls = (own, *guesses)
             found.append(_estimate("evaluate.benchmark", values, nulls, place))
         # Without dictionaries the same difference stands beside the original above.
         if ADAPTED in items and SPLICED in items:
@@ -191,10 +231,10 @@ def benchmark_units(scores: Mapping[str, Scores], subject: OpenedSubject) -> lis
     """What the scores are made of, item by item."""
     found = []
     for condition, tasks in scores.items():
-        for task, values in tasks.items():
+        for task, one in tasks.items():
             place = _place(subject, condition, task)
-            ids = [f"{task} {number}" for number in range(len(values))]
-            found.append(Units.mean("evaluate.benchmark", place, "items", ids, values))
+            ids = [f"{task} {number}" for number in range(len(one.values))]
+            found.append(Units.mean("evaluate.benchmark", place, "items", ids, one.values))
     return found
 
 
