@@ -91,25 +91,33 @@ def test_random_latents_matter_to_no_class_more_than_random_ones():
     assert one.verdict != "above"
 
 
-def attributes():
-    """A label along axes 0 (yes) and 3 (no), a stronger spurious attribute along 1 and 2."""
-    draw = torch.Generator().manual_seed(0)
+def attributes(width=WIDTH, known=True, seed=0):
+    """A label along axes 0 (yes) and 3 (no), a stronger spurious attribute along 1 and 2; the
+    dictionary has these axes if `known`, else random directions of its own."""
+    draw = torch.Generator().manual_seed(seed)
     label, spurious = torch.arange(400) % 2, (torch.arange(400) // 2) % 2
-    stream = 0.3 * torch.randn(400, WIDTH, generator=draw)
+    stream = 0.3 * torch.randn(400, width, generator=draw)
     for axis, on in ((0, label), (3, 1 - label), (1, 4 * spurious), (2, 4 * (1 - spurious))):
         stream[:, axis] += on
-    noise = torch.randn(WIDTH, WIDTH, generator=draw)
+    noise = torch.randn(width, width, generator=draw)
     noise /= noise.norm(dim=1, keepdim=True)
-    random = (stream @ noise.T).clamp(min=0)
-    every = {STREAM: stream, OWN: stream.clamp(min=0), null_names.RANDOM_DECODER: random}
+    own = torch.eye(width)
+    if not known:
+        own = torch.randn(width, width, generator=draw)
+        own /= own.norm(dim=1, keepdim=True)
+    directions = {OWN: own, null_names.RANDOM_DECODER: noise}
+    every = {name: (stream @ one.T).clamp(min=0) for name, one in directions.items()}
+    every[STREAM] = stream
     parts = ({k: x[:240] for k, x in every.items()}, {k: x[240:] for k, x in every.items()})
-    rows = LabelledRows(*parts, {OWN: torch.eye(WIDTH), null_names.RANDOM_DECODER: noise})
+    rows = LabelledRows(*parts, directions)
     return rows, (label[:240], spurious[:240]), (label[240:], spurious[240:])
 
 
+SPURIOUS = Spurious(n=(2,), epochs=30, rate=2e-2)
+
+
 def test_a_spurious_attribute_in_two_latents_is_removed():
-    settings = Spurious(n=(2,), epochs=30, rate=2e-2)
-    found = scr_scores(*attributes(), settings, 0)
+    found = scr_scores(*attributes(), SPURIOUS, 0)
     # trained where both go together, the probe reads the stronger one
     assert float(found.before.mean()) < 0.7
     assert float(found.clean.mean()) > 0.9
@@ -117,6 +125,17 @@ def test_a_spurious_attribute_in_two_latents_is_removed():
     assert one.value > 0.6
     random = next(null for null in one.nulls if null.name == null_names.RANDOM_DECODER)
     assert random.level < one.value
+
+
+def test_random_latents_remove_no_more_than_random_ones():
+    settings = SPURIOUS.model_copy(update={"n": (2, 8)})
+    for seed in range(5):
+        found = scr_scores(*attributes(96, False, seed), settings, seed)
+        verdicts = {one.verdict for one in scr_estimates(found, Key())}
+        assert "above" not in verdicts
+    # The same rows, where the dictionary has the attribute's axes.
+    known = Estimates(scr_estimates(scr_scores(*attributes(96), SPURIOUS, 0), Key()))
+    assert known.one("evaluate.scr", size=2).verdict == "above"
 
 
 def test_scr_by_hand():
