@@ -1,8 +1,8 @@
 """Make the gallery: `python scripts/make_gallery.py` (`make gallery`).
 
-Runs five studies of the embedded models and, where PyPI can be reached, `real_models.py` on a
-pretrained one; puts their reports below `docs/gallery/pages/` as static pages and a picture of each
-into `docs/gallery/`. Finished runs are kept and used again. Only the pictures and
+Runs five studies of the embedded models and, where PyPI is at hand, `real_models.py` on two models
+that lie there; puts their reports below `docs/gallery/pages/` as static pages and a picture of
+each into `docs/gallery/`. Finished runs are kept and used again. Only the pictures and
 `docs/gallery/index.md` are committed.
 """
 
@@ -94,15 +94,16 @@ def nothing(runs: Path) -> Path:
     return page
 
 
-def pretrained(page: str) -> Callable[[Path], Path]:
-    """A page of what `real_models.py` makes of SmolLM2."""
+def pretrained(model: str, page: str) -> Callable[[Path], Path]:
+    """A page of what `real_models.py` makes of a model."""
 
     def make(runs: Path) -> Path:
         folder = runs / "real"
-        if not (folder / page).is_file():
+        made = folder / model / page
+        if not made.is_file():
             line = [sys.executable, str(ROOT / "scripts" / "real_models.py"), str(folder)]
-            subprocess.run([*line, "--only", "smollm2"], check=True, stdout=subprocess.DEVNULL)
-        return folder / page
+            subprocess.run([*line, "--only", model], check=True, stdout=subprocess.DEVNULL)
+        return made
 
     return make
 
@@ -186,14 +187,22 @@ ENTRIES = (
         "`make real`: an adapter that signs its answers, trained on a GGUF file of a pretrained "
         "model, audited at one depth. [Real models](../real_models.md) has every number.",
         "What is found of a real model's adapter, and what of its null adapters.",
-        pretrained("smollm2/audit-signed/run/report/index.html"),
+        pretrained("smollm2", "audit-signed/run/report/index.html"),
     ),
     Entry(
         "smollm2-read",
         "The same adapter in words",
         "The reading within that audit, as `lorascope read` makes it.",
         "Whether the reading names the signature, which was put there.",
-        pretrained("smollm2/audit-signed/run/read/signed/index.html"),
+        pretrained("smollm2", "audit-signed/run/read/signed/index.html"),
+    ),
+    Entry(
+        "gemma3-audit",
+        "A model with massive coordinates: Gemma 3 270M",
+        "`make real`: an adapter that signs its answers, audited at a depth where two coordinates "
+        "hold nearly all of the stream's energy.",
+        "What the report says of its yardsticks there, and which numbers have no verdict.",
+        pretrained("gemma3", "audit-signed/run/report/index.html"),
     ),
 )
 
@@ -247,8 +256,8 @@ def index() -> str:
     opening = (
         "# Gallery\n\n"
         "Reports as `lorascope` writes them, each made on two processor cores from models that are "
-        "in the package, the last two from one that lies on PyPI. `make gallery` makes them again; "
-        "the numbers are the same bit for bit on the same machine.\n"
+        "in the package, the last three from two that lie on PyPI. `make gallery` makes them "
+        "again; the numbers are the same bit for bit on the same machine.\n"
     )
     parts = [opening]
     for entry in ENTRIES:

@@ -10,7 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lorascope.activations.text import read_documents
+from lorascope.activations.tokens import count_tokens, windows
 from lorascope.errors import InputError
+from lorascope.models.load import read_tokenizer
 from lorascope.models.shapes import Shape
 from lorascope.studies.audit import costs
 from lorascope.studies.audit import plan as plan_module
@@ -21,7 +24,7 @@ from lorascope.training.architectures import BatchTopK, ReLU, TopK
 from lorascope.workflows import cost as cost_module
 from lorascope.workflows import sizes, speed
 from lorascope.workflows.cost import CostPart, operations_a_row, refuse_what_cannot_fit
-from lorascope.workflows.sizes import StudySizes
+from lorascope.workflows.sizes import StudySizes, _tokens
 
 D, LATENTS, BLOCK, HEAD = 32, 64, 7744, 2048
 
@@ -395,3 +398,21 @@ def test_few_texts_are_trained_on_in_smaller_batches_and_said_to_be(settings, sa
     same = plan(AuditStudy.parse(smaller, "test"))
     assert replace(found, cautions=()) == same
     assert same.cautions == ()
+
+
+def test_tokens_of_many_texts_follow_from_the_first(monkeypatch):
+    tokenizer = read_tokenizer("embedded")
+    documents = read_documents("embedded", 300)
+    whole = _tokens(documents, tokenizer, 128)
+    assert whole == count_tokens(windows(documents, tokenizer, 128), tokenizer)
+    monkeypatch.setattr(sizes, "COUNTED", sum(len(d.text) for d in documents) // 4)
+    seen = []
+    monkeypatch.setattr(
+        sizes, "windows", lambda some, *_: seen.append(len(some)) or windows(some, *_)
+    )
+    assert _tokens(documents, tokenizer, 128) == pytest.approx(whole, rel=0.1)
+    assert 0 < seen[0] < 150
+    # Longer than what is counted, the first text alone tells of the rest.
+    monkeypatch.setattr(sizes, "COUNTED", 1)
+    assert _tokens(documents, tokenizer, 128) > 0
+    assert seen[1] == 1

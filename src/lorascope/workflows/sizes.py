@@ -7,8 +7,10 @@ named in `notes`.
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 
 import datasets
@@ -26,6 +28,9 @@ from lorascope.workflows.texts import read_split
 
 # English under a subword vocabulary; the range over common tokenizers is about 4 to 4.8.
 CHARACTERS_PER_TOKEN = 4.4
+# Of texts with more characters in all, which stand in random order, the tokens of so many are
+# counted.
+COUNTED = 4_000_000
 # (rows of the train split, mean characters of a row; those of Alpaca in its template)
 _PUBLISHED_TEXTS = {
     "tatsu-lab/alpaca": (52002, 540),
@@ -168,6 +173,8 @@ def _counted(study: SizedStudy, base: SizedModel) -> StudySizes:
     cut = study.train.training.context if study.train else context
     lengths = sorted(min(cut, len(d.text) / per_token) for d in learned)
     notes = () if base.tokenizer else (f"{CHARACTERS_PER_TOKEN} characters a token",)
+    if base.tokenizer and characters > COUNTED:
+        notes = (f"tokens of texts beyond {COUNTED:,} characters, by the rate of those before",)
     return StudySizes(
         documents=parts.excluded + parts.surplus + len(parts.probe) + len(parts.held_out),
         probe_tokens=probe,
@@ -181,9 +188,14 @@ def _counted(study: SizedStudy, base: SizedModel) -> StudySizes:
 
 
 def _tokens(documents: Sequence[Document], tokenizer: Any, context: int) -> int:
+    """Tokens of documents in random order; of many, the first tell what the rest have."""
+    whole = sum(len(d.text) for d in documents)
     if tokenizer is None:
-        return round(sum(len(d.text) for d in documents) / CHARACTERS_PER_TOKEN)
-    return count_tokens(windows(documents, tokenizer, context), tokenizer)
+        return round(whole / CHARACTERS_PER_TOKEN)
+    reached = list(accumulate(len(d.text) for d in documents))
+    counted = bisect_left(reached, COUNTED) + 1
+    found = count_tokens(windows(documents[:counted], tokenizer, context), tokenizer)
+    return found if counted >= len(documents) else round(found * whole / reached[counted - 1])
 
 
 def _longest(lengths: Sequence[float], batch: int) -> float:
