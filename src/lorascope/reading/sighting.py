@@ -7,13 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.activations.batch import delta
 from lorascope.measures.matched_latents import most_alike
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.hooks import replace
+from lorascope.models.interventions import logits
 from lorascope.models.sites import Site
 from lorascope.randomness import generator
 from lorascope.reading.phrases import words_of
@@ -174,15 +175,16 @@ def _streams(
     kept = mask.bool() & ~torch.isin(whole, special)
     ids, mask = whole.to(model.device), mask.to(model.device)
     kept, wanted = kept.to(model.device), wanted.to(model.device)
-    base, _ = _passed(model, BASE, ids, mask, sites)
+    base, _ = _passed(model, BASE, ids, mask, sites, torch.zeros_like(wanted))
     moved = {
         site: torch.zeros(*ids.shape, model.d_model, device=model.device, requires_grad=True)
         for site in sites
     }
     with torch.enable_grad():
-        adapted, logits = _passed(model, adapter, ids, mask, sites, moved)
-        log_p = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
-        total = (log_p * wanted[:, :-1]).sum()
+        adapted, found_logits = _passed(model, adapter, ids, mask, sites, wanted, moved)
+        # A position whose next token is wanted is never the last.
+        following = ids.roll(-1, 1)[wanted][:, None]
+        total = found_logits.float().log_softmax(-1).gather(1, following).sum()
         gradients = torch.autograd.grad(total, [moved[site] for site in sites], allow_unused=True)
     found = {}
     for site, gradient in zip(sites, gradients, strict=True):
@@ -197,9 +199,11 @@ def _passed(
     ids: Int[Tensor, "rows seq"],
     mask: Int[Tensor, "rows seq"],
     sites: Sequence[Site],
+    wanted: Bool[Tensor, "rows seq"],
     moved: dict[Site, Tensor] | None = None,
-) -> tuple[dict[Site, Tensor], Tensor]:
-    """Streams of one variant, and its logits; `moved` is added to the streams."""
+) -> tuple[dict[Site, Tensor], Float[Tensor, "tokens vocab"]]:
+    """Streams of one variant, and its logits where they are wanted: a large vocabulary's take much
+    memory. `moved` is added to the streams."""
     streams: dict[Site, Tensor] = {}
 
     def kept(site: Site) -> Callable[[Tensor], Tensor]:
@@ -213,5 +217,5 @@ def _passed(
         for site in sites:
             stack.enter_context(replace(module, site, kept(site)))
         with torch.set_grad_enabled(moved is not None):
-            logits = module(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    return streams, logits
+            found = logits(module, ids, mask, wanted)
+    return streams, found
