@@ -140,6 +140,10 @@ def _may_hold_halves(text: str | bytes) -> bool:
     return b"\0" in text or _HALF_BYTES.search(text) is not None
 
 
+# The key "<<", which may stand more than once.
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _NoTwins(yaml.SafeLoader):
     """Refuses a key that stands twice in one mapping, of which one value would be lost."""
 
@@ -155,9 +159,6 @@ class _NoTwins(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
-
-
-_MERGE = "tag:yaml.org,2002:merge"
 
 
 def parse_yaml(text: str, where: object) -> Any:

@@ -135,6 +135,22 @@ def test_the_delta_at_a_site_takes_away_what_is_written_before_it(writing, said)
     assert "one principal direction" in sentence
 
 
+def test_a_site_is_called_early_only_where_the_interval_says_so():
+    def part(taken, around, directions=0):
+        name = f"{directions} directions" if directions else "the whole delta"
+        given = (10, round(10 * (1 - taken)), taken, around)
+        return Carrier(ALL, WHOLE, name, "layers.1", (), *given, size=0.5, directions=directions)
+
+    (surely,) = carried_sentences([part(0.2, (0.0, 0.4))])
+    (perhaps,) = carried_sentences([part(0.4, (0.1, 0.7))])
+    assert "later site" in surely
+    assert "later site" not in perhaps
+    few = [part(0.9, (0.8, 1.0)), part(0.3, (0.1, 0.5), 1), part(0.6, (0.4, 0.8), 4)]
+    assert "4 directions" in carried_sentences([*few, part(0.8, (0.7, 0.9), 16)])[0]
+    # Where none takes away half, what the most do.
+    assert "16 directions" in carried_sentences([*few[:2], part(0.4, (0.2, 0.6), 16)])[0]
+
+
 def test_directions_are_taken_out_of_the_delta_alone():
     random = torch.Generator().manual_seed(1)
     base, moved = torch.randn(2, 2, 3, 4, generator=random)

@@ -37,11 +37,7 @@ class StagePlace:
             InputError: two places are named, or Ray is not installed.
         """
         from lorascope.runners.local import run_here
-        from lorascope.runners.pool import begin_importing, in_pool
-
-        if self.workers > 1 and self.ray is None:
-            # Beside this process's own imports, of the same.
-            begin_importing("lorascope.studies.opening")
+        from lorascope.runners.pool import in_pool
         from lorascope.studies.opening import open_study
 
         if self.ray is not None:

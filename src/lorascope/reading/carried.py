@@ -17,7 +17,7 @@ ALL = ""
 # The delta at a site itself, of which latents take out a part.
 WHOLE = "whole"
 # A carrier takes so much away, and what it is matched with no more than this.
-_MOST, _ALIKE = 0.5, 0.1
+HALF, _ALIKE = 0.5, 0.1
 _FILE = "carriers.json"
 
 
@@ -68,7 +68,7 @@ class Carrier:
     @property
     def carries(self) -> bool:
         """Whether half goes without it, and without matched latents a tenth at most."""
-        return self.taken >= _MOST and (not self.of_latents or self.chance <= _ALIKE)
+        return self.taken >= HALF and (not self.of_latents or self.chance <= _ALIKE)
 
     @classmethod
     def revived(cls, one: Mapping[str, Any]) -> Carrier:

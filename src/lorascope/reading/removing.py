@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -85,7 +85,7 @@ class TakenDelta:
 
     site: Site
     directions: Float[Tensor, "k d"] | None = None
-    numbers: tuple[int, ...] = ()
+    numbers: ClassVar[tuple[int, ...]] = ()
 
     @property
     def writer(self) -> TakenDelta:

@@ -7,14 +7,12 @@ going; what reads it waits for the next run, and every failure is named at the e
 from __future__ import annotations
 
 import multiprocessing
-import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -31,22 +29,6 @@ from lorascope.stages import Graph, make
 
 # Moves of a bar that are not worth a message of their own, seconds.
 _QUIET = 0.1
-
-
-def begin_importing(module: str) -> None:
-    """Let a process import what opens a study, of which those of a pool will be copies.
-
-    Where processes cannot be copied safely, each imports it for itself.
-    """
-    if sys.platform == "linux":
-        from multiprocessing import forkserver
-
-        multiprocessing.set_forkserver_preload([module])
-        forkserver.ensure_running()
-
-
-def _context() -> BaseContext:
-    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 def in_pool(opener: Opener, workers: int, threads: int | None = None) -> Runner:
@@ -120,7 +102,7 @@ class _Pool:
         worker.connection.send(unit[0].name)
 
     def _begun(self) -> _Worker:
-        context: Any = _context()
+        context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
         process.start()

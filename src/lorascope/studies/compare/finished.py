@@ -29,7 +29,7 @@ from lorascope.errors import InputError, did_you_mean
 from lorascope.models import dimensions
 from lorascope.models.adapter_files import locate
 from lorascope.runs import read_json
-from lorascope.studies.compare.study import AuditedStudy, in_finished, one_adapter, sanity_checks_of
+from lorascope.studies.compare.study import AuditedStudy, in_finished, one_named, sanity_checks_of
 from lorascope.training.adapters import CARD
 from lorascope.workflows.run_dictionaries import AuditDictionary
 from lorascope.workflows.texts import read_split
@@ -102,7 +102,7 @@ class Finished:
         Raises:
             InputError: there is no such adapter, or none was named and there are several.
         """
-        return one_adapter(self.folder, self.activations.adapters, name)
+        return one_named(self.folder, self.activations.adapters, name)
 
     def delta(self, site: str, adapter: str, seed: int) -> Dictionary:
         """The delta dictionary of an adapter, site and seed.

@@ -105,7 +105,7 @@ def in_compared(first: str, second: str) -> None:
         others = {_BASE, *captured.get("nulls", ())}
         known = [one for one in captured.get("variants", ()) if one not in others]
         if known:
-            one_adapter(each, known, asked)
+            one_named(each, known, asked)
 
 
 def in_finished(folder: Path) -> AuditedStudy:
@@ -133,21 +133,21 @@ def in_finished(folder: Path) -> AuditedStudy:
     return study
 
 
-def one_adapter(folder: Path, known: Sequence[str], name: str) -> str:
-    """The adapter of that name in a run's folder; the only one's where none is asked for.
+def one_named(folder: Path, known: Sequence[str], name: str, kind: str = "adapter") -> str:
+    """The adapter, or other kind, of that name in a run's folder; the only one where none is named.
 
     Raises:
-        InputError: there is no such adapter, or none was named and there are several.
+        InputError: there is none of that name, or none was named and there are several.
     """
     if not name and len(known) == 1:
         return known[0]
     if not name:
         raise InputError(
-            f"{folder}: holds the adapters {', '.join(known)}; say which, as in {folder}:{known[0]}"
+            f"{folder}: holds the {kind}s {', '.join(known)}; say which, as in {folder}:{known[0]}"
         )
     if name not in known:
         raise InputError(
-            f'{folder}: no adapter named "{name}"; there are {", ".join(known)}.'
+            f'{folder}: no {kind} named "{name}"; there are {", ".join(known)}.'
             f"{did_you_mean(name, known)}"
         )
     return name

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lorascope.config import read_yaml
-from lorascope.errors import InputError, did_you_mean
+from lorascope.errors import InputError
 from lorascope.runs import read_json
-from lorascope.studies.compare.study import addressed
+from lorascope.studies.compare.study import addressed, one_named
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def in_evaluations(first: str, second: str) -> list[tuple[Side, Side]]:
         if names and (len(known) > 1 or len(theirs) > 1):
             return [(Side(folder, n, facts[0]), Side(other, n, facts[1])) for n in names]
     pair = (
-        Side(folder, _subject(folder, known, name), facts[0]),
-        Side(other, _subject(other, theirs, other_name), facts[1]),
+        Side(folder, one_named(folder, known, name, "subject"), facts[0]),
+        Side(other, one_named(other, theirs, other_name, "subject"), facts[1]),
     )
     if folder.resolve() == other.resolve() and pair[0].subject == pair[1].subject:
         raise InputError(
@@ -73,18 +73,3 @@ def _facts(folder: Path) -> dict[str, Any]:
         )
     found: dict[str, Any] = read_json(file)
     return found
-
-
-def _subject(folder: Path, known: Sequence[str], name: str) -> str:
-    if not name and len(known) == 1:
-        return known[0]
-    if not name:
-        raise InputError(
-            f"{folder}: holds the subjects {', '.join(known)}; say which, as in {folder}:{known[0]}"
-        )
-    if name not in known:
-        raise InputError(
-            f'{folder}: no subject named "{name}"; there are {", ".join(known)}.'
-            f"{did_you_mean(name, known)}"
-        )
-    return name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorascope.reading.carried import ALL, WHOLE, Carrier
+from lorascope.reading.carried import ALL, HALF, WHOLE, Carrier
 from lorascope.report.formatting import interval, number, plural, visible
 from lorascope.report.latents import Browsed
 
@@ -46,12 +46,15 @@ def _of_the_delta(parts: Sequence[Carrier]) -> list[str]:
         return []
     most = max((one for one in parts if not one.directions), key=lambda one: one.taken)
     said = f"Without {most.name} {_share(most)} of the phrases is gone"
-    if not most.carries:
+    if most.interval[1] < HALF:
         return [f"{said}: most of it is written by later blocks, so a later site may tell more."]
-    few = [one for one in parts if one.directions and one.carries]
+    few = [one for one in parts if one.directions]
     if not few:
-        return [f"{said}; it takes more than {max(one.directions for one in parts)} directions."]
-    least = min(few, key=lambda one: (one.directions, -one.taken))
+        return [f"{said}."]
+    # The fewest that take away half, or where none does so many as were tried.
+    least = min(few, key=lambda one: (not one.carries, one.directions, -one.taken))
+    if not least.carries:
+        least = max(few, key=lambda one: (one.directions, one.taken))
     energy = f"{number(100 * least.size)} % of its energy"
     return [f"{said}; without {least.name} ({energy}) {_share(least)}."]
 
