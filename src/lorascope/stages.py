@@ -52,10 +52,12 @@ class Need:
     Attributes:
         memory: bytes, of the process's own memory.
         gpus: share of a GPU; 0 where it runs on the CPU.
+        flops: floating-point operations, estimated; 0 where they do not count.
     """
 
     memory: int = 0
     gpus: float = 0.0
+    flops: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from lorascope.errors import InputError
 from lorascope.models.adapted import BASE, load
 from lorascope.models.null_adapters import add_null_adapters
 from lorascope.randomness import generator
+from lorascope.reading import decoding
 from lorascope.reading.decoding import Amplification, amplified, decode
 from lorascope.reading.prompts import Prompt, prompts_of, shipped_prompts
 from lorascope.reading.settings import Reading
@@ -79,6 +80,32 @@ def test_token_for_token_as_two_forward_passes_without_a_cache(
     assert found == expected
     assert len({str(row) for rows in found for row in rows}) > 6
     assert model.current == BASE
+
+
+def test_where_memory_is_short_fewer_prompts_go_on_at_once_and_say_the_same(
+    tiny_checkpoint, save_adapter, tmp_path, monkeypatch
+):
+    model = adapted(tiny_checkpoint, save_adapter, tmp_path)
+    settings, conditions = Reading(tokens=8, seed=4), [Amplification("a"), Amplification("a", 2.0)]
+    prompts = shipped_prompts(model.tokenizer)
+    whole = decode(model, prompts, conditions, settings)
+    # A row holds three times its logits, and keys and values of its tokens.
+    row = decoding._row_bytes(model, 10)
+    config = model.module.config
+    width = config.num_key_value_heads * config.head_dim
+    assert row == 4 * (3 * model.vocab_size + 2 * config.num_hidden_layers * width * 10)
+    monkeypatch.setattr(decoding, "_HELD", 3 * 4 * row)
+    parts = decoding._parts(model, prompts, conditions, settings, True)
+    assert sorted(n for part in parts for n in part) == list(range(len(prompts)))
+    assert len(parts) >= len(prompts) / 3
+    steps, seen = [], []
+    found = decode(
+        *(model, prompts, conditions, settings, steps.append),
+        lambda column, own, base, of: seen.extend(of.tolist()),
+    )
+    assert found == whole
+    assert sum(steps) == settings.tokens
+    assert set(seen) == set(range(len(prompts)))
 
 
 def test_a_text_ends_at_the_token_that_ends_it_and_others_go_on(

@@ -8,7 +8,8 @@ import torch
 
 from lorascope.machine import total_memory
 from lorascope.progress import Reporter
-from lorascope.runners.pool import _Pool
+from lorascope.runners import pool as pools
+from lorascope.runners.pool import _Pool, as_many_as_fit, fitting_workers
 from lorascope.stages import Graph, Need, Stage
 from lorascope.studies.audit.learning import train
 from lorascope.studies.opening import with_needs
@@ -33,11 +34,46 @@ def test_a_stage_needs_what_its_part_of_the_plan_does(device, gpus):
     found = stated(Graph(Stage(name, train) for name in names), cost)
     needs = {one.name: one.need for one in found}
     base = resident(part("nothing", 0))
-    assert needs["measures/layers.1"] == Need(500 + base, 0.0)
-    assert needs["effects/a"] == Need(900 + base, gpus)
-    assert needs["sanity_checks"] == Need(40 + base, gpus)
+    assert needs["measures/layers.1"] == Need(500 + base, 0.0, 2.0)
+    assert needs["effects/a"] == Need(900 + base, gpus, 1.0)
+    assert needs["sanity_checks"] == Need(40 + base, gpus, 1.0)
     assert needs["results"].memory == base
     assert needs["something/else"].memory == 900 + base
+
+
+def test_stages_of_a_kind_share_its_arithmetic():
+    cost = Cost(disk=1, parts=(part("effects", 1), part("capture", 1)), device="cpu")
+    found = stated(Graph(Stage(name, train) for name in ("effects/a", "effects/b", "x")), cost)
+    assert [one.need.flops for one in found] == [0.5, 0.5, 0.0]
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("processors", "memory", "need", "workers"),
+    [
+        (1, 64, Need(GB, 0.0, 1e14), 1),
+        (2, 64, Need(GB, 0.0, 1e14), 2),
+        (64, 64, Need(GB, 0.0, 1e14), 4),
+        # Each has a gigabyte beside what it needs.
+        (8, 7, Need(2 * GB, 0.0, 1e14), 2),
+        (8, 1, Need(2 * GB, 0.0, 1e14), 1),
+        # Starting processes takes longer than so little work, and a GPU is not shared.
+        (8, 64, Need(GB, 0.0, 1e11), 1),
+        (8, 64, Need(GB, 1.0, 1e14), 1),
+    ],
+)
+def test_so_many_processes_begin_unasked(monkeypatch, tmp_path, processors, memory, need, workers):
+    monkeypatch.setattr(pools, "processors", lambda: processors)
+    monkeypatch.setattr(pools, "available_memory", lambda: memory * GB)
+    graph = Graph([Stage("adapters/a", train, need=need), Stage("adapters/b", train)])
+    assert fitting_workers(graph, tmp_path) == workers
+    started = []
+    monkeypatch.setattr(pools, "in_pool", lambda opener, *many: lambda *of: started.append(many))
+    monkeypatch.setattr(pools, "run_here", lambda *of: started.append("here"))
+    as_many_as_fit(lambda *_: None)(graph, SimpleNamespace(folder=tmp_path), None, Reporter(True))
+    assert started == ["here" if workers == 1 else (workers, max(1, processors // workers))]
 
 
 def test_every_stage_of_a_study_has_a_need(finished_run, quiet):

@@ -40,6 +40,15 @@ Workers = Annotated[
     int,
     typer.Option("--workers", min=1, help="Make stages in so many processes at once."),
 ]
+FittingWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Make stages in so many processes at once; by default one a processor, at most four, "
+        "as far as memory goes, where that saves time.",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Threads of each; the cores shared out by default."),

@@ -22,10 +22,11 @@ class StagePlace:
     """Where a study's stages are made, as options say.
 
     Attributes:
-        workers, threads, ray, track: as the options of these names.
+        workers, threads, ray, track: as the options of these names; without a number of workers
+            there are as many as the machine has room for.
     """
 
-    workers: int = 1
+    workers: int | None = 1
     threads: int | None = None
     ray: str | None = None
     track: str | None = None
@@ -37,21 +38,21 @@ class StagePlace:
             InputError: two places are named, or Ray is not installed.
         """
         from lorascope.runners.local import run_here
-        from lorascope.runners.pool import in_pool
+        from lorascope.runners.pool import as_many_as_fit, in_pool, set_threads
         from lorascope.studies.opening import open_study
 
         if self.ray is not None:
             from lorascope.runners.on_ray import on_ray
 
-            if self.workers > 1:
+            if self.workers is not None and self.workers > 1:
                 raise InputError("give --workers or --ray, not both")
             return on_ray(open_study, self.ray, self.threads)
+        if self.workers is None:
+            return as_many_as_fit(open_study, self.threads)
         if self.workers > 1:
             return in_pool(open_study, self.workers, self.threads)
         if self.threads is not None:
-            import torch
-
-            torch.set_num_threads(self.threads)
+            set_threads(self.threads)
         return run_here
 
 

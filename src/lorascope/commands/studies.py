@@ -27,15 +27,12 @@ from lorascope.commands.options import (
 from lorascope.commands.planning import print_plan
 from lorascope.commands.running import StagePlace, run
 from lorascope.errors import InputError, did_you_mean
-from lorascope.machine import available_memory, processors
 from lorascope.printing import say
 
 if TYPE_CHECKING:
     from lorascope.studies.study_files import Study
 
 _DEMOS = ("audit", "adapt", "latent")
-# Bytes that a process of a demo holds at most, about.
-_DEMO_MEMORY = 3 * 1024**3
 
 
 def demo(
@@ -47,8 +44,8 @@ def demo(
         typer.Option(
             "--workers",
             min=1,
-            help="Processes that make stages; by default one a processor, at most four, and one "
-            "for adapt, which takes times.",
+            help="Processes that make stages; by default one a processor, at most four, as far as "
+            "memory goes, and one for adapt, which takes times.",
         ),
     ] = None,
     threads: Annotated[
@@ -99,14 +96,14 @@ def _demo_study(workflow: str, quick: bool) -> Study:
 
 
 def _demo_place(workflow: str, workers: int | None, threads: int | None) -> StagePlace:
-    """Several processes of one thread each, since the embedded model gains little by more threads.
+    """Processes of one thread each, since the embedded model gains little by more threads.
 
-    Numbers are then the same whatever the number of processors.
+    Numbers are then the same whatever the number of processors. One that takes times has the
+    machine for itself.
     """
     if workflow == "adapt":
         return StagePlace(workers or 1, threads)
-    fitting = max(1, available_memory() // _DEMO_MEMORY)
-    return StagePlace(workers or min(processors(), fitting, 4), threads or 1)
+    return StagePlace(workers, threads or 1)
 
 
 def plan(

@@ -34,6 +34,8 @@ from lorascope.reading.settings import Reading
 _TOGETHER = 8192
 # Padded prompt tokens that a pass more a step is worth.
 _WORTH = 24
+# Bytes of rows that are written on at once.
+_HELD = 2**29
 
 
 @dataclass(frozen=True)
@@ -81,23 +83,22 @@ def decode(
     """
     _check_room(model, prompts, settings)
     together = can_mix(model, [one.variant for one in conditions])
-    try:
-        batches = _batches(model, prompts, conditions, settings, together)
-    except UnmixedRows:
-        batches = _batches(model, prompts, conditions, settings, False)
-    endings = _endings(model)
-    for step in range(settings.tokens):
-        for batch in batches:
-            batch.choose(settings, endings, observe)
-        if not any(batch.goes_on for batch in batches):
-            advance(settings.tokens - step)
-            break
-        if step + 1 < settings.tokens:
-            for batch in batches:
-                batch.go_on()
-        advance(1)
+    endings, moved = _endings(model), 0
     found: list[list[list[int]]] = [[] for _ in prompts]
-    for batch in batches:
+    for numbers in _parts(model, prompts, conditions, settings, together):
+        arguments = (model, prompts, numbers, conditions, settings)
+        try:
+            batch = _Batch(*arguments, together)
+        except UnmixedRows:
+            batch = _Batch(*arguments, together := False)
+        for step in range(settings.tokens):
+            if batch.goes_on:
+                batch.choose(settings, endings, observe)
+            if batch.goes_on and step + 1 < settings.tokens:
+                batch.go_on()
+            # A step of all prompts is a step; those of one part are a share of it.
+            moved += len(numbers)
+            advance(moved // len(prompts) - (moved - len(numbers)) // len(prompts))
         for number, row in zip(batch.numbers, batch.texts, strict=True):
             found[number] = row
     return found
@@ -123,21 +124,39 @@ def texts(model: AdaptedModel, found: Sequence[Sequence[Sequence[int]]]) -> list
     return [list(decoded([list(ids) for ids in row], skip_special_tokens=True)) for row in found]
 
 
-def _batches(
+def _parts(
     model: AdaptedModel,
     prompts: Sequence[Prompt],
     conditions: Sequence[Amplification],
     settings: Reading,
     together: bool,
-) -> list[_Batch]:
-    """All prompts, begun; those of unlike length apart where that saves more than it costs."""
+) -> list[list[int]]:
+    """Numbers of prompts that are gone on from together: those of unlike length apart where that
+    saves more than it costs, and no more than fit into memory."""
     sources = {one.source for one in conditions}
     numbers = sorted(range(len(prompts)), key=lambda n: len(prompts[n].ids))
     parts = [numbers]
     if together:
         least = _WORTH * settings.tokens / len(sources)
         parts = _alike([len(prompts[n].ids) for n in numbers], numbers, least)
-    return [_Batch(model, prompts, sorted(own), conditions, settings, together) for own in parts]
+    rows = 1 + len(conditions) + sum(one.held_against_base for one in conditions)
+    found = []
+    for part in parts:
+        longest = len(prompts[part[-1]].ids) + settings.tokens
+        most = max(1, _HELD // (rows * _row_bytes(model, longest)))
+        count = -(-len(part) // most)
+        size = -(-len(part) // count)
+        found += [sorted(part[n : n + size]) for n in range(0, len(part), size)]
+    return found
+
+
+def _row_bytes(model: AdaptedModel, tokens: int) -> int:
+    """Bytes that a row holds, about: its logits three times, keys and values of all tokens."""
+    config = model.module.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None)
+    size = getattr(config, "head_dim", None)
+    width = heads * size if heads and size else model.d_model
+    return 4 * (3 * model.vocab_size + 2 * model.n_blocks * width * tokens)
 
 
 def _alike(lengths: Sequence[int], numbers: list[int], least: float) -> list[list[int]]:

@@ -18,17 +18,56 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import InputError
-from lorascope.machine import processors, total_memory
+from lorascope.machine import available_memory, processors, total_memory
 from lorascope.printing import shown_warnings
 from lorascope.progress import Advance, Reporter
 from lorascope.runners import Opener, Runner
 from lorascope.runners.driving import Unit, drive
-from lorascope.runners.local import titles
+from lorascope.runners.local import run_here, titles
 from lorascope.runs import Run
 from lorascope.stages import Graph, make
 
 # Moves of a bar that are not worth a message of their own, seconds.
 _QUIET = 0.1
+# Processes that are begun unasked: at most so many, where so much arithmetic is left that their
+# start (libraries and a model each) is made up for, and so much memory stays free for each beyond
+# what its hungriest stage needs.
+_UNASKED, _WORTH, _SPARE = 4, 5e12, 10**9
+
+
+def as_many_as_fit(opener: Opener, threads: int | None = None) -> Runner:
+    """A runner with a process for every processor, at most four, as far as memory goes.
+
+    All stages are made in this process where little is to be done, or where they need a GPU.
+
+    Args:
+        opener, threads: as of `in_pool`.
+    """
+
+    def run_where_it_fits(graph: Graph, run: Run, state: Any, reporter: Reporter) -> None:
+        count = fitting_workers(graph, run.folder)
+        if count == 1:
+            if threads is not None:
+                set_threads(threads)
+            run_here(graph, run, state, reporter)
+            return
+        each = threads or max(1, processors() // count)
+        reporter.say(
+            f"{count} processes of {each} {'thread' if each == 1 else 'threads'} make the stages; "
+            "--workers 1 makes them in one"
+        )
+        in_pool(opener, count, each)(graph, run, state, reporter)
+
+    return run_where_it_fits
+
+
+def fitting_workers(graph: Graph, folder: Path) -> int:
+    """How many processes make the stages of a run that are left soonest on this machine."""
+    left = [one for unit in graph.units for one in graph.undone(folder, unit)]
+    if sum(one.need.flops for one in left) < _WORTH or any(one.need.gpus for one in left):
+        return 1
+    memory = available_memory() // (max(one.need.memory for one in left) + _SPARE)
+    return max(1, min(processors(), memory, _UNASKED))
 
 
 def in_pool(opener: Opener, workers: int, threads: int | None = None) -> Runner:
@@ -172,11 +211,16 @@ def _ended(code: int | None) -> str:
 
 def _work(connection: Connection, opener: Opener, folder: Path, threads: int, track: str) -> None:
     """What a process does: open the study once, make the units it is told, say how it goes."""
-    import torch
-
-    torch.set_num_threads(threads)
+    set_threads(threads)
     with shown_warnings():
         _make_units(connection, opener, folder, track)
+
+
+def set_threads(count: int) -> None:
+    """How many threads products of this process run on."""
+    import torch
+
+    torch.set_num_threads(count)
 
 
 def _make_units(connection: Connection, opener: Opener, folder: Path, track: str) -> None:

@@ -1,7 +1,8 @@
-"""Memory and GPU share of each stage, from the study's plan."""
+"""Memory, GPU share and arithmetic of each stage, from the study's plan."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from lorascope.stages import Graph, Need, Stage
@@ -47,14 +48,20 @@ _ON_CPU = ("yardsticks", "measures", "massive", "drift", "weights", "written", *
 
 
 def stated(graph: Graph, cost: Cost) -> Graph:
-    """The same stages, each with the memory and the share of a GPU that it needs."""
-    return Graph(replace(one, need=_need(one, cost)) for one in graph)
+    """The same stages, each with what it needs; stages of a kind share its arithmetic alike."""
+    alike = Counter(_kind(one) for one in graph)
+    return Graph(replace(one, need=_need(one, cost, alike[_kind(one)])) for one in graph)
 
 
-def _need(one: Stage, cost: Cost) -> Need:
-    kind = one.name.partition("/")[0]
+def _kind(one: Stage) -> str:
+    return one.name.partition("/")[0]
+
+
+def _need(one: Stage, cost: Cost, alike: int) -> Need:
+    kind = _kind(one)
     own = [part for part in cost.parts if part.name in _PARTS.get(kind, ())]
     memory = max((resident(part) for part in own or cost.parts), default=0)
     if kind in _SMALL:
         memory = min(memory, RESIDENT)
-    return Need(memory, 0.0 if cost.device == "cpu" or kind in _ON_CPU else 1.0)
+    gpus = 0.0 if cost.device == "cpu" or kind in _ON_CPU else 1.0
+    return Need(memory, gpus, sum(part.flops for part in own) / alike)
