@@ -130,12 +130,14 @@ def plural(count: int, noun: str) -> str:
 def shortened(text: str, most: int = 40) -> str:
     """A path or id of at most `most` characters: its last parts behind `…/`, else its two ends.
 
-    Other texts keep both ends too.
+    Of an absolute path the last two parts are shown at most. Other texts keep both ends too.
     """
-    if len(text) <= most:
-        return text
+    text = text.rstrip("/") or text
     parts = text.split("/")
-    for first in range(1, len(parts)):
+    absolute = text.startswith("/") and len(parts) > 3
+    if len(text) <= most and not absolute:
+        return text
+    for first in range(len(parts) - 2 if absolute else 1, len(parts)):
         tail = "…/" + "/".join(parts[first:])
         if len(tail) <= most and parts[first]:
             return tail
