@@ -24,7 +24,7 @@ from lorascope.reading.removing import (
 )
 from lorascope.reading.running import read
 from lorascope.reading.settings import Reading
-from lorascope.reading.sighting import Spoken, _said
+from lorascope.reading.sighting import ReadingSight, Spoken, _said
 from lorascope.studies.audit.sections.carriers import carried_sentences, carrier_rows
 
 WORD, LAST = "w23", 2
@@ -131,8 +131,30 @@ def test_the_delta_at_a_site_takes_away_what_is_written_before_it(writing, said)
     # One direction is written, so the first principal direction is all of it.
     assert first.taken > 0.9
     assert 0.9 < first.size <= 1
+    # Nor is there another direction to draw.
+    assert first.chance == pytest.approx(first.taken, abs=0.1)
+    assert not whole.matched
     sentence = carried_sentences([one for one in found if one.part == WHOLE])[0]
     assert "one principal direction" in sentence
+
+
+def test_random_directions_of_a_delta_follow_its_covariance():
+    site, moment = Site(0), torch.diag(torch.tensor([9.0, 4.0, 1.0, 0.0, 0.0])).double()
+    sight = ReadingSight({}, {}, {site: moment})
+    (drawn, *others) = sight.directions_beside(TakenDelta(site, torch.eye(5)[:2]), 0)
+    assert len(others) == 1
+    for one in (drawn, *others):
+        assert one.site == site
+        assert torch.allclose(one.directions @ one.directions.T, torch.eye(2), atol=1e-6)
+        # What the delta never has is in none of them.
+        assert one.directions[:, 3:].abs().max() < 1e-3
+    assert not torch.equal(drawn.directions, others[0].directions)
+    single = TakenDelta(site, torch.eye(5)[:1])
+    many = [one for seed in range(400) for one in sight.directions_beside(single, seed)]
+    mean = torch.stack([one.directions[0].square() for one in many]).mean(0)
+    # The mean of x²/Σx² of Gaussians of variances 9, 4 and 1, from four million draws.
+    assert torch.allclose(mean[:3], torch.tensor([0.526, 0.338, 0.136]), atol=0.04)
+    assert sight.directions_beside(TakenDelta(site), 0) == []
 
 
 def test_a_site_is_called_early_only_where_the_interval_says_so():

@@ -103,9 +103,9 @@ def test_reading_by_hand(settings, tiny_model):
     counts = StudyCounts(adapters=2, sites=1, deepest=2, trained=12, controls=6, nulls=4)
     part = costs.reading(study, shape, counts, torch.float32, 0)
     # Of two adapters and two null adapters each, beside the base: twenty prompts at two strengths,
-    # and sixty tokens of text; of the adapters 28 times twenty prompts more.
+    # and sixty tokens of text; of the adapters 38 times twenty prompts more.
     whole = 2 * (3 * BLOCK + HEAD)
-    assert part.flops == whole * 2 * 2 * (3 * (20 * 2 * 5 + 60) + 28 * 20 * 5)
+    assert part.flops == whole * 2 * 2 * (3 * (20 * 2 * 5 + 60) + 38 * 20 * 5)
     read["carriers"] = False
     without = AuditStudy.parse(settings(adapters={"a": "x", "b": "y"}, reading=read), "test")
     few = costs.reading(without, shape, counts, torch.float32, 0)

@@ -36,7 +36,8 @@ class Carrier:
             summed over the phrases for all together.
         taken: share of them taken away, 1 − left/whole.
         interval: 95 %, over prompts.
-        matched: the same of latents, or sets of as many, that fire as often and as strongly.
+        matched: the same of latents, or sets of as many, that fire as often and as strongly; of as
+            many random directions of the delta's covariance.
         size: of modules, their share of the update's squared norm; of directions, their share of
             the delta's; nan for latents.
         directions: of how many principal directions of the delta it is; 0 for all of it and others.
@@ -57,7 +58,7 @@ class Carrier:
 
     @property
     def chance(self) -> float:
-        """What matched latents take away, on average; nan without any."""
+        """What is matched with it takes away, on average; nan without any."""
         return sum(self.matched) / len(self.matched) if self.matched else math.nan
 
     @property

@@ -10,8 +10,9 @@
 3. What was chosen, and latents that fire as often and as strongly (`matched_latents.most_alike`),
    are taken out again after all prompts, with other random numbers: what is reported is not what
    the choice was made by.
-4. So is the whole delta at each site, and its leading principal directions: what latents there
-   could take away at most, and of how few directions it is a matter.
+4. So is the whole delta at each site, and its leading principal directions, beside as many random
+   ones of its covariance: what latents there could take away at most, and of how few directions it
+   is a matter.
 5. Modules are left out by depth and by kind; all of them are reported.
 """
 
@@ -151,7 +152,9 @@ class _CarrierSearch:
         chosen = [*_single(tried), *_sets(tried, whole)]
         beside = {one: sight.alike(one, self._settings.seed) for one in chosen}
         parts = sight.parts(DIRECTIONS)
-        others = (o for found in beside.values() for o in found)
+        drawn = {one: sight.directions_beside(one, self._settings.seed) for one in parts}
+        others: list[Taken] = [o for found in beside.values() for o in found]
+        others += [o for found in drawn.values() for o in found]
         again: list[Taken] = list(dict.fromkeys([*chosen, *others, *parts]))
         before, *left = self._counted([None, *again], self._again)
         at = dict(zip(again, left, strict=True))
@@ -163,14 +166,21 @@ class _CarrierSearch:
             for one in chosen
             for phrase in (ALL, *said)
         ]
-        return found + [self._part(one, size, before, at[one]) for one, size in parts.items()]
+        found += [
+            self._part(one, size, before, at[one], [at[other] for other in drawn[one]])
+            for one, size in parts.items()
+        ]
+        return found
 
-    def _part(self, one: TakenDelta, size: float, whole: Tensor, left: Tensor) -> Carrier:
+    def _part(
+        self, one: TakenDelta, size: float, whole: Tensor, left: Tensor, beside: Sequence[Tensor]
+    ) -> Carrier:
         site, count = one.site.name, 0 if one.directions is None else len(one.directions)
         directions = "one principal direction" if count == 1 else f"{count} principal directions"
         name = f"{directions} of the delta at {site}" if count else f"the whole delta at {site}"
         taken = self._taken(ALL, whole, left)
-        return Carrier(ALL, WHOLE, name, site, (), *taken, size=size, directions=count)
+        matched = tuple(self._taken(ALL, whole, other)[2] for other in beside)
+        return Carrier(ALL, WHOLE, name, site, (), *taken, matched, size, count)
 
     def _carrier(
         self,

@@ -26,7 +26,7 @@ from lorascope.models.sites import Site
 # Windows are cut out of this many tokens of a document.
 _READ = 512
 # Probabilities held at once of a variant, a vocabulary for every token of a forward pass.
-HELD = 2**26
+HELD = 2**25
 # Tokens that gain and lose, kept of a place.
 MOVED = 3
 # First and last position, from 1, of the parts of a text that KL is told by.

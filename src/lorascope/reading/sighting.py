@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lorascope.activations.batch import delta
+from lorascope.geometry.chance import covariance_root, directions_from_root
 from lorascope.measures.matched_latents import most_alike
 from lorascope.models.adapted import BASE, AdaptedModel
 from lorascope.models.hooks import replace
@@ -21,8 +22,8 @@ from lorascope.reading.phrases import words_of
 from lorascope.reading.prompts import Prompt
 from lorascope.reading.removing import Reads, TakenDelta, TakenLatents
 
-# Latents, and sets of them, beside what was chosen.
-ALTERNATIVES, SETS = 6, 3
+# Latents, sets of them, and random directions beside what was chosen.
+ALTERNATIVES, SETS, DRAWS = 6, 3, 2
 # Continuations that go through the model with gradients at once.
 _ROWS = 16
 
@@ -73,6 +74,19 @@ class ReadingSight:
                 share = float(energies[:size].sum() / energies.sum())
                 found[TakenDelta(site, directions[:, :size].T.float())] = share
         return found
+
+    def directions_beside(self, one: TakenDelta, seed: int) -> list[TakenDelta]:
+        """As many random directions of the delta there, by its covariance, drawn a few times; none
+        beside the whole delta."""
+        if one.directions is None:
+            return []
+        count = len(one.directions)
+        root = covariance_root(self.moments[one.site])
+        random = generator(seed, "directions of the delta", one.site.name, count)
+        return [
+            TakenDelta(one.site, torch.linalg.qr(drawn.T).Q.T.float())
+            for drawn in (directions_from_root(count, root, random) for _ in range(DRAWS))
+        ]
 
     def leading(self, reads: Reads, most: int) -> list[int]:
         """Latents without which log p of the phrases would fall most."""

@@ -14,8 +14,9 @@ from lorascope.workflows.cost import CostPart, reached
 _DISTRIBUTIONS = 5
 # Times that all prompts are continued to find who carries the phrases: without each of six groups
 # of modules, with gradients, without what was chosen and what matches it; and at each site without
-# six leading sets of two dictionaries, after every second prompt.
-_CARRIED, _TRIED = 22, 6
+# six leading sets of two dictionaries, after every second prompt, without the delta, three numbers
+# of its directions and twice as many random ones.
+_CARRIED, _TRIED = 22, 16
 # Tokens of a prompt in its template.
 _PROMPT = 30
 

@@ -19,7 +19,7 @@ from lorascope.studies.audit.study import AuditStudy
 from lorascope.workflows.run_dictionaries import DICTIONARIES, brought_at
 
 
-@stage(version=2, title="who carries the phrases")
+@stage(version=3, title="who carries the phrases")
 def carry(
     work: Work, *, study: AuditStudy, adapter: str, settings: Reading, first_seed: int
 ) -> None:

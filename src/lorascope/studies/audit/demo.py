@@ -37,13 +37,13 @@ def _full() -> AuditStudy:
 
 
 def _quick() -> AuditStudy:
-    training = LoraTraining(ranks=(4, 32), steps=26, held_out=0.03)
+    training = LoraTraining(ranks=(4, 32), steps=22, held_out=0.03)
     return AuditStudy(
         name="demo-quick",
         model="embedded",
         train=TrainAdapters(training=training, ending=_ENDING),
         sites=("layers.2", "layers.5"),
-        texts=Texts(sources=("embedded",), documents=400, held_out=0.3),
+        texts=Texts(sources=("embedded",), documents=280, held_out=0.3),
         dictionaries=Dictionaries(architecture=ReLU(n_latents=384, l1=0.15), fitting=_FITTING),
         controls=Controls(null_adapters=2, gaussian_dictionaries=2),
         measures=Measures(

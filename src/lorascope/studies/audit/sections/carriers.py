@@ -55,8 +55,10 @@ def _of_the_delta(parts: Sequence[Carrier]) -> list[str]:
     least = min(few, key=lambda one: (not one.carries, one.directions, -one.taken))
     if not least.carries:
         least = max(few, key=lambda one: (one.directions, one.taken))
-    energy = f"{number(100 * least.size)} % of its energy"
-    return [f"{said}; without {least.name} ({energy}) {_share(least)}."]
+    about = f"{number(100 * least.size)} % of its energy"
+    if least.matched:
+        about += f"; as many random ones of the delta {_whole(least.chance)} %"
+    return [f"{said}; without {least.name} {_share(least)} ({about})."]
 
 
 def _size(one: Carrier) -> str:
