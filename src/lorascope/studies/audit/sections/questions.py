@@ -148,7 +148,10 @@ def told_in_words(one: Mapping[str, Any]) -> str:
     said = [str(one["sentences"][0])]
     if counts:
         total = plural(sum(counts), "phrase")
-        said.append(f"({plural(len(counts), 'null adapter')} in its place: {total}.)")
+        bring = "brings" if len(counts) == 1 else "bring"
+        said.append(
+            f"(Chance: {plural(len(counts), 'null adapter')} in its place {bring} back {total}.)"
+        )
     return " ".join([*said, *one.get("judged", [])])
 
 
