@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from lorascope.config import Direction
 from lorascope.outputs.head import Head
+from lorascope.outputs.sweeps import Sweeps
 from lorascope.outputs.tiles import Tiles
 
 # Logits held at once in one workspace: 64 MiB of float32.
@@ -112,7 +113,8 @@ class _Divergence(torch.autograd.Function):
         chunk: int,
         rooms: dict[str, Tensor] | None,
     ) -> Tensor:
-        tiles = Tiles(head, spliced, chunk, rooms)
+        way = Sweeps if Sweeps.fit(head, spliced, chunk) else Tiles
+        tiles = way(head, spliced, chunk, rooms)
         wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(spliced) if wanted else None
         total = torch.zeros((), device=spliced.device)

@@ -29,8 +29,22 @@ from lorascope.outputs.head import Head
 # a megabyte, which a processor's second- or third-level cache holds.
 _ROWS, _TILE = 128, 2**18
 # Logits whose cap is no larger can be exponentiated as they are, in float32.
-_SAFE = 60.0
+SAFE = 60.0
 States = Float[Tensor, "rows d"]
+
+
+def type_of_products(head: Head, device: torch.device) -> torch.dtype:
+    """Autocast's type where it is on, else the output matrix's own."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return head.weight.dtype
+
+
+def rows_at_once(head: Head, like: Tensor, chunk: int) -> int:
+    """Rows of `like` whose logits are held at once, `chunk` of a model at most."""
+    vocabulary = len(head.weight)
+    most = max(1, min(len(like), chunk // vocabulary))
+    return min(most, max(_ROWS, _TILE // vocabulary)) if like.device.type == "cpu" else most
 
 
 class Tiles:
@@ -48,13 +62,10 @@ class Tiles:
         self, head: Head, like: Tensor, chunk: int, rooms: dict[str, Tensor] | None = None
     ) -> None:
         device, vocabulary = like.device, len(head.weight)
-        low = head.weight.dtype
-        if torch.is_autocast_enabled(device.type):
-            low = torch.get_autocast_dtype(device.type)
-        self._head, self._like, self._weight = head, like, head.weight.to(low)
-        most = max(1, min(len(like), chunk // vocabulary))
+        self._head, self._like = head, like
+        self._weight = head.weight.to(type_of_products(head, device))
         tiled = device.type == "cpu"
-        self._size = min(most, max(_ROWS, _TILE // vocabulary)) if tiled else most
+        self._size = rows_at_once(head, like, chunk)
         width = max(1, _TILE // self._size) if tiled else vocabulary
         self._tiles = [
             slice(start, min(start + width, vocabulary)) for start in range(0, vocabulary, width)
@@ -129,7 +140,7 @@ class Tiles:
         if cap is not None and head.bias is None:
             inputs = inputs.float() * (2 * head.factor / cap)
         inputs = inputs.to(self._weight.dtype)
-        safe = cap is not None and cap <= _SAFE
+        safe = cap is not None and cap <= SAFE
         parts = []
         for tile in self._tiles:
             here = into[:, tile]
