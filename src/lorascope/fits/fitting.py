@@ -28,11 +28,12 @@ from lorascope.fits.card import CARD, FittedCard, Result
 from lorascope.fits.parts import AffinePart, FittedPart, LoraPart, TunedPart
 from lorascope.fits.parts.tuned import fits_encoder
 from lorascope.fits.preparing import Marks, plan, recomputing, special_ids, still, stream_scales
-from lorascope.fits.run import Fit
+from lorascope.fits.run import Fit, Shared
 from lorascope.fits.settings import RANDOM_DRAWS, Adapting
 from lorascope.fits.wrapper import DICTIONARIES, identity
 from lorascope.models.sites import Site, block_list
 from lorascope.outputs.evaluation import Evaluated
+from lorascope.outputs.kept import KeptStates
 from lorascope.outputs.splicing import Given, Placed, Splice, place, spliced
 from lorascope.runs import versions, write_json
 from lorascope.training.loop import History, Observer
@@ -74,6 +75,7 @@ def fit(
     observers: Sequence[Observer] = (),
     checkpoint: Path | None = None,
     scored: Direction | None = None,
+    kept: KeptStates | None = None,
 ) -> Fitted:
     """Fit around dictionaries and save the result into `folder`.
 
@@ -87,6 +89,8 @@ def fit(
         force: accept dictionaries made for another site or model.
         checkpoint: file to keep the run's state in; a run that was stopped goes on from it.
         scored: direction of the KL that held-out text is scored by; the fitted one by default.
+        kept: states of the original that earlier fits on the same texts left, and that this one
+            leaves to later ones; no number depends on it.
 
     Raises:
         InputError: a dictionary that does not fit, no block to adapt, a fit in front of
@@ -102,7 +106,8 @@ def fit(
     with still(module):
         scales = stream_scales(module, tokenizer, training, placed) if at_sites else {}
         with _put_on(module, placed, blocks, special, scales, settings, model) as (splice, parts):
-            given = (parts, training, held_out, steps, settings, evaluations, scored)
+            shared = None if kept is None else _shared(kept, module, marks, special)
+            given = (parts, training, held_out, steps, settings, evaluations, scored, shared)
             run = Fit(module, tokenizer, splice, *given)
             windows = [window.ids for window in training]
             key = [settings.plain(), str(run.products), marks.base, marks.dictionaries, windows]
@@ -117,6 +122,15 @@ def fit(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return Fitted(card, run.history, results, random)
+
+
+def _shared(
+    kept: KeptStates, module: PreTrainedModel, marks: Marks, special: tuple[int, ...]
+) -> Shared:
+    """The states of fits of the same model, and around the same dictionaries."""
+    model = [marks.base, module.config.to_json_string(use_diff=False)]
+    model.append(str(getattr(module.config, "_attn_implementation", "")))
+    return Shared(kept.of(*model), kept.of(*model, marks.dictionaries, special))
 
 
 def adapted_blocks(module: PreTrainedModel, placed: Placed, settings: Adapting) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lorascope.outputs.conditions import Condition
 from lorascope.outputs.divergence import mean_divergence
 from lorascope.outputs.evaluation import Evaluated, evaluate, states_at
 from lorascope.outputs.head import Head
+from lorascope.outputs.kept import Known
 from lorascope.outputs.splicing import Splice
 from lorascope.randomness import generator
 from lorascope.training.checkpoints import Checkpoint
@@ -33,6 +35,19 @@ from lorascope.training.snapshots import Stopwatch
 # Names in the history of the evaluations on held-out text.
 HELD_OUT_KL, HELD_OUT_LOSS = "held_out_kl", "held_out_loss"
 SAVE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """States that fits take from each other.
+
+    Attributes:
+        original: of the model as it was.
+        spliced: with the dictionaries spliced and nothing fitted.
+    """
+
+    original: Known
+    spliced: Known
 
 
 class Fit:
@@ -57,6 +72,7 @@ class Fit:
         settings: Learning,
         evaluations: int,
         scored: Direction | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.parts = tuple(parts)
         self.parameters = [parameter for part in parts for parameter in part.parameters]
@@ -70,6 +86,9 @@ class Fit:
         self._looks = {round(len(plan) * (i + 1) / evaluations) for i in range(evaluations)}
         self._watch = Stopwatch(self.history)
         self._rooms: dict[str, Tensor] = {}
+        self._known: dict[Condition, Known] = {}
+        if shared is not None:
+            self._known = {self._original: shared.original, self._bare: shared.spliced}
 
     def go(
         self,
@@ -165,7 +184,8 @@ class Fit:
         for batch in batches:
             kept = self._counted(batch)
             with self._original(), torch.no_grad():
-                original = states_at(self._module, batch, kept, self.products)
+                known = self._known.get(self._original)
+                original = states_at(self._module, batch, kept, self.products, known)
             # A context of its own: autocast must not hand on what it cast without gradient.
             states = states_at(self._module, batch, kept, self.products)
             with torch.autocast(states.device.type, self.products, self._low):
@@ -214,6 +234,7 @@ class Fit:
             products=self.products,
             head=self._head,
             keep_special=self._settings.splice_special,
+            known=self._known,
         )
 
     @contextmanager

@@ -13,7 +13,7 @@ done at once: over a large vocabulary a step is otherwise spent on reading and w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,16 +87,32 @@ def token_scores(
 
     KL is never below zero by more than rounding.
     """
-    pairs = _Pairs(head, spliced, chunk)
-    places = targets.to(spliced.device)[:, None]
-    kl, losses = [], []
-    for rows in pairs.rows():
-        log_s = pairs.log_probabilities(spliced[rows], "spliced")
-        losses.append(-log_s.gather(1, places[rows]).squeeze(1))
+    (found,) = scores_of_several([spliced], original, targets, head, direction, chunk=chunk)
+    return found
+
+
+@torch.no_grad()
+def scores_of_several(
+    several: Sequence[States],
+    original: States,
+    targets: Int[Tensor, " tokens"],
+    head: Head,
+    direction: Direction = "spliced_original",
+    *,
+    chunk: int = CHUNK,
+) -> list[tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]]:
+    """`token_scores` of several spliced models; the original's scores are computed once for all."""
+    pairs = _Pairs(head, original, chunk)
+    places = targets.to(original.device)[:, None]
+    empty = original.new_zeros(0, dtype=torch.float32)
+    found = [([empty], [empty]) for _ in several]
+    for rows in pairs.rows() if several else ():
         log_o = pairs.log_probabilities(original[rows], "original")
-        kl.append(pairs.between(log_s, log_o, direction))
-    empty = spliced.new_zeros(0, dtype=torch.float32)
-    return torch.cat([empty, *kl]), torch.cat([empty, *losses])
+        for spliced, (kl, losses) in zip(several, found, strict=True):
+            log_s = pairs.log_probabilities(spliced[rows], "spliced")
+            losses.append(-log_s.gather(1, places[rows]).squeeze(1))
+            kl.append(pairs.between(log_s, log_o, direction))
+    return [(torch.cat(kl), torch.cat(losses)) for kl, losses in found]
 
 
 class _Divergence(torch.autograd.Function):
@@ -178,23 +194,15 @@ class _Pairs:
         torch.log_softmax(raw, -1, out=found)
         return found
 
-    def values(
-        self, rows: slice, spliced: Tensor, original: Tensor, direction: Direction
-    ) -> Tensor:
-        """KL of each row."""
-        log_s = self.log_probabilities(spliced[rows], "spliced")
-        log_o = self.log_probabilities(original[rows], "original")
-        return self.between(log_s, log_o, direction)
-
     def between(self, log_s: Tensor, log_o: Tensor, direction: Direction) -> Tensor:
-        """KL of rows scored last; writes over both scores."""
+        """KL of rows scored last; writes over the spliced model's scores."""
         raw = self._room("raw", len(log_s))
         if direction == "spliced_original":
             torch.exp(log_s, out=raw)
-            parts = torch.mul(raw, log_s.sub_(log_o), out=log_o)
+            parts = raw.mul_(log_s.sub_(log_o))
         else:
             torch.exp(log_o, out=raw)
-            parts = log_o.sub_(log_s).mul_(raw)
+            parts = torch.sub(log_o, log_s, out=log_s).mul_(raw)
         # `sum` adds in pairs; a product of vectors would lose four digits over a large vocabulary
         return parts.sum(-1)
 

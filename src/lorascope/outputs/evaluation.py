@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.config import Direction
 from lorascope.errors import InputError
 from lorascope.outputs.conditions import Condition
-from lorascope.outputs.divergence import token_losses, token_scores
+from lorascope.outputs.divergence import scores_of_several, token_losses
 from lorascope.outputs.head import Head, final_states
+from lorascope.outputs.kept import Known
 from lorascope.outputs.scoring import scored_batches
 
 
@@ -60,6 +62,7 @@ def evaluate(
     products: torch.dtype = torch.float32,
     head: Head | None = None,
     keep_special: bool = False,
+    known: Mapping[Condition, Known] = MappingProxyType({}),
 ) -> dict[str, Evaluated]:
     """Every condition on the same tokens: those predicted at a position that is not special.
 
@@ -69,6 +72,7 @@ def evaluate(
         products: type of the matrix products.
         head: of the model, where it is known already.
         keep_special: score special tokens too.
+        known: where the states of a condition are kept from one call to the next.
 
     Raises:
         InputError: no token to score.
@@ -78,33 +82,39 @@ def evaluate(
     sums = {name: torch.zeros(3, count, dtype=torch.float64) for name in conditions}
     single: dict[str, list[Tensor]] = {name: [] for name in conditions}
     owners: list[Tensor] = []
+
+    def run(condition: Condition, batch: TokenBatch, wanted: Tensor) -> Tensor:
+        with condition():
+            return states_at(module, batch, wanted, products, known.get(condition))
+
     for batch, where in scored_batches(tokenizer, windows, keep_special=keep_special):
-        with original():
-            reference = states_at(module, batch, where.wanted, products)
         owners.append(where.documents.int())
-        for name, condition in conditions.items():
-            same = condition == original  # what is the reference need not run again
-            states = reference
-            if not same:
-                with condition():
-                    states = states_at(module, batch, where.wanted, products)
-            with torch.autocast(states.device.type, products, products != torch.float32):
-                if same:
-                    loss = token_losses(states, where.targets, head)
-                    kl = torch.zeros_like(loss)
-                else:
-                    kl, loss = token_scores(states, reference, where.targets, head, direction)
+        reference = run(original, batch, where.wanted)
+        # What is the reference need not run again.
+        others = {
+            name: run(condition, batch, where.wanted)
+            for name, condition in conditions.items()
+            if condition != original
+        }
+        with torch.autocast(reference.device.type, products, products != torch.float32):
+            scores = scores_of_several(
+                list(others.values()), reference, where.targets, head, direction
+            )
+            found = dict(zip(others, scores, strict=True))
+            if same := conditions.keys() - others.keys():
+                loss = token_losses(reference, where.targets, head)
+                found |= dict.fromkeys(same, (torch.zeros_like(loss), loss))
+        for name, (kl, loss) in found.items():
             for row, values in zip(sums[name], (loss, kl, torch.ones_like(loss)), strict=True):
                 row.index_add_(0, where.documents, values.double().cpu())
             single[name].append(loss.cpu())
     if not owners:
         raise InputError("no held-out token to score: give texts of at least two tokens")
     whose = torch.cat(owners)
-    found = {}
-    for name in conditions:
-        loss, kl, tokens = sums[name]
-        found[name] = Evaluated(loss, kl, tokens, torch.cat(single[name]), whose)
-    return found
+    return {
+        name: Evaluated(loss, kl, tokens, torch.cat(single[name]), whose)
+        for name, (loss, kl, tokens) in sums.items()
+    }
 
 
 def states_at(
@@ -112,9 +122,18 @@ def states_at(
     batch: TokenBatch,
     positions: Bool[Tensor, "batch seq"],
     products: torch.dtype = torch.float32,
+    known: Known | None = None,
 ) -> Float[Tensor, "tokens d"]:
-    """Final states at some positions of a batch, as the model runs just now."""
+    """Final states at some positions of a batch, as the model runs just now.
+
+    Args:
+        known: where those of this way of running it are kept, without gradient.
+    """
     device = module.get_input_embeddings().weight.device  # type: ignore[operator]
-    with torch.autocast(device.type, products, products != torch.float32):
-        states = final_states(module, *batch.inputs(device))
-    return states[positions.to(states.device)]
+
+    def compute() -> Tensor:
+        with torch.autocast(device.type, products, products != torch.float32):
+            states = final_states(module, *batch.inputs(device))
+        return states[positions.to(states.device)]
+
+    return compute() if known is None else known.states(batch, positions, products, device, compute)

@@ -18,6 +18,7 @@ from lorascope.fits.settings import Adapting
 from lorascope.measures.adapting import adapt_estimates
 from lorascope.measures.token_changes import change_histogram, token_change_estimates
 from lorascope.outputs.evaluation import Evaluated
+from lorascope.outputs.kept import KeptStates
 from lorascope.progress import Advance
 from lorascope.results import Key
 from lorascope.runs import read_json, write_json
@@ -58,7 +59,8 @@ def fit_one(work: Work, *, study: AdaptStudy, cell: FitCell, settings: Adapting)
     state: Adapted = work.state
     place = place_of(cell)
     with work.reporter.bar(cell.name, settings.tokens, "tokens") as advance:
-        fitted = run_fit(work, study, state.around(cell), settings, advance)
+        around = state.around(cell)
+        fitted = run_fit(work, study, around, settings, advance, state.kept)
     conditions, random = fitted.conditions, fitted.random
     unigram = state.unigram(settings.splice_special)
     numbers = [
@@ -96,12 +98,14 @@ def run_fit(
     dictionaries: dict[str, Dictionary],
     settings: Adapting,
     advance: Advance,
+    kept: KeptStates | None = None,
 ) -> Fitted:
     """Fit into a stage's folder; a run that was stopped goes on from its checkpoint.
 
     Args:
         dictionaries: by site.
         advance: hears of all tokens of the budget.
+        kept: states that fits take from each other; None where a fit is timed.
     """
     state: Adapted = work.state
     observe = _Advancing(advance)
@@ -123,6 +127,7 @@ def run_fit(
             force=True,
             observers=[observe, *looking],
             checkpoint=work.run / CHECKPOINTS / f"{digest(work.stage.name)[:16]}.pt",
+            kept=kept,
         )
     # What a budget leaves over, and what an earlier process had done of it.
     advance(max(0, settings.tokens - observe.seen))

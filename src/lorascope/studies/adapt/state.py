@@ -27,6 +27,7 @@ from lorascope.fits.wrapper import identity
 from lorascope.measures.adapting import unigram_losses
 from lorascope.models.identity import model_identity
 from lorascope.models.load import load_base, read_config, skeleton
+from lorascope.outputs.kept import KeptStates
 from lorascope.progress import Reporter
 from lorascope.runs import read_json
 from lorascope.studies.adapt.bringing import bring, open_brought
@@ -46,11 +47,13 @@ class Adapted:
 
     Attributes:
         folder: the run folder.
+        kept: states of the original that the fits of this process take from each other.
     """
 
     study: AdaptStudy
     folder: Path
     reporter: Reporter
+    kept: KeptStates = field(default_factory=KeptStates, init=False, repr=False)
     _unigrams: dict[bool, Tensor] = field(default_factory=dict, init=False, repr=False)
     _opened: dict[str, Dictionary] = field(default_factory=dict, init=False, repr=False)
 
