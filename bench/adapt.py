@@ -2,13 +2,15 @@
 
     python bench/adapt.py            # a vocabulary of 256,000; a minute or two
     python bench/adapt.py --quick    # smaller, seconds
+    python bench/adapt.py --processor-time    # beside other work, on one thread
 
 A small random model of Gemma 2's shape with its soft cap, a TopK dictionary after its second block,
-LoRA on all blocks. Both sides take turns in one run on the same model and the same tokens. The
+LoRA on all blocks. All sides take turns in one run on the same model and the same tokens. The
 obvious step is two full forward passes with all logits in float32, `kl_div` and `backward`; ours
-is the package's own step. Printed: tokens a second (median over repeats), their ratio, the memory
-needed at most beyond the model (Linux and GPUs), and how far loss and gradients lie apart, in the
-products asked for and once in float32.
+is the package's own step; in shared, an earlier fit on the same tokens left the original's final
+states. Printed: tokens a second (median over repeats), their ratio to the obvious step's and to
+ours, the memory needed at most beyond the model (Linux and GPUs), and how far loss and gradients
+lie apart, in the products asked for and once in float32.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ from transformers import AutoModelForCausalLM, Gemma2Config
 from lorascope.activations.tokens import TokenBatch
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.fits.parts import LoraPart
-from lorascope.fits.run import Fit
+from lorascope.fits.run import Fit, Shared
 from lorascope.fits.settings import Learning
+from lorascope.outputs.kept import KeptStates
 from lorascope.outputs.splicing import Splice, spliced
 from lorascope.randomness import generator
 from lorascope.training.dictionaries import product_dtype
@@ -122,20 +125,35 @@ def obvious(peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.
 
 def ours(peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.dtype) -> Step:
     """The package's step."""
+    return _fit(peft, splice, given, products, None)
+
+
+def shared(peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.dtype) -> Step:
+    """The package's step where the original's final states are known."""
+    kept = KeptStates()
+    return _fit(peft, splice, given, products, Shared(kept.of("original"), kept.of("spliced")))
+
+
+def _fit(
+    peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.dtype, known: Shared | None
+) -> Step:
     settings = Learning(products=str(products).removeprefix("torch."))
-    fit = Fit(peft, None, splice, [LoraPart(peft, 1e-3)], [], [], [], settings, 0)
+    parts = [LoraPart(peft, 1e-3)]
+    fit = Fit(peft, None, splice, parts, [], [], [], settings, 0, shared=known)
     return lambda: fit.step([given])["kl"]
 
 
-def take(step: Step, peft: PeftModel, device: str) -> tuple[float, float, Tensor, Tensor]:
+def take(
+    step: Step, peft: PeftModel, device: str, clock: Callable[[], float]
+) -> tuple[float, float, Tensor, Tensor]:
     """Seconds, MiB needed beyond what was there before, loss, and all gradients in one vector."""
     peft.zero_grad(set_to_none=True)
     before = _start_counting(device)
-    started = time.perf_counter()
+    started = clock()
     loss = step()
     if device == "cuda":
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
+    seconds = clock() - started
     needed = (_most(device) - before) / 2**20
     gradients = [p.grad.flatten() for p in peft.parameters() if p.grad is not None]
     return seconds, needed, loss, torch.cat(gradients)
@@ -166,34 +184,38 @@ def _resident(field: str) -> float:
 
 
 def compare(
-    peft: PeftModel, shape: Shape, splice: Splice, products: torch.dtype, device: str, repeats: int
+    peft: PeftModel, shape: Shape, splice: Splice, products: torch.dtype, chosen: argparse.Namespace
 ) -> None:
     """Prints one table."""
-    given = batch(shape)
-    sides = {make.__name__: make(peft, splice, given, products) for make in (obvious, ours)}
+    given, device = batch(shape), chosen.device
+    clock = time.process_time if chosen.processor_time else time.perf_counter
+    ways = (obvious, ours, shared)
+    sides = {make.__name__: make(peft, splice, given, products) for make in ways}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     memory = dict.fromkeys(sides, 0.0)
     last: dict[str, tuple[Tensor, Tensor]] = {}
-    for repeat in range(repeats + 1):
+    for repeat in range(chosen.repeats + 1):
         for name, step in sides.items():
-            taken, needed, *found = take(step, peft, device)
+            taken, needed, *found = take(step, peft, device, clock)
             last[name] = (found[0], found[1])
             if repeat:  # the first turn sets everything up
                 seconds[name].append(taken)
                 memory[name] = max(memory[name], needed)
     rates = {name: shape.tokens / statistics.median(taken) for name, taken in seconds.items()}
     print(f"  {str(products).removeprefix('torch.')} products")
-    print(f"  {'':10s} {'tokens/s':>9s} {'ratio':>6s} {'MiB':>7s} {'share':>6s}")
-    for name in sides:
-        speed, room = rates[name] / rates["obvious"], memory[name] / memory["obvious"]
-        print(f"  {name:10s} {rates[name]:9,.0f} {speed:6.2f} {memory[name]:7.0f} {room:6.2f}")
+    print(f"  {'':10s} {'tokens/s':>9s} {'ratio':>6s} {'MiB':>7s} {'share':>6s} {'to ours':>7s}")
+    for name, rate in rates.items():
+        speed, room = rate / rates["obvious"], memory[name] / memory["obvious"]
+        beside = f"{speed:6.2f} {memory[name]:7.0f} {room:6.2f} {rate / rates['ours']:7.2f}"
+        print(f"  {name:10s} {rate:9,.0f} {beside}")
     (loss, gradient), (expected, wanted) = last["ours"], last["obvious"]
     apart = float((gradient - wanted).norm() / wanted.norm())
     print(
         f"    KL {float(loss):.6f} and {float(expected):.6f} nats/token; gradients apart by "
-        f"{apart:.1e} of their norm",
-        flush=True,
+        f"{apart:.1e} of their norm"
     )
+    same = all(torch.equal(a, b) for a, b in zip(last["ours"], last["shared"], strict=True))
+    print(f"    shared and ours {'the same' if same else 'not the same'} bit for bit", flush=True)
 
 
 def main() -> None:
@@ -202,6 +224,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="a smaller shape")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--processor-time", action="store_true", help="not wall clock")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     shape, device = QUICK if arguments.quick else FULL, arguments.device
@@ -213,7 +236,7 @@ def main() -> None:
     peft = model(shape, device)
     with spliced(peft, {1: dictionary(shape)}) as splice:
         for products in dict.fromkeys([product_dtype("auto", device), torch.float32]):
-            compare(peft, shape, splice, products, device, arguments.repeats)
+            compare(peft, shape, splice, products, arguments)
 
 
 if __name__ == "__main__":

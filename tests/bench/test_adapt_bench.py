@@ -19,9 +19,15 @@ def printed():
 def test_both_sides_are_printed_for_every_type_of_product(printed):
     kinds = re.findall(r"^  (\w+) products$", printed, re.MULTILINE)
     assert kinds in (["float32"], ["bfloat16", "float32"])
-    table = re.findall(r"^  (obvious|ours) +([\d,]+) +([\d.]+) +\d+ +([\d.]+)", printed, re.M)
-    assert [row[0] for row in table] == ["obvious", "ours"] * len(kinds)
+    table = re.findall(r"^  (\w+) +([\d,]+) +([\d.]+) +\d+ +([\d.]+) +([\d.]+)$", printed, re.M)
+    assert [row[0] for row in table] == ["obvious", "ours", "shared"] * len(kinds)
     assert all(float(row[1].replace(",", "")) > 0 for row in table)
+
+
+def test_a_step_with_known_states_is_the_same_step(printed):
+    assert re.findall(r"shared and ours (.*) bit for bit", printed) in (
+        ["the same"] * n for n in (1, 2)
+    )
 
 
 def test_both_sides_find_the_same_loss_and_gradients(printed):
