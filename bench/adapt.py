@@ -130,8 +130,8 @@ def ours(peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.dty
 
 def shared(peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.dtype) -> Step:
     """The package's step where the original's final states are known."""
-    kept = KeptStates()
-    return _fit(peft, splice, given, products, Shared(kept.of("original"), kept.of("spliced")))
+    ways = map(KeptStates().of, ("original", "spliced", "stream"))
+    return _fit(peft, splice, given, products, Shared(*ways))
 
 
 def _fit(

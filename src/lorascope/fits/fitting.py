@@ -106,9 +106,10 @@ def fit(
     with still(module):
         scales = stream_scales(module, tokenizer, training, placed) if at_sites else {}
         with _put_on(module, placed, blocks, special, scales, settings, model) as (splice, parts):
-            shared = None if kept is None else _shared(kept, module, marks, special)
+            begin = _begin(placed, blocks)
+            shared = None if kept is None else _shared(kept, module, marks, special, begin)
             given = (parts, training, held_out, steps, settings, evaluations, scored, shared)
-            run = Fit(module, tokenizer, splice, *given)
+            run = Fit(module, tokenizer, splice, *given, begin)
             windows = [window.ids for window in training]
             key = [settings.plain(), str(run.products), marks.base, marks.dictionaries, windows]
             run.go(observers, checkpoint, digest(key))
@@ -124,13 +125,27 @@ def fit(
     return Fitted(card, run.history, results, random)
 
 
+def _begin(placed: Placed, blocks: tuple[int, ...]) -> Site | None:
+    """The first site, where everything fitted lies behind it."""
+    first = min(placed)
+    return first if all(block > first.index for block in blocks) else None
+
+
 def _shared(
-    kept: KeptStates, module: PreTrainedModel, marks: Marks, special: tuple[int, ...]
+    kept: KeptStates,
+    module: PreTrainedModel,
+    marks: Marks,
+    special: tuple[int, ...],
+    begin: Site | None,
 ) -> Shared:
     """The states of fits of the same model, and around the same dictionaries."""
     model = [marks.base, module.config.to_json_string(use_diff=False)]
     model.append(str(getattr(module.config, "_attn_implementation", "")))
-    return Shared(kept.of(*model), kept.of(*model, marks.dictionaries, special))
+    return Shared(
+        kept.of(*model),
+        kept.of(*model, marks.dictionaries, special),
+        kept.of(*model, f"stream after {begin}"),
+    )
 
 
 def adapted_blocks(module: PreTrainedModel, placed: Placed, settings: Adapting) -> tuple[int, ...]:

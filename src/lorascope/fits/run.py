@@ -19,7 +19,9 @@ from lorascope.fits.budget import Step
 from lorascope.fits.parts.part import FittedPart, Values, exchanged
 from lorascope.fits.settings import Learning
 from lorascope.models.load import padding_id
-from lorascope.outputs.conditions import Condition
+from lorascope.models.sites import Site
+from lorascope.outputs.begun import Begun
+from lorascope.outputs.conditions import Begin, Condition, whole
 from lorascope.outputs.divergence import mean_divergence
 from lorascope.outputs.evaluation import Evaluated, evaluate, states_at
 from lorascope.outputs.head import Head
@@ -44,10 +46,12 @@ class Shared:
     Attributes:
         original: of the model as it was.
         spliced: with the dictionaries spliced and nothing fitted.
+        stream: of the original after the site that passes begin at.
     """
 
     original: Known
     spliced: Known
+    stream: Known
 
 
 class Fit:
@@ -58,6 +62,11 @@ class Fit:
         parts: what is fitted, in order.
         parameters: all of theirs.
         history: kl, tokens and seconds of every step done.
+
+    Args:
+        shared: states that other fits left, and where this one leaves its own.
+        begin: a site with nothing fitted before or at its block, nor any splice before it: passes
+            over a batch have one stream up to there.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class Fit:
         evaluations: int,
         scored: Direction | None = None,
         shared: Shared | None = None,
+        begin: Site | None = None,
     ) -> None:
         self.parts = tuple(parts)
         self.parameters = [parameter for part in parts for parameter in part.parameters]
@@ -89,6 +99,10 @@ class Fit:
         self._known: dict[Condition, Known] = {}
         if shared is not None:
             self._known = {self._original: shared.original, self._bare: shared.spliced}
+        self._begin: Begin = whole
+        if begin is not None:
+            known = None if shared is None else shared.stream
+            self._begin = Begun(module, begin, self._original, self.products, known)
 
     def go(
         self,
@@ -183,21 +197,22 @@ class Fit:
         total = torch.zeros((), device=self.parameters[0].device)
         for batch in batches:
             kept = self._counted(batch)
-            with self._original(), torch.no_grad():
-                known = self._known.get(self._original)
-                original = states_at(self._module, batch, kept, self.products, known)
-            # A context of its own: autocast must not hand on what it cast without gradient.
-            states = states_at(self._module, batch, kept, self.products)
-            with torch.autocast(states.device.type, self.products, self._low):
-                loss = mean_divergence(
-                    states,
-                    original,
-                    self._head,
-                    self._settings.direction,
-                    tokens=tokens,
-                    rooms=self._rooms,
-                )
-            loss.backward()
+            with self._begin(batch):
+                with self._original(), torch.no_grad():
+                    known = self._known.get(self._original)
+                    original = states_at(self._module, batch, kept, self.products, known)
+                # A context of its own: autocast must not hand on what it cast without gradient.
+                states = states_at(self._module, batch, kept, self.products)
+                with torch.autocast(states.device.type, self.products, self._low):
+                    loss = mean_divergence(
+                        states,
+                        original,
+                        self._head,
+                        self._settings.direction,
+                        tokens=tokens,
+                        rooms=self._rooms,
+                    )
+                loss.backward()
             total += loss.detach().to(total.device)
         return {"kl": total, "tokens": torch.tensor(float(tokens), dtype=torch.float64)}
 
@@ -235,6 +250,7 @@ class Fit:
             head=self._head,
             keep_special=self._settings.splice_special,
             known=self._known,
+            begin=self._begin,
         )
 
     @contextmanager

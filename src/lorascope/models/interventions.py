@@ -350,6 +350,29 @@ def resuming(
         yield
 
 
+@contextmanager
+def passed_over(
+    module: nn.Module, site: Site, stream: Tensor, blocks: Sequence[int | None]
+) -> Iterator[None]:
+    """Within the `with`, blocks up to `site` do nothing and the last of them gives `stream`.
+
+    Hooks on it are called: what is spliced in there reads `stream`, and not as in `resuming` the
+    other way round.
+
+    Args:
+        blocks: what each block up to `site` returns beside the stream, as `returned` finds it.
+    """
+    before = list(zip(block_list(module), blocks, strict=False))[: site.index + 1]
+    with ExitStack() as stack:
+        for block, beside in before:
+            stack.callback(_put_back(block))
+            block.__dict__["forward"] = partial(_unchanged, beside)
+        last, beside = before[-1]
+        # A copy: a block may write to what it is given.
+        last.__dict__["forward"] = lambda *_, **__: _unchanged(beside, stream.clone())
+        yield
+
+
 def _put_back(block: nn.Module) -> Callable[[], None]:
     """Undo what is put in place of the block's own `forward`, which device maps replace too."""
     if "forward" in block.__dict__:

@@ -6,13 +6,14 @@ Splices are in `splicing`; adapters of an `AdaptedModel` are switched by its `va
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 
+from lorascope.activations.tokens import TokenBatch
 from lorascope.models.hooks import replace
 from lorascope.models.sites import Site
 
@@ -21,6 +22,17 @@ class Condition(Protocol):
     """A way of running the model: something to be within while it runs."""
 
     def __call__(self) -> AbstractContextManager[Any]: ...
+
+
+class Begin(Protocol):
+    """Where all passes over a batch begin: something to be within while they run."""
+
+    def __call__(self, batch: TokenBatch, /) -> AbstractContextManager[None]: ...
+
+
+def whole(_batch: TokenBatch, /) -> AbstractContextManager[None]:
+    """Passes from the first block on."""
+    return nullcontext()
 
 
 @contextmanager

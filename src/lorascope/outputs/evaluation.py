@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.config import Direction
 from lorascope.errors import InputError
-from lorascope.outputs.conditions import Condition
+from lorascope.outputs.conditions import Begin, Condition, whole
 from lorascope.outputs.divergence import scores_of_several, token_losses
 from lorascope.outputs.head import Head, final_states
 from lorascope.outputs.kept import Known
@@ -63,6 +63,7 @@ def evaluate(
     head: Head | None = None,
     keep_special: bool = False,
     known: Mapping[Condition, Known] = MappingProxyType({}),
+    begin: Begin = whole,
 ) -> dict[str, Evaluated]:
     """Every condition on the same tokens: those predicted at a position that is not special.
 
@@ -73,6 +74,7 @@ def evaluate(
         head: of the model, where it is known already.
         keep_special: score special tokens too.
         known: where the states of a condition are kept from one call to the next.
+        begin: where all passes over a batch begin.
 
     Raises:
         InputError: no token to score.
@@ -89,13 +91,14 @@ def evaluate(
 
     for batch, where in scored_batches(tokenizer, windows, keep_special=keep_special):
         owners.append(where.documents.int())
-        reference = run(original, batch, where.wanted)
-        # What is the reference need not run again.
-        others = {
-            name: run(condition, batch, where.wanted)
-            for name, condition in conditions.items()
-            if condition != original
-        }
+        with begin(batch):
+            reference = run(original, batch, where.wanted)
+            # What is the reference need not run again.
+            others = {
+                name: run(condition, batch, where.wanted)
+                for name, condition in conditions.items()
+                if condition != original
+            }
         with torch.autocast(reference.device.type, products, products != torch.float32):
             scores = scores_of_several(
                 list(others.values()), reference, where.targets, head, direction
