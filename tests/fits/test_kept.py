@@ -102,10 +102,10 @@ def test_other_fits_take_what_is_the_same_for_them(fit_, make):
     kept = KeptStates()
     fit_("one", {1: make()}, kept, blocks="all")
     for name, dictionaries, changes in (
-        ("rank", {1: make()}, {"blocks": "all", "rank": 2},
-        ("dictionary", {1: make(seed=3)}, {"blocks": "all"},
-        ("site", {0: make()}, {"blocks": "after"},
-        ("other direction", {1: make()}, {"direction": "original_spliced"},
+        ("rank", {1: make()}, {"blocks": "all", "rank": 2}),
+        ("dictionary", {1: make(seed=3)}, {"blocks": "all"}),
+        ("site", {0: make()}, {"blocks": "after"}),
+        ("other direction", {1: make()}, {"direction": "original_spliced"}),
     ):
         before = kept.taken
         found, _ = fit_(name, dictionaries, kept, **changes)

@@ -6,16 +6,19 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from lorascope.dictionaries.registry import look_up
 from lorascope.errors import InputError
 from lorascope.models.shapes import Shape, published
-from lorascope.studies.adapt.cells import asked
+from lorascope.studies.adapt import costs
+from lorascope.studies.adapt.cells import FitCell, asked
 from lorascope.studies.adapt.costs import widths
 from lorascope.studies.adapt.demo import adapt_demo
 from lorascope.studies.adapt.plan import plan_adapt
 from lorascope.studies.adapt.study import AdaptStudy
 from lorascope.workflows import speed
+from lorascope.workflows.sizes import base_of
 
 STUDIES = Path(__file__).parents[2] / "studies"
 FILES = sorted(STUDIES.glob("adapt_*.yaml"))
@@ -193,3 +196,31 @@ def test_the_demos_are_planned(quick):
     study = adapt_demo(quick)
     assert AdaptStudy.parse(study.plain(), "again") == study
     assert plan_adapt(study).held_out_tokens == study.measure_tokens
+
+
+def test_what_fits_take_from_each_other_is_planned_once(monkeypatch):
+    study = adapt_demo(quick=True)
+    shape = base_of(study, estimates=False).shape
+    cells = [
+        FitCell(("d",), ("layers.3",), "lora", r, "all", s) for r, s in ((4, 0), (8, 0), (8, 1))
+    ]
+    behind = FitCell(("d",), ("layers.3",), "lora", 4, "after", 0)
+
+    def flops(*some, **others):
+        given = (study, shape, list(some), {"d": 512}, torch.float32, torch.float32)
+        return costs.fits(*given, **others).flops
+
+    def saved(*some):
+        return sum(map(flops, some)) - flops(*some)
+
+    whole, inside = 2.0 * shape.block_parameters, 4.0 * shape.d_model * 512
+    held_out = study.measure_tokens * (2 * whole + inside)
+    one, same, other = cells
+    assert saved(one, same) == pytest.approx(study.fit.tokens * whole + held_out)
+    assert saved(one, other) == pytest.approx(held_out)
+    assert flops(one, same, sharing=False) == pytest.approx(flops(one) + flops(same))
+    # Half of eight blocks lie behind the site: forth and back, and in every way that is scored.
+    passes = 2 * study.fit.tokens + study.measure_tokens * (2 * (1 + study.fit.random_draws) + 1)
+    assert flops(one) - flops(behind) == pytest.approx(passes * whole / 2)
+    monkeypatch.setattr(costs, "KEPT_BYTES", 0)
+    assert saved(one, same) == pytest.approx(0, abs=1)

@@ -147,7 +147,8 @@ def train_end_to_end(
         rows = StreamedRows(module, tokenizer, site, training, keep_special=not special)
         going, splice = _put_on(stack, module, rows, architecture, settings, special, model)
         texts, parts, looking = (training, held_out), [going.part], list(observers)
-        run = Fit(module, tokenizer, splice, parts, *texts, steps, settings, evaluations)
+        given = (parts, *texts, steps, settings, evaluations)
+        run = Fit(module, tokenizer, splice, *given, begin=rows.site)
         if saving is not None:
             timed = replace(saving, before=saving.before + perf_counter() - begun)
             keeper = SnapshotKeeper(

@@ -3,9 +3,11 @@
 A product and a sum are two operations; with P the parameters of the blocks, H those of the head,
 d the width and n the latents, a token of a fit takes
 
-    2 P + 2 H of the original        2 P + 2 P b + 6 H + 12 d n of the spliced model, there and back
+    2 P + 2 H of the original    2 P a + 2 P b + 6 H + 12 d n of the spliced model, there and back
 
-b being the share of the blocks that lies behind the first change.
+b being the share of the blocks that lies behind the first change, and a the share behind the first
+site where everything fitted lies there, else 1. The first 2 P are taken once a seed: other fits on
+the same batches have the original's final states from it, as far as these are kept.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from lorascope.activations.streamed import BATCH_TOKENS
 from lorascope.fits.dictionary_training import MIXED
 from lorascope.models.shapes import Shape
 from lorascope.outputs.divergence import CHUNK
+from lorascope.outputs.kept import KEPT_BYTES
 from lorascope.outputs.scoring import BATCH_TOKENS as SCORED_TOKENS
 from lorascope.studies.adapt.cells import FitCell, FitGrid
 from lorascope.studies.adapt.study import AdaptStudy
@@ -95,28 +98,53 @@ def fits(
     weights: torch.dtype,
     products: torch.dtype,
     tokens: int | None = None,
+    sharing: bool = True,
 ) -> CostPart:
     """All fits, their evaluations on held-out text and their random draws.
 
     Args:
         weights, products: types of the model's weights and of its products.
         tokens: of one fit, where it is not the study's budget.
+        sharing: fits take the original's states from each other.
     """
     fit, budget = study.fit, tokens or study.fit.tokens
-    held_out = study.measure_tokens
+    held_out, looks = study.measure_tokens, study.fit.evaluations
+    known = _kept(study, shape, cells, weights, budget) if sharing else 0.0
     flops, memory = 0.0, 0
+    seen: set[int | tuple[str, ...]] = set()
     for cell in cells:
         inside = sum(4.0 * shape.d_model * latents.get(name, 0) for name in cell.dictionaries)
         whole, head = 2.0 * shape.block_parameters, 2.0 * shape.head_parameters
-        back = whole * _behind(shape, cell)
-        flops += budget * (2 * whole + back + 4 * head + 3 * inside)
-        # Every look has the original beside it; the results have four conditions, a draw two.
-        passes = 2 * fit.evaluations + 5 + 3 * fit.random_draws
-        flops += held_out * passes * (whole + head + inside)
+        back, forward = whole * _behind(shape, cell), whole * (1 - _begun(shape, cell))
+        original = 1 - known if cell.seed in seen else 1.0
+        flops += budget * (original * whole + forward + back + 4 * head + 3 * inside)
+        # Adapted at every look and in the end, where random changes and, with LoRA, both without
+        # the splice come beside it. The original and the bare splice are known to other fits.
+        ways = looks + (1 + fit.random_draws) * (2 if "lora" in cell.kind else 1)
+        flops += held_out * (ways * (forward + head + inside) + (looks + 2) * head)
+        others = 1 - known if seen else 1.0
+        spliced = 1 - known if cell.dictionaries in seen else 1.0
+        flops += held_out * (others * (looks + 1) * whole + spliced * (forward + inside))
         memory = max(memory, _memory(study, shape, cell, latents, weights, products))
+        seen |= {cell.seed, cell.dictionaries}
     step = fit.batch * fit.accumulate * study.context
     fixed = len(cells) * budget / step * _FIT_STEP_SECONDS
     return CostPart("fits", flops, memory, products, reached(0.25, shape.d_model), fixed)
+
+
+def _kept(
+    study: AdaptStudy, shape: Shape, cells: list[FitCell], weights: torch.dtype, budget: int
+) -> float:
+    """The share that is kept of the states that fits take from each other.
+
+    They are no part of the memory that is needed: they lie in what is free of the machine's.
+    """
+    seeds, splices = {cell.seed for cell in cells}, {cell.dictionaries for cell in cells}
+    streams = 1 + any(_begun(shape, cell) > 0 for cell in cells)
+    tokens = streams * (len(seeds) * budget + study.measure_tokens)
+    tokens += len(splices) * study.measure_tokens
+    needed = tokens * shape.d_model * weights.itemsize
+    return min(1.0, KEPT_BYTES / needed) if needed else 0.0
 
 
 def disk(study: AdaptStudy, shape: Shape, asked: FitGrid, latents: dict[str, int]) -> int:
@@ -160,6 +188,9 @@ def _memory(
     dictionaries = sum(2 * 4 * shape.d_model * latents.get(n, 0) for n in cell.dictionaries)
     own = 4 * _saved(shape, cell, {n: 8 * shape.d_model * w for n, w in latents.items()})
     scored = 4 * min(CHUNK, SCORED_TOKENS * shape.vocabulary) * 4
+    # Final states of all ways that are scored together.
+    ways = 4 + 2 * study.fit.random_draws
+    scored += ways * SCORED_TOKENS * shape.d_model * weights.itemsize
     return shape.parameters * weights.itemsize + dictionaries + own + kept + scored
 
 
@@ -171,6 +202,15 @@ def _behind(shape: Shape, cell: FitCell) -> float:
     elif isinstance(cell.blocks, tuple) and cell.kind == "lora":
         first = min(cell.blocks)
     return (shape.blocks - first) / shape.blocks
+
+
+def _begun(shape: Shape, cell: FitCell) -> float:
+    """Share of the blocks up to the first site, where everything fitted lies behind it."""
+    first = min(int(site.rpartition(".")[2]) for site in cell.sites) + 1
+    chosen = cell.blocks if isinstance(cell.blocks, tuple) else ()
+    if cell.blocks == "all" or min(chosen, default=first) < first:
+        return 0.0
+    return first / shape.blocks
 
 
 def _adapted(shape: Shape, cell: FitCell) -> float:
@@ -206,7 +246,16 @@ def times(
     flops = times_.tokens * (operations + 2.0 * _before(shape, site))
     around = FitCell((name,), (site,), "dictionary", None, None, 0)
     both = [
-        fits(study, shape, [around], {name: n}, weights, products, times_.end_to_end_tokens),
+        fits(
+            study,
+            shape,
+            [around],
+            {name: n},
+            weights,
+            products,
+            times_.end_to_end_tokens,
+            sharing=False,
+        ),
         fits(
             study,
             shape,
@@ -218,6 +267,7 @@ def times(
             weights,
             products,
             times_.fit_tokens,
+            sharing=False,
         ),
     ]
     flops += sum(part.flops for part in both)
