@@ -34,7 +34,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config
 from lorascope.activations.tokens import TokenBatch
 from lorascope.dictionaries.topk import TopKDictionary
 from lorascope.fits.parts import LoraPart
-from lorascope.fits.run import Fit, Shared
+from lorascope.fits.run import Fit, Passes
 from lorascope.fits.settings import Learning
 from lorascope.outputs.kept import KeptStates
 from lorascope.outputs.splicing import Splice, spliced
@@ -125,21 +125,20 @@ def obvious(peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.
 
 def ours(peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.dtype) -> Step:
     """The package's step."""
-    return _fit(peft, splice, given, products, None)
+    return _fit(peft, splice, given, products, Passes())
 
 
 def shared(peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.dtype) -> Step:
     """The package's step where the original's final states are known."""
-    ways = map(KeptStates().of, ("original", "spliced", "stream"))
-    return _fit(peft, splice, given, products, Shared(*ways))
+    return _fit(peft, splice, given, products, Passes(original=KeptStates().of("original")))
 
 
 def _fit(
-    peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.dtype, known: Shared | None
+    peft: PeftModel, splice: Splice, given: TokenBatch, products: torch.dtype, passes: Passes
 ) -> Step:
     settings = Learning(products=str(products).removeprefix("torch."))
     parts = [LoraPart(peft, 1e-3)]
-    fit = Fit(peft, None, splice, parts, [], [], [], settings, 0, shared=known)
+    fit = Fit(peft, None, splice, parts, [], [], [], settings, 0, passes=passes)
     return lambda: fit.step([given])["kl"]
 
 

@@ -48,7 +48,7 @@ def fit_(go, monkeypatch, tmp_path):
 
         with monkeypatch.context() as patch:
             if whole:
-                patch.setattr(fitting, "_begin", lambda *_: None)
+                patch.setattr(fitting, "_passes", lambda *_: None)
             arguments = {"kept": kept, **LOOKS}
             found, _ = go(
                 dictionaries, architecture, name, arguments, counting, **{"tokens": 500, **of}

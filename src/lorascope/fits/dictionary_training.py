@@ -27,7 +27,7 @@ from lorascope.dictionaries.dictionary import Dictionary
 from lorascope.errors import InputError
 from lorascope.fits.parts import TunedPart
 from lorascope.fits.preparing import Marks, plan, recomputing, special_ids, still
-from lorascope.fits.run import Fit
+from lorascope.fits.run import Fit, Passes
 from lorascope.fits.settings import Learning, Tuned
 from lorascope.models.freezing import fingerprint
 from lorascope.outputs.splicing import Splice, spliced
@@ -148,7 +148,7 @@ def train_end_to_end(
         going, splice = _put_on(stack, module, rows, architecture, settings, special, model)
         texts, parts, looking = (training, held_out), [going.part], list(observers)
         given = (parts, *texts, steps, settings, evaluations)
-        run = Fit(module, tokenizer, splice, *given, begin=rows.site)
+        run = Fit(module, tokenizer, splice, *given, passes=Passes(rows.site))
         if saving is not None:
             timed = replace(saving, before=saving.before + perf_counter() - begun)
             keeper = SnapshotKeeper(

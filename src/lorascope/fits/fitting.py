@@ -28,7 +28,7 @@ from lorascope.fits.card import CARD, FittedCard, Result
 from lorascope.fits.parts import AffinePart, FittedPart, LoraPart, TunedPart
 from lorascope.fits.parts.tuned import fits_encoder
 from lorascope.fits.preparing import Marks, plan, recomputing, special_ids, still, stream_scales
-from lorascope.fits.run import Fit, Shared
+from lorascope.fits.run import Fit, Passes
 from lorascope.fits.settings import RANDOM_DRAWS, Adapting
 from lorascope.fits.wrapper import DICTIONARIES, identity
 from lorascope.models.sites import Site, block_list
@@ -89,8 +89,7 @@ def fit(
         force: accept dictionaries made for another site or model.
         checkpoint: file to keep the run's state in; a run that was stopped goes on from it.
         scored: direction of the KL that held-out text is scored by; the fitted one by default.
-        kept: states of the original that earlier fits on the same texts left, and that this one
-            leaves to later ones; no number depends on it.
+        kept: the original's states, from earlier fits and for later ones; no number depends on it.
 
     Raises:
         InputError: a dictionary that does not fit, no block to adapt, a fit in front of
@@ -102,50 +101,48 @@ def fit(
     steps = plan(training, tokenizer, settings)
     marks = Marks.of(module, placed)
     special = special_ids(tokenizer, settings)
-    at_sites = settings.affine is not None or settings.dictionary is not None
     with still(module):
+        at_sites = settings.affine is not None or settings.dictionary is not None
         scales = stream_scales(module, tokenizer, training, placed) if at_sites else {}
         with _put_on(module, placed, blocks, special, scales, settings, model) as (splice, parts):
-            begin = _begin(placed, blocks)
-            shared = None if kept is None else _shared(kept, module, marks, special, begin)
-            given = (parts, training, held_out, steps, settings, evaluations, scored, shared)
-            run = Fit(module, tokenizer, splice, *given, begin)
-            windows = [window.ids for window in training]
-            key = [settings.plain(), str(run.products), marks.base, marks.dictionaries, windows]
-            run.go(observers, checkpoint, digest(key))
+            passes = _passes(module, placed, blocks, marks, special, kept)
+            how = (steps, settings, evaluations, scored, passes)
+            run = Fit(module, tokenizer, splice, parts, training, held_out, *how)
+            run.go(observers, checkpoint, _identity(run, settings, marks, training))
             results, random = run.results(settings.seed, random_draws)
             standing = _saved(parts, placed, folder)
     marks.require_equal(Marks.of(module, placed))
     facts = {"model": model, "special_ids": special, "blocks": blocks, "settings": settings.plain()}
     facts |= {"standing": standing, "trained_on": tuple(sorted(trained_on))}
-    card = _card(facts, marks, run, results)
-    write_json(folder / CARD, card.plain())
+    card = _card(folder, facts, marks, run, results)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return Fitted(card, run.history, results, random)
 
 
-def _begin(placed: Placed, blocks: tuple[int, ...]) -> Site | None:
-    """The first site, where everything fitted lies behind it."""
-    first = min(placed)
-    return first if all(block > first.index for block in blocks) else None
-
-
-def _shared(
-    kept: KeptStates,
+def _passes(
     module: PreTrainedModel,
+    placed: Placed,
+    blocks: tuple[int, ...],
     marks: Marks,
     special: tuple[int, ...],
-    begin: Site | None,
-) -> Shared:
-    """The states of fits of the same model, and around the same dictionaries."""
+    kept: KeptStates | None,
+) -> Passes:
+    """Begun at the first site where all that is fitted lies behind it; states by what they are."""
+    first = min(placed)
+    begin = first if all(block > first.index for block in blocks) else None
+    if kept is None:
+        return Passes(begin)
     model = [marks.base, module.config.to_json_string(use_diff=False)]
     model.append(str(getattr(module.config, "_attn_implementation", "")))
-    return Shared(
-        kept.of(*model),
-        kept.of(*model, marks.dictionaries, special),
-        kept.of(*model, f"stream after {begin}"),
-    )
+    spliced_too = kept.of(*model, marks.dictionaries, special)
+    return Passes(begin, kept.of(*model), spliced_too, kept.of(*model, f"stream after {begin}"))
+
+
+def _identity(run: Fit, settings: Adapting, marks: Marks, training: Sequence[Window]) -> str:
+    """What a stopped run must be to go on."""
+    windows = [window.ids for window in training]
+    return digest([settings.plain(), str(run.products), marks.base, marks.dictionaries, windows])
 
 
 def adapted_blocks(module: PreTrainedModel, placed: Placed, settings: Adapting) -> tuple[int, ...]:
@@ -211,9 +208,10 @@ def _saved(parts: Sequence[FittedPart], placed: Placed, folder: Path) -> dict[st
 
 
 def _card(
-    facts: dict[str, Any], marks: Marks, run: Fit, results: dict[str, Evaluated]
+    folder: Path, facts: dict[str, Any], marks: Marks, run: Fit, results: dict[str, Evaluated]
 ) -> FittedCard:
-    return FittedCard(
+    """The card of a fit, written into its folder."""
+    card = FittedCard(
         **facts,
         base=marks.base,
         dictionaries=marks.dictionaries,
@@ -224,3 +222,5 @@ def _card(
         held_out={name: Result(loss=r.mean_loss, kl=r.mean_kl) for name, r in results.items()},
         versions=versions(),
     )
+    write_json(folder / CARD, card.plain())
+    return card

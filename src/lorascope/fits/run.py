@@ -40,18 +40,21 @@ SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, eq=False)
-class Shared:
-    """States that fits take from each other.
+class Passes:
+    """What the passes of a fit need not compute.
 
     Attributes:
-        original: of the model as it was.
-        spliced: with the dictionaries spliced and nothing fitted.
-        stream: of the original after the site that passes begin at.
+        begin: a site with nothing fitted before or at its block, nor any splice before it: passes
+            over a batch have one stream up to there.
+        original: where other fits leave the states of the model as it was.
+        spliced: those with the dictionaries spliced and nothing fitted.
+        stream: that of the original after `begin`.
     """
 
-    original: Known
-    spliced: Known
-    stream: Known
+    begin: Site | None = None
+    original: Known | None = None
+    spliced: Known | None = None
+    stream: Known | None = None
 
 
 class Fit:
@@ -62,11 +65,6 @@ class Fit:
         parts: what is fitted, in order.
         parameters: all of theirs.
         history: kl, tokens and seconds of every step done.
-
-    Args:
-        shared: states that other fits left, and where this one leaves its own.
-        begin: a site with nothing fitted before or at its block, nor any splice before it: passes
-            over a batch have one stream up to there.
     """
 
     def __init__(
@@ -81,8 +79,7 @@ class Fit:
         settings: Learning,
         evaluations: int,
         scored: Direction | None = None,
-        shared: Shared | None = None,
-        begin: Site | None = None,
+        passes: Passes | None = None,
     ) -> None:
         self.parts = tuple(parts)
         self.parameters = [parameter for part in parts for parameter in part.parameters]
@@ -96,13 +93,16 @@ class Fit:
         self._looks = {round(len(plan) * (i + 1) / evaluations) for i in range(evaluations)}
         self._watch = Stopwatch(self.history)
         self._rooms: dict[str, Tensor] = {}
-        self._known: dict[Condition, Known] = {}
-        if shared is not None:
-            self._known = {self._original: shared.original, self._bare: shared.spliced}
+        passes = passes or Passes()
+        ways: dict[Condition, Known | None] = {
+            self._original: passes.original,
+            self._bare: passes.spliced,
+        }
+        self._known = {way: known for way, known in ways.items() if known is not None}
         self._begin: Begin = whole
-        if begin is not None:
-            known = None if shared is None else shared.stream
-            self._begin = Begun(module, begin, self._original, self.products, known)
+        if passes.begin is not None:
+            given = (module, passes.begin, self._original, self.products, passes.stream)
+            self._begin = Begun(*given)
 
     def go(
         self,

@@ -93,20 +93,13 @@ def evaluate(
         owners.append(where.documents.int())
         with begin(batch):
             reference = run(original, batch, where.wanted)
-            # What is the reference need not run again.
-            others = {
-                name: run(condition, batch, where.wanted)
-                for name, condition in conditions.items()
-                if condition != original
+            others = {  # what is the reference need not run again
+                name: run(one, batch, where.wanted)
+                for name, one in conditions.items()
+                if one != original
             }
         with torch.autocast(reference.device.type, products, products != torch.float32):
-            scores = scores_of_several(
-                list(others.values()), reference, where.targets, head, direction
-            )
-            found = dict(zip(others, scores, strict=True))
-            if same := conditions.keys() - others.keys():
-                loss = token_losses(reference, where.targets, head)
-                found |= dict.fromkeys(same, (torch.zeros_like(loss), loss))
+            found = _scores(reference, others, conditions, where.targets, head, direction)
         for name, (kl, loss) in found.items():
             for row, values in zip(sums[name], (loss, kl, torch.ones_like(loss)), strict=True):
                 row.index_add_(0, where.documents, values.double().cpu())
@@ -118,6 +111,24 @@ def evaluate(
         name: Evaluated(loss, kl, tokens, torch.cat(single[name]), whose)
         for name, (loss, kl, tokens) in sums.items()
     }
+
+
+def _scores(
+    reference: Tensor,
+    others: Mapping[str, Tensor],
+    conditions: Mapping[str, Condition],
+    targets: Tensor,
+    head: Head,
+    direction: Direction,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """{condition: KL and loss of each token}, those that are not in `others` being the reference's
+    own."""
+    scores = scores_of_several(list(others.values()), reference, targets, head, direction)
+    found = dict(zip(others, scores, strict=True))
+    if same := conditions.keys() - others.keys():
+        loss = token_losses(reference, targets, head)
+        found |= dict.fromkeys(same, (torch.zeros_like(loss), loss))
+    return found
 
 
 def states_at(
