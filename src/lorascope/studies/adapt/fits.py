@@ -50,7 +50,7 @@ def place_of(cell: FitCell) -> Key:
     )
 
 
-@stage(version=1, title="fitting adapters")
+@stage(version=2, title="fitting adapters")
 def fit_one(work: Work, *, study: AdaptStudy, cell: FitCell, settings: Adapting) -> None:
     """Fit one cell, score it, and write its numbers; a run that was stopped goes on.
 
