@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.config import Direction
 from lorascope.errors import InputError
+from lorascope.models.sending import places
 from lorascope.outputs.conditions import Condition
 from lorascope.outputs.divergence import token_losses, token_scores
 from lorascope.outputs.head import Head, final_states
@@ -117,4 +118,4 @@ def states_at(
     device = module.get_input_embeddings().weight.device  # type: ignore[operator]
     with torch.autocast(device.type, products, products != torch.float32):
         states = final_states(module, *batch.inputs(device))
-    return states[positions.to(states.device)]
+    return states[places(positions, states.device)]
