@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from second_device import DEVICE, Watch, move, second_device
+from second_device import DEVICE, move, second_device
 
 from lorascope.models import load as loading
 

@@ -1,9 +1,9 @@
-"""A second device that is none: its tensors' numbers lie on the CPU, and torch takes them for apart.
+"""A second device that is none: its numbers lie on the CPU, and torch takes them for elsewhere.
 
 A tensor there is a wrapper around one on the CPU and says it is on `DEVICE`, to Python and to
 torch's own C++ alike. Inside `second_device()`
 
-- an operation on tensors of both devices raises `Mixed`, with CUDA's exceptions: numbers without
+- an operation on tensors of both raises `MixedError`, with CUDA's exceptions: numbers without
   a dimension in elementwise operations, indices on the CPU into a tensor there, and copies;
 - what waits for a device is noted, with the line that asked for it: numbers read (`item`, `bool`,
   `tolist`), `nonzero` and its like, boolean indices, and copies to the CPU;
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -68,7 +69,7 @@ _KERNELS = torch.library.Library("aten", "IMPL")
 _WATCHING: list[Watch] = []
 
 
-class Mixed(RuntimeError):
+class MixedError(RuntimeError):
     """An operation on tensors of both devices."""
 
 
@@ -92,18 +93,38 @@ class Watch:
     """What happened on the second device.
 
     Attributes:
-        waits: in order.
+        waits: reads by the CPU, in order.
+        copies: copies from the CPU that are not told to go on at once (`non_blocking`): CUDA does
+            first what it was given before.
         operations: how many were computed there.
-        copies_there: copies of tensors from the CPU, which CUDA waits for too.
     """
 
     waits: list[Wait] = field(default_factory=list)
+    copies: list[Wait] = field(default_factory=list)
     operations: int = 0
-    copies_there: int = 0
 
-    def places(self, begin: int = 0, end: int | None = None) -> Counter[str]:
-        """How often each function waited, of the waits from `begin` to `end`."""
-        return Counter(wait.where for wait in self.waits[begin:end])
+
+class Marks:
+    """An observer of a run: how many waits and copies there were after each step."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._after: list[tuple[int, int]] = []
+
+    def __call__(self, progress: object) -> None:
+        self._after.append((len(self._watch.waits), len(self._watch.copies)))
+
+    def steps(self) -> list[tuple[Counter[str], Counter[str]]]:
+        """What each step but the first waited for, and what it copied."""
+        return [
+            (counted(self._watch.waits[a:c]), counted(self._watch.copies[b:d]))
+            for (a, b), (c, d) in pairwise(self._after)
+        ]
+
+
+def counted(waits: Sequence[Wait]) -> Counter[str]:
+    """How often each function waited."""
+    return Counter(wait.where for wait in waits)
 
 
 class OnDevice(Tensor):
@@ -148,7 +169,7 @@ class OnDevice(Tensor):
     @data.setter
     def data(self, other: Tensor) -> None:
         if not isinstance(other, OnDevice):
-            raise Mixed("data of the other device is set")
+            raise MixedError("data of the other device is set")
         Tensor.data.__set__(self, other)
         self.inside = other.inside
 
@@ -206,7 +227,7 @@ class _Mode(TorchDispatchMode):
                     for one in leaves
                     if isinstance(one, Tensor)
                 ]
-                raise Mixed(f"{func} of {', '.join(shapes)} in {_asker()}")
+                raise MixedError(f"{func} of {', '.join(shapes)} in {_asker()}")
 
     def _note(self, func: Any, args: Any, kwargs: Any, goal: Any, any_there: bool) -> None:
         """Count what waits for the device."""
@@ -223,15 +244,18 @@ class _Mode(TorchDispatchMode):
             waits = bool(truth) and not fills
         if packet is aten.repeat_interleave:
             waits = any_there and kwargs.get("output_size") is None
+        copies = False
         if packet in _COPYING:
             to, source = isinstance(args[0], OnDevice), isinstance(args[1], OnDevice)
-            waits = source and not to
-            self.watch.copies_there += to and not source
+            free = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
+            waits, copies = source and not to, to and not source and not free
         if packet is aten._to_copy and goal is not None:
-            waits = isinstance(args[0], OnDevice) and goal.type != DEVICE.type
-            self.watch.copies_there += not isinstance(args[0], OnDevice)
-        if waits:
-            self.watch.waits.append(Wait(str(packet).removeprefix("aten."), *_asker()))
+            source, to = isinstance(args[0], OnDevice), goal.type == DEVICE.type
+            free = kwargs.get("non_blocking", False)
+            waits, copies = source and not to, to and not source and not free
+        for happened, into in ((waits, self.watch.waits), (copies, self.watch.copies)):
+            if happened:
+                into.append(Wait(str(packet).removeprefix("aten."), *_asker()))
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
@@ -245,7 +269,7 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
 
 
 def _asker() -> tuple[str, int]:
-    """Function and line that asked for what is computed, the nearest outside torch and this file."""
+    """Function and line that asked for it: the nearest outside torch and this file."""
     frame = sys._getframe(1)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
@@ -312,6 +336,8 @@ def second_device() -> Iterator[Watch]:
     with ExitStack() as stack:
         for name in ("tensor", "as_tensor", "asarray"):
             stack.enter_context(mock.patch.object(torch, name, _moving(getattr(torch, name))))
+        stack.enter_context(mock.patch.object(torch, "save", _saving(torch.save)))
+        stack.enter_context(mock.patch.object(torch, "load", _loading(torch.load)))
         stack.enter_context(_Mode(watch))
         _WATCHING.append(watch)
         stack.callback(_WATCHING.pop)
@@ -330,6 +356,23 @@ def _moving(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return make(data, *args, **kwargs).to(device).requires_grad_(asked)
 
     return made
+
+
+def _saving(save: Callable[..., None]) -> Callable[..., None]:
+    def saved(found: Any, *args: Any, **kwargs: Any) -> None:
+        save(tree_map_only(OnDevice, lambda one: one.detach().cpu(), found), *args, **kwargs)
+
+    return saved
+
+
+def _loading(load: Callable[..., Any]) -> Callable[..., Any]:
+    """All tensors go where `map_location` says, on the CPU without it."""
+
+    def loaded(*args: Any, map_location: Any = "cpu", **kwargs: Any) -> Any:
+        found = load(*args, map_location="cpu", **kwargs)
+        return tree_map_only(Tensor, lambda one: one.to(map_location), found)
+
+    return loaded
 
 
 def move(module: nn.Module) -> nn.Module:
