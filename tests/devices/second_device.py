@@ -153,6 +153,12 @@ class OnDevice(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise RuntimeError(f"{func} on the second device outside second_device()")
 
+    def __getitem__(self, index: Any) -> Tensor:
+        return Tensor.__getitem__(self, _indexing(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        Tensor.__setitem__(self, _indexing(index), value)
+
     def tolist(self) -> Any:
         """As `Tensor.tolist`, which torch refuses of wrappers."""
         return self.cpu().tolist()
@@ -172,6 +178,15 @@ class OnDevice(Tensor):
             raise MixedError("data of the other device is set")
         Tensor.data.__set__(self, other)
         self.inside = other.inside
+
+
+def _indexing(index: Any) -> Any:
+    """An index whose lists are tensors on the device, where torch makes them below the mode."""
+    if isinstance(index, tuple):
+        return tuple(map(_indexing, index))
+    if not isinstance(index, list):
+        return index
+    return torch.tensor(index, dtype=None if index else torch.long, device=DEVICE)
 
 
 class _Mode(TorchDispatchMode):

@@ -44,6 +44,7 @@ WAITS = {
     "nothing: a number put by a mask as an index": (lambda x: _put(x), 0),
     "nothing: rows by their indices": (lambda x: x[x.argmax(0)], 0),
     "nothing: rows by indices from the CPU": (lambda x: x[torch.tensor([0, 2])], 0),
+    "nothing: rows by a list": (lambda x: x[:, [0, 2]] + x[[0]][:, :2], 0),
     "nothing: a number on the CPU": (lambda x: x * torch.tensor(2.0), 0),
     "nothing: to where it is": (lambda x: x.to(DEVICE).to(x.device), 0),
     "nothing: numbers of the CPU": (lambda x: ROWS.sum().item() + len(ROWS[ROWS > 0]), 0),
