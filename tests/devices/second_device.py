@@ -259,7 +259,15 @@ class _Mode(TorchDispatchMode):
             waits = bool(truth) and not fills
         if packet is aten.repeat_interleave:
             waits = any_there and kwargs.get("output_size") is None
-        copies = False
+        # Indices on the CPU are copied to what they index.
+        copies = (
+            packet in _INDEXING
+            and isinstance(args[0], OnDevice)
+            and any(
+                isinstance(one, Tensor) and not isinstance(one, OnDevice)
+                for one in tree_leaves(args[1])
+            )
+        )
         if packet in _COPYING:
             to, source = isinstance(args[0], OnDevice), isinstance(args[1], OnDevice)
             free = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)

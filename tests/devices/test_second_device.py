@@ -84,7 +84,11 @@ def test_copies_from_the_cpu_that_wait_are_counted():
         there.copy_(torch.zeros(2), non_blocking=True)
         torch.full((), 2.0, device=DEVICE)
         there.to(DEVICE)
-        assert len(watch.copies) == 3
+        there[torch.tensor([0], device=DEVICE)]
+        there[1:]
+        assert len(watch.copies) == 4, watch.copies
+        there[torch.tensor([0, 1])]
+        assert len(watch.copies) == 5
         assert watch.waits == []
 
 

@@ -128,8 +128,8 @@ class Stopped(Exception):  # noqa: N818 - stands for a killed run
 
 @pytest.mark.parametrize("name", ["gated", "batch topk"])
 def test_a_run_that_was_stopped_goes_on_there(name, dense, tmp_path, monkeypatch):
-    architecture = {**PENALISED, **REVIVED}[name]
-    [(plain, history)] = fit_many([Job(architecture)], ROWS, FITTING)
+    architecture, short = {**PENALISED, **REVIVED}[name], FITTING.model_copy(update={"epochs": 2})
+    [(plain, history)] = fit_many([Job(architecture)], ROWS, short)
     monkeypatch.setattr(dictionaries, "Checkpoint", lambda p, i: Checkpoint(p, i, seconds=0))
 
     def stop(progress):
@@ -138,7 +138,7 @@ def test_a_run_that_was_stopped_goes_on_there(name, dense, tmp_path, monkeypatch
 
     def go(observers):
         job = Job(architecture, checkpoint=tmp_path / "state.pt", observers=observers)
-        return fit_many([job], ROWS, FITTING, device="second:0")[0]
+        return fit_many([job], ROWS, short, device="second:0")[0]
 
     with second_device():
         with pytest.raises(Stopped):
