@@ -62,7 +62,7 @@ _INDEXING = {
 }
 _COPYING = {aten.copy_, aten.copy, aten._copy_from}
 
-
+# What CPU and CUDA have kernels of and other devices take apart, which rounds otherwise.
 _WHOLE = ("silu_backward",)
 _KERNELS = torch.library.Library("aten", "IMPL")
 # The watches that are on.
@@ -340,7 +340,6 @@ def _register() -> None:
     backend_registration._setup_privateuseone_for_python_backend(
         rename="second", backend_module=_Backend(), hook=Hook()
     )
-    # What CPU and CUDA have kernels of and other devices take apart, which rounds otherwise.
     for name in _WHOLE:
         _KERNELS.impl(name, _never_called, "PrivateUse1")
 
@@ -348,6 +347,15 @@ def _register() -> None:
 def _never_called(*args: Any, **kwargs: Any) -> Any:
     """Stands for a kernel that `_Mode` comes before."""
     raise AssertionError
+
+
+def missing() -> str:
+    """Why there can be no second device here; empty where there can."""
+    if torch.cuda.is_available():
+        return "torch takes one kind of device beside the CPU, and a GPU is there"
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        return "this torch takes no device that is written in Python"
+    return ""
 
 
 @contextmanager
