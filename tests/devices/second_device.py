@@ -7,6 +7,7 @@ torch's own C++ alike. Inside `second_device()`
   a dimension in elementwise operations, indices on the CPU into a tensor there, and copies;
 - what waits for a device is noted, with the line that asked for it: numbers read (`item`, `bool`,
   `tolist`), `nonzero` and its like, boolean indices, and copies to the CPU;
+- a copy to the CPU that is not waited for (`non_blocking`) raises `UnfinishedError`;
 - everything is computed by the CPU's kernels on the tensors inside.
 """
 
@@ -71,6 +72,10 @@ _WATCHING: list[Watch] = []
 
 class MixedError(RuntimeError):
     """An operation on tensors of both devices."""
+
+
+class UnfinishedError(RuntimeError):
+    """A copy to the CPU that no one waits for: it may be read before it is there."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +281,8 @@ class _Mode(TorchDispatchMode):
             source, to = isinstance(args[0], OnDevice), goal.type == DEVICE.type
             free = kwargs.get("non_blocking", False)
             waits, copies = source and not to, to and not source and not free
+        if waits and "copy" in str(packet) and free:
+            raise UnfinishedError(f"{func} non_blocking to the CPU in {_asker()}")
         for happened, into in ((waits, self.watch.waits), (copies, self.watch.copies)):
             if happened:
                 into.append(Wait(str(packet).removeprefix("aten."), *_asker()))

@@ -4,10 +4,19 @@ import copy
 
 import pytest
 import torch
-from second_device import DEVICE, MixedError, OnDevice, counted, move, second_device
+from second_device import (
+    DEVICE,
+    MixedError,
+    OnDevice,
+    UnfinishedError,
+    counted,
+    move,
+    second_device,
+)
 from torch import nn
 from torch.nn import functional
 
+from lorascope.models.sending import places, sent
 from lorascope.randomness import generator
 
 ROWS = torch.randn(6, 4, generator=generator(0, "rows"))
@@ -90,6 +99,31 @@ def test_copies_from_the_cpu_that_wait_are_counted():
         there[torch.tensor([0, 1])]
         assert len(watch.copies) == 5
         assert watch.waits == []
+
+
+def test_a_copy_to_the_cpu_that_no_one_waits_for_is_refused():
+    with second_device():
+        there = ROWS.to(DEVICE)
+        with pytest.raises(UnfinishedError, match=r"test_second_device\.py"):
+            there.to("cpu", non_blocking=True)
+        with pytest.raises(UnfinishedError):
+            torch.empty(6, 4).copy_(there, non_blocking=True)
+        assert torch.equal(there.to("cpu"), ROWS)
+
+
+@pytest.mark.parametrize("begin", ["cpu", "second:0"])
+@pytest.mark.parametrize("end", ["cpu", "second:0"])
+def test_what_is_sent_is_there_and_indexes_as_its_mask(begin, end):
+    mask = ROWS > 0
+    with second_device() as watch:
+        there = mask.to(begin)
+        copies = len(watch.copies)
+        assert torch.equal(sent(there, end).cpu(), mask)
+        at = places(there, end)
+        assert at[0].device == at[1].device == torch.device(end)
+        assert torch.equal(ROWS.to(end)[at].cpu(), ROWS[mask])
+        # only what this test itself copied
+        assert len(watch.copies) == copies + (end != "cpu")
 
 
 def a_run(device, read=False):

@@ -12,8 +12,10 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
 
     A copy from the CPU does not wait for what the device was given before it.
     """
-    # On MPS such a copy may come after the CPU's memory is free again.
-    return tensor.to(device, non_blocking=torch.device(device).type != "mps")
+    # The other way the CPU would read what is not there yet, and on MPS such a copy may come after
+    # the CPU's memory is free again.
+    free = tensor.device.type == "cpu" and torch.device(device).type != "mps"
+    return tensor.to(device, non_blocking=free)
 
 
 def places(
