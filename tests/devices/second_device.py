@@ -14,12 +14,9 @@ torch's own C++ alike. Inside `second_device()`
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils import _device, backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
+from waits import Wait, Watch
 
 DEVICE = torch.device("privateuseone:0")
 _HERE = Path(__file__).resolve()
@@ -76,60 +74,6 @@ class MixedError(RuntimeError):
 
 class UnfinishedError(RuntimeError):
     """A copy to the CPU that no one waits for: it may be read before it is there."""
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Something that waits for the device.
-
-    Attributes:
-        what: the operation.
-        where: package, file and function that asked for it, the nearest outside torch.
-        line: of that file.
-    """
-
-    what: str
-    where: str
-    line: int
-
-
-@dataclass
-class Watch:
-    """What happened on the second device.
-
-    Attributes:
-        waits: reads by the CPU, in order.
-        copies: copies from the CPU that are not told to go on at once (`non_blocking`): CUDA does
-            first what it was given before.
-        operations: how many were computed there.
-    """
-
-    waits: list[Wait] = field(default_factory=list)
-    copies: list[Wait] = field(default_factory=list)
-    operations: int = 0
-
-
-class Marks:
-    """An observer of a run: how many waits and copies there were after each step."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-        self._after: list[tuple[int, int]] = []
-
-    def __call__(self, progress: object) -> None:
-        self._after.append((len(self._watch.waits), len(self._watch.copies)))
-
-    def steps(self) -> list[tuple[Counter[str], Counter[str]]]:
-        """What each step but the first waited for, and what it copied."""
-        return [
-            (counted(self._watch.waits[a:c]), counted(self._watch.copies[b:d]))
-            for (a, b), (c, d) in pairwise(self._after)
-        ]
-
-
-def counted(waits: Sequence[Wait]) -> Counter[str]:
-    """How often each function waited."""
-    return Counter(wait.where for wait in waits)
 
 
 class OnDevice(Tensor):

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 import torch
-from second_device import Marks
 from transformers import AutoTokenizer
+from waits import Marks
 
 from lorascope.activations.text import Document, Segment
 from lorascope.activations.tokens import Window, windows

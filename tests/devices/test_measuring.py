@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from second_device import counted
+from waits import counted
 
 from lorascope.activations.collect import collect
 from lorascope.activations.settings import Capture

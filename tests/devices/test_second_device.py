@@ -9,12 +9,12 @@ from second_device import (
     MixedError,
     OnDevice,
     UnfinishedError,
-    counted,
     move,
     second_device,
 )
 from torch import nn
 from torch.nn import functional
+from waits import counted
 
 from lorascope.models.sending import places, sent
 from lorascope.randomness import generator

@@ -5,8 +5,9 @@ A step waits for nothing, but where the objective looks which latents are silent
 
 import pytest
 import torch
-from second_device import Marks, OnDevice, second_device
+from second_device import OnDevice, second_device
 from transformers import AutoTokenizer
+from waits import Marks
 
 from lorascope.activations.mixing import TensorRows
 from lorascope.activations.text import Document, Segment
