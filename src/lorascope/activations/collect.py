@@ -26,6 +26,7 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.hooks import capture, run_until
 from lorascope.models.load import padding_id
 from lorascope.models.sanity_checks import nothing_at
+from lorascope.models.sending import places
 from lorascope.models.sites import Site
 
 Advance = Callable[[int], None]
@@ -142,13 +143,13 @@ def _collect_batch(
     rows: dict[tuple[str, str], Tensor] = {}
     base = run(BASE)
     for site, hidden in base.items():
-        chosen = hidden[kept.to(hidden.device)]
+        chosen = hidden[places(kept, hidden.device)]
         rows[site.name, BASE] = chosen
         counts.base_norms.setdefault(site, []).append(chosen.float().norm(dim=-1).cpu())
     for adapter in adapters:
         for site, hidden in run(adapter).items():
-            mask = kept.to(hidden.device)
-            added = delta(hidden[mask], base[site].to(hidden.device)[mask])
+            own = rows[site.name, BASE].to(hidden.device)
+            added = delta(hidden[places(kept, hidden.device)], own)
             rows[site.name, adapter] = added
             if (site, adapter) not in counts.live and bool(added.any()):
                 counts.live.add((site, adapter))

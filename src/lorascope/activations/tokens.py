@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lorascope.activations.chat import ASSISTANT, templated
 from lorascope.activations.text import Document
 from lorascope.errors import InputError
+from lorascope.models.sending import sent
 
 # Characters, and texts, that a tokenizer is given at once.
 _PIECE, _TOGETHER = 2**17, 1024
@@ -65,7 +66,7 @@ class TokenBatch:
         self, device: torch.device | str
     ) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
         """What a model is called with: ids and attention mask, on its device."""
-        return self.ids.to(device), self.attended.long().to(device)
+        return sent(self.ids, device), sent(self.attended.long(), device)
 
 
 def opening_ids(tokenizer: Any) -> list[int]:

@@ -28,6 +28,7 @@ from lorascope.latent_adapters.matching import matched
 from lorascope.latent_adapters.reading import ActiveLatents, FrozenSite, Seen, SeenBatch
 from lorascope.latent_adapters.removal import amounts_along
 from lorascope.latent_adapters.settings import ALTERNATIVES
+from lorascope.models.sending import places
 from lorascope.outputs.responses import response_tokens
 from lorascope.randomness import generator
 from lorascope.results import Estimate, Key, Null
@@ -182,8 +183,8 @@ class _Runs:
         change = (codes or batch.codes).read(self._read) @ self._adapter.writing(self._write)
         if less is not None:
             change = change - less
-        places = batch.acted_on.nonzero(as_tuple=True)
-        return batch.stream.index_put(places, change.to(batch.stream.dtype), accumulate=True)
+        at = places(batch.acted_on, change.device)
+        return batch.stream.index_put(at, change.to(batch.stream.dtype), accumulate=True)
 
     def without_reading(self, taken: Tensor) -> float:
         """The latents `taken` are taken out of the stream before the adapter reads it."""

@@ -45,6 +45,7 @@ from lorascope.models.adapted import AdaptedModel
 from lorascope.models.dimensions import width
 from lorascope.models.hooks import replace
 from lorascope.models.kept_streams import LeftOut
+from lorascope.models.sending import sent
 from lorascope.models.sites import block_list, resolve_sites
 from lorascope.runs import write_atomically, write_json
 
@@ -339,7 +340,7 @@ class LatentAdapter(  # type: ignore[misc]  # the mixin uploads without a dry ru
         noise = None
         if self.sparsity.samples and self._noise is not None:
             drawn = torch.rand(raw.shape[0], raw.shape[1] // 2, generator=self._noise)
-            noise = drawn.clamp(1e-6, 1 - 1e-6).to(raw)
+            noise = sent(drawn.clamp(1e-6, 1 - 1e-6), raw.device).to(raw.dtype)
         return self.sparsity.effective(raw, self.progress, noise)
 
     def _whole(self, factor: Float[Tensor, "r k"], latents: Any) -> Float[Tensor, "r n"]:

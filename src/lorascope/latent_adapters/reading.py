@@ -25,6 +25,7 @@ from lorascope.latent_adapters.adapter import LatentAdapter, require_width
 from lorascope.models.hooks import capture
 from lorascope.models.interventions import resuming, returned
 from lorascope.models.load import padding_id
+from lorascope.models.sending import places, sent
 from lorascope.models.sites import block_list, resolve_sites
 
 BATCH_TOKENS = 4096
@@ -70,13 +71,13 @@ class ActiveLatents:
     def read(self, factor: Float[Tensor, "r n"]) -> Float[Tensor, "rows r"]:
         """z · factorᵀ; gradients reach the factor."""
         place = factor.device
-        offsets = (self.counts.cumsum(0) - self.counts).to(place, torch.int32)
+        offsets = sent((self.counts.cumsum(0) - self.counts).int(), place)
         found: Tensor = functional.embedding_bag(
-            self.latent.to(place),
+            sent(self.latent, place),
             factor.T.contiguous(),
             offsets,
             mode="sum",
-            per_sample_weights=self.value.to(factor),
+            per_sample_weights=sent(self.value, place).to(factor.dtype),
         )
         return found
 
@@ -109,7 +110,11 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class SeenBatch:
-    """Some windows together; arguments of `FrozenSite.changed`."""
+    """Some windows together; arguments of `FrozenSite.changed`.
+
+    Attributes:
+        stream: on the model's device; all else is on the CPU.
+    """
 
     tokens: TokenBatch
     stream: Float[Tensor, "batch seq d"]
@@ -177,7 +182,7 @@ class FrozenSite:
         return [found[i] for i in range(len(windows))]
 
     def batch(self, chosen: Sequence[Seen]) -> SeenBatch:
-        """Windows padded on the right to a common length, on the model's device."""
+        """Windows padded on the right to a common length."""
         tokens = pad([one.window for one in chosen], self.tokenizer, self._padding)
         shape = tokens.ids.shape
         d = chosen[0].stream.shape[1]
@@ -187,14 +192,14 @@ class FrozenSite:
             stream[row, : len(one.stream)] = one.stream
             acted_on[row, : len(one.acted_on)] = one.acted_on
         codes = ActiveLatents.together([one.codes for one in chosen])
-        return SeenBatch(tokens, stream.to(self.device), acted_on.to(self.device), codes)
+        return SeenBatch(tokens, sent(stream, self.device), acted_on, codes)
 
     def changed(self, adapter: LatentAdapter, batch: SeenBatch) -> Float[Tensor, "batch seq d"]:
         """The stream after the adapter; equal to `adapter(stream, acted_on)`."""
         read, write = adapter.factors()
         change = batch.codes.read(read) @ adapter.writing(write)
-        places = batch.acted_on.nonzero(as_tuple=True)
-        return batch.stream.index_put(places, change.to(batch.stream.dtype), accumulate=True)
+        at = places(batch.acted_on, change.device)
+        return batch.stream.index_put(at, change.to(batch.stream.dtype), accumulate=True)
 
     @contextmanager
     def going_on(self, stream: Float[Tensor, "batch seq d"]) -> Iterator[PreTrainedModel]:

@@ -24,6 +24,7 @@ from lorascope.measures.rows import chunks, rebuilt
 from lorascope.measures.surveys import BothPasses, Survey
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.interventions import Recorded
+from lorascope.models.sending import places, sent
 from lorascope.models.sites import Site, parse_site
 from lorascope.outputs.scoring import Outcome, Scored, alike
 from lorascope.randomness import generator
@@ -143,14 +144,14 @@ def _splice_batch(
     owners = batch.documents[:, None].expand_as(batch.ids)[rows]
     for site, listed in additions.items():
         own, other = base.streams[site], adapted.streams[site]
-        other, chosen = other.to(own.device), rows.to(own.device)
-        rows_here = own[chosen].float()
-        spot = SiteRows(rows_here, delta(other[chosen], rows_here), owners, number)
+        other, at = other.to(own.device), places(rows, own.device)
+        rows_here = own[at].float()
+        spot = SiteRows(rows_here, delta(other[at], rows_here), owners, number)
 
         # The adapted stream itself: base + delta is off by a rounding.
-        restored = partial(_chosen_rows, chosen, other, own)
+        restored = partial(_chosen_rows, sent(rows, own.device), other, own)
         made: list[tuple[Outcome, Callable[[], Tensor]]] = [(exact[site.name], restored)]
-        made += [(outcome, partial(_given, own, chosen, spot, one)) for outcome, one in listed]
+        made += [(outcome, partial(_given, own, at, spot, one)) for outcome, one in listed]
         size = max(1, _STREAMS // own.numel())
         for start in range(0, len(made), size):
             together = made[start : start + size]
@@ -188,9 +189,9 @@ def _chosen_rows(chosen: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
     return torch.where(chosen[..., None], there, elsewhere)
 
 
-def _given(stream: Tensor, chosen: Tensor, spot: SiteRows, addition: Addition) -> Tensor:
+def _given(stream: Tensor, at: tuple[Tensor, Tensor], spot: SiteRows, addition: Addition) -> Tensor:
     changed = stream.clone()
-    changed[chosen] = (spot.base + addition(spot).to(stream.device)).to(stream.dtype)
+    changed[at] = (spot.base + addition(spot).to(stream.device)).to(stream.dtype)
     return changed
 
 

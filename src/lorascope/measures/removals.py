@@ -84,8 +84,11 @@ class Sight:
         scored = self.passage.wanted.nonzero().squeeze(1)
         last = int(scored[-1])
         begins: list[tuple[int, Change]] = []
+        # Read at once, and not one change after another.
+        columns = {latent: c for c, latent in enumerate({one.latent for one in wanted})}
+        active = (self.strengths[:, list(columns)] > 0).to(self.positions.device)
         for one in wanted:
-            fires = self.positions[(self.strengths[:, one.latent] > 0).to(self.positions.device)]
+            fires = self.positions[active[:, columns[one.latent]]]
             if len(fires) and int(fires[0]) <= last:
                 begins.append((int(fires[0]), one))
         begins.sort(key=lambda pair: pair[0])
@@ -96,17 +99,14 @@ class Sight:
             logits = self.passage.resume(streams, begin)
             after = functional.log_softmax(logits.float(), dim=-1)
             before, targets = self.log_p[first:], self.targets[first:].to(after.device)
-            kl = divergence(before, after).sum(1).double().cpu()
+            kl = divergence(before, after).sum(1)
             came = (
                 before.gather(1, targets[:, None])
                 - after.gather(2, targets.expand(len(after), -1)[..., None]).squeeze(-1).T
             )
-            loss = came.sum(0).double().cpu()
-            for index, one in enumerate(together):
-                yield (
-                    one,
-                    Changed(float(loss[index]), float(kl[index]), first, after[index], before),
-                )
+            numbers = torch.stack([came.sum(0).double(), kl.double()], dim=1).tolist()
+            for index, (one, (lost, apart)) in enumerate(zip(together, numbers, strict=True)):
+                yield one, Changed(lost, apart, first, after[index], before)
 
     def _together(
         self, begins: Sequence[tuple[int, Change]], end: int, tokens: int
@@ -138,7 +138,7 @@ class Sight:
     ) -> Float[Tensor, "n suffix d"]:
         """The window's stream from a position on, once for each change and with it."""
         stream = self.passage.stream[begin:]
-        later = self.positions >= begin
+        later = (self.positions >= begin).nonzero().squeeze(1)
         at = (self.positions[later] - begin).to(stream.device)
         latents = torch.tensor([one.latent for one in together], device=self.strengths.device)
         strengths = self.strengths[later.to(self.strengths.device)][:, latents]
@@ -228,7 +228,7 @@ def _sights(
             spot.site,
             spot.batch.ids[window, :end].to(model.device),
             spot.streams[mode][window, :end],
-            predicting[:end].to(model.device),
+            predicting[:end],
             beginning,
             loss if gradient else None,
         )

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from lorascope.errors import InputError
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.hooks import capture, replace
+from lorascope.models.sending import places, sent
 from lorascope.models.sites import Site, block_list
 from lorascope.randomness import generator
 
@@ -154,7 +155,7 @@ def logits(
         if wanted is None or not isinstance(stream, Tensor) or stream.shape[:2] != wanted.shape:
             return None
         gathered.append(True)
-        return (stream[wanted.to(stream.device)][None], *inputs[1:])
+        return (stream[places(wanted, stream.device)][None], *inputs[1:])
 
     named = {} if past is None else {"past_key_values": past}
     with ExitStack() as stack:
@@ -169,7 +170,7 @@ def logits(
         ).logits
     if wanted is None:
         return found
-    return found[0] if gathered else found[wanted.to(found.device)]
+    return found[0] if gathered else found[places(wanted, found.device)]
 
 
 @dataclass(frozen=True)
@@ -217,11 +218,11 @@ def _thinned(block: nn.Module, wanted: Bool[Tensor, "batch seq"]) -> Iterator[No
     def forward(hidden: Tensor, *others: Any, **named: Any) -> Any:
         if others or named or hidden.shape[:2] != wanted.shape:
             return own(hidden, *others, **named)
-        at = wanted.to(hidden.device)
-        found = own(hidden[at][None])
+        found = own(hidden[places(wanted, hidden.device)][None])
         if not isinstance(found, Tensor):
             return own(hidden)
-        return found.new_zeros(*at.shape, found.shape[-1]).masked_scatter(at[..., None], found)
+        at = sent(wanted, hidden.device)[..., None]
+        return found.new_zeros(*wanted.shape, found.shape[-1]).masked_scatter(at, found)
 
     put_back = _put_back(mlp)
     mlp.__dict__["forward"] = forward

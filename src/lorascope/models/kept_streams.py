@@ -16,6 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from lorascope.errors import InputError
+from lorascope.models.sending import sent
 from lorascope.models.sites import block_list
 
 
@@ -59,7 +60,7 @@ class LeftOut:
                     "special tokens are to keep their stream, but the model was not called with "
                     "token ids: give input_ids, or let special tokens be treated like others"
                 )
-            left = torch.isin(self._ids.to(device), self._special.to(device))
+            left = torch.isin(self._ids.to(device), sent(self._special, device))
         if self._mask is not None and self._mask.shape[1] >= shape[1]:
             # with a cache the mask also covers tokens of earlier passes
             padding = self._mask[:, -shape[1] :].to(device) == 0

@@ -22,6 +22,7 @@ from transformers import DynamicCache
 from lorascope.models.adapted import AdaptedModel
 from lorascope.models.hooks import capture
 from lorascope.models.interventions import PassStart, agrees, logits, record, starts_at
+from lorascope.models.sending import places
 from lorascope.models.sites import Site
 
 # Keys and values of one block: [1, heads, seq, head width].
@@ -120,7 +121,8 @@ def open_passage(
     """Run a window from a site on, with the stream that one variant has there.
 
     Args:
-        wanted: positions whose logits are wanted; at least one.
+        wanted: positions whose logits are wanted; at least one. On the CPU, or the device is
+            asked how many there are.
         beginning: of `beginning_at`.
         objective: is differentiated with respect to the stream.
     """
@@ -137,7 +139,7 @@ def open_passage(
         gradient = None
         if objective is not None:
             (gradient,) = torch.autograd.grad(objective(found), given)
-    last = streams[end][0, wanted.to(streams[end].device)]
+    last = streams[end][places(wanted[None], streams[end].device)]
     return Passage(
         *(model, variant, site, ids, stream, wanted, found.detach(), last),
         None if gradient is None else gradient[0],
@@ -178,7 +180,7 @@ def beginning_at(
         keeping, stream = Beginning(start, True), recorded.streams[site][0]
 
         def attempt(_module: nn.Module, moved: Tensor, begin: int) -> Tensor:
-            wanted = torch.arange(len(ids), device=ids.device) >= begin
+            wanted = torch.arange(len(ids)) >= begin
             opened = open_passage(model, variant, site, ids, stream, wanted, keeping)
             if begin and len(opened.kept) != model.n_blocks - 1 - site.index:
                 raise ValueError("not every block kept its keys and values")

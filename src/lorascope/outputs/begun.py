@@ -93,7 +93,8 @@ class Begun:
             self._original(),
             torch.autocast(device.type, self._products, self._products != torch.float32),
             returned(self._module) as blocks,
-            capture(self._module, [self._site], attention_mask=mask) as streams,
+            # Of a step nothing is asked of the device; what is not finite shows in its loss.
+            capture(self._module, [self._site], finite=False) as streams,
         ):
             self._module(input_ids=ids, attention_mask=mask, use_cache=False)
         self._blocks = blocks

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lorascope.activations.tokens import TokenBatch, Window
 from lorascope.config import Direction
 from lorascope.errors import InputError
+from lorascope.models.sending import places
 from lorascope.outputs.conditions import Begin, Condition, whole
 from lorascope.outputs.divergence import scores_of_several, token_losses
 from lorascope.outputs.head import Head, final_states
@@ -148,6 +149,6 @@ def states_at(
     def compute() -> Tensor:
         with torch.autocast(device.type, products, products != torch.float32):
             states = final_states(module, *batch.inputs(device))
-        return states[positions.to(states.device)]
+        return states[places(positions, states.device)]
 
     return compute() if known is None else known.states(batch, positions, products, device, compute)

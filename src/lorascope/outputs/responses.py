@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lorascope.activations.tokens import TokenBatch
+from lorascope.models.sending import places
 
 # Scores that are copied at once.
 _AT_ONCE = 2**24
@@ -45,7 +46,7 @@ def response_tokens(module: nn.Module, batch: TokenBatch, device: torch.device) 
     The logits at position t score the token at t + 1. Where the model lets them be chosen, logits
     are computed only from the first to the last position that predicts a response token.
     """
-    ids = batch.ids.to(device)
+    ids, mask = batch.inputs(device)
     predicted = batch.response[:, 1:]
     positions = predicted.any(0).nonzero().squeeze(1)
     if not len(positions):
@@ -55,16 +56,10 @@ def response_tokens(module: nn.Module, batch: TokenBatch, device: torch.device) 
     arguments: dict[str, Tensor] = {}
     if _chooses_logits(module):
         arguments["logits_to_keep"] = torch.arange(first, last, device=device)
-    logits = module(
-        input_ids=ids,
-        attention_mask=batch.attended.long().to(device),
-        use_cache=False,
-        **arguments,
-    ).logits
+    logits = module(input_ids=ids, attention_mask=mask, use_cache=False, **arguments).logits
     kept = logits if arguments else logits[:, first:last]
-    wanted = predicted[:, first:last].to(device)
-    targets = ids[:, 1:][:, first:last][wanted]
-    rows, columns = wanted.nonzero(as_tuple=True)
+    rows, columns = places(predicted[:, first:last], device)
+    targets = ids[:, 1:][:, first:last][rows, columns]
     # Without gradients a part at a time: copies of all scores over a large vocabulary are most of
     # what a pass takes.
     size = len(rows) if torch.is_grad_enabled() else max(1, _AT_ONCE // kept.shape[-1])

@@ -157,9 +157,14 @@ class Outcome:
         self, where: Scored, reference: Float[Tensor, "t v"], log_p: Float[Tensor, "t v"]
     ) -> None:
         """Add a batch's tokens; `reference` is the adapted model's log p."""
-        self.loss.index_add_(0, where.documents, where.losses(log_p).double().cpu())
-        self.kl.index_add_(0, where.documents, divergence(reference, log_p).double().cpu())
-        self.greedy.index_add_(0, where.documents, disagreement(reference, log_p).double().cpu())
+        measured = (
+            where.losses(log_p),
+            divergence(reference, log_p),
+            disagreement(reference, log_p),
+        )
+        values = torch.stack([one.double() for one in measured]).cpu()
+        for into, each in zip((self.loss, self.kl, self.greedy), values, strict=True):
+            into.index_add_(0, where.documents, each)
 
 
 @dataclass(frozen=True)

@@ -95,11 +95,14 @@ class Tiles:
         whole_s = self._scored(spliced, s)
         found = torch.zeros(len(s), dtype=torch.float64, device=s.device)
         first, cap = direction == "spliced_original", self._head.cap
-        square = torch.tensor(1.0 if cap is None else cap * cap, device=s.device)
+        square = 1.0 if cap is None else cap * cap
         for tile in self._tiles:
             here, there = s[:, tile], o[:, tile]
             # c² − s²: the cap's derivative but for 1/c²
-            slope = None if cap is None else torch.addcmul(square, here, here, value=-1)
+            slope = None
+            if cap is not None:
+                squared = torch.full((), square, device=s.device)
+                slope = torch.addcmul(squared, here, here, value=-1)
             if first:
                 torch.sub(here, there, out=there)
                 here.sub_(whole_s[:, None]).exp_()
@@ -115,7 +118,8 @@ class Tiles:
                 if first:
                     there.mul_(slope)
         self._mean = found.float() if first else None
-        self._scale = 1.0 / float(square)
+        # Rounded as what it undoes; on the CPU, where no one waits for it.
+        self._scale = 1.0 / float(torch.tensor(square))
         total = found + (whole_o - whole_s) if first else (whole_s - whole_o) - found
         return total.float()
 
@@ -159,9 +163,8 @@ class Tiles:
                 if head.bias is not None:
                     here.mul_(2 * head.factor / cap)
                 # c tanh(x/c) = 2c σ(2x/c) − c, five times as fast on processors
-                torch.add(
-                    torch.tensor(-cap, device=here.device), here.sigmoid_(), alpha=2 * cap, out=here
-                )
+                shift = torch.full((), -cap, device=here.device)
+                torch.add(shift, here.sigmoid_(), alpha=2 * cap, out=here)
             parts.append(here.exp().sum(-1) if safe else here.logsumexp(-1))
         whole = torch.stack(parts)
         self._normaliser = whole.sum(0).log() if safe else whole.logsumexp(0)

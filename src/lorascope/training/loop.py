@@ -62,7 +62,9 @@ class History:
 
     def series(self, name: str) -> list[float]:
         """The values of one scalar over the run."""
-        return torch.stack([r[name].detach().float().cpu() for r in self.records]).tolist()
+        # One copy for all steps; a run that went on from a file may have them on two devices.
+        place = self.records[-1][name].device
+        return torch.stack([r[name].detach().float().to(place) for r in self.records]).tolist()
 
     def points(self, name: str) -> list[tuple[int, float]]:
         """(steps done, value) wherever a scalar was noted."""
