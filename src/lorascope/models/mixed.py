@@ -98,12 +98,16 @@ _Added = tuple[slice, nn.Module, nn.Module, float]
 
 
 def _own(model: AdaptedModel, path: str, layer: Any, shares: Sequence[VariantRows]) -> list[_Added]:
+    """What is added to which rows; rows side by side that get the same are taken together."""
     found: list[_Added] = []
     for share in shares:
         name = model.peft_name(share.variant) if share.variant != BASE else ""
-        if name in layer.lora_A and path not in share.silent:
-            own = (layer.lora_A[name], layer.lora_B[name], float(layer.scaling[name]))
-            found.append((share.rows, *own))
+        if name not in layer.lora_A or path in share.silent:
+            continue
+        rows, A = share.rows, layer.lora_A[name]
+        if found and found[-1][1] is A and found[-1][0].stop == rows.start:
+            rows = slice(found.pop()[0].start, rows.stop)
+        found.append((rows, A, layer.lora_B[name], float(layer.scaling[name])))
     return found
 
 
