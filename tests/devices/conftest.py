@@ -1,12 +1,20 @@
-"""Models loaded onto the second device; no test of it where there can be none."""
+"""Models loaded onto the second device; no test of it where there can be none.
+
+The tests here have a process of their own, which `tests/test_devices.py` starts: torch counts the
+devices that gradients may come from once, when the first gradient of the process is taken.
+"""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 import torch
 from second_device import DEVICE, missing, move, second_device
 
 from lorascope.models import load as loading
+
+collect_ignore_glob = [] if os.environ.get("SECOND_DEVICE") else ["test_*.py"]
 
 
 def pytest_collection_modifyitems(items):
