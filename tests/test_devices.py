@@ -1,4 +1,4 @@
-"""Everything on the pretended second device, in a process of its own (see `devices/conftest.py`)."""
+"""All tests of the pretended second device, in a process of its own: see `devices/conftest.py`."""
 
 import os
 import subprocess

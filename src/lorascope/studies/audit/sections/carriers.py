@@ -57,7 +57,7 @@ def _of_the_delta(parts: Sequence[Carrier]) -> list[str]:
         least = max(few, key=lambda one: (one.directions, one.taken))
     about = f"{number(100 * least.size)} % of its energy"
     if least.matched:
-        about += f"; as many random ones of the delta {_whole(least.chance)} %"
+        about += f"; as many random directions of the delta take away {_whole(least.chance)} %"
     return [f"{said}; without {least.name} {_share(least)} ({about})."]
 
 
