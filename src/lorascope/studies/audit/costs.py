@@ -41,6 +41,8 @@ _ALIKE, _FIRES = 80, 0.6
 # Runs of a null adapter until it is matched; windows that adapters are tried on, and that the noise
 # floor is measured on; float64 beside float32.
 _MATCHING, _CHECKED, _FLOOR, _FINER = 3, 8, 16, 2
+# Weight matrices of a block, and seconds that one of an adapter takes beside its products.
+_MATRICES, _MATRIX_SECONDS = 7, 0.03
 # Draws of each cosine null: isotropic, rotated, and matched to two covariances.
 _NULLS = 4
 
@@ -138,7 +140,7 @@ def sanity_checks(
     flops += 2.0 * whole * _CHECKED * window * counts.variants
     passes = 2 + (_FINER if shape.parameters <= COPY_LIMIT else 0)
     flops += 2.0 * before * _FLOOR * window * passes
-    return CostPart("sanity checks", flops, held, dtype, reached(0.25, shape.d_model))
+    return CostPart("sanity checks", flops, held, dtype, reached(0.6, shape.d_model))
 
 
 def _window(study: AuditStudy, shape: Shape, sizes: StudySizes) -> float:
@@ -285,7 +287,8 @@ def weights(shape: Shape, counts: StudyCounts) -> CostPart:
     """Singular values and vectors of every weight matrix; each adapter adds its own share."""
     flops = 10.0 * shape.block_parameters * shape.d_model * (1 + 0.2 * counts.adapters)
     memory = 8 * 4 * shape.d_model * max(shape.d_model, shape.d_mlp)
-    return CostPart("weights", flops, memory, torch.float64, reached(0.1, shape.d_model))
+    fixed = _MATRIX_SECONDS * _MATRICES * shape.blocks * counts.adapters
+    return CostPart("weights", flops, memory, torch.float64, reached(0.7, shape.d_model), fixed)
 
 
 def disk(study: AuditStudy, shape: Shape, sizes: StudySizes, counts: StudyCounts) -> int:
