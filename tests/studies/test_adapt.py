@@ -276,6 +276,8 @@ def test_nothing_is_done_twice_wherever_the_folder_lies(
     pd.testing.assert_frame_equal(before, pd.read_parquet(run / "results" / "estimates.parquet"))
 
 
+# Two processes whose fits are followed are in the quick tests, with the same comparison.
+@pytest.mark.slow
 def test_several_processes_find_the_same_numbers(finished, study, tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(study.yaml(), encoding="utf-8")

@@ -100,10 +100,10 @@ def test_what_a_page_trusts_and_somebody_changed_is_named(lorascope, finished_ru
 
 @pytest.mark.usefixtures("quickly")
 def test_a_few(lorascope, finished_run, files, tmp_path):
-    many(lorascope, finished_run, files, tmp_path, range(12))
+    many(lorascope, finished_run, files, tmp_path, range(6))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quickly")
 def test_many(lorascope, finished_run, files, tmp_path):
-    many(lorascope, finished_run, files, tmp_path, range(12, 500))
+    many(lorascope, finished_run, files, tmp_path, range(6, 500))
